@@ -1,0 +1,210 @@
+//! The command line of xtask itself.
+
+use std::ffi::{OsStr, OsString};
+
+use anyhow::{Context, Result, bail};
+
+/// What xtask was asked to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Invocation {
+    Help,
+    Test(Backend),
+    Tidy,
+    /// `arguments` begins with infalign's command.
+    Infalign {
+        backend: Backend,
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Which backend the binary is built with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Backend {
+    Cpu,
+    Wgpu,
+    Cuda,
+}
+
+const OWN_COMMANDS: [(&str, &str); 2] = [
+    ("test", "everything that has to hold before a change is merged"),
+    ("tidy", "the rules of this repository that no other tool checks"),
+];
+
+const INFALIGN_COMMANDS: [(&str, &str); 2] = [
+    ("train", "train a policy from a recipe; without one: the quickstart"),
+    ("generate", "responses under a procedure"),
+];
+
+impl Invocation {
+    /// Reads the words after `cargo xtask`. `--backend` may stand anywhere among them.
+    pub(crate) fn parse(mut words: Vec<OsString>) -> Result<Self> {
+        let backend = take_backend(&mut words)?;
+        let command = words.first().with_context(|| format!("Name a command.\n\n{}", usage()))?;
+        let command = command.to_string_lossy().into_owned();
+        match command.as_str() {
+            "--help" | "-h" | "help" => Ok(Self::Help),
+            "test" => no_more(&words[1..]).map(|()| Self::Test(backend.unwrap_or(Backend::Cpu))),
+            "tidy" if backend.is_some() => bail!("`tidy` builds nothing: leave out --backend."),
+            "tidy" => no_more(&words[1..]).map(|()| Self::Tidy),
+            name if INFALIGN_COMMANDS.iter().any(|(known, _)| *known == name) => {
+                Ok(Self::Infalign { backend: backend.unwrap_or(Backend::Cpu), arguments: words })
+            }
+            unknown => bail!("{}\n\n{}", unknown_command(unknown), usage()),
+        }
+    }
+}
+
+impl Backend {
+    fn parse(name: &OsStr) -> Result<Self> {
+        match name.to_str() {
+            Some("cpu") => Ok(Self::Cpu),
+            Some("wgpu") => Ok(Self::Wgpu),
+            Some("cuda") => Ok(Self::Cuda),
+            _ => bail!("--backend is cpu, wgpu or cuda, not `{}`.", name.display()),
+        }
+    }
+
+    /// The cargo feature that adds this backend; `None` for the CPU, which is there by default.
+    pub(crate) fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Cpu => None,
+            Self::Wgpu => Some("wgpu"),
+            Self::Cuda => Some("cuda"),
+        }
+    }
+}
+
+/// Removes `--backend NAME` or `--backend=NAME` from the words before a `--`.
+fn take_backend(words: &mut Vec<OsString>) -> Result<Option<Backend>> {
+    let mut backend = None;
+    let mut at = 0;
+    while at < words.len() && words[at] != "--" {
+        let word = words[at].to_string_lossy();
+        let name = match word.split_once('=') {
+            Some(("--backend", name)) => OsString::from(name),
+            None if word == "--backend" => {
+                words.remove(at);
+                words.get(at).context("--backend needs a value: cpu, wgpu or cuda.")?.clone()
+            }
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        words.remove(at);
+        if backend.replace(Backend::parse(&name)?).is_some() {
+            bail!("--backend is given twice. Give it once.");
+        }
+    }
+    Ok(backend)
+}
+
+fn no_more(words: &[OsString]) -> Result<()> {
+    match words.first() {
+        None => Ok(()),
+        Some(word) => bail!("`{}` is not understood here; see cargo xtask --help.", word.display()),
+    }
+}
+
+/// How to call xtask.
+pub(crate) fn usage() -> String {
+    let rows = |commands: &[(&str, &str)]| {
+        commands.iter().map(|(name, does)| format!("  {name:<10} {does}\n")).collect::<String>()
+    };
+    format!(
+        "Usage: cargo xtask COMMAND [--backend cpu|wgpu|cuda] [ARGUMENT]…\n\n\
+         For this repository:\n{}\n\
+         Of infalign, whose release binary is built first (COMMAND --help tells its arguments):\n{}",
+        rows(&OWN_COMMANDS),
+        rows(&INFALIGN_COMMANDS)
+    )
+}
+
+fn unknown_command(unknown: &str) -> String {
+    let names = OWN_COMMANDS.iter().chain(&INFALIGN_COMMANDS).map(|(name, _)| *name);
+    match names.map(|name| (distance(unknown, name), name)).min() {
+        Some((edits, nearest)) if edits <= 3 => {
+            format!("There is no command `{unknown}`. Did you mean `{nearest}`?")
+        }
+        _ => format!("There is no command `{unknown}`."),
+    }
+}
+
+/// How many letters have to be put in, taken out or replaced to make `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.chars().count()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation> {
+        Invocation::parse(line.split_whitespace().map(OsString::from).collect())
+    }
+
+    fn error(line: &str) -> String {
+        parse(line).unwrap_err().to_string()
+    }
+
+    fn infalign(backend: Backend, line: &str) -> Invocation {
+        let arguments = line.split_whitespace().map(OsString::from).collect();
+        Invocation::Infalign { backend, arguments }
+    }
+
+    #[test]
+    fn the_backend_is_taken_out_wherever_it_stands() {
+        let expected = infalign(Backend::Cuda, "train recipe.toml --set a=b");
+        for line in [
+            "--backend cuda train recipe.toml --set a=b",
+            "train --backend=cuda recipe.toml --set a=b",
+            "train recipe.toml --set a=b --backend cuda",
+        ] {
+            assert_eq!(parse(line).unwrap(), expected);
+        }
+        assert_eq!(parse("doctor").unwrap(), infalign(Backend::Cpu, "doctor"));
+    }
+
+    #[test]
+    fn other_arguments_are_passed_on_untouched() {
+        let line = "generate --help --backends x -- --backend";
+        assert_eq!(parse(line).unwrap(), infalign(Backend::Cpu, line));
+    }
+
+    #[test]
+    fn own_commands_take_no_arguments() {
+        assert_eq!(parse("test --backend wgpu").unwrap(), Invocation::Test(Backend::Wgpu));
+        assert_eq!(parse("tidy").unwrap(), Invocation::Tidy);
+        assert_eq!(parse("--help").unwrap(), Invocation::Help);
+        assert!(error("test fast").contains("`fast`"));
+        assert!(error("tidy --backend cpu").contains("leave out --backend"));
+    }
+
+    #[test]
+    fn usage_errors_say_what_to_do() {
+        assert!(error("").contains("Usage: cargo xtask COMMAND"));
+        assert!(error("trian").contains("Did you mean `train`?"));
+        assert!(error("trian").contains("  evaluate "));
+        assert!(error("bananas").starts_with("There is no command `bananas`.\n"));
+        assert!(error("train --backend").contains("needs a value"));
+        assert!(error("train --backend gpu").contains("not `gpu`"));
+        assert!(error("train --backend cpu --backend cuda").contains("twice"));
+    }
+
+    #[test]
+    fn distances_known_from_textbooks() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("flaw", "lawn"), 2);
+    }
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask test`: everything that has to hold, step by step, up to the first failure.
+
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::args::Backend;
+use crate::cargo::{cargo, root, succeed};
+use crate::{readme, tidy};
+
+struct Step {
+    name: String,
+    work: Box<dyn Fn() -> Result<()>>,
+}
+
+/// Runs all steps. The exit code is 0 when all pass and 1 otherwise.
+pub(crate) fn run(backend: Backend) -> ExitCode {
+    let mut n_passed = 0;
+    let mut failure = None;
+    for step in steps(backend) {
+        println!("\n== {}", step.name);
+        let start = Instant::now();
+        let outcome = (step.work)();
+        let seconds = start.elapsed().as_secs_f64();
+        if let Err(error) = outcome {
+            println!("== failed after {seconds:.1} s: {}", step.name);
+            failure = Some((step.name, error));
+            break;
+        }
+        println!("== passed in {seconds:.1} s: {}", step.name);
+        n_passed += 1;
+    }
+    println!();
+    warn_of_skipped_tests();
+    println!("{n_passed} passed, {} failed", u8::from(failure.is_some()));
+    let Some((name, error)) = failure else { return ExitCode::SUCCESS };
+    eprintln!("error: `{name}` failed: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn steps(backend: Backend) -> Vec<Step> {
+    // Beside the CPU, which tests compare with, not instead of it.
+    let features = backend.feature().map(|name| format!(" --features infalign-cli/{name}"));
+    let features = features.unwrap_or_default();
+    let deny = "-D warnings";
+    vec![
+        cargo_step("fmt --all --check"),
+        Step { name: "tidy".to_owned(), work: Box::new(tidy::check) },
+        cargo_step(&format!("clippy --workspace --all-targets --locked{features} -- {deny}")),
+        cargo_step(&format!("{}{features}", test_command())),
+        cargo_step(&format!("test --doc --workspace --locked{features}")),
+        doc_step(deny),
+        cargo_step("check --locked -p infalign-backend --no-default-features --features wgpu"),
+        Step { name: "the commands of README.md".to_owned(), work: Box::new(readme::run) },
+    ]
+}
+
+fn cargo_step(line: &str) -> Step {
+    let words = line.to_owned();
+    let work = move || succeed(cargo().args(words.split(' ')).current_dir(root()));
+    Step { name: format!("cargo {line}"), work: Box::new(work) }
+}
+
+fn doc_step(flags: &'static str) -> Step {
+    let line = "doc --workspace --no-deps --locked";
+    let work = move || {
+        let mut doc = cargo();
+        succeed(doc.args(line.split(' ')).env("RUSTDOCFLAGS", flags).current_dir(root()))
+    };
+    Step { name: format!("RUSTDOCFLAGS=\"{flags}\" cargo {line}"), work: Box::new(work) }
+}
+
+/// Unit, integration and end-to-end tests. Neither form runs doc tests, which have their own step.
+fn test_command() -> &'static str {
+    let mut nextest = cargo();
+    nextest.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    match nextest.status() {
+        Ok(status) if status.success() => "nextest run --workspace --locked",
+        _ => "test --workspace --locked --all-targets",
+    }
+}
+
+fn warn_of_skipped_tests() {
+    if std::env::var_os("INFALIGN_DATA").is_none_or(|folder| folder.is_empty()) {
+        println!("WARNING: INFALIGN_DATA is not set: the tests on real data were SKIPPED.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_backend_is_tested_beside_the_cpu() {
+        let names = |backend| steps(backend).into_iter().map(|step| step.name).collect::<Vec<_>>();
+        let (cpu, cuda) = (names(Backend::Cpu), names(Backend::Cuda));
+        assert_eq!(cpu.len(), cuda.len());
+        assert_eq!(cpu[2], "cargo clippy --workspace --all-targets --locked -- -D warnings");
+        assert!(cuda[2].contains(" --features infalign-cli/cuda -- "));
+        assert!(cuda[3].ends_with(" --features infalign-cli/cuda"));
+    }
+}
