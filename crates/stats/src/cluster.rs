@@ -1,0 +1,189 @@
+//! Means over prompts with Student t intervals.
+//!
+//! A prompt is the cluster: its responses share the prompt, so they are not independent, while the
+//! prompts are. One number a prompt (already averaged over its responses) goes in, and only the
+//! spread between prompts decides the interval.
+
+use statrs::distribution::{Continuous, ContinuousCDF, StudentsT};
+
+use crate::error::{StatsError, check};
+
+/// An estimate with its confidence interval, in the units of the input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// The mean over prompts.
+    pub estimate: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Nominal coverage, strictly between 0 and 1.
+    pub level: f64,
+}
+
+/// Mean over clusters and its standard error.
+///
+/// Equation: x̄ and √(Σ(xᵢ − x̄)² / (n(n−1))).
+///
+/// - `per_cluster`: one number a cluster (prompt), n ≥ 2.
+///
+/// # Errors
+/// [`StatsError::TooFew`] when n < 2, [`StatsError::NotFinite`] for a NaN or infinite number.
+pub fn mean_and_standard_error(per_cluster: &[f64]) -> Result<(f64, f64), StatsError> {
+    check("per_cluster", per_cluster, 2)?;
+    let n = per_cluster.len() as f64;
+    let mean = per_cluster.iter().sum::<f64>() / n;
+    let squares: f64 = per_cluster.iter().map(|value| (value - mean).powi(2)).sum();
+    Ok((mean, (squares / (n * (n - 1.0))).sqrt()))
+}
+
+/// Mean over clusters with its t interval of n − 1 degrees of freedom.
+///
+/// Equation: x̄ ± t₍n−1₎((1 + level)/2)·s/√n. Exact for normal cluster means, and close for the means
+/// of bounded numbers such as win rates once there are some tens of prompts.
+///
+/// - `per_cluster`: one number a cluster (prompt), n ≥ 2.
+/// - `level`: nominal coverage, strictly between 0 and 1.
+///
+/// # Errors
+/// [`StatsError::Level`], and as for [`mean_and_standard_error`].
+///
+/// ```
+/// let wins = [0.5, 0.75, 1.0, 0.25, 0.5];
+/// let interval = infalign_stats::mean_interval(&wins, 0.95)?;
+/// assert_eq!(interval.estimate, 0.6);
+/// assert!(interval.low < 0.6 && 0.6 < interval.high);
+/// # Ok::<(), infalign_stats::StatsError>(())
+/// ```
+pub fn mean_interval(per_cluster: &[f64], level: f64) -> Result<Interval, StatsError> {
+    if !(level > 0.0 && level < 1.0) {
+        return Err(StatsError::Level(level));
+    }
+    let (estimate, standard_error) = mean_and_standard_error(per_cluster)?;
+    let half_width = t_quantile(level, per_cluster.len() - 1) * standard_error;
+    Ok(Interval { estimate, low: estimate - half_width, high: estimate + half_width, level })
+}
+
+/// Interval of the mean difference a − b on the same clusters.
+///
+/// Pairing takes what the prompts have in common out of the spread.
+///
+/// - `a`, `b`: one number a cluster (prompt) each, in the same order, n ≥ 2.
+/// - `level`: nominal coverage, strictly between 0 and 1.
+///
+/// # Errors
+/// [`StatsError::Unpaired`] when the lengths differ, and as for [`mean_interval`].
+pub fn paired_difference(a: &[f64], b: &[f64], level: f64) -> Result<Interval, StatsError> {
+    if a.len() != b.len() {
+        return Err(StatsError::Unpaired { first: a.len(), second: b.len() });
+    }
+    check("a", a, 2)?;
+    check("b", b, 2)?;
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    mean_interval(&differences, level)
+}
+
+/// The t that a Student t variable of `freedom` degrees stays within, in absolute value, with
+/// probability `level`.
+///
+/// The library's inverse loses digits as the degrees grow (1e-4 at a million), so Newton steps on its
+/// distribution function finish the work.
+fn t_quantile(level: f64, freedom: usize) -> f64 {
+    // The location, scale and degrees are valid by construction, so this never falls back.
+    let Ok(student) = StudentsT::new(0.0, 1.0, freedom as f64) else { return f64::INFINITY };
+    let tail = 0.5 - 0.5 * level;
+    let start = -student.inverse_cdf(tail);
+    (0..3).fold(start, |t, _| t - (tail - student.cdf(-t)) / student.pdf(t))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::SplitMix;
+
+    #[test]
+    fn t_quantiles_match_closed_forms() {
+        for level in [0.5f64, 0.9, 0.95, 0.99] {
+            // One degree of freedom: tan(π·level/2). Two: level·√(2/(1 − level²)).
+            let one = (std::f64::consts::FRAC_PI_2 * level).tan();
+            let two = level * (2.0 / (1.0 - level * level)).sqrt();
+            assert!((t_quantile(level, 1) / one - 1.0).abs() < 1e-11, "{level}");
+            assert!((t_quantile(level, 2) / two - 1.0).abs() < 1e-11, "{level}");
+        }
+        // Four degrees: the tail P(|T| > t) = 1 − ½·s·(3 − s²) with s = t/√(t² + 4).
+        let t = t_quantile(0.95, 4);
+        let s = t / (t * t + 4.0).sqrt();
+        assert!((0.5 * s * (3.0 - s * s) - 0.95).abs() < 1e-10);
+        // Many degrees: the normal quantile, with the 1/ν term of its expansion.
+        let z = 1.959_963_984_540_054;
+        let expected = z + (z * z * z + z) / (4.0 * 1e6);
+        let many = t_quantile(0.95, 1_000_000);
+        assert!((many - expected).abs() < 1e-9, "{many} against {expected}");
+    }
+
+    #[test]
+    fn interval_of_a_known_sample() {
+        let interval = mean_interval(&[1.0, 2.0, 3.0], 0.95).unwrap();
+        let half_width = 4.302_652_729_696_142 / 3f64.sqrt();
+        assert_eq!(interval.estimate, 2.0);
+        assert!((interval.high - 2.0 - half_width).abs() < 1e-9);
+        assert!((2.0 - interval.low - half_width).abs() < 1e-9);
+    }
+
+    fn coverage(repetitions: usize, mut covers: impl FnMut() -> bool) -> f64 {
+        (0..repetitions).filter(|_| covers()).count() as f64 / repetitions as f64
+    }
+
+    #[test]
+    fn covers_the_mean_of_normal_clusters() {
+        let mut random = SplitMix(23);
+        let share = coverage(4_000, || {
+            let clusters: Vec<f64> = (0..8).map(|_| 3.0 + 2.0 * random.normal()).collect();
+            let interval = mean_interval(&clusters, 0.95).unwrap();
+            interval.low <= 3.0 && 3.0 <= interval.high
+        });
+        assert!((0.93..=0.97).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn covers_the_win_rate_of_tied_clusters() {
+        // Each prompt's win rate is the mean of 4 comparisons of one difficulty: correlated within.
+        let mut random = SplitMix(29);
+        let share = coverage(2_000, || {
+            let prompts: Vec<f64> = (0..60)
+                .map(|_| {
+                    let difficulty = random.uniform();
+                    (0..4).map(|_| f64::from(random.uniform() < difficulty)).sum::<f64>() / 4.0
+                })
+                .collect();
+            let interval = mean_interval(&prompts, 0.95).unwrap();
+            interval.low <= 0.5 && 0.5 <= interval.high
+        });
+        assert!((0.93..=0.97).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn pairing_removes_what_the_prompts_share() {
+        let mut random = SplitMix(31);
+        let a: Vec<f64> = (0..50).map(|_| 100.0 * random.normal()).collect();
+        let b: Vec<f64> = a.iter().map(|value| value - 1.0 + 0.1 * random.normal()).collect();
+        let paired = paired_difference(&a, &b, 0.95).unwrap();
+        assert!(paired.low > 0.9 && paired.high < 1.1, "{paired:?}");
+        assert!((paired.estimate - 1.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn refuses_what_has_no_interval() {
+        assert_eq!(mean_interval(&[1.0, 2.0], 1.0), Err(StatsError::Level(1.0)));
+        assert!(matches!(mean_interval(&[1.0, 2.0], f64::NAN), Err(StatsError::Level(_))));
+        assert_eq!(
+            mean_interval(&[1.0], 0.9),
+            Err(StatsError::TooFew { what: "per_cluster", needed: 2, found: 1 })
+        );
+        assert_eq!(
+            paired_difference(&[1.0, 2.0], &[1.0], 0.9),
+            Err(StatsError::Unpaired { first: 2, second: 1 })
+        );
+        assert!(mean_interval(&[f64::NAN, 1.0], 0.9).is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! The error type of this crate.
+
+/// Why a statistic could not be computed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatsError {
+    /// A selection of zero samples.
+    #[error("a selection of 0 samples has no best or worst; give 1 or more")]
+    EmptySelection,
+    /// Fewer samples than the statistic needs.
+    #[error("{what} holds {found} values, but this statistic needs at least {needed}")]
+    TooFew {
+        /// Which argument is short.
+        what: &'static str,
+        /// How many values it must hold.
+        needed: usize,
+        /// How many it holds.
+        found: usize,
+    },
+    /// A value that is NaN or infinite.
+    #[error("value {index} of {what} is {value}; every value must be finite")]
+    NotFinite {
+        /// Which argument holds the value.
+        what: &'static str,
+        /// Position of the value, from 0.
+        index: usize,
+        /// The value.
+        value: f64,
+    },
+    /// A confidence level outside the open unit interval.
+    #[error("the level {0} is not a probability strictly between 0 and 1, such as 0.95")]
+    Level(f64),
+    /// Paired samples that are not of one length.
+    #[error(
+        "paired samples must hold one value a prompt each, but the first holds {first} and the \
+         second {second}"
+    )]
+    Unpaired {
+        /// Length of the first sample.
+        first: usize,
+        /// Length of the second sample.
+        second: usize,
+    },
+}
+
+/// Refuses `values` that hold fewer than `needed` numbers or a number that is not finite.
+pub(crate) fn check(what: &'static str, values: &[f64], needed: usize) -> Result<(), StatsError> {
+    if values.len() < needed {
+        return Err(StatsError::TooFew { what, needed, found: values.len() });
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(StatsError::NotFinite { what, index, value: values[index] }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,161 @@
+//! KL and inference-time win rates of the policy that a transform leads to, in continuous language.
+//!
+//! When no two responses tie, the calibrated reward of a response of π_ref is uniform on [0, 1] for
+//! every prompt, and everything below depends on Φ, β and the procedure alone (InfAlign, arXiv
+//! 2412.19792, calibrated procedures). KL-regularised RL on Φ(u) ends at the policy of density
+//!
+//! f(u) = e^{Φ(u)/β} / Z, Z = ∫₀¹ e^{Φ/β} du,
+//!
+//! relative to π_ref, with distribution function F. From it, in nats and in shares,
+//!
+//! - KL(π‖π_ref) = ∫₀¹ f log f du;
+//! - win rate of a single sample = 1 − ∫₀¹ F du;
+//! - win rate under best-of-N = 1 − N∫₀¹ F^N u^{N−1} du;
+//! - win rate under worst-of-N = N∫₀¹ (1−F)^N (1−u)^{N−1} du.
+//!
+//! Internally every function is one of v = 1 − u, the distance from the top, where policies
+//! concentrate: there u has no digits left, and v has all of them.
+
+mod closed;
+mod panels;
+mod win;
+
+use crate::beta::Beta;
+use crate::error::TransformError;
+use crate::numerics::root;
+use crate::procedure::Procedure;
+use crate::soft::SoftBest;
+use crate::transform::Transform;
+use closed::{Exponential, Power};
+use panels::Panels;
+
+/// The policy of density f(u) = e^{Φ(u)/β}/Z relative to π_ref, u the calibrated reward in [0, 1].
+///
+/// Relative error of [`kl`](Tilt::kl) and [`win_rate`](Tilt::win_rate) about 1e-12, for KL from 1e-20
+/// to hundreds of nats, |t| ≤ 200 and N ≤ 10,000.
+///
+/// ```
+/// use infalign_transform::{Beta, Procedure, Tilt, Transform};
+/// // The logarithm with β = 1/(N−1) is the distribution of best-of-N itself.
+/// let tilt = Tilt::new(&Transform::Log, Beta::new(1.0 / 3.0)?);
+/// assert!((tilt.kl() - (4f64.ln() - 0.75)).abs() < 1e-14);
+/// assert!((tilt.win_rate(&Procedure::Sample)? - 0.8).abs() < 1e-13);
+/// # Ok::<(), infalign_transform::TransformError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tilt(Law);
+
+/// The ways to evaluate a density: in closed form where there is one, else on panels.
+#[derive(Clone, Debug)]
+enum Law {
+    Exponential(Exponential),
+    Power(Power),
+    Panels(Panels),
+}
+
+impl Tilt {
+    /// The policy for `transform` at `beta`, which belongs to the raw scale of the transform.
+    pub fn new(transform: &Transform, beta: Beta) -> Self {
+        Tilt(match transform {
+            Transform::Identity => Law::Exponential(Exponential::new(1.0 / beta.get())),
+            Transform::Log => Law::Power(Power::new(1.0 / beta.get())),
+            _ => Law::Panels(Panels::new(transform, beta)),
+        })
+    }
+
+    /// KL(π‖π_ref) in nats, 0 or more.
+    ///
+    /// Equation: ∫₀¹ f log f du = ∫₀¹ f·Φ du/β − log Z.
+    pub fn kl(&self) -> f64 {
+        match &self.0 {
+            Law::Exponential(law) => law.kl(),
+            Law::Power(law) => law.kl(),
+            Law::Panels(law) => law.kl(),
+        }
+    }
+
+    /// Inference-time win rate over π_ref with `procedure` on both sides, in [0, 1].
+    ///
+    /// Equation: 1 − ∫₀¹ G(F(u))·g(u) du, G = ∫g the rank distribution of the procedure; see
+    /// [this module](self) for best-of-N and worst-of-N.
+    ///
+    /// # Errors
+    /// [`TransformError::NotByRank`] for a procedure whose choice is not a function of ranks,
+    /// [`TransformError::Temperature`] for a soft best-of-N colder than 0.0001.
+    pub fn win_rate(&self, procedure: &Procedure) -> Result<f64, TransformError> {
+        match *procedure {
+            Procedure::Sample => Ok(win::best_of(1, |v| self.tails(v))),
+            Procedure::BestOf(n) => Ok(win::best_of(n.get(), |v| self.tails(v))),
+            Procedure::WorstOf(n) => Ok(win::worst_of(n.get(), |v| self.tails(v))),
+            Procedure::SoftBestOf { n, temperature } => {
+                let soft = SoftBest::new(n.get(), temperature)
+                    .ok_or(TransformError::Temperature(temperature))?;
+                Ok(win::soft_best_of(&soft, |v| self.tails(v)))
+            }
+            _ => Err(TransformError::NotByRank(procedure.to_string())),
+        }
+    }
+
+    /// Distribution function F(u) of the calibrated reward under the policy; 0 below 0, 1 above 1.
+    pub fn cdf(&self, u: f64) -> f64 {
+        self.tails((1.0 - u).clamp(0.0, 1.0)).below
+    }
+
+    fn tails(&self, v: f64) -> Tails {
+        match &self.0 {
+            Law::Exponential(law) => law.tails(v),
+            Law::Power(law) => law.tails(v),
+            Law::Panels(law) => law.tails(v),
+        }
+    }
+}
+
+/// The probabilities on either side of a point, each with its own relative accuracy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tails {
+    /// F, the probability of a calibrated reward below the point.
+    pub(crate) below: f64,
+    /// 1 − F, the probability of one above it.
+    pub(crate) above: f64,
+}
+
+/// The β, on the raw scale of `transform`, at which the policy has a KL of `kl` nats.
+///
+/// KL falls strictly as β grows, from infinity to 0, so there is one such β; it is searched for by its
+/// logarithm, to about 1e-14 relative, over every β whose policy `f64` can hold.
+///
+/// # Errors
+/// [`TransformError::Kl`] when `kl` is not positive and finite, [`TransformError::UnreachableKl`] with
+/// the least and the greatest KL in reach when it is too small or too great.
+///
+/// ```
+/// use infalign_transform::{Beta, Tilt, Transform, beta_for_kl};
+/// let transform = "exp:10".parse::<Transform>()?;
+/// let beta = Beta::new(beta_for_kl(&transform, 0.5)?)?;
+/// assert!((Tilt::new(&transform, beta).kl() - 0.5).abs() < 1e-12);
+/// # Ok::<(), infalign_transform::TransformError>(())
+/// ```
+pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError> {
+    if !(kl > 0.0 && kl.is_finite()) {
+        return Err(TransformError::Kl(kl));
+    }
+    let kl_at = |log_beta: f64| Tilt::new(transform, Beta::of_log(log_beta)).kl();
+    let (low, high) = log_beta_range(transform);
+    let target = kl.ln();
+    let root = root::bracketed(|log_beta| kl_at(log_beta).ln() - target, low, high);
+    root.map(f64::exp).ok_or_else(|| TransformError::UnreachableKl {
+        transform: transform.to_string(),
+        kl,
+        infimum: kl_at(high),
+        supremum: kl_at(low),
+    })
+}
+
+/// The logarithms of β between which KL is computed: from all weight within 1e-280 of the top, or the
+/// least β, to a density within 1e-12 of uniform.
+fn log_beta_range(transform: &Transform) -> (f64, f64) {
+    let tip = 1e-10;
+    let slope_at_top = transform.shortfall(tip) / tip;
+    let low = (slope_at_top.ln() - 280.0 * std::f64::consts::LN_10).max(-690.0);
+    (low, transform.scale().ln() + 28.0)
+}

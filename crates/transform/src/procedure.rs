@@ -1,0 +1,295 @@
+//! Inference-time procedures: how responses are produced from a policy when it is used.
+//!
+//! One declaration drives the transform, the decoder and the evaluation. The text forms are
+//!
+//! | form | meaning |
+//! |---|---|
+//! | `sample` | one response, as sampled |
+//! | `best-of:N` | the response of greatest reward among N |
+//! | `worst-of:N` | the response of least reward among N (an attacker's choice) |
+//! | `soft-best-of:N,temperature=τ` | one of N, drawn with probability ∝ exp(u/τ), u its calibrated reward |
+//! | `cd-token:lambda=λ` | controlled decoding, token by token, weights exp(λ·V) |
+//! | `cd-block:length=M,samples=K` | controlled decoding, best of K blocks of M tokens by V |
+//! | `beam:width=W,branch=B,length=M` | W prefixes kept of W·B blocks of M tokens by V |
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use crate::error::TransformError;
+use crate::parse::{Form, Parts, serde_as_text};
+use crate::soft::{COLDEST, SoftBest};
+
+/// An inference-time procedure T: what stands between the policy and the response that is used.
+///
+/// Parsed from and written as the text forms of [this module](self); the two round-trip, and serde
+/// uses them.
+///
+/// ```
+/// use infalign_transform::Procedure;
+/// let procedure: Procedure = "best-of:4".parse()?;
+/// assert_eq!(procedure.samples(), 4);
+/// assert_eq!(procedure.to_string(), "best-of:4");
+/// let error = "best-off:4".parse::<Procedure>().unwrap_err().to_string();
+/// assert!(error.ends_with("the nearest valid form is `best-of:N`"));
+/// # Ok::<(), infalign_transform::TransformError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Procedure {
+    /// One response, as sampled.
+    Sample,
+    /// The response of greatest reward among N.
+    BestOf(NonZeroUsize),
+    /// The response of least reward among N.
+    WorstOf(NonZeroUsize),
+    /// One of `n` responses, drawn with probability proportional to exp(u/temperature).
+    SoftBestOf {
+        /// Responses to draw from.
+        n: NonZeroUsize,
+        /// Temperature τ ≥ 0.0001 in units of the calibrated reward u.
+        temperature: f64,
+    },
+    /// Tokenwise controlled decoding: next token ∝ π_ref·exp(λ·V) (CD, arXiv 2310.17022, §2).
+    CdToken {
+        /// Strength λ ≥ 0, per unit of the prefix score V.
+        lambda: f64,
+    },
+    /// Blockwise controlled decoding: best of `samples` blocks by V (CD, arXiv 2310.17022, §3).
+    CdBlock {
+        /// Tokens a block, M.
+        length: NonZeroUsize,
+        /// Blocks to choose from, K.
+        samples: NonZeroUsize,
+    },
+    /// Beam search over blocks by V.
+    Beam {
+        /// Prefixes kept after each block, W.
+        width: NonZeroUsize,
+        /// Blocks drawn for each prefix, B.
+        branch: NonZeroUsize,
+        /// Tokens a block, M.
+        length: NonZeroUsize,
+    },
+}
+
+const FORMS: [Form; 7] = [
+    Form { name: "sample", usage: "sample" },
+    Form { name: "best-of", usage: "best-of:N" },
+    Form { name: "worst-of", usage: "worst-of:N" },
+    Form { name: "soft-best-of", usage: "soft-best-of:N,temperature=τ" },
+    Form { name: "cd-token", usage: "cd-token:lambda=λ" },
+    Form { name: "cd-block", usage: "cd-block:length=M,samples=K" },
+    Form { name: "beam", usage: "beam:width=W,branch=B,length=M" },
+];
+
+impl Procedure {
+    /// How many candidates it holds at once for one response: N, K for blocks, W·B for a beam, else 1.
+    pub fn samples(&self) -> usize {
+        match *self {
+            Procedure::Sample | Procedure::CdToken { .. } => 1,
+            Procedure::BestOf(n) | Procedure::WorstOf(n) => n.get(),
+            Procedure::SoftBestOf { n, .. } => n.get(),
+            Procedure::CdBlock { samples, .. } => samples.get(),
+            Procedure::Beam { width, branch, .. } => width.get().saturating_mul(branch.get()),
+        }
+    }
+
+    /// Rank density g(u) of what it returns, u in [0, 1]; `None` if it does not act on ranks alone.
+    ///
+    /// Equation: T(π)(y) = π(y)·g(C_{r,π}(y)), with ∫g = 1: 1 for sampling, N·u^(N−1) for best-of-N and
+    /// N·(1−u)^(N−1) for worst-of-N (InfAlign, arXiv 2412.19792, calibrated procedures); by quadrature
+    /// for soft best-of-N, where u is also the rank that the softmax weighs.
+    pub fn rank_density(&self, u: f64) -> Option<f64> {
+        self.density_between(u, 1.0 - u)
+    }
+
+    /// The same at the rank with probability `below` under it and `above` over it: near the top, only
+    /// the latter has digits.
+    pub(crate) fn density_between(&self, below: f64, above: f64) -> Option<f64> {
+        let power = |base: f64, n: NonZeroUsize| n.get() as f64 * base.powf(n.get() as f64 - 1.0);
+        match *self {
+            Procedure::Sample => Some(1.0),
+            Procedure::BestOf(n) => Some(power(below, n)),
+            Procedure::WorstOf(n) => Some(power(above, n)),
+            Procedure::SoftBestOf { n, temperature } => {
+                SoftBest::new(n.get(), temperature).map(|soft| soft.density(above))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for Procedure {
+    type Err = TransformError;
+
+    fn from_str(text: &str) -> Result<Self, TransformError> {
+        let (name, mut parts) = Parts::split("procedure", text, &FORMS)?;
+        let procedure = match name {
+            "best-of" => Procedure::BestOf(responses(&mut parts)?),
+            "worst-of" => Procedure::WorstOf(responses(&mut parts)?),
+            "soft-best-of" => Procedure::SoftBestOf {
+                n: responses(&mut parts)?,
+                temperature: number(
+                    &mut parts,
+                    "temperature",
+                    "a number of 0.0001 or more",
+                    |t| t >= COLDEST,
+                )?,
+            },
+            "cd-token" => Procedure::CdToken {
+                lambda: number(&mut parts, "lambda", "a finite number of 0 or more", |l| l >= 0.0)?,
+            },
+            "cd-block" => Procedure::CdBlock {
+                length: count(&mut parts, "length")?,
+                samples: count(&mut parts, "samples")?,
+            },
+            "beam" => Procedure::Beam {
+                width: count(&mut parts, "width")?,
+                branch: count(&mut parts, "branch")?,
+                length: count(&mut parts, "length")?,
+            },
+            _ => Procedure::Sample,
+        };
+        parts.finish()?;
+        Ok(procedure)
+    }
+}
+
+fn responses(parts: &mut Parts) -> Result<NonZeroUsize, TransformError> {
+    let text = parts.value("the number of responses N")?;
+    parts.count("N", text)
+}
+
+fn count(parts: &mut Parts, key: &str) -> Result<NonZeroUsize, TransformError> {
+    let text = parts.pair(key)?;
+    parts.count(key, text)
+}
+
+fn number(
+    parts: &mut Parts,
+    key: &str,
+    range: &str,
+    valid: impl Fn(f64) -> bool,
+) -> Result<f64, TransformError> {
+    let text = parts.pair(key)?;
+    parts.number(key, text, range, valid)
+}
+
+impl fmt::Display for Procedure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Procedure::Sample => write!(f, "sample"),
+            Procedure::BestOf(n) => write!(f, "best-of:{n}"),
+            Procedure::WorstOf(n) => write!(f, "worst-of:{n}"),
+            Procedure::SoftBestOf { n, temperature } => {
+                write!(f, "soft-best-of:{n},temperature={temperature}")
+            }
+            Procedure::CdToken { lambda } => write!(f, "cd-token:lambda={lambda}"),
+            Procedure::CdBlock { length, samples } => {
+                write!(f, "cd-block:length={length},samples={samples}")
+            }
+            Procedure::Beam { width, branch, length } => {
+                write!(f, "beam:width={width},branch={branch},length={length}")
+            }
+        }
+    }
+}
+
+serde_as_text!(Procedure);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_procedure() -> impl Strategy<Value = Procedure> {
+        let count = || (1..=usize::MAX).prop_map(|n| NonZeroUsize::new(n).unwrap());
+        let positive = || any::<f64>().prop_filter("positive", |x| x.is_finite() && *x > 0.0);
+        prop_oneof![
+            Just(Procedure::Sample),
+            count().prop_map(Procedure::BestOf),
+            count().prop_map(Procedure::WorstOf),
+            (count(), 1e-4..1e9f64)
+                .prop_map(|(n, temperature)| Procedure::SoftBestOf { n, temperature }),
+            positive().prop_map(|lambda| Procedure::CdToken { lambda }),
+            (count(), count()).prop_map(|(length, samples)| Procedure::CdBlock { length, samples }),
+            (count(), count(), count()).prop_map(|(width, branch, length)| Procedure::Beam {
+                width,
+                branch,
+                length
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_serde_round_trip(procedure in any_procedure()) {
+            prop_assert_eq!(procedure.to_string().parse::<Procedure>().unwrap(), procedure);
+            let json = serde_json::to_string(&procedure).unwrap();
+            prop_assert_eq!(json.clone(), format!("\"{procedure}\""));
+            prop_assert_eq!(serde_json::from_str::<Procedure>(&json).unwrap(), procedure);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_fail_badly(text in ".{0,40}") {
+            let _ = text.parse::<Procedure>();
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_text_the_reason_and_the_nearest_form() {
+        let cases = [
+            ("best-of:0", "N is `0`, which is not a whole number of 1 or more", "best-of:N"),
+            ("best-of", "the number of responses N is missing", "best-of:N"),
+            ("best-of:4,5", "`5` is one value too many", "best-of:N"),
+            ("bestof:4", "`bestof` is not a known name", "best-of:N"),
+            ("sample:3", "`3` has no meaning here", "sample"),
+            ("cd-token", "`lambda` is missing", "cd-token:lambda=λ"),
+            (
+                "cd-token:lambda=-1",
+                "lambda is `-1`, which is not a finite number of 0 or more",
+                "cd-token:lambda=λ",
+            ),
+            (
+                "cd-block:length=4,length=5",
+                "`length` is given twice",
+                "cd-block:length=M,samples=K",
+            ),
+            (
+                "beam:width=2,branch=2,length=8,depth=1",
+                "`depth` is not a key of this form",
+                "beam:width=W,branch=B,length=M",
+            ),
+            (
+                "soft-best-of:4,temperature=0",
+                "temperature is `0`, which is not a number of 0.0001 or more",
+                "soft-best-of:N,temperature=τ",
+            ),
+        ];
+        for (text, reason, nearest) in cases {
+            let expected = format!(
+                "`{text}` is not a procedure: {reason}; the nearest valid form is `{nearest}`"
+            );
+            assert_eq!(text.parse::<Procedure>().unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn keys_come_in_any_order_and_are_written_in_one() {
+        let procedure: Procedure = "beam:length=8,width=2,branch=3".parse().unwrap();
+        assert_eq!(procedure.to_string(), "beam:width=2,branch=3,length=8");
+        assert_eq!(procedure.samples(), 6);
+    }
+
+    #[test]
+    fn rank_densities_are_those_of_order_statistics() {
+        let four = NonZeroUsize::new(4).unwrap();
+        assert_eq!(Procedure::Sample.rank_density(0.3), Some(1.0));
+        assert_eq!(Procedure::BestOf(four).rank_density(0.5), Some(0.5));
+        assert_eq!(Procedure::WorstOf(four).rank_density(0.75), Some(0.0625));
+        assert_eq!(Procedure::CdToken { lambda: 1.0 }.rank_density(0.5), None);
+        assert_eq!(Procedure::BestOf(NonZeroUsize::MIN).rank_density(0.0), Some(1.0));
+    }
+}

@@ -1,0 +1,275 @@
+//! Transforms Φ of the calibrated reward: what CTRL maximises instead of the reward itself.
+//!
+//! | form | raw Φ(u) | good for |
+//! |---|---|---|
+//! | `identity` | u | the standard win rate (optimal) |
+//! | `log` | log u | distilling best-of-N |
+//! | `exp:t` | sign(t)·e^{tu} | t > 0: best-of-N; t < 0: worst-of-N |
+//! | `optimal:PROCEDURE,beta=B` | Φ* of [`optimal`](crate::optimal) | PROCEDURE at β = B (optimal) |
+//!
+//! # Two scales, one β each
+//! The papers write Φ raw, where e^{tu} spans many orders of magnitude. Training wants rewards of order
+//! one. [`Transform::apply`] therefore maps all but `log` onto [0, 1], and
+//!
+//! raw(u) = offset + scale·apply(u), so that β_raw = scale·β_scaled
+//!
+//! gives the same policy: it is proportional to exp(raw/β_raw), and the offset drops out. Every β that
+//! this crate takes or returns ([`Tilt`](crate::Tilt), [`beta_for_kl`](crate::beta_for_kl)) belongs to
+//! the raw scale; a trainer that feeds on [`Transform::apply`] uses β / [`Transform::scale`].
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::beta::Beta;
+use crate::error::TransformError;
+use crate::optimal::Optimum;
+use crate::parse::{Form, Parts, serde_as_text};
+use crate::procedure::Procedure;
+
+/// A strictly increasing map of the calibrated reward u in [0, 1].
+///
+/// Parsed from and written as the text forms of [this module](self); the two round-trip, and serde
+/// uses them.
+///
+/// ```
+/// use infalign_transform::Transform;
+/// let transform: Transform = "exp:10".parse()?;
+/// assert_eq!((transform.apply(0.0), transform.apply(1.0)), (0.0, 1.0));
+/// assert_eq!(transform.raw(1.0), 10f64.exp());
+/// # Ok::<(), infalign_transform::TransformError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Transform {
+    /// Φ(u) = u.
+    Identity,
+    /// Φ(u) = log u.
+    Log,
+    /// Φ(u) = sign(t)·e^{tu}, with t finite, not 0, and |t| ≤ 500.
+    Exp(f64),
+    /// Φ* of one procedure and one β.
+    Optimal(Arc<Optimum>),
+}
+
+const FORMS: [Form; 4] = [
+    Form { name: "identity", usage: "identity" },
+    Form { name: "log", usage: "log" },
+    Form { name: "exp", usage: "exp:t" },
+    Form { name: "optimal", usage: "optimal:PROCEDURE,beta=B" },
+];
+
+/// What separates the procedure from β in the text of an optimal transform.
+const BETA: &str = ",beta=";
+
+/// Greatest |t| of `exp:t`: e^{500} and every β that goes with it stay within `f64`.
+const GREATEST_EXPONENT: f64 = 500.0;
+
+impl Transform {
+    /// The optimal transform for `procedure` at `beta`.
+    ///
+    /// # Errors
+    /// Those of [`Optimum::new`].
+    pub fn optimal(procedure: &Procedure, beta: Beta) -> Result<Self, TransformError> {
+        Optimum::new(procedure, beta).map(|optimum| Transform::Optimal(Arc::new(optimum)))
+    }
+
+    /// Reads `text`, in which `optimal:PROCEDURE` takes its β from the run.
+    ///
+    /// # Errors
+    /// As for parsing, and those of [`Optimum::new`].
+    ///
+    /// ```
+    /// use infalign_transform::{Beta, Transform};
+    /// let transform = Transform::at_beta("optimal:best-of:4", Beta::new(0.1)?)?;
+    /// assert_eq!(transform.to_string(), "optimal:best-of:4,beta=0.1");
+    /// # Ok::<(), infalign_transform::TransformError>(())
+    /// ```
+    pub fn at_beta(text: &str, beta: Beta) -> Result<Self, TransformError> {
+        match text.strip_prefix("optimal:") {
+            Some(procedure) if !text.contains(BETA) => Self::optimal(&procedure.parse()?, beta),
+            _ => text.parse(),
+        }
+    }
+
+    /// The transform as a trainer uses it: [0, 1] onto [0, 1], or (−∞, 0] for `log`.
+    ///
+    /// Equation: u, log u, (e^{tu} − 1)/(e^t − 1), which increases for either sign of t, and
+    /// 1 − Φ*(u)/Φ*(0).
+    ///
+    /// - `u`: calibrated reward in [0, 1]; outside of it, or NaN, the formula is applied as it stands.
+    ///   `log` of 0 is −∞, which is why calibrated rewards are smoothed away from 0.
+    pub fn apply(&self, u: f64) -> f64 {
+        match *self {
+            Transform::Identity => u,
+            Transform::Log => u.ln(),
+            // Divided through by e^t, so that nothing overflows.
+            Transform::Exp(t) if t > 0.0 => {
+                (t * (u - 1.0)).exp() * ((-t * u).exp_m1() / (-t).exp_m1())
+            }
+            Transform::Exp(t) => (t * u).exp_m1() / t.exp_m1(),
+            Transform::Optimal(ref optimum) => 1.0 - optimum.phi(u) / optimum.phi(0.0),
+        }
+    }
+
+    /// The transform as the papers write it: u, log u, sign(t)·e^{tu}, Φ*(u).
+    ///
+    /// - `u`: as for [`Transform::apply`].
+    pub fn raw(&self, u: f64) -> f64 {
+        match *self {
+            Transform::Identity => u,
+            Transform::Log => u.ln(),
+            Transform::Exp(t) => (t * u).exp() * t.signum(),
+            Transform::Optimal(ref optimum) => optimum.phi(u),
+        }
+    }
+
+    /// How much one unit of [`Transform::apply`] is in raw units: β_raw = scale·β_scaled.
+    ///
+    /// Equation: |e^t − 1| for `exp:t`, −Φ*(0) for the optimum, 1 otherwise.
+    pub fn scale(&self) -> f64 {
+        match *self {
+            Transform::Identity | Transform::Log => 1.0,
+            Transform::Exp(t) => t.exp_m1().abs(),
+            Transform::Optimal(ref optimum) => -optimum.phi(0.0),
+        }
+    }
+
+    /// Φ(1) − Φ(1 − v) on the raw scale: how far the response at distance v from the top falls short.
+    ///
+    /// Equation: v, −log(1 − v), and sign(t)·e^t·(1 − e^{−tv}), without cancellation at small v.
+    pub(crate) fn shortfall(&self, v: f64) -> f64 {
+        match *self {
+            Transform::Identity => v,
+            Transform::Log => -(-v).ln_1p(),
+            Transform::Exp(t) => -t.signum() * t.exp() * (-t * v).exp_m1(),
+            Transform::Optimal(ref optimum) => optimum.shortfall(v),
+        }
+    }
+
+    /// Distances v from the top, ascending from 0 to 1, between which the shape of Φ changes little.
+    pub(crate) fn knots(&self) -> Vec<f64> {
+        let count = match *self {
+            Transform::Identity | Transform::Log => 1.0,
+            Transform::Exp(t) => (0.5 * t.abs()).ceil().max(1.0),
+            Transform::Optimal(ref optimum) => return optimum.edges(),
+        };
+        (0..=count as usize).map(|k| k as f64 / count).collect()
+    }
+}
+
+impl FromStr for Transform {
+    type Err = TransformError;
+
+    fn from_str(text: &str) -> Result<Self, TransformError> {
+        let optimal = text.strip_prefix("optimal:").and_then(|rest| rest.rsplit_once(BETA));
+        if let Some((procedure, beta)) = optimal {
+            let beta = beta.parse().unwrap_or(f64::NAN);
+            return Self::optimal(&procedure.parse()?, Beta::new(beta)?);
+        }
+        let (name, mut parts) = Parts::split("transform", text, &FORMS)?;
+        let transform = match name {
+            "identity" => Transform::Identity,
+            "log" => Transform::Log,
+            "exp" => Transform::Exp(exponent(&mut parts)?),
+            _ => return Err(parts.error("its β is missing".to_owned())),
+        };
+        parts.finish()?;
+        Ok(transform)
+    }
+}
+
+fn exponent(parts: &mut Parts) -> Result<f64, TransformError> {
+    let text = parts.value("the exponent t")?;
+    let valid = |t: f64| t != 0.0 && t.abs() <= GREATEST_EXPONENT;
+    parts.number("t", text, "a number other than 0 between -500 and 500", valid)
+}
+
+impl fmt::Display for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Transform::Identity => write!(f, "identity"),
+            Transform::Log => write!(f, "log"),
+            Transform::Exp(t) => write!(f, "exp:{t}"),
+            Transform::Optimal(optimum) => {
+                write!(f, "optimal:{}{BETA}{}", optimum.procedure, optimum.beta.get())
+            }
+        }
+    }
+}
+
+serde_as_text!(Transform);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_transform() -> impl Strategy<Value = Transform> {
+        let exponent = (1e-12..=GREATEST_EXPONENT, any::<bool>());
+        prop_oneof![
+            Just(Transform::Identity),
+            Just(Transform::Log),
+            exponent.prop_map(|(t, up)| Transform::Exp(if up { t } else { -t })),
+            (1usize..100, -8.0..8.0f64, any::<bool>()).prop_map(|(n, log_beta, best)| {
+                let name = if best { "best-of" } else { "worst-of" };
+                format!("optimal:{name}:{n},beta={}", log_beta.exp()).parse().unwrap()
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_serde_round_trip(transform in any_transform()) {
+            prop_assert_eq!(&transform.to_string().parse::<Transform>().unwrap(), &transform);
+            let json = serde_json::to_string(&transform).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Transform>(&json).unwrap(), transform);
+        }
+
+        #[test]
+        fn increases_and_stays_on_its_scale(transform in any_transform(), u in 0.0..1.0, w in 0.0..1.0) {
+            let (low, high) = if u < w { (u, w) } else { (w, u) };
+            prop_assert!(transform.apply(low) <= transform.apply(high));
+            if transform != Transform::Log {
+                prop_assert!((0.0..=1.0).contains(&transform.apply(u)));
+            }
+        }
+
+        #[test]
+        fn raw_is_an_affine_map_of_apply(t in -200.0..200.0, u in 0.0..1.0) {
+            let transform = Transform::Exp(t);
+            let (raw, affine) = (transform.raw(u), t.signum() + transform.scale() * transform.apply(u));
+            prop_assert!((raw - affine).abs() <= 1e-12 * transform.scale().max(1.0));
+        }
+
+        #[test]
+        fn shortfall_is_the_distance_from_the_top(transform in any_transform(), v in 0.0..0.999) {
+            let direct = transform.scale() * (transform.apply(1.0) - transform.apply(1.0 - v));
+            let size = transform.scale() * transform.apply(1.0 - v).abs().max(1.0);
+            prop_assert!((transform.shortfall(v) - direct).abs() <= 1e-12 * size);
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let exp = |t: f64| Transform::Exp(t);
+        assert_eq!(exp(2.0).raw(0.5), 1f64.exp());
+        assert_eq!(exp(-2.0).raw(0.5), -(-1f64).exp());
+        assert_eq!(exp(-3.0).apply(1.0), 1.0);
+        assert!((exp(1e-9).apply(0.25) - 0.25).abs() < 1e-9);
+        assert!((exp(200.0).apply(0.5) / (-100f64).exp() - 1.0).abs() < 1e-12);
+        assert_eq!(Transform::Log.apply(0.0), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn refuses_exponents_without_a_shape() {
+        for text in ["exp:0", "exp:NaN", "exp:inf", "exp:501", "exp:", "exp"] {
+            assert!(text.parse::<Transform>().is_err(), "{text}");
+        }
+        assert_eq!(
+            "expp:3".parse::<Transform>().unwrap_err().to_string(),
+            "`expp:3` is not a transform: `expp` is not a known name; the nearest valid form is `exp:t`"
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! The continuous-language engine against closed forms, and over the whole range of its arguments.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use infalign_transform::{Beta, Procedure, Tilt, Transform, TransformError, beta_for_kl};
+use proptest::prelude::*;
+
+fn tilt(transform: &str, beta: f64) -> Tilt {
+    Tilt::new(&transform.parse().unwrap(), Beta::new(beta).unwrap())
+}
+
+fn wins(tilt: &Tilt, procedure: &str) -> f64 {
+    tilt.win_rate(&procedure.parse().unwrap()).unwrap()
+}
+
+fn assert_close(what: &str, got: f64, expected: f64) {
+    let error = (got / expected - 1.0).abs();
+    assert!(error < 1e-11, "{what}: {got} against {expected}, relative error {error:.1e}");
+}
+
+#[test]
+fn logarithm_has_one_best_of_n_win_rate() {
+    for beta in [10.0, 1.0, 0.1, 1e-3] {
+        let (tilt, a) = (tilt("log", beta), 1.0 + 1.0 / beta);
+        assert_close("KL", tilt.kl(), a.ln() - (a - 1.0) / a);
+        for procedure in ["sample", "best-of:2", "best-of:32", "best-of:10000"] {
+            assert_close(procedure, wins(&tilt, procedure), a / (a + 1.0));
+        }
+        // N∫(1 − u^a)^N (1−u)^{N−1} at N = 2, term by term.
+        let beta_function = |x: f64| 1.0 / (x * (x + 1.0));
+        let worst = 1.0 - 4.0 * beta_function(a + 1.0) + 2.0 * beta_function(2.0 * a + 1.0);
+        assert_close("worst-of:2", wins(&tilt, "worst-of:2"), worst);
+    }
+}
+
+#[test]
+fn identity_has_its_closed_forms() {
+    for beta in [3.0f64, 0.5, 0.05, 1e-4] {
+        let (tilt, c) = (tilt("identity", beta), 1.0 / beta);
+        for u in [0.0, 1e-9, 0.3, 0.9, 1.0] {
+            let cdf = (c * (u - 1.0)).exp() * (-c * u).exp_m1() / (-c).exp_m1();
+            assert!((tilt.cdf(u) - cdf).abs() < 1e-14);
+        }
+        let mean = 1.0 / -(-c).exp_m1() - beta;
+        assert_close("sample", wins(&tilt, "sample"), mean);
+    }
+    assert_eq!((tilt("identity", 1.0).cdf(-1.0), tilt("identity", 1.0).cdf(2.0)), (0.0, 1.0));
+}
+
+/// Equivalent Python code, 40 digits (60 for t > 0):
+/// `E = lambda u: mp.ei(s*mp.exp(t*u)/beta)/t; F = lambda u: (E(u) - E(0))/(E(1) - E(0))`, then
+/// `KL = mp.quad(f*log f)`, `mp.quad(lambda y: 1 - F(y**(1/N))**N)` for best-of-N and
+/// `mp.quad(lambda z: (1 - F(1 - z**(1/N)))**N)` for worst-of-N, on graded and uniform panels.
+/// Columns: t, β, KL, then best-of-N and worst-of-N for N = 1, 4, 100, 10000.
+#[rustfmt::skip]
+const EXTREMES: [(f64, f64, f64, [f64; 8]); 12] = [
+    (200.0, 1e90, 6.463618423698646e-10, [
+        0.5000017887468061, 0.5000017887468061, 0.5000069466113224, 0.5000010324666124,
+        0.5000899950991062, 0.500000907948026, 0.5001779669373677, 0.5000009034534585]),
+    (200.0, 1e87, 0.0008988331466460788, [
+        0.5021638667860392, 0.5021638667860392, 0.5083726324442249, 0.5012505414478505,
+        0.6003205126647186, 0.5010997234054103, 0.6711807357849209, 0.5010942795286996]),
+    (200.0, 1e84, 10.878393097462974, [
+        0.9999930612722964, 0.9999930612722964, 0.9999930685453323, 1.0,
+        0.9999930708662769, 1.0, 0.9999930709619492, 1.0]),
+    (200.0, 3e80, 18.99289680801758, [
+        0.9999999979241535, 0.9999999979241535, 0.9999999979241542, 1.0,
+        0.9999999979241544, 1.0, 0.9999999979241544, 1.0]),
+    (-200.0, 0.5, 0.002266137667194387, [
+        0.5032794126079108, 0.5032794126079108, 0.5018908942788627, 0.5127746641096219,
+        0.5016628502768088, 0.6760228108628802, 0.5016546188474261, 0.8763787654280659]),
+    (-200.0, 1e-20, 0.258936872038741, [
+        0.6165454808358674, 0.6165454808358674, 0.5751443136864232, 0.826899673941275,
+        0.5663029533010235, 0.999999999997781, 0.5659805100030472, 1.0]),
+    (-200.0, 1e-60, 1.1667431064267855, [
+        0.8467636823186253, 0.8467636823186253, 0.7893069098360405, 0.9955676226085021,
+        0.7664523396124776, 1.0, 0.7655079700781577, 1.0]),
+    (-200.0, 1e-88, 7.051674378095177, [
+        0.9996809281122492, 0.9996809281122492, 0.999666979338866, 0.9999999999993396,
+        0.9996620055369737, 1.0, 0.9996617941478575, 1.0]),
+    (-200.0, 1e-92, 16.136160373712816, [
+        0.9999999638706533, 0.9999999638706533, 0.9999999638704585, 1.0,
+        0.9999999638703961, 1.0, 0.9999999638703936, 1.0]),
+    (10.0, 1e9, 9.703596575140831e-12, [
+        0.5000008811221492, 0.5000008811221492, 0.5000022572373302, 0.5000006273231381,
+        0.5000047185369401, 0.5000005531416938, 0.5000049534732839, 0.5000005504164665]),
+    (-10.0, 3e-12, 17.834994052413258, [
+        0.9999999933920611, 0.9999999933920611, 0.9999999933920608, 1.0,
+        0.9999999933920607, 1.0, 0.9999999933920607, 1.0]),
+    (40.0, 1e16, 5.752694947667898, [
+        0.9988305796299767, 0.9988305796299767, 0.9988760324825964, 0.9999999566500508,
+        0.9988890650021798, 0.9999999466588556, 0.9988895894408079, 0.9999999461308312]),
+];
+
+#[test]
+fn exponentials_hold_at_the_ends_of_their_range() {
+    for (t, beta, kl, win_rates) in EXTREMES {
+        let tilt = tilt(&format!("exp:{t}"), beta);
+        assert_close(&format!("t = {t}, β = {beta}: KL"), tilt.kl(), kl);
+        let names = [1, 4, 100, 10_000].map(|n| [format!("best-of:{n}"), format!("worst-of:{n}")]);
+        for (procedure, expected) in names.concat().iter().zip(win_rates) {
+            assert_close(
+                &format!("t = {t}, β = {beta}: {procedure}"),
+                wins(&tilt, procedure),
+                expected,
+            );
+        }
+    }
+}
+
+#[test]
+fn every_kl_is_reached_and_an_impossible_one_is_refused() {
+    for transform in ["identity", "log", "exp:5", "exp:-10", "exp:200", "exp:-200", "exp:0.001"] {
+        let transform: Transform = transform.parse().unwrap();
+        for kl in [1e-20, 1e-6, 0.1, 1.0, 20.0, 100.0] {
+            let beta = Beta::new(beta_for_kl(&transform, kl).unwrap()).unwrap();
+            assert_close(&format!("{transform}"), Tilt::new(&transform, beta).kl(), kl);
+        }
+        assert!(matches!(beta_for_kl(&transform, 0.0), Err(TransformError::Kl(_))));
+        let error = beta_for_kl(&transform, 1e4).unwrap_err();
+        let TransformError::UnreachableKl { supremum, .. } = error else { panic!("{error}") };
+        assert!(supremum > 100.0 && supremum < 1e4);
+    }
+}
+
+#[test]
+fn soft_best_of_n_lies_between_sampling_and_best_of_n() {
+    for transform in ["log", "exp:10", "exp:-10"] {
+        let beta = beta_for_kl(&transform.parse().unwrap(), 0.5).unwrap();
+        let tilt = tilt(transform, beta);
+        let soft = |t: f64| wins(&tilt, &format!("soft-best-of:4,temperature={t}"));
+        assert!((soft(1e-3) - wins(&tilt, "best-of:4")).abs() < 1e-4);
+        assert!((soft(1e5) - wins(&tilt, "sample")).abs() < 1e-4);
+        // A policy against itself wins half.
+        let flat = Tilt::new(&Transform::Identity, Beta::new(1e12).unwrap());
+        assert!((wins(&flat, "soft-best-of:4,temperature=0.2") - 0.5).abs() < 1e-11);
+    }
+}
+
+#[test]
+fn procedures_of_a_language_model_have_no_integral() {
+    let procedure: Procedure = "cd-token:lambda=2".parse().unwrap();
+    let error = tilt("identity", 1.0).win_rate(&procedure).unwrap_err().to_string();
+    assert!(error.starts_with("the win rate of `cd-token:lambda=2` depends on"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn win_rates_are_shares_and_kl_falls_with_beta(
+        t in -200.0..200.0f64, log_kl in -13.0..3.0f64, n in 1usize..10_000,
+    ) {
+        let transform = Transform::Exp(t);
+        let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
+        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap());
+        for procedure in [format!("best-of:{n}"), format!("worst-of:{n}")] {
+            let won = wins(&tilt, &procedure);
+            prop_assert!((0.5..=1.0 + 1e-13).contains(&won), "{procedure}: {won}");
+        }
+        let flatter = Tilt::new(&transform, Beta::new(beta * 1.01).unwrap());
+        prop_assert!(flatter.kl() < tilt.kl());
+    }
+
+    #[test]
+    fn one_response_is_the_same_however_it_is_kept(t in -200.0..200.0f64, log_kl in -13.0..3.0f64) {
+        let transform = Transform::Exp(t);
+        let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
+        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap());
+        prop_assert!((wins(&tilt, "best-of:1") - wins(&tilt, "worst-of:1")).abs() < 1e-13);
+        prop_assert_eq!(wins(&tilt, "best-of:1"), wins(&tilt, "sample"));
+    }
+
+    #[test]
+    fn cdf_rises_from_0_to_1(t in -200.0..200.0f64, log_kl in -13.0..3.0f64) {
+        let transform = Transform::Exp(t);
+        let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
+        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap());
+        let values: Vec<f64> = (0..=200).map(|k| tilt.cdf(f64::from(k) / 200.0)).collect();
+        prop_assert!(values.is_sorted());
+        prop_assert!(values[0].abs() < 1e-15 && (values[200] - 1.0).abs() < 1e-13);
+    }
+}
