@@ -1,0 +1,107 @@
+//! Files as numbered lines, plain or gzip-compressed, and each line as one JSON value.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+use serde::de::DeserializeOwned;
+
+use crate::DataError;
+
+/// The lines of a file with their numbers, counted from 1, without their ends.
+pub(crate) fn numbered(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
+    let lines = open(path)?.lines().zip(1..);
+    lines
+        .map(|(text, line)| match text {
+            Ok(text) => Ok((line, text)),
+            Err(cause) => Err(at(path, line)(format!(
+                "Cannot read it: {cause}. The file has to be whole and UTF-8."
+            ))),
+        })
+        .collect()
+}
+
+/// Each line as one JSON object. Lines of white space are passed over.
+pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, DataError> {
+    let filled = numbered(path)?.into_iter().filter(|(_, text)| !text.trim().is_empty());
+    filled
+        .map(|(line, text)| match serde_json::from_str(&text) {
+            Ok(value) => Ok((line, value)),
+            Err(cause) => Err(at(path, line)(format!(
+                "{}. Each line has to be one JSON object with the keys named in the documentation.",
+                described(&cause)
+            ))),
+        })
+        .collect()
+}
+
+/// For building a [`DataError::Line`] from its problem.
+pub(crate) fn at(path: &Path, line: usize) -> impl FnOnce(String) -> DataError {
+    move |problem| DataError::Line { path: path.to_path_buf(), line, problem }
+}
+
+/// The file's name without `.gz`, in lower case: what its format is told from.
+pub(crate) fn plain_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    name.strip_suffix(".gz").map(str::to_owned).unwrap_or(name)
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
+    let file =
+        File::open(path).map_err(|cause| DataError::Open { path: path.to_path_buf(), cause })?;
+    let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    Ok(if packed {
+        Box::new(BufReader::new(MultiGzDecoder::new(file)))
+    } else {
+        Box::new(BufReader::new(file))
+    })
+}
+
+/// The message without serde's own "at line 1 column 5", of which only the column is true here.
+fn described(cause: &serde_json::Error) -> String {
+    let message = cause.to_string();
+    let place = format!(" at line {} column {}", cause.line(), cause.column());
+    match message.strip_suffix(&place) {
+        Some(what) => format!("Column {}: {what}", cause.column().max(1)),
+        None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_files::{gz, plain};
+
+    #[test]
+    fn lines_are_counted_from_one_in_plain_and_packed_files() {
+        let expected = [(1, "one".to_owned()), (2, String::new()), (3, "three".to_owned())];
+        for file in [plain("a.txt", "one\n\nthree\n"), gz("a.txt.gz", "one\r\n\r\nthree")] {
+            assert_eq!(numbered(file.path()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn two_packed_members_are_one_file() {
+        let file = gz("a.jsonl.gz", "1\n");
+        let member = std::fs::read(file.path()).unwrap();
+        std::fs::write(file.path(), [member.clone(), member].concat()).unwrap();
+        assert_eq!(json::<u8>(file.path()).unwrap(), [(1, 1), (2, 1)]);
+    }
+
+    #[test]
+    fn a_truncated_packed_file_is_an_error() {
+        let file = gz("a.jsonl.gz", &"{\"text\": \"a line\"}\n".repeat(100));
+        let bytes = std::fs::read(file.path()).unwrap();
+        std::fs::write(file.path(), &bytes[..bytes.len() / 2]).unwrap();
+        let error = numbered(file.path()).unwrap_err().to_string();
+        assert!(error.contains("a.jsonl.gz, line "), "{error}");
+    }
+
+    #[test]
+    fn bad_json_is_named_by_line_and_column() {
+        let file = plain("a.jsonl", "1\n\n[1\n");
+        let error = json::<u8>(file.path()).unwrap_err().to_string();
+        assert!(error.contains("a.jsonl, line 3: Column 1: invalid type"), "{error}");
+    }
+}

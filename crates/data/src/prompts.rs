@@ -1,0 +1,146 @@
+//! Prompts: JSON Lines with the key `prompt` and optionally `id`, or plain text, one a line.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::DataError;
+use crate::lines::{at, json, numbered, plain_name};
+
+/// A prompt and the name that its random draws and its calibration go by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Unique within a file. Where the file gives none: the first 16 hexadecimal digits of the
+    /// SHA-256 of the text.
+    pub id: String,
+    /// The text exactly as the file has it.
+    pub text: String,
+}
+
+impl Prompt {
+    /// A prompt with the id that its text gives.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let digest = Sha256::digest(text.as_bytes());
+        let id = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { id, text }
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    prompt: String,
+    id: Option<String>,
+}
+
+/// Reads the prompts of a `.jsonl`, `.jsonl.gz`, `.txt` or `.txt.gz` file, in the file's order.
+///
+/// # Errors
+/// [`DataError`] when the file cannot be read, holds no prompt, or a line holds an empty prompt,
+/// an empty id, or an id that an earlier line has.
+pub fn read(path: &Path) -> Result<Vec<Prompt>, DataError> {
+    let name = plain_name(path);
+    let prompts = if name.ends_with(".jsonl") {
+        json::<Line>(path)?.into_iter().map(|(line, value)| (line, from_json(value))).collect()
+    } else if name.ends_with(".txt") {
+        numbered(path)?.into_iter().map(|(line, text)| (line, Prompt::new(text))).collect()
+    } else {
+        let known = ".jsonl, .jsonl.gz, .txt, .txt.gz";
+        return Err(DataError::Format { path: path.to_path_buf(), known });
+    };
+    checked(path, prompts)
+}
+
+fn from_json(line: Line) -> Prompt {
+    let prompt = Prompt::new(line.prompt);
+    Prompt { id: line.id.unwrap_or(prompt.id), ..prompt }
+}
+
+fn checked(path: &Path, prompts: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, DataError> {
+    if prompts.is_empty() {
+        return Err(DataError::Empty { path: path.to_path_buf(), what: "prompt" });
+    }
+    let mut seen = HashMap::new();
+    for (line, prompt) in &prompts {
+        let refused = at(path, *line);
+        if prompt.text.trim().is_empty() {
+            return Err(refused("The prompt is empty. Write one or remove the line.".to_owned()));
+        }
+        if prompt.id.is_empty() {
+            return Err(refused("The `id` is empty. Write one or remove the key.".to_owned()));
+        }
+        if let Some(first) = seen.insert(&prompt.id, line) {
+            return Err(refused(format!(
+                "The id `{}` is that of line {first} already (without `id`, equal prompts have \
+                 equal ids). Remove one of the two or give each an `id` of its own.",
+                prompt.id
+            )));
+        }
+    }
+    Ok(prompts.into_iter().map(|(_, prompt)| prompt).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_files::{gz, plain};
+
+    fn refused(name: &str, text: &str) -> String {
+        let file = plain(name, text);
+        read(file.path()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn json_lines_keep_text_and_order_and_may_name_their_ids() {
+        let text =
+            "{\"prompt\": \" Once\\n\", \"source\": 1}\n\n{\"prompt\": \"b\", \"id\": \"x\"}\n";
+        for file in [plain("p.jsonl", text), gz("p.jsonl.gz", text)] {
+            let prompts = read(file.path()).unwrap();
+            assert_eq!(prompts[0], Prompt::new(" Once\n"));
+            assert_eq!(prompts[1], Prompt { id: "x".into(), text: "b".into() });
+            assert_eq!(prompts.len(), 2);
+        }
+    }
+
+    /// The digest of "abc" is the example of FIPS 180-4.
+    #[test]
+    fn the_id_is_the_beginning_of_the_hash_of_the_text() {
+        assert_eq!(Prompt::new("abc").id, "ba7816bf8f01cfea");
+    }
+
+    #[test]
+    fn text_files_hold_one_prompt_a_line() {
+        let file = plain("p.TXT", "first\nsecond\n");
+        assert_eq!(read(file.path()).unwrap(), [Prompt::new("first"), Prompt::new("second")]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_prompt_is_refused_by_file_and_line() {
+        let missing = refused("p.jsonl", "{\"prompt\": \"a\"}\n{\"text\": \"b\"}\n");
+        assert!(missing.contains("p.jsonl, line 2: ") && missing.contains("`prompt`"), "{missing}");
+        assert!(
+            refused("p.jsonl", "{\"prompt\": \" \\n\"}").contains("line 1: The prompt is empty")
+        );
+        assert!(refused("p.jsonl", "{\"prompt\": \"a\", \"id\": \"\"}").contains("`id` is empty"));
+        assert!(refused("p.txt", "a\n\nb\n").contains("line 2: The prompt is empty"));
+        assert!(refused("p.jsonl", "\n").contains("holds no prompt"));
+        assert!(refused("p.md", "a").contains(".jsonl.gz"));
+    }
+
+    #[test]
+    fn an_id_that_occurs_twice_is_refused() {
+        let equal = refused("p.txt", "same\nother\nsame\n");
+        assert!(equal.contains("line 3: ") && equal.contains("line 1 already"), "{equal}");
+        let named = "{\"prompt\": \"a\", \"id\": \"x\"}\n{\"prompt\": \"b\", \"id\": \"x\"}";
+        assert!(refused("p.jsonl", named).contains("The id `x`"));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = read(Path::new("no/such.jsonl")).unwrap_err().to_string();
+        assert!(error.contains("no/such.jsonl"), "{error}");
+    }
+}

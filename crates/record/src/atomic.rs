@@ -1,0 +1,141 @@
+//! Files and folders that appear under their final name whole, or not at all.
+//!
+//! Everything is written beside its final place, brought to the disk, and renamed. A reader, or
+//! the next start after a crash, therefore sees the old version or the new one, never a mixture.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::RecordError;
+
+/// Writes the file `path` through `write`, replacing one that is there already.
+///
+/// The folder must exist. When this fails, `path` is as it was before and no temporary file stays.
+///
+/// # Errors
+/// [`RecordError::Io`] naming `path` and the cause, a full disk or an error of `write` included.
+pub fn write_atomic(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), RecordError> {
+    write_and_rename(path, write).map_err(RecordError::io("write", path))
+}
+
+fn write_and_rename(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let (folder, _) = split(path)?;
+    let file = temporary(FILE_MODE).tempfile_in(&folder)?;
+    let mut writer = BufWriter::new(file.as_file());
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    sync_folder(&folder)
+}
+
+/// Builds the folder `path` through `build`, which fills the empty folder that it is given.
+///
+/// A folder that is there already is replaced: it is renamed to `.NAME.old`, the new one takes its
+/// place, and the old one is deleted. A crash between the two renames leaves the previous content,
+/// whole, under `.NAME.old`. When this fails, `path` is as it was before and no temporary folder
+/// stays.
+///
+/// # Errors
+/// The error of `build`, or [`RecordError::Io`] naming `path` and the cause.
+pub fn write_dir_atomic<E: From<RecordError>>(
+    path: &Path,
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let io_error = |cause| RecordError::io("write the folder", path)(cause);
+    let (folder, name) = split(path).map_err(io_error)?;
+    let new = temporary(FOLDER_MODE).tempdir_in(&folder).map_err(io_error)?;
+    build(new.path())?;
+    sync_tree(new.path()).map_err(io_error)?;
+    let mut old = OsString::from(".");
+    old.push(name);
+    old.push(".old");
+    swap_in(new, path, &folder.join(old)).map_err(io_error)?;
+    Ok(sync_folder(&folder).map_err(io_error)?)
+}
+
+/// Gives `new` the name `path`; what had that name goes by way of `old`.
+fn swap_in(new: tempfile::TempDir, path: &Path, old: &Path) -> io::Result<()> {
+    if !path.try_exists()? {
+        fs::rename(new.path(), path)?;
+        let _ = new.keep(); // it is in its place: nothing is left to clean up
+        return remove_if_there(old);
+    }
+    if !path.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it exists and is no folder"));
+    }
+    remove_if_there(old)?;
+    fs::rename(path, old)?;
+    if let Err(cause) = fs::rename(new.path(), path) {
+        fs::rename(old, path)?;
+        return Err(cause);
+    }
+    let _ = new.keep();
+    fs::remove_dir_all(old)
+}
+
+fn remove_if_there(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}
+
+/// The folder that `path` lies in, and its last component.
+fn split(path: &Path) -> io::Result<(PathBuf, OsString)> {
+    let name = path.file_name().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no file name")
+    })?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok((folder.unwrap_or(Path::new(".")).to_path_buf(), name.to_os_string()))
+}
+
+const FILE_MODE: u32 = 0o666;
+const FOLDER_MODE: u32 = 0o777;
+
+/// Makes hidden files or folders with the mode that an ordinary one gets (the umask still
+/// applies), because what it makes becomes one.
+fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
+    builder
+}
+
+/// Brings every file and folder below `folder`, itself included, to the disk.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_folder(folder)
+}
+
+/// Brings a folder's list of names to the disk, where the system can.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

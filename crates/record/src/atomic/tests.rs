@@ -1,0 +1,123 @@
+//! What stays behind when writing succeeds, fails, or is repeated after a crash.
+
+use super::*;
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn disk_full() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "no space left on device")
+}
+
+#[test]
+fn a_file_is_written_and_replaced_and_nothing_else_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    for content in ["first", "second, longer"] {
+        write_atomic(&path, |file| file.write_all(content.as_bytes())).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+    assert_eq!(names(folder.path()), ["report.json"]);
+}
+
+#[test]
+fn a_failing_writer_leaves_the_old_file_and_no_temporary() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    fs::write(&path, "old").unwrap();
+    let error = write_atomic(&path, |file| {
+        file.write_all(b"half of the n")?;
+        Err(disk_full())
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(error.contains("report.json") && error.contains("no space left"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(names(folder.path()), ["report.json"]);
+}
+
+#[test]
+fn a_failing_writer_creates_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    write_atomic(&path, |_| Err(disk_full())).unwrap_err();
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn a_missing_folder_and_a_path_without_a_name_are_errors() {
+    let error = write_atomic(Path::new("no/such/folder/file"), |_| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("no/such/folder/file"), "{error}");
+    write_atomic(Path::new("/"), |_| Ok(())).unwrap_err();
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_written_has_the_mode_of_an_ordinary_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (ordinary, ours) = (folder.path().join("ordinary"), folder.path().join("ours"));
+    fs::write(&ordinary, "").unwrap();
+    write_atomic(&ours, |_| Ok(())).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&ordinary), mode(&ours));
+}
+
+fn checkpoint(step: &'static str) -> impl Fn(&Path) -> Result<(), RecordError> {
+    move |folder| {
+        let write = |name: &str| fs::write(folder.join(name), step);
+        fs::create_dir(folder.join("optimizer")).map_err(RecordError::io("write", folder))?;
+        write("optimizer/moments").map_err(RecordError::io("write", folder))?;
+        write("weights").map_err(RecordError::io("write", folder))
+    }
+}
+
+#[test]
+fn a_folder_is_written_and_replaced_and_nothing_else_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latest");
+    for step in ["100", "200"] {
+        write_dir_atomic(&path, checkpoint(step)).unwrap();
+        assert_eq!(fs::read_to_string(path.join("optimizer/moments")).unwrap(), step);
+        assert_eq!(names(&path), ["optimizer", "weights"]);
+    }
+    assert_eq!(names(folder.path()), ["latest"]);
+}
+
+#[test]
+fn a_failing_build_leaves_the_old_folder_and_no_temporary() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latest");
+    write_dir_atomic(&path, checkpoint("100")).unwrap();
+    let failed: Result<(), RecordError> = write_dir_atomic(&path, |half| {
+        fs::write(half.join("weights"), "half").unwrap();
+        Err(RecordError::io("write", &path)(disk_full()))
+    });
+    assert!(failed.unwrap_err().to_string().contains("latest"));
+    assert_eq!(fs::read_to_string(path.join("weights")).unwrap(), "100");
+    assert_eq!(names(folder.path()), ["latest"]);
+}
+
+#[test]
+fn what_a_crash_between_the_renames_left_is_cleared_by_the_next_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latest");
+    write_dir_atomic(&folder.path().join(".latest.old"), checkpoint("100")).unwrap();
+    write_dir_atomic(&path, checkpoint("200")).unwrap();
+    assert_eq!(names(folder.path()), ["latest"]);
+}
+
+#[test]
+fn a_file_is_not_replaced_by_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latest");
+    fs::write(&path, "mine").unwrap();
+    let error = write_dir_atomic(&path, checkpoint("100")).unwrap_err();
+    assert!(error.to_string().contains("no folder"), "{error}");
+    assert_eq!(names(folder.path()), ["latest"]);
+}
