@@ -1,0 +1,154 @@
+//! safetensors in and out, by Hugging Face's tensor names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Param, ParamId};
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::ModelError;
+
+/// The tensors of a checkpoint by name, as f32.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+impl Checkpoint {
+    /// Reads `DIR/model.safetensors`, or the shards that `DIR/model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the file, and the tensor where one is at fault: not finite, or of a type other than f32, f16 and bf16.
+    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+        let index = dir.join("model.safetensors.index.json");
+        let files =
+            if index.exists() { shards(&index)? } else { vec![dir.join("model.safetensors")] };
+        let mut tensors = BTreeMap::new();
+        for path in &files {
+            let bytes = std::fs::read(path).map_err(ModelError::read(path))?;
+            let file = SafeTensors::deserialize(&bytes).map_err(|error| {
+                ModelError::Safetensors { path: path.clone(), reason: error.to_string() }
+            })?;
+            for (name, view) in file.iter() {
+                let values = to_f32(&view).map_err(|reason| ModelError::Values {
+                    path: path.clone(),
+                    name: name.into(),
+                    reason,
+                })?;
+                tensors.insert(name.to_owned(), (view.shape().to_vec(), values));
+            }
+        }
+        Ok(Self { path: dir.into(), tensors })
+    }
+
+    /// An empty checkpoint to be filled and written.
+    pub fn empty() -> Self {
+        Self { path: PathBuf::new(), tensors: BTreeMap::new() }
+    }
+
+    /// Whether a tensor of that name is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Takes a tensor of the expected shape.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
+    pub fn take<const D: usize>(
+        &self,
+        name: &str,
+        expected: [usize; D],
+        device: &Device,
+    ) -> Result<Tensor<D>, ModelError> {
+        let (shape, values) = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
+            path: self.path.clone(),
+            name: name.into(),
+        })?;
+        if shape.as_slice() != expected {
+            let (found, expected) = (shape.clone(), expected.to_vec());
+            return Err(ModelError::Shape {
+                path: self.path.clone(),
+                name: name.into(),
+                found,
+                expected,
+            });
+        }
+        Ok(Tensor::from_data(TensorData::new(values.clone(), expected), device))
+    }
+
+    /// Adds a tensor under a name.
+    pub fn put<const D: usize>(&mut self, name: impl Into<String>, tensor: Tensor<D>) {
+        let shape = tensor.dims().to_vec();
+        let values = tensor.into_data().iter::<f32>().collect();
+        self.tensors.insert(name.into(), (shape, values));
+    }
+
+    /// Writes all tensors as one f32 file; the same tensors give the same bytes.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] and [`ModelError::Safetensors`].
+    pub fn write(&self, path: &Path) -> Result<(), ModelError> {
+        let failed = |error: safetensors::SafeTensorError| ModelError::Safetensors {
+            path: path.into(),
+            reason: error.to_string(),
+        };
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, (shape, values))| {
+                let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values))
+                    .map_err(failed)?;
+                Ok((name.as_str(), view))
+            })
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        let metadata = [("format".to_owned(), "pt".to_owned())].into();
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
+        std::fs::write(path, bytes).map_err(ModelError::write(path))
+    }
+}
+
+/// A trainable parameter whose id depends on its name alone, so that a stored optimiser state finds it again.
+pub(crate) fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tensor<D>> {
+    const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+    let hash = name
+        .bytes()
+        .fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
+    let (_, value, mapper) = Param::from_tensor(value).consume();
+    Param::from_mapped_value(ParamId::from(hash), value, mapper).set_require_grad(true)
+}
+
+fn shards(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read_to_string(index).map_err(ModelError::read(index))?;
+    let Index { weight_map } = serde_json::from_str(&text)
+        .map_err(|source| ModelError::Json { path: index.into(), source })?;
+    let names: BTreeSet<String> = weight_map.into_values().collect();
+    Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
+}
+
+fn to_f32(view: &TensorView<'_>) -> Result<Vec<f32>, String> {
+    let data = view.data();
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F16 => {
+            data.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
+        }
+        Dtype::BF16 => {
+            data.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
+        }
+        other => return Err(format!("has type {other:?}; f32, f16 and bf16 are read")),
+    };
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(index) => {
+            Err(format!("holds {} at element {index}: the weights are damaged", values[index]))
+        }
+        None => Ok(values),
+    }
+}

@@ -1,0 +1,123 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+/// Why a model, a tokenizer or a batch was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file is malformed.
+    #[error("{path} is not valid: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        source: serde_json::Error,
+    },
+    /// `config.json` asks for something that this crate does not compute.
+    #[error("{path}: `{key}` is {value}, which is not supported; {hint}")]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// The offending key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        hint: String,
+    },
+    /// A safetensors file is truncated or malformed.
+    #[error("{path} is not a valid safetensors file: {reason}")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor that the configuration needs is not in the checkpoint.
+    #[error("{path} holds no tensor `{name}`, which config.json calls for")]
+    MissingTensor {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor contradicts the configuration.
+    #[error("{path}: tensor `{name}` has shape {found:?}, but config.json calls for {expected:?}")]
+    Shape {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape needed.
+        expected: Vec<usize>,
+    },
+    /// A tensor has a type that is not f32, f16 or bf16, or holds NaN or infinities.
+    #[error("{path}: tensor `{name}` {reason}")]
+    Values {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What is wrong with its values.
+        reason: String,
+    },
+    /// The tokenizer cannot be used.
+    #[error("tokenizer {path}: {reason}")]
+    Tokenizer {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A sequence does not fit the model.
+    #[error(
+        "a sequence of {length} tokens does not fit the model's context of {limit}; shorten the prompt or the response limit"
+    )]
+    TooLong {
+        /// Tokens needed.
+        length: usize,
+        /// `max_position_embeddings`.
+        limit: usize,
+    },
+    /// A sequence without tokens to predict from.
+    #[error(
+        "sequence {index} of the batch is empty: a model needs at least one token before the first that it predicts"
+    )]
+    Empty {
+        /// Index in the batch.
+        index: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error(
+        "token id {id} is outside the model's vocabulary of {vocabulary}: does the tokenizer belong to this model?"
+    )]
+    Token {
+        /// The id.
+        id: u32,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+}
+
+impl ModelError {
+    pub(crate) fn read(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { action: "read", path: path.into(), source }
+    }
+
+    pub(crate) fn write(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { action: "write", path: path.into(), source }
+    }
+}

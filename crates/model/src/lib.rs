@@ -1,0 +1,31 @@
+//! Decoder-only language models, read from and written to Hugging Face directories.
+//!
+//! [`CausalLm`] is a Llama-family transformer with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
+//! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_logits`] what
+//! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer. [`Tokenizer`] reads `tokenizer.json`.
+
+mod attention;
+mod batch;
+mod cache;
+mod causal_lm;
+mod checkpoint;
+mod classifier;
+mod config;
+mod error;
+mod language_model;
+mod rope;
+mod tokenizer;
+mod transformer;
+mod word_tokenizer;
+
+pub use batch::{ResponseBatch, Sequence};
+pub use cache::KvCache;
+pub use causal_lm::CausalLm;
+pub use checkpoint::Checkpoint;
+pub use classifier::SequenceClassifier;
+pub use config::TransformerConfig;
+pub use error::ModelError;
+pub use language_model::{LanguageModel, Session};
+pub use tokenizer::Tokenizer;
+pub use transformer::Transformer;
+pub use word_tokenizer::write_word_tokenizer;

@@ -1,0 +1,135 @@
+//! `tokenizer.json` and the ids that begin and end texts.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::config::TokenIds;
+use crate::{ModelError, TransformerConfig};
+
+/// Files that belong to a tokenizer and travel with a saved model.
+const FILES: [&str; 4] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+];
+
+/// A Hugging Face tokenizer with its model's special tokens.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    files: Vec<(&'static str, Vec<u8>)>,
+    stops: BTreeSet<u32>,
+    end: Option<u32>,
+    pad: u32,
+}
+
+impl Tokenizer {
+    /// Reads `DIR/tokenizer.json` and what says which tokens end a text: `eos_token_id` of `generation_config.json` and `config.json`.
+    /// The token that opens a text ends the one before it, so it counts too.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] when the file is malformed or has more tokens than the model's vocabulary.
+    pub fn load(dir: &Path, config: &TransformerConfig) -> Result<Self, ModelError> {
+        let path = dir.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
+        let fail = |reason: String| ModelError::Tokenizer { path: path.clone(), reason };
+        let inner =
+            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| fail(error.to_string()))?;
+        let (tokens, vocabulary) = (inner.get_vocab_size(true), config.vocab_size);
+        if tokens > vocabulary {
+            return Err(fail(format!(
+                "it has {tokens} tokens, but the model's vocab_size is {vocabulary}: they do not belong together"
+            )));
+        }
+        let files = FILES
+            .iter()
+            .filter_map(|name| std::fs::read(dir.join(name)).ok().map(|bytes| (*name, bytes)))
+            .collect::<Vec<_>>();
+        let end = config.eos_token_id.as_ref().and_then(|ids| ids.as_slice().first().copied());
+        let mut stops: BTreeSet<u32> =
+            config.eos_token_id.iter().flat_map(|ids| ids.as_slice().to_vec()).collect();
+        stops.extend(config.bos_token_id);
+        stops.extend(generation_stops(dir)?);
+        let pad = config.pad_token_id.or(stops.first().copied()).unwrap_or(0);
+        Ok(Self { inner, path: dir.into(), files, stops, end, pad })
+    }
+
+    /// Writes the tokenizer's files, byte for byte as they were read, into an existing folder.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        for (name, bytes) in &self.files {
+            let path = dir.join(name);
+            std::fs::write(&path, bytes).map_err(ModelError::write(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Token ids of a text, with the special tokens that the tokenizer's template adds.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] when the tokenizer refuses the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.inner.encode(text, true).map_err(|error| self.fail(error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of ids, special tokens left out.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] when an id is unknown to the tokenizer.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.inner.decode(ids, true).map_err(|error| self.fail(error))
+    }
+
+    /// The text that a response adds to its prompt: white space between them is kept.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn decode_response(&self, prompt: &[u32], response: &[u32]) -> Result<String, ModelError> {
+        let before = self.decode(prompt)?;
+        let whole = self.decode(&[prompt, response].concat())?;
+        match whole.strip_prefix(before.as_str()) {
+            Some(rest) => Ok(rest.to_owned()),
+            None => self.decode(response),
+        }
+    }
+
+    /// Tokens that end a response.
+    pub fn stops(&self) -> &BTreeSet<u32> {
+        &self.stops
+    }
+
+    /// The token that a training text ends with, where the model names one.
+    pub fn end(&self) -> Option<u32> {
+        self.end
+    }
+
+    /// The padding token, or the token that stands in for it where the model names none.
+    pub fn pad(&self) -> u32 {
+        self.pad
+    }
+
+    fn fail(&self, error: tokenizers::Error) -> ModelError {
+        ModelError::Tokenizer { path: self.path.clone(), reason: error.to_string() }
+    }
+}
+
+/// `eos_token_id` of `DIR/generation_config.json`, where there is one.
+fn generation_stops(dir: &Path) -> Result<Vec<u32>, ModelError> {
+    #[derive(Deserialize)]
+    struct GenerationConfig {
+        #[serde(default)]
+        eos_token_id: Option<TokenIds>,
+    }
+    let path = dir.join("generation_config.json");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Vec::new()) };
+    let config: GenerationConfig =
+        serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })?;
+    Ok(config.eos_token_id.map(|ids| ids.as_slice().to_vec()).unwrap_or_default())
+}
