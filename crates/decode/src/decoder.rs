@@ -1,0 +1,117 @@
+//! Inference-time procedures: from prompts to the responses that a user would see.
+
+use infalign_model::Tokenizer;
+use infalign_reward::Reward;
+use infalign_transform::Procedure;
+
+use crate::{DecodeError, EncodedPrompt, Generator, Response};
+
+/// What a response cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Response tokens drawn from the model, those of discarded candidates included.
+    pub model_tokens: usize,
+    /// Responses scored.
+    pub scorer_calls: usize,
+}
+
+/// A response with what is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// The text that follows the prompt.
+    pub text: String,
+    /// Tokens and log-probabilities.
+    pub response: Response,
+    /// Its reward, where the procedure or the caller has one.
+    pub score: Option<f32>,
+    /// What it cost.
+    pub cost: Cost,
+}
+
+/// Turns prompts into responses.
+pub trait Decoder {
+    /// One response a prompt.
+    ///
+    /// # Errors
+    /// [`DecodeError`] names the prompt or setting at fault.
+    fn decode(&self, prompts: &[EncodedPrompt]) -> Result<Vec<Decoded>, DecodeError>;
+}
+
+/// `sample`, `best-of:N` and `worst-of:N`: N samples, of which the reward selects one.
+pub struct ProcedureDecoder<'a> {
+    generator: Generator<'a>,
+    tokenizer: &'a Tokenizer,
+    procedure: Procedure,
+    reward: Option<&'a dyn Reward>,
+}
+
+impl<'a> ProcedureDecoder<'a> {
+    /// A decoder of the procedure.
+    ///
+    /// # Errors
+    /// [`DecodeError::Procedure`] when a selection has no reward to select by, or the procedure needs a prefix scorer.
+    pub fn new(
+        procedure: Procedure,
+        generator: Generator<'a>,
+        tokenizer: &'a Tokenizer,
+        reward: Option<&'a dyn Reward>,
+    ) -> Result<Self, DecodeError> {
+        let refuse =
+            |reason| Err(DecodeError::Procedure { procedure: procedure.to_string(), reason });
+        match procedure {
+            Procedure::Sample => {}
+            Procedure::BestOf(_) | Procedure::WorstOf(_) if reward.is_some() => {}
+            Procedure::BestOf(_) | Procedure::WorstOf(_) => {
+                return refuse("selecting among samples needs a reward");
+            }
+            _ => return refuse("only sample, best-of:N and worst-of:N have a decoder"),
+        }
+        Ok(Self { generator, tokenizer, procedure, reward })
+    }
+
+    /// The candidate that the procedure keeps; the first of equals.
+    fn select(&self, scores: &[f32]) -> usize {
+        let better = |a: f32, b: f32| match self.procedure {
+            Procedure::WorstOf(_) => a < b,
+            _ => a > b,
+        };
+        (1..scores.len()).fold(0, |kept, i| if better(scores[i], scores[kept]) { i } else { kept })
+    }
+
+    fn decode_one(
+        &self,
+        prompt: &EncodedPrompt,
+        mut candidates: Vec<Response>,
+    ) -> Result<Decoded, DecodeError> {
+        let mut texts = candidates
+            .iter()
+            .map(|response| self.tokenizer.decode_response(&prompt.tokens, &response.tokens))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pairs: Vec<(&str, &str)> =
+            texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
+        let scores = self.reward.map(|reward| reward.score(&pairs)).transpose()?;
+        let kept = scores.as_deref().map_or(0, |scores| self.select(scores));
+        let cost = Cost {
+            model_tokens: candidates.iter().map(|response| response.tokens.len()).sum(),
+            scorer_calls: scores.as_ref().map_or(0, Vec::len),
+        };
+        let score = scores.map(|scores| scores[kept]);
+        Ok(Decoded {
+            text: texts.swap_remove(kept),
+            response: candidates.swap_remove(kept),
+            score,
+            cost,
+        })
+    }
+}
+
+impl Decoder for ProcedureDecoder<'_> {
+    fn decode(&self, prompts: &[EncodedPrompt]) -> Result<Vec<Decoded>, DecodeError> {
+        let candidates = self.generator.generate(prompts, self.procedure.samples())?;
+        prompts
+            .iter()
+            .zip(candidates)
+            .map(|(prompt, candidates)| self.decode_one(prompt, candidates))
+            .collect()
+    }
+}

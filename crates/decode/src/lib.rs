@@ -1,0 +1,16 @@
+//! Batched generation and inference-time procedures.
+//!
+//! [`Generator`] samples responses in batches whose composition never changes a result: every draw comes from a [`Stream`] that belongs to
+//! one response. [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as best-of-N on top.
+
+mod decoder;
+mod error;
+mod generator;
+mod sampling;
+mod stream;
+
+pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
+pub use error::DecodeError;
+pub use generator::{EncodedPrompt, Generator, Response};
+pub use sampling::{Draw, Sampling};
+pub use stream::Stream;

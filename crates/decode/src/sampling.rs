@@ -1,0 +1,192 @@
+//! One token from one row of logits.
+
+use serde::{Deserialize, Serialize};
+
+use crate::DecodeError;
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most probable token.
+    pub temperature: f64,
+    /// Only the k most probable tokens are drawn; 0 means all.
+    pub top_k: usize,
+    /// Only the smallest set of most probable tokens that holds this share of the probability is drawn; in (0, 1].
+    pub top_p: f64,
+    /// Longest response, in tokens.
+    pub max_tokens: usize,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens: 64 }
+    }
+}
+
+/// A drawn token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// The token.
+    pub token: u32,
+    /// log π(token), in nats, of the model itself: at temperature 1 over the whole vocabulary, whatever the token was drawn from.
+    pub log_prob: f32,
+}
+
+impl Sampling {
+    /// Refuses settings that are out of range.
+    ///
+    /// # Errors
+    /// [`DecodeError::Setting`] names the setting, its value and the range.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        let refuse = |key, value, valid| Err(DecodeError::Setting { key, value, valid });
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return refuse("temperature", self.temperature, "at least 0");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse("top_p", self.top_p, "above 0 and at most 1");
+        }
+        if self.max_tokens == 0 {
+            return refuse("max_tokens", 0.0, "at least 1");
+        }
+        Ok(())
+    }
+
+    /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id.
+    pub fn draw(&self, logits: &[f32], uniform: f64) -> Draw {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
+        let token = if self.temperature == 0.0 {
+            logits.iter().position(|&l| l == largest).unwrap_or(0)
+        } else if self.top_k == 0 && self.top_p == 1.0 {
+            let weights = logits.iter().map(|&l| self.weight(l - largest));
+            invert(weights.clone(), weights.sum(), uniform)
+        } else {
+            self.draw_truncated(logits, largest, uniform)
+        };
+        let log_prob = f64::from(logits[token] - largest) - total.ln();
+        Draw { token: token as u32, log_prob: log_prob as f32 }
+    }
+
+    fn weight(&self, logit: f32) -> f64 {
+        (f64::from(logit) / self.temperature).exp()
+    }
+
+    fn draw_truncated(&self, logits: &[f32], largest: f32, uniform: f64) -> usize {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        if self.top_k > 0 {
+            order.truncate(self.top_k);
+        }
+        let weights: Vec<f64> = order.iter().map(|&i| self.weight(logits[i] - largest)).collect();
+        // The set is closed by the token with which it reaches its share.
+        let limit = self.top_p * weights.iter().sum::<f64>();
+        let before =
+            weights.iter().scan(0.0, |mass, weight| Some(std::mem::replace(mass, *mass + weight)));
+        let kept = before.take_while(|mass| *mass < limit).count();
+        order[invert(weights[..kept].iter().copied(), weights[..kept].iter().sum(), uniform)]
+    }
+}
+
+/// Index at which the running sum of the weights passes `uniform · total`; rounding never passes the last positive weight.
+fn invert(weights: impl Iterator<Item = f64>, total: f64, uniform: f64) -> usize {
+    let target = uniform * total;
+    let (mut mass, mut last) = (0.0, 0);
+    for (index, weight) in weights.enumerate() {
+        mass += weight;
+        if weight > 0.0 {
+            last = index;
+            if mass > target {
+                break;
+            }
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 4] = [0.0, 1.0, -2.0, 1.0];
+
+    /// Share of each token over a fine grid of uniforms.
+    fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
+        let n = 40_000;
+        let mut counts = vec![0.0; logits.len()];
+        for i in 0..n {
+            counts[sampling.draw(logits, (f64::from(i) + 0.5) / f64::from(n)).token as usize] +=
+                1.0 / f64::from(n);
+        }
+        counts
+    }
+
+    fn softmax(logits: &[f64]) -> Vec<f64> {
+        let total: f64 = logits.iter().map(|l| l.exp()).sum();
+        logits.iter().map(|l| l.exp() / total).collect()
+    }
+
+    fn close(a: &[f64], b: &[f64]) {
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?} against {b:?}");
+    }
+
+    #[test]
+    fn shares_are_the_tempered_softmax() {
+        close(&shares(Sampling::default(), &LOGITS), &softmax(&[0.0, 1.0, -2.0, 1.0]));
+        close(
+            &shares(Sampling { temperature: 0.5, ..Sampling::default() }, &LOGITS),
+            &softmax(&[0.0, 2.0, -4.0, 2.0]),
+        );
+    }
+
+    #[test]
+    fn greedy_and_truncation_keep_the_most_probable() {
+        assert_eq!(
+            Sampling { temperature: 0.0, ..Sampling::default() }.draw(&LOGITS, 0.9).token,
+            1
+        );
+        close(
+            &shares(Sampling { top_k: 2, ..Sampling::default() }, &LOGITS),
+            &[0.0, 0.5, 0.0, 0.5],
+        );
+        close(
+            &shares(Sampling { top_p: 0.3, ..Sampling::default() }, &LOGITS),
+            &[0.0, 1.0, 0.0, 0.0],
+        );
+        let three = softmax(&[0.0, 1.0, 1.0]);
+        close(
+            &shares(Sampling { top_p: 0.95, ..Sampling::default() }, &LOGITS),
+            &[three[0], three[1], 0.0, three[2]],
+        );
+    }
+
+    #[test]
+    fn log_probs_are_the_models_own() {
+        for sampling in
+            [Sampling::default(), Sampling { temperature: 0.3, top_k: 2, ..Sampling::default() }]
+        {
+            let draw = sampling.draw(&LOGITS, 0.2);
+            let expected = softmax(&LOGITS.map(f64::from))[draw.token as usize].ln();
+            assert!((f64::from(draw.log_prob) - expected).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn impossible_tokens_are_never_drawn() {
+        let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
+        for uniform in [0.0, 0.5, 1.0 - f64::EPSILON / 2.0] {
+            assert_eq!(Sampling::default().draw(&logits, uniform).token, 1);
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        for (sampling, key) in [
+            (Sampling { temperature: f64::NAN, ..Sampling::default() }, "temperature"),
+            (Sampling { top_p: 0.0, ..Sampling::default() }, "top_p"),
+            (Sampling { max_tokens: 0, ..Sampling::default() }, "max_tokens"),
+        ] {
+            assert!(sampling.check().unwrap_err().to_string().contains(key));
+        }
+    }
+}

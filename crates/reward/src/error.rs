@@ -1,0 +1,50 @@
+//! The errors of this crate.
+
+use infalign_model::ModelError;
+
+/// Why a reward cannot be built or computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RewardError {
+    /// A rule without anything to look for.
+    #[error("a reward of kind `{kind}` needs at least one entry in `weights`")]
+    Empty {
+        /// The kind of rule.
+        kind: &'static str,
+    },
+    /// A weight that is not a finite number.
+    #[error("the weight of `{entry}` is {weight}: it must be a finite number")]
+    Weight {
+        /// The word or pattern.
+        entry: String,
+        /// Its weight.
+        weight: f32,
+    },
+    /// A lexicon entry that no response can hold.
+    #[error(
+        "the lexicon entry `{entry}` is not one lower-case word of letters, digits and apostrophes"
+    )]
+    Word {
+        /// The entry.
+        entry: String,
+    },
+    /// A pattern that is not a regular expression.
+    #[error("`{pattern}` is not a regular expression: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A reward model gave a score that is not a number.
+    #[error("the reward model scored the response {response:?} with {score}")]
+    NotFinite {
+        /// The response.
+        response: String,
+        /// The score.
+        score: f32,
+    },
+    /// The reward model refused its input.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}

@@ -1,0 +1,20 @@
+//! What a response is worth: the [`Reward`] trait, rules, and learned reward models.
+
+mod config;
+mod error;
+mod model;
+mod rules;
+
+pub use config::{Reads, RewardConfig};
+pub use error::RewardError;
+pub use model::RewardModel;
+pub use rules::{Length, LengthUnit, Lexicon, Patterns};
+
+/// The reward r(x, y) of responses.
+pub trait Reward: Send + Sync {
+    /// The reward of each (prompt, response) pair, finite. It never depends on the other pairs or on their order.
+    ///
+    /// # Errors
+    /// [`RewardError`] when a response cannot be scored.
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError>;
+}

@@ -1,0 +1,161 @@
+//! Rewards that are rules: length, weighted words, weighted regular expressions. All of them read the response alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use crate::{Reward, RewardError};
+
+/// What [`Length`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LengthUnit {
+    /// Unicode characters.
+    Characters,
+    /// Words between white space.
+    Words,
+}
+
+/// The length of the response.
+#[derive(Clone, Copy, Debug)]
+pub struct Length {
+    /// What is counted.
+    pub unit: LengthUnit,
+}
+
+impl Reward for Length {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        let length = |response: &str| match self.unit {
+            LengthUnit::Characters => response.chars().count(),
+            LengthUnit::Words => response.split_whitespace().count(),
+        };
+        Ok(pairs.iter().map(|(_, response)| length(response) as f32).collect())
+    }
+}
+
+/// The sum of the weights of a response's words, each as often as it occurs. Words are runs of letters, digits and apostrophes, in lower case.
+#[derive(Clone, Debug)]
+pub struct Lexicon {
+    weights: HashMap<String, f32>,
+}
+
+impl Lexicon {
+    /// A lexicon of words and their weights.
+    ///
+    /// # Errors
+    /// [`RewardError`] for no words at all, a weight that is not finite, or an entry that is not one word.
+    pub fn new(weights: &BTreeMap<String, f32>) -> Result<Self, RewardError> {
+        check_weights("lexicon", weights)?;
+        if let Some(entry) = weights.keys().find(|entry| words(entry).ne([entry.as_str()])) {
+            return Err(RewardError::Word { entry: entry.clone() });
+        }
+        Ok(Self { weights: weights.iter().map(|(word, weight)| (word.clone(), *weight)).collect() })
+    }
+}
+
+impl Reward for Lexicon {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        let score =
+            |response: &str| words(response).filter_map(|word| self.weights.get(&word)).sum();
+        Ok(pairs.iter().map(|(_, response)| score(response)).collect())
+    }
+}
+
+/// The sum over regular expressions of weight times number of matches that do not overlap.
+#[derive(Clone, Debug)]
+pub struct Patterns {
+    weights: Vec<(Regex, f32)>,
+}
+
+impl Patterns {
+    /// Regular expressions and their weights.
+    ///
+    /// # Errors
+    /// [`RewardError`] for no patterns at all, a weight that is not finite, or a pattern that does not parse.
+    pub fn new(weights: &BTreeMap<String, f32>) -> Result<Self, RewardError> {
+        check_weights("patterns", weights)?;
+        let compile = |(pattern, weight): (&String, &f32)| match Regex::new(pattern) {
+            Ok(regex) => Ok((regex, *weight)),
+            Err(error) => {
+                Err(RewardError::Pattern { pattern: pattern.clone(), reason: error.to_string() })
+            }
+        };
+        Ok(Self { weights: weights.iter().map(compile).collect::<Result<_, _>>()? })
+    }
+}
+
+impl Reward for Patterns {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        let score = |response: &str| {
+            self.weights
+                .iter()
+                .map(|(regex, weight)| weight * regex.find_iter(response).count() as f32)
+                .sum()
+        };
+        Ok(pairs.iter().map(|(_, response)| score(response)).collect())
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(|c: char| !c.is_alphanumeric() && c != '\'')
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+}
+
+fn check_weights(kind: &'static str, weights: &BTreeMap<String, f32>) -> Result<(), RewardError> {
+    if weights.is_empty() {
+        return Err(RewardError::Empty { kind });
+    }
+    match weights.iter().find(|(_, weight)| !weight.is_finite()) {
+        Some((entry, weight)) => Err(RewardError::Weight { entry: entry.clone(), weight: *weight }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(entries: &[(&str, f32)]) -> BTreeMap<String, f32> {
+        entries.iter().map(|(entry, weight)| ((*entry).to_owned(), *weight)).collect()
+    }
+
+    fn score(reward: &dyn Reward, response: &str) -> f32 {
+        reward.score(&[("good good good", response)]).unwrap()[0]
+    }
+
+    #[test]
+    fn lengths_count_what_they_say() {
+        assert_eq!(score(&Length { unit: LengthUnit::Characters }, "né e"), 4.0);
+        assert_eq!(score(&Length { unit: LengthUnit::Words }, " two  words "), 2.0);
+        assert_eq!(score(&Length { unit: LengthUnit::Words }, ""), 0.0);
+    }
+
+    #[test]
+    fn a_lexicon_adds_the_words_of_the_response_alone() {
+        let lexicon = Lexicon::new(&weights(&[("good", 1.5), ("don't", -1.0)])).unwrap();
+        assert_eq!(score(&lexicon, "Good, GOOD goodness; don't"), 2.0);
+    }
+
+    #[test]
+    fn patterns_count_matches() {
+        let patterns = Patterns::new(&weights(&[("aa", 2.0), (r"\d+", -0.5)])).unwrap();
+        assert_eq!(score(&patterns, "aaaa 12 7"), 3.0);
+    }
+
+    #[test]
+    fn useless_rules_are_refused() {
+        assert!(Lexicon::new(&BTreeMap::new()).is_err());
+        assert!(
+            Lexicon::new(&weights(&[("good", f32::NAN)])).unwrap_err().to_string().contains("good")
+        );
+        assert!(
+            Lexicon::new(&weights(&[("Good", 1.0)]))
+                .unwrap_err()
+                .to_string()
+                .contains("lower-case")
+        );
+        assert!(Patterns::new(&weights(&[("(", 1.0)])).unwrap_err().to_string().contains("`(`"));
+    }
+}
