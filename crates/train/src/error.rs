@@ -1,0 +1,102 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+use infalign_calibrate::CalibrateError;
+use infalign_decode::DecodeError;
+use infalign_model::ModelError;
+use infalign_record::RecordError;
+use infalign_reward::RewardError;
+use infalign_transform::TransformError;
+
+/// Why training was refused, stopped or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A setting is out of range.
+    #[error("{key} is {value}, but it must be {valid}")]
+    Setting {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is valid, in words.
+        valid: &'static str,
+    },
+    /// Neither a target KL nor β is given, or both are.
+    #[error(
+        "give target_kl, the KL to reach, or beta, the fixed coefficient: one of them, not both"
+    )]
+    KlOrBeta,
+    /// The loss or its gradient is no longer a number.
+    #[error(
+        "training diverged at step {step}: {what} is {value}; the last good checkpoint is {checkpoint}; lower learning_rate and resume"
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: usize,
+        /// What went wrong.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The newest checkpoint, or that there is none.
+        checkpoint: String,
+    },
+    /// The user asked to stop.
+    #[error("stopped after step {step}; the checkpoint is in {dir}")]
+    Interrupted {
+        /// Steps done.
+        step: usize,
+        /// Folder of the checkpoint.
+        dir: PathBuf,
+    },
+    /// The user asked to stop a stage that keeps no checkpoints.
+    #[error(
+        "stopped after step {step} of {steps}; this stage starts again from its beginning when the run is resumed"
+    )]
+    Stopped {
+        /// Steps done.
+        step: usize,
+        /// Steps of the stage.
+        steps: usize,
+    },
+    /// The data cannot be trained on.
+    #[error("{0}")]
+    Data(String),
+    /// An optimiser state could not be written or read.
+    #[error("cannot {action} the optimiser state {path}: {reason}")]
+    Optimizer {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of a checkpoint is damaged.
+    #[error("{path} is not a checkpoint's state: {reason}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The calibration table does not serve.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// Generation failed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A file could not be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The reward failed.
+    #[error(transparent)]
+    Reward(#[from] RewardError),
+    /// The transform or the target KL is not possible.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+}

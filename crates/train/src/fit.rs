@@ -1,0 +1,44 @@
+//! The loop that supervised trainers share: batches, losses, steps.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+use crate::optimizer::Optimizer;
+use crate::schedule::linear;
+use crate::{OptimizerConfig, TrainError};
+
+/// Minimises `loss` over `steps` steps; returns the module. `observe` is given the step, from 1, and its loss.
+pub(crate) fn fit<M: Module>(
+    mut module: M,
+    config: &OptimizerConfig,
+    steps: usize,
+    loss: impl Fn(&M, usize) -> Result<Tensor<1>, TrainError>,
+    observe: &mut dyn FnMut(usize, f64),
+    interrupted: &AtomicBool,
+) -> Result<M, TrainError> {
+    let mut optimizer = Optimizer::new(config);
+    for step in 0..steps {
+        let loss = loss(&module, step)?;
+        let value = loss.clone().inner().into_scalar::<f64>();
+        if !value.is_finite() {
+            return Err(TrainError::Diverged {
+                step: step + 1,
+                what: "the loss",
+                value,
+                checkpoint: "none".into(),
+            });
+        }
+        let grads = GradientsParams::from_grads(loss.backward(), &module);
+        let learning_rate =
+            config.learning_rate * linear(step, steps, config.warmup_steps, config.final_share);
+        (module, _) = optimizer.step(module, grads, learning_rate);
+        observe(step + 1, value);
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(TrainError::Stopped { step: step + 1, steps });
+        }
+    }
+    Ok(module)
+}

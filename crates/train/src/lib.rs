@@ -1,0 +1,32 @@
+//! Training: language models on texts, reward models on ratings or pairs, and policies by CTRL.
+//!
+//! [`CtrlTrainer`] is the project's heart: reinforcement learning on the transformed calibrated reward. [`train_language_model`] and
+//! [`train_reward_model`] make what it starts from.
+
+mod advantage;
+mod batches;
+mod checkpoint;
+mod controller;
+mod ctrl;
+mod error;
+mod fit;
+mod gradient;
+mod language_model;
+mod metrics;
+mod objective;
+mod optimizer;
+mod parallel;
+mod reward_model;
+mod rollout;
+mod schedule;
+
+pub use advantage::leave_one_out;
+pub use ctrl::{CtrlConfig, CtrlTrainer};
+pub use error::TrainError;
+pub use language_model::{LanguageModelConfig, train_language_model};
+pub use metrics::StepMetrics;
+pub use objective::Objective;
+pub use optimizer::OptimizerConfig;
+pub use reward_model::{
+    Dataset, Examples, RewardModelConfig, RewardModelReport, train_reward_model,
+};

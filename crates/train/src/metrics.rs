@@ -1,0 +1,33 @@
+//! What is written of every step.
+
+use serde::{Deserialize, Serialize};
+
+/// Diagnostics of one optimiser step, means over its responses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// From 1.
+    pub step: usize,
+    /// KL(π‖π_ref) in nats per response: exact per token, summed over sampled responses.
+    pub kl: f64,
+    /// The same from the sampled tokens' log-ratios alone.
+    pub kl_k1: f64,
+    /// r.
+    #[serde(rename = "reward/raw")]
+    pub reward_raw: f64,
+    /// u in [0, 1]: the standard win rate against the reference.
+    #[serde(rename = "reward/calibrated")]
+    pub reward_calibrated: f64,
+    /// What is maximised, before the KL is taken off.
+    #[serde(rename = "reward/transformed")]
+    pub reward_transformed: f64,
+    /// KL coefficient on the scale of `reward/transformed`.
+    pub beta: f64,
+    /// Entropy of the next-token distribution, nats per token.
+    pub entropy: f64,
+    /// Tokens.
+    pub response_length: f64,
+    /// Euclidean norm of the whole gradient, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+}

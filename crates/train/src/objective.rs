@@ -1,0 +1,89 @@
+//! What a policy is trained on: the raw reward, or a transform of the calibrated one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use infalign_calibrate::Calibration;
+use infalign_transform::{Transform, beta_for_kl};
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// The reward that a policy is trained on: `raw`, or a transform (`identity`, `log`, `exp:t`) of the calibrated reward.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Objective {
+    /// r itself, in units of its standard deviation under the reference policy (one number for all prompts: it only rescales β).
+    Raw,
+    /// Φ(u), scaled to [0, 1] where Φ is bounded.
+    Calibrated(Transform),
+}
+
+impl Objective {
+    /// The trained reward of one response.
+    ///
+    /// - reward: r(x, y).
+    /// - u: its calibrated value in (0, 1).
+    /// - unit: standard deviation of r under the reference policy.
+    pub(crate) fn apply(&self, reward: f32, u: f64, unit: f64) -> f64 {
+        match self {
+            Self::Raw => f64::from(reward) / unit,
+            Self::Calibrated(transform) => transform.apply(u),
+        }
+    }
+
+    /// The β, on the scale of [`Objective::apply`], whose optimum is `kl` nats from the reference: exact in the continuous limit for a
+    /// transform; for the raw reward that of a normal one, 1/√(2 KL).
+    pub(crate) fn beta_for_kl(&self, kl: f64) -> Result<f64, TrainError> {
+        Ok(match self {
+            Self::Raw => (2.0 * kl).powf(-0.5),
+            Self::Calibrated(transform) => beta_for_kl(transform, kl)? / transform.scale(),
+        })
+    }
+}
+
+/// Standard deviation of the reference policy's rewards within a prompt, pooled over the prompts; 1 where all rewards are equal.
+pub(crate) fn reward_unit(calibration: &Calibration) -> f64 {
+    let (mut squares, mut count) = (0.0, 0.0);
+    for rewards in calibration.prompt_ids().filter_map(|id| calibration.rewards(id)) {
+        let n = rewards.len() as f64;
+        let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / n;
+        squares += rewards.iter().map(|&r| (f64::from(r) - mean).powi(2)).sum::<f64>();
+        count += n - 1.0;
+    }
+    if squares > 0.0 { (squares / count).sqrt() } else { 1.0 }
+}
+
+impl FromStr for Objective {
+    type Err = TrainError;
+
+    fn from_str(text: &str) -> Result<Self, TrainError> {
+        if text == "raw" {
+            return Ok(Self::Raw);
+        }
+        Ok(Self::Calibrated(text.parse()?))
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raw => f.write_str("raw"),
+            Self::Calibrated(transform) => transform.fmt(f),
+        }
+    }
+}
+
+impl TryFrom<String> for Objective {
+    type Error = TrainError;
+
+    fn try_from(text: String) -> Result<Self, TrainError> {
+        text.parse()
+    }
+}
+
+impl From<Objective> for String {
+    fn from(objective: Objective) -> Self {
+        objective.to_string()
+    }
+}

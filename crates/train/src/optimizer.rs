@@ -1,0 +1,138 @@
+//! AdamW with clipping of the whole gradient's norm.
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// Settings of the optimiser.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    #[serde(default)]
+    pub warmup_steps: usize,
+    /// Share of the peak learning rate that is left at the last step.
+    #[serde(default)]
+    pub final_share: f64,
+    /// Decoupled weight decay.
+    #[serde(default)]
+    pub weight_decay: f32,
+    /// Larger gradients are scaled to this Euclidean norm.
+    #[serde(default = "max_grad_norm")]
+    pub max_grad_norm: f64,
+}
+
+fn max_grad_norm() -> f64 {
+    1.0
+}
+
+impl OptimizerConfig {
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        for (key, value, fine, valid) in [
+            ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
+            ("max_grad_norm", self.max_grad_norm, positive(self.max_grad_norm), "above 0"),
+            (
+                "final_share",
+                self.final_share,
+                (0.0..=1.0).contains(&self.final_share),
+                "between 0 and 1",
+            ),
+            (
+                "weight_decay",
+                f64::from(self.weight_decay),
+                (0.0..1.0).contains(&self.weight_decay),
+                "at least 0 and below 1",
+            ),
+        ] {
+            if !fine {
+                return Err(TrainError::Setting { key, value: value.to_string(), valid });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// AdamW (β₁ 0.9, β₂ 0.99, ε 1e-8) with global-norm clipping.
+pub(crate) struct Optimizer {
+    adam: ModuleOptimizer,
+    max_grad_norm: f64,
+}
+
+impl Optimizer {
+    pub(crate) fn new(config: &OptimizerConfig) -> Self {
+        let adam = AdamWConfig::new()
+            .with_beta_2(0.99)
+            .with_epsilon(1e-8)
+            .with_weight_decay(config.weight_decay)
+            .init();
+        Self { adam, max_grad_norm: config.max_grad_norm }
+    }
+
+    /// Takes one step; returns the module and the gradient's norm before clipping. A gradient that is not finite leaves the module as it is.
+    pub(crate) fn step<M: Module>(
+        &mut self,
+        module: M,
+        mut grads: GradientsParams,
+        learning_rate: f64,
+    ) -> (M, f64) {
+        let mut norm = SquaredNorm { grads: &grads, total: 0.0 };
+        module.visit(&mut norm);
+        let norm = norm.total.sqrt();
+        if !norm.is_finite() {
+            return (module, norm);
+        }
+        if norm > self.max_grad_norm {
+            module.visit(&mut Scale { grads: &mut grads, factor: self.max_grad_norm / norm });
+        }
+        (self.adam.step(learning_rate, module, grads), norm)
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let fail =
+            |reason: String| TrainError::Optimizer { action: "write", path: path.into(), reason };
+        let bytes = self.adam.into_bytes().map_err(|error| fail(error.to_string()))?;
+        std::fs::write(path, &bytes[..]).map_err(|error| fail(error.to_string()))
+    }
+
+    pub(crate) fn load(self, path: &Path) -> Result<Self, TrainError> {
+        let fail =
+            |reason: String| TrainError::Optimizer { action: "read", path: path.into(), reason };
+        Ok(Self { adam: self.adam.load(path).map_err(|error| fail(error.to_string()))?, ..self })
+    }
+}
+
+/// Adds up the squares of all gradients. A mean times a count, since a full sum is not reproducible on every backend.
+struct SquaredNorm<'a> {
+    grads: &'a GradientsParams,
+    total: f64,
+}
+
+impl ModuleVisitor for SquaredNorm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            let count = grad.shape().num_elements() as f64;
+            self.total += grad.square().mean().into_scalar::<f64>() * count;
+        }
+    }
+}
+
+struct Scale<'a> {
+    grads: &'a mut GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            self.grads.register(param.id, grad.mul_scalar(self.factor));
+        }
+    }
+}

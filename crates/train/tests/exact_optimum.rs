@@ -1,0 +1,206 @@
+//! CTRL against the exact optimum: a transformer whose every response can be enumerated.
+//!
+//! For a prompt with reference probabilities p(y) and trained rewards Φ(u(y)), the optimum of E[Φ] − β KL is π* ∝ p exp(Φ/β), and its value
+//! is β log Σ p exp(Φ/β). The trained policy must come close to that value and to π* itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+use std::sync::atomic::AtomicBool;
+
+use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION};
+use infalign_decode::{EncodedPrompt, Sampling, Stream};
+use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
+use infalign_reward::{Reward, RewardError};
+use infalign_train::{CtrlConfig, CtrlTrainer, OptimizerConfig};
+use infalign_transform::Transform;
+
+const LENGTH: usize = 3;
+/// Reference responses that the calibration table stands for.
+const TABLE: f64 = 20_000.0;
+
+/// A reward that depends on the order of the words: nothing is additive in them.
+struct Ordered;
+
+impl Reward for Ordered {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        let value = |text: &str| {
+            let code = text
+                .split_whitespace()
+                .fold(1_u32, |code, word| code * 7 + u32::from(word.as_bytes()[0]) % 7);
+            (code * 37 % 101) as f32
+        };
+        Ok(pairs.iter().map(|(_, response)| value(response)).collect())
+    }
+}
+
+struct Problem {
+    model: CausalLm,
+    tokenizer: Tokenizer,
+    prompt: EncodedPrompt,
+    /// Every response as tokens.
+    responses: Vec<Vec<u32>>,
+    /// p of each.
+    reference: Vec<f64>,
+    rewards: Vec<f32>,
+    calibration: Calibration,
+}
+
+/// All responses of at most [`LENGTH`] tokens: those that end with a stop, and those that are cut.
+fn enumerate(vocabulary: u32, stops: &[u32]) -> Vec<Vec<u32>> {
+    let mut open = vec![Vec::new()];
+    let mut all = Vec::new();
+    for length in 1..=LENGTH {
+        let extended = open.iter().flat_map(|prefix: &Vec<u32>| {
+            (0..vocabulary).map(move |token| [prefix.as_slice(), &[token]].concat())
+        });
+        let (ended, longer) = extended
+            .partition(|response| length == LENGTH || stops.contains(&response[length - 1]));
+        all.extend::<Vec<Vec<u32>>>(ended);
+        open = longer;
+    }
+    all
+}
+
+fn probabilities(model: &CausalLm, prompt: &EncodedPrompt, responses: &[Vec<u32>]) -> Vec<f64> {
+    let sequence = |response: &Vec<u32>| Sequence {
+        tokens: [prompt.tokens.as_slice(), response].concat(),
+        prompt_length: prompt.tokens.len(),
+    };
+    let sequences: Vec<Sequence> = responses.iter().map(sequence).collect();
+    let log_probs = model.log_probs(&sequences).unwrap();
+    log_probs.iter().map(|tokens| tokens.iter().map(|&l| f64::from(l)).sum::<f64>().exp()).collect()
+}
+
+fn problem() -> Problem {
+    let dir = tempfile::tempdir().unwrap();
+    let vocabulary = write_word_tokenizer(dir.path(), ["a b c"].into_iter()).unwrap();
+    let config = TransformerConfig::llama(vocabulary, 24, 48, 2, 2, 16);
+    let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
+    let mut stream = Stream::new(11, "weights", "", 0);
+    let mut position = 0;
+    let mut normal = || {
+        position += 1;
+        6.0 * stream.normal(position) as f32
+    };
+    let model =
+        CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap();
+    let prompt = EncodedPrompt::new("p", "a", &tokenizer).unwrap();
+    let stops: Vec<u32> = tokenizer.stops().iter().copied().collect();
+    let responses = enumerate(vocabulary as u32, &stops);
+    let reference = probabilities(&model, &prompt, &responses);
+    assert!((reference.iter().sum::<f64>() - 1.0).abs() < 1e-5, "the enumeration is complete");
+    let texts: Vec<String> =
+        responses.iter().map(|r| tokenizer.decode_response(&prompt.tokens, r).unwrap()).collect();
+    let rewards =
+        Ordered.score(&texts.iter().map(|t| ("a", t.as_str())).collect::<Vec<_>>()).unwrap();
+    let calibration = calibration(&reference, &rewards);
+    Problem { model, tokenizer, prompt, responses, reference, rewards, calibration }
+}
+
+/// A table that holds each reward in proportion to its probability.
+fn calibration(reference: &[f64], rewards: &[f32]) -> Calibration {
+    let meta = CalibrationMeta {
+        schema_version: SCHEMA_VERSION,
+        model_sha256: String::new(),
+        reward: String::new(),
+        tokenizer_sha256: String::new(),
+        sampling: String::new(),
+        samples: TABLE as usize,
+    };
+    let mut calibration = Calibration::new(meta);
+    let copies = |(p, r): (&f64, &f32)| std::iter::repeat_n(*r, (p * TABLE).round() as usize);
+    calibration.insert("p", reference.iter().zip(rewards).flat_map(copies).collect()).unwrap();
+    calibration
+}
+
+/// Probabilities of every response under a policy trained with a fixed β.
+fn train(problem: &Problem, transform: &Transform, beta: f64) -> Vec<f64> {
+    let optimizer = OptimizerConfig {
+        learning_rate: 5e-3,
+        warmup_steps: 10,
+        final_share: 0.0,
+        weight_decay: 0.0,
+        max_grad_norm: 5.0,
+    };
+    let config = CtrlConfig {
+        steps: 400,
+        prompts_per_step: 1,
+        samples_per_prompt: 256,
+        target_kl: None,
+        beta: Some(beta),
+        checkpoint_every: 1000,
+        optimizer,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let trainer = CtrlTrainer {
+        config: &config,
+        objective: &transform.to_string().parse().unwrap(),
+        prompts: std::slice::from_ref(&problem.prompt),
+        reference: &problem.model,
+        tokenizer: &problem.tokenizer,
+        reward: &Ordered,
+        calibration: &problem.calibration,
+        sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
+        batch: 256,
+        seed: 1,
+        checkpoints: dir.path().to_path_buf(),
+    };
+    let policy = trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap();
+    probabilities(&policy, &problem.prompt, &problem.responses)
+}
+
+fn kl(p: &[f64], q: &[f64]) -> f64 {
+    p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum()
+}
+
+fn reaches_the_optimum(transform: &str, beta: f64) {
+    let problem = problem();
+    let transform: Transform = transform.parse().unwrap();
+    let phi: Vec<f64> = problem
+        .rewards
+        .iter()
+        .map(|&r| transform.apply(problem.calibration.quantile("p", r).unwrap()))
+        .collect();
+    let weights: Vec<f64> =
+        problem.reference.iter().zip(&phi).map(|(p, phi)| p * (phi / beta).exp()).collect();
+    let z: f64 = weights.iter().sum();
+    let optimum: Vec<f64> = weights.iter().map(|w| w / z).collect();
+    let value = |policy: &[f64]| {
+        policy.iter().zip(&phi).map(|(q, phi)| q * phi).sum::<f64>()
+            - beta * kl(policy, &problem.reference)
+    };
+    let policy = train(&problem, &transform, beta);
+    let (start, reached, best) = (value(&problem.reference), value(&policy), beta * z.ln());
+    let distance = kl(&policy, &optimum);
+    println!(
+        "{transform}: start {start:.5}, reached {reached:.5}, optimum {best:.5}, KL to the optimum {distance:.5}"
+    );
+    assert!(
+        (value(&optimum) - best).abs() < 1e-6 && best > start + 0.02,
+        "the problem is worth solving"
+    );
+    assert!(
+        (best - reached).abs() <= 0.01 * best.abs(),
+        "{transform}: value {reached} against {best}, from {start}"
+    );
+    assert!(distance <= 0.01, "{transform}: KL(π‖π*) = {distance} nats");
+}
+
+#[test]
+fn identity_reaches_the_optimum() {
+    reaches_the_optimum("identity", 0.25);
+}
+
+#[test]
+fn exp_for_best_of_n_reaches_the_optimum() {
+    reaches_the_optimum("exp:10", 0.3);
+}
+
+#[test]
+fn exp_for_worst_of_n_reaches_the_optimum() {
+    reaches_the_optimum("exp:-10", 0.2);
+}
