@@ -1,0 +1,61 @@
+//! What went wrong, and the exit code that says so.
+
+use std::process::ExitCode;
+
+/// A failure of a command.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Usage or bad input: nothing was begun. Exit code 2.
+    Input(anyhow::Error),
+    /// The run failed; what was finished is kept. Exit code 3.
+    Run(anyhow::Error),
+}
+
+impl Failure {
+    /// For `map_err` while input is read and checked.
+    pub(crate) fn input(error: impl Into<anyhow::Error>) -> Self {
+        Self::Input(error.into())
+    }
+
+    /// For `map_err` once work has begun.
+    pub(crate) fn run(error: impl Into<anyhow::Error>) -> Self {
+        Self::Run(error.into())
+    }
+
+    /// Prints the failure and gives its exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        let (error, code) = match self {
+            Self::Input(error) => (error, 2),
+            Self::Run(error) => (error, 3),
+        };
+        eprintln!("error: {}", sentence(&error));
+        ExitCode::from(code)
+    }
+}
+
+/// The error and its causes; a cause that the message before it tells already is left out.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = Err::<(), _>(anyhow::anyhow!("disk is full"))
+            .context("cannot write a: disk is full")
+            .context("the run")
+            .unwrap_err();
+        assert_eq!(super::sentence(&error), "the run: cannot write a: disk is full");
+    }
+}

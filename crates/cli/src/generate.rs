@@ -1,0 +1,119 @@
+//! `infalign generate`: continue prompts under a procedure.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use infalign_backend::DeviceName;
+use infalign_data::prompts;
+use infalign_decode::{Decoder, EncodedPrompt, Generator, ProcedureDecoder, Sampling};
+use infalign_model::{CausalLm, Tokenizer};
+use infalign_reward::{Reads, RewardConfig};
+use infalign_transform::Procedure;
+
+use crate::failure::Failure;
+use crate::output;
+
+/// Arguments of `infalign generate`.
+#[derive(Args)]
+pub(crate) struct GenerateArgs {
+    /// Hugging Face directory of the model.
+    #[arg(long)]
+    model: PathBuf,
+    /// JSONL with `prompt`, or a text file with a prompt a line.
+    #[arg(long)]
+    prompts: PathBuf,
+    /// sample, best-of:N or worst-of:N.
+    #[arg(long, default_value = "sample")]
+    procedure: Procedure,
+    /// What selects: a TOML file like a recipe's [reward], or the directory of a reward model.
+    #[arg(long)]
+    reward: Option<PathBuf>,
+    /// Seed of every random draw.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Longest response, in tokens.
+    #[arg(long, default_value_t = 64)]
+    max_tokens: usize,
+    /// Divides the logits; 0 takes the most probable token.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Draw from the k most probable tokens; 0: from all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the smallest set of tokens that holds this share of the probability.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f64,
+    /// Largest number of responses generated together.
+    #[arg(long, default_value_t = 256)]
+    batch: usize,
+    /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
+    #[arg(long)]
+    device: Option<DeviceName>,
+    /// Print a JSON document instead of texts.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] before generation, [`Failure::Run`] after.
+pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
+    let model = CausalLm::load(&args.model, &device).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&args.model, model.config()).map_err(Failure::input)?;
+    let reward = reward_config(args)
+        .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
+        .map_err(Failure::Input)?;
+    let prompts = prompts::read(&args.prompts).map_err(Failure::input)?;
+    let encode =
+        |prompt: &infalign_data::Prompt| EncodedPrompt::new(&prompt.id, &prompt.text, &tokenizer);
+    let prompts =
+        prompts.iter().map(encode).collect::<Result<Vec<_>, _>>().map_err(Failure::input)?;
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        max_tokens: args.max_tokens,
+    };
+    let generator = Generator {
+        model: &model,
+        stops: tokenizer.stops(),
+        sampling,
+        seed: args.seed,
+        stage: "generate",
+        batch: args.batch,
+    };
+    generator.check(&prompts).map_err(Failure::input)?;
+    let decoder = ProcedureDecoder::new(args.procedure, generator, &tokenizer, reward.as_deref())
+        .map_err(Failure::input)?;
+    let decoded = decoder.decode(&prompts).map_err(Failure::run)?;
+    let rows = prompts.iter().zip(&decoded);
+    if args.json {
+        let rows: Vec<_> = rows
+            .map(|(prompt, decoded)| {
+                serde_json::json!({
+                    "id": prompt.id, "prompt": prompt.text, "response": decoded.text, "score": decoded.score,
+                    "tokens": decoded.response.tokens, "log_probs": decoded.response.log_probs,
+                    "model_tokens": decoded.cost.model_tokens, "scorer_calls": decoded.cost.scorer_calls,
+                })
+            })
+            .collect();
+        let document = serde_json::json!({ "procedure": args.procedure, "seed": args.seed, "responses": rows });
+        return output::print(&format!("{document:#}"));
+    }
+    let texts: Vec<String> =
+        rows.map(|(prompt, decoded)| format!("{}{}", prompt.text, decoded.text)).collect();
+    output::print(&texts.join("\n"))
+}
+
+fn reward_config(args: &GenerateArgs) -> anyhow::Result<Option<RewardConfig>> {
+    let Some(path) = &args.reward else { return Ok(None) };
+    if path.is_dir() {
+        return Ok(Some(RewardConfig::Model { path: path.clone(), reads: Reads::default() }));
+    }
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the reward {}", path.display()))?;
+    toml::from_str(&text).map(Some).map_err(|error| anyhow!("{}: {}", path.display(), error))
+}

@@ -1,0 +1,47 @@
+//! The `infalign` command.
+//!
+//! stdout carries results, stderr progress and messages. Exit codes: 0 done, 2 usage or bad input, 3 the run failed.
+#![allow(clippy::print_stderr, reason = "printing is what a command line is for")]
+
+mod bundle;
+mod failure;
+mod generate;
+mod interrupt;
+mod output;
+mod progress;
+mod recipe;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Align language models for the decoder they will be used with.
+#[derive(Parser)]
+#[command(name = "infalign", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a recipe: calibrate, train every method, evaluate, plot. Without a recipe: quickstart, on bundled inputs.
+    Train(train::TrainArgs),
+    /// Continue prompts under an inference-time procedure.
+    Generate(generate::GenerateArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(&args),
+        Command::Generate(args) => generate::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

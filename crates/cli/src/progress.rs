@@ -1,0 +1,70 @@
+//! Progress on stderr: a bar on a terminal, a line a stage elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// The stages of a run, counted.
+pub(crate) struct Progress {
+    stages: usize,
+    stage: usize,
+}
+
+impl Progress {
+    pub(crate) fn new(stages: usize) -> Self {
+        Self { stages, stage: 0 }
+    }
+
+    /// Begins a stage of `length` steps.
+    pub(crate) fn stage(&mut self, title: &str, length: usize) -> Stage {
+        self.stage += 1;
+        let label = format!("[{}/{}] {title}", self.stage, self.stages);
+        if !std::io::stderr().is_terminal() {
+            eprintln!("{label}");
+        }
+        // `with_template` fails only on a malformed template, and this one is fixed.
+        let style = ProgressStyle::with_template(
+            "{prefix:32} {bar:24} {pos:>4}/{len:<4} {msg} ({elapsed}, {eta} left)",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr());
+        bar.set_style(style);
+        bar.set_prefix(label);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Stage { bar }
+    }
+
+    /// Counts a stage that an earlier run has finished.
+    pub(crate) fn skip(&mut self, title: &str) {
+        self.stage += 1;
+        eprintln!("[{}/{}] {title}: already done", self.stage, self.stages);
+    }
+}
+
+/// A stage in progress; its bar stays when it ends.
+pub(crate) struct Stage {
+    bar: ProgressBar,
+}
+
+impl Stage {
+    /// Sets how many steps are done and what is shown beside them.
+    pub(crate) fn set(&self, done: usize, message: String) {
+        self.bar.set_position(done as u64);
+        self.bar.set_message(message);
+    }
+
+    /// Ends the stage with a last message.
+    pub(crate) fn finish(self, message: String) {
+        if self.bar.is_hidden() {
+            eprintln!("      {message}");
+        }
+        self.bar.finish_with_message(message);
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.bar.abandon();
+    }
+}

@@ -1,0 +1,113 @@
+//! `task = "align"`: train a policy by every method and compare them.
+
+use std::path::PathBuf;
+
+use infalign_decode::Sampling;
+use infalign_reward::RewardConfig;
+use infalign_train::{CtrlConfig, Objective, RewardModelConfig};
+use infalign_transform::Procedure;
+use serde::{Deserialize, Serialize};
+
+/// A recipe that aligns one model by several methods.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AlignRecipe {
+    /// `align`.
+    pub(crate) task: String,
+    /// Name of the recipe, in tables and plots.
+    pub(crate) name: String,
+    /// Seed of every random draw.
+    pub(crate) seed: u64,
+    /// Directory of the reference policy π_ref.
+    pub(crate) model: PathBuf,
+    /// Largest number of responses generated together.
+    #[serde(default = "batch")]
+    pub(crate) batch: usize,
+    /// Where prompts come from.
+    pub(crate) prompts: PromptsConfig,
+    /// A reward model to train first, into `$RUN/reward-model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reward_model: Option<RewardModelStage>,
+    /// The reward.
+    pub(crate) reward: RewardConfig,
+    /// How responses are sampled.
+    pub(crate) generation: Sampling,
+    /// Reference responses.
+    pub(crate) calibration: CalibrationConfig,
+    /// The trainer; every method uses the same.
+    pub(crate) train: CtrlConfig,
+    /// The methods to compare.
+    pub(crate) method: Vec<Method>,
+    /// What is measured.
+    pub(crate) evaluation: Evaluation,
+}
+
+fn batch() -> usize {
+    128
+}
+
+/// Prompts to train on and prompts held out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum PromptsConfig {
+    /// Two JSONL files with `prompt`.
+    Files {
+        /// Prompts to train on.
+        train: PathBuf,
+        /// Prompts held out.
+        test: PathBuf,
+    },
+    /// Openings of the stories of one text.
+    StoryOpenings {
+        /// The text.
+        file: PathBuf,
+        /// Words of an opening.
+        words: usize,
+        /// How many of the stories are held out, from the last.
+        test: usize,
+    },
+}
+
+/// A reward model trained on ratings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RewardModelStage {
+    /// Language model that it starts from.
+    pub(crate) base: PathBuf,
+    /// Tab-separated files: id, rating, text.
+    pub(crate) ratings: Vec<PathBuf>,
+    /// Share of the texts held out.
+    pub(crate) held_out: f64,
+    /// The trainer.
+    pub(crate) train: RewardModelConfig,
+}
+
+/// Reference responses that rewards are calibrated against.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CalibrationConfig {
+    /// K: responses a prompt.
+    pub(crate) samples: usize,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Method {
+    /// Name in tables, plots and folders.
+    pub(crate) name: String,
+    /// What it maximises: `raw`, or a transform of the calibrated reward.
+    pub(crate) objective: Objective,
+}
+
+/// What is measured, on the prompts held out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Evaluation {
+    /// Responses a prompt, from the policy and from the reference.
+    pub(crate) samples: usize,
+    /// Procedures, each on both sides.
+    pub(crate) procedures: Vec<Procedure>,
+    /// Method that the others are compared with, pair by pair.
+    pub(crate) baseline: String,
+}

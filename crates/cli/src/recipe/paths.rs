@@ -1,0 +1,48 @@
+//! Paths in recipes: relative to the recipe's folder, or beginning with `$RUN` or `$INFALIGN_DATA`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use infalign_record::env::data_dir;
+
+/// Resolves the paths of a recipe.
+pub(crate) struct Paths<'a> {
+    /// The run's folder.
+    pub(crate) run: &'a Path,
+}
+
+impl Paths<'_> {
+    /// Where a path of a recipe lies on this machine.
+    ///
+    /// # Errors
+    /// When the path begins with `$INFALIGN_DATA` and that is not set, or with another `$NAME`.
+    pub(crate) fn resolve(&self, path: &Path) -> Result<PathBuf> {
+        let mut parts = path.components();
+        let first = parts
+            .next()
+            .map(|part| part.as_os_str().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        match first.as_str() {
+            "$RUN" => Ok(self.run.join(parts.as_path())),
+            "$INFALIGN_DATA" => match data_dir() {
+                Some(data) => Ok(data.join(parts.as_path())),
+                None => bail!(
+                    "{} is needed: set INFALIGN_DATA to the folder that holds the data",
+                    path.display()
+                ),
+            },
+            name if name.starts_with('$') => bail!(
+                "{}: a path may begin with $RUN or $INFALIGN_DATA, not {name}",
+                path.display()
+            ),
+            _ => Ok(path.to_path_buf()),
+        }
+    }
+}
+
+/// Makes a path absolute by the recipe's folder, unless it begins with a `$NAME`.
+pub(crate) fn anchor(path: &mut PathBuf, folder: &Path) {
+    if !path.to_string_lossy().starts_with('$') {
+        *path = folder.join(path.as_path());
+    }
+}

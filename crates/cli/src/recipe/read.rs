@@ -1,0 +1,213 @@
+//! From TOML text and `--set` to a recipe, with errors that name the line and the nearest key.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use infalign_reward::RewardConfig;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::paths::anchor;
+use super::{AlignRecipe, LanguageModelRecipe, PromptsConfig};
+
+/// A recipe of either task.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Recipe {
+    /// `task = "align"`.
+    Align(Box<AlignRecipe>),
+    /// `task = "language-model"`.
+    LanguageModel(Box<LanguageModelRecipe>),
+}
+
+/// Reads a recipe, applies `--set key=value` and makes its paths absolute.
+///
+/// # Errors
+/// One sentence that names the file, the line and the key, with the nearest valid key for an unknown one.
+pub(crate) fn read(path: &Path, sets: &[String]) -> Result<Recipe> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the recipe {}", path.display()))?;
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("cannot find the folder {}", folder.display()))?;
+    read_text(&text, &path.display().to_string(), &folder, sets)
+}
+
+/// Reads a recipe from its text; its relative paths are taken from `folder`.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_text(
+    text: &str,
+    origin: &str,
+    folder: &Path,
+    sets: &[String],
+) -> Result<Recipe> {
+    let mut recipe = parse(text, origin, sets)?;
+    recipe.anchor(folder);
+    Ok(recipe)
+}
+
+/// Reads the resolved recipe that a run has saved.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_resolved(path: &Path) -> Result<Recipe> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the run's recipe {}", path.display()))?;
+    parse(&text, &path.display().to_string(), &[])
+}
+
+fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Recipe> {
+    let table: Table = toml::from_str(text).map_err(|error| describe(&error, text, origin))?;
+    let align = match table.get("task").and_then(Value::as_str) {
+        Some("align") => true,
+        Some("language-model") => false,
+        Some(other) => {
+            bail!("{origin}: task is \"{other}\": it must be \"align\" or \"language-model\"")
+        }
+        None => {
+            bail!("{origin}: the key `task` is missing: it must be \"align\" or \"language-model\"")
+        }
+    };
+    if align {
+        Ok(Recipe::Align(Box::new(deserialize(text, origin, table, sets)?)))
+    } else {
+        Ok(Recipe::LanguageModel(Box::new(deserialize(text, origin, table, sets)?)))
+    }
+}
+
+/// The file is read once as it stands, for errors with lines, and then with the settings of the command line.
+fn deserialize<T: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    mut table: Table,
+    sets: &[String],
+) -> Result<T> {
+    let recipe = toml::from_str(text).map_err(|error| describe(&error, text, origin))?;
+    if sets.is_empty() {
+        return Ok(recipe);
+    }
+    for set in sets {
+        anyhow::ensure!(!set.starts_with("task="), "--set {set}: the task of a recipe is fixed");
+        apply(&mut table, set)?;
+    }
+    table.try_into().map_err(|error| {
+        anyhow!("--set {}: {}", sets.join(" --set "), with_nearest(error.message()))
+    })
+}
+
+/// Sets `a.b.c=value`; the value is TOML, or text where it is not.
+fn apply(table: &mut Table, set: &str) -> Result<()> {
+    let (key, value) =
+        set.split_once('=').ok_or_else(|| anyhow!("--set {set}: write key=value"))?;
+    let value = toml::from_str::<Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"))
+        .unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut table = table;
+    for part in parts {
+        let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        table =
+            entry.as_table_mut().ok_or_else(|| anyhow!("--set {set}: `{part}` is not a table"))?;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+fn describe(error: &toml::de::Error, text: &str, origin: &str) -> anyhow::Error {
+    let line =
+        error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let place = line.map_or(origin.to_owned(), |line| format!("{origin}, line {line}"));
+    anyhow!("{place}: {}", with_nearest(error.message()))
+}
+
+/// Adds the nearest valid key to serde's message about an unknown one.
+fn with_nearest(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let nearest = match (message.starts_with("unknown"), quoted.next()) {
+        (true, Some(unknown)) => quoted.max_by(|a, b| {
+            strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown))
+        }),
+        _ => None,
+    };
+    let message = message.trim_end();
+    nearest.map_or(message.to_owned(), |nearest| format!("{message}; did you mean `{nearest}`?"))
+}
+
+impl Recipe {
+    /// The resolved recipe as TOML, every default explicit.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML.
+    pub(crate) fn to_toml(&self) -> Result<String> {
+        Ok(match self {
+            Self::Align(recipe) => toml::to_string_pretty(recipe)?,
+            Self::LanguageModel(recipe) => toml::to_string_pretty(recipe)?,
+        })
+    }
+
+    fn anchor(&mut self, folder: &Path) {
+        let paths: Vec<&mut PathBuf> = match self {
+            Self::LanguageModel(recipe) => vec![&mut recipe.grammar],
+            Self::Align(recipe) => {
+                let mut paths = vec![&mut recipe.model];
+                match &mut recipe.prompts {
+                    PromptsConfig::Files { train, test } => paths.extend([train, test]),
+                    PromptsConfig::StoryOpenings { file, .. } => paths.push(file),
+                }
+                if let RewardConfig::Model { path, .. } = &mut recipe.reward {
+                    paths.push(path);
+                }
+                if let Some(stage) = &mut recipe.reward_model {
+                    paths.push(&mut stage.base);
+                    paths.extend(&mut stage.ratings);
+                }
+                paths
+            }
+        };
+        paths.into_iter().for_each(|path| anchor(path, folder));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml");
+
+    #[test]
+    fn a_resolved_recipe_reads_back_the_same() {
+        let recipe = parse(QUICKSTART, "quickstart.toml", &[]).unwrap();
+        assert_eq!(parse(&recipe.to_toml().unwrap(), "config.toml", &[]).unwrap(), recipe);
+    }
+
+    #[test]
+    fn unknown_keys_name_the_line_and_the_nearest() {
+        let text = QUICKSTART.replace("prompts_per_step", "prompt_per_step");
+        let line = text.lines().position(|l| l.starts_with("prompt_per_step")).unwrap() + 1;
+        let message = parse(&text, "my.toml", &[]).unwrap_err().to_string();
+        assert!(
+            message.contains("did you mean `prompts_per_step`") && message.contains("my.toml"),
+            "{message}"
+        );
+        assert!(message.contains(&format!("line {line}:")), "{message}");
+    }
+
+    #[test]
+    fn settings_of_the_command_line_win() {
+        let set = |sets: &[&str]| {
+            parse(QUICKSTART, "q.toml", &sets.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+        };
+        let Recipe::Align(recipe) = set(&["train.steps=7", "name=mine"]).unwrap() else {
+            panic!("an align recipe")
+        };
+        assert_eq!((recipe.train.steps, recipe.name.as_str()), (7, "mine"));
+        assert!(set(&["train.step=7"]).unwrap_err().to_string().contains("did you mean `steps`"));
+        assert!(set(&["train.steps"]).unwrap_err().to_string().contains("key=value"));
+        assert!(set(&["name.x=1"]).unwrap_err().to_string().contains("not a table"));
+        assert!(set(&["evaluation.procedures=[\"best-of:0\"]"]).is_err());
+    }
+}

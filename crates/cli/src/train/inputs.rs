@@ -1,0 +1,177 @@
+//! Everything an align recipe reads, loaded and checked before any work is begun.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use infalign_backend::Device;
+use infalign_data::{Prompt, prompts, ratings, stories};
+use infalign_decode::EncodedPrompt;
+use infalign_evaluate::selection;
+use infalign_model::{CausalLm, Tokenizer, TransformerConfig};
+use infalign_reward::{Reward, RewardConfig};
+use infalign_stats::Selection;
+
+use crate::recipe::{AlignRecipe, Paths, PromptsConfig, RewardModelStage};
+
+/// The loaded inputs of an align recipe.
+pub(crate) struct Inputs<'a> {
+    pub(crate) recipe: &'a AlignRecipe,
+    pub(crate) run: &'a Path,
+    pub(crate) device: Device,
+    pub(crate) reference: CausalLm,
+    pub(crate) tokenizer: Tokenizer,
+    /// Prompts to train on.
+    pub(crate) train: Vec<EncodedPrompt>,
+    /// Prompts held out.
+    pub(crate) test: Vec<EncodedPrompt>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Loads and checks.
+    ///
+    /// # Errors
+    /// One sentence that names the file, the key or the prompt at fault.
+    pub(crate) fn load(recipe: &'a AlignRecipe, run: &'a Path, device: &Device) -> Result<Self> {
+        let paths = Paths { run };
+        check(recipe)?;
+        let dir = paths.resolve(&recipe.model)?;
+        ensure!(
+            dir.is_dir(),
+            "the model {} is not a folder: it must hold config.json, model.safetensors and tokenizer.json",
+            dir.display()
+        );
+        let reference = CausalLm::load(&dir, device)?;
+        let tokenizer = Tokenizer::load(&dir, reference.config())?;
+        let (train, test) = read_prompts(&recipe.prompts, &paths)?;
+        let encode = |prompts: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
+            prompts
+                .iter()
+                .map(|prompt| fitting(prompt, &tokenizer, &reference, recipe.generation.max_tokens))
+                .collect()
+        };
+        let (train, test) = (encode(&train)?, encode(&test)?);
+        let inputs =
+            Self { recipe, run, device: device.clone(), reference, tokenizer, train, test };
+        match &recipe.reward_model {
+            Some(stage) => check_reward_model(stage, &paths)?,
+            None => drop(inputs.reward()?),
+        }
+        Ok(inputs)
+    }
+
+    /// Builds the reward; one that the run trains itself is there only after that stage.
+    ///
+    /// # Errors
+    /// When the rule is none, or the model cannot be read.
+    pub(crate) fn reward(&self) -> Result<Box<dyn Reward>> {
+        let mut config = self.recipe.reward.clone();
+        if let RewardConfig::Model { path, .. } = &mut config {
+            *path = Paths { run: self.run }.resolve(path)?;
+        }
+        Ok(config.build(&self.device)?)
+    }
+}
+
+/// Refuses a reward model that could not be trained.
+fn check_reward_model(stage: &RewardModelStage, paths: &Paths<'_>) -> Result<()> {
+    stage.train.check().context("[reward_model.train]")?;
+    let share = stage.held_out;
+    ensure!(
+        share > 0.0 && share < 1.0,
+        "reward_model.held_out is {share}: it must be above 0 and below 1"
+    );
+    ensure!(!stage.ratings.is_empty(), "reward_model.ratings is empty: name at least one file");
+    TransformerConfig::read(&paths.resolve(&stage.base)?, &["LlamaForCausalLM"])
+        .context("reward_model.base")?;
+    for file in &stage.ratings {
+        ratings::read_tsv(&paths.resolve(file)?).context("reward_model.ratings")?;
+    }
+    Ok(())
+}
+
+/// Refuses recipes that contradict themselves.
+fn check(recipe: &AlignRecipe) -> Result<()> {
+    recipe.generation.check().context("[generation]")?;
+    recipe.train.check(&recipe.generation).context("[train]")?;
+    ensure!(
+        recipe.calibration.samples >= 2,
+        "calibration.samples is {}: at least 2 are needed",
+        recipe.calibration.samples
+    );
+    ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");
+    ensure!(!recipe.evaluation.procedures.is_empty(), "evaluation.procedures is empty");
+    for (index, method) in recipe.method.iter().enumerate() {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = &method.name;
+        ensure!(
+            !name.is_empty() && name.chars().all(plain) && !name.starts_with('.'),
+            "method name {name:?}: use letters, digits, - _ ."
+        );
+        ensure!(name != "base", "method name \"base\" is taken by the reference");
+        ensure!(
+            recipe.method[..index].iter().all(|m| m.name != *name),
+            "two methods are named {name:?}"
+        );
+    }
+    let baseline = &recipe.evaluation.baseline;
+    ensure!(
+        recipe.method.iter().any(|m| m.name == *baseline),
+        "evaluation.baseline is {baseline:?}, but no [[method]] has that name"
+    );
+    for procedure in &recipe.evaluation.procedures {
+        let needed = match selection(procedure).context("evaluation.procedures")? {
+            Selection::Sample => 1,
+            Selection::Best(n) | Selection::Worst(n) => n,
+        };
+        let samples = recipe.evaluation.samples;
+        ensure!(
+            samples >= needed,
+            "evaluation.samples is {samples}, but {procedure} needs at least {needed}"
+        );
+    }
+    Ok(())
+}
+
+fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
+    let (train, test) = match config {
+        PromptsConfig::Files { train, test } => {
+            (prompts::read(&paths.resolve(train)?)?, prompts::read(&paths.resolve(test)?)?)
+        }
+        PromptsConfig::StoryOpenings { file, words, test } => {
+            let mut all = stories::openings(&paths.resolve(file)?, *words)?;
+            ensure!(
+                *test < all.len(),
+                "prompts.test is {test}, but there are only {} stories",
+                all.len()
+            );
+            let held_out = all.split_off(all.len() - test);
+            (all, held_out)
+        }
+    };
+    if let Some(both) = test.iter().find(|prompt| train.iter().any(|other| other.id == prompt.id)) {
+        bail!("the prompt {:?} is both trained on and held out", both.text);
+    }
+    ensure!(
+        test.len() >= 2,
+        "{} prompt is held out: an interval over prompts needs at least 2",
+        test.len()
+    );
+    Ok((train, test))
+}
+
+fn fitting(
+    prompt: &Prompt,
+    tokenizer: &Tokenizer,
+    model: &CausalLm,
+    max_tokens: usize,
+) -> Result<EncodedPrompt> {
+    let encoded = EncodedPrompt::new(&prompt.id, &prompt.text, tokenizer)?;
+    let (tokens, context) = (encoded.tokens.len(), model.config().max_position_embeddings);
+    if tokens + max_tokens > context {
+        bail!(
+            "prompt {:?} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
+            prompt.id
+        );
+    }
+    Ok(encoded)
+}

@@ -1,0 +1,162 @@
+//! `task = "language-model"`: draw a corpus from a grammar, train a model on it, write prompts.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, ensure};
+use infalign_backend::Device;
+use infalign_data::Grammar;
+use infalign_decode::Stream;
+use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
+use infalign_record::atomic::{write_atomic, write_dir_atomic};
+use infalign_train::train_language_model;
+
+use super::run_dir::RESULTS;
+use super::stages::write_json;
+use crate::progress::Progress;
+use crate::recipe::{LanguageModelRecipe, ModelSize, Paths};
+
+/// Reads the grammar and refuses what cannot be run.
+///
+/// # Errors
+/// One sentence that names the key or the line at fault.
+pub(crate) fn check(recipe: &LanguageModelRecipe, run: &Path) -> Result<Grammar> {
+    let path = Paths { run }.resolve(&recipe.grammar)?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the grammar {}", path.display()))?;
+    ensure!(recipe.texts > 0, "texts is 0: there is nothing to train on");
+    recipe.train.check().context("[train]")?;
+    let ModelSize { hidden, intermediate, layers, heads, context } = recipe.model;
+    ensure!(
+        intermediate > 0 && layers > 0 && context > 1,
+        "[model] intermediate and layers must be at least 1, and context at least 2"
+    );
+    let even_heads = heads > 0 && hidden > 0 && hidden.is_multiple_of(2 * heads);
+    ensure!(
+        even_heads,
+        "[model] hidden is {hidden} and heads {heads}: hidden must be a multiple of 2 · heads"
+    );
+    text.parse().with_context(|| path.display().to_string())
+}
+
+/// Makes `RUN/model`, `RUN/train.jsonl` and `RUN/test.jsonl`; returns a sentence about them.
+///
+/// # Errors
+/// When the model cannot be trained or a file cannot be written.
+pub(crate) fn execute(
+    recipe: &LanguageModelRecipe,
+    grammar: &Grammar,
+    run: &Path,
+    device: &Device,
+    interrupted: &AtomicBool,
+) -> Result<String> {
+    let texts = draw_texts(recipe, grammar);
+    write_prompts(recipe, run, &texts)?;
+    let dir = run.join("model");
+    let (mut vocabulary, mut loss) = (0, 0.0);
+    write_dir_atomic::<anyhow::Error>(&dir, |folder| {
+        vocabulary =
+            write_word_tokenizer(folder, texts.iter().flat_map(|(a, b)| [a.as_str(), b.as_str()]))?;
+        let config = config(&recipe.model, vocabulary);
+        let tokenizer = Tokenizer::load(folder, &config)?;
+        let sequences =
+            texts.iter().map(|text| sequence(text, &tokenizer)).collect::<Result<Vec<_>>>()?;
+        let model = CausalLm::random(config, &mut normals(recipe.seed), device)?;
+        let bar = Progress::new(1).stage("language model", recipe.train.steps);
+        let mut observe = |step, now| {
+            loss = now;
+            bar.set(step, format!("loss {now:.3}"));
+        };
+        let trained = train_language_model(
+            model,
+            &sequences,
+            &recipe.train,
+            recipe.seed,
+            &mut observe,
+            interrupted,
+        )?;
+        bar.finish(format!("loss {loss:.3} nats per token"));
+        Ok(trained.save(folder)?)
+    })?;
+    write_json(
+        &run.join(RESULTS),
+        &serde_json::json!({ "recipe": recipe.name, "seed": recipe.seed, "loss": loss }),
+    )?;
+    Ok(format!("{} (vocabulary {vocabulary}, last loss {loss:.3} nats per token)", dir.display()))
+}
+
+/// The corpus: each text from a stream of its own.
+fn draw_texts(recipe: &LanguageModelRecipe, grammar: &Grammar) -> Vec<(String, String)> {
+    let draw = |index: usize| {
+        let mut stream = Stream::new(recipe.seed, "corpus", "", index as u64);
+        let mut position = 0;
+        grammar.sample(&mut || {
+            position += 1;
+            stream.uniform(position)
+        })
+    };
+    (0..recipe.texts).map(draw).collect()
+}
+
+/// The numbers that weights are drawn with.
+fn normals(seed: u64) -> impl FnMut() -> f32 {
+    let mut stream = Stream::new(seed, "weights", "", 0);
+    let mut position = 0;
+    move || {
+        position += 1;
+        stream.normal(position) as f32
+    }
+}
+
+/// A prompt and its continuation; only the continuation is learned.
+fn sequence((prompt, rest): &(String, String), tokenizer: &Tokenizer) -> Result<Sequence> {
+    let prompt = tokenizer.encode(prompt)?;
+    let prompt_length = prompt.len();
+    let rest = tokenizer.encode(rest)?;
+    // The continuation's own beginning-of-text token is left out, and its end is marked.
+    let tokens =
+        prompt.into_iter().chain(rest.into_iter().skip(1)).chain(tokenizer.end()).collect();
+    Ok(Sequence { tokens, prompt_length })
+}
+
+/// The distinct prompts of the corpus in the order in which they first occur: first those to train on, then those held out.
+fn write_prompts(
+    recipe: &LanguageModelRecipe,
+    run: &Path,
+    texts: &[(String, String)],
+) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    let distinct: Vec<&str> = texts
+        .iter()
+        .map(|(prompt, _)| prompt.as_str())
+        .filter(|prompt| seen.insert(*prompt))
+        .collect();
+    let (train, test) = (recipe.prompts.train, recipe.prompts.test);
+    ensure!(
+        distinct.len() >= train + test,
+        "the corpus has {} distinct prompts, but {train} + {test} are asked for",
+        distinct.len()
+    );
+    for (name, prompts) in
+        [("train.jsonl", &distinct[..train]), ("test.jsonl", &distinct[train..train + test])]
+    {
+        write_atomic(&run.join(name), |file| {
+            prompts.iter().try_for_each(|prompt| {
+                writeln!(file, "{}", serde_json::json!({ "prompt": prompt }))
+            })
+        })?;
+    }
+    Ok(())
+}
+
+fn config(size: &ModelSize, vocabulary: usize) -> TransformerConfig {
+    TransformerConfig::llama(
+        vocabulary,
+        size.hidden,
+        size.intermediate,
+        size.layers,
+        size.heads,
+        size.context,
+    )
+}

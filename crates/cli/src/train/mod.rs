@@ -1,0 +1,140 @@
+//! `infalign train`: run a recipe from its beginning or from where it stopped.
+
+mod inputs;
+mod language_model;
+mod methods;
+mod results;
+mod run_dir;
+mod stages;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use clap::Args;
+use infalign_backend::{Device, DeviceName};
+
+use crate::failure::Failure;
+use crate::recipe::{Recipe, read, read_text};
+use crate::{bundle, interrupt, output};
+
+/// Arguments of `infalign train`.
+#[derive(Args)]
+pub(crate) struct TrainArgs {
+    /// The recipe; absent: quickstart, on inputs bundled with the binary.
+    recipe: Option<PathBuf>,
+    /// Change a key of the recipe, as in train.steps=50; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Folder of the run; absent: a new one under runs/.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in --out, or with the newest unfinished run under runs/.
+    #[arg(long)]
+    resume: bool,
+    /// Read and check everything, print the resolved recipe, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
+    #[arg(long)]
+    device: Option<DeviceName>,
+    /// Print results.json instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] before any work is begun, [`Failure::Run`] after.
+pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
+    let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
+    let recipe = given_recipe(args).map_err(Failure::Input)?;
+    if args.dry_run {
+        return dry_run(args, recipe, &device);
+    }
+    let run_dir::Opened { dir, recipe, fresh } =
+        run_dir::open(args.out.as_deref(), args.resume, recipe).map_err(Failure::Input)?;
+    let result = execute(args, &recipe, &dir, &device);
+    if let (Err(Failure::Input(_)), true) = (&result, fresh) {
+        run_dir::abandon(&dir);
+    }
+    result
+}
+
+/// Loads and checks the inputs, and only then works.
+fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Result<(), Failure> {
+    bundle_if_needed(run, recipe)?;
+    let interrupted = interrupt::flag();
+    let unfinished = |error: anyhow::Error| {
+        let how =
+            format!("the run in {} has not finished; --resume goes on with it", run.display());
+        Failure::Run(error.context(how))
+    };
+    let text = match recipe {
+        Recipe::Align(recipe) => {
+            let inputs = inputs::Inputs::load(recipe, run, device).map_err(Failure::Input)?;
+            let results = stages::execute(&inputs, interrupted).map_err(unfinished)?;
+            results::text(&results, run, args.json).map_err(Failure::Run)?
+        }
+        Recipe::LanguageModel(recipe) => {
+            let grammar = language_model::check(recipe, run).map_err(Failure::Input)?;
+            language_model::execute(recipe, &grammar, run, device, interrupted)
+                .map_err(unfinished)?
+        }
+    };
+    output::print(&text)
+}
+
+/// The recipe of the command line; None when a run is resumed without naming one.
+fn given_recipe(args: &TrainArgs) -> anyhow::Result<Option<Recipe>> {
+    match &args.recipe {
+        Some(path) => read(path, &args.sets).map(Some),
+        None if args.resume && args.sets.is_empty() => Ok(None),
+        None if args.resume => {
+            Err(anyhow!("--resume goes on with the run's own recipe: leave --set out"))
+        }
+        None => {
+            read_text(bundle::RECIPE, "quickstart (bundled)", bundle::FOLDER.as_ref(), &args.sets)
+                .map(Some)
+        }
+    }
+}
+
+fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<(), Failure> {
+    let recipe = recipe
+        .ok_or_else(|| Failure::Input(anyhow!("--dry-run and --resume exclude each other")))?;
+    let folder = std::env::temp_dir().join(format!("infalign-dry-run-{}", std::process::id()));
+    let checked = check(&recipe, &folder, device);
+    // Best effort: the folder is the system's temporary one.
+    let _ = std::fs::remove_dir_all(&folder);
+    checked?;
+    output::print(&recipe.to_toml().map_err(Failure::Input)?)?;
+    eprintln!(
+        "{} is fine; nothing was run",
+        args.recipe.as_deref().map_or("quickstart".into(), |p| p.display().to_string())
+    );
+    Ok(())
+}
+
+fn check(recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure> {
+    bundle_if_needed(folder, recipe)?;
+    match recipe {
+        Recipe::Align(recipe) => {
+            inputs::Inputs::load(recipe, folder, device).map(drop).map_err(Failure::Input)
+        }
+        Recipe::LanguageModel(recipe) => {
+            language_model::check(recipe, folder).map(drop).map_err(Failure::Input)
+        }
+    }
+}
+
+/// Unpacks the bundled inputs where the recipe reads them.
+fn bundle_if_needed(run: &Path, recipe: &Recipe) -> Result<(), Failure> {
+    match recipe {
+        Recipe::Align(recipe) if recipe.model.starts_with(bundle::FOLDER) => {
+            std::fs::create_dir_all(run).map_err(Failure::run)?;
+            bundle::unpack(run).map_err(Failure::run)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,158 @@
+//! The end of a run: results.json, the table, and the plot of win rate against KL.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use infalign_evaluate::{
+    Comparison, Curve, Figure, Panel, Point, Row, Sampled, compare, draw_png, draw_svg,
+    predicted_win_rate, row, text_table,
+};
+use infalign_record::atomic::write_atomic;
+use infalign_train::Objective;
+use infalign_transform::{Procedure, Transform};
+use serde::Serialize;
+
+use super::inputs::Inputs;
+use super::run_dir::RESULTS;
+use super::stages::write_json;
+
+/// A method with its samples.
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    pub(crate) objective: Option<Objective>,
+    pub(crate) sampled: Sampled,
+}
+
+impl Measured {
+    fn transform(&self) -> Option<&Transform> {
+        match &self.objective {
+            Some(Objective::Calibrated(transform)) => Some(transform),
+            _ => None,
+        }
+    }
+}
+
+/// `results.json`. It holds nothing that differs between two runs of the same recipe.
+#[derive(Serialize)]
+pub(crate) struct Results {
+    recipe: String,
+    seed: u64,
+    rows: Vec<Row>,
+    /// Each method against the recipe's baseline, on the same prompts.
+    comparisons: Vec<Comparison>,
+}
+
+/// Computes the table, draws the plot, and writes both; results.json comes last, so that its presence means a finished run.
+///
+/// # Errors
+/// When a statistic is not defined or a file cannot be written.
+pub(crate) fn write(
+    inputs: &Inputs<'_>,
+    measured: &[Measured],
+    reference: &Sampled,
+) -> Result<Results> {
+    let recipe = inputs.recipe;
+    let mut results = Results {
+        recipe: recipe.name.clone(),
+        seed: recipe.seed,
+        rows: Vec::new(),
+        comparisons: Vec::new(),
+    };
+    let baseline = measured
+        .iter()
+        .find(|m| m.name == recipe.evaluation.baseline)
+        .context("the baseline was not measured")?;
+    for method in measured {
+        for procedure in &recipe.evaluation.procedures {
+            let objective = method.objective.as_ref().map(ToString::to_string);
+            results.rows.push(row(
+                &method.name,
+                objective.as_deref(),
+                method.transform(),
+                procedure,
+                &method.sampled,
+                reference,
+            )?);
+            if method.objective.is_some() && method.name != baseline.name {
+                let pair = (
+                    (method.name.as_str(), &method.sampled),
+                    (baseline.name.as_str(), &baseline.sampled),
+                );
+                results.comparisons.push(compare(pair.0, pair.1, reference, procedure)?);
+            }
+        }
+    }
+    let figure =
+        figure(recipe.name.clone(), &recipe.evaluation.procedures, measured, &results.rows)?;
+    let svg = draw_svg(&figure)?;
+    write_atomic(&inputs.run.join("win-rate-kl.svg"), |file| file.write_all(svg.as_bytes()))?;
+    let png = draw_png(&figure)?;
+    write_atomic(&inputs.run.join("win-rate-kl.png"), |file| file.write_all(&png))?;
+    write_json(&inputs.run.join(RESULTS), &results)?;
+    Ok(results)
+}
+
+fn figure(
+    name: String,
+    procedures: &[Procedure],
+    measured: &[Measured],
+    rows: &[Row],
+) -> Result<Figure> {
+    let farthest = rows.iter().map(|row| row.kl.estimate).fold(0.2, f64::max);
+    let panel = |procedure: &Procedure| -> Result<Panel> {
+        let of_procedure = rows.iter().filter(|row| row.procedure == *procedure);
+        let points = of_procedure.map(|row| Point {
+            name: row.method.clone(),
+            x: row.kl.estimate,
+            y: [row.win_rate.estimate, row.win_rate.low, row.win_rate.high],
+        });
+        let with_theory =
+            measured.iter().filter_map(|m| m.transform().map(|transform| (&m.name, transform)));
+        let curves =
+            with_theory.map(|(name, transform)| curve(name, transform, procedure, 1.3 * farthest));
+        Ok(Panel {
+            title: procedure.to_string(),
+            points: points.collect(),
+            curves: curves.collect::<Result<_>>()?,
+        })
+    };
+    let panels = procedures.iter().map(panel).collect::<Result<_>>()?;
+    Ok(Figure {
+        title: format!(
+            "{name}: win rate against the reference, both sides under the same procedure"
+        ),
+        panels,
+    })
+}
+
+/// The continuous limit's win rate from KL 0 to `farthest`.
+fn curve(name: &str, transform: &Transform, procedure: &Procedure, farthest: f64) -> Result<Curve> {
+    const STEPS: usize = 40;
+    let mut points = vec![(0.0, 0.5)];
+    for step in 1..=STEPS {
+        // Closer together near 0, where the win rate rises with the root of the KL.
+        let kl = farthest * (step as f64 / STEPS as f64).powi(2);
+        points.push((kl, predicted_win_rate(transform, kl, procedure)?));
+    }
+    Ok(Curve { name: name.into(), points })
+}
+
+/// The results for a program, or for a person.
+///
+/// # Errors
+/// When they cannot be written as JSON.
+pub(crate) fn text(results: &Results, run: &Path, json: bool) -> Result<String> {
+    if json {
+        return Ok(serde_json::to_string_pretty(results)?);
+    }
+    let mut text = text_table(&results.rows);
+    text += "\nwin rates: [95 % interval over prompts] (theory at that KL, continuous limit)\n\n";
+    for Comparison { method, baseline, procedure, difference: d } in &results.comparisons {
+        let title = format!("{method} − {baseline}, {procedure}");
+        text += &format!("{title:<30} {:+.3} [{:+.3}, {:+.3}]\n", d.estimate, d.low, d.high);
+    }
+    let run = run.display();
+    text +=
+        &format!("\n{run}/{RESULTS}, {run}/win-rate-kl.png, policies in {run}/methods/NAME/policy");
+    Ok(text)
+}

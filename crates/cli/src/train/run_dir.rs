@@ -1,0 +1,85 @@
+//! Which folder a run writes to, and the recipe that it goes by.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use infalign_record::RunDir;
+use infalign_record::atomic::write_atomic;
+
+use crate::recipe::{Recipe, read_resolved};
+
+/// Runs are made here unless `--out` says otherwise.
+const ROOT: &str = "runs";
+/// The resolved recipe.
+const CONFIG: &str = "config.toml";
+/// The file that ends a run.
+pub(crate) const RESULTS: &str = "results.json";
+
+/// A run's folder with the recipe that it goes by.
+pub(crate) struct Opened {
+    pub(crate) dir: PathBuf,
+    pub(crate) recipe: Recipe,
+    /// Whether the run was begun just now.
+    pub(crate) fresh: bool,
+}
+
+/// Opens a new run, or the one to go on with, and returns its recipe.
+///
+/// # Errors
+/// When a folder holds a run and `--resume` is not given, or holds a run of another recipe, or there is nothing to resume.
+pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> Result<Opened> {
+    let dir = match (out, resume) {
+        (Some(dir), _) => dir.to_path_buf(),
+        (None, true) => newest_unfinished()?,
+        (None, false) => RunDir::create(Path::new(ROOT), "train")?.path().to_path_buf(),
+    };
+    let config = dir.join(CONFIG);
+    if !config.exists() {
+        let Some(recipe) = recipe else {
+            bail!("{} holds no run to resume: it has no {CONFIG}", dir.display())
+        };
+        RunDir::at(&dir)?;
+        let text = recipe.to_toml()?;
+        write_atomic(&config, |file| file.write_all(text.as_bytes()))?;
+        return Ok(Opened { dir, recipe, fresh: true });
+    }
+    if !resume {
+        bail!(
+            "{} holds a run already: go on with it by --resume, or give another --out",
+            dir.display()
+        );
+    }
+    let saved = read_resolved(&config)?;
+    match recipe {
+        Some(given) if given != saved => bail!(
+            "{} was run with another recipe; resume it without naming one, or give another --out",
+            dir.display()
+        ),
+        _ => Ok(Opened { dir, recipe: saved, fresh: false }),
+    }
+}
+
+/// Takes back a run whose inputs turned out to be unusable, so that it is neither in the way nor resumed. Only what [`open`] and the
+/// bundle have made is removed.
+pub(crate) fn abandon(dir: &Path) {
+    // Best effort: the failure that led here is what is reported.
+    let _ = std::fs::remove_dir_all(dir.join("inputs"));
+    for file in [CONFIG, "start.json"] {
+        let _ = std::fs::remove_file(dir.join(file));
+    }
+    let _ = std::fs::remove_dir(dir);
+}
+
+/// The newest run under `runs/` with a recipe and without results, of those named by their start (so that they sort by age).
+fn newest_unfinished() -> Result<PathBuf> {
+    let entries = std::fs::read_dir(ROOT)
+        .with_context(|| format!("there is no folder {ROOT}/ with runs to resume"))?;
+    let is_dated = |name: &str| name.starts_with(|c: char| c.is_ascii_digit());
+    entries
+        .flatten()
+        .filter(|entry| is_dated(&entry.file_name().to_string_lossy()))
+        .map(|entry| entry.path())
+        .filter(|dir| dir.join(CONFIG).exists() && !dir.join(RESULTS).exists())
+        .max()
+        .with_context(|| format!("no run under {ROOT}/ is unfinished"))
+}

@@ -1,0 +1,15 @@
+//! Evaluation: inference-time win rates against the reference under the same procedure, the KL that they cost, tables and plots.
+
+mod error;
+mod kl;
+mod plot;
+mod sampled;
+mod table;
+
+pub use error::EvaluateError;
+pub use kl::kl_per_response;
+pub use plot::{Curve, Figure, Panel, Point, draw_png, draw_svg};
+pub use sampled::{Evaluator, Sampled};
+pub use table::{
+    Comparison, Estimate, Kl, Row, compare, predicted_win_rate, row, selection, text_table,
+};

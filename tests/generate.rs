@@ -1,0 +1,99 @@
+//! `infalign generate` as a user runs it.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+}
+
+fn generate(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command.arg("generate").arg("--model").arg(recipes().join("quickstart/model"));
+    command
+        .arg("--prompts")
+        .arg(recipes().join("quickstart/test.jsonl"))
+        .args(["--max-tokens", "24"]);
+    command.args(args).output().unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn scores(document: &serde_json::Value) -> Vec<f64> {
+    document["responses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["score"].as_f64().unwrap())
+        .collect()
+}
+
+#[test]
+fn best_of_n_is_better_and_seeds_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let reward = dir.path().join("reward.toml");
+    std::fs::write(
+        &reward,
+        "kind = \"lexicon\"\nweights = { good = 1.0, nice = 1.0, dull = -1.0, cold = -1.0 }\n",
+    )
+    .unwrap();
+    let reward = reward.to_str().unwrap();
+    let of = |procedure: &str, batch: &str| {
+        json(&generate(&["--json", "--procedure", procedure, "--reward", reward, "--batch", batch]))
+    };
+    let (worst, one, best) = (of("worst-of:4", "64"), of("sample", "64"), of("best-of:4", "64"));
+    let all = scores(&worst).into_iter().zip(scores(&one)).zip(scores(&best));
+    assert!(
+        all.clone().all(|((worst, one), best)| worst <= one && one <= best),
+        "sample is one of the four"
+    );
+    assert!(all.map(|((worst, _), best)| best - worst).sum::<f64>() > 10.0);
+    let texts = |document: &serde_json::Value| {
+        document["responses"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["response"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&best), texts(&of("best-of:4", "7")), "the batch does not matter");
+    assert_ne!(texts(&one), texts(&json(&generate(&["--json", "--seed", "1"]))), "the seed does");
+}
+
+#[test]
+fn bad_input_is_one_sentence_and_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let truncated = dir.path().join("model");
+    std::fs::create_dir(&truncated).unwrap();
+    for file in std::fs::read_dir(recipes().join("quickstart/model")).unwrap().flatten() {
+        std::fs::copy(file.path(), truncated.join(file.file_name())).unwrap();
+    }
+    let weights = truncated.join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() - 100]).unwrap();
+    for (args, needle) in [
+        (&["--procedure", "best-of:4"][..], "needs a reward"),
+        (&["--temperature", "-1"], "temperature"),
+        (&["--max-tokens", "60"], "context"),
+        (&["--model", truncated.to_str().unwrap()], "model.safetensors is not a valid"),
+        (&["--device", "cuda"], "no backend `cuda`"),
+        (&["--procedure", "best-of:0"], "best-of"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+        command.arg("generate").args(["--prompts"]).arg(recipes().join("quickstart/test.jsonl"));
+        if !args.contains(&"--model") {
+            command.arg("--model").arg(recipes().join("quickstart/model"));
+        }
+        if !args.contains(&"--max-tokens") {
+            command.args(["--max-tokens", "24"]);
+        }
+        let output = command.args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(needle), "{args:?}: {text}");
+    }
+}

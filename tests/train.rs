@@ -1,0 +1,280 @@
+//! `infalign train` as a user runs it: the whole chain in miniature, killed, resumed, repeated, and given bad input.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// The quickstart made small: every stage, seconds instead of minutes.
+const SMALL: [&str; 7] = [
+    "calibration.samples=8",
+    "train.steps=6",
+    "train.prompts_per_step=4",
+    "train.samples_per_prompt=4",
+    "train.checkpoint_every=1",
+    "evaluation.samples=4",
+    "train.optimizer.warmup_steps=1",
+];
+
+fn infalign(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command
+        .args(args)
+        .env_remove("INFALIGN_DATA")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// `train` on the bundled quickstart with the small settings.
+fn train(out: &Path, more: &[&str]) -> Command {
+    let mut command = infalign(&["train", "--out"]);
+    command.arg(out);
+    for set in SMALL {
+        command.args(["--set", set]);
+    }
+    command.args(more);
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn bytes(run: &Path, file: &str) -> Vec<u8> {
+    std::fs::read(run.join(file))
+        .unwrap_or_else(|error| panic!("{}: {error}", run.join(file).display()))
+}
+
+const METHODS: [&str; 4] = ["raw", "calibrated", "ctrl-best", "ctrl-worst"];
+
+/// Everything of two finished runs that must be equal byte for byte.
+fn assert_equal(a: &Path, b: &Path) {
+    for file in ["results.json", "calibration.parquet", "win-rate-kl.svg", "win-rate-kl.png"] {
+        assert!(bytes(a, file) == bytes(b, file), "{file} differs");
+    }
+    for method in METHODS {
+        let file = format!("methods/{method}/policy/model.safetensors");
+        assert!(bytes(a, &file) == bytes(b, &file), "{file} differs");
+        assert_eq!(steps(a, method), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(steps(b, method), [1, 2, 3, 4, 5, 6]);
+    }
+}
+
+/// The steps that a method's metrics file holds.
+fn steps(run: &Path, method: &str) -> Vec<u64> {
+    let text = String::from_utf8(bytes(run, &format!("methods/{method}/metrics.jsonl"))).unwrap();
+    text.lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn runs_repeat_and_survive_being_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, again, killed) =
+        (dir.path().join("whole"), dir.path().join("again"), dir.path().join("killed"));
+    let output = run(train(&whole, &[]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        ["base", "raw", "ctrl-best", "best-of:4", "worst-of:4"]
+            .iter()
+            .all(|word| table.contains(word)),
+        "{table}"
+    );
+
+    // A second run, on one thread.
+    let mut single = train(&again, &["--json"]);
+    single.env("RAYON_NUM_THREADS", "1");
+    let output = run(single);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_equal(&whole, &again);
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        printed,
+        serde_json::from_slice::<serde_json::Value>(&bytes(&again, "results.json")).unwrap()
+    );
+    assert_eq!(
+        printed["rows"].as_array().unwrap().len(),
+        15,
+        "a row a method and procedure, the reference included"
+    );
+
+    // Killed again and again at moments that differ from run to run of the test, until it is through.
+    let mut attempts = 0;
+    while !killed.join("results.json").exists() {
+        attempts += 1;
+        assert!(attempts < 200, "the run makes no progress");
+        let resume: &[&str] = if killed.join("config.toml").exists() { &["--resume"] } else { &[] };
+        let mut child =
+            if resume.is_empty() { train(&killed, &[]) } else { resumed(&killed) }.spawn().unwrap();
+        let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+        std::thread::sleep(Duration::from_millis(u64::from(nanos % 700 + 100 + 20 * attempts)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(attempts > 1, "the run must have been killed at least once");
+    assert_equal(&whole, &killed);
+}
+
+fn resumed(out: &Path) -> Command {
+    let mut command = infalign(&["train", "--resume", "--out"]);
+    command.arg(out);
+    command
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_checkpoints_and_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let child = train(&run_dir, &["--set", "train.steps=100000"]).spawn().unwrap();
+    let started = run_dir.join("methods/raw/checkpoints");
+    for _ in 0..600 {
+        if started.is_dir() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("--resume") && text.contains("checkpoint"), "{text}");
+    assert_eq!(
+        std::fs::read_dir(started).unwrap().count(),
+        1,
+        "the newest checkpoint alone is kept"
+    );
+}
+
+/// A recipe file made from the quickstart's, with its inputs beside it.
+fn recipe(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let text = std::fs::read_to_string(source.join("quickstart.toml")).unwrap();
+    let folder = source.canonicalize().unwrap().join("quickstart");
+    let text = text.replace("\"quickstart/", &format!("\"{}/", folder.display()));
+    let path = dir.join("recipe.toml");
+    std::fs::write(&path, change(text)).unwrap();
+    path
+}
+
+#[test]
+fn bad_input_is_one_sentence_and_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty.jsonl");
+    std::fs::write(&empty, "").unwrap();
+    let long = dir.path().join("long.jsonl");
+    let words = "the soup was warm . ".repeat(20);
+    std::fs::write(
+        &long,
+        format!(
+            "{}\n{}\n",
+            serde_json::json!({"prompt": words}),
+            serde_json::json!({"prompt": "the"})
+        ),
+    )
+    .unwrap();
+    let test = |path: &Path| format!("prompts.test='{}'", path.display());
+    for (set, needles) in [
+        ("model='absent'".to_owned(), ["absent", "config.json"]),
+        (test(&dir.path().join("absent.jsonl")), ["absent.jsonl", "read"]),
+        (test(&empty), ["empty.jsonl", "prompt"]),
+        (test(&long), ["context of 64", "max_tokens"]),
+        ("train.stepz=3".to_owned(), ["stepz", "did you mean `steps`"]),
+        ("evaluation.procedures=['best-of:0']".to_owned(), ["best-of:0", "0"]),
+        ("evaluation.procedures=['best-of:100']".to_owned(), ["best-of:100", "100"]),
+        ("calibration.samples=1".to_owned(), ["calibration.samples", "at least 2"]),
+        ("train.samples_per_prompt=1".to_owned(), ["samples_per_prompt", "at least 2"]),
+        ("train.target_kl=-1".to_owned(), ["target_kl", "above 0"]),
+        ("train.beta=0.1".to_owned(), ["target_kl", "beta"]),
+        ("generation.temperature=0.5".to_owned(), ["generation", "temperature 1"]),
+        ("evaluation.baseline='none'".to_owned(), ["baseline", "none"]),
+        ("reward.weights.Bad=1".to_owned(), ["Bad", "lower-case"]),
+    ] {
+        let path = recipe(dir.path(), |text| text);
+        let out = dir.path().join("run");
+        for more in [&["--dry-run"][..], &[]] {
+            let mut command = infalign(&["train", "--out"]);
+            command.arg(&out).arg(&path).args(["--set", &set]).args(more);
+            let output = run(command);
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{set}: {text}");
+            assert!(needles.iter().all(|needle| text.contains(needle)), "{set}: {text}");
+            assert_eq!(text.trim_end().lines().count(), 1, "{set}: {text}");
+            assert!(!out.exists(), "{set}: nothing may be left behind");
+        }
+    }
+}
+
+#[test]
+fn errors_in_a_recipe_name_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = recipe(dir.path(), |text| text.replace("prompts_per_step", "prompt_per_step"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = text.lines().position(|line| line.starts_with("prompt_per_step")).unwrap() + 1;
+    let output = run({
+        let mut command = infalign(&["train", "--dry-run"]);
+        command.arg(&path);
+        command
+    });
+    let message = stderr(&output);
+    assert!(
+        message.contains(&format!("recipe.toml, line {line}:"))
+            && message.contains("`prompts_per_step`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_run_is_not_overwritten_and_a_stranger_is_not_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = dir.path().join("full");
+    std::fs::create_dir(&full).unwrap();
+    std::fs::write(full.join("mine.txt"), "mine").unwrap();
+    let output = run(train(&full, &[]));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(
+        std::fs::read_dir(&full).unwrap().count(),
+        1,
+        "a folder of somebody's is left as it is"
+    );
+    let output = run(resumed(&full));
+    assert!(stderr(&output).contains("no run to resume"), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    // A limit on the size of files stands in for a full disk: writes fail in the same way.
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let small = train(&out, &[]);
+    let args: Vec<String> =
+        small.get_args().map(|arg| format!("'{}'", arg.to_string_lossy())).collect();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 100; exec '{}' {}",
+        env!("CARGO_BIN_EXE_infalign"),
+        args.join(" ")
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("write") && text.contains(&*out.to_string_lossy()), "{text}");
+    for entry in ["inputs", "methods/raw/policy", "results.json"] {
+        assert!(!out.join(entry).exists(), "{entry} must not be there half-written");
+    }
+    let output = run(resumed(&out));
+    assert!(output.status.success(), "with space again the run goes on: {}", stderr(&output));
+}
