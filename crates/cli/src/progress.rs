@@ -1,5 +1,6 @@
-//! Progress on stderr: a bar on a terminal, a line a stage elsewhere.
+//! Progress on stderr: a bar on a terminal, a line for each tenth of a stage elsewhere.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ impl Progress {
         bar.set_style(style);
         bar.set_prefix(label);
         bar.enable_steady_tick(Duration::from_millis(500));
-        Stage { bar }
+        Stage { bar, length, tenth: Cell::new(0) }
     }
 
     /// Counts a stage that an earlier run has finished.
@@ -45,11 +46,18 @@ impl Progress {
 /// A stage in progress; its bar stays when it ends.
 pub(crate) struct Stage {
     bar: ProgressBar,
+    length: usize,
+    /// Tenths of the stage that a line was printed for.
+    tenth: Cell<usize>,
 }
 
 impl Stage {
     /// Sets how many steps are done and what is shown beside them.
     pub(crate) fn set(&self, done: usize, message: String) {
+        let tenth = 10 * done / self.length.max(1);
+        if self.bar.is_hidden() && tenth > self.tenth.replace(tenth) && done < self.length {
+            eprintln!("      {done}/{} {message}", self.length);
+        }
         self.bar.set_position(done as u64);
         self.bar.set_message(message);
     }
