@@ -172,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(parse(line).unwrap(), expected);
         }
-        assert_eq!(parse("doctor").unwrap(), infalign(Backend::Cpu, "doctor"));
+        assert_eq!(parse("generate").unwrap(), infalign(Backend::Cpu, "generate"));
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
     fn usage_errors_say_what_to_do() {
         assert!(error("").contains("Usage: cargo xtask COMMAND"));
         assert!(error("trian").contains("Did you mean `train`?"));
-        assert!(error("trian").contains("  evaluate "));
+        assert!(error("trian").contains("  generate "));
         assert!(error("bananas").starts_with("There is no command `bananas`.\n"));
         assert!(error("train --backend").contains("needs a value"));
         assert!(error("train --backend gpu").contains("not `gpu`"));

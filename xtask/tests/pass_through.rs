@@ -32,7 +32,7 @@ fn main() {
     let flex = cfg!(feature = "flex");
     println!("{arguments:?} flex={flex} wgpu={}", cfg!(feature = "wgpu"));
     println!("{:?}", std::env::current_dir().unwrap().file_name().unwrap());
-    std::process::exit(if arguments[0] == "doctor" { 0 } else { 37 });
+    std::process::exit(if arguments[0] == "generate" { 0 } else { 37 });
 }
 "#;
 
@@ -64,14 +64,14 @@ fn arguments_folder_output_and_exit_code_are_the_binarys_own() {
     let expected = r#"["train", "recipe.toml", "--set", "a=b", "--help"] flex=true wgpu=false"#;
     assert_eq!(stdout(&output), format!("{expected}\n\"inner\"\n"));
     assert_eq!(output.status.code(), Some(37));
-    assert_eq!(xtask(&workspace, "doctor").status.code(), Some(0));
+    assert_eq!(xtask(&workspace, "generate").status.code(), Some(0));
 }
 
 #[test]
 fn the_backend_becomes_a_feature() {
     let workspace = workspace("backend");
-    let output = xtask(&workspace, "doctor --backend wgpu --json");
-    assert!(stdout(&output).starts_with(r#"["doctor", "--json"] flex=false wgpu=true"#));
+    let output = xtask(&workspace, "generate --backend wgpu --json");
+    assert!(stdout(&output).starts_with(r#"["generate", "--json"] flex=false wgpu=true"#));
 }
 
 #[test]

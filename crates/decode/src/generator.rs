@@ -86,6 +86,14 @@ impl Generator<'_> {
         samples: usize,
     ) -> Result<Vec<Vec<Response>>, DecodeError> {
         self.check(prompts)?;
+        const MOST: usize = 100_000_000;
+        if samples.saturating_mul(prompts.len()) > MOST {
+            return Err(DecodeError::Setting {
+                key: "samples",
+                value: samples as f64,
+                valid: "small enough for at most 100 million responses in all",
+            });
+        }
         let empty = Response { tokens: Vec::new(), log_probs: Vec::new() };
         let mut responses = vec![vec![empty; samples]; prompts.len()];
         let all: Vec<(usize, usize)> =
@@ -107,8 +115,10 @@ impl Generator<'_> {
     pub fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
         self.sampling.check()?;
         for prompt in prompts {
-            let (length, limit) =
-                (prompt.tokens.len() + self.sampling.max_tokens, self.model.context());
+            let (length, limit) = (
+                prompt.tokens.len().saturating_add(self.sampling.max_tokens),
+                self.model.context(),
+            );
             let source = if prompt.tokens.is_empty() {
                 ModelError::Empty { index: 0 }
             } else if length > limit {

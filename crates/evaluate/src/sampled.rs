@@ -44,16 +44,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// [`EvaluateError`] when a prompt does not fit or the judge fails.
     pub fn sample(&self, model: &CausalLm, stage: &str) -> Result<Sampled, EvaluateError> {
-        let stops = self.tokenizer.stops();
-        let generator = Generator {
-            model,
-            stops,
-            sampling: self.sampling,
-            seed: self.seed,
-            stage,
-            batch: self.batch,
-        };
-        let responses = generator.generate(self.prompts, self.samples)?;
+        let responses = self.generator(model, stage).generate(self.prompts, self.samples)?;
         let rewards = self.rewards(&responses)?;
         let sequences: Vec<Sequence> = self
             .prompts

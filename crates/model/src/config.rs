@@ -107,6 +107,9 @@ impl TokenIds {
     }
 }
 
+/// Longest context that is believed: the tables of rotations are made for all of it.
+const LONGEST_CONTEXT: usize = 1 << 24;
+
 fn llama() -> String {
     "llama".into()
 }
@@ -218,6 +221,19 @@ impl TransformerConfig {
             if size == 0 {
                 return Err(unsupported(path, key, &0, "it must be at least 1"));
             }
+        }
+        for (key, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(unsupported(path, key, &value, "it must be above 0"));
+            }
+        }
+        if self.max_position_embeddings > LONGEST_CONTEXT {
+            return Err(unsupported(
+                path,
+                "max_position_embeddings",
+                &self.max_position_embeddings,
+                "at most 16777216 is",
+            ));
         }
         if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
             let hint = format!("it must divide num_attention_heads ({})", self.num_attention_heads);

@@ -86,7 +86,8 @@ impl TransformerSession {
             }
             check_tokens(prompt, &model.config)?;
         }
-        let (length, limit) = (time + new_tokens, model.config.max_position_embeddings);
+        let (length, limit) =
+            (time.saturating_add(new_tokens), model.config.max_position_embeddings);
         if length > limit {
             return Err(ModelError::TooLong { length, limit });
         }

@@ -56,6 +56,7 @@ fn unsupported_configurations_name_the_key() {
         (config(r#", "rope_scaling": {"type": "llama3"}"#), ["rope_scaling", "llama3"]),
         (config(r#", "rope_parameters": {"rope_type": "llama3"}"#), ["rope_type", "llama3"]),
         (config(r#", "num_key_value_heads": 3"#), ["num_key_value_heads", "divide"]),
+        (config(r#", "rope_theta": -1.0"#), ["rope_theta", "above 0"]),
         (config(r#", "head_dim": 3"#), ["head_dim", "even"]),
         (config("").replace(r#""vocab_size": 8, "#, ""), ["config.json", "vocab_size"]),
         ("{".to_owned(), ["config.json", "line 1"]),

@@ -34,7 +34,7 @@ impl Reward for Length {
     }
 }
 
-/// The sum of the weights of a response's words, each as often as it occurs. Words are runs of letters, digits and apostrophes, in lower case.
+/// The sum of the weights of a response's words, each as often as it occurs, whatever their order: responses of the same words tie. Words are runs of letters, digits and apostrophes, in lower case.
 #[derive(Clone, Debug)]
 pub struct Lexicon {
     weights: HashMap<String, f32>,
@@ -56,8 +56,8 @@ impl Lexicon {
 
 impl Reward for Lexicon {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
-        let score =
-            |response: &str| words(response).filter_map(|word| self.weights.get(&word)).sum();
+        let weight = |word: String| self.weights.get(&word).map(|weight| f64::from(*weight));
+        let score = |response: &str| total(words(response).filter_map(weight));
         Ok(pairs.iter().map(|(_, response)| score(response)).collect())
     }
 }
@@ -88,13 +88,17 @@ impl Patterns {
 impl Reward for Patterns {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
         let score = |response: &str| {
-            self.weights
-                .iter()
-                .map(|(regex, weight)| weight * regex.find_iter(response).count() as f32)
-                .sum()
+            total(self.weights.iter().map(|(regex, weight)| {
+                f64::from(*weight) * regex.find_iter(response).count() as f64
+            }))
         };
         Ok(pairs.iter().map(|(_, response)| score(response)).collect())
     }
+}
+
+/// A sum in f64 rounded to f32: the order of the terms is lost in the rounding.
+fn total(terms: impl Iterator<Item = f64>) -> f32 {
+    terms.sum::<f64>() as f32
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {
@@ -136,6 +140,11 @@ mod tests {
     fn a_lexicon_adds_the_words_of_the_response_alone() {
         let lexicon = Lexicon::new(&weights(&[("good", 1.5), ("don't", -1.0)])).unwrap();
         assert_eq!(score(&lexicon, "Good, GOOD goodness; don't"), 2.0);
+        let lexicon =
+            Lexicon::new(&weights(&[("a", 0.6), ("b", 1.0), ("c", 0.8), ("d", -4.5)])).unwrap();
+        let orders =
+            ["a b c d", "d c b a", "b d a c", "c a d b"].map(|order| score(&lexicon, order));
+        assert!(orders.iter().all(|s| *s == orders[0]), "the same words tie: {orders:?}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use infalign_decode::Stream;
 
-/// Examples drawn epoch by epoch, each epoch a permutation of its own.
+/// Examples drawn epoch by epoch, each epoch a permutation of its own cut into whole batches: no batch holds an example twice, unless it
+/// is larger than all of them.
 pub(crate) struct Batches {
     seed: u64,
     n: usize,
@@ -14,22 +15,13 @@ impl Batches {
         Self { seed, n, per_step }
     }
 
-    /// The examples of a step; an epoch's last batch runs on into the next epoch.
+    /// The examples of a step.
     pub(crate) fn indices(&self, step: usize) -> Vec<usize> {
-        let range = step * self.per_step..(step + 1) * self.per_step;
-        let mut order: (Option<usize>, Vec<usize>) = (None, Vec::new());
-        range
-            .map(|index| {
-                let epoch = index / self.n;
-                if order.0 != Some(epoch) {
-                    order = (
-                        Some(epoch),
-                        Stream::new(self.seed, "epoch", "", epoch as u64).permutation(self.n),
-                    );
-                }
-                order.1[index % self.n]
-            })
-            .collect()
+        let per_epoch = (self.n / self.per_step).max(1);
+        let order =
+            Stream::new(self.seed, "epoch", "", (step / per_epoch) as u64).permutation(self.n);
+        let first = step % per_epoch * self.per_step;
+        (first..first + self.per_step).map(|index| order[index % self.n]).collect()
     }
 }
 
@@ -37,15 +29,31 @@ impl Batches {
 mod tests {
     use super::Batches;
 
+    fn sorted(mut indices: Vec<usize>) -> Vec<usize> {
+        indices.sort_unstable();
+        indices
+    }
+
     #[test]
-    fn every_epoch_sees_every_example_once() {
+    fn an_epoch_sees_every_example_once() {
+        let batches = Batches::new(1, 6, 2);
+        let epoch = |e: usize| {
+            (3 * e..3 * e + 3).flat_map(|step| batches.indices(step)).collect::<Vec<_>>()
+        };
+        assert_ne!(epoch(0), epoch(1));
+        assert_eq!((sorted(epoch(0)), sorted(epoch(1))), ((0..6).collect(), (0..6).collect()));
+    }
+
+    #[test]
+    fn what_is_left_of_an_epoch_comes_another_time() {
         let batches = Batches::new(1, 5, 3);
-        let mut seen: Vec<usize> = (0..5).flat_map(|step| batches.indices(step)).collect();
-        let second = seen.split_off(5);
-        assert_ne!(seen, second[..5]);
-        for mut epoch in [seen, second[..5].to_vec()] {
-            epoch.sort_unstable();
-            assert_eq!(epoch, [0, 1, 2, 3, 4]);
-        }
+        let all: Vec<Vec<usize>> = (0..40).map(|step| sorted(batches.indices(step))).collect();
+        assert!(all.iter().all(|batch| batch.windows(2).all(|w| w[0] < w[1])), "no example twice");
+        assert!((0..5).all(|example| all.iter().any(|batch| batch.contains(&example))));
+    }
+
+    #[test]
+    fn a_batch_larger_than_all_examples_repeats_them() {
+        assert_eq!(sorted(Batches::new(1, 2, 5).indices(7)).len(), 5);
     }
 }

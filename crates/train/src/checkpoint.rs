@@ -62,15 +62,13 @@ pub(crate) fn optimizer_path(checkpoint: &Path) -> PathBuf {
 
 /// Complete checkpoints, oldest first: a folder gets its final name only once it is whole.
 fn list(dir: &Path) -> Vec<PathBuf> {
+    let step =
+        |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<usize>().ok();
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries
-        .filter(|entry| {
-            entry.file_name().to_string_lossy().strip_prefix("step-").is_some_and(|n| n.len() == 6)
-        })
-        .map(|entry| entry.path())
-        .collect();
-    paths.sort();
-    paths
+    let mut found: Vec<(usize, PathBuf)> =
+        entries.filter_map(|entry| Some((step(&entry.path())?, entry.path()))).collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 fn state_error(path: &Path, reason: impl std::fmt::Display) -> TrainError {

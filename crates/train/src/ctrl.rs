@@ -178,8 +178,12 @@ impl CtrlTrainer<'_> {
 
     fn check(&self) -> Result<(), TrainError> {
         self.config.check(&self.sampling)?;
-        if self.prompts.is_empty() {
-            return Err(TrainError::Data("there are no prompts to train on".into()));
+        let (n, per_step) = (self.prompts.len(), self.config.prompts_per_step);
+        if n < per_step {
+            let what = format!(
+                "prompts_per_step is {per_step}, but there are only {n} prompts to train on"
+            );
+            return Err(TrainError::Data(what));
         }
         Ok(())
     }

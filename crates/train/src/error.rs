@@ -30,7 +30,7 @@ pub enum TrainError {
     KlOrBeta,
     /// The loss or its gradient is no longer a number.
     #[error(
-        "training diverged at step {step}: {what} is {value}; the last good checkpoint is {checkpoint}; lower learning_rate and resume"
+        "training diverged at step {step}: {what} is {value}; the last good checkpoint is {checkpoint}; begin a new run with a lower learning_rate"
     )]
     Diverged {
         /// The step, from 1.

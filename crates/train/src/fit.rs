@@ -36,7 +36,7 @@ pub(crate) fn fit<M: Module>(
             config.learning_rate * linear(step, steps, config.warmup_steps, config.final_share);
         (module, _) = optimizer.step(module, grads, learning_rate);
         observe(step + 1, value);
-        if interrupted.load(Ordering::Relaxed) {
+        if interrupted.load(Ordering::Relaxed) && step + 1 < steps {
             return Err(TrainError::Stopped { step: step + 1, steps });
         }
     }

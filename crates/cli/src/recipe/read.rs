@@ -89,7 +89,10 @@ fn deserialize<T: DeserializeOwned>(
         return Ok(recipe);
     }
     for set in sets {
-        anyhow::ensure!(!set.starts_with("task="), "--set {set}: the task of a recipe is fixed");
+        anyhow::ensure!(
+            set.split('=').next().is_none_or(|key| key.trim() != "task"),
+            "--set {set}: the task of a recipe is fixed"
+        );
         apply(&mut table, set)?;
     }
     table.try_into().map_err(|error| {
@@ -150,25 +153,35 @@ impl Recipe {
     }
 
     fn anchor(&mut self, folder: &Path) {
-        let paths: Vec<&mut PathBuf> = match self {
+        let paths = match self {
             Self::LanguageModel(recipe) => vec![&mut recipe.grammar],
-            Self::Align(recipe) => {
-                let mut paths = vec![&mut recipe.model];
-                match &mut recipe.prompts {
-                    PromptsConfig::Files { train, test } => paths.extend([train, test]),
-                    PromptsConfig::StoryOpenings { file, .. } => paths.push(file),
-                }
-                if let RewardConfig::Model { path, .. } = &mut recipe.reward {
-                    paths.push(path);
-                }
-                if let Some(stage) = &mut recipe.reward_model {
-                    paths.push(&mut stage.base);
-                    paths.extend(&mut stage.ratings);
-                }
-                paths
-            }
+            Self::Align(recipe) => recipe.paths_mut(),
         };
         paths.into_iter().for_each(|path| anchor(path, folder));
+    }
+}
+
+impl AlignRecipe {
+    /// Whether some file is read from under a folder.
+    pub(crate) fn reads_under(&self, folder: &str) -> bool {
+        self.clone().paths_mut().iter().any(|path| path.starts_with(folder))
+    }
+
+    /// Every path that the recipe reads.
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = vec![&mut self.model];
+        match &mut self.prompts {
+            PromptsConfig::Files { train, test } => paths.extend([train, test]),
+            PromptsConfig::StoryOpenings { file, .. } => paths.push(file),
+        }
+        if let RewardConfig::Model { path, .. } = &mut self.reward {
+            paths.push(path);
+        }
+        if let Some(stage) = &mut self.reward_model {
+            paths.push(&mut stage.base);
+            paths.extend(&mut stage.ratings);
+        }
+        paths
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything an align recipe reads, loaded and checked before any work is begun.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +13,9 @@ use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
 
 use crate::recipe::{AlignRecipe, Paths, PromptsConfig, RewardModelStage};
+
+/// Where a recipe finds the reward model that it trains itself.
+const REWARD_MODEL: &str = "$RUN/reward-model";
 
 /// The loaded inputs of an align recipe.
 pub(crate) struct Inputs<'a> {
@@ -50,10 +54,25 @@ impl<'a> Inputs<'a> {
                 .collect()
         };
         let (train, test) = (encode(&train)?, encode(&test)?);
+        let per_step = recipe.train.prompts_per_step;
+        ensure!(
+            train.len() >= per_step,
+            "train.prompts_per_step is {per_step}, but there are only {} prompts to train on",
+            train.len()
+        );
         let inputs =
             Self { recipe, run, device: device.clone(), reference, tokenizer, train, test };
         match &recipe.reward_model {
-            Some(stage) => check_reward_model(stage, &paths)?,
+            Some(stage) => {
+                check_reward_model(stage, &paths)?;
+                let own = Path::new(REWARD_MODEL);
+                let used =
+                    matches!(&recipe.reward, RewardConfig::Model { path, .. } if path == own);
+                ensure!(
+                    used,
+                    "[reward_model] trains a model that nothing uses: give [reward] kind = \"model\" and path = \"{REWARD_MODEL}\""
+                );
+            }
             None => drop(inputs.reward()?),
         }
         Ok(inputs)
@@ -148,7 +167,8 @@ fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<(Vec<Prompt
             (all, held_out)
         }
     };
-    if let Some(both) = test.iter().find(|prompt| train.iter().any(|other| other.id == prompt.id)) {
+    let trained: BTreeSet<&str> = train.iter().map(|prompt| prompt.text.as_str()).collect();
+    if let Some(both) = test.iter().find(|prompt| trained.contains(prompt.text.as_str())) {
         bail!("the prompt {:?} is both trained on and held out", both.text);
     }
     ensure!(

@@ -16,7 +16,7 @@ use infalign_train::{CtrlTrainer, StepMetrics};
 use serde::Serialize;
 
 use super::inputs::Inputs;
-use super::stages::{read_json, write_json};
+use super::stages::{check_samples, read_json, write_json};
 use crate::progress::Progress;
 use crate::recipe::Method;
 
@@ -95,7 +95,9 @@ pub(crate) fn evaluate(
     let title = format!("evaluate {}", method.name);
     if path.exists() {
         progress.skip(&title);
-        return read_json(&path);
+        let sampled = read_json(&path)?;
+        check_samples(&path, &sampled, evaluator)?;
+        return Ok(sampled);
     }
     let bar = progress.stage(&title, 1);
     let sampled = evaluator.sample(policy, EVALUATION_STAGE)?;

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.dry_run {
         return dry_run(args, recipe, &device);
     }
-    let run_dir::Opened { dir, recipe, fresh } =
+    let run_dir::Opened { dir, recipe, fresh, lock: _lock } =
         run_dir::open(args.out.as_deref(), args.resume, recipe).map_err(Failure::Input)?;
     let result = execute(args, &recipe, &dir, &device);
     if let (Err(Failure::Input(_)), true) = (&result, fresh) {
@@ -131,7 +131,7 @@ fn check(recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure>
 /// Unpacks the bundled inputs where the recipe reads them.
 fn bundle_if_needed(run: &Path, recipe: &Recipe) -> Result<(), Failure> {
     match recipe {
-        Recipe::Align(recipe) if recipe.model.starts_with(bundle::FOLDER) => {
+        Recipe::Align(recipe) if recipe.reads_under(bundle::FOLDER) => {
             std::fs::create_dir_all(run).map_err(Failure::run)?;
             bundle::unpack(run).map_err(Failure::run)
         }

@@ -1,5 +1,6 @@
 //! Which folder a run writes to, and the recipe that it goes by.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,8 @@ use crate::recipe::{Recipe, read_resolved};
 const ROOT: &str = "runs";
 /// The resolved recipe.
 const CONFIG: &str = "config.toml";
+/// Locked while a process works on the run.
+const LOCK: &str = ".lock";
 /// The file that ends a run.
 pub(crate) const RESULTS: &str = "results.json";
 
@@ -21,6 +24,8 @@ pub(crate) struct Opened {
     pub(crate) recipe: Recipe,
     /// Whether the run was begun just now.
     pub(crate) fresh: bool,
+    /// Held as long as this process works on the run.
+    pub(crate) lock: File,
 }
 
 /// Opens a new run, or the one to go on with, and returns its recipe.
@@ -35,13 +40,14 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
     };
     let config = dir.join(CONFIG);
     if !config.exists() {
-        let Some(recipe) = recipe else {
+        let Some(recipe) = recipe.filter(|_| !resume) else {
             bail!("{} holds no run to resume: it has no {CONFIG}", dir.display())
         };
         RunDir::at(&dir)?;
         let text = recipe.to_toml()?;
         write_atomic(&config, |file| file.write_all(text.as_bytes()))?;
-        return Ok(Opened { dir, recipe, fresh: true });
+        let lock = lock(&dir)?;
+        return Ok(Opened { dir, recipe, fresh: true, lock });
     }
     if !resume {
         bail!(
@@ -55,7 +61,25 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
             "{} was run with another recipe; resume it without naming one, or give another --out",
             dir.display()
         ),
-        _ => Ok(Opened { dir, recipe: saved, fresh: false }),
+        _ => {
+            let lock = lock(&dir)?;
+            Ok(Opened { dir, recipe: saved, fresh: false, lock })
+        }
+    }
+}
+
+/// Refuses a run that another process is working on.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another process is working on the run in {}", dir.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
     }
 }
 
@@ -64,7 +88,7 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
 pub(crate) fn abandon(dir: &Path) {
     // Best effort: the failure that led here is what is reported.
     let _ = std::fs::remove_dir_all(dir.join("inputs"));
-    for file in [CONFIG, "start.json"] {
+    for file in [CONFIG, LOCK, "start.json"] {
         let _ = std::fs::remove_file(dir.join(file));
     }
     let _ = std::fs::remove_dir(dir);

@@ -1,7 +1,7 @@
 //! The stages of an align run. Each ends with a file under its final name; a resumed run skips those that are there.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION, store};
@@ -33,9 +33,10 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         reward_model(inputs, stage, &mut progress, interrupted)?;
     }
     let reward = inputs.reward()?;
-    let calibration = calibrate(inputs, reward.as_ref(), &mut progress)?;
+    let calibration = calibrate(inputs, reward.as_ref(), &mut progress, interrupted)?;
     let evaluator = evaluator(inputs, reward.as_ref());
     let (reference, base) = reference_samples(inputs, &evaluator, &mut progress)?;
+    stop_if(interrupted)?;
     let mut measured = vec![Measured { name: "base".into(), objective: None, sampled: base }];
     for method in &recipe.method {
         let policy = methods::train(
@@ -47,6 +48,7 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
             interrupted,
         )?;
         let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
+        stop_if(interrupted)?;
         measured.push(Measured {
             name: method.name.clone(),
             objective: Some(method.objective.clone()),
@@ -54,6 +56,12 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         });
     }
     results::write(inputs, &measured, &reference)
+}
+
+/// Stops between two pieces of work once Ctrl-C was pressed.
+fn stop_if(interrupted: &AtomicBool) -> Result<()> {
+    anyhow::ensure!(!interrupted.load(Ordering::Relaxed), "stopped; every finished stage is kept");
+    Ok(())
 }
 
 /// Trains the recipe's reward model into `RUN/reward-model`.
@@ -110,11 +118,15 @@ fn reward_model(
     Ok(())
 }
 
+/// Batches of reference responses generated from one look at Ctrl-C to the next.
+const BATCHES_PER_BLOCK: usize = 16;
+
 /// K reference responses to every training prompt, as `RUN/calibration.parquet`.
 fn calibrate(
     inputs: &Inputs<'_>,
     reward: &dyn Reward,
     progress: &mut Progress,
+    interrupted: &AtomicBool,
 ) -> Result<Calibration> {
     let path = inputs.run.join("calibration.parquet");
     let meta = calibration_meta(inputs)?;
@@ -127,8 +139,10 @@ fn calibrate(
     let samples = inputs.recipe.calibration.samples;
     let bar = progress.stage("calibration", inputs.train.len());
     let mut calibration = Calibration::new(meta);
-    let per_block = (inputs.recipe.batch / samples).max(1);
+    // Enough batches at a time for every core, few enough for the bar to move.
+    let per_block = (BATCHES_PER_BLOCK * inputs.recipe.batch / samples).max(1);
     for (block, prompts) in inputs.train.chunks(per_block).enumerate() {
+        stop_if(interrupted)?;
         let evaluator = Evaluator { prompts, samples, ..evaluator(inputs, reward) };
         let responses =
             evaluator.generator(&inputs.reference, "calibration").generate(prompts, samples)?;
@@ -208,7 +222,10 @@ fn reference_samples(
     let path = inputs.run.join("reference-samples.json");
     if path.exists() {
         progress.skip("reference samples");
-        return read_json(&path);
+        let both: (Sampled, Sampled) = read_json(&path)?;
+        check_samples(&path, &both.0, evaluator)?;
+        check_samples(&path, &both.1, evaluator)?;
+        return Ok(both);
     }
     let bar = progress.stage("reference samples", 2);
     let reference = evaluator.sample(&inputs.reference, "evaluate-reference")?;
@@ -222,6 +239,23 @@ fn reference_samples(
         evaluator.samples
     ));
     Ok(both)
+}
+
+/// Refuses stored samples that are not those of the recipe's prompts.
+pub(crate) fn check_samples(
+    path: &Path,
+    sampled: &Sampled,
+    evaluator: &Evaluator<'_>,
+) -> Result<()> {
+    let fits = sampled.rewards.len() == evaluator.prompts.len()
+        && sampled.kl.len() == evaluator.prompts.len()
+        && sampled.rewards.iter().all(|rewards| rewards.len() == evaluator.samples);
+    anyhow::ensure!(
+        fits,
+        "{} holds samples of other prompts: delete it and resume",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Reads a file that an earlier stage wrote.

@@ -1,0 +1,58 @@
+//! The KL estimate against enumeration: weighted by the policy's probabilities, it is the KL of the whole distributions.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use infalign_decode::Stream;
+use infalign_evaluate::kl_per_response;
+use infalign_model::{CausalLm, Sequence, TransformerConfig};
+
+const LENGTH: usize = 3;
+const END: u32 = 2;
+
+fn model(seed: u64) -> CausalLm {
+    let mut stream = Stream::new(seed, "weights", "", 0);
+    let mut position = 0;
+    let mut normal = || {
+        position += 1;
+        12.0 * stream.normal(position) as f32
+    };
+    let config = TransformerConfig::llama(5, 16, 24, 2, 2, 8);
+    CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap()
+}
+
+/// Every response to the prompt `1 3`: those that end, and those that are cut at [`LENGTH`].
+fn responses() -> Vec<Sequence> {
+    let (mut open, mut all) = (vec![vec![1, 3]], Vec::new());
+    for length in 1..=LENGTH {
+        let longer = open.iter().flat_map(|prefix: &Vec<u32>| {
+            (0..5).map(move |token| [prefix.as_slice(), &[token]].concat())
+        });
+        let (ended, rest): (Vec<_>, Vec<_>) =
+            longer.partition(|tokens| length == LENGTH || tokens.last() == Some(&END));
+        all.extend(ended);
+        open = rest;
+    }
+    all.into_iter().map(|tokens| Sequence { tokens, prompt_length: 2 }).collect()
+}
+
+#[test]
+fn its_expectation_is_the_kl_of_the_distributions() {
+    let (policy, reference) = (model(1), model(2));
+    let all = responses();
+    let log_prob = |model: &CausalLm| -> Vec<f64> {
+        model
+            .log_probs(&all)
+            .unwrap()
+            .iter()
+            .map(|tokens| tokens.iter().map(|&l| f64::from(l)).sum())
+            .collect()
+    };
+    let (ours, theirs) = (log_prob(&policy), log_prob(&reference));
+    assert!((ours.iter().map(|l| l.exp()).sum::<f64>() - 1.0).abs() < 1e-5);
+    let exact: f64 = ours.iter().zip(&theirs).map(|(p, q)| p.exp() * (p - q)).sum();
+    let rows = kl_per_response(&policy, &reference, &all).unwrap();
+    let expected: f64 = ours.iter().zip(&rows).map(|(p, kl)| p.exp() * kl).sum();
+    assert!(exact > 0.1 && (exact - expected).abs() < 1e-4 * exact, "{expected} against {exact}");
+    assert!(rows.iter().all(|kl| *kl > 0.0));
+    let itself = kl_per_response(&policy, &policy, &all).unwrap();
+    assert!(itself.iter().all(|kl| kl.abs() < 1e-5));
+}
