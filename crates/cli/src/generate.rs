@@ -26,7 +26,7 @@ pub(crate) struct GenerateArgs {
     /// sample, best-of:N or worst-of:N.
     #[arg(long, default_value = "sample")]
     procedure: Procedure,
-    /// What selects: a TOML file like a recipe's [reward], or the directory of a reward model.
+    /// What selects: a TOML file like a recipe's reward table, or the directory of a reward model.
     #[arg(long)]
     reward: Option<PathBuf>,
     /// Seed of every random draw.

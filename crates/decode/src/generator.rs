@@ -51,6 +51,9 @@ impl Response {
 }
 
 /// Samples responses. The same (seed, stage, prompt id, sample index) gives the same response, whatever else is in its batch.
+///
+/// A batch of another shape may round logits differently in the last digit, which reaches log-probabilities, and a token only where its draw
+/// falls within that digit. The same batches give the same bits.
 #[derive(Clone, Copy)]
 pub struct Generator<'a> {
     /// The model.

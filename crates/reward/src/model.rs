@@ -65,3 +65,63 @@ impl Reward for RewardModel {
         Ok(scores)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use infalign_model::{CausalLm, TransformerConfig, write_word_tokenizer};
+
+    use super::*;
+
+    /// A reward model with random weights, the head included, that reads `reads`.
+    fn reward_model(reads: Reads) -> RewardModel {
+        let dir = tempfile::tempdir().unwrap();
+        let vocabulary = write_word_tokenizer(dir.path(), ["a b c"].into_iter()).unwrap();
+        let config = TransformerConfig::llama(vocabulary, 8, 12, 1, 2, 8);
+        let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
+        let mut state = 1_u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (f64::from(state) / f64::from(u32::MAX) - 0.5) as f32 * 40.0
+        };
+        let device = infalign_backend::device(None).unwrap();
+        let base = CausalLm::random(config, &mut random, &device).unwrap();
+        SequenceClassifier::on(base, 0).save(dir.path()).unwrap();
+        // The head is the last tensor of the file, `score.weight`: eight floats, all 0 in a new model.
+        let path = dir.path().join("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let head = bytes.len() - 8 * 4;
+        bytes[head..]
+            .chunks_mut(4)
+            .for_each(|chunk| chunk.copy_from_slice(&random().to_le_bytes()));
+        std::fs::write(&path, bytes).unwrap();
+        RewardModel::new(SequenceClassifier::load(dir.path(), &device).unwrap(), tokenizer, reads)
+    }
+
+    #[test]
+    fn scores_come_in_the_order_of_the_pairs() {
+        let reward = reward_model(Reads::PromptAndResponse);
+        let pairs = [
+            ("a", " b c a b"),
+            ("b", " c"),
+            ("c c", " a b"),
+            ("a", ""),
+            ("a b c a b c", " a b c a b c"),
+        ];
+        let together = reward.score(&pairs).unwrap();
+        for (pair, expected) in pairs.iter().zip(&together) {
+            let alone = reward.score(std::slice::from_ref(pair)).unwrap()[0];
+            assert!((alone - expected).abs() < 1e-5, "{pair:?}: {alone} against {expected}");
+        }
+        assert!(
+            together.windows(2).all(|w| w[0] != w[1]),
+            "the texts differ, and so do their scores: {together:?}"
+        );
+    }
+
+    #[test]
+    fn the_response_alone_can_be_read() {
+        let reward = reward_model(Reads::Response);
+        let scores = reward.score(&[("a", " b c"), ("c c c", " b c"), ("a", " c b")]).unwrap();
+        assert!(scores[0] == scores[1] && scores[0] != scores[2], "{scores:?}");
+    }
+}

@@ -87,3 +87,53 @@ impl From<Objective> for String {
         objective.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use infalign_calibrate::{CalibrationMeta, SCHEMA_VERSION};
+    use infalign_transform::{Beta, Tilt};
+
+    use super::*;
+
+    #[test]
+    fn objectives_parse_and_print() {
+        for text in ["raw", "identity", "log", "exp:-10"] {
+            assert_eq!(text.parse::<Objective>().unwrap().to_string(), text);
+        }
+        assert!("rawe".parse::<Objective>().is_err());
+    }
+
+    #[test]
+    fn beta_belongs_to_the_scaled_transform() {
+        for text in ["identity", "exp:10", "exp:-10"] {
+            let objective: Objective = text.parse().unwrap();
+            let Objective::Calibrated(transform) = &objective else { panic!("a transform") };
+            // The policy ∝ exp(apply(u)/β) is that of the raw transform at β · scale.
+            let beta = objective.beta_for_kl(0.5).unwrap();
+            let kl = Tilt::new(transform, Beta::new(beta * transform.scale()).unwrap()).kl();
+            assert!((kl - 0.5).abs() < 1e-9, "{text}: {kl}");
+        }
+        // For a normal reward, KL = 1/(2β²).
+        assert!((Objective::Raw.beta_for_kl(0.5).unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_unit_is_the_spread_within_prompts() {
+        let meta = CalibrationMeta {
+            schema_version: SCHEMA_VERSION,
+            model_sha256: String::new(),
+            reward: String::new(),
+            tokenizer_sha256: String::new(),
+            sampling: String::new(),
+            samples: 2,
+        };
+        let mut calibration = Calibration::new(meta);
+        calibration.insert("a", vec![0.0, 2.0]).unwrap();
+        calibration.insert("b", vec![100.0, 104.0]).unwrap();
+        assert!(
+            (reward_unit(&calibration) - 5.0_f64.sqrt()).abs() < 1e-12,
+            "pooled variance (2 + 8) / 2"
+        );
+        assert_eq!(Objective::Raw.apply(3.0, 0.5, 2.0), 1.5);
+    }
+}

@@ -117,8 +117,18 @@ fn calibration(reference: &[f64], rewards: &[f32]) -> Calibration {
     calibration
 }
 
-/// Probabilities of every response under a policy trained with a fixed β.
-fn train(problem: &Problem, transform: &Transform, beta: f64) -> Vec<f64> {
+/// What stands against the reward: a fixed β, or the KL to reach.
+enum Cost {
+    Beta(f64),
+    Kl(f64),
+}
+
+/// Probabilities of every response under a trained policy.
+fn train(problem: &Problem, transform: &Transform, cost: &Cost) -> Vec<f64> {
+    let (beta, target_kl) = match *cost {
+        Cost::Beta(beta) => (Some(beta), None),
+        Cost::Kl(kl) => (None, Some(kl)),
+    };
     let optimizer = OptimizerConfig {
         learning_rate: 5e-3,
         warmup_steps: 10,
@@ -130,8 +140,8 @@ fn train(problem: &Problem, transform: &Transform, beta: f64) -> Vec<f64> {
         steps: 400,
         prompts_per_step: 1,
         samples_per_prompt: 256,
-        target_kl: None,
-        beta: Some(beta),
+        target_kl,
+        beta,
         checkpoint_every: 1000,
         optimizer,
     };
@@ -173,7 +183,7 @@ fn reaches_the_optimum(transform: &str, beta: f64) {
         policy.iter().zip(&phi).map(|(q, phi)| q * phi).sum::<f64>()
             - beta * kl(policy, &problem.reference)
     };
-    let policy = train(&problem, &transform, beta);
+    let policy = train(&problem, &transform, &Cost::Beta(beta));
     let (start, reached, best) = (value(&problem.reference), value(&policy), beta * z.ln());
     let distance = kl(&policy, &optimum);
     println!(
@@ -188,6 +198,16 @@ fn reaches_the_optimum(transform: &str, beta: f64) {
         "{transform}: value {reached} against {best}, from {start}"
     );
     assert!(distance <= 0.01, "{transform}: KL(π‖π*) = {distance} nats");
+}
+
+#[test]
+fn a_target_kl_is_reached() {
+    let problem = problem();
+    for (transform, target) in [("identity", 0.2), ("exp:10", 0.5)] {
+        let policy = train(&problem, &transform.parse().unwrap(), &Cost::Kl(target));
+        let reached = kl(&policy, &problem.reference);
+        assert!((reached / target - 1.0).abs() < 0.1, "{transform}: {reached} nats for {target}");
+    }
 }
 
 #[test]
