@@ -16,6 +16,17 @@ pub enum TransformError {
         /// The form that is nearest to it.
         nearest: &'static str,
     },
+    /// An exponent of `exp:t` that gives no shape, or one beyond the range of numbers.
+    #[error("t = {0} is not an exponent; it must be a number other than 0 between -500 and 500")]
+    Exponent(f64),
+    /// Points or a function that are no transform.
+    #[error("{place}: {reason}")]
+    Table {
+        /// The row, or file and line.
+        place: String,
+        /// What is wrong there.
+        reason: String,
+    },
     /// A KL coefficient that is not positive and finite.
     #[error("β = {0} is not a KL coefficient; it must be positive and finite, in nats")]
     Beta(f64),
@@ -39,32 +50,90 @@ pub enum TransformError {
     },
     /// A β whose optimum is out of the range of numbers.
     #[error(
-        "the optimum of `{procedure}` at β = {beta:e} is beyond the range of numbers; take a β nearer to 1"
+        "no optimum at β = {beta:e} was found within the range of numbers; take a β nearer to 1, and \
+         give a rank density that jumps as steps"
     )]
     NoOptimum {
-        /// The procedure.
-        procedure: String,
         /// The KL coefficient.
         beta: f64,
     },
     /// A temperature of soft best-of-N that is too cold to integrate, or not a number.
     #[error(
-        "a temperature of {0} is not a number of 0.0001 or more, in units of the calibrated reward; \
+        "a temperature of {0} is not a number of 0.0001 or more, in units of the decoder's reward; \
          `best-of:N` is the limit of cold ones"
     )]
     Temperature(f64),
-    /// A procedure whose optimum this crate does not solve for.
+    /// A rank density that is negative, not finite, or nowhere positive.
     #[error(
-        "there is no solver for the optimum of `{0}`; there is one for `sample`, `best-of:N` and \
-         `worst-of:N`"
+        "the rank density at u = {u} is {value}; it must be finite and 0 or more everywhere and \
+         somewhere positive, and steps ascend from u = 0 to u = 1 with one height each"
     )]
-    NoSolver(String),
+    RankDensity {
+        /// The rank.
+        u: f64,
+        /// The density there.
+        value: f64,
+    },
+    /// Ranks that no rank density can be estimated from.
+    #[error("a rank density cannot be estimated from this: {0}")]
+    Ranks(String),
     /// A procedure that does not act on ranks alone, so that no universal integral exists.
     #[error(
         "the win rate of `{0}` depends on the language model, not on ranks alone; \
          {RANK_PROCEDURES} have a closed integral"
     )]
     NotByRank(String),
+    /// Lists of probabilities and rewards that do not describe the same outcomes, or none.
+    #[error(
+        "{probabilities} probabilities for {rewards} rewards do not describe outcomes; give one of each \
+         for every outcome, and at least one outcome"
+    )]
+    OutcomeCount {
+        /// Length of the list of probabilities.
+        probabilities: usize,
+        /// Length of the list of rewards.
+        rewards: usize,
+    },
+    /// A number that is not a probability.
+    #[error("probability {index} is {value}; it must be a finite number of 0 or more")]
+    Probability {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// The number.
+        value: f64,
+    },
+    /// A reward that cannot be ordered.
+    #[error("reward {index} is {value}; it must be finite")]
+    Reward {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// The number.
+        value: f64,
+    },
+    /// Probabilities of something other than one distribution.
+    #[error("the probabilities sum to {0}; they must sum to 1 within 1e-9")]
+    ProbabilitySum(f64),
+    /// The index of an outcome that there is not.
+    #[error("there is no outcome {index} among {count}; they are counted from 0")]
+    NoOutcome {
+        /// The index.
+        index: usize,
+        /// How many outcomes there are.
+        count: usize,
+    },
+    /// An optimum that the solver did not reach.
+    #[error(
+        "no policy was found that is stationary for `{procedure}` at β = {beta:e}: one step of the \
+         coupled equations still moves a probability by {residual:e}; take a greater β"
+    )]
+    NotConverged {
+        /// The procedure.
+        procedure: String,
+        /// The KL coefficient.
+        beta: f64,
+        /// The least residual that was reached.
+        residual: f64,
+    },
 }
 
 /// The procedures whose win rate is a function of ranks, for messages.

@@ -5,23 +5,28 @@
 //! # Modules
 //! - [`procedure`]: how responses are produced at inference time, declared once as text;
 //! - [`transform`]: the map Φ that CTRL applies to calibrated rewards;
+//! - [`rank`]: how a decoder responds to rank, known or estimated;
 //! - [`continuous`]: KL and inference-time win rates of the policy that Φ leads to;
 //! - [`optimal`]: the Φ of greatest win rate for its KL, solved for any N;
+//! - [`discrete`]: the same, exactly, for finitely many outcomes with atoms and ties;
 //! - [`beta`]: the KL coefficient.
 
 pub mod beta;
 pub mod continuous;
+pub mod discrete;
 mod error;
 mod numerics;
 pub mod optimal;
 mod parse;
 pub mod procedure;
-mod soft;
+pub mod rank;
 pub mod transform;
 
 pub use beta::Beta;
 pub use continuous::{Tilt, beta_for_kl};
+pub use discrete::{DiscreteOptimum, EmpiricalCalibration, Outcomes};
 pub use error::TransformError;
 pub use optimal::{Curve, Optimum};
 pub use procedure::Procedure;
-pub use transform::Transform;
+pub use rank::{EstimatedTransform, RankDensity, RankEstimate};
+pub use transform::{Exponent, Function, Table, Transform};

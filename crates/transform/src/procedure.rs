@@ -7,7 +7,7 @@
 //! | `sample` | one response, as sampled |
 //! | `best-of:N` | the response of greatest reward among N |
 //! | `worst-of:N` | the response of least reward among N (an attacker's choice) |
-//! | `soft-best-of:N,temperature=τ` | one of N, drawn with probability ∝ exp(u/τ), u its calibrated reward |
+//! | `soft-best-of:N,temperature=τ` | one of N, drawn with probability ∝ exp(r/τ), r the decoder's reward |
 //! | `cd-token:lambda=λ` | controlled decoding, token by token, weights exp(λ·V) |
 //! | `cd-block:length=M,samples=K` | controlled decoding, best of K blocks of M tokens by V |
 //! | `beam:width=W,branch=B,length=M` | W prefixes kept of W·B blocks of M tokens by V |
@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 use crate::error::TransformError;
 use crate::parse::{Form, Parts, serde_as_text};
-use crate::soft::{COLDEST, SoftBest};
+use crate::rank::COLDEST;
 
 /// An inference-time procedure T: what stands between the policy and the response that is used.
 ///
@@ -43,11 +43,12 @@ pub enum Procedure {
     BestOf(NonZeroUsize),
     /// The response of least reward among N.
     WorstOf(NonZeroUsize),
-    /// One of `n` responses, drawn with probability proportional to exp(u/temperature).
+    /// One of `n` responses, drawn with probability proportional to exp(r/temperature).
     SoftBestOf {
         /// Responses to draw from.
         n: NonZeroUsize,
-        /// Temperature τ ≥ 0.0001 in units of the calibrated reward u.
+        /// Temperature τ ≥ 0.0001 in units of the reward r that the decoder is given; in the
+        /// [`continuous`](crate::continuous) engine that is the calibrated reward u.
         temperature: f64,
     },
     /// Tokenwise controlled decoding: next token ∝ π_ref·exp(λ·V) (CD, arXiv 2310.17022, §2).
@@ -92,30 +93,6 @@ impl Procedure {
             Procedure::SoftBestOf { n, .. } => n.get(),
             Procedure::CdBlock { samples, .. } => samples.get(),
             Procedure::Beam { width, branch, .. } => width.get().saturating_mul(branch.get()),
-        }
-    }
-
-    /// Rank density g(u) of what it returns, u in [0, 1]; `None` if it does not act on ranks alone.
-    ///
-    /// Equation: T(π)(y) = π(y)·g(C_{r,π}(y)), with ∫g = 1: 1 for sampling, N·u^(N−1) for best-of-N and
-    /// N·(1−u)^(N−1) for worst-of-N (InfAlign, arXiv 2412.19792, calibrated procedures); by quadrature
-    /// for soft best-of-N, where u is also the rank that the softmax weighs.
-    pub fn rank_density(&self, u: f64) -> Option<f64> {
-        self.density_between(u, 1.0 - u)
-    }
-
-    /// The same at the rank with probability `below` under it and `above` over it: near the top, only
-    /// the latter has digits.
-    pub(crate) fn density_between(&self, below: f64, above: f64) -> Option<f64> {
-        let power = |base: f64, n: NonZeroUsize| n.get() as f64 * base.powf(n.get() as f64 - 1.0);
-        match *self {
-            Procedure::Sample => Some(1.0),
-            Procedure::BestOf(n) => Some(power(below, n)),
-            Procedure::WorstOf(n) => Some(power(above, n)),
-            Procedure::SoftBestOf { n, temperature } => {
-                SoftBest::new(n.get(), temperature).map(|soft| soft.density(above))
-            }
-            _ => None,
         }
     }
 }
@@ -281,15 +258,5 @@ mod tests {
         let procedure: Procedure = "beam:length=8,width=2,branch=3".parse().unwrap();
         assert_eq!(procedure.to_string(), "beam:width=2,branch=3,length=8");
         assert_eq!(procedure.samples(), 6);
-    }
-
-    #[test]
-    fn rank_densities_are_those_of_order_statistics() {
-        let four = NonZeroUsize::new(4).unwrap();
-        assert_eq!(Procedure::Sample.rank_density(0.3), Some(1.0));
-        assert_eq!(Procedure::BestOf(four).rank_density(0.5), Some(0.5));
-        assert_eq!(Procedure::WorstOf(four).rank_density(0.75), Some(0.0625));
-        assert_eq!(Procedure::CdToken { lambda: 1.0 }.rank_density(0.5), None);
-        assert_eq!(Procedure::BestOf(NonZeroUsize::MIN).rank_density(0.0), Some(1.0));
     }
 }

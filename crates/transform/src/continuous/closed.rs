@@ -1,6 +1,6 @@
 //! Densities with closed forms: the exponential (identity transform) and the power (logarithm).
 
-use super::Tails;
+use crate::numerics::piecewise::Tails;
 use crate::numerics::{divergence, exp_m1_minus, gauss};
 
 /// f ∝ e^{cu}, c = 1/β: the identity transform.

@@ -18,13 +18,14 @@
 
 mod closed;
 mod panels;
-mod win;
+pub(crate) mod win;
 
 use crate::beta::Beta;
 use crate::error::TransformError;
+use crate::numerics::piecewise::Tails;
 use crate::numerics::root;
 use crate::procedure::Procedure;
-use crate::soft::SoftBest;
+use crate::rank::RankDensity;
 use crate::transform::Transform;
 use closed::{Exponential, Power};
 use panels::Panels;
@@ -80,20 +81,14 @@ impl Tilt {
     /// [this module](self) for best-of-N and worst-of-N.
     ///
     /// # Errors
-    /// [`TransformError::NotByRank`] for a procedure whose choice is not a function of ranks,
-    /// [`TransformError::Temperature`] for a soft best-of-N colder than 0.0001.
+    /// Those of [`RankDensity::of`].
     pub fn win_rate(&self, procedure: &Procedure) -> Result<f64, TransformError> {
-        match *procedure {
-            Procedure::Sample => Ok(win::best_of(1, |v| self.tails(v))),
-            Procedure::BestOf(n) => Ok(win::best_of(n.get(), |v| self.tails(v))),
-            Procedure::WorstOf(n) => Ok(win::worst_of(n.get(), |v| self.tails(v))),
-            Procedure::SoftBestOf { n, temperature } => {
-                let soft = SoftBest::new(n.get(), temperature)
-                    .ok_or(TransformError::Temperature(temperature))?;
-                Ok(win::soft_best_of(&soft, |v| self.tails(v)))
-            }
-            _ => Err(TransformError::NotByRank(procedure.to_string())),
-        }
+        Ok(self.win_rate_under(&RankDensity::of(procedure)?))
+    }
+
+    /// The same for a decoder that is given by its rank density.
+    pub fn win_rate_under(&self, rank: &RankDensity) -> f64 {
+        win::win_rate(rank, |v| self.tails(v))
     }
 
     /// Distribution function F(u) of the calibrated reward under the policy; 0 below 0, 1 above 1.
@@ -101,22 +96,14 @@ impl Tilt {
         self.tails((1.0 - u).clamp(0.0, 1.0)).below
     }
 
-    fn tails(&self, v: f64) -> Tails {
+    /// F and 1 − F at distance v from the top.
+    pub(crate) fn tails(&self, v: f64) -> Tails {
         match &self.0 {
             Law::Exponential(law) => law.tails(v),
             Law::Power(law) => law.tails(v),
             Law::Panels(law) => law.tails(v),
         }
     }
-}
-
-/// The probabilities on either side of a point, each with its own relative accuracy.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tails {
-    /// F, the probability of a calibrated reward below the point.
-    pub(crate) below: f64,
-    /// 1 − F, the probability of one above it.
-    pub(crate) above: f64,
 }
 
 /// The β, on the raw scale of `transform`, at which the policy has a KL of `kl` nats.

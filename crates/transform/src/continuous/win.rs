@@ -1,38 +1,24 @@
-//! Win-rate integrals of a distribution F against the uniform one, both through an order statistic.
+//! Win-rate integrals: 1 − G(F) of the policy's ranks, averaged over what the decoder makes of π_ref.
 
-use super::Tails;
 use crate::numerics::gauss;
-use crate::soft::SoftBest;
+use crate::numerics::piecewise::Tails;
+use crate::rank::{Kind, RankDensity};
 
-/// 1 − N∫F^N u^{N−1} du = ∫₀¹ (1 − F(y^{1/N})^N) dy, an integrand within [0, 1] for every N.
-pub(super) fn best_of(n: usize, tails: impl Fn(f64) -> Tails) -> f64 {
-    let n = n as f64;
-    gauss::unit(|log_y| {
-        let v = -(log_y / n).exp_m1();
-        let Tails { below, above } = tails(v);
-        -(n * log_of_share(below, above)).exp_m1()
-    })
-}
+/// Panels whose series end in less than this are not halved.
+const TOLERANCE: f64 = 1e-14;
 
-/// N∫(1−F)^N (1−u)^{N−1} du = ∫₀¹ (1 − F)^N dz at 1 − u = z^{1/N}.
-pub(super) fn worst_of(n: usize, tails: impl Fn(f64) -> Tails) -> f64 {
-    let n = n as f64;
-    gauss::unit(|log_z| {
-        let v = (log_z / n).exp();
-        let Tails { below, above } = tails(v);
-        (n * log_of_share(above, below)).exp()
-    })
-}
-
-/// ∫₀¹ (1 − G(F(u)))·g(u) du for soft best-of-n.
-pub(super) fn soft_best_of(soft: &SoftBest, tails: impl Fn(f64) -> Tails) -> f64 {
-    gauss::unit(|log_v| {
-        let v = log_v.exp();
-        soft.above(tails(v).above) * soft.density(v)
-    })
-}
-
-/// log p of a probability p, from 1 − p when that is the smaller of the two.
-fn log_of_share(p: f64, complement: f64) -> f64 {
-    if complement < 0.5 { (-complement).ln_1p() } else { p.ln() }
+/// ∫₀¹ (1 − G(F(u)))·g(u) du; through y = G(u) where that is known, so that all is within [0, 1].
+///
+/// - `tails`: F and 1 − F at v = 1 − u.
+pub(crate) fn win_rate(rank: &RankDensity, tails: impl Fn(f64) -> Tails) -> f64 {
+    let beats = |v: f64| rank.probability_above(tails(v));
+    match rank.kind() {
+        Kind::Best(n) => gauss::unit(|log_y| beats(-(log_y / n).exp_m1())),
+        Kind::Worst(n) => gauss::unit(|log_y| beats((log_y / n).exp())),
+        Kind::Smooth(law) | Kind::Steps(law) => {
+            let integrand = |v: f64| beats(v) * law.density(v);
+            let panel = |ends: &[f64]| gauss::adaptive(&integrand, ends[0], ends[1], TOLERANCE);
+            law.edges().windows(2).map(panel).sum()
+        }
+    }
 }

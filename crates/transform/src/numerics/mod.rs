@@ -1,6 +1,8 @@
 //! Numerical tools: quadrature, root finding, and functions that would otherwise cancel.
 
 pub(crate) mod gauss;
+pub(crate) mod legendre;
+pub(crate) mod piecewise;
 pub(crate) mod root;
 
 /// e^x − 1 − x, without cancellation near 0; about x²/2 there.

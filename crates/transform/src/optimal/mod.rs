@@ -4,22 +4,34 @@
 //! with Φ*(u) = −∫ᵤ¹ g(F(v))·g(v) dv, g the rank density of T and F the distribution function of the
 //! policy (InfAlign, arXiv 2412.19792, coupled characterisation of the optimum). Φ* depends on β, so
 //! every β has its own.
+//!
+//! Best-of-N and worst-of-N follow one universal curve per N (`trajectory`); any other rank density is
+//! solved for as a boundary value problem (`shooting`), exactly where it is made of steps (`steps`).
+//! The fixed point is not iterated: undamped it oscillates, and damped it takes N/β rounds. It is the
+//! certificate instead: the residual is what one round of it changes.
 
 mod residual;
 mod series;
+mod shooting;
+mod steps;
 mod trajectory;
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::beta::Beta;
-use crate::continuous::{Tails, Tilt};
+use crate::continuous::{Tilt, win};
 use crate::error::TransformError;
+use crate::numerics::piecewise::Tails;
 use crate::numerics::root;
 use crate::procedure::Procedure;
-use crate::transform::Transform;
+use crate::rank::{Kind, RankDensity};
+use crate::transform::{Table, Transform};
+use shooting::Shot;
 use trajectory::Trajectory;
 
-/// The optimum for one procedure and one β, in continuous language.
+/// The optimum for one rank density and one β, in continuous language.
 ///
 /// ```
 /// use infalign_transform::{Beta, Optimum};
@@ -31,8 +43,8 @@ use trajectory::Trajectory;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Optimum {
-    /// The procedure on both sides.
-    pub procedure: Procedure,
+    /// The decoder on both sides.
+    pub rank: RankDensity,
     /// The KL coefficient, in win rate per nat.
     pub beta: Beta,
     /// KL(π*‖π_ref) in nats.
@@ -52,10 +64,12 @@ const LOG_BETA: (f64, f64) = (-300.0, 28.0);
 /// How Φ* is known.
 #[derive(Clone, Debug)]
 enum Solution {
-    /// Φ* = u: one response, of which the calibrated reward is the win rate.
-    Linear(Tilt),
+    /// As a transform: u itself for one response, a table for steps.
+    Tilted(Transform, Tilt),
     /// Along the universal curve.
     Curve(Trajectory),
+    /// As the solution of the boundary value problem.
+    Shot(Shot),
 }
 
 /// The optimum at given calibrated rewards, for tables and plots.
@@ -69,44 +83,43 @@ pub struct Curve {
     pub cdf: Vec<f64>,
 }
 
-/// Procedure and β decide everything else.
+/// The decoder and β decide everything else.
 impl PartialEq for Optimum {
     fn eq(&self, other: &Self) -> bool {
-        self.procedure == other.procedure && self.beta == other.beta
+        self.rank == other.rank && self.beta == other.beta
     }
 }
+
+/// Greatest residual that a solution may have.
+const CERTIFIED: f64 = 1e-9;
 
 impl Optimum {
     /// Solves for the optimum of `procedure` at `beta`.
     ///
-    /// Exact to about 1e-12 for `sample`, `best-of:N` and `worst-of:N`, N to 10,000 and more.
+    /// Exact to about 1e-12 for `sample`, `best-of:N` and `worst-of:N`, N to 10,000 and more, and to
+    /// about 1e-11 for soft best-of-N.
     ///
     /// # Errors
-    /// [`TransformError::NoSolver`] for another procedure, [`TransformError::NoOptimum`] for a β so
-    /// extreme (below about 1e-130 or above 1e199) that its optimum is beyond `f64`.
+    /// Those of [`RankDensity::of`] and [`Optimum::under`].
     pub fn new(procedure: &Procedure, beta: Beta) -> Result<Self, TransformError> {
-        let (procedure, n, rising) = match *procedure {
-            Procedure::Sample => (Procedure::Sample, 1, true),
-            Procedure::BestOf(n) => (Procedure::BestOf(n), n.get(), true),
-            Procedure::WorstOf(n) => (Procedure::WorstOf(n), n.get(), false),
-            _ => return Err(TransformError::NoSolver(procedure.to_string())),
-        };
-        if n == 1 {
-            return Self::linear(procedure, beta);
-        }
-        let solved = Trajectory::solve(n, rising, beta.get().ln());
-        let curve = solved.ok_or_else(|| TransformError::NoOptimum {
-            procedure: procedure.to_string(),
-            beta: beta.get(),
-        })?;
-        let (kl, win_rate) = (curve.kl(), curve.win_rate(beta.get()));
-        let rank_density =
-            |at: Tails| procedure.density_between(at.below, at.above).unwrap_or(f64::NAN);
-        let residual =
-            residual::residual(curve.edges(), |v| curve.tails(v), rank_density, beta.get());
-        let objective = win_rate - beta.get() * kl;
-        let solution = Solution::Curve(curve);
-        Ok(Optimum { procedure, beta, kl, win_rate, objective, residual, solution })
+        Self::under(&RankDensity::of(procedure)?, beta)
+    }
+
+    /// Solves for the optimum of a decoder that is given by its rank density.
+    ///
+    /// Where g does not increase there may be several stationary points; those that a scan finds are
+    /// compared, and the one of greatest objective is returned.
+    ///
+    /// # Errors
+    /// [`TransformError::NoOptimum`] for a β so extreme that its optimum is beyond `f64` (for best-of-N
+    /// and worst-of-N: below about 1e-130 or above 1e199), or if no solution has a residual below 1e-9.
+    pub fn under(rank: &RankDensity, beta: Beta) -> Result<Self, TransformError> {
+        let solved = Solution::all(rank, beta).into_iter();
+        solved
+            .map(|solution| Self::certify(rank, beta, solution))
+            .filter(|optimum| optimum.residual < CERTIFIED)
+            .max_by(|a, b| a.objective.total_cmp(&b.objective))
+            .ok_or(TransformError::NoOptimum { beta: beta.get() })
     }
 
     /// Solves for the optimum of `procedure` whose policy has a KL of `kl` nats.
@@ -118,15 +131,51 @@ impl Optimum {
         if !(kl > 0.0 && kl.is_finite()) {
             return Err(TransformError::Kl(kl));
         }
-        let kl_at = |log_beta: f64| Self::kl_at(procedure, log_beta);
-        let (low, high) = LOG_BETA;
-        let (supremum, infimum) = (kl_at(low)?, kl_at(high)?);
-        let gap = |log_beta: f64| kl_at(log_beta).map_or(f64::NAN, |found| (found / kl).ln());
+        let rank = RankDensity::of(procedure)?;
+        let kl_at = |log_beta: f64| {
+            let solved = Solution::all(&rank, Beta::of_log(log_beta));
+            solved.first().map_or(f64::NAN, Solution::kl)
+        };
+        let (mut low, mut high) = (0.0, 1.0);
+        while kl_at(low) < kl && low > LOG_BETA.0 {
+            (high, low) = (low, (2.0 * low - 1.0).max(LOG_BETA.0));
+        }
+        while kl_at(high) > kl && high < LOG_BETA.1 {
+            (low, high) = (high, (2.0 * high + 1.0).min(LOG_BETA.1));
+        }
+        let gap = |log_beta: f64| (kl_at(log_beta) / kl).ln();
         let log_beta = root::bracketed(gap, low, high).ok_or_else(|| {
             let transform = format!("optimal:{procedure}");
+            let (supremum, infimum) = (kl_at(low), kl_at(high));
             TransformError::UnreachableKl { transform, kl, infimum, supremum }
         })?;
-        Self::new(procedure, Beta::of_log(log_beta))
+        Self::under(&rank, Beta::of_log(log_beta))
+    }
+
+    /// Φ* at the given calibrated rewards, without the certificate where there is only one solution.
+    pub(crate) fn phi_under(
+        rank: &RankDensity,
+        beta: Beta,
+        u: &[f64],
+    ) -> Result<Vec<f64>, TransformError> {
+        match Solution::all(rank, beta).as_slice() {
+            [only] => Ok(u.iter().map(|u| -only.shortfall(beta, 1.0 - u)).collect()),
+            _ => Ok(Self::under(rank, beta)?.curve(u).phi),
+        }
+    }
+
+    /// Computes what the solution achieves, and how far it is from one.
+    fn certify(rank: &RankDensity, beta: Beta, solution: Solution) -> Self {
+        let win_rate = match (&solution, rank.kind()) {
+            (Solution::Curve(curve), _) => curve.win_rate(beta.get()),
+            _ => win::win_rate(rank, |v| solution.tails(v)),
+        };
+        let kl = solution.kl();
+        let edges = solution.edges();
+        let residual =
+            residual::residual(&edges, |v| solution.tails(v), |at| rank.density(at), beta.get());
+        let objective = win_rate - beta.get() * kl;
+        Optimum { rank: rank.clone(), beta, kl, win_rate, objective, residual, solution }
     }
 
     /// Φ*(u) on the raw scale, in win rate: 0 at u = 1 and below 0 elsewhere.
@@ -140,10 +189,7 @@ impl Optimum {
     ///
     /// - `u`: calibrated reward; outside [0, 1] it counts as the nearer end.
     pub fn cdf(&self, u: f64) -> f64 {
-        match &self.solution {
-            Solution::Linear(tilt) => tilt.cdf(u),
-            Solution::Curve(curve) => curve.tails((1.0 - u).clamp(0.0, 1.0)).below,
-        }
+        self.solution.tails((1.0 - u).clamp(0.0, 1.0)).below
     }
 
     /// Φ* and F at the given calibrated rewards.
@@ -155,39 +201,77 @@ impl Optimum {
 
     /// −Φ* at distance v from the top.
     pub(crate) fn shortfall(&self, v: f64) -> f64 {
-        match &self.solution {
-            Solution::Linear(_) => v,
-            Solution::Curve(curve) => self.beta.get() * curve.depth(v),
-        }
+        self.solution.shortfall(self.beta, v)
     }
 
     /// Distances from the top between which Φ* is smooth, ascending from 0 to 1.
     pub(crate) fn edges(&self) -> Vec<f64> {
-        match &self.solution {
-            Solution::Linear(_) => vec![0.0, 1.0],
-            Solution::Curve(curve) => curve.edges().to_vec(),
+        self.solution.edges()
+    }
+}
+
+impl Solution {
+    /// Every stationary point that is found.
+    fn all(rank: &RankDensity, beta: Beta) -> Vec<Self> {
+        let tilted = |transform: Transform| {
+            let tilt = Tilt::new(&transform, beta);
+            Solution::Tilted(transform, tilt)
+        };
+        let curve = |n: f64, rising| {
+            Trajectory::solve(n, rising, beta.get().ln()).map(Solution::Curve).into_iter().collect()
+        };
+        match rank.kind() {
+            Kind::Best(n) | Kind::Worst(n) if *n == 1.0 => vec![tilted(Transform::Identity)],
+            Kind::Best(n) => curve(*n, true),
+            Kind::Worst(n) => curve(*n, false),
+            Kind::Smooth(law) => {
+                let fire = |log: f64| Shot::fire(rank, beta.get(), log);
+                let total = |log: f64| fire(log).map_or(f64::NAN, |shot| shot.total());
+                let roots = shooting::roots(total, law.falls());
+                roots.into_iter().filter_map(fire).map(Solution::Shot).collect()
+            }
+            Kind::Steps(law) => {
+                let fire = |log: f64| steps::fire(rank, law.edges(), beta.get(), log);
+                let roots = shooting::roots(|log| fire(log).total, law.falls());
+                let table = |bends: steps::Bends| {
+                    let phi = bends.depth.iter().map(|depth| depth * beta.get()).collect();
+                    tilted(Transform::Table(Arc::new(Table::from_top(bends.v, phi))))
+                };
+                roots.into_iter().map(|log| table(fire(log))).collect()
+            }
         }
     }
 
-    fn linear(procedure: Procedure, beta: Beta) -> Result<Self, TransformError> {
-        let tilt = Tilt::new(&Transform::Identity, beta);
-        let (kl, win_rate) = (tilt.kl(), tilt.win_rate(&Procedure::Sample)?);
-        let objective = win_rate - beta.get() * kl;
-        let solution = Solution::Linear(tilt);
-        Ok(Optimum { procedure, beta, kl, win_rate, objective, residual: 0.0, solution })
+    /// −Φ* at distance v from the top.
+    fn shortfall(&self, beta: Beta, v: f64) -> f64 {
+        match self {
+            Solution::Tilted(transform, _) => transform.shortfall(v),
+            Solution::Curve(curve) => beta.get() * curve.depth(v),
+            Solution::Shot(shot) => beta.get() * shot.depth(v),
+        }
     }
 
-    /// The KL alone, without the certificate, for the search over β.
-    fn kl_at(procedure: &Procedure, log_beta: f64) -> Result<f64, TransformError> {
-        let beta = Beta::of_log(log_beta);
-        let curve = match *procedure {
-            Procedure::BestOf(n) if n.get() > 1 => Trajectory::solve(n.get(), true, log_beta),
-            Procedure::WorstOf(n) if n.get() > 1 => Trajectory::solve(n.get(), false, log_beta),
-            _ => return Self::new(procedure, beta).map(|optimum| optimum.kl),
-        };
-        curve.map(|curve| curve.kl()).ok_or_else(|| TransformError::NoOptimum {
-            procedure: procedure.to_string(),
-            beta: beta.get(),
-        })
+    fn kl(&self) -> f64 {
+        match self {
+            Solution::Tilted(_, tilt) => tilt.kl(),
+            Solution::Curve(curve) => curve.kl(),
+            Solution::Shot(shot) => shot.kl(),
+        }
+    }
+
+    fn tails(&self, v: f64) -> Tails {
+        match self {
+            Solution::Tilted(_, tilt) => tilt.tails(v),
+            Solution::Curve(curve) => curve.tails(v),
+            Solution::Shot(shot) => shot.tails(v),
+        }
+    }
+
+    fn edges(&self) -> Vec<f64> {
+        match self {
+            Solution::Tilted(transform, _) => transform.knots(),
+            Solution::Curve(curve) => curve.edges().to_vec(),
+            Solution::Shot(shot) => shot.edges().to_vec(),
+        }
     }
 }

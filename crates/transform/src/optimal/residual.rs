@@ -1,7 +1,7 @@
 //! A certificate of optimality that does not trust the solver.
 
-use crate::continuous::Tails;
 use crate::numerics::gauss;
+use crate::numerics::piecewise::Tails;
 
 /// sup |F̂ − F| over the panel ends, F̂ the distribution that one step of the coupled equations makes
 /// of F: Φ̂(u) = −∫ᵤ¹ g(F)·g dv, f̂ ∝ e^{Φ̂/β}. Zero exactly at a stationary point of W − β·KL.

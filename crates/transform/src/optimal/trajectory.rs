@@ -12,7 +12,7 @@
 //! the pieces shrink with it, and their widths, not the sums of them, carry the digits.
 
 use super::series::{Equation, Piece, State};
-use crate::continuous::Tails;
+use crate::numerics::piecewise::Tails;
 use crate::numerics::{divergence, gauss, root};
 
 /// Most pieces that one integration may take.
@@ -35,11 +35,10 @@ pub(super) struct Trajectory {
 
 impl Trajectory {
     /// Integrates until β(b) = e^`log_beta`; `None` where `f64` cannot hold the solution.
-    pub(super) fn solve(n: usize, rising: bool, log_beta: f64) -> Option<Self> {
+    pub(super) fn solve(n: f64, rising: bool, log_beta: f64) -> Option<Self> {
         if log_beta > GREATEST_LOG_BETA {
             return None;
         }
-        let n = n as f64;
         let equation = Equation { power: n - 1.0, sign: if rising { 1.0 } else { -1.0 } };
         let goal = 2.0 * n.ln() - log_beta;
         let passed = |state: State| n * state.x.ln() + (n - 1.0) * state.y.ln() - goal;

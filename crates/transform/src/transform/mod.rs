@@ -6,6 +6,9 @@
 //! | `log` | log u | distilling best-of-N |
 //! | `exp:t` | sign(t)·e^{tu} | t > 0: best-of-N; t < 0: worst-of-N |
 //! | `optimal:PROCEDURE,beta=B` | Φ* of [`optimal`](crate::optimal) | PROCEDURE at β = B (optimal) |
+//! | `table:FILE` | linear between the points of a CSV file `u,phi` | what you make of it |
+//!
+//! Programs may also use any increasing function ([`Function`]).
 //!
 //! # Two scales, one β each
 //! The papers write Φ raw, where e^{tu} spans many orders of magnitude. Training wants rewards of order
@@ -17,6 +20,9 @@
 //! this crate takes or returns ([`Tilt`](crate::Tilt), [`beta_for_kl`](crate::beta_for_kl)) belongs to
 //! the raw scale; a trainer that feeds on [`Transform::apply`] uses β / [`Transform::scale`].
 
+mod function;
+mod table;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -26,11 +32,14 @@ use crate::error::TransformError;
 use crate::optimal::Optimum;
 use crate::parse::{Form, Parts, serde_as_text};
 use crate::procedure::Procedure;
+pub use function::Function;
+pub use table::Table;
 
-/// A strictly increasing map of the calibrated reward u in [0, 1].
+/// An increasing map of the calibrated reward u in [0, 1].
 ///
 /// Parsed from and written as the text forms of [this module](self); the two round-trip, and serde
-/// uses them.
+/// uses them. A [`Function`], and a [`Table`] that comes from no file, are written as `function` and
+/// `table`, which cannot be read back.
 ///
 /// ```
 /// use infalign_transform::Transform;
@@ -46,23 +55,57 @@ pub enum Transform {
     Identity,
     /// Φ(u) = log u.
     Log,
-    /// Φ(u) = sign(t)·e^{tu}, with t finite, not 0, and |t| ≤ 500.
-    Exp(f64),
+    /// Φ(u) = sign(t)·e^{tu}.
+    Exp(Exponent),
     /// Φ* of one procedure and one β.
-    Optimal(Arc<Optimum>),
+    Optimal {
+        /// The procedure that it is optimal for.
+        procedure: Procedure,
+        /// The solution, which knows its β.
+        optimum: Arc<Optimum>,
+    },
+    /// Linear between points.
+    Table(Arc<Table>),
+    /// Any increasing function.
+    Function(Function),
 }
 
-const FORMS: [Form; 4] = [
+/// Exponent t of `exp:t`: not 0, and |t| ≤ 500, so that e^t and every β that goes with it stay within
+/// `f64`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exponent(f64);
+
+impl Exponent {
+    /// Wraps `t`.
+    ///
+    /// # Errors
+    /// [`TransformError::Exponent`] for 0, NaN, and |t| above 500.
+    pub fn new(t: f64) -> Result<Self, TransformError> {
+        if t != 0.0 && t.abs() <= GREATEST_EXPONENT {
+            Ok(Exponent(t))
+        } else {
+            Err(TransformError::Exponent(t))
+        }
+    }
+
+    /// The exponent as a plain number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+const FORMS: [Form; 5] = [
     Form { name: "identity", usage: "identity" },
     Form { name: "log", usage: "log" },
     Form { name: "exp", usage: "exp:t" },
     Form { name: "optimal", usage: "optimal:PROCEDURE,beta=B" },
+    Form { name: "table", usage: "table:FILE" },
 ];
 
 /// What separates the procedure from β in the text of an optimal transform.
 const BETA: &str = ",beta=";
 
-/// Greatest |t| of `exp:t`: e^{500} and every β that goes with it stay within `f64`.
+/// Greatest |t| of `exp:t`.
 const GREATEST_EXPONENT: f64 = 500.0;
 
 impl Transform {
@@ -71,7 +114,8 @@ impl Transform {
     /// # Errors
     /// Those of [`Optimum::new`].
     pub fn optimal(procedure: &Procedure, beta: Beta) -> Result<Self, TransformError> {
-        Optimum::new(procedure, beta).map(|optimum| Transform::Optimal(Arc::new(optimum)))
+        let optimum = Arc::new(Optimum::new(procedure, beta)?);
+        Ok(Transform::Optimal { procedure: *procedure, optimum })
     }
 
     /// Reads `text`, in which `optimal:PROCEDURE` takes its β from the run.
@@ -95,7 +139,7 @@ impl Transform {
     /// The transform as a trainer uses it: [0, 1] onto [0, 1], or (−∞, 0] for `log`.
     ///
     /// Equation: u, log u, (e^{tu} − 1)/(e^t − 1), which increases for either sign of t, and
-    /// 1 − Φ*(u)/Φ*(0).
+    /// 1 − (Φ(1) − Φ(u))/(Φ(1) − Φ(0)) for the others.
     ///
     /// - `u`: calibrated reward in [0, 1]; outside of it, or NaN, the formula is applied as it stands.
     ///   `log` of 0 is −∞, which is why calibrated rewards are smoothed away from 0.
@@ -104,11 +148,11 @@ impl Transform {
             Transform::Identity => u,
             Transform::Log => u.ln(),
             // Divided through by e^t, so that nothing overflows.
-            Transform::Exp(t) if t > 0.0 => {
+            Transform::Exp(Exponent(t)) if t > 0.0 => {
                 (t * (u - 1.0)).exp() * ((-t * u).exp_m1() / (-t).exp_m1())
             }
-            Transform::Exp(t) => (t * u).exp_m1() / t.exp_m1(),
-            Transform::Optimal(ref optimum) => 1.0 - optimum.phi(u) / optimum.phi(0.0),
+            Transform::Exp(Exponent(t)) => (t * u).exp_m1() / t.exp_m1(),
+            _ => 1.0 - self.shortfall(1.0 - u) / self.scale(),
         }
     }
 
@@ -119,19 +163,23 @@ impl Transform {
         match *self {
             Transform::Identity => u,
             Transform::Log => u.ln(),
-            Transform::Exp(t) => (t * u).exp() * t.signum(),
-            Transform::Optimal(ref optimum) => optimum.phi(u),
+            Transform::Exp(Exponent(t)) => (t * u).exp() * t.signum(),
+            Transform::Optimal { ref optimum, .. } => optimum.phi(u),
+            Transform::Table(ref table) => table.top() - table.shortfall(1.0 - u),
+            Transform::Function(ref function) => function.at(u),
         }
     }
 
     /// How much one unit of [`Transform::apply`] is in raw units: β_raw = scale·β_scaled.
     ///
-    /// Equation: |e^t − 1| for `exp:t`, −Φ*(0) for the optimum, 1 otherwise.
+    /// Equation: 1 for `log`, Φ(1) − Φ(0) for all others, which is |e^t − 1| for `exp:t`.
     pub fn scale(&self) -> f64 {
         match *self {
             Transform::Identity | Transform::Log => 1.0,
-            Transform::Exp(t) => t.exp_m1().abs(),
-            Transform::Optimal(ref optimum) => -optimum.phi(0.0),
+            Transform::Exp(Exponent(t)) => t.exp_m1().abs(),
+            Transform::Optimal { ref optimum, .. } => -optimum.phi(0.0),
+            Transform::Table(ref table) => table.range(),
+            Transform::Function(ref function) => function.at(1.0) - function.at(0.0),
         }
     }
 
@@ -142,8 +190,10 @@ impl Transform {
         match *self {
             Transform::Identity => v,
             Transform::Log => -(-v).ln_1p(),
-            Transform::Exp(t) => -t.signum() * t.exp() * (-t * v).exp_m1(),
-            Transform::Optimal(ref optimum) => optimum.shortfall(v),
+            Transform::Exp(Exponent(t)) => -t.signum() * t.exp() * (-t * v).exp_m1(),
+            Transform::Optimal { ref optimum, .. } => optimum.shortfall(v),
+            Transform::Table(ref table) => table.shortfall(v),
+            Transform::Function(ref function) => function.at(1.0) - function.at(1.0 - v),
         }
     }
 
@@ -151,8 +201,10 @@ impl Transform {
     pub(crate) fn knots(&self) -> Vec<f64> {
         let count = match *self {
             Transform::Identity | Transform::Log => 1.0,
-            Transform::Exp(t) => (0.5 * t.abs()).ceil().max(1.0),
-            Transform::Optimal(ref optimum) => return optimum.edges(),
+            Transform::Exp(Exponent(t)) => (0.5 * t.abs()).ceil().max(1.0),
+            Transform::Optimal { ref optimum, .. } => return optimum.edges(),
+            Transform::Table(ref table) => return table.knots().to_vec(),
+            Transform::Function(ref function) => return function.knots(),
         };
         (0..=count as usize).map(|k| k as f64 / count).collect()
     }
@@ -172,6 +224,9 @@ impl FromStr for Transform {
             "identity" => Transform::Identity,
             "log" => Transform::Log,
             "exp" => Transform::Exp(exponent(&mut parts)?),
+            "table" => {
+                return table(text).ok_or_else(|| parts.error("its FILE is missing".to_owned()))?;
+            }
             _ => return Err(parts.error("its β is missing".to_owned())),
         };
         parts.finish()?;
@@ -179,10 +234,16 @@ impl FromStr for Transform {
     }
 }
 
-fn exponent(parts: &mut Parts) -> Result<f64, TransformError> {
+fn exponent(parts: &mut Parts) -> Result<Exponent, TransformError> {
     let text = parts.value("the exponent t")?;
-    let valid = |t: f64| t != 0.0 && t.abs() <= GREATEST_EXPONENT;
-    parts.number("t", text, "a number other than 0 between -500 and 500", valid)
+    let valid = |t: f64| Exponent::new(t).is_ok();
+    parts.number("t", text, "a number other than 0 between -500 and 500", valid).map(Exponent)
+}
+
+/// Reads `table:FILE`, whose file may have any name; `None` without one.
+fn table(text: &str) -> Option<Result<Transform, TransformError>> {
+    let file = text.strip_prefix("table:").filter(|file| !file.is_empty())?;
+    Some(Table::read(file).map(|table| Transform::Table(Arc::new(table))))
 }
 
 impl fmt::Display for Transform {
@@ -190,10 +251,15 @@ impl fmt::Display for Transform {
         match self {
             Transform::Identity => write!(f, "identity"),
             Transform::Log => write!(f, "log"),
-            Transform::Exp(t) => write!(f, "exp:{t}"),
-            Transform::Optimal(optimum) => {
-                write!(f, "optimal:{}{BETA}{}", optimum.procedure, optimum.beta.get())
+            Transform::Exp(Exponent(t)) => write!(f, "exp:{t}"),
+            Transform::Optimal { procedure, optimum } => {
+                write!(f, "optimal:{procedure}{BETA}{}", optimum.beta.get())
             }
+            Transform::Table(table) => match table.file() {
+                Some(file) => write!(f, "table:{file}"),
+                None => write!(f, "table"),
+            },
+            Transform::Function(_) => write!(f, "function"),
         }
     }
 }
@@ -206,12 +272,16 @@ mod tests {
 
     use super::*;
 
+    fn exp(t: f64) -> Transform {
+        Transform::Exp(Exponent::new(t).unwrap())
+    }
+
     fn any_transform() -> impl Strategy<Value = Transform> {
         let exponent = (1e-12..=GREATEST_EXPONENT, any::<bool>());
         prop_oneof![
             Just(Transform::Identity),
             Just(Transform::Log),
-            exponent.prop_map(|(t, up)| Transform::Exp(if up { t } else { -t })),
+            exponent.prop_map(|(t, up)| exp(if up { t } else { -t })),
             (1usize..100, -8.0..8.0f64, any::<bool>()).prop_map(|(n, log_beta, best)| {
                 let name = if best { "best-of" } else { "worst-of" };
                 format!("optimal:{name}:{n},beta={}", log_beta.exp()).parse().unwrap()
@@ -238,7 +308,8 @@ mod tests {
 
         #[test]
         fn raw_is_an_affine_map_of_apply(t in -200.0..200.0, u in 0.0..1.0) {
-            let transform = Transform::Exp(t);
+            prop_assume!(t != 0.0);
+            let transform = exp(t);
             let (raw, affine) = (transform.raw(u), t.signum() + transform.scale() * transform.apply(u));
             prop_assert!((raw - affine).abs() <= 1e-12 * transform.scale().max(1.0));
         }
@@ -253,7 +324,6 @@ mod tests {
 
     #[test]
     fn known_values() {
-        let exp = |t: f64| Transform::Exp(t);
         assert_eq!(exp(2.0).raw(0.5), 1f64.exp());
         assert_eq!(exp(-2.0).raw(0.5), -(-1f64).exp());
         assert_eq!(exp(-3.0).apply(1.0), 1.0);

@@ -4,11 +4,10 @@
 //! e^{u/τ}/(e^{u/τ} + Σe^{Uⱼ/τ}). With 1/x = ∫e^{−sx}ds and every weight divided by e^{1/τ}, the mean over
 //! the others factors: in v = 1 − u, a(v) = e^{−v/τ} and M(s) = ∫₀¹ e^{−s·a(v)} dv,
 //!
-//! - g = n·∫₀^∞ a·e^{−s·a}·M(s)^{n−1} ds;
-//! - probability of a rank within v of the top = n·τ·∫₀^∞ (e^{−s·a(v)} − e^{−s})/s·M(s)^{n−1} ds.
+//! g = n·∫₀^∞ a·e^{−s·a}·M(s)^{n−1} ds.
 //!
-//! In log s both integrands are analytic and fall off double-exponentially on one side and
-//! exponentially on the other, so that the trapezoid rule is exact to `f64`.
+//! In log s the integrand is analytic and falls off double-exponentially on one side and exponentially
+//! on the other, so that the trapezoid rule is exact to `f64`.
 
 use crate::numerics::gauss;
 
@@ -24,7 +23,7 @@ pub(crate) const COLDEST: f64 = 1e-4;
 
 /// Soft best-of-n at one temperature, with M tabulated.
 #[derive(Clone, Debug)]
-pub(crate) struct SoftBest {
+pub(super) struct SoftBest {
     n: f64,
     temperature: f64,
     /// log s and M(s)^{n−1} at the nodes of the trapezoid rule, ascending in s.
@@ -33,7 +32,7 @@ pub(crate) struct SoftBest {
 
 impl SoftBest {
     /// `None` for a temperature below [`COLDEST`] or not finite.
-    pub(crate) fn new(n: usize, temperature: f64) -> Option<Self> {
+    pub(super) fn new(n: usize, temperature: f64) -> Option<Self> {
         if !temperature.is_finite() || temperature < COLDEST {
             return None;
         }
@@ -50,7 +49,7 @@ impl SoftBest {
     }
 
     /// g at distance v from the top.
-    pub(crate) fn density(&self, v: f64) -> f64 {
+    pub(super) fn density(&self, v: f64) -> f64 {
         let cold = v / self.temperature;
         let first = self.first_above(cold + (NEGLIGIBLE / self.n).ln());
         let term = |&(log_s, rest): &(f64, f64)| {
@@ -58,17 +57,6 @@ impl SoftBest {
             weighted * (-weighted).exp() * rest
         };
         self.n * STEP * self.until(first, cold).iter().map(term).sum::<f64>()
-    }
-
-    /// Probability of a returned rank within v of the top.
-    pub(crate) fn above(&self, v: f64) -> f64 {
-        let cold = v / self.temperature;
-        let log_rest_of_a = (-(-cold).exp_m1()).ln();
-        let term = |&(log_s, rest): &(f64, f64)| {
-            let (weighted, gap) = ((log_s - cold).exp(), (log_s + log_rest_of_a).exp());
-            -(-weighted).exp() * (-gap).exp_m1() * rest
-        };
-        self.n * self.temperature * STEP * self.until(0, cold).iter().map(term).sum::<f64>()
     }
 
     fn first_above(&self, log_s: f64) -> usize {
@@ -113,12 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn density_integrates_to_its_distribution() {
+    fn density_integrates_to_one() {
         for (n, temperature) in [(1, 0.2), (3, 0.05), (8, 0.3), (1000, 0.1), (10_000, 2.0)] {
             let soft = SoftBest::new(n, temperature).unwrap();
-            assert!((soft.above(1.0) - 1.0).abs() < 1e-12, "n = {n}: {}", soft.above(1.0));
-            let part = gauss::adaptive(&|v| soft.density(v), 0.1, 0.4, 1e-14);
-            assert!((soft.above(0.4) - soft.above(0.1) - part).abs() < 1e-12, "n = {n}");
+            let whole = gauss::unit(|log_v| soft.density(log_v.exp()));
+            assert!((whole - 1.0).abs() < 1e-12, "n = {n}: {whole}");
         }
     }
 
@@ -133,8 +120,8 @@ mod tests {
     fn its_limits_are_best_of_n_and_sampling() {
         let (cold, hot) = (SoftBest::new(4, 1e-4).unwrap(), SoftBest::new(4, 1e6).unwrap());
         for v in [0.01, 0.3, 0.8f64] {
-            assert!((cold.above(v) - (1.0 - (1.0 - v).powi(4))).abs() < 1e-6);
-            assert!((hot.above(v) - v).abs() < 1e-6);
+            assert!((cold.density(v) - 4.0 * (1.0 - v).powi(3)).abs() < 1e-2);
+            assert!((hot.density(v) - 1.0).abs() < 1e-5);
         }
     }
 }

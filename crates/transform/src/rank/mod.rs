@@ -1,0 +1,227 @@
+//! How a decoder responds to rank: the density g of what it returns.
+//!
+//! A decoder T is *calibrated* when it acts on ranks alone (InfAlign, arXiv 2412.19792):
+//!
+//! T(π)(y) = π(y)·g(C_{r,π}(y)), with ∫₀¹ g du = 1.
+//!
+//! Then g decides everything that this crate computes: the inference-time win rate of any policy, and
+//! the transform that is optimal for T. It is known for some procedures ([`RankDensity::of`]), can be
+//! written down for others ([`RankDensity::from_fn`]), and can be estimated for any decoder from what
+//! it returns ([`RankEstimate`]).
+
+mod estimate;
+mod soft;
+
+use std::sync::Arc;
+
+use crate::error::TransformError;
+use crate::numerics::piecewise::{Piecewise, Tails};
+use crate::procedure::Procedure;
+pub use estimate::{EstimatedTransform, RankEstimate};
+pub(crate) use soft::COLDEST;
+use soft::SoftBest;
+
+/// The rank density g of a calibrated decoder: what it returns, relative to the policy, by rank.
+///
+/// ```
+/// use infalign_transform::{Beta, Procedure, RankDensity, Tilt, Transform};
+/// let tilt = Tilt::new(&Transform::Identity, Beta::new(0.2)?);
+/// // The median of three responses: g(u) = 6u(1 − u).
+/// let median = RankDensity::from_fn(|u| 6.0 * u * (1.0 - u))?;
+/// let (low, high) = ("worst-of:3".parse()?, "best-of:3".parse()?);
+/// let won = tilt.win_rate_under(&median);
+/// assert!(tilt.win_rate(&high)? < won && won < tilt.win_rate(&low)?);
+/// # Ok::<(), infalign_transform::TransformError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankDensity(Kind);
+
+/// In closed form where there is one, else on panels.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// g = N·u^{N−1}; N = 1 is sampling.
+    Best(f64),
+    /// g = N·(1 − u)^{N−1}.
+    Worst(f64),
+    /// Smooth but for isolated points.
+    Smooth(Arc<Piecewise>),
+    /// Constant on each panel.
+    Steps(Arc<Piecewise>),
+}
+
+impl RankDensity {
+    /// The rank density of a procedure that acts on ranks alone.
+    ///
+    /// Equation: 1 for sampling, N·u^(N−1) for best-of-N, N·(1−u)^(N−1) for worst-of-N; by quadrature
+    /// for soft best-of-N, whose softmax here weighs the calibrated reward u.
+    ///
+    /// # Errors
+    /// [`TransformError::NotByRank`] for a procedure whose choice is not a function of ranks,
+    /// [`TransformError::Temperature`] for a soft best-of-N colder than 0.0001.
+    pub fn of(procedure: &Procedure) -> Result<Self, TransformError> {
+        let kind = match *procedure {
+            Procedure::Sample => Kind::Best(1.0),
+            Procedure::BestOf(n) => Kind::Best(n.get() as f64),
+            Procedure::WorstOf(n) => Kind::Worst(n.get() as f64),
+            Procedure::SoftBestOf { n, temperature } => {
+                let soft = SoftBest::new(n.get(), temperature)
+                    .ok_or(TransformError::Temperature(temperature))?;
+                Kind::Smooth(Arc::new(Piecewise::resolve(|v| soft.density(v))))
+            }
+            _ => return Err(TransformError::NotByRank(procedure.to_string())),
+        };
+        Ok(RankDensity(kind))
+    }
+
+    /// The rank density `g`, a continuous function of u in [0, 1], which is scaled to ∫g = 1.
+    ///
+    /// A density with jumps is [`RankDensity::steps`].
+    ///
+    /// # Errors
+    /// [`TransformError::RankDensity`] when a value of `g` is negative or not finite, or all are 0.
+    pub fn from_fn(g: impl Fn(f64) -> f64) -> Result<Self, TransformError> {
+        let refuse = |u, value| Err(TransformError::RankDensity { u, value });
+        let mut most = 0.0f64;
+        for u in (0..=1000).map(|k| f64::from(k) / 1000.0) {
+            let value = g(u);
+            if !(value >= 0.0 && value.is_finite()) {
+                return refuse(u, value);
+            }
+            most = most.max(value);
+        }
+        if most == 0.0 {
+            return refuse(0.5, 0.0);
+        }
+        Ok(RankDensity(Kind::Smooth(Arc::new(Piecewise::resolve(|v| g(1.0 - v))))))
+    }
+
+    /// The rank density that is constant between `edges`, which is scaled to ∫g = 1.
+    ///
+    /// - `edges`: ranks u, strictly ascending from 0 to 1.
+    /// - `heights`: the density between each two of them, one fewer.
+    ///
+    /// # Errors
+    /// [`TransformError::RankDensity`] for a height that is negative or not finite, heights that are all
+    /// 0, and edges that are not as described.
+    ///
+    /// ```
+    /// use infalign_transform::{Beta, Optimum, RankDensity};
+    /// // A decoder that resamples until the response is in the upper half.
+    /// let upper_half = RankDensity::steps(&[0.0, 0.5, 1.0], &[0.0, 1.0])?;
+    /// assert!((upper_half.at(0.7) - 2.0).abs() < 1e-12);
+    /// assert!(Optimum::under(&upper_half, Beta::new(0.5)?)?.win_rate > 0.5);
+    /// # Ok::<(), infalign_transform::TransformError>(())
+    /// ```
+    pub fn steps(edges: &[f64], heights: &[f64]) -> Result<Self, TransformError> {
+        let refuse = |u, value| Err(TransformError::RankDensity { u, value });
+        let ascends = edges.windows(2).all(|pair| pair[0] < pair[1]);
+        let whole = edges.first() == Some(&0.0) && edges.last() == Some(&1.0);
+        if !ascends || !whole || edges.len() != heights.len() + 1 {
+            return refuse(edges.last().copied().unwrap_or(f64::NAN), f64::NAN);
+        }
+        let wrong = |height: &&f64| !(**height >= 0.0 && height.is_finite());
+        if let Some((at, height)) = heights.iter().enumerate().find(|(_, height)| wrong(height)) {
+            return refuse(edges[at], *height);
+        }
+        if heights.iter().all(|height| *height == 0.0) {
+            return refuse(0.5, 0.0);
+        }
+        let values = heights.iter().rev().map(|&height| [height; _]).collect();
+        let from_top = edges.iter().rev().map(|u| 1.0 - u).collect();
+        Ok(RankDensity(Kind::Steps(Arc::new(Piecewise::new(from_top, values)))))
+    }
+
+    /// g(u), for u in [0, 1]; outside of it, u counts as the nearer end.
+    pub fn at(&self, u: f64) -> f64 {
+        let u = u.clamp(0.0, 1.0);
+        self.density(Tails { below: u, above: 1.0 - u })
+    }
+
+    /// G(u) = ∫₀ᵘ g, the probability that a rank below u is returned, for u in [0, 1].
+    pub fn cdf(&self, u: f64) -> f64 {
+        let u = u.clamp(0.0, 1.0);
+        1.0 - self.probability_above(Tails { below: u, above: 1.0 - u })
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.0
+    }
+
+    /// g at the rank with these probabilities below and above it.
+    pub(crate) fn density(&self, at: Tails) -> f64 {
+        match &self.0 {
+            Kind::Best(n) => n * at.below.powf(n - 1.0),
+            Kind::Worst(n) => n * at.above.powf(n - 1.0),
+            Kind::Smooth(law) | Kind::Steps(law) => law.density(at.above.clamp(0.0, 1.0)).max(0.0),
+        }
+    }
+
+    /// 1 − G at the rank with these probabilities below and above it.
+    pub(crate) fn probability_above(&self, at: Tails) -> f64 {
+        match &self.0 {
+            Kind::Best(n) => -(n * log_of_share(at.below, at.above)).exp_m1(),
+            Kind::Worst(n) => (n * log_of_share(at.above, at.below)).exp(),
+            Kind::Smooth(law) | Kind::Steps(law) => law.tails(at.above.clamp(0.0, 1.0)).above,
+        }
+    }
+}
+
+/// log p of a probability p, from 1 − p when that is the smaller of the two.
+fn log_of_share(p: f64, complement: f64) -> f64 {
+    if complement < 0.5 { (-complement).ln_1p() } else { p.ln() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(procedure: &str) -> RankDensity {
+        RankDensity::of(&procedure.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn rank_densities_are_those_of_order_statistics() {
+        assert_eq!(of("sample").at(0.3), 1.0);
+        assert_eq!((of("best-of:4").at(0.5), of("best-of:4").cdf(0.5)), (0.5, 0.0625));
+        assert_eq!((of("worst-of:4").at(0.75), of("worst-of:4").cdf(0.5)), (0.0625, 0.9375));
+        assert_eq!(of("best-of:1").at(0.0), 1.0);
+        let error = RankDensity::of(&"cd-token:lambda=1".parse().unwrap()).unwrap_err();
+        assert!(matches!(error, TransformError::NotByRank(_)));
+    }
+
+    #[test]
+    fn a_written_density_is_the_known_one() {
+        let (written, known) = (RankDensity::from_fn(|u| u.powi(31)).unwrap(), of("best-of:32"));
+        for u in [0.0, 0.3, 0.9, 0.99, 1.0] {
+            assert!((written.at(u) - known.at(u)).abs() < 1e-11, "g({u})");
+            assert!((written.cdf(u) - known.cdf(u)).abs() < 1e-13, "G({u})");
+        }
+    }
+
+    #[test]
+    fn steps_keep_their_jumps() {
+        let top = RankDensity::steps(&[0.0, 0.9, 1.0], &[0.0, 3.0]).unwrap();
+        assert!((top.at(0.95) - 10.0).abs() < 1e-13 && top.at(0.2) == 0.0);
+        assert!((top.cdf(0.95) - 0.5).abs() < 1e-14);
+        for (edges, heights) in [
+            (vec![0.0, 0.5, 1.0], vec![1.0]),
+            (vec![0.0, 0.5, 0.4, 1.0], vec![1.0; 3]),
+            (vec![0.1, 1.0], vec![1.0]),
+            (vec![0.0, 1.0], vec![0.0]),
+            (vec![0.0, 0.5, 1.0], vec![1.0, -1.0]),
+            (vec![], vec![]),
+        ] {
+            assert!(RankDensity::steps(&edges, &heights).is_err(), "{edges:?} {heights:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_density_is_refused() {
+        for (g, value) in
+            [(-1.0, -1.0), (f64::NAN, f64::NAN), (f64::INFINITY, f64::INFINITY), (0.0, 0.0)]
+        {
+            let error = RankDensity::from_fn(|_| g).unwrap_err().to_string();
+            assert!(error.contains(&format!("is {value}")), "{error}");
+        }
+    }
+}

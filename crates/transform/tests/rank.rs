@@ -1,0 +1,205 @@
+//! Optima for any rank density: against those with a known equation, and against their certificate.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use infalign_transform::{
+    Beta, Optimum, RankDensity, RankEstimate, Tilt, Transform, TransformError, beta_for_kl,
+};
+use proptest::prelude::*;
+
+fn beta(value: f64) -> Beta {
+    Beta::new(value).unwrap()
+}
+
+fn power(base: f64, n: i32) -> f64 {
+    f64::from(n) * base.powi(n - 1)
+}
+
+fn assert_same(what: &str, found: &Optimum, known: &Optimum) {
+    assert!(found.residual < 1e-10, "{what}: residual {}", found.residual);
+    assert!((found.kl / known.kl - 1.0).abs() < 1e-10, "{what}: {} for {}", found.kl, known.kl);
+    let error = found.win_rate / known.win_rate - 1.0;
+    assert!(error.abs() < 1e-11, "{what}: {} for {}", found.win_rate, known.win_rate);
+    for u in [0.0, 0.1, 0.5, 0.9, 0.999, 1.0] {
+        let error = (found.phi(u) - known.phi(u)).abs() / known.phi(0.0).abs();
+        assert!(error < 1e-10, "{what}: Φ({u}) = {} for {}", found.phi(u), known.phi(u));
+        assert!((found.cdf(u) - known.cdf(u)).abs() < 1e-10, "{what}: F({u})");
+    }
+}
+
+#[test]
+fn shooting_finds_the_optima_of_the_universal_curves() {
+    for n in [2, 4, 32, 200] {
+        let (best, worst) = (format!("best-of:{n}"), format!("worst-of:{n}"));
+        let densities = [
+            (best, RankDensity::from_fn(move |u| power(u, n)).unwrap()),
+            (worst, RankDensity::from_fn(move |u| power(1.0 - u, n)).unwrap()),
+        ];
+        for (procedure, rank) in densities {
+            // The equation's stiffness is n²/β; digits are lost in proportion.
+            let least = f64::from(n * n) / 1e7;
+            for at in [1e3, 10.0, 1.0, 0.1, 0.01, 1e-3].into_iter().filter(|at| *at > least) {
+                let known = Optimum::new(&procedure.parse().unwrap(), beta(at)).unwrap();
+                let found = Optimum::under(&rank, beta(at)).unwrap();
+                assert_same(&format!("{procedure} at β = {at}"), &found, &known);
+            }
+        }
+    }
+}
+
+#[test]
+fn soft_best_of_n_has_an_optimum_between_its_limits() {
+    let at = |procedure: &str, b: f64| Optimum::new(&procedure.parse().unwrap(), beta(b)).unwrap();
+    for b in [1.0, 0.1, 0.01] {
+        let hot = at("soft-best-of:4,temperature=1e5", b);
+        assert!((hot.win_rate - at("sample", b).win_rate).abs() < 1e-4);
+        let cold = at("soft-best-of:4,temperature=0.001", b);
+        assert!((cold.win_rate - at("best-of:4", b).win_rate).abs() < 1e-4);
+    }
+    for procedure in ["soft-best-of:2,temperature=1", "soft-best-of:1000,temperature=0.05"] {
+        for b in [10.0, 1.0, 0.1, 1e-2, 1e-3] {
+            let optimum = at(procedure, b);
+            assert!(optimum.residual < 1e-10, "{procedure} at {b}: {}", optimum.residual);
+            let other: Transform = "exp:5".parse().unwrap();
+            let tilt = Tilt::new(&other, beta(beta_for_kl(&other, optimum.kl).unwrap()));
+            assert!(tilt.win_rate_under(&optimum.rank) <= optimum.win_rate + 1e-11);
+        }
+    }
+}
+
+#[test]
+fn an_optimum_is_found_by_its_kl() {
+    for procedure in ["soft-best-of:4,temperature=0.2", "sample", "worst-of:7"] {
+        for kl in [1e-6, 0.3, 3.0] {
+            let found = Optimum::for_kl(&procedure.parse().unwrap(), kl).unwrap();
+            assert!((found.kl / kl - 1.0).abs() < 1e-10, "{procedure}: {} for {kl}", found.kl);
+        }
+    }
+}
+
+#[test]
+fn decoders_that_do_not_prefer_the_top_have_optima_too() {
+    // The median of three, a second best of four, and one that keeps the middle tenth.
+    let densities = [
+        RankDensity::from_fn(|u| 6.0 * u * (1.0 - u)).unwrap(),
+        RankDensity::from_fn(|u| 12.0 * u * u * (1.0 - u)).unwrap(),
+        RankDensity::steps(&[0.0, 0.45, 0.55, 1.0], &[0.0, 1.0, 0.0]).unwrap(),
+    ];
+    for (k, rank) in densities.into_iter().enumerate() {
+        for b in [3.0, 0.3, 0.05] {
+            let best = Optimum::under(&rank, beta(b)).unwrap();
+            assert!(best.residual < 1e-9, "{k} at {b}: {}", best.residual);
+            for other in ["identity", "log", "exp:5", "exp:-5", "exp:20", "exp:-20"] {
+                let other: Transform = other.parse().unwrap();
+                let tilt = Tilt::new(&other, beta(beta_for_kl(&other, best.kl).unwrap()));
+                let won = tilt.win_rate_under(&rank);
+                assert!(won <= best.win_rate + 1e-10, "{k} at {b}: {other} wins {won}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Invariants of theory: W = (β/N)(f(1) − 1), KL = log f(1) + f(1) − 1 − N/β, and their mirror images,
+    /// where Φ*(1) − Φ*(u) = β·(log f(1) − log f(u)).
+    #[test]
+    fn invariants_of_the_universal_curves(n in 2usize..10_000, log_beta in -7.0..7.0f64, rising: bool) {
+        let (b, size) = (log_beta.exp(), n as f64);
+        let name = if rising { "best-of" } else { "worst-of" };
+        let optimum = Optimum::new(&format!("{name}:{n}").parse().unwrap(), beta(b)).unwrap();
+        prop_assert!(optimum.residual < 1e-12);
+        // log f(1) from KL = ∫f·log f = log f(1) + E[Φ*]/β is not known; use W for f at the end.
+        let end = if rising { optimum.win_rate * size / b + 1.0 } else { 1.0 - (1.0 - optimum.win_rate) * size / b };
+        prop_assume!(end > 1e-3);
+        let kl = end.ln() + end - 1.0 - if rising { size / b } else { -size / b };
+        let scale = (end - 1.0).abs() + size / b + 1.0;
+        prop_assert!((optimum.kl - kl).abs() < 1e-10 * scale, "{} for {kl}", optimum.kl);
+    }
+
+    #[test]
+    fn a_random_increasing_density_is_certified(a in 0.0..5.0f64, b in 0.0..5.0f64, c in 0.01..1.0f64, log_beta in -5.0..3.0f64) {
+        let rank = RankDensity::from_fn(|u| c + a * u * u + b * (4.0 * (u - 1.0)).exp()).unwrap();
+        let optimum = Optimum::under(&rank, beta(log_beta.exp())).unwrap();
+        prop_assert!(optimum.residual < 1e-12, "{}", optimum.residual);
+        prop_assert!((0.5..=1.0).contains(&optimum.win_rate));
+    }
+}
+
+#[test]
+fn an_extreme_beta_is_refused() {
+    let rank = RankDensity::from_fn(|u| u * u).unwrap();
+    let error = Optimum::under(&rank, beta(1e-290)).unwrap_err();
+    assert!(matches!(error, TransformError::NoOptimum { .. }), "{error}");
+}
+
+/// Draws from [0, 1), the same at every run.
+fn uniforms(seed: u64) -> impl FnMut() -> f64 {
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+    let mut stream = ChaCha8Rng::seed_from_u64(seed);
+    move || (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn best(ranks: &[f64]) -> f64 {
+    ranks.iter().copied().fold(0.0, f64::max)
+}
+
+#[test]
+fn the_estimate_recovers_the_optimum_of_best_of_4() {
+    let estimate = RankEstimate::of_decoder(100, 4, 400_000, uniforms(1), best).unwrap();
+    for b in [0.3, 0.1] {
+        let exact = Optimum::new(&"best-of:4".parse().unwrap(), beta(b)).unwrap();
+        let found = estimate.optimum(beta(b)).unwrap();
+        assert!(found.optimum.residual < 1e-11, "{}", found.optimum.residual);
+        for (k, u) in found.u.iter().enumerate() {
+            let (error, noise) = (found.phi[k] - exact.phi(*u), found.standard_error[k]);
+            // Bins of 0.01 blur Φ* by 2e-3 at most; the rest is noise.
+            assert!(error.abs() < 4.5 * noise + 2e-3, "Φ({u}) at {b}: {error} ± {noise}");
+        }
+        // What counts: the policy that it leads to is as good as the best one.
+        let tilt = Tilt::new(&found.transform().unwrap(), beta(b));
+        let objective = tilt.win_rate_under(&exact.rank) - b * tilt.kl();
+        assert!(exact.objective - objective < 2e-4, "{} for {}", objective, exact.objective);
+    }
+}
+
+#[test]
+fn intervals_of_the_estimate_cover() {
+    let (bins, repetitions, b) = (10, 1000, 0.1);
+    // The exact means of g = 4u³ over the bins, and the optimum of those steps.
+    let edges: Vec<f64> = (0..=bins).map(|k| f64::from(k) / f64::from(bins)).collect();
+    let heights: Vec<f64> =
+        edges.windows(2).map(|e| (e[1].powi(4) - e[0].powi(4)) * f64::from(bins)).collect();
+    let steps = RankDensity::steps(&edges, &heights).unwrap();
+    let exact = Optimum::under(&steps, beta(b)).unwrap().curve(&edges).phi;
+    let (mut of_g, mut of_phi) = (0, 0);
+    for repetition in 0..repetitions {
+        let estimate = RankEstimate::of_decoder(10, 4, 4000, uniforms(repetition), best).unwrap();
+        // The upper five bins, which hold 94 of 100 ranks.
+        let intervals = estimate.densities(0.95).unwrap();
+        let covers = |k: usize| intervals[k].low <= heights[k] && heights[k] <= intervals[k].high;
+        of_g += (5..10).filter(|&k| covers(k)).count();
+        let found = estimate.optimum(beta(b)).unwrap();
+        // Student's t for 19 degrees of freedom.
+        let within = |k: usize| (found.phi[k] - exact[k]).abs() <= 2.093 * found.standard_error[k];
+        of_phi += (0..10).filter(|&k| within(k)).count();
+    }
+    let shares = [of_g as f64 / 5000.0, of_phi as f64 / 10_000.0];
+    assert!(shares.iter().all(|share| (0.93..=0.97).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn ranks_that_say_nothing_are_refused() {
+    for (bins, ranks, what) in [
+        (0, vec![0.5; 100], "100 ranks in 0 bins"),
+        (5, vec![0.5; 39], "39 ranks in 5 bins; at least 40"),
+        (5, vec![1.5; 100], "rank 1.5 at index 0"),
+        (5, vec![f64::NAN; 100], "rank NaN at index 0"),
+    ] {
+        let error = RankEstimate::new(bins, &ranks).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    let estimate = RankEstimate::new(5, &[0.5; 100]).unwrap();
+    assert!(matches!(estimate.densities(1.0), Err(TransformError::Ranks(_))));
+}
