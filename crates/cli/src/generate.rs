@@ -11,21 +11,29 @@ use infalign_model::{CausalLm, Tokenizer};
 use infalign_reward::{Reads, RewardConfig};
 use infalign_transform::Procedure;
 
+use crate::exact;
 use crate::failure::Failure;
 use crate::output;
 
 /// Arguments of `infalign generate`.
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
-    /// Hugging Face directory of the model.
+    /// Hugging Face directory of the model, or tabular:FILE.json with --exact.
     #[arg(long)]
-    model: PathBuf,
-    /// JSONL with `prompt`, or a text file with a prompt a line.
+    pub(crate) model: PathBuf,
+    /// JSONL with `prompt`, or a text file with a prompt a line. Needed unless --exact is given.
     #[arg(long)]
-    prompts: PathBuf,
-    /// sample, best-of:N or worst-of:N.
+    prompts: Option<PathBuf>,
+    /// sample, best-of:N or worst-of:N; with --exact also soft-best-of:N,temperature=T, cd-token:lambda=L and cd-block:length=M,samples=K.
     #[arg(long, default_value = "sample")]
-    procedure: Procedure,
+    pub(crate) procedure: Procedure,
+    /// Compute the distribution over all responses of a tabular model instead of drawing from it.
+    #[arg(long, conflicts_with_all = ["prompts", "reward", "max_tokens", "temperature", "top_k", "top_p"])]
+    exact: bool,
+    /// With --exact: values that guide cd-token and cd-block in place of the model's own, as tabular:FILE.json or
+    /// tabular:FILE.json:WEIGHT. Several are added.
+    #[arg(long, requires = "exact")]
+    pub(crate) scorer: Vec<String>,
     /// What selects: a TOML file like a recipe's reward table, or the directory of a reward model.
     #[arg(long)]
     reward: Option<PathBuf>,
@@ -52,7 +60,7 @@ pub(crate) struct GenerateArgs {
     device: Option<DeviceName>,
     /// Print a JSON document instead of texts.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Runs the command.
@@ -60,13 +68,24 @@ pub(crate) struct GenerateArgs {
 /// # Errors
 /// [`Failure::Input`] before generation, [`Failure::Run`] after.
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    if args.exact {
+        return exact::run(args);
+    }
+    if let Some(file) = exact::table(&args.model) {
+        return Err(Failure::Input(anyhow!(
+            "the model {file} is a table, which is enumerated, not sampled: add --exact and leave --prompts out"
+        )));
+    }
+    let prompts = args.prompts.as_ref().ok_or_else(|| {
+        Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
+    })?;
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
     let model = CausalLm::load(&args.model, &device).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&args.model, model.config()).map_err(Failure::input)?;
     let reward = reward_config(args)
         .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
         .map_err(Failure::Input)?;
-    let prompts = prompts::read(&args.prompts).map_err(Failure::input)?;
+    let prompts = prompts::read(prompts).map_err(Failure::input)?;
     let encode =
         |prompt: &infalign_data::Prompt| EncodedPrompt::new(&prompt.id, &prompt.text, &tokenizer);
     let prompts =

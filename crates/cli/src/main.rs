@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "printing is what a command line is for")]
 
 mod bundle;
+mod exact;
 mod failure;
 mod generate;
 mod interrupt;

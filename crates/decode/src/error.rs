@@ -2,6 +2,7 @@
 
 use infalign_model::ModelError;
 use infalign_reward::RewardError;
+use infalign_transform::TransformError;
 
 /// Why generation failed or was refused.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,32 @@ pub enum DecodeError {
         /// What is wrong with it.
         source: ModelError,
     },
+    /// Values of one tabular model for another of another shape.
+    #[error(
+        "the values are of a table of {letters} letters and D = {depth}, but the model has {model_letters} and D = {model_depth}; \
+         a table can guide only one with the same letters and D"
+    )]
+    Shape {
+        /// Letters of the table that the values come from.
+        letters: usize,
+        /// Its D.
+        depth: usize,
+        /// Letters of the model.
+        model_letters: usize,
+        /// Its D.
+        model_depth: usize,
+    },
+    /// A prefix that the model can reach, but whose value is unknown.
+    #[error(
+        "there is no value for `{prefix}`, which the model can reach: add rows and rewards from there on to the table that gives the values"
+    )]
+    NoValue {
+        /// The prefix or, where it ends with `$`, the response.
+        prefix: String,
+    },
+    /// The distribution of a selection could not be computed.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -2,9 +2,11 @@
 //!
 //! [`Generator`] samples responses in batches whose composition never changes a result: every draw comes from a [`Stream`] that belongs to
 //! one response. [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as best-of-N on top.
+//! [`exact`] computes the distribution of a procedure on a tabular model, without drawing.
 
 mod decoder;
 mod error;
+pub mod exact;
 mod generator;
 mod sampling;
 mod stream;

@@ -110,6 +110,24 @@ pub enum ModelError {
         /// The vocabulary's size.
         vocabulary: usize,
     },
+    /// A tabular model is malformed.
+    #[error("tabular model {name}: {reason}")]
+    Table {
+        /// The file, or what stands for it.
+        name: String,
+        /// The offending key and value, and what has to be there.
+        reason: String,
+    },
+    /// A tabular model has no place for a token.
+    #[error("a tabular model cannot read `{token}` after the prefix `{prefix}`: {reason}")]
+    Unreadable {
+        /// The token.
+        token: char,
+        /// The response so far.
+        prefix: String,
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 impl ModelError {

@@ -3,6 +3,7 @@
 //! [`CausalLm`] is a Llama-family transformer with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
 //! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_logits`] what
 //! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer. [`Tokenizer`] reads `tokenizer.json`.
+//! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.
 
 mod attention;
 mod batch;
@@ -14,6 +15,7 @@ mod config;
 mod error;
 mod language_model;
 mod rope;
+mod tabular;
 mod tokenizer;
 mod transformer;
 mod word_tokenizer;
@@ -26,6 +28,7 @@ pub use classifier::SequenceClassifier;
 pub use config::TransformerConfig;
 pub use error::ModelError;
 pub use language_model::{LanguageModel, Session};
+pub use tabular::{PrefixTree, TabularLm, TabularProblem};
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
 pub use word_tokenizer::write_word_tokenizer;

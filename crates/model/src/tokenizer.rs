@@ -58,6 +58,20 @@ impl Tokenizer {
         Ok(Self { inner, path: dir.into(), files, stops, end, pad })
     }
 
+    /// A tokenizer from the contents of a `tokenizer.json`, whose texts end with the token `end`.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] when the contents are malformed.
+    pub(crate) fn in_memory(contents: &serde_json::Value, end: u32) -> Result<Self, ModelError> {
+        let path = PathBuf::from("in memory");
+        let bytes = contents.to_string().into_bytes();
+        let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
+            ModelError::Tokenizer { path: path.clone(), reason: error.to_string() }
+        })?;
+        let files = vec![(FILES[0], bytes)];
+        Ok(Self { inner, path, files, stops: BTreeSet::from([end]), end: Some(end), pad: end })
+    }
+
     /// Writes the tokenizer's files, byte for byte as they were read, into an existing folder.
     ///
     /// # Errors

@@ -44,6 +44,14 @@ pub enum RewardError {
         /// The score.
         score: f32,
     },
+    /// A response to which a table gives no reward.
+    #[error(
+        "the table of rewards has none for the response {response:?}; it holds letters only, and no EOS"
+    )]
+    NotInTable {
+        /// The response.
+        response: String,
+    },
     /// The reward model refused its input.
     #[error(transparent)]
     Model(#[from] ModelError),

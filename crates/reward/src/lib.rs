@@ -4,11 +4,13 @@ mod config;
 mod error;
 mod model;
 mod rules;
+mod tabular;
 
 pub use config::{Reads, RewardConfig};
 pub use error::RewardError;
 pub use model::RewardModel;
 pub use rules::{Length, LengthUnit, Lexicon, Patterns};
+pub use tabular::TabularReward;
 
 /// The reward r(x, y) of responses.
 pub trait Reward: Send + Sync {

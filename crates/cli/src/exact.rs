@@ -1,0 +1,114 @@
+//! `infalign generate --exact`: the distribution of a procedure over the responses of a tabular model.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use infalign_decode::DecodeError;
+use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values, best_of_kl_bound};
+use infalign_model::TabularProblem;
+use infalign_transform::Procedure;
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+use crate::generate::GenerateArgs;
+use crate::output;
+
+/// What marks a model that is a table.
+const TABULAR: &str = "tabular:";
+
+/// The file of a tabular model, or `None` for a directory.
+pub(crate) fn table(model: &Path) -> Option<&str> {
+    model.to_str()?.strip_prefix(TABULAR)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] for a model that is no table, a table that is malformed, or a procedure that cannot be enumerated.
+pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    let file = table(&args.model).ok_or_else(|| {
+        let model = args.model.display();
+        Failure::Input(anyhow!(
+            "--exact enumerates a table, but the model is {model}: give --model {TABULAR}FILE.json, or --prompts instead of --exact"
+        ))
+    })?;
+    let problem = TabularProblem::read(Path::new(file)).map_err(Failure::input)?;
+    let decoder = decoder(&problem, &args.scorer)?;
+    let distribution = decoder.decode(args.procedure).map_err(Failure::input)?;
+    let measures = measures(args.procedure, &problem, &distribution).map_err(Failure::input)?;
+    if args.json {
+        let mut document = Map::new();
+        document.insert("procedure".into(), json!(args.procedure));
+        document.extend(measures.into_iter().map(|(name, value)| (name.into(), json!(value))));
+        let responses: Map<_, _> = distribution.responses().map(|(y, p)| (y, json!(p))).collect();
+        document.insert("distribution".into(), Value::Object(responses));
+        return output::print(&format!("{:#}", Value::Object(document)));
+    }
+    let rows = measures.into_iter().map(|(name, value)| (name.replace('_', " "), value));
+    let head = [format!("procedure        {}", args.procedure)];
+    let lines = rows.map(|(name, value)| format!("{name:<16} {value:.6}"));
+    let responses = distribution.responses().map(|(y, p)| format!("{y:<16} {p:.6}"));
+    let blank = [String::new(), format!("{:<16} probability", "response")];
+    output::print(
+        &head.into_iter().chain(lines).chain(blank).chain(responses).collect::<Vec<_>>().join("\n"),
+    )
+}
+
+/// The decoder that the scorers guide, or the model's own values where there are none.
+fn decoder<'a>(
+    problem: &'a TabularProblem,
+    scorers: &[String],
+) -> Result<ExactDecoder<'a>, Failure> {
+    let mut sum: Option<Values> = None;
+    for scorer in scorers {
+        let values = values(scorer)?;
+        sum = Some(match sum {
+            Some(sum) => sum.plus(&values).map_err(Failure::input)?,
+            None => values,
+        });
+    }
+    match sum {
+        Some(values) => ExactDecoder::with_values(problem, values).map_err(Failure::input),
+        None => Ok(ExactDecoder::new(problem)),
+    }
+}
+
+/// The values of `tabular:FILE.json` or `tabular:FILE.json:WEIGHT`, times the weight.
+fn values(scorer: &str) -> Result<Values, Failure> {
+    let Some(rest) = scorer.strip_prefix(TABULAR) else {
+        return Err(Failure::Input(anyhow!(
+            "the scorer {scorer} is not a table: with --exact, give --scorer {TABULAR}FILE.json or --scorer {TABULAR}FILE.json:WEIGHT"
+        )));
+    };
+    let weighted =
+        rest.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse::<f64>().ok()?)));
+    let (file, weight) = weighted.unwrap_or((rest, 1.0));
+    if !weight.is_finite() {
+        return Err(Failure::Input(anyhow!(
+            "the weight of the scorer {scorer} is {weight}: give a finite number"
+        )));
+    }
+    let problem = TabularProblem::read(Path::new(file)).map_err(Failure::input)?;
+    Ok(Values::of(&problem).scaled(weight))
+}
+
+/// The numbers that sum a distribution up, with their names in JSON.
+fn measures(
+    procedure: Procedure,
+    problem: &TabularProblem,
+    distribution: &ResponseDistribution,
+) -> Result<Vec<(&'static str, f64)>, DecodeError> {
+    let rewards = problem.rewards();
+    let mut measures = vec![
+        ("expected_reward", distribution.expected(rewards)),
+        ("kl", distribution.kl()),
+        ("win_rate", distribution.win_rate(rewards)?),
+        ("expected_length", distribution.expected_length()),
+    ];
+    if let Procedure::CdBlock { length, samples } = procedure {
+        let blocks = distribution.expected_blocks(length);
+        measures.push(("expected_blocks", blocks));
+        measures.push(("kl_bound", blocks * best_of_kl_bound(samples)));
+    }
+    Ok(measures)
+}

@@ -1,0 +1,187 @@
+//! The file of a tabular model, read and checked.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::tree::{EOS, MOST_LETTERS, MOST_PREFIXES};
+use super::{PrefixTree, TabularLm, TabularProblem, normalise};
+use crate::ModelError;
+
+/// How far the probabilities of a row may be from a sum of 1; they are divided by it.
+const TOLERANCE: f64 = 1e-9;
+
+impl TabularProblem {
+    /// Reads a JSON file with the keys
+    ///
+    /// - `D`: most tokens of a response, EOS included;
+    /// - `p`: for each prefix of letters, such as `ab`, the probabilities of the tokens a, b, c, … and, last, EOS. Prefixes of D − 1
+    ///   letters may be left out, since only EOS follows them, and so may prefixes of probability 0;
+    /// - `r`: for each complete response, such as `ab$`, its reward. Responses of probability 0 may be left out.
+    ///
+    /// Numbers may be written as text, fractions too: `0.5`, `"0.5"`, `"1/2"`. Other keys are left alone.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the file, the key, the value, and what has to be there.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let text = std::fs::read_to_string(path).map_err(ModelError::read(path))?;
+        Self::parse(&text, path)
+    }
+
+    /// The same of a text; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// As [`TabularProblem::read`].
+    pub fn parse(text: &str, name: &Path) -> Result<Self, ModelError> {
+        let document: Value = serde_json::from_str(text)
+            .map_err(|source| ModelError::Json { path: name.into(), source })?;
+        let refuse = |reason| ModelError::Table { name: name.display().to_string(), reason };
+        problem(&document).map_err(refuse)
+    }
+}
+
+fn problem(document: &Value) -> Result<TabularProblem, String> {
+    let (p, r) = (object(document, "p")?, object(document, "r")?);
+    let tree = tree(document, p)?;
+    let model = TabularLm { tree, rows: rows(tree, p)? };
+    let reach = model.reach();
+    let is_missing =
+        |prefix: &usize| reach[*prefix] > 0.0 && model.next_probabilities(*prefix).is_none();
+    if let Some(prefix) = (0..tree.size()).find(is_missing) {
+        return Err(format!(
+            "`p` has no row for the prefix `{}`, which can be reached: add its {} probabilities",
+            tree.text(prefix),
+            tree.letters() + 1
+        ));
+    }
+    TabularProblem::checked(model, rewards(tree, r)?)
+}
+
+fn object<'a>(document: &'a Value, key: &str) -> Result<&'a Map<String, Value>, String> {
+    match document.get(key) {
+        Some(Value::Object(entries)) => Ok(entries),
+        Some(value) => Err(format!("`{key}` is {value}, but it must be an object")),
+        None => Err(format!("the key `{key}` is missing; a tabular file has `D`, `p` and `r`")),
+    }
+}
+
+/// The tree that `D` and the number of letters call for.
+fn tree(document: &Value, p: &Map<String, Value>) -> Result<PrefixTree, String> {
+    let letters = letters(p)?;
+    let value =
+        document.get("D").ok_or("the key `D` is missing; a tabular file has `D`, `p` and `r`")?;
+    let depth = value.as_u64().and_then(|depth| usize::try_from(depth).ok());
+    let depth = depth
+        .filter(|depth| *depth > 0)
+        .ok_or_else(|| format!("`D` is {value}, but it must be a whole number of 1 or more"))?;
+    PrefixTree::new(letters, depth).ok_or_else(|| {
+        format!(
+            "`D` is {depth}: with {letters} letters that is more than {MOST_PREFIXES} responses, too many to enumerate; take a smaller `D`"
+        )
+    })
+}
+
+/// The number of letters: of probabilities of the empty prefix, without that of EOS.
+fn letters(p: &Map<String, Value>) -> Result<usize, String> {
+    let of = "the row of `p` for the prefix ``";
+    match p.get("") {
+        Some(Value::Array(row)) if row.len() > MOST_LETTERS + 1 => Err(format!(
+            "{of} has {} letters before EOS, but there are only {MOST_LETTERS}, a to z: leave some out",
+            row.len() - 1
+        )),
+        Some(Value::Array(row)) if !row.is_empty() => Ok(row.len() - 1),
+        Some(value) => Err(format!("{of} is {value}: give a list of probabilities, EOS last")),
+        None => Err(format!("{of}, with which every response begins, is missing: add it")),
+    }
+}
+
+/// All rows, `[prefixes, vocabulary]`, those of nothing but EOS filled in.
+fn rows(tree: PrefixTree, p: &Map<String, Value>) -> Result<Vec<f64>, String> {
+    let vocabulary = tree.letters() + 1;
+    let mut rows = vec![f64::NAN; tree.size() * vocabulary];
+    for prefix in 0..tree.size() {
+        if tree.children(prefix).is_empty() {
+            let row = &mut rows[prefix * vocabulary..(prefix + 1) * vocabulary];
+            row.fill(0.0);
+            row[vocabulary - 1] = 1.0;
+        }
+    }
+    for (text, value) in p {
+        let prefix = tree.find(text).ok_or_else(|| unknown(tree, "p", text, ""))?;
+        let row = row(tree, text, value)?;
+        if tree.children(prefix).is_empty() && row[..tree.letters()].iter().any(|p| *p != 0.0) {
+            return Err(format!(
+                "the row of `p` for the prefix `{text}` is {value}, but only EOS can be token number D = {}: \
+                 its probability there must be 1",
+                tree.depth()
+            ));
+        }
+        rows[prefix * vocabulary..(prefix + 1) * vocabulary].copy_from_slice(&row);
+    }
+    Ok(rows)
+}
+
+/// One row, which sums to 1.
+fn row(tree: PrefixTree, text: &str, value: &Value) -> Result<Vec<f64>, String> {
+    let of = format!("the row of `p` for the prefix `{text}`");
+    let vocabulary = tree.letters() + 1;
+    let entries =
+        value.as_array().filter(|entries| entries.len() == vocabulary).ok_or_else(|| {
+            format!("{of} is {value}: give a list of {vocabulary} probabilities, EOS last")
+        })?;
+    let probability = |entry: &Value| {
+        number(entry).filter(|p| *p >= 0.0).ok_or_else(|| {
+            format!("{of} holds {entry}, which is not a probability: give a number of 0 or more")
+        })
+    };
+    let mut row = entries.iter().map(probability).collect::<Result<Vec<_>, _>>()?;
+    let total: f64 = row.iter().sum();
+    if (total - 1.0).abs() > TOLERANCE {
+        return Err(format!("{of} sums to {total}: its probabilities must sum to 1"));
+    }
+    normalise(&mut row);
+    Ok(row)
+}
+
+/// The rewards by response, NaN where there is none.
+fn rewards(tree: PrefixTree, r: &Map<String, Value>) -> Result<Vec<f64>, String> {
+    let mut rewards = vec![f64::NAN; tree.size()];
+    for (text, value) in r {
+        let response = text
+            .strip_suffix(EOS)
+            .and_then(|prefix| tree.find(prefix))
+            .ok_or_else(|| unknown(tree, "r", text, " and `$`"))?;
+        rewards[response] = number(value).ok_or_else(|| {
+            format!("the reward `r` of `{text}` is {value}, which is not a finite number: give one, such as 0.5 or \"1/2\"")
+        })?;
+    }
+    Ok(rewards)
+}
+
+fn unknown(tree: PrefixTree, table: &str, text: &str, end: &str) -> String {
+    let letters = match tree.letters() {
+        0 => "no letters".to_owned(),
+        n => format!(
+            "at most {} letters from `a` to `{}`",
+            tree.depth() - 1,
+            super::tree::letter(n as u32 - 1)
+        ),
+    };
+    format!(
+        "`{table}` has the key `{text}`, which is not {letters}{end}: take it out or correct it"
+    )
+}
+
+/// A finite number, or the text of one or of a fraction.
+fn number(value: &Value) -> Option<f64> {
+    let decimal = |text: &str| text.trim().parse::<f64>().ok();
+    let number = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => match text.split_once('/') {
+            Some((above, below)) => decimal(above)? / decimal(below)?,
+            None => decimal(text)?,
+        },
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
+}

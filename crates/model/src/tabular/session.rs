@@ -1,0 +1,141 @@
+//! Generation from a tabular model.
+
+use super::TabularLm;
+use super::tree::{EOS, letter};
+use crate::{LanguageModel, ModelError, Sequence, Session};
+
+impl LanguageModel for TabularLm {
+    fn vocabulary(&self) -> usize {
+        self.tree.letters() + 1
+    }
+
+    /// A prompt of one token and a response of D.
+    fn context(&self) -> usize {
+        self.tree.depth().saturating_add(1)
+    }
+
+    fn start<'a>(
+        &'a self,
+        prompts: &[&[u32]],
+        new_tokens: usize,
+    ) -> Result<Box<dyn Session + 'a>, ModelError> {
+        let mut session = TabularSession { model: self, rows: Vec::new(), logits: Vec::new() };
+        for (index, prompt) in prompts.iter().enumerate() {
+            let (length, limit) = (prompt.len().saturating_add(new_tokens), self.context());
+            if length > limit {
+                return Err(ModelError::TooLong { length, limit });
+            }
+            let prefix = self.read_prompt(index, prompt)?;
+            session.rows.push(Row { prefix, left: new_tokens });
+        }
+        session.refresh();
+        Ok(Box::new(session))
+    }
+
+    fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let score = |(index, sequence): (usize, &Sequence)| {
+            let (length, limit) = (sequence.tokens.len(), self.context());
+            if length > limit {
+                return Err(ModelError::TooLong { length, limit });
+            }
+            let (prompt, response) =
+                sequence.tokens.split_at(sequence.prompt_length.min(sequence.tokens.len()));
+            let mut prefix = self.read_prompt(index, prompt)?;
+            let mut log_probs = Vec::with_capacity(response.len());
+            for &token in response {
+                let next = self.step(prefix, token)?;
+                let row = self.next_probabilities(prefix).unwrap_or_default();
+                log_probs.push(row[token as usize].ln() as f32);
+                prefix = next;
+            }
+            Ok(log_probs)
+        };
+        sequences.iter().enumerate().map(score).collect()
+    }
+}
+
+impl TabularLm {
+    /// The prefix in which a prompt ends. It begins with EOS; letters after it are the beginning of the response.
+    fn read_prompt(&self, index: usize, prompt: &[u32]) -> Result<usize, ModelError> {
+        let (first, rest) = prompt.split_first().ok_or(ModelError::Empty { index })?;
+        if *first < self.tree.eos() {
+            return Err(self.unreadable(0, *first, "a prompt begins with EOS, `$`"));
+        }
+        let start = self.step(0, *first)?;
+        rest.iter().try_fold(start, |prefix, &token| self.step(prefix, token))
+    }
+
+    /// The prefix after one more token. EOS opens the next text. Wherever it leads, the table has a row.
+    fn step(&self, prefix: usize, token: u32) -> Result<usize, ModelError> {
+        let eos = self.tree.eos();
+        if token > eos {
+            return Err(ModelError::Token { id: token, vocabulary: self.vocabulary() });
+        }
+        if token == eos {
+            return Ok(0);
+        }
+        let child = self.tree.children(prefix).nth(token as usize).ok_or_else(|| {
+            self.unreadable(prefix, token, "no response is longer, only EOS can follow")
+        })?;
+        match self.next_probabilities(child) {
+            Some(_) => Ok(child),
+            None => Err(self.unreadable(
+                prefix,
+                token,
+                "that has probability 0, and the table has no row for what follows",
+            )),
+        }
+    }
+
+    fn unreadable(&self, prefix: usize, token: u32, reason: &'static str) -> ModelError {
+        let token = if token == self.tree.eos() { EOS } else { letter(token) };
+        ModelError::Unreadable { token, prefix: self.tree.text(prefix), reason }
+    }
+}
+
+/// A sequence in generation.
+#[derive(Clone, Copy)]
+struct Row {
+    prefix: usize,
+    /// Tokens that may still be pushed.
+    left: usize,
+}
+
+/// A batch of sequences, of which only the prefix since the last EOS matters.
+struct TabularSession<'a> {
+    model: &'a TabularLm,
+    rows: Vec<Row>,
+    logits: Vec<f32>,
+}
+
+impl TabularSession<'_> {
+    /// Logits are ln p, −∞ for 0.
+    fn refresh(&mut self) {
+        let model = self.model;
+        let rows = self.rows.iter().flat_map(|row| model.next_probabilities(row.prefix));
+        self.logits = rows.flatten().map(|p| p.ln() as f32).collect();
+    }
+}
+
+impl Session for TabularSession<'_> {
+    fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        for (row, &token) in self.rows.iter_mut().zip(tokens) {
+            if row.left == 0 {
+                let limit = self.model.context();
+                return Err(ModelError::TooLong { length: limit.saturating_add(1), limit });
+            }
+            *row = Row { prefix: self.model.step(row.prefix, token)?, left: row.left - 1 };
+        }
+        self.refresh();
+        Ok(())
+    }
+
+    fn select(&mut self, rows: &[usize]) {
+        self.rows = rows.iter().map(|&row| self.rows[row]).collect();
+        self.refresh();
+    }
+}
