@@ -6,12 +6,14 @@
 mod bundle;
 mod exact;
 mod failure;
+mod figure;
 mod generate;
 mod interrupt;
 mod output;
 mod progress;
 mod recipe;
 mod train;
+mod transform;
 
 use std::process::ExitCode;
 
@@ -34,12 +36,16 @@ enum Command {
     Train(train::TrainArgs),
     /// Continue prompts under an inference-time procedure.
     Generate(generate::GenerateArgs),
+    /// Exact KL, win rates and optimal transforms, as numbers and as plots.
+    #[command(subcommand)]
+    Transform(transform::TransformCommand),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Transform(command) => transform::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,3 +14,14 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         _ => Ok(()),
     }
 }
+
+/// Prints rows of a name and what belongs to it, the names in a column of their own.
+///
+/// # Errors
+/// As for [`print`].
+pub(crate) fn print_rows(rows: &[(String, String)]) -> Result<(), Failure> {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 2;
+    let lines = rows.iter().map(|(name, value)| format!("{name:<width$}{value}"));
+    let text: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
+    print(&text.join("\n"))
+}

@@ -7,6 +7,7 @@
 //! - [`transform`]: the map Φ that CTRL applies to calibrated rewards;
 //! - [`rank`]: how a decoder responds to rank, known or estimated;
 //! - [`continuous`]: KL and inference-time win rates of the policy that Φ leads to;
+//! - [`mod@frontier`]: win rate against KL over all β;
 //! - [`optimal`]: the Φ of greatest win rate for its KL, solved for any N;
 //! - [`discrete`]: the same, exactly, for finitely many outcomes with atoms and ties;
 //! - [`beta`]: the KL coefficient.
@@ -15,6 +16,7 @@ pub mod beta;
 pub mod continuous;
 pub mod discrete;
 mod error;
+pub mod frontier;
 mod numerics;
 pub mod optimal;
 mod parse;
@@ -26,6 +28,7 @@ pub use beta::Beta;
 pub use continuous::{Tilt, beta_for_kl};
 pub use discrete::{DiscreteOptimum, EmpiricalCalibration, Outcomes};
 pub use error::TransformError;
+pub use frontier::{FrontierPoint, best_of_n, frontier, optimal_frontier};
 pub use optimal::{Curve, Optimum};
 pub use procedure::Procedure;
 pub use rank::{EstimatedTransform, RankDensity, RankEstimate};

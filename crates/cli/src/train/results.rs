@@ -4,10 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use infalign_evaluate::{
-    Comparison, Curve, Figure, Panel, Point, Row, Sampled, compare, draw_png, draw_svg,
-    predicted_win_rate, row, text_table,
+    Comparison, Curve, Figure, Panel, Point, Row, Sampled, compare, predicted_win_rate, row,
+    text_table,
 };
-use infalign_record::atomic::write_atomic;
 use infalign_train::Objective;
 use infalign_transform::{Procedure, Transform};
 use serde::Serialize;
@@ -15,6 +14,7 @@ use serde::Serialize;
 use super::inputs::Inputs;
 use super::run_dir::RESULTS;
 use super::stages::write_json;
+use crate::figure::{KL_AND_WIN_RATE, write_figure};
 
 /// A method with its samples.
 pub(crate) struct Measured {
@@ -84,10 +84,7 @@ pub(crate) fn write(
     }
     let figure =
         figure(recipe.name.clone(), &recipe.evaluation.procedures, measured, &results.rows)?;
-    let svg = draw_svg(&figure)?;
-    write_atomic(&inputs.run.join("win-rate-kl.svg"), |file| file.write_all(svg.as_bytes()))?;
-    let png = draw_png(&figure)?;
-    write_atomic(&inputs.run.join("win-rate-kl.png"), |file| file.write_all(&png))?;
+    write_figure(inputs.run, "win-rate-kl", &figure)?;
     write_json(&inputs.run.join(RESULTS), &results)?;
     Ok(results)
 }
@@ -105,6 +102,7 @@ fn figure(
             name: row.method.clone(),
             x: row.kl.estimate,
             y: [row.win_rate.estimate, row.win_rate.low, row.win_rate.high],
+            label: None,
         });
         let with_theory =
             measured.iter().filter_map(|m| m.transform().map(|transform| (&m.name, transform)));
@@ -121,6 +119,9 @@ fn figure(
         title: format!(
             "{name}: win rate against the reference, both sides under the same procedure"
         ),
+        legend: measured.iter().map(|method| method.name.clone()).collect(),
+        note: "bars: 95 % intervals over prompts; lines: continuous limit".to_owned(),
+        axes: KL_AND_WIN_RATE.map(str::to_owned),
         panels,
     })
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use infalign_model::{PrefixTree, TabularLm};
-use infalign_transform::{Outcomes, TransformError};
+use infalign_transform::{Outcomes, Procedure, TransformError};
 
 use crate::DecodeError;
 
@@ -54,6 +54,19 @@ impl ResponseDistribution {
     /// The probability of each complete response by its number, `[size]`.
     pub fn probabilities(&self) -> &[f64] {
         &self.probabilities
+    }
+
+    /// One of several draws from this distribution, selected by reward: so procedures stand on top of one another, as the best of four
+    /// blockwise decoded responses.
+    ///
+    /// # Errors
+    /// [`DecodeError::Transform`] for a procedure that is not a selection by reward.
+    pub fn select(self, procedure: &Procedure, rewards: &[f64]) -> Result<Self, DecodeError> {
+        self.map_possible(rewards, |p, r| Outcomes::new(p, r)?.under(procedure))
+    }
+
+    pub(super) fn base(&self) -> &[f64] {
+        &self.base
     }
 
     /// The text, such as `ab$`, and the probability of each response that the base policy can give, shorter ones first.

@@ -10,19 +10,23 @@
 //! | `cd-token:lambda=λ` | π(z∣s) ∝ p(z∣s)·e^{λV(sz)}, token by token |
 //! | `cd-block:length=M,samples=K` | the best of K blocks of M tokens by V, block by block |
 //!
-//! Two things differ from their general definition. Here τ is in units of the reward r and not of the calibrated reward u. And values V are
-//! ties for `cd-block` already if they agree to 1e-12 of the largest: they are sums, in which equal values differ in their last digits.
+//! Values V are ties for `cd-block` already if they agree to 1e-12 of the largest: they are sums, in which equal values differ in their last
+//! digits.
+//!
+//! [`ResponseDistribution::rank_density`] and [`rank_estimate`] lead from a decoder to the transform that is optimal for it.
 
 mod blocks;
 mod distribution;
+mod ranks;
 mod values;
 
 use infalign_model::TabularProblem;
-use infalign_transform::{Outcomes, Procedure};
+use infalign_transform::Procedure;
 
 use crate::DecodeError;
 
 pub use distribution::{ResponseDistribution, best_of_kl_bound};
+pub use ranks::rank_estimate;
 pub use values::Values;
 
 /// Exact decoding of one tabular model under its own reward, guided by values of its own or of other tables.
@@ -55,7 +59,8 @@ impl<'a> ExactDecoder<'a> {
         match procedure {
             Procedure::Sample => Ok(ResponseDistribution::of(self.problem.model())),
             Procedure::BestOf(_) | Procedure::WorstOf(_) | Procedure::SoftBestOf { .. } => {
-                self.select(&procedure)
+                ResponseDistribution::of(self.problem.model())
+                    .select(&procedure, self.problem.rewards())
             }
             Procedure::CdToken { lambda } => self.tokenwise(lambda),
             Procedure::CdBlock { length, samples } => {
@@ -66,12 +71,6 @@ impl<'a> ExactDecoder<'a> {
                 reason: "exact enumeration is not available for it; sample it instead, or take cd-block",
             }),
         }
-    }
-
-    /// One of several samples, selected by reward.
-    fn select(&self, procedure: &Procedure) -> Result<ResponseDistribution, DecodeError> {
-        let base = ResponseDistribution::of(self.problem.model());
-        base.map_possible(self.problem.rewards(), |p, r| Outcomes::new(p, r)?.under(procedure))
     }
 
     /// Next token ∝ p(z|s)·e^{λV(sz)}.

@@ -99,13 +99,23 @@ pub(crate) fn integral_and_tail(values: &Row) -> (f64, f64) {
     (sum, last[0] + last[1])
 }
 
+/// (2k + 1)/(k + 1) and (k + 1)/(k + 2) of the recurrence, which would otherwise be divisions at every point.
+const CLENSHAW: [(f64, f64); NODES] = {
+    let mut factors = [(0.0, 0.0); NODES];
+    let mut k = 0;
+    while k < NODES {
+        let n = k as f64;
+        factors[k] = ((2.0 * n + 1.0) / (n + 1.0), (n + 1.0) / (n + 2.0));
+        k += 1;
+    }
+    factors
+};
+
 /// The series at x, by Clenshaw's recurrence.
 pub(crate) fn value(coefficients: &Row, x: f64) -> f64 {
     let (mut next, mut after) = (0.0, 0.0);
-    for k in (0..NODES).rev() {
-        let n = k as f64;
-        let here = coefficients[k] + (2.0 * n + 1.0) / (n + 1.0) * x * next
-            - (n + 1.0) / (n + 2.0) * after;
+    for (coefficient, (slope, rest)) in coefficients.iter().zip(&CLENSHAW).rev() {
+        let here = coefficient + (slope * x) * next - rest * after;
         (next, after) = (here, next);
     }
     next

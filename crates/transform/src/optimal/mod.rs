@@ -159,7 +159,7 @@ impl Optimum {
         u: &[f64],
     ) -> Result<Vec<f64>, TransformError> {
         match Solution::all(rank, beta).as_slice() {
-            [only] => Ok(u.iter().map(|u| -only.shortfall(beta, 1.0 - u)).collect()),
+            [only] => Ok(u.iter().map(|u| 0.0 - only.shortfall(beta, 1.0 - u)).collect()),
             _ => Ok(Self::under(rank, beta)?.curve(u).phi),
         }
     }
@@ -182,7 +182,7 @@ impl Optimum {
     ///
     /// - `u`: calibrated reward; outside [0, 1] it counts as the nearer end.
     pub fn phi(&self, u: f64) -> f64 {
-        -self.shortfall((1.0 - u).clamp(0.0, 1.0))
+        0.0 - self.shortfall((1.0 - u).clamp(0.0, 1.0))
     }
 
     /// F(u), the distribution function of the calibrated reward under the optimal policy.

@@ -160,7 +160,7 @@ impl Piece {
             }
             let change = next.iter().zip(&fall).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             fall = next;
-            if change < 1e-15 * (1.0 + start.log.abs()) {
+            if change < 1e-14 {
                 break;
             }
         }

@@ -28,6 +28,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::beta::Beta;
+use crate::continuous::beta_for_kl;
 use crate::error::TransformError;
 use crate::optimal::Optimum;
 use crate::parse::{Form, Parts, serde_as_text};
@@ -134,6 +135,30 @@ impl Transform {
             Some(procedure) if !text.contains(BETA) => Self::optimal(&procedure.parse()?, beta),
             _ => text.parse(),
         }
+    }
+
+    /// Reads `text`, and finds the β at which its policy has a KL of `kl` nats; `optimal:PROCEDURE` is
+    /// solved for at that KL.
+    ///
+    /// # Errors
+    /// As for parsing, and those of [`beta_for_kl`] and [`Optimum::for_kl`].
+    ///
+    /// ```
+    /// use infalign_transform::{Tilt, Transform};
+    /// let (transform, beta) = Transform::at_kl("optimal:worst-of:4", 0.5)?;
+    /// assert!((Tilt::new(&transform, beta).kl() - 0.5).abs() < 1e-9);
+    /// # Ok::<(), infalign_transform::TransformError>(())
+    /// ```
+    pub fn at_kl(text: &str, kl: f64) -> Result<(Self, Beta), TransformError> {
+        if let Some(procedure) = text.strip_prefix("optimal:").filter(|_| !text.contains(BETA)) {
+            let procedure = procedure.parse()?;
+            let optimum = Arc::new(Optimum::for_kl(&procedure, kl)?);
+            let beta = optimum.beta;
+            return Ok((Transform::Optimal { procedure, optimum }, beta));
+        }
+        let transform: Self = text.parse()?;
+        let beta = Beta::new(beta_for_kl(&transform, kl)?)?;
+        Ok((transform, beta))
     }
 
     /// The transform as a trainer uses it: [0, 1] onto [0, 1], or (−∞, 0] for `log`.

@@ -1,0 +1,24 @@
+//! Figures as files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use infalign_evaluate::{Figure, draw_png, draw_svg};
+use infalign_record::atomic::write_atomic;
+
+/// Axes of a plot of win rate against KL.
+pub(crate) const KL_AND_WIN_RATE: [&str; 2] =
+    ["KL from the reference, nats per response", "win rate against the reference"];
+
+/// Writes `NAME.svg` and `NAME.png` into a folder, and returns their paths.
+///
+/// # Errors
+/// When the figure cannot be drawn or a file not written.
+pub(crate) fn write_figure(dir: &Path, name: &str, figure: &Figure) -> Result<[PathBuf; 2]> {
+    let (svg, png) = (dir.join(format!("{name}.svg")), dir.join(format!("{name}.png")));
+    let text = draw_svg(figure)?;
+    write_atomic(&svg, |file| file.write_all(text.as_bytes()))?;
+    let bytes = draw_png(figure)?;
+    write_atomic(&png, |file| file.write_all(&bytes))?;
+    Ok([svg, png])
+}

@@ -1,0 +1,48 @@
+//! `infalign transform`: the exact engine, as numbers and as plots.
+
+mod discrete;
+mod numbers;
+mod plot;
+
+use clap::{Args, Subcommand};
+
+use crate::failure::Failure;
+
+/// Subcommands of `infalign transform`.
+#[derive(Subcommand)]
+pub(crate) enum TransformCommand {
+    /// KL and win rates of the policy that a transform leads to.
+    Curve(numbers::CurveArgs),
+    /// The best policy there is for a procedure, and its transform.
+    Optimum(numbers::OptimumArgs),
+    /// The same for finitely many outcomes, with atoms and ties.
+    Discrete(discrete::DiscreteArgs),
+    /// Figures, as SVG and PNG.
+    #[command(subcommand)]
+    Plot(plot::PlotCommand),
+}
+
+/// Where on the frontier of a transform.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Level {
+    /// KL coefficient β, on the scale of Φ as the papers write it.
+    #[arg(long, allow_negative_numbers = true)]
+    beta: Option<f64>,
+    /// KL from the reference policy, in nats.
+    #[arg(long, allow_negative_numbers = true)]
+    kl: Option<f64>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] for bad input, [`Failure::Run`] when a file cannot be written.
+pub(crate) fn run(command: &TransformCommand) -> Result<(), Failure> {
+    match command {
+        TransformCommand::Curve(args) => numbers::curve(args),
+        TransformCommand::Optimum(args) => numbers::optimum(args),
+        TransformCommand::Discrete(args) => discrete::run(args),
+        TransformCommand::Plot(command) => plot::run(command),
+    }
+}

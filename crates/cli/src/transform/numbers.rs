@@ -1,0 +1,137 @@
+//! `infalign transform curve` and `optimum`: continuous language.
+
+use anyhow::anyhow;
+use clap::Args;
+use infalign_transform::{Beta, Optimum, Procedure, Tilt, Transform, TransformError};
+use serde_json::{Map, json};
+
+use super::Level;
+use crate::failure::Failure;
+use crate::output;
+
+/// Arguments of `infalign transform curve`.
+#[derive(Args)]
+pub(crate) struct CurveArgs {
+    /// identity, log, exp:T, optimal:PROCEDURE or table:FILE.
+    #[arg(long)]
+    transform: String,
+    #[command(flatten)]
+    level: Level,
+    /// Procedure on both sides: sample, best-of:N, worst-of:N or soft-best-of:N,temperature=T; may be repeated. Without any: sample,
+    /// and best and worst of 2 and 4.
+    #[arg(long)]
+    procedure: Vec<Procedure>,
+    /// Print a JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `infalign transform optimum`.
+#[derive(Args)]
+pub(crate) struct OptimumArgs {
+    /// sample, best-of:N, worst-of:N or soft-best-of:N,temperature=T.
+    #[arg(long)]
+    procedure: Procedure,
+    #[command(flatten)]
+    level: Level,
+    /// Points of the curve, evenly from u = 0 to u = 1.
+    #[arg(long, default_value_t = 101, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    points: u32,
+    /// Print a JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints KL and win rates.
+///
+/// # Errors
+/// [`Failure::Input`].
+pub(crate) fn curve(args: &CurveArgs) -> Result<(), Failure> {
+    let (transform, beta) = at(&args.transform, &args.level).map_err(Failure::input)?;
+    let tilt = Tilt::new(&transform, beta);
+    let defaults = ["sample", "best-of:2", "worst-of:2", "best-of:4", "worst-of:4"];
+    let procedures = if args.procedure.is_empty() {
+        defaults
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<_, _>>()
+            .map_err(Failure::input)?
+    } else {
+        args.procedure.clone()
+    };
+    let win_rates = procedures
+        .iter()
+        .map(|procedure| Ok((procedure.to_string(), tilt.win_rate(procedure)?)))
+        .collect::<Result<Vec<_>, TransformError>>()
+        .map_err(Failure::input)?;
+    if args.json {
+        let named = win_rates.into_iter().map(|(name, won)| (name, json!(won)));
+        let document = json!({
+            "transform": transform, "beta": beta.get(), "kl": tilt.kl(), "win_rate": named.collect::<Map<_, _>>(),
+        });
+        return output::print(&format!("{document:#}"));
+    }
+    let mut rows = head("transform", &transform.to_string(), beta, tilt.kl());
+    rows.extend(win_rates.into_iter().map(|(name, won)| (format!("win rate, {name}"), shown(won))));
+    output::print_rows(&rows)
+}
+
+/// Prints the optimum.
+///
+/// # Errors
+/// [`Failure::Input`].
+pub(crate) fn optimum(args: &OptimumArgs) -> Result<(), Failure> {
+    let solved = match (args.level.beta, args.level.kl) {
+        (Some(beta), _) => Beta::new(beta).and_then(|beta| Optimum::new(&args.procedure, beta)),
+        (None, kl) => Optimum::for_kl(&args.procedure, kl.unwrap_or(f64::NAN)),
+    };
+    let optimum = solved.map_err(Failure::input)?;
+    let last = args.points - 1;
+    let u: Vec<f64> = (0..=last).map(|k| f64::from(k) / f64::from(last)).collect();
+    let Optimum { beta, kl, win_rate, objective, residual, .. } = optimum;
+    let curve = optimum.curve(&u);
+    if args.json {
+        let document = json!({
+            "procedure": args.procedure, "beta": beta.get(), "kl": kl, "win_rate": win_rate,
+            "objective": objective, "residual": residual, "curve": curve,
+        });
+        return output::print(&format!("{document:#}"));
+    }
+    let mut rows = head("procedure", &args.procedure.to_string(), beta, kl);
+    rows.extend([
+        ("win rate".to_owned(), shown(win_rate)),
+        ("win rate − β·KL".to_owned(), shown(objective)),
+        ("residual".to_owned(), format!("{residual:.1e}")),
+        (String::new(), String::new()),
+        ("u".to_owned(), format!("{:<15}{}", "Φ", "F")),
+    ]);
+    let point = |k: usize| {
+        (format!("{:.4}", curve.u[k]), format!("{:<15.9}{:.9}", curve.phi[k], curve.cdf[k]))
+    };
+    rows.extend((0..u.len()).step_by((u.len() / 10).max(1)).map(point));
+    output::print_rows(&rows)
+}
+
+/// The transform and its β.
+fn at(text: &str, level: &Level) -> anyhow::Result<(Transform, Beta)> {
+    match (level.beta, level.kl) {
+        (Some(beta), _) => {
+            let beta = Beta::new(beta)?;
+            Ok((Transform::at_beta(text, beta)?, beta))
+        }
+        (None, Some(kl)) => Ok(Transform::at_kl(text, kl)?),
+        (None, None) => Err(anyhow!("give --beta or --kl")),
+    }
+}
+
+fn head(what: &str, name: &str, beta: Beta, kl: f64) -> Vec<(String, String)> {
+    vec![
+        (what.to_owned(), name.to_owned()),
+        ("β".to_owned(), format!("{:e}", beta.get())),
+        ("KL (nats)".to_owned(), shown(kl)),
+    ]
+}
+
+fn shown(number: f64) -> String {
+    format!("{number:.9}")
+}

@@ -1,0 +1,118 @@
+//! Figures of several panels side by side: points with intervals, and curves. SVG and PNG from one drawing.
+
+mod draw;
+
+use plotters::prelude::*;
+
+use crate::EvaluateError;
+
+/// A measured method.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Its name in the legend.
+    pub name: String,
+    /// Place on the horizontal axis.
+    pub x: f64,
+    /// Place on the vertical axis with the ends of its interval, which is drawn where it is not empty.
+    pub y: [f64; 3],
+    /// Written beside the point.
+    pub label: Option<String>,
+}
+
+/// A line through points.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// Its name in the legend.
+    pub name: String,
+    /// Horizontal and vertical place.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// One part of a figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Panel {
+    /// Heading.
+    pub title: String,
+    /// Drawn over the curves.
+    pub points: Vec<Point>,
+    /// The first one is drawn last, on top of the others.
+    pub curves: Vec<Curve>,
+}
+
+/// Panels side by side, with common axes and one legend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// Heading of the whole.
+    pub title: String,
+    /// Names of points and curves, in the order of the legend and of the colours; from the eighth on, lines are dashed.
+    pub legend: Vec<String>,
+    /// What the legend does not say, behind it.
+    pub note: String,
+    /// What the axes measure: horizontal, vertical.
+    pub axes: [String; 2],
+    /// From left to right.
+    pub panels: Vec<Panel>,
+}
+
+/// Draws a figure as SVG.
+///
+/// # Errors
+/// [`EvaluateError::Plot`].
+pub fn draw_svg(figure: &Figure) -> Result<String, EvaluateError> {
+    let mut text = String::new();
+    let area = SVGBackend::with_string(&mut text, draw::size(figure)).into_drawing_area();
+    draw::draw(figure, area)?;
+    Ok(text)
+}
+
+/// Draws a figure as PNG.
+///
+/// # Errors
+/// [`EvaluateError::Plot`].
+pub fn draw_png(figure: &Figure) -> Result<Vec<u8>, EvaluateError> {
+    let (width, height) = draw::size(figure);
+    let mut pixels = vec![0; (width * height * 3) as usize];
+    let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+    draw::draw(figure, area)?;
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().map_err(draw::failed)?;
+    writer.write_image_data(&pixels).map_err(draw::failed)?;
+    writer.finish().map_err(draw::failed)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn svg_and_png_show_every_name_and_panel() {
+        let point = |name: &str| Point {
+            name: name.into(),
+            x: 0.5,
+            y: [0.7, 0.65, 0.75],
+            label: Some("n = 4".into()),
+        };
+        let curve = Curve { name: "exp:10".into(), points: vec![(0.0, 0.5), (1.0, 0.9)] };
+        let panel = |title: &str| Panel {
+            title: title.into(),
+            points: vec![point("raw"), point("exp:10")],
+            curves: vec![curve.clone(), Curve { name: "optimum".into(), ..curve.clone() }],
+        };
+        let figure = Figure {
+            title: "quickstart".into(),
+            legend: ["raw", "exp:10", "optimum"].map(str::to_owned).to_vec(),
+            note: "bars: 95 % intervals".into(),
+            axes: ["nats".into(), "win rate".into()],
+            panels: vec![panel("sample"), panel("best-of:4")],
+        };
+        let svg = draw_svg(&figure).unwrap();
+        for text in ["quickstart", "raw", "exp:10", "optimum", "best-of:4", "nats", "95 %", "n = 4"]
+        {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert!(draw_png(&figure).unwrap().len() > 5_000);
+    }
+}

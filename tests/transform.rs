@@ -1,0 +1,169 @@
+//! `infalign transform`, as a user runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_infalign")).arg("transform").args(arguments).output().unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let output = run(&[arguments, &["--json"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    serde_json::from_slice(&output.stdout).expect("one JSON document")
+}
+
+fn text(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn assert_close(got: &Value, expected: f64) {
+    let got = got.as_f64().expect("a number");
+    assert!((got - expected).abs() < 1e-10, "{got} against {expected}");
+}
+
+#[test]
+fn a_curve_has_kl_and_win_rates() {
+    let at_kl = json(&["curve", "--transform", "exp:10", "--kl", "0.5"]);
+    assert_close(&at_kl["kl"], 0.5);
+    let names: Vec<&String> = at_kl["win_rate"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["best-of:2", "best-of:4", "sample", "worst-of:2", "worst-of:4"]);
+    let beta = at_kl["beta"].to_string();
+    let same = ["curve", "--transform", "exp:10", "--beta", &beta, "--procedure", "best-of:4"];
+    let at_beta = json(&same);
+    assert_close(
+        &at_beta["win_rate"]["best-of:4"],
+        at_kl["win_rate"]["best-of:4"].as_f64().unwrap(),
+    );
+    assert_eq!(at_beta["win_rate"].as_object().unwrap().len(), 1);
+    assert!(text(&same).contains("win rate, best-of:4  0.8715"));
+}
+
+#[test]
+fn an_optimum_is_above_other_transforms_and_comes_with_its_curve() {
+    for procedure in ["best-of:4", "worst-of:8", "soft-best-of:4,temperature=0.1"] {
+        let best = json(&["optimum", "--procedure", procedure, "--kl", "0.5", "--points", "11"]);
+        assert!(best["residual"].as_f64().unwrap() < 1e-11);
+        let column = |name: &str| -> Vec<f64> {
+            best["curve"][name].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+        };
+        let (u, phi, cdf) = (column("u"), column("phi"), column("cdf"));
+        assert_eq!(
+            (u[0], u[1], u[10], phi[10], cdf[0], cdf[10]),
+            (0.0, 0.1, 1.0, 0.0, cdf[0], 1.0)
+        );
+        assert!(phi.is_sorted() && cdf.is_sorted() && cdf[0].abs() < 1e-10);
+        let other =
+            json(&["curve", "--transform", "exp:5", "--kl", "0.5", "--procedure", procedure]);
+        assert!(other["win_rate"][procedure].as_f64() < best["win_rate"].as_f64());
+        // The optimum is also a transform.
+        let name = format!("optimal:{procedure}");
+        let itself =
+            json(&["curve", "--transform", &name, "--kl", "0.5", "--procedure", procedure]);
+        assert_close(&itself["win_rate"][procedure], best["win_rate"].as_f64().unwrap());
+        assert!(text(&["optimum", "--procedure", procedure, "--kl", "0.5"]).contains("residual"));
+    }
+}
+
+#[test]
+fn a_table_is_a_transform() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("phi.csv");
+    let rows: String = (0..=1000).map(|k| format!("{0},{0}\n", f64::from(k) / 1000.0)).collect();
+    std::fs::write(&path, format!("u,phi\n{rows}")).unwrap();
+    let name = format!("table:{}", path.display());
+    let [table, known] =
+        [name.as_str(), "identity"].map(|t| json(&["curve", "--transform", t, "--beta", "0.2"]));
+    assert_close(&table["kl"], known["kl"].as_f64().unwrap());
+    assert_close(
+        &table["win_rate"]["worst-of:4"],
+        known["win_rate"]["worst-of:4"].as_f64().unwrap(),
+    );
+}
+
+#[test]
+fn a_finite_problem_has_its_optimum_and_tilts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("problem.json");
+    std::fs::write(&path, r#"{"probabilities": [0.5, 0.3, 0.2], "rewards": [0, 1, 5]}"#).unwrap();
+    let problem = path.to_str().unwrap();
+    let arguments =
+        ["discrete", "--problem", problem, "--procedure", "worst-of:16", "--beta", "0.3"];
+    let best = json(&arguments);
+    assert_eq!(best["stationary_points"], 2);
+    assert!(best["residual"].as_f64().unwrap() < 1e-12);
+    let policy: f64 = best["policy"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).sum();
+    assert!((policy - 1.0).abs() < 1e-12);
+    let tilt = json(&[&arguments[..], &["--transform", "exp:-5"]].concat());
+    assert!(tilt["objective"].as_f64() <= best["objective"].as_f64());
+    assert!(tilt.get("residual").is_none());
+    assert!(text(&arguments).contains("maxima found"));
+}
+
+#[test]
+fn plots_are_written_as_svg_and_png() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let frontiers =
+        json(&["plot", "frontiers", "--out", out, "--procedure", "best-of:2", "sample"]);
+    let panels = frontiers["panels"].as_array().unwrap();
+    assert_eq!(panels.len(), 2);
+    // The optimum, eight transforms, and no curve above the optimum's end.
+    let curves = panels[0]["curves"].as_array().unwrap();
+    let end =
+        |curve: &Value| curve["points"].as_array().unwrap().last().unwrap()[1].as_f64().unwrap();
+    assert_eq!((curves.len(), curves[0]["name"].as_str()), (9, Some("optimum")));
+    assert!(curves.iter().all(|curve| end(curve) <= end(&curves[0]) + 1e-12));
+    assert!(text(&["plot", "transforms", "--out", out]).contains("transforms.png"));
+    for name in ["frontiers", "transforms"] {
+        let svg = std::fs::read_to_string(dir.path().join(format!("{name}.svg"))).unwrap();
+        assert!(svg.contains("exp:10"), "{name}");
+        let png = std::fs::read(dir.path().join(format!("{name}.png"))).unwrap();
+        assert!(png.starts_with(b"\x89PNG") && png.len() > 20_000, "{name}");
+    }
+}
+
+#[test]
+fn bad_input_is_answered_with_code_2_and_the_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let sum = file("sum.json", r#"{"probabilities": [0.5, 0.4], "rewards": [0, 1]}"#);
+    let key = file("key.json", r#"{"probabilities": [1], "reward": [0]}"#);
+    let table = file("table.csv", "u,phi\n0,0\n0.7,1\n0.6,2\n1,3\n");
+    let table = format!("table:{table}");
+    let discrete =
+        |path| vec!["discrete", "--procedure", "sample", "--beta", "1", "--problem", path];
+    let cases: [(Vec<&str>, &str); 12] = [
+        (vec!["curve", "--transform", "exp:0", "--beta", "1"], "t is `0`"),
+        (vec!["curve", "--transform", "exp:5", "--beta", "0"], "β = 0"),
+        (vec!["curve", "--transform", "exp:5", "--beta", "-1"], "β = -1"),
+        (vec!["curve", "--transform", "exp:5", "--beta", "NaN"], "β = NaN"),
+        (
+            vec!["curve", "--transform", "exp:5", "--kl", "1e6"],
+            "no β gives `exp:5` a KL of 1000000",
+        ),
+        (vec!["curve", "--transform", &table, "--beta", "1"], "table.csv:4: u = 0.6 follows 0.7"),
+        (vec!["optimum", "--procedure", "best-of:0", "--beta", "1"], "N is `0`"),
+        (vec!["optimum", "--procedure", "cd-token:lambda=1", "--beta", "1"], "cd-token:lambda=1"),
+        (vec!["optimum", "--procedure", "best-of:4"], "--beta"),
+        (discrete(&sum), "the probabilities sum to 0.9"),
+        (discrete(&key), "unknown field `reward`"),
+        (discrete("none.json"), "cannot read none.json"),
+    ];
+    for (arguments, message) in cases {
+        let output = run(&arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(message), "{arguments:?}: {errors}");
+        assert!(output.stdout.is_empty());
+    }
+}
