@@ -83,9 +83,11 @@ fn without_json_it_is_a_table() {
     let [base, _] = write(dir.path());
     let output = generate(&["--exact", "--model", &base, "--procedure", "best-of:2"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    for line in
-        ["procedure        best-of:2", "win rate         0.640625", "a$               0.437500"]
-    {
+    for line in [
+        "procedure        best-of:2",
+        "win rate         0.640625000",
+        "a$               0.437500000",
+    ] {
         assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
     }
 }

@@ -44,14 +44,22 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         document.insert("distribution".into(), Value::Object(responses));
         return output::print(&format!("{:#}", Value::Object(document)));
     }
-    let rows = measures.into_iter().map(|(name, value)| (name.replace('_', " "), value));
-    let head = [format!("procedure        {}", args.procedure)];
-    let lines = rows.map(|(name, value)| format!("{name:<16} {value:.6}"));
-    let responses = distribution.responses().map(|(y, p)| format!("{y:<16} {p:.6}"));
-    let blank = [String::new(), format!("{:<16} probability", "response")];
-    output::print(
-        &head.into_iter().chain(lines).chain(blank).chain(responses).collect::<Vec<_>>().join("\n"),
-    )
+    let mut rows = vec![("procedure".to_owned(), args.procedure.to_string())];
+    let title = |name: &str| match name {
+        "kl" => "KL (nats)".to_owned(),
+        other => other.replace('_', " ").replace("kl", "KL"),
+    };
+    rows.extend(measures.into_iter().map(|(name, value)| (title(name), shown(value))));
+    rows.extend([
+        (String::new(), String::new()),
+        ("response".to_owned(), "probability".to_owned()),
+    ]);
+    rows.extend(distribution.responses().map(|(response, p)| (response, shown(p))));
+    output::print_rows(&rows)
+}
+
+fn shown(number: f64) -> String {
+    format!("{number:.9}")
 }
 
 /// The decoder that the scorers guide, or the model's own values where there are none.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use infalign_evaluate::{Figure, draw_png, draw_svg};
 use infalign_record::atomic::write_atomic;
 
@@ -10,11 +10,12 @@ use infalign_record::atomic::write_atomic;
 pub(crate) const KL_AND_WIN_RATE: [&str; 2] =
     ["KL from the reference, nats per response", "win rate against the reference"];
 
-/// Writes `NAME.svg` and `NAME.png` into a folder, and returns their paths.
+/// Writes `NAME.svg` and `NAME.png` into a folder, which is made if need be, and returns their paths.
 ///
 /// # Errors
 /// When the figure cannot be drawn or a file not written.
 pub(crate) fn write_figure(dir: &Path, name: &str, figure: &Figure) -> Result<[PathBuf; 2]> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let (svg, png) = (dir.join(format!("{name}.svg")), dir.join(format!("{name}.png")));
     let text = draw_svg(figure)?;
     write_atomic(&svg, |file| file.write_all(text.as_bytes()))?;

@@ -27,7 +27,8 @@ pub(crate) struct GenerateArgs {
     /// sample, best-of:N or worst-of:N; with --exact also soft-best-of:N,temperature=T, cd-token:lambda=L and cd-block:length=M,samples=K.
     #[arg(long, default_value = "sample")]
     pub(crate) procedure: Procedure,
-    /// Compute the distribution over all responses of a tabular model instead of drawing from it.
+    /// Compute the distribution over all responses of a tabular model instead of drawing from it. Its win rate is over single samples of
+    /// the model.
     #[arg(long, conflicts_with_all = ["prompts", "reward", "max_tokens", "temperature", "top_k", "top_p"])]
     exact: bool,
     /// With --exact: values that guide cd-token and cd-block in place of the model's own, as tabular:FILE.json or

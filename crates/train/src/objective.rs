@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// The reward that a policy is trained on: `raw`, or a transform (`identity`, `log`, `exp:t`) of the calibrated reward.
+/// The reward that a policy is trained on: `raw`, or a [`Transform`] of the calibrated reward.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Objective {

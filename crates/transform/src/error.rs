@@ -28,7 +28,9 @@ pub enum TransformError {
         reason: String,
     },
     /// A KL coefficient that is not positive and finite.
-    #[error("β = {0} is not a KL coefficient; it must be positive and finite, in nats")]
+    #[error(
+        "β = {0} is not a KL coefficient; it must be positive and finite, in units of Φ per nat"
+    )]
     Beta(f64),
     /// A KL that no policy can have.
     #[error("a KL of {0} nats cannot be a target; it must be positive and finite")]
@@ -36,7 +38,7 @@ pub enum TransformError {
     /// A KL that this transform does not reach.
     #[error(
         "no β gives `{transform}` a KL of {kl} nats; what it reaches lies strictly between \
-         {infimum} and {supremum}"
+         {infimum:.3e} and {supremum:.3e}"
     )]
     UnreachableKl {
         /// The transform.
@@ -80,7 +82,7 @@ pub enum TransformError {
     /// A procedure that does not act on ranks alone, so that no universal integral exists.
     #[error(
         "the win rate of `{0}` depends on the language model, not on ranks alone; \
-         {RANK_PROCEDURES} have a closed integral"
+         {RANK_PROCEDURES} act on ranks"
     )]
     NotByRank(String),
     /// Lists of probabilities and rewards that do not describe the same outcomes, or none.

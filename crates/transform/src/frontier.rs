@@ -39,8 +39,10 @@ pub fn frontier(
     (from, to): (f64, f64),
     count: usize,
 ) -> Result<Vec<FrontierPoint>, TransformError> {
-    let (start, end) = (beta_for_kl(transform, from)?, beta_for_kl(transform, to)?);
-    betas(start, end, count).map(|beta| Ok(point(transform, Beta::new(beta)?, ranks))).collect()
+    let end = beta_for_kl(transform, to)?;
+    betas(beta_for_kl(transform, from)?, end, count)
+        .map(|beta| Ok(point(transform, Beta::new(beta)?, ranks)))
+        .collect()
 }
 
 /// The same for the optimum of one decoder: no transform is above it at any KL.
@@ -53,12 +55,13 @@ pub fn optimal_frontier(
     count: usize,
 ) -> Result<Vec<FrontierPoint>, TransformError> {
     let rank = RankDensity::of(procedure)?;
-    let end = |kl| Optimum::for_kl(procedure, kl).map(|optimum| optimum.beta.get());
+    let at = |kl| Optimum::for_kl(procedure, kl).map(|optimum| optimum.beta.get());
+    let end = at(to)?;
     let point = |beta| {
         let Optimum { kl, win_rate, .. } = Optimum::under(&rank, Beta::new(beta)?)?;
         Ok(FrontierPoint { beta, kl, win_rates: vec![win_rate] })
     };
-    betas(end(from)?, end(to)?, count).map(point).collect()
+    betas(at(from)?, end, count).map(point).collect()
 }
 
 /// Best-of-n itself as a policy: what aligning has to beat.

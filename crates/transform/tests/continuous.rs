@@ -172,6 +172,18 @@ proptest! {
         prop_assert_eq!(wins(&tilt, "best-of:1"), wins(&tilt, "sample"));
     }
 
+    /// F = u^a with a = 1 + 1/β: the same best-of-N win rate for every N, and best-of-n itself at β = 1/(n − 1).
+    #[test]
+    fn logarithm_at_random(n in 1usize..10_000, log_beta in -7.0..7.0f64) {
+        let (tilt, a) = (tilt("log", log_beta.exp()), 1.0 + (-log_beta).exp());
+        let won = wins(&tilt, &format!("best-of:{n}"));
+        prop_assert!((won / (a / (a + 1.0)) - 1.0).abs() < 1e-11, "{won} at a = {a}");
+        let kl = a.ln() - (a - 1.0) / a;
+        prop_assert!((tilt.kl() - kl).abs() < 1e-13 * (1.0 + kl) && (tilt.cdf(0.3) - 0.3f64.powf(a)).abs() < 1e-14);
+let worst = wins(&tilt, &format!("worst-of:{n}"));
+        prop_assert!(worst >= won - 1e-12, "{worst} below {won}");
+    }
+
     #[test]
     fn cdf_rises_from_0_to_1(t in -200.0..200.0f64, log_kl in -13.0..3.0f64) {
         prop_assume!(t != 0.0);

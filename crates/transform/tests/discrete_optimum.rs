@@ -55,6 +55,8 @@ fn any_procedure() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn nothing_beats_the_optimum(
         outcomes in any_outcomes(),
@@ -89,6 +91,23 @@ proptest! {
                 let theirs = objective(&outcomes, &procedure, beta, &tilted);
                 prop_assert!(theirs <= best.objective + 1e-12, "{transform} has {theirs}");
             }
+        }
+    }
+
+    /// E C = ½ under the reference policy, ties or none, and only the order of rewards counts.
+    #[test]
+    fn only_the_order_of_rewards_counts(outcomes in any_outcomes(), n in 1..50usize, log_beta in -3.0..2.0f64) {
+        let (p, calibrated) = (outcomes.probabilities(), outcomes.calibrated());
+        let mean: f64 = p.iter().zip(&calibrated).map(|(p, c)| p * c).sum();
+        prop_assert!((mean - 0.5).abs() < 1e-14, "{mean}");
+        let rewards = outcomes.rewards().iter().map(|r| (r - 2.0).powi(3)).collect();
+        let other = Outcomes::new(p.to_vec(), rewards).unwrap();
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-14;
+        prop_assert!(calibrated.iter().zip(&other.calibrated()).all(close));
+        for procedure in [format!("best-of:{n}"), format!("worst-of:{n}")] {
+            let beta = log_beta.exp();
+            let [a, b] = [&outcomes, &other].map(|outcomes| optimum(outcomes, &procedure, beta));
+            prop_assert!((a.kl - b.kl).abs() < 1e-11 && (a.win_rate - b.win_rate).abs() < 1e-12);
         }
     }
 }

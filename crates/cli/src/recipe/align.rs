@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
-use infalign_train::{CtrlConfig, Objective, RewardModelConfig};
+use infalign_train::{CtrlConfig, RewardModelConfig};
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
+
+use super::objective::ObjectiveConfig;
 
 /// A recipe that aligns one model by several methods.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,7 +99,7 @@ pub(crate) struct Method {
     /// Name in tables, plots and folders.
     pub(crate) name: String,
     /// What it maximises: `raw`, or a transform of the calibrated reward.
-    pub(crate) objective: Objective,
+    pub(crate) objective: ObjectiveConfig,
 }
 
 /// What is measured, on the prompts held out.

@@ -2,6 +2,7 @@
 
 mod align;
 mod language_model;
+mod objective;
 mod paths;
 mod read;
 

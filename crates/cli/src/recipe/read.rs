@@ -181,6 +181,7 @@ impl AlignRecipe {
             paths.push(&mut stage.base);
             paths.extend(&mut stage.ratings);
         }
+        paths.extend(self.method.iter_mut().filter_map(|method| method.objective.path_mut()));
         paths
     }
 }

@@ -11,8 +11,9 @@ use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer, TransformerConfig};
 use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
+use infalign_train::Objective;
 
-use crate::recipe::{AlignRecipe, Paths, PromptsConfig, RewardModelStage};
+use crate::recipe::{AlignRecipe, Method, Paths, PromptsConfig, RewardModelStage};
 
 /// Where a recipe finds the reward model that it trains itself.
 const REWARD_MODEL: &str = "$RUN/reward-model";
@@ -62,6 +63,9 @@ impl<'a> Inputs<'a> {
         );
         let inputs =
             Self { recipe, run, device: device.clone(), reference, tokenizer, train, test };
+        for method in &recipe.method {
+            inputs.objective(method)?;
+        }
         match &recipe.reward_model {
             Some(stage) => {
                 check_reward_model(stage, &paths)?;
@@ -76,6 +80,15 @@ impl<'a> Inputs<'a> {
             None => drop(inputs.reward()?),
         }
         Ok(inputs)
+    }
+
+    /// What a method maximises, read from its file if it is a table.
+    ///
+    /// # Errors
+    /// When the table cannot be read; the message names the method.
+    pub(crate) fn objective(&self, method: &Method) -> Result<Objective> {
+        let resolved = method.objective.resolve(&Paths { run: self.run });
+        resolved.with_context(|| format!("the objective of method {:?}", method.name))
     }
 
     /// Builds the reward; one that the run trains itself is there only after that stage.

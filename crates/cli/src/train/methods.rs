@@ -50,9 +50,10 @@ pub(crate) fn train(
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let config = &inputs.recipe.train;
+    let objective = inputs.objective(method)?;
     let trainer = CtrlTrainer {
         config,
-        objective: &method.objective,
+        objective: &objective,
         prompts: &inputs.train,
         reference: &inputs.reference,
         tokenizer: &inputs.tokenizer,

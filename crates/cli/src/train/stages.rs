@@ -51,7 +51,7 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         stop_if(interrupted)?;
         measured.push(Measured {
             name: method.name.clone(),
-            objective: Some(method.objective.clone()),
+            objective: Some(inputs.objective(method)?),
             sampled,
         });
     }

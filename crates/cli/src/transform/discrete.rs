@@ -43,7 +43,7 @@ struct Solved {
     policy: Vec<f64>,
     kl: f64,
     win_rate: f64,
-    /// Of an optimum: its residual and the number of stationary points.
+    /// Of an optimum: its residual and the number of maxima that were found.
     certificate: Option<(f64, usize)>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &DiscreteArgs) -> Result<(), Failure> {
     ];
     if let Some((residual, points)) = solved.certificate {
         rows.push(("residual".to_owned(), format!("{residual:.1e}")));
-        rows.push(("maxima found".to_owned(), points.to_string()));
+        rows.push(("stationary points".to_owned(), points.to_string()));
     }
     rows.push((String::new(), String::new()));
     rows.push((

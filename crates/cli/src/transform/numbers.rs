@@ -108,7 +108,8 @@ pub(crate) fn optimum(args: &OptimumArgs) -> Result<(), Failure> {
     let point = |k: usize| {
         (format!("{:.4}", curve.u[k]), format!("{:<15.9}{:.9}", curve.phi[k], curve.cdf[k]))
     };
-    rows.extend((0..u.len()).step_by((u.len() / 10).max(1)).map(point));
+    let shown = u.len().min(11);
+    rows.extend((0..shown).map(|k| point(k * (u.len() - 1) / (shown - 1))));
     output::print_rows(&rows)
 }
 
@@ -127,7 +128,7 @@ fn at(text: &str, level: &Level) -> anyhow::Result<(Transform, Beta)> {
 fn head(what: &str, name: &str, beta: Beta, kl: f64) -> Vec<(String, String)> {
     vec![
         (what.to_owned(), name.to_owned()),
-        ("β".to_owned(), format!("{:e}", beta.get())),
+        ("β".to_owned(), format!("{:.9e}", beta.get())),
         ("KL (nats)".to_owned(), shown(kl)),
     ]
 }

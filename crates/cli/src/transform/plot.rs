@@ -38,7 +38,7 @@ pub(crate) struct FrontierArgs {
     )]
     transform: Vec<Transform>,
     /// Greatest KL, in nats.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, allow_negative_numbers = true)]
     max_kl: f64,
     #[command(flatten)]
     shared: Shared,
@@ -51,7 +51,7 @@ pub(crate) struct TransformsArgs {
     #[arg(long, num_args = 1.., default_values = ["best-of:2", "best-of:4", "worst-of:4"])]
     procedure: Vec<Procedure>,
     /// KLs, in nats, for each of which the optimum is drawn.
-    #[arg(long, num_args = 1.., default_values = ["0.1", "0.5", "2"])]
+    #[arg(long, num_args = 1.., default_values = ["0.1", "0.5", "2"], allow_negative_numbers = true)]
     kl: Vec<f64>,
     /// Transforms to compare them with.
     #[arg(long, num_args = 1.., default_values = ["identity", "exp:5", "exp:10", "exp:-5", "exp:-10"])]
@@ -73,7 +73,7 @@ struct Shared {
 /// Names in the legend.
 const OPTIMUM: &str = "optimum";
 const BEST_OF_N: &str = "best-of-n";
-/// Least KL of a frontier, in nats.
+/// Least KL of a frontier, as a share of the greatest.
 const LEAST_KL: f64 = 1e-4;
 /// Points of a curve.
 const POINTS: usize = 100;
@@ -98,7 +98,7 @@ pub(crate) fn run(command: &PlotCommand) -> Result<(), Failure> {
 }
 
 fn frontiers(args: &FrontierArgs) -> Result<Figure, TransformError> {
-    let range = (LEAST_KL, args.max_kl);
+    let range = (LEAST_KL * args.max_kl, args.max_kl);
     let ranks = args.procedure.iter().map(RankDensity::of).collect::<Result<Vec<_>, _>>()?;
     let curves = args
         .transform

@@ -1,7 +1,7 @@
 //! How a decoder responds to rank on a tabular model: exactly from its distribution, or from what it returns.
 
 use infalign_model::TabularProblem;
-use infalign_transform::{Outcomes, RankDensity, RankEstimate};
+use infalign_transform::{RankDensity, RankEstimate};
 
 use super::ResponseDistribution;
 use crate::{DecodeError, Decoder, EncodedPrompt, Stream};
@@ -30,17 +30,15 @@ pub fn rank_estimate(
         tokens: vec![tree.eos()],
     };
     let prompts: Vec<EncodedPrompt> = (0..draws).map(prompt).collect();
-    let widths = problem.model().response_probabilities();
-    let middles = Outcomes::new(widths.clone(), known(problem.rewards()))?.calibrated();
-    let equal = group_masses(problem.rewards(), &widths);
+    let atoms = atoms(problem.rewards(), &problem.model().response_probabilities());
     let rank = |(prompt, tokens): (&EncodedPrompt, &[u32])| {
         let letters: Vec<u32> = tokens.iter().copied().filter(|&t| t != tree.eos()).collect();
-        let response = tree.number(&letters).filter(|&y| widths[y] > 0.0);
-        let response = response.ok_or_else(|| DecodeError::NoValue {
-            prefix: format!("{tokens:?}, which the model does not give,"),
+        let atom = tree.number(&letters).map(|response| atoms[response]);
+        let (below, mass) = atom.filter(|(_, mass)| *mass > 0.0).ok_or_else(|| {
+            DecodeError::NoValue { prefix: format!("{tokens:?}, which the model does not give,") }
         })?;
-        let place = Stream::new(seed, "rank", &prompt.id, 0).uniform(0) - 0.5;
-        Ok((middles[response] + place * equal[response]).clamp(0.0, 1.0))
+        let place = Stream::new(seed, "rank", &prompt.id, 0).uniform(0);
+        Ok((below + place * mass).min(1.0))
     };
     let decoded = decoder.decode(&prompts)?;
     let returned = prompts.iter().zip(decoded.iter().map(|d| d.response.tokens.as_slice()));
@@ -56,11 +54,10 @@ impl ResponseDistribution {
     /// # Errors
     /// [`DecodeError::Transform`] where all of the base policy's probability is 0.
     pub fn rank_density(&self, rewards: &[f64]) -> Result<RankDensity, DecodeError> {
-        let mut order: Vec<usize> = (0..rewards.len()).filter(|&y| self.base()[y] > 0.0).collect();
-        order.sort_by(|&a, &b| rewards[a].total_cmp(&rewards[b]));
+        let order = ascending(rewards, self.base());
         let sum = |group: &[usize], p: &[f64]| group.iter().map(|&y| p[y]).sum::<f64>();
         let groups: Vec<&[usize]> = order.chunk_by(|&a, &b| rewards[a] == rewards[b]).collect();
-        let whole: f64 = sum(&order, self.base());
+        let whole = sum(&order, self.base());
         let mut edges = vec![0.0];
         edges.extend(groups.iter().scan(0.0, |below, group| {
             *below += sum(group, self.base()) / whole;
@@ -74,16 +71,21 @@ impl ResponseDistribution {
     }
 }
 
-/// Rewards with 0 for those that are unknown, which only responses of probability 0 may be.
-fn known(rewards: &[f64]) -> Vec<f64> {
-    rewards.iter().map(|r| if r.is_nan() { 0.0 } else { *r }).collect()
+/// The possible responses, by ascending reward.
+fn ascending(rewards: &[f64], probabilities: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rewards.len()).filter(|&y| probabilities[y] > 0.0).collect();
+    order.sort_by(|&a, &b| rewards[a].total_cmp(&rewards[b]));
+    order
 }
 
-/// The probability of each response's reward.
-fn group_masses(rewards: &[f64], probabilities: &[f64]) -> Vec<f64> {
-    let of = |reward: f64| {
-        let same = rewards.iter().zip(probabilities).filter(|(r, _)| **r == reward);
-        same.map(|(_, p)| p).sum()
-    };
-    rewards.iter().map(|&reward| of(reward)).collect()
+/// For each response, the probability of a lesser reward and that of its own; 0 for what is impossible.
+fn atoms(rewards: &[f64], probabilities: &[f64]) -> Vec<(f64, f64)> {
+    let mut atoms = vec![(0.0, 0.0); rewards.len()];
+    let mut below = 0.0;
+    for group in ascending(rewards, probabilities).chunk_by(|&a, &b| rewards[a] == rewards[b]) {
+        let mass: f64 = group.iter().map(|&y| probabilities[y]).sum();
+        group.iter().for_each(|&y| atoms[y] = (below, mass));
+        below += mass;
+    }
+    atoms
 }

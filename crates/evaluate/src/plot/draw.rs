@@ -68,7 +68,11 @@ pub(super) fn draw<B: DrawingBackend>(
 /// The colour of a name, and whether its line is dashed, which tells names of the same colour apart.
 fn style(figure: &Figure, name: &str) -> (RGBColor, bool) {
     let index = figure.legend.iter().position(|n| *n == name).unwrap_or(0);
-    (COLOURS[index % COLOURS.len()], index >= COLOURS.len())
+    match index.checked_sub(COLOURS.len()) {
+        None => (COLOURS[index], false),
+        // The first colour is for what stands out.
+        Some(rest) => (COLOURS[1 + rest % (COLOURS.len() - 1)], true),
+    }
 }
 
 /// One word of the legend and where it stands.
@@ -194,8 +198,10 @@ fn draw_points<B: DrawingBackend>(
         let dot = Circle::new((point.x, estimate), 5, colour.filled());
         chart.draw_series([dot]).map_err(failed)?;
         if let Some(label) = &point.label {
+            let width = 4 + 8 * label.chars().count() as i32;
             let beside = EmptyElement::at((point.x, estimate))
-                + Text::new(label.clone(), (7, 5), ("sans-serif", 14).into_font().color(&colour));
+                + Rectangle::new([(6, 5), (6 + width, 18)], WHITE.mix(0.8).filled())
+                + Text::new(label.clone(), (8, 5), ("sans-serif", 14).into_font().color(&colour));
             chart.draw_series([beside]).map_err(failed)?;
         }
     }
