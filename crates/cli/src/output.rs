@@ -18,7 +18,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// Prints rows of a name and what belongs to it, the names in a column of their own.
 ///
 /// # Errors
-/// As for [`print`].
+/// As for [`print()`].
 pub(crate) fn print_rows(rows: &[(String, String)]) -> Result<(), Failure> {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 2;
     let lines = rows.iter().map(|(name, value)| format!("{name:<width$}{value}"));
