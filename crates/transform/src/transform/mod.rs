@@ -17,7 +17,7 @@
 //! raw(u) = offset + scale·apply(u), so that β_raw = scale·β_scaled
 //!
 //! gives the same policy: it is proportional to exp(raw/β_raw), and the offset drops out. Every β that
-//! this crate takes or returns ([`Tilt`](crate::Tilt), [`beta_for_kl`](crate::beta_for_kl)) belongs to
+//! this crate takes or returns ([`Tilt`](crate::Tilt), [`beta_for_kl`]) belongs to
 //! the raw scale; a trainer that feeds on [`Transform::apply`] uses β / [`Transform::scale`].
 
 mod function;
