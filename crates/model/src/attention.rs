@@ -5,7 +5,7 @@ use burn::tensor::{Bool, Tensor, activation::softmax};
 
 use crate::cache::KvCache;
 use crate::rope::Rotation;
-use crate::transformer::Projection;
+use crate::transformer::{Projection, RmsNorm, cap};
 
 /// Score of a masked key. Every token sees at least itself, so that no row is without a key; and exp(−∞) is quicker than an exponential
 /// that underflows.
@@ -18,16 +18,31 @@ pub(crate) struct Attention {
     pub(crate) k_proj: Projection,
     pub(crate) v_proj: Projection,
     pub(crate) o_proj: Projection,
+    /// Norms of each head's queries and keys, before they are rotated (Qwen 3, Gemma 3).
+    pub(crate) q_norm: Option<RmsNorm>,
+    pub(crate) k_norm: Option<RmsNorm>,
     pub(crate) kv_heads: usize,
     pub(crate) head_width: usize,
+    /// What scores are multiplied by.
+    pub(crate) scale: f64,
+    /// Cap of the scores (Gemma 2).
+    pub(crate) score_cap: Option<f64>,
+    /// Whether it looks through the window of the context.
+    pub(crate) windowed: bool,
 }
 
 /// What the tokens of a batch may look at.
-pub(crate) struct Context<'a> {
+pub(crate) struct View<'a> {
     /// Rotation of the tokens' positions.
     pub(crate) rotation: &'a Rotation,
     /// True where a key is hidden: `[batch or 1, 1, time, keys]`. None: every key is visible.
     pub(crate) hidden: Option<Tensor<4, Bool>>,
+}
+
+/// The views of the blocks without and with a window.
+pub(crate) struct Context<'a> {
+    pub(crate) full: View<'a>,
+    pub(crate) windowed: View<'a>,
 }
 
 impl Attention {
@@ -40,23 +55,28 @@ impl Attention {
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
         let time = x.dims()[0] / batch;
-        let heads = |x: Tensor<2>| {
+        let view = if self.windowed { &context.windowed } else { &context.full };
+        let heads = |x: Tensor<2>, norm: &Option<RmsNorm>| {
             let n_heads = x.dims()[1] / self.head_width;
+            let x = match norm {
+                Some(norm) => norm.forward(x.reshape([batch * time * n_heads, self.head_width])),
+                None => x,
+            };
             x.reshape([batch, time, n_heads, self.head_width]).swap_dims(1, 2)
         };
-        let q = context.rotation.apply(heads(self.q_proj.forward(x.clone())));
-        let k = context.rotation.apply(heads(self.k_proj.forward(x.clone())));
-        let v = heads(self.v_proj.forward(x));
+        let q = view.rotation.apply(heads(self.q_proj.forward(x.clone()), &self.q_norm));
+        let k = view.rotation.apply(heads(self.k_proj.forward(x.clone()), &self.k_norm));
+        let v = heads(self.v_proj.forward(x), &None);
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, k, v),
             None => (k, v),
         };
-        let mixed = self.mix(q, k, v, context.hidden.clone());
+        let mixed = self.mix(q, k, v, view.hidden.clone());
         let width = mixed.dims()[1] * self.head_width;
         self.o_proj.forward(mixed.swap_dims(1, 2).reshape([batch * time, width]))
     }
 
-    /// softmax(q kᵀ / √head_width) v for q `[batch, heads, time, width]`, k and v `[batch, kv_heads, keys, width]`.
+    /// softmax(cap(q kᵀ · scale)) v for q `[batch, heads, time, width]`, k and v `[batch, kv_heads, keys, width]`.
     ///
     /// The query heads that share a key head stand one below the other, so that no key is copied.
     fn mix(
@@ -68,13 +88,9 @@ impl Attention {
     ) -> Tensor<4> {
         let [batch, heads, time, width] = q.dims();
         let group = heads / self.kv_heads;
-        let q = q.mul_scalar((width as f32).powf(-0.5)).reshape([
-            batch,
-            self.kv_heads,
-            group * time,
-            width,
-        ]);
-        let mut scores = q.matmul(k.swap_dims(2, 3));
+        let q =
+            q.mul_scalar(self.scale as f32).reshape([batch, self.kv_heads, group * time, width]);
+        let mut scores = cap(q.matmul(k.swap_dims(2, 3)), self.score_cap);
         if let Some(hidden) = hidden {
             let [rows, _, _, keys] = hidden.dims();
             let hidden = hidden.repeat_dim(2, group).expand([

@@ -3,23 +3,27 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Int, Tensor, activation::log_softmax};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
 
 use rayon::prelude::*;
 
-use crate::attention::{Attention, Context};
+use crate::attention::{Context, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, runs};
-use crate::checkpoint::{Checkpoint, param};
-use crate::rope::Rope;
-use crate::transformer::{Block, FeedForward, Projection, RmsNorm, Transformer};
+use crate::checkpoint::Checkpoint;
+use crate::config::Head;
+use crate::rope::{Rope, Rotation};
+use crate::transformer::Transformer;
+use crate::weights::{self, Builder, Kind};
 use crate::{ModelError, Sequence, TransformerConfig};
 
-/// A Llama-family causal language model.
+/// A causal language model: Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3.
 #[derive(Clone, Debug)]
 pub struct CausalLm {
     pub(crate) config: TransformerConfig,
     pub(crate) net: Transformer,
     pub(crate) rope: Rope,
+    /// Rotations of the blocks with a window, where they are others.
+    pub(crate) local_rope: Option<Rope>,
 }
 
 impl CausalLm {
@@ -28,7 +32,7 @@ impl CausalLm {
     /// # Errors
     /// [`ModelError`] names the file and the key or tensor at fault.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        let config = TransformerConfig::read(dir, &["LlamaForCausalLM"])?;
+        let config = TransformerConfig::read(dir, Head::CausalLm)?;
         Self::from_checkpoint(config, &Checkpoint::read(dir)?, device)
     }
 
@@ -44,20 +48,25 @@ impl CausalLm {
     ) -> Result<Self, ModelError> {
         let mut checkpoint = Checkpoint::empty();
         let branch_end = 0.02 / (2.0 * config.num_hidden_layers as f32).sqrt();
-        for (name, shape) in matrices(&config) {
+        let resting = if config.family.is_gemma() { 0.0 } else { 1.0 };
+        for (name, kind) in weights::parameters(&config) {
             let scale = if name.contains("o_proj") || name.contains("down_proj") {
                 branch_end
             } else {
                 0.02
             };
-            let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| scale * normal()).collect();
-            checkpoint.put(
-                name,
-                Tensor::<2>::from_data(burn::tensor::TensorData::new(values, shape), device),
-            );
-        }
-        for name in norms(&config) {
-            checkpoint.put(name, Tensor::<1>::ones([config.hidden_size], device));
+            match kind {
+                Kind::Matrix(shape) => {
+                    let values: Vec<f32> =
+                        (0..shape[0] * shape[1]).map(|_| scale * normal()).collect();
+                    let values = TensorData::new(values, shape);
+                    checkpoint.put(name, Tensor::<2>::from_data(values, device));
+                }
+                Kind::Norm(width) => {
+                    checkpoint.put(name, Tensor::<1>::full([width], resting, device))
+                }
+                Kind::Bias(width) => checkpoint.put(name, Tensor::<1>::zeros([width], device)),
+            }
         }
         Self::from_checkpoint(config, &checkpoint, device)
     }
@@ -69,8 +78,8 @@ impl CausalLm {
         device: &Device,
     ) -> Result<Self, ModelError> {
         let net = Builder { config: &config, checkpoint, device }.transformer()?;
-        let rope = Rope::new(&config, device);
-        Ok(Self { config, net, rope })
+        let (rope, local_rope) = (Rope::new(&config, device), Rope::local(&config, device));
+        Ok(Self { config, net, rope, local_rope })
     }
 
     /// Writes `config.json` and `model.safetensors` into an existing folder.
@@ -84,28 +93,7 @@ impl CausalLm {
 
     /// The weights under Hugging Face's names, without autodiff.
     pub(crate) fn checkpoint(&self) -> Checkpoint {
-        let mut checkpoint = Checkpoint::empty();
-        let net = self.net.valid();
-        checkpoint.put("model.embed_tokens.weight", net.embed_tokens.val());
-        for (layer, block) in net.layers.iter().enumerate() {
-            for (name, projection) in projections(block) {
-                checkpoint.put(
-                    format!("model.layers.{layer}.{name}.weight"),
-                    projection.weight.val().transpose(),
-                );
-            }
-            for (name, norm) in [
-                ("input_layernorm", &block.input_layernorm),
-                ("post_attention_layernorm", &block.post_attention_layernorm),
-            ] {
-                checkpoint.put(format!("model.layers.{layer}.{name}.weight"), norm.weight.val());
-            }
-        }
-        checkpoint.put("model.norm.weight", net.norm.weight.val());
-        if let Some(head) = &net.lm_head {
-            checkpoint.put("lm_head.weight", head.weight.val().transpose());
-        }
-        checkpoint
+        weights::checkpoint(&self.net, &self.config)
     }
 
     /// The configuration.
@@ -143,9 +131,35 @@ impl CausalLm {
     /// Padding needs no mask: a causal model never looks at it from a real token.
     pub(crate) fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [_, time] = ids.dims();
-        let rotation = self.rope.span(0, time);
-        let hidden = Tensor::<2, Bool>::tril_mask([time, time], 0, &self.device()).unsqueeze::<4>();
-        self.net.hidden(ids, &Context { rotation: &rotation, hidden: Some(hidden) }, None)
+        let device = self.device();
+        let [rotation, local] = self.rotations(|rope| rope.span(0, time));
+        let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &device).unsqueeze::<4>();
+        // Tokens further back than the window: all but the upper triangle that begins there.
+        let before = self.window().filter(|window| *window < time).map(|window| {
+            let offset = 1 - window as i64;
+            Tensor::<2, Bool>::triu_mask([time, time], offset, &device).unsqueeze::<4>()
+        });
+        let windowed = match before {
+            Some(before) => later.clone().bool_or(before),
+            None => later.clone(),
+        };
+        let context = Context {
+            full: View { rotation: &rotation, hidden: Some(later) },
+            windowed: View { rotation: &local, hidden: Some(windowed) },
+        };
+        self.net.hidden(ids, &context, None)
+    }
+
+    /// How far the blocks with a window look back, if there are any.
+    pub(crate) fn window(&self) -> Option<usize> {
+        (0..self.config.num_hidden_layers).find_map(|layer| self.config.window(layer))
+    }
+
+    /// The rotations of the blocks without and with a window.
+    pub(crate) fn rotations(&self, of: impl Fn(&Rope) -> Rotation) -> [Rotation; 2] {
+        let rotation = of(&self.rope);
+        let local = self.local_rope.as_ref().map_or_else(|| rotation.clone(), of);
+        [rotation, local]
     }
 
     /// Logits of every response token's distribution: `[tokens, vocabulary]`, in the order of [`ResponseBatch::targets`].
@@ -193,124 +207,4 @@ pub(crate) fn write_config(config: &TransformerConfig, dir: &Path) -> Result<(),
     let json = serde_json::to_vec_pretty(&config)
         .map_err(|source| ModelError::Json { path: path.clone(), source })?;
     std::fs::write(&path, json).map_err(ModelError::write(&path))
-}
-
-/// The projections of a block with their names in a checkpoint.
-fn projections(block: &Block) -> [(&'static str, &Projection); 7] {
-    [
-        ("self_attn.q_proj", &block.self_attn.q_proj),
-        ("self_attn.k_proj", &block.self_attn.k_proj),
-        ("self_attn.v_proj", &block.self_attn.v_proj),
-        ("self_attn.o_proj", &block.self_attn.o_proj),
-        ("mlp.gate_proj", &block.mlp.gate_proj),
-        ("mlp.up_proj", &block.mlp.up_proj),
-        ("mlp.down_proj", &block.mlp.down_proj),
-    ]
-}
-
-/// Names and stored shapes `[outputs, inputs]` of every matrix of the architecture.
-fn matrices(config: &TransformerConfig) -> Vec<(String, [usize; 2])> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (queries, keys) =
-        (config.num_attention_heads * config.head_width(), config.kv_heads() * config.head_width());
-    let mut all = vec![("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden])];
-    for layer in 0..config.num_hidden_layers {
-        let block = [
-            ("self_attn.q_proj", [queries, hidden]),
-            ("self_attn.k_proj", [keys, hidden]),
-            ("self_attn.v_proj", [keys, hidden]),
-            ("self_attn.o_proj", [hidden, queries]),
-            ("mlp.gate_proj", [inner, hidden]),
-            ("mlp.up_proj", [inner, hidden]),
-            ("mlp.down_proj", [hidden, inner]),
-        ];
-        all.extend(
-            block.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)),
-        );
-    }
-    if !config.tie_word_embeddings {
-        all.push(("lm_head.weight".to_owned(), [config.vocab_size, hidden]));
-    }
-    all
-}
-
-/// Names of every norm's weight.
-fn norms(config: &TransformerConfig) -> Vec<String> {
-    let layers = (0..config.num_hidden_layers).flat_map(|layer| {
-        ["input_layernorm", "post_attention_layernorm"]
-            .map(|name| format!("model.layers.{layer}.{name}.weight"))
-    });
-    layers.chain(["model.norm.weight".to_owned()]).collect()
-}
-
-/// Builds modules from a checkpoint.
-struct Builder<'a> {
-    config: &'a TransformerConfig,
-    checkpoint: &'a Checkpoint,
-    device: &'a Device,
-}
-
-impl Builder<'_> {
-    fn transformer(&self) -> Result<Transformer, ModelError> {
-        let config = self.config;
-        let embedding = "model.embed_tokens.weight";
-        let classifier = self.checkpoint.contains("score.weight");
-        Ok(Transformer {
-            embed_tokens: param(
-                embedding,
-                self.checkpoint.take(
-                    embedding,
-                    [config.vocab_size, config.hidden_size],
-                    self.device,
-                )?,
-            ),
-            layers: (0..config.num_hidden_layers)
-                .map(|layer| self.block(layer))
-                .collect::<Result<_, _>>()?,
-            norm: self.norm("model.norm")?,
-            lm_head: if config.tie_word_embeddings || classifier {
-                None
-            } else {
-                Some(self.projection("lm_head")?)
-            },
-        })
-    }
-
-    fn block(&self, layer: usize) -> Result<Block, ModelError> {
-        let name = |part: &str| format!("model.layers.{layer}.{part}");
-        Ok(Block {
-            input_layernorm: self.norm(&name("input_layernorm"))?,
-            self_attn: Attention {
-                q_proj: self.projection(&name("self_attn.q_proj"))?,
-                k_proj: self.projection(&name("self_attn.k_proj"))?,
-                v_proj: self.projection(&name("self_attn.v_proj"))?,
-                o_proj: self.projection(&name("self_attn.o_proj"))?,
-                kv_heads: self.config.kv_heads(),
-                head_width: self.config.head_width(),
-            },
-            post_attention_layernorm: self.norm(&name("post_attention_layernorm"))?,
-            mlp: FeedForward {
-                gate_proj: self.projection(&name("mlp.gate_proj"))?,
-                up_proj: self.projection(&name("mlp.up_proj"))?,
-                down_proj: self.projection(&name("mlp.down_proj"))?,
-            },
-        })
-    }
-
-    fn norm(&self, name: &str) -> Result<RmsNorm, ModelError> {
-        let name = format!("{name}.weight");
-        let weight = self.checkpoint.take(&name, [self.config.hidden_size], self.device)?;
-        Ok(RmsNorm { weight: param(&name, weight), epsilon: self.config.rms_norm_eps })
-    }
-
-    fn projection(&self, name: &str) -> Result<Projection, ModelError> {
-        let name = format!("{name}.weight");
-        let shape = matrices(self.config)
-            .into_iter()
-            .find(|(n, _)| *n == name)
-            .map_or([0, 0], |(_, shape)| shape);
-        // Laid out anew rather than transposed in place: every pass multiplies by it.
-        let data = self.checkpoint.take(&name, shape, self.device)?.transpose().into_data();
-        Ok(Projection { weight: param(&name, Tensor::from_data(data, self.device)) })
-    }
 }

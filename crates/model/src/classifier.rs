@@ -1,4 +1,4 @@
-//! A scalar head on a transformer: `LlamaForSequenceClassification` with one label, which is what a reward model is.
+//! A scalar head on a transformer: `*ForSequenceClassification` with one label, which is what a reward model is.
 
 use std::path::Path;
 
@@ -10,9 +10,8 @@ use rayon::prelude::*;
 use crate::batch::{TOKENS_PER_PASS, check_tokens, pad, runs};
 use crate::causal_lm::write_config;
 use crate::checkpoint::{Checkpoint, param};
+use crate::config::Head;
 use crate::{CausalLm, ModelError, Transformer, TransformerConfig};
-
-const ARCHITECTURE: &str = "LlamaForSequenceClassification";
 
 /// A sequence classifier with one output, pooled at the last token of each text.
 #[derive(Clone, Debug)]
@@ -39,7 +38,8 @@ impl SequenceClassifier {
     pub fn on(mut trunk: CausalLm, pad_token: u32) -> Self {
         let device = trunk.device();
         trunk.net.lm_head = None;
-        trunk.config.architectures = vec![ARCHITECTURE.into()];
+        trunk.config.architectures =
+            vec![trunk.config.family.architecture(Head::SequenceClassification)];
         trunk.config.num_labels = Some(1);
         trunk.config.id2label = Some([("0".to_owned(), "LABEL_0".to_owned())].into());
         trunk.config.pad_token_id = Some(pad_token);
@@ -47,12 +47,12 @@ impl SequenceClassifier {
         Self { trunk, head: ClassifierHead { score: param("score.weight", score) } }
     }
 
-    /// Reads a `LlamaForSequenceClassification` directory with one label.
+    /// Reads a `*ForSequenceClassification` directory with one label.
     ///
     /// # Errors
     /// [`ModelError`] names the file and the key or tensor at fault.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        let config = TransformerConfig::read(dir, &[ARCHITECTURE])?;
+        let config = TransformerConfig::read(dir, Head::SequenceClassification)?;
         let checkpoint = Checkpoint::read(dir)?;
         let score = checkpoint.take("score.weight", [1, config.hidden_size], device)?.transpose();
         let trunk = CausalLm::from_checkpoint(config, &checkpoint, device)?;

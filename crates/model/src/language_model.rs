@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
-use crate::attention::Context;
+use crate::attention::{Context, View};
 use crate::batch::check_tokens;
 use crate::{CausalLm, KvCache, ModelError, Sequence};
 
@@ -112,18 +112,24 @@ impl TransformerSession {
         let device = self.model.device();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, time]), &device);
         let padded = self.starts.iter().any(|&start| start > 0);
-        let rotation = if padded {
-            let positions: Vec<usize> = self
-                .starts
-                .iter()
-                .flat_map(|&start| (filled..filled + time).map(move |c| c.saturating_sub(start)))
-                .collect();
-            self.model.rope.gather(&positions, rows, time)
-        } else {
-            self.model.rope.span(filled, time)
+        let positions: Vec<usize> = self
+            .starts
+            .iter()
+            .flat_map(|&start| (filled..filled + time).map(move |c| c.saturating_sub(start)))
+            .collect();
+        let [rotation, local] = self.model.rotations(|rope| {
+            if padded { rope.gather(&positions, rows, time) } else { rope.span(filled, time) }
+        });
+        let window = self.model.window().filter(|window| filled + time > *window);
+        let hidden = (padded || time > 1).then(|| self.mask(filled, time, None));
+        let windowed = match window {
+            Some(window) => Some(self.mask(filled, time, Some(window))),
+            None => hidden.clone(),
         };
-        let hidden = (padded || time > 1).then(|| self.mask(filled, time));
-        let context = Context { rotation: &rotation, hidden };
+        let context = Context {
+            full: View { rotation: &rotation, hidden },
+            windowed: View { rotation: &local, hidden: windowed },
+        };
         let states = self.model.net.hidden(ids, &context, Some(&mut self.cache));
         let width = states.dims()[1];
         let last =
@@ -131,13 +137,18 @@ impl TransformerSession {
         self.logits = self.model.net.logits(last).into_data().iter::<f32>().collect();
     }
 
-    /// True where a key is hidden from a new column: later columns, and a row's padding (which sees only itself). `[rows, 1, time, keys]`.
-    fn mask(&self, filled: usize, time: usize) -> Tensor<4, Bool> {
+    /// True where a key is hidden from a new column: later columns, those that the window has left behind, and a row's padding (which sees
+    /// only itself). `[rows, 1, time, keys]`.
+    fn mask(&self, filled: usize, time: usize, window: Option<usize>) -> Tensor<4, Bool> {
         let keys = filled + time;
         let mut hidden = Vec::with_capacity(self.starts.len() * time * keys);
         for &start in &self.starts {
             for column in filled..keys {
-                hidden.extend((0..keys).map(|key| key > column || (key < start && key != column)));
+                let first = window.map_or(0, |window| (column + 1).saturating_sub(window));
+                hidden
+                    .extend((0..keys).map(|key| {
+                        key > column || ((key < start || key < first) && key != column)
+                    }));
             }
         }
         Tensor::from_data(

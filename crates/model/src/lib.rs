@@ -1,6 +1,6 @@
 //! Decoder-only language models, read from and written to Hugging Face directories.
 //!
-//! [`CausalLm`] is a Llama-family transformer with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
+//! [`CausalLm`] is a decoder of one of several families (see [`TransformerConfig`]) with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
 //! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_logits`] what
 //! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer. [`Tokenizer`] reads `tokenizer.json`.
 //! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.
@@ -18,6 +18,7 @@ mod rope;
 mod tabular;
 mod tokenizer;
 mod transformer;
+mod weights;
 mod word_tokenizer;
 
 pub use batch::{ResponseBatch, Sequence};
@@ -25,7 +26,7 @@ pub use cache::KvCache;
 pub use causal_lm::CausalLm;
 pub use checkpoint::Checkpoint;
 pub use classifier::SequenceClassifier;
-pub use config::TransformerConfig;
+pub use config::{Head, RopeScaling, TransformerConfig};
 pub use error::ModelError;
 pub use language_model::{LanguageModel, Session};
 pub use tabular::{PrefixTree, TabularLm, TabularProblem};

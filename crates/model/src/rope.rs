@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::TransformerConfig;
+use crate::{RopeScaling, TransformerConfig};
 
 /// Cosines and sines of every position: two tables `[max_position_embeddings, head_width / 2]`.
 #[derive(Clone, Debug)]
@@ -19,15 +19,32 @@ pub(crate) struct Rotation {
 }
 
 impl Rope {
-    /// Angle of position p and pair i: p · theta^(−2i / head_width).
+    /// Angle of position p and pair i: p · theta^(−2i / head_width), the frequency scaled as the configuration says.
     pub(crate) fn new(config: &TransformerConfig, device: &Device) -> Self {
+        Self::of(config, config.rope_theta, config.rope_scaling.as_ref(), device)
+    }
+
+    /// The table of blocks with a window, where it is another one (Gemma 3): never scaled.
+    pub(crate) fn local(config: &TransformerConfig, device: &Device) -> Option<Self> {
+        let theta = config.rope_local_base_freq?;
+        Some(Self::of(config, theta, None, device))
+    }
+
+    fn of(
+        config: &TransformerConfig,
+        theta: f64,
+        scaling: Option<&RopeScaling>,
+        device: &Device,
+    ) -> Self {
         let half = config.head_width() / 2;
+        let frequency = |pair: usize| {
+            let plain = theta.powf(-(pair as f64) / half as f64);
+            scaling.map_or(plain, |scaling| scaling.scale(plain, config.max_position_embeddings))
+        };
+        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
         let angles = || {
-            (0..config.max_position_embeddings).flat_map(move |position| {
-                (0..half).map(move |pair| {
-                    position as f64 * config.rope_theta.powf(-(pair as f64) / half as f64)
-                })
-            })
+            (0..config.max_position_embeddings)
+                .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f))
         };
         let table = |values: Vec<f32>| {
             Tensor::from_data(

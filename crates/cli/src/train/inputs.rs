@@ -8,7 +8,7 @@ use infalign_backend::Device;
 use infalign_data::{Prompt, prompts, ratings, stories};
 use infalign_decode::EncodedPrompt;
 use infalign_evaluate::selection;
-use infalign_model::{CausalLm, Tokenizer, TransformerConfig};
+use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
 use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
 use infalign_train::Objective;
@@ -113,7 +113,7 @@ fn check_reward_model(stage: &RewardModelStage, paths: &Paths<'_>) -> Result<()>
         "reward_model.held_out is {share}: it must be above 0 and below 1"
     );
     ensure!(!stage.ratings.is_empty(), "reward_model.ratings is empty: name at least one file");
-    TransformerConfig::read(&paths.resolve(&stage.base)?, &["LlamaForCausalLM"])
+    TransformerConfig::read(&paths.resolve(&stage.base)?, Head::CausalLm)
         .context("reward_model.base")?;
     for file in &stage.ratings {
         ratings::read_tsv(&paths.resolve(file)?).context("reward_model.ratings")?;

@@ -1,12 +1,19 @@
 //! `config.json`: which architecture, and its sizes.
 
+mod family;
+mod rope;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::ModelError;
+pub(crate) use family::Family;
+pub use family::Head;
+pub use rope::RopeScaling;
 
-/// The keys of a Llama-family `config.json`, with Hugging Face's names and defaults.
+/// The keys of `config.json` that change numbers, with Hugging Face's names; its other keys are not kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransformerConfig {
     /// One name; [`TransformerConfig::read`] says which are known.
@@ -30,9 +37,12 @@ pub struct TransformerConfig {
     /// Width of a head; absent means `hidden_size / num_attention_heads`.
     #[serde(default)]
     pub head_dim: Option<usize>,
-    /// `silu`.
+    /// `silu`, or for Gemma `gelu_pytorch_tanh`.
     #[serde(default = "silu")]
     pub hidden_act: String,
+    /// What Gemma calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_activation: Option<String>,
     /// Longest sequence, in tokens.
     pub max_position_embeddings: usize,
     /// ε of RMSNorm.
@@ -41,18 +51,45 @@ pub struct TransformerConfig {
     /// Base of the rotary frequencies.
     #[serde(default = "rope_theta")]
     pub rope_theta: f64,
-    /// Rotary settings as newer configurations write them; [`TransformerConfig::read`] moves them to `rope_theta`.
-    #[serde(default, skip_serializing)]
-    pub rope_parameters: Option<RopeParameters>,
-    /// Rotary scaling; only its absence is supported.
+    /// Scaling of the rotary frequencies.
     #[serde(default)]
-    pub rope_scaling: Option<serde_json::Value>,
-    /// Biases in attention; only `false` is supported.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Base of the rotary frequencies in blocks with a window, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_local_base_freq: Option<f64>,
+    /// Biases in attention.
     #[serde(default)]
     pub attention_bias: bool,
-    /// Biases in the feed-forward layer; only `false` is supported.
+    /// Biases in the feed-forward layer.
     #[serde(default)]
     pub mlp_bias: bool,
+    /// Tokens that a windowed block looks back on, itself included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// Whether Qwen uses its window.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub use_sliding_window: bool,
+    /// Qwen's first block with a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_window_layers: Option<usize>,
+    /// Gemma 3 has a block without a window every so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window_pattern: Option<usize>,
+    /// `sliding_attention` or `full_attention` for each block; goes before all other keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<String>>,
+    /// Gemma divides scores by the root of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_pre_attn_scalar: Option<f64>,
+    /// Scores x become c·tanh(x/c) (Gemma 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attn_logit_softcapping: Option<f64>,
+    /// Logits x become c·tanh(x/c) (Gemma).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_logit_softcapping: Option<f64>,
+    /// Attention to later tokens; only its absence is supported.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub use_bidirectional_attention: bool,
     /// Whether the output matrix is the embedding's.
     #[serde(default)]
     pub tie_word_embeddings: bool,
@@ -72,19 +109,11 @@ pub struct TransformerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id2label: Option<std::collections::BTreeMap<String, String>>,
     /// Type of the stored weights.
-    #[serde(default = "float32")]
+    #[serde(default = "float32", alias = "dtype")]
     pub torch_dtype: String,
-}
-
-/// The rotary settings of `rope_parameters`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RopeParameters {
-    /// Base of the frequencies.
-    #[serde(default)]
-    pub rope_theta: Option<f64>,
-    /// `default`; other kinds scale the frequencies.
-    #[serde(default)]
-    pub rope_type: Option<String>,
+    /// What `architectures` says.
+    #[serde(skip)]
+    pub(crate) family: Family,
 }
 
 /// One token id or several, as `eos_token_id` may be written.
@@ -113,6 +142,9 @@ const LONGEST_CONTEXT: usize = 1 << 24;
 fn llama() -> String {
     "llama".into()
 }
+fn is_false(value: &bool) -> bool {
+    !value
+}
 fn silu() -> String {
     "silu".into()
 }
@@ -127,38 +159,29 @@ fn rope_theta() -> f64 {
 }
 
 impl TransformerConfig {
-    /// Reads `DIR/config.json` and checks that its architecture is one of `architectures`.
+    /// Reads `DIR/config.json` of a model with the given head.
     ///
     /// # Errors
     /// [`ModelError::Config`] names the first key whose value is not supported.
-    pub fn read(dir: &Path, architectures: &[&str]) -> Result<Self, ModelError> {
+    pub fn read(dir: &Path, head: Head) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
-        // The architecture is looked at first: another one has other keys.
-        let names: Architectures = serde_json::from_str(&text)
-            .map_err(|source| ModelError::Json { path: path.clone(), source })?;
-        if !names.architectures.iter().any(|name| architectures.contains(&name.as_str())) {
-            return Err(unsupported(
-                &path,
-                "architectures",
-                &names.architectures,
-                &format!("known here: {}", architectures.join(", ")),
-            ));
-        }
-        let mut config: Self = serde_json::from_str(&text)
-            .map_err(|source| ModelError::Json { path: path.clone(), source })?;
-        config.take_rope_parameters(&path)?;
+        let json = |source| ModelError::Json { path: path.clone(), source };
+        let mut keys: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
+        let names = keys.get("architectures").cloned().unwrap_or_default();
+        let family = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+        let Some(family) = family.clone().find_map(|name| Family::of(name, head)) else {
+            let known = format!("known here: {}", Family::known(head));
+            return Err(unsupported(&path, "architectures", &names, &known));
+        };
+        rope::normalise(&mut keys, &path)?;
+        family.fill(&mut keys);
+        // After the defaults: a null is not one that is missing.
+        keys.retain(|_, value| !value.is_null());
+        let mut config: Self = serde_json::from_value(Value::Object(keys)).map_err(json)?;
+        config.family = family;
         config.check(&path)?;
         Ok(config)
-    }
-
-    fn take_rope_parameters(&mut self, path: &Path) -> Result<(), ModelError> {
-        let Some(rope) = self.rope_parameters.take() else { return Ok(()) };
-        if let Some(kind) = rope.rope_type.filter(|kind| kind != "default") {
-            return Err(unsupported(path, "rope_type", &kind, "only default is"));
-        }
-        self.rope_theta = rope.rope_theta.unwrap_or(self.rope_theta);
-        Ok(())
     }
 
     /// A Llama with tied embeddings, as many key as query heads, and the token ids of [`crate::write_word_tokenizer`].
@@ -184,10 +207,21 @@ impl TransformerConfig {
             max_position_embeddings: context,
             rms_norm_eps: rms_norm_eps(),
             rope_theta: rope_theta(),
-            rope_parameters: None,
             rope_scaling: None,
+            rope_local_base_freq: None,
             attention_bias: false,
             mlp_bias: false,
+            hidden_activation: None,
+            sliding_window: None,
+            use_sliding_window: false,
+            max_window_layers: None,
+            sliding_window_pattern: None,
+            layer_types: None,
+            query_pre_attn_scalar: None,
+            attn_logit_softcapping: None,
+            final_logit_softcapping: None,
+            use_bidirectional_attention: false,
+            family: Family::Llama,
             tie_word_embeddings: true,
             bos_token_id: Some(1),
             eos_token_id: Some(TokenIds::One(2)),
@@ -199,17 +233,7 @@ impl TransformerConfig {
     }
 
     fn check(&self, path: &Path) -> Result<(), ModelError> {
-        if self.hidden_act != "silu" {
-            return Err(unsupported(path, "hidden_act", &self.hidden_act, "only silu is"));
-        }
-        if let Some(scaling) = self.rope_scaling.as_ref().filter(|v| !v.is_null()) {
-            return Err(unsupported(path, "rope_scaling", scaling, "only null is"));
-        }
-        for (key, bias) in [("attention_bias", self.attention_bias), ("mlp_bias", self.mlp_bias)] {
-            if bias {
-                return Err(unsupported(path, key, &true, "only false is"));
-            }
-        }
+        self.check_kinds(path)?;
         for (key, size) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -250,6 +274,60 @@ impl TransformerConfig {
         Ok(())
     }
 
+    /// Refuses values of keys that choose among kinds.
+    fn check_kinds(&self, path: &Path) -> Result<(), ModelError> {
+        let (key, found, known) = match &self.hidden_activation {
+            Some(name) if self.family.is_gemma() => {
+                ("hidden_activation", name, "gelu_pytorch_tanh")
+            }
+            _ => ("hidden_act", &self.hidden_act, "silu"),
+        };
+        if found != known {
+            return Err(unsupported(path, key, found, &format!("only {known} is")));
+        }
+        if self.use_bidirectional_attention {
+            let hint = "only false is";
+            return Err(unsupported(path, "use_bidirectional_attention", &true, hint));
+        }
+        if let Some(types) = &self.layer_types {
+            let known =
+                |kind: &String| ["sliding_attention", "full_attention"].contains(&kind.as_str());
+            if types.len() != self.num_hidden_layers || !types.iter().all(known) {
+                let hint =
+                    "it holds sliding_attention or full_attention for each of num_hidden_layers";
+                return Err(unsupported(path, "layer_types", types, hint));
+            }
+        }
+        if self.sliding_window == Some(0) {
+            return Err(unsupported(path, "sliding_window", &0, "it must be at least 1"));
+        }
+        Ok(())
+    }
+
+    /// How far a block looks back, itself included; `None` for everything.
+    pub(crate) fn window(&self, layer: usize) -> Option<usize> {
+        let windowed = match &self.layer_types {
+            Some(types) => types.get(layer).is_some_and(|kind| kind == "sliding_attention"),
+            None => self.family.is_windowed(self, layer),
+        };
+        self.sliding_window.filter(|_| windowed)
+    }
+
+    /// Biases of queries, keys and values, and of attention's output.
+    pub(crate) fn attention_biases(&self) -> (bool, bool) {
+        match self.family {
+            Family::Mistral => (false, false),
+            Family::Qwen2 => (true, false),
+            _ => (self.attention_bias, self.attention_bias),
+        }
+    }
+
+    /// What scores are multiplied by.
+    pub(crate) fn score_scale(&self) -> f64 {
+        let gemma = self.query_pre_attn_scalar.filter(|_| self.family.is_gemma());
+        gemma.unwrap_or(self.head_width() as f64).powf(-0.5)
+    }
+
     /// Key and value heads.
     pub fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
@@ -259,12 +337,6 @@ impl TransformerConfig {
     pub fn head_width(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
-}
-
-#[derive(Deserialize)]
-struct Architectures {
-    #[serde(default)]
-    architectures: Vec<String>,
 }
 
 fn unsupported(

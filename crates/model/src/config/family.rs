@@ -1,0 +1,129 @@
+//! The architectures, and how they differ from Llama.
+
+use serde_json::{Map, Value, json};
+
+/// A family of decoders that share one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Family {
+    #[default]
+    Llama,
+    /// Llama with a sliding window in every block.
+    Mistral,
+    /// Llama with biases on queries, keys and values.
+    Qwen2,
+    /// Llama with normalised queries and keys.
+    Qwen3,
+    /// Norms after both branches too, capped scores and logits, windows in every other block.
+    Gemma2,
+    /// Gemma 2 with normalised queries and keys instead of capped scores, and two rotations.
+    Gemma3,
+}
+
+/// What a model ends in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The output matrix of a language model.
+    CausalLm,
+    /// The scores of a classifier, such as a reward model's.
+    SequenceClassification,
+}
+
+const FAMILIES: [(Family, &str); 6] = [
+    (Family::Llama, "Llama"),
+    (Family::Mistral, "Mistral"),
+    (Family::Qwen2, "Qwen2"),
+    (Family::Qwen3, "Qwen3"),
+    (Family::Gemma2, "Gemma2"),
+    (Family::Gemma3, "Gemma3"),
+];
+
+impl Family {
+    /// The family of an architecture such as `LlamaForCausalLM`, if it ends in `head`.
+    pub(super) fn of(architecture: &str, head: Head) -> Option<Self> {
+        let named = |(family, _): &&(Family, &str)| family.architecture(head) == architecture;
+        FAMILIES.iter().find(named).map(|(family, _)| *family)
+    }
+
+    /// The name of its architecture in `config.json`.
+    pub(crate) fn architecture(self, head: Head) -> String {
+        let name = FAMILIES.iter().find(|(family, _)| *family == self).map_or("", |(_, name)| name);
+        match (head, self) {
+            (Head::CausalLm, _) => format!("{name}ForCausalLM"),
+            (Head::SequenceClassification, Family::Gemma3) => {
+                format!("{name}TextForSequenceClassification")
+            }
+            (Head::SequenceClassification, _) => format!("{name}ForSequenceClassification"),
+        }
+    }
+
+    /// The names of all architectures with a head.
+    pub(super) fn known(head: Head) -> String {
+        FAMILIES.map(|(family, _)| family.architecture(head)).join(", ")
+    }
+
+    pub(crate) fn is_gemma(self) -> bool {
+        matches!(self, Family::Gemma2 | Family::Gemma3)
+    }
+
+    /// Whether queries and keys are normalised before they are rotated.
+    pub(crate) fn normalises_queries_and_keys(self) -> bool {
+        matches!(self, Family::Qwen3 | Family::Gemma3)
+    }
+
+    /// Fills in the keys that the family's files may leave out with a default of their own.
+    pub(super) fn fill(self, keys: &mut Map<String, Value>) {
+        let gemma = json!({
+            "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096, "tie_word_embeddings": true,
+            "hidden_activation": "gelu_pytorch_tanh",
+        });
+        let own = match self {
+            Family::Llama => json!({}),
+            Family::Mistral => json!({ "sliding_window": 4096 }),
+            Family::Qwen2 => json!({ "max_window_layers": 28 }),
+            Family::Qwen3 => json!({ "max_window_layers": 28, "head_dim": 128 }),
+            Family::Gemma2 => {
+                json!({ "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0 })
+            }
+            Family::Gemma3 => json!({
+                "rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window_pattern": 6,
+            }),
+        };
+        let shared = if self.is_gemma() { gemma } else { json!({}) };
+        for defaults in [own, shared] {
+            for (key, value) in defaults.as_object().into_iter().flatten() {
+                keys.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+
+    /// Whether a block, counted from 0, looks through the sliding window, where `layer_types` does not say.
+    pub(super) fn is_windowed(self, keys: &super::TransformerConfig, layer: usize) -> bool {
+        match self {
+            Family::Llama => false,
+            Family::Mistral => true,
+            Family::Qwen2 | Family::Qwen3 => {
+                keys.use_sliding_window && layer >= keys.max_window_layers.unwrap_or(usize::MAX)
+            }
+            Family::Gemma2 => layer.is_multiple_of(2),
+            Family::Gemma3 => {
+                !(layer + 1).is_multiple_of(keys.sliding_window_pattern.unwrap_or(6).max(1))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_are_known_by_name_and_head() {
+        let of = |name: &str| Family::of(name, Head::CausalLm);
+        assert_eq!(of("Qwen3ForCausalLM"), Some(Family::Qwen3));
+        assert_eq!(of("Qwen3ForSequenceClassification"), None);
+        assert_eq!(of("MambaForCausalLM"), None);
+        let heads = Head::SequenceClassification;
+        assert_eq!(Family::of("MistralForSequenceClassification", heads), Some(Family::Mistral));
+        assert!(Family::known(Head::CausalLm).ends_with("Gemma2ForCausalLM, Gemma3ForCausalLM"));
+    }
+}

@@ -1,0 +1,176 @@
+//! Every architecture against transformers: tiny random checkpoints with the numbers that it computes (`fixtures/make.py`).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use infalign_backend::Device;
+use infalign_model::{CausalLm, LanguageModel, Sequence, SequenceClassifier};
+use serde_json::Value;
+
+const CAUSAL: [&str; 10] = [
+    "llama",
+    "llama-bf16",
+    "llama-f16",
+    "llama-sharded",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+];
+
+/// Greatest difference of a logit or a log-probability.
+const TOLERANCE: f32 = 1e-4;
+
+fn fixture(name: &str) -> (PathBuf, Value) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let text = std::fs::read_to_string(dir.join("reference.json")).unwrap();
+    (dir, serde_json::from_str(&text).unwrap())
+}
+
+fn device() -> Device {
+    infalign_backend::device(None).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
+}
+
+fn prompts(reference: &Value) -> Vec<Vec<u32>> {
+    reference["prompts"].as_array().unwrap().iter().map(ids).collect()
+}
+
+fn assert_close(what: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < TOLERANCE, "{what}: off by {worst}");
+}
+
+fn largest(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+    best.unwrap() as u32
+}
+
+#[test]
+fn logits_of_prompts_alone_and_together() {
+    for name in CAUSAL {
+        let (dir, reference) = fixture(name);
+        let model = CausalLm::load(&dir, &device()).unwrap();
+        let prompts = prompts(&reference);
+        let expected: Vec<Vec<f32>> =
+            (0..prompts.len()).map(|k| numbers(&reference["logits"][k]["last"])).collect();
+        for (prompt, expected) in prompts.iter().zip(&expected) {
+            let alone = model.start(&[prompt], 1).unwrap();
+            assert_close(&format!("{name}, {} tokens", prompt.len()), alone.logits(), expected);
+        }
+        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let batch = model.start(&rows, 1).unwrap();
+        assert_close(&format!("{name}, left-padded"), batch.logits(), &expected.concat());
+        for (k, prompt) in prompts.iter().enumerate() {
+            let start = model.start(&[&prompt[..3]], 1).unwrap();
+            let third = numbers(&reference["logits"][k]["position_2"]);
+            assert_close(&format!("{name}, third token"), start.logits(), &third);
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_of_given_tokens() {
+    for name in CAUSAL {
+        let (dir, reference) = fixture(name);
+        let model = CausalLm::load(&dir, &device()).unwrap();
+        let sequence = |tokens| Sequence { tokens, prompt_length: 1 };
+        let sequences: Vec<Sequence> = prompts(&reference).into_iter().map(sequence).collect();
+        for (k, log_probs) in model.log_probs(&sequences).unwrap().iter().enumerate() {
+            assert_close(name, log_probs, &numbers(&reference["log_probs"][k]));
+        }
+    }
+}
+
+#[test]
+fn greedy_continuations_with_a_cache() {
+    for name in CAUSAL {
+        let (dir, reference) = fixture(name);
+        let model = CausalLm::load(&dir, &device()).unwrap();
+        let prompts = prompts(&reference);
+        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let expected: Vec<Vec<u32>> =
+            reference["greedy"].as_array().unwrap().iter().map(ids).collect();
+        let mut session = model.start(&rows, 8).unwrap();
+        for step in 0..8 {
+            let chosen: Vec<u32> =
+                session.logits().chunks(model.vocabulary()).map(largest).collect();
+            let wanted: Vec<u32> = expected.iter().map(|tokens| tokens[step]).collect();
+            assert_eq!(chosen, wanted, "{name}, token {step}");
+            if step < 7 {
+                session.push(&chosen).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_written_is_what_was_read() {
+    for name in CAUSAL {
+        let (dir, reference) = fixture(name);
+        let model = CausalLm::load(&dir, &device()).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        model.save(copy.path()).unwrap();
+        let again = CausalLm::load(copy.path(), &device()).unwrap();
+        for prompt in prompts(&reference) {
+            let [a, b] =
+                [&model, &again].map(|m| m.start(&[&prompt], 1).unwrap().logits().to_vec());
+            assert_eq!(a, b, "{name}");
+        }
+    }
+}
+
+#[test]
+fn scores_of_classifiers() {
+    for name in ["llama-classifier", "qwen2-classifier"] {
+        let (dir, reference) = fixture(name);
+        let model = SequenceClassifier::load(&dir, &device()).unwrap();
+        let expected: Vec<f32> =
+            reference["scores"].as_array().unwrap().iter().flat_map(numbers).collect();
+        assert_close(name, &model.scores(&prompts(&reference)).unwrap(), &expected);
+    }
+}
+
+/// The keys of `config.json` as transformers 4 wrote them, which is how most checkpoints have them.
+#[test]
+fn the_older_spelling_of_configurations_is_read_too() {
+    for name in ["llama3", "gemma3", "mistral"] {
+        let (dir, reference) = fixture(name);
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.join("model.safetensors"), copy.path().join("model.safetensors"))
+            .unwrap();
+        let text = std::fs::read_to_string(dir.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        let keys = config.as_object_mut().unwrap();
+        let mut rope = keys.remove("rope_parameters").unwrap();
+        keys.remove("dtype");
+        keys.insert("torch_dtype".into(), "float32".into());
+        if name == "gemma3" {
+            let theta = |kind: &str| rope[kind]["rope_theta"].clone();
+            keys.insert("rope_theta".into(), theta("full_attention"));
+            keys.insert("rope_local_base_freq".into(), theta("sliding_attention"));
+            // Sliding, full, sliding: every second block is a full one.
+            keys.remove("layer_types");
+            keys.insert("sliding_window_pattern".into(), 2.into());
+        } else {
+            let rope = rope.as_object_mut().unwrap();
+            keys.insert("rope_theta".into(), rope.remove("rope_theta").unwrap());
+            keys.insert("rope_scaling".into(), Value::Object(rope.clone()));
+        }
+        std::fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+        let model = CausalLm::load(copy.path(), &device()).unwrap();
+        let longest = &prompts(&reference)[2];
+        let expected = numbers(&reference["logits"][2]["last"]);
+        assert_close(name, model.start(&[longest], 1).unwrap().logits(), &expected);
+    }
+}
