@@ -76,6 +76,12 @@ pub enum TransformError {
         /// The density there.
         value: f64,
     },
+    /// A function that changes too often to be integrated as a rank density.
+    #[error(
+        "the rank density changes too often between u = 0 and 1 to be integrated; give it as steps, or \
+         without its noise"
+    )]
+    Unresolved,
     /// Ranks that no rank density can be estimated from.
     #[error("a rank density cannot be estimated from this: {0}")]
     Ranks(String),

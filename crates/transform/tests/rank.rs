@@ -68,7 +68,12 @@ fn soft_best_of_n_has_an_optimum_between_its_limits() {
 
 #[test]
 fn an_optimum_is_found_by_its_kl() {
-    for procedure in ["soft-best-of:4,temperature=0.2", "sample", "worst-of:7"] {
+    for procedure in [
+        "soft-best-of:4,temperature=0.2",
+        "soft-best-of:16,temperature=0.05",
+        "sample",
+        "worst-of:7",
+    ] {
         for kl in [1e-6, 0.3, 3.0] {
             let found = Optimum::for_kl(&procedure.parse().unwrap(), kl).unwrap();
             assert!((found.kl / kl - 1.0).abs() < 1e-10, "{procedure}: {} for {kl}", found.kl);
@@ -198,7 +203,8 @@ fn intervals_of_the_estimate_cover() {
 fn ranks_that_say_nothing_are_refused() {
     for (bins, ranks, what) in [
         (0, vec![0.5; 100], "100 ranks in 0 bins"),
-        (5, vec![0.5; 39], "39 ranks in 5 bins; at least 40"),
+        (5, vec![0.5; 39], "39 ranks in 5 bins; it takes a bin, and at least 40 ranks"),
+        (50, vec![0.5; 100], "100 ranks in 50 bins; it takes a bin, and at least 200 ranks"),
         (5, vec![1.5; 100], "rank 1.5 at index 0"),
         (5, vec![f64::NAN; 100], "rank NaN at index 0"),
     ] {

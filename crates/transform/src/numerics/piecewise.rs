@@ -11,10 +11,13 @@ pub(crate) struct Tails {
     pub(crate) above: f64,
 }
 
-/// Mass in the last terms of a panel's series above which the panel is halved.
+/// Share of the mass in the last terms of a panel's series above which the panel is halved.
 const UNRESOLVED: f64 = 1e-15;
 /// Width below which a panel is not halved: what is left there is a jump.
 const NARROWEST: f64 = 1e-12;
+/// Most panels that a density is resolved on.
+const MOST_PANELS: usize = 20_000;
+
 /// Panels that shrink geometrically towards both ends, the last one first.
 fn graded() -> Vec<(f64, f64)> {
     let shrinking = || (0..12).map(|k| 0.5 * 0.125f64.powi(k));
@@ -36,12 +39,10 @@ pub(crate) struct Piecewise {
 struct Panel {
     /// The density, as a series.
     density: Row,
-    /// Its mean between v and the end of the panel that `far` tells, as a series.
-    mean: Row,
-    /// The probability beyond that end.
-    beyond: f64,
-    /// Whether tails are counted from the far end: where less than half is left there.
-    far: bool,
+    /// Its mean between the near end and v, and between v and the far end turned round, as series.
+    mean: [Row; 2],
+    /// The probabilities before the near end and beyond the far one.
+    outside: [f64; 2],
 }
 
 impl Piecewise {
@@ -65,14 +66,26 @@ impl Piecewise {
         Piecewise { panels: panels.collect(), edges }
     }
 
-    /// Resolves the density `f` on panels that are halved until its series has converged on each.
-    pub(crate) fn resolve(f: impl Fn(f64) -> f64) -> Self {
+    /// Resolves the density `f`, of any scale, on panels that are halved until its series has converged on
+    /// each; `None` where that would take too many, or where all is 0 or beyond `f64`.
+    pub(crate) fn resolve(f: impl Fn(f64) -> f64) -> Option<Self> {
         let mut open = graded();
+        let mass = |&(a, b): &(f64, f64)| {
+            (b - a) * legendre::integral_and_tail(&legendre::points(a, b).map(&f)).0
+        };
+        let whole: f64 = open.iter().map(mass).sum();
+        if !(whole > 0.0 && whole.is_finite()) {
+            return None;
+        }
         let (mut edges, mut values) = (vec![0.0], Vec::new());
         while let Some((a, b)) = open.pop() {
             let row = legendre::points(a, b).map(&f);
             let middle = 0.5 * (a + b);
-            if (b - a) * legendre::integral_and_tail(&row).1 > UNRESOLVED && b - a > NARROWEST {
+            let tail = (b - a) * legendre::integral_and_tail(&row).1;
+            if tail > UNRESOLVED * whole && b - a > NARROWEST {
+                if open.len() + values.len() > MOST_PANELS {
+                    return None;
+                }
                 open.push((middle, b));
                 open.push((a, middle));
             } else {
@@ -80,7 +93,7 @@ impl Piecewise {
                 values.push(row);
             }
         }
-        Self::new(edges, values)
+        Some(Self::new(edges, values))
     }
 
     /// The panel of v and the place within it, in [−1, 1].
@@ -96,19 +109,20 @@ impl Piecewise {
         legendre::value(&self.panels[index].density, x)
     }
 
-    /// The probabilities between v and the bottom, and between v and the top.
+    /// The probabilities between v and the bottom, and between v and the top; the lesser one is summed up,
+    /// so that both keep their digits.
     pub(crate) fn tails(&self, v: f64) -> Tails {
         let (index, x) = self.locate(v);
-        let panel = &self.panels[index];
-        if panel.far {
-            let width = self.edges[index + 1] - v;
-            let below = (panel.beyond + width * legendre::value(&panel.mean, -x)).max(0.0);
-            Tails { below, above: (1.0 - below).max(0.0) }
-        } else {
-            let width = v - self.edges[index];
-            let above = (panel.beyond + width * legendre::value(&panel.mean, x)).max(0.0);
-            Tails { below: (1.0 - above).max(0.0), above }
+        let Panel { mean, outside, .. } = &self.panels[index];
+        let sum = |end: usize, width: f64, x: f64| {
+            (outside[end] + width * legendre::value(&mean[end], x)).max(0.0)
+        };
+        let above = sum(0, v - self.edges[index], x);
+        if above <= 0.5 {
+            return Tails { below: 1.0 - above, above };
         }
+        let below = sum(1, self.edges[index + 1] - v, -x);
+        Tails { below, above: 1.0 - below }
     }
 
     /// Whether the density never rises towards the bottom, by its values at the nodes.
@@ -127,16 +141,12 @@ impl Piecewise {
 
 impl Panel {
     fn new(values: &Row, above: f64, below: f64) -> Self {
-        let far = above > 0.5;
-        let mut from_end = *values;
-        if far {
-            from_end.reverse();
-        }
+        let mut turned = *values;
+        turned.reverse();
         Panel {
             density: legendre::fit(values),
-            mean: legendre::running_mean(&from_end),
-            beyond: if far { below } else { above },
-            far,
+            mean: [values, &turned].map(legendre::running_mean),
+            outside: [above, below],
         }
     }
 }

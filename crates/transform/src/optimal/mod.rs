@@ -61,6 +61,9 @@ pub struct Optimum {
 /// The logarithms of β between which a KL is searched for: e^{p} of the solution stays within `f64`.
 const LOG_BETA: (f64, f64) = (-300.0, 28.0);
 
+/// Most values of β that are tried for a KL above the target.
+const MOST_TRIES: usize = 16;
+
 /// How Φ* is known.
 #[derive(Clone, Debug)]
 enum Solution {
@@ -137,11 +140,20 @@ impl Optimum {
             solved.first().map_or(f64::NAN, Solution::kl)
         };
         let (mut low, mut high) = (0.0, 1.0);
-        while kl_at(low) < kl && low > LOG_BETA.0 {
-            (high, low) = (low, (2.0 * low - 1.0).max(LOG_BETA.0));
-        }
         while kl_at(high) > kl && high < LOG_BETA.1 {
             (low, high) = (high, (2.0 * high + 1.0).min(LOG_BETA.1));
+        }
+        for _ in 0..MOST_TRIES {
+            let found = kl_at(low);
+            if found >= kl || low <= LOG_BETA.0 {
+                break;
+            }
+            // Where nothing is found, β was too small: back half of the way.
+            (high, low) = if found.is_nan() {
+                (high, 0.5 * (low + high))
+            } else {
+                (low, (2.0 * low - 1.0).max(LOG_BETA.0))
+            };
         }
         let gap = |log_beta: f64| (kl_at(log_beta) / kl).ln();
         let log_beta = root::bracketed(gap, low, high).ok_or_else(|| {

@@ -22,8 +22,8 @@ const MOST_ROUNDS: usize = 40;
 const TAIL: f64 = 5e-14;
 /// Most of v, and most of A to either side, that a piece spans, lest it pass over features of g.
 const WIDEST: f64 = 0.1;
-/// Width of a piece below which g must have a jump, that no piece converges on.
-const NARROWEST: f64 = 1e-290;
+/// Halvings of one piece after which g must have a jump, that no piece converges on.
+const MOST_HALVINGS: u32 = 50;
 /// Mass that no longer counts.
 const NO_MASS: f64 = 1e-18;
 /// A(1) by which a shot has clearly gone too far.
@@ -81,6 +81,7 @@ impl Shot {
         let top = rank.density(Tails { below: 1.0, above: 0.0 });
         let mut state = State { v: 0.0, above: 0.0, log };
         let mut width = WIDEST / (1.0 + top * top / beta);
+        let mut halvings = 0;
         let mut shot = Shot { pieces: Vec::new(), edges: vec![0.0] };
         while state.v < 1.0 && state.above < TOO_MUCH {
             let last = state.v + 1.01 * width >= 1.0;
@@ -92,10 +93,15 @@ impl Shot {
                     shot.edges.push(state.v);
                     shot.pieces.push(piece);
                     width = (1.7 * width).min(WIDEST);
+                    halvings = 0;
                 }
-                None => width *= 0.5,
+                None => {
+                    width *= 0.5;
+                    halvings += 1;
+                }
             }
-            if shot.pieces.len() > MOST_PIECES || !(width > NARROWEST && state.log.is_finite()) {
+            if shot.pieces.len() > MOST_PIECES || halvings > MOST_HALVINGS || !state.log.is_finite()
+            {
                 return None;
             }
         }

@@ -64,12 +64,14 @@ impl RankEstimate {
     /// - `ranks`: one for each time the decoder ran, in [0, 1].
     ///
     /// # Errors
-    /// [`TransformError::Ranks`] for a rank out of [0, 1], for no bin, and for fewer than 40 ranks.
+    /// [`TransformError::Ranks`] for a rank out of [0, 1], for no bin, and for fewer than 40 ranks, or than
+    /// four a bin.
     pub fn new(bins: usize, ranks: &[f64]) -> Result<Self, TransformError> {
         let refuse = |what: String| Err(TransformError::Ranks(what));
-        if bins == 0 || ranks.len() < 2 * BATCHES {
-            let (got, least) = (ranks.len(), 2 * BATCHES);
-            return refuse(format!("{got} ranks in {bins} bins; at least {least} ranks and 1 bin"));
+        let (got, least) = (ranks.len(), bins.saturating_mul(4).max(2 * BATCHES));
+        if bins == 0 || got < least {
+            let needs = format!("it takes a bin, and at least {least} ranks for that many");
+            return refuse(format!("{got} ranks in {bins} bins; {needs}"));
         }
         let mut counts = vec![vec![0.0; bins]; BATCHES];
         for (index, &rank) in ranks.iter().enumerate() {

@@ -66,7 +66,8 @@ impl RankDensity {
             Procedure::SoftBestOf { n, temperature } => {
                 let soft = SoftBest::new(n.get(), temperature)
                     .ok_or(TransformError::Temperature(temperature))?;
-                Kind::Smooth(Arc::new(Piecewise::resolve(|v| soft.density(v))))
+                let law = Piecewise::resolve(|v| soft.density(v));
+                Kind::Smooth(Arc::new(law.ok_or(TransformError::Temperature(temperature))?))
             }
             _ => return Err(TransformError::NotByRank(procedure.to_string())),
         };
@@ -75,10 +76,11 @@ impl RankDensity {
 
     /// The rank density `g`, a continuous function of u in [0, 1], which is scaled to ∫g = 1.
     ///
-    /// A density with jumps is [`RankDensity::steps`].
+    /// A density with jumps is [`RankDensity::steps`]; features narrower than about 0.001 may be missed.
     ///
     /// # Errors
-    /// [`TransformError::RankDensity`] when a value of `g` is negative or not finite, or all are 0.
+    /// [`TransformError::RankDensity`] when a value of `g` is negative or not finite, or all are 0;
+    /// [`TransformError::Unresolved`] when it jumps about too much to be integrated.
     pub fn from_fn(g: impl Fn(f64) -> f64) -> Result<Self, TransformError> {
         let refuse = |u, value| Err(TransformError::RankDensity { u, value });
         let mut most = 0.0f64;
@@ -92,7 +94,8 @@ impl RankDensity {
         if most == 0.0 {
             return refuse(0.5, 0.0);
         }
-        Ok(RankDensity(Kind::Smooth(Arc::new(Piecewise::resolve(|v| g(1.0 - v))))))
+        let law = Piecewise::resolve(|v| g(1.0 - v) / most).ok_or(TransformError::Unresolved)?;
+        Ok(RankDensity(Kind::Smooth(Arc::new(law))))
     }
 
     /// The rank density that is constant between `edges`, which is scaled to ∫g = 1.
@@ -196,6 +199,17 @@ mod tests {
             assert!((written.at(u) - known.at(u)).abs() < 1e-11, "g({u})");
             assert!((written.cdf(u) - known.cdf(u)).abs() < 1e-13, "G({u})");
         }
+    }
+
+    #[test]
+    fn the_scale_of_a_density_does_not_matter() {
+        let known = RankDensity::from_fn(|u| u * u).unwrap();
+        for scale in [1e-300, 1e-10, 1e3, 1e300] {
+            let scaled = RankDensity::from_fn(move |u| scale * (u * u)).unwrap();
+            assert!((scaled.cdf(0.7) - known.cdf(0.7)).abs() < 1e-14, "{scale:e}");
+        }
+        let noise = |u: f64| 1.0 + (1e9 * u).sin();
+        assert_eq!(RankDensity::from_fn(noise).unwrap_err(), TransformError::Unresolved);
     }
 
     #[test]
