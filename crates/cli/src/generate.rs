@@ -1,6 +1,6 @@
 //! `infalign generate`: continue prompts under a procedure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
     let model = CausalLm::load(&args.model, &device).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&args.model, model.config()).map_err(Failure::input)?;
-    let reward = reward_config(args)
+    let reward = reward_config(args.reward.as_deref())
         .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
         .map_err(Failure::Input)?;
     let prompts = prompts::read(prompts).map_err(Failure::input)?;
@@ -128,10 +128,14 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     output::print(&texts.join("\n"))
 }
 
-fn reward_config(args: &GenerateArgs) -> anyhow::Result<Option<RewardConfig>> {
-    let Some(path) = &args.reward else { return Ok(None) };
+/// The reward of `--reward`: a TOML file like a recipe's reward table, or the directory of a reward model.
+///
+/// # Errors
+/// When the file cannot be read or is no reward.
+pub(crate) fn reward_config(path: Option<&Path>) -> anyhow::Result<Option<RewardConfig>> {
+    let Some(path) = path else { return Ok(None) };
     if path.is_dir() {
-        return Ok(Some(RewardConfig::Model { path: path.clone(), reads: Reads::default() }));
+        return Ok(Some(RewardConfig::Model { path: path.into(), reads: Reads::default() }));
     }
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;

@@ -12,6 +12,7 @@ mod interrupt;
 mod output;
 mod progress;
 mod recipe;
+mod score;
 mod train;
 mod transform;
 
@@ -36,6 +37,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Continue prompts under an inference-time procedure.
     Generate(generate::GenerateArgs),
+    /// Log-probabilities and rewards of given responses.
+    Score(score::ScoreArgs),
     /// Exact KL, win rates and optimal transforms, as numbers and as plots.
     #[command(subcommand)]
     Transform(transform::TransformCommand),
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Score(args) => score::run(&args),
         Command::Transform(command) => transform::run(&command),
     };
     match result {

@@ -5,6 +5,7 @@
 //! ends in `.gz` is unpacked on the way.
 
 mod error;
+pub mod given;
 mod grammar;
 mod lines;
 pub mod pairs;

@@ -8,7 +8,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softma
 use rayon::prelude::*;
 
 use crate::attention::{Context, View};
-use crate::batch::{ResponseBatch, TOKENS_PER_PASS, runs};
+use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_tokens, runs};
 use crate::checkpoint::Checkpoint;
 use crate::config::Head;
 use crate::rope::{Rope, Rotation};
@@ -170,6 +170,17 @@ impl CausalLm {
     /// Runs of sequences that one pass can take, in order.
     pub fn passes<'a>(&self, sequences: &'a [Sequence]) -> Vec<&'a [Sequence]> {
         runs(sequences, |s| s.tokens.len(), TOKENS_PER_PASS)
+    }
+
+    /// Refuses a sequence that the model cannot read, as [`CausalLm::log_probs`] does before any work.
+    ///
+    /// # Errors
+    /// [`ModelError::Empty`], [`ModelError::TooLong`] and [`ModelError::Token`].
+    pub fn check(&self, sequence: &Sequence) -> Result<(), ModelError> {
+        if sequence.prompt_length == 0 {
+            return Err(ModelError::Empty { index: 0 });
+        }
+        check_tokens(&sequence.tokens, &self.config)
     }
 
     /// log π(token | everything before it) of every response token, in nats, at temperature 1 over the whole vocabulary.

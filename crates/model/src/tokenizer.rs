@@ -93,6 +93,29 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Token ids of a prompt and a response that follows it, and how many of them are the prompt's.
+    ///
+    /// They are those of the whole text where its tokens begin with the prompt's. Where a token would reach across the border, prompt and
+    /// response are read apart, since a model that continues the prompt could not have drawn that token.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_pair(
+        &self,
+        prompt: &str,
+        response: &str,
+    ) -> Result<(Vec<u32>, usize), ModelError> {
+        let mut tokens = self.encode(prompt)?;
+        let prompt_length = tokens.len();
+        let whole = self.encode(&format!("{prompt}{response}"))?;
+        if whole.starts_with(&tokens) && whole.len() > prompt_length {
+            return Ok((whole, prompt_length));
+        }
+        let apart = self.inner.encode(response, false).map_err(|error| self.fail(error))?;
+        tokens.extend_from_slice(apart.get_ids());
+        Ok((tokens, prompt_length))
+    }
+
     /// The text of ids, special tokens left out.
     ///
     /// # Errors
