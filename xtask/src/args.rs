@@ -30,11 +30,12 @@ const OWN_COMMANDS: [(&str, &str); 2] = [
     ("tidy", "the rules of this repository that no other tool checks"),
 ];
 
-const INFALIGN_COMMANDS: [(&str, &str); 4] = [
+const INFALIGN_COMMANDS: [(&str, &str); 5] = [
     ("train", "train a policy from a recipe; without one: the quickstart"),
     ("generate", "responses under a procedure"),
     ("score", "log-probabilities and rewards of given responses"),
     ("transform", "exact KL, win rates and optimal transforms, as numbers and as plots"),
+    ("doctor", "what this machine and this build can do, and why not more"),
 ];
 
 impl Invocation {

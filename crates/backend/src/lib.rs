@@ -8,6 +8,7 @@ mod backends;
 use std::str::FromStr;
 
 pub use burn::tensor::Device;
+use burn::tensor::Tensor;
 
 /// One compiled backend: how to name it, open its devices, and what its results can be relied on for.
 pub trait ComputeBackend: Send + Sync {
@@ -30,6 +31,19 @@ pub trait ComputeBackend: Send + Sync {
 /// The backends compiled into this binary, the default one first.
 pub fn compiled() -> &'static [&'static dyn ComputeBackend] {
     backends::ALL
+}
+
+/// Every backend there is: the word of `--device` and of `cargo xtask --backend`, and the cargo feature that compiles it in.
+pub const KNOWN: [(&str, &str); 3] = [("cpu", "flex"), ("wgpu", "wgpu"), ("cuda", "cuda")];
+
+/// Multiplies two small matrices on a device, to see whether it computes.
+///
+/// # Errors
+/// [`BackendError::Wrong`] when the product is not right.
+pub fn try_out(device: &Device) -> Result<(), BackendError> {
+    let a = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], device);
+    let product: Vec<f32> = a.clone().matmul(a).into_data().iter::<f32>().collect();
+    if product == [7.0, 10.0, 15.0, 22.0] { Ok(()) } else { Err(BackendError::Wrong { product }) }
 }
 
 /// What `--device` says: a backend and the index of one of its devices, as in `cpu`, `cuda` or `wgpu:1`.
@@ -80,6 +94,14 @@ pub fn device(name: Option<&DeviceName>) -> Result<Device, BackendError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
+    /// A device that does not compute what it should.
+    #[error(
+        "the device multiplied [[1, 2], [3, 4]] by itself and found {product:?}; its driver or this build is at fault"
+    )]
+    Wrong {
+        /// The product, row by row.
+        product: Vec<f32>,
+    },
     /// The text is not `BACKEND` or `BACKEND:INDEX`.
     #[error(
         "`{text}` is not a device: write a backend, or a backend and an index, as in `cpu`, `cuda` or `wgpu:1`"

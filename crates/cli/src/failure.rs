@@ -7,6 +7,8 @@ use std::process::ExitCode;
 pub(crate) enum Failure {
     /// Usage or bad input: nothing was begun. Exit code 2.
     Input(anyhow::Error),
+    /// A check found something wrong, which stdout tells. Exit code 1.
+    Check(anyhow::Error),
     /// The run failed; what was finished is kept. Exit code 3.
     Run(anyhow::Error),
 }
@@ -25,6 +27,7 @@ impl Failure {
     /// Prints the failure and gives its exit code.
     pub(crate) fn report(self) -> ExitCode {
         let (error, code) = match self {
+            Self::Check(error) => (error, 1),
             Self::Input(error) => (error, 2),
             Self::Run(error) => (error, 3),
         };

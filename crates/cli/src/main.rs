@@ -1,9 +1,10 @@
 //! The `infalign` command.
 //!
-//! stdout carries results, stderr progress and messages. Exit codes: 0 done, 2 usage or bad input, 3 the run failed.
+//! stdout carries results, stderr progress and messages. Exit codes: 0 done, 1 a check failed, 2 usage or bad input, 3 the run failed.
 #![allow(clippy::print_stderr, reason = "printing is what a command line is for")]
 
 mod bundle;
+mod doctor;
 mod exact;
 mod failure;
 mod figure;
@@ -39,6 +40,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Log-probabilities and rewards of given responses.
     Score(score::ScoreArgs),
+    /// What this machine and this build can do, and why not more.
+    Doctor(doctor::DoctorArgs),
     /// Exact KL, win rates and optimal transforms, as numbers and as plots.
     #[command(subcommand)]
     Transform(transform::TransformCommand),
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Transform(command) => transform::run(&command),
     };

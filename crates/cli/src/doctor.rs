@@ -1,0 +1,113 @@
+//! `infalign doctor`: what this machine and this build can do, and why not more.
+
+use clap::Args;
+use infalign_backend::{BackendError, DeviceName, KNOWN, compiled, device, try_out};
+use infalign_record::env::data_dir;
+use serde_json::{Value, json};
+use sysinfo::System;
+
+use crate::failure::Failure;
+use crate::output;
+
+/// Arguments of `infalign doctor`.
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// Print a JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One backend on this machine.
+struct Backend {
+    name: &'static str,
+    /// Devices that it finds; 0 where it is not compiled in.
+    devices: usize,
+    deterministic: bool,
+    /// Why its first device cannot be used.
+    problem: Option<String>,
+}
+
+/// Prints the report.
+///
+/// # Errors
+/// [`Failure::Check`] when no backend works.
+pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let mut system = System::new();
+    system.refresh_memory();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let backends: Vec<Backend> = KNOWN.iter().map(|(name, _)| examine(name)).collect();
+    if args.json {
+        let backends: Vec<Value> = backends.iter().map(document).collect();
+        let memory = json!({ "total_bytes": system.total_memory(), "available_bytes": system.available_memory() });
+        let report = json!({
+            "version": env!("CARGO_PKG_VERSION"), "burn": burn_version(), "os": std::env::consts::OS,
+            "architecture": std::env::consts::ARCH, "cores": cores, "memory": memory,
+            "backends": backends, "data": data_dir(),
+        });
+        output::print(&format!("{report:#}"))?;
+    } else {
+        output::print_rows(&rows(&system, cores, &backends))?;
+    }
+    if backends.iter().all(|backend| backend.problem.is_some()) {
+        return Err(Failure::Check(anyhow::anyhow!(
+            "no backend works: nothing can be computed here"
+        )));
+    }
+    Ok(())
+}
+
+fn examine(name: &'static str) -> Backend {
+    let Some(backend) = compiled().iter().find(|backend| backend.name() == name) else {
+        let problem = format!("not compiled in: build with cargo xtask COMMAND --backend {name}");
+        return Backend { name, devices: 0, deterministic: false, problem: Some(problem) };
+    };
+    let opened = name.parse::<DeviceName>().and_then(|name| device(Some(&name)));
+    let tried: Result<(), BackendError> = opened.and_then(|device| try_out(&device));
+    Backend {
+        name,
+        devices: backend.count(),
+        deterministic: backend.deterministic(),
+        problem: tried.err().map(|error| error.to_string()),
+    }
+}
+
+fn document(backend: &Backend) -> Value {
+    json!({
+        "name": backend.name, "works": backend.problem.is_none(), "devices": backend.devices,
+        "deterministic": backend.deterministic, "problem": backend.problem,
+    })
+}
+
+fn rows(system: &System, cores: usize, backends: &[Backend]) -> Vec<(String, String)> {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let (total, free) = (gib(system.total_memory()), gib(system.available_memory()));
+    let data = data_dir().map_or(
+        "INFALIGN_DATA is not set; only some recipes need it".to_owned(),
+        |data| {
+            let there = if data.is_dir() { "" } else { ", which is not there" };
+            format!("{}{there}", data.display())
+        },
+    );
+    let versions = format!("{}, burn {}", env!("CARGO_PKG_VERSION"), burn_version());
+    let system = format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH);
+    let mut rows = vec![
+        ("infalign".to_owned(), versions),
+        ("system".to_owned(), system),
+        ("memory".to_owned(), format!("{total:.1} GiB, {free:.1} GiB of it available")),
+        ("data".to_owned(), data),
+    ];
+    rows.extend(backends.iter().map(|backend| {
+        let repeats =
+            if backend.deterministic { "repeats bit for bit" } else { "may differ in last bits" };
+        let works = format!("works; devices: {}; {repeats}", backend.devices);
+        (format!("--device {}", backend.name), backend.problem.clone().unwrap_or(works))
+    }));
+    rows
+}
+
+/// The version of burn that this was built with.
+fn burn_version() -> &'static str {
+    let lock = include_str!("../../../Cargo.lock");
+    let entry = lock.split("name = \"burn\"\nversion = \"").nth(1);
+    entry.and_then(|rest| rest.split('"').next()).unwrap_or("unknown")
+}
