@@ -1,7 +1,9 @@
 //! The error type of this crate.
 
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
+
+use parquet::errors::ParquetError;
 
 /// Why data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,15 +20,23 @@ pub enum DataError {
         /// What the operating system answered.
         cause: io::Error,
     },
-    /// A line cannot be read or is not what it has to be.
-    #[error("{path}, line {line}: {problem}")]
-    Line {
+    /// A row cannot be read or is not what it has to be.
+    #[error("{path}, {place}: {problem}")]
+    Row {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
-        line: usize,
+        /// Where in the file.
+        place: Place,
         /// What is wrong and what to do, in full sentences.
         problem: String,
+    },
+    /// The file is damaged, or no Parquet file.
+    #[error("{path} cannot be read as Parquet: {cause}. The file has to be whole.")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the reader answered.
+        cause: ParquetError,
     },
     /// The file holds nothing of what was asked for.
     #[error("{path} holds no {what}. Give a file with at least one.")]
@@ -54,4 +64,22 @@ pub enum DataError {
         /// What it may be.
         range: &'static str,
     },
+}
+
+/// Where a row stands in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A line of text, the first one if the row takes several; counted from 1.
+    Line(usize),
+    /// A row of a table that has no lines; counted from 1.
+    Row(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+        }
+    }
 }

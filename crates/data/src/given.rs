@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::DataError;
 use crate::lines::{at, json};
+use crate::{DataError, Place};
 
 /// A response after its prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -44,7 +44,7 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
             }
             Ok(given) => return Ok((line, given)),
         };
-        Err(at(path, line)(problem.to_owned()))
+        Err(at(path, Place::Line(line))(problem.to_owned()))
     });
     let given = given.collect::<Result<Vec<_>, DataError>>()?;
     if given.is_empty() {

@@ -1,23 +1,27 @@
 //! Prompts, preference pairs, ratings and texts, read from files and checked.
 //!
-//! Every reader names the file and the line of what it refuses, and keeps text exactly as the file
-//! has it. Keys that a reader does not know are ignored, because data sets carry many. A name that
+//! Every reader names the file and the place of what it refuses, and keeps text exactly as the file
+//! has it. Rows come from JSON Lines, CSV or Parquet. Keys that a reader does not know are ignored, because data sets carry many. A name that
 //! ends in `.gz` is unpacked on the way.
 
+pub mod dataset;
 mod error;
 pub mod given;
 mod grammar;
+mod implicit_prompt;
 mod lines;
-pub mod pairs;
+mod messages;
+mod mix;
 pub mod prompts;
 pub mod ratings;
+pub mod rows;
 mod split;
 pub mod stories;
-pub mod texts;
 
-pub use error::DataError;
+pub use error::{DataError, Place};
 pub use grammar::Grammar;
-pub use pairs::{Pair, Pairs};
+pub use messages::{Message, Role, Text};
+pub use mix::mix;
 pub use prompts::Prompt;
 pub use ratings::Rating;
 pub use split::split_by_hash;

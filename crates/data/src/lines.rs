@@ -7,7 +7,10 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 
-use crate::DataError;
+use crate::{DataError, Place};
+
+/// What every text file has to be.
+pub(crate) const WHOLE: &str = "The file has to be whole and UTF-8.";
 
 /// The lines of a file with their numbers, counted from 1, without their ends.
 pub(crate) fn numbered(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
@@ -15,9 +18,9 @@ pub(crate) fn numbered(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
     lines
         .map(|(text, line)| match text {
             Ok(text) => Ok((line, text)),
-            Err(cause) => Err(at(path, line)(format!(
-                "Cannot read it: {cause}. The file has to be whole and UTF-8."
-            ))),
+            Err(cause) => {
+                Err(at(path, Place::Line(line))(format!("Cannot read it: {cause}. {WHOLE}")))
+            }
         })
         .collect()
 }
@@ -28,7 +31,7 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, 
     filled
         .map(|(line, text)| match serde_json::from_str(&text) {
             Ok(value) => Ok((line, value)),
-            Err(cause) => Err(at(path, line)(format!(
+            Err(cause) => Err(at(path, Place::Line(line))(format!(
                 "{}. Each line has to be one JSON object with the keys named in the documentation.",
                 described(&cause)
             ))),
@@ -36,9 +39,9 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, 
         .collect()
 }
 
-/// For building a [`DataError::Line`] from its problem.
-pub(crate) fn at(path: &Path, line: usize) -> impl FnOnce(String) -> DataError {
-    move |problem| DataError::Line { path: path.to_path_buf(), line, problem }
+/// For building a [`DataError::Row`] from its problem.
+pub(crate) fn at(path: &Path, place: Place) -> impl FnOnce(String) -> DataError {
+    move |problem| DataError::Row { path: path.to_path_buf(), place, problem }
 }
 
 /// The file's name without `.gz`, in lower case: what its format is told from.
@@ -47,7 +50,8 @@ pub(crate) fn plain_name(path: &Path) -> String {
     name.strip_suffix(".gz").map(str::to_owned).unwrap_or(name)
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
+/// The file's bytes, unpacked if its name ends in `.gz`.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
     let file =
         File::open(path).map_err(|cause| DataError::Open { path: path.to_path_buf(), cause })?;
     let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));

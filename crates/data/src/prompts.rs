@@ -1,13 +1,13 @@
-//! Prompts: JSON Lines with the key `prompt` and optionally `id`, or plain text, one a line.
+//! Prompts with their ids: rows with the key `prompt` and optionally `id`, or plain text, one a line.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::DataError;
-use crate::lines::{at, json, numbered, plain_name};
+use crate::lines::{at, numbered, plain_name};
+use crate::rows::{self, Row};
+use crate::{DataError, Place};
 
 /// A prompt and the name that its random draws and its calibration go by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,51 +30,47 @@ impl Prompt {
     }
 }
 
-#[derive(Deserialize)]
-struct Line {
-    prompt: String,
-    id: Option<String>,
-}
-
-/// Reads the prompts of a `.jsonl`, `.jsonl.gz`, `.txt` or `.txt.gz` file, in the file's order.
+/// Reads the prompts of a `.txt` or `.txt.gz` file, one a line, or of a file of rows in any format
+/// of [`rows::read`], in the file's order.
 ///
 /// # Errors
-/// [`DataError`] when the file cannot be read, holds no prompt, or a line holds an empty prompt,
-/// an empty id, or an id that an earlier line has.
+/// [`DataError`] when the file cannot be read, holds no prompt, or a row holds an empty prompt,
+/// an empty id, or an id that an earlier row has.
 pub fn read(path: &Path) -> Result<Vec<Prompt>, DataError> {
-    let name = plain_name(path);
-    let prompts = if name.ends_with(".jsonl") {
-        json::<Line>(path)?.into_iter().map(|(line, value)| (line, from_json(value))).collect()
-    } else if name.ends_with(".txt") {
-        numbered(path)?.into_iter().map(|(line, text)| (line, Prompt::new(text))).collect()
+    let prompts = if plain_name(path).ends_with(".txt") {
+        let lines = numbered(path)?.into_iter();
+        lines.map(|(line, text)| (Place::Line(line), Prompt::new(text))).collect()
     } else {
-        let known = ".jsonl, .jsonl.gz, .txt, .txt.gz";
-        return Err(DataError::Format { path: path.to_path_buf(), known });
+        let rows = rows::read(path)?;
+        rows.iter()
+            .map(|row| Ok((row.place, from_row(row).map_err(at(path, row.place))?)))
+            .collect::<Result<_, DataError>>()?
     };
     checked(path, prompts)
 }
 
-fn from_json(line: Line) -> Prompt {
-    let prompt = Prompt::new(line.prompt);
-    Prompt { id: line.id.unwrap_or(prompt.id), ..prompt }
+fn from_row(row: &Row) -> Result<Prompt, String> {
+    let prompt = Prompt::new(row.string("prompt")?);
+    let id = row.get("id").is_some().then(|| row.string("id")).transpose()?;
+    Ok(Prompt { id: id.unwrap_or(prompt.id), ..prompt })
 }
 
-fn checked(path: &Path, prompts: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, DataError> {
+fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<Prompt>, DataError> {
     if prompts.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "prompt" });
     }
     let mut seen = HashMap::new();
-    for (line, prompt) in &prompts {
-        let refused = at(path, *line);
+    for (place, prompt) in &prompts {
+        let refused = at(path, *place);
         if prompt.text.trim().is_empty() {
             return Err(refused("The prompt is empty. Write one or remove the line.".to_owned()));
         }
         if prompt.id.is_empty() {
             return Err(refused("The `id` is empty. Write one or remove the key.".to_owned()));
         }
-        if let Some(first) = seen.insert(&prompt.id, line) {
+        if let Some(first) = seen.insert(&prompt.id, place) {
             return Err(refused(format!(
-                "The id `{}` is that of line {first} already (without `id`, equal prompts have \
+                "The id `{}` is that of {first} already (without `id`, equal prompts have \
                  equal ids). Remove one of the two or give each an `id` of its own.",
                 prompt.id
             )));
@@ -103,6 +99,16 @@ mod tests {
             assert_eq!(prompts[1], Prompt { id: "x".into(), text: "b".into() });
             assert_eq!(prompts.len(), 2);
         }
+    }
+
+    #[test]
+    fn tables_may_name_ids_too() {
+        let file = plain("p.csv", "id,Prompt\nx,\"one,\ntwo\"\n,b\n");
+        let error = read(file.path()).unwrap_err().to_string();
+        assert!(error.contains("p.csv, line 4: The `id` is empty"), "{error}");
+        let file = plain("p.csv", "id,Prompt\nx,\"one,\ntwo\"\n");
+        let prompt = Prompt { id: "x".into(), text: "one,\ntwo".into() };
+        assert_eq!(read(file.path()).unwrap(), [prompt]);
     }
 
     /// The digest of "abc" is the example of FIPS 180-4.

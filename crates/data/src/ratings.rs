@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use crate::DataError;
 use crate::lines::{at, numbered};
+use crate::{DataError, Place};
 
 /// A text and how people rated it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +27,7 @@ pub fn read_tsv(path: &Path) -> Result<Vec<Rating>, DataError> {
     if rows.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "rating" });
     }
-    rows.iter().map(|(line, row)| parse(row).map_err(at(path, *line))).collect()
+    rows.iter().map(|(line, row)| parse(row).map_err(at(path, Place::Line(*line)))).collect()
 }
 
 fn parse(row: &str) -> Result<Rating, String> {

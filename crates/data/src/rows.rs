@@ -1,0 +1,126 @@
+//! Files of rows, whatever their format: JSON Lines, CSV and Parquet, told by the file's name.
+//!
+//! A row is a JSON object. In CSV, whose first row names the columns, every value is text; in
+//! Parquet, structs are objects, lists are lists, and a value without a JSON type (a date, a
+//! decimal) is its text.
+
+mod csv;
+mod parquet;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::lines::{json, plain_name};
+use crate::{DataError, Place};
+
+/// A row of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Where it stands, for messages.
+    pub place: Place,
+    /// Its values by key.
+    pub values: Map<String, Value>,
+}
+
+/// Reads the rows of a `.jsonl`, `.csv` (either also `.gz`) or `.parquet` file, in the file's
+/// order. Blank lines are passed over, and a file may hold no row.
+///
+/// # Errors
+/// [`DataError`] when the name has no such ending, or the file cannot be read whole: bytes are
+/// missing, text is not UTF-8, a line is no JSON object, a CSV row has too few or too many fields.
+pub fn read(path: &Path) -> Result<Vec<Row>, DataError> {
+    let name = plain_name(path);
+    if name.ends_with(".jsonl") {
+        let rows = json(path)?.into_iter();
+        Ok(rows.map(|(line, values)| Row { place: Place::Line(line), values }).collect())
+    } else if name.ends_with(".csv") {
+        csv::read(path)
+    } else if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet")) {
+        parquet::read(path)
+    } else {
+        let known = ".jsonl, .jsonl.gz, .csv, .csv.gz, .parquet (.txt, .txt.gz for prompts)";
+        Err(DataError::Format { path: path.to_path_buf(), known })
+    }
+}
+
+impl Row {
+    /// The value of `key`, whose letters may be of either case; `None` if absent or null.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        let of_any_case = || self.values.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+        let value = self.values.get(key).or_else(|| of_any_case().map(|(_, value)| value));
+        value.filter(|value| !value.is_null())
+    }
+
+    /// The value of `key`, which the row has to have.
+    pub(crate) fn required(&self, key: &str) -> Result<&Value, String> {
+        self.get(key).ok_or_else(|| self.missing(key))
+    }
+
+    /// The value of `key`, which has to be text.
+    pub(crate) fn string(&self, key: &str) -> Result<String, String> {
+        let value = self.required(key)?;
+        let text = value.as_str().map(str::to_owned);
+        text.ok_or_else(|| format!("The key `{key}` has to be text, not {}.", kind(value)))
+    }
+
+    /// Says that `key` is missing, and which of the row's keys may be a misspelling of it.
+    fn missing(&self, key: &str) -> String {
+        const MOST_TYPOS: usize = 2;
+        if self.values.keys().any(|name| name.eq_ignore_ascii_case(key)) {
+            return format!("The key `{key}` is null. Give it a value or remove the row.");
+        }
+        let distance = |name: &str| strsim::damerau_levenshtein(&name.to_lowercase(), key);
+        let nearest = self.values.keys().min_by_key(|name| distance(name));
+        match nearest.filter(|name| distance(name) <= MOST_TYPOS) {
+            Some(name) => {
+                format!("The key `{key}` is missing. Is `{name}` a misspelling of it? Rename it.")
+            }
+            None => {
+                let names: Vec<_> = self.values.keys().map(|name| format!("`{name}`")).collect();
+                let names = if names.is_empty() { "no key".to_owned() } else { names.join(", ") };
+                format!("The key `{key}` is missing: the row has {names}. Add or rename it.")
+            }
+        }
+    }
+}
+
+/// What a value is, in words.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(row: Value) -> String {
+        let Value::Object(values) = row else { panic!("no object") };
+        Row { place: Place::Line(1), values }.string("prompt").unwrap_err()
+    }
+
+    #[test]
+    fn a_missing_key_is_named_with_what_may_have_been_meant() {
+        let message = missing(serde_json::json!({"chosen": "a", "Promt": "b"}));
+        assert!(message.contains("Is `Promt` a misspelling"), "{message}");
+        let message = missing(serde_json::json!({"text": "a"}));
+        assert!(message.contains("the row has `text`"), "{message}");
+        assert!(missing(serde_json::json!({})).contains("the row has no key"));
+        assert!(missing(serde_json::json!({"prompt": null})).contains("is null"));
+        assert!(missing(serde_json::json!({"prompt": 1})).contains("has to be text, not a number"));
+    }
+
+    #[test]
+    fn keys_may_be_written_in_either_case() {
+        let values = serde_json::json!({"Prompt": "a"});
+        let Value::Object(values) = values else { panic!("no object") };
+        assert_eq!(Row { place: Place::Line(1), values }.string("prompt").unwrap(), "a");
+    }
+}
