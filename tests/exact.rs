@@ -103,7 +103,8 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     };
     let broken = file("broken.json", &BASE.replace(r#""1/2""#, r#""1/3""#));
     let deep = file("deep.json", r#"{"D": 1, "p": {"": [0, 0, 1]}, "r": {"$": 0}}"#);
-    let infinite = format!("{base}:inf");
+    let (infinite, huge) = (format!("{base}:inf"), format!("{base}:1e308"));
+    let guided = ["--exact", "--model", &base, "--procedure", "cd-token:lambda=1"];
     for (args, needle) in [
         (&["--exact", "--model", "some/dir"][..], "give --model tabular:FILE.json"),
         (&["--model", "some/dir"], "--prompts is missing: give a file of prompts"),
@@ -118,10 +119,33 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
             &["--exact", "--model", &base, "--procedure", "beam:width=2,branch=2,length=1"],
             "exact enumeration is not available",
         ),
-        (&["--exact", "--model", &base, "--scorer", &deep], "D = 1, but the model has 2 and D = 2"),
-        (&["--exact", "--model", &base, "--scorer", "dir"], "the scorer dir is not a table"),
-        (&["--exact", "--model", &base, "--scorer", &infinite], "is inf: give a finite number"),
+        (
+            &["--exact", "--model", &base, "--scorer", &base],
+            "--scorer guides cd-token and cd-block only",
+        ),
+        (&[&guided[..], &["--scorer", &deep]].concat(), "D = 1, but the model has 2 and D = 2"),
+        (&[&guided[..], &["--scorer", "dir"]].concat(), "the scorer dir is not a table"),
+        (&[&guided[..], &["--scorer", &infinite]].concat(), "is inf: give a finite number"),
+        (
+            &[&guided[..], &["--scorer", &huge, "--scorer", &huge]].concat(),
+            "beyond the range of numbers",
+        ),
+        (
+            &[
+                "--exact",
+                "--model",
+                &base,
+                "--procedure",
+                "cd-token:lambda=1e308",
+                "--scorer",
+                &huge,
+            ],
+            "the value is 1e308",
+        ),
         (&["--exact", "--model", &base, "--prompts", "p.txt"], "cannot be used with"),
+        (&["--exact", "--model", &base, "--seed", "1"], "cannot be used with"),
+        (&["--exact", "--model", &base, "--batch", "1"], "cannot be used with"),
+        (&["--exact", "--model", &base, "--device", "cpu"], "cannot be used with"),
     ] {
         let output = generate(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -142,11 +142,15 @@ fn bad_input_is_answered_with_code_2_and_the_value() {
     let table = format!("table:{table}");
     let discrete =
         |path| vec!["discrete", "--procedure", "sample", "--beta", "1", "--problem", path];
-    let cases: [(Vec<&str>, &str); 12] = [
+    let cases: [(Vec<&str>, &str); 13] = [
         (vec!["curve", "--transform", "exp:0", "--beta", "1"], "t is `0`"),
         (vec!["curve", "--transform", "exp:5", "--beta", "0"], "β = 0"),
         (vec!["curve", "--transform", "exp:5", "--beta", "-1"], "β = -1"),
         (vec!["curve", "--transform", "exp:5", "--beta", "NaN"], "β = NaN"),
+        (
+            vec!["curve", "--transform", "exp:200", "--beta", "1e-300"],
+            "beyond the range of numbers",
+        ),
         (
             vec!["curve", "--transform", "exp:5", "--kl", "1e6"],
             "no β gives `exp:5` a KL of 1000000",

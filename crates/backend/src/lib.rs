@@ -33,8 +33,8 @@ pub fn compiled() -> &'static [&'static dyn ComputeBackend] {
     backends::ALL
 }
 
-/// Every backend there is: the word of `--device` and of `cargo xtask --backend`, and the cargo feature that compiles it in.
-pub const KNOWN: [(&str, &str); 3] = [("cpu", "flex"), ("wgpu", "wgpu"), ("cuda", "cuda")];
+/// Every backend there is: the word of `--device` and of `cargo xtask --backend`.
+pub const KNOWN: [&str; 3] = ["cpu", "wgpu", "cuda"];
 
 /// Multiplies two small matrices on a device, to see whether it computes.
 ///

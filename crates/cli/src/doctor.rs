@@ -35,7 +35,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut system = System::new();
     system.refresh_memory();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let backends: Vec<Backend> = KNOWN.iter().map(|(name, _)| examine(name)).collect();
+    let backends: Vec<Backend> = KNOWN.iter().map(|name| examine(name)).collect();
     if args.json {
         let backends: Vec<Value> = backends.iter().map(document).collect();
         let memory = json!({ "total_bytes": system.total_memory(), "available_bytes": system.available_memory() });

@@ -32,28 +32,49 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             "--exact enumerates a table, but the model is {model}: give --model {TABULAR}FILE.json, or --prompts instead of --exact"
         ))
     })?;
+    let guided = matches!(args.procedure, Procedure::CdToken { .. } | Procedure::CdBlock { .. });
+    if !(args.scorer.is_empty() || guided) {
+        return Err(Failure::Input(anyhow!(
+            "--scorer guides cd-token and cd-block only, and the procedure is {}: leave it out",
+            args.procedure
+        )));
+    }
     let problem = TabularProblem::read(Path::new(file)).map_err(Failure::input)?;
     let decoder = decoder(&problem, &args.scorer)?;
     let distribution = decoder.decode(args.procedure).map_err(Failure::input)?;
     let measures = measures(args.procedure, &problem, &distribution).map_err(Failure::input)?;
     if args.json {
-        let mut document = Map::new();
-        document.insert("procedure".into(), json!(args.procedure));
-        document.extend(measures.into_iter().map(|(name, value)| (name.into(), json!(value))));
-        let responses: Map<_, _> = distribution.responses().map(|(y, p)| (y, json!(p))).collect();
-        document.insert("distribution".into(), Value::Object(responses));
-        return output::print(&format!("{:#}", Value::Object(document)));
+        return print_json(args.procedure, measures, &distribution);
     }
-    let mut rows = vec![("procedure".to_owned(), args.procedure.to_string())];
+    print_rows(args.procedure, measures, &distribution)
+}
+
+fn print_json(
+    procedure: Procedure,
+    measures: Vec<(&str, f64)>,
+    distribution: &ResponseDistribution,
+) -> Result<(), Failure> {
+    let mut document = Map::new();
+    document.insert("procedure".into(), json!(procedure));
+    document.extend(measures.into_iter().map(|(name, value)| (name.into(), json!(value))));
+    let responses: Map<_, _> = distribution.responses().map(|(y, p)| (y, json!(p))).collect();
+    document.insert("distribution".into(), Value::Object(responses));
+    output::print(&format!("{:#}", Value::Object(document)))
+}
+
+fn print_rows(
+    procedure: Procedure,
+    measures: Vec<(&str, f64)>,
+    distribution: &ResponseDistribution,
+) -> Result<(), Failure> {
     let title = |name: &str| match name {
         "kl" => "KL (nats)".to_owned(),
         other => other.replace('_', " ").replace("kl", "KL"),
     };
+    let mut rows = vec![("procedure".to_owned(), procedure.to_string())];
     rows.extend(measures.into_iter().map(|(name, value)| (title(name), shown(value))));
-    rows.extend([
-        (String::new(), String::new()),
-        ("response".to_owned(), "probability".to_owned()),
-    ]);
+    rows.push((String::new(), String::new()));
+    rows.push(("response".to_owned(), "probability".to_owned()));
     rows.extend(distribution.responses().map(|(response, p)| (response, shown(p))));
     output::print_rows(&rows)
 }

@@ -29,7 +29,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) procedure: Procedure,
     /// Compute the distribution over all responses of a tabular model instead of drawing from it. Its win rate is over single samples of
     /// the model.
-    #[arg(long, conflicts_with_all = ["prompts", "reward", "max_tokens", "temperature", "top_k", "top_p"])]
+    #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "batch", "device"])]
     exact: bool,
     /// With --exact: values that guide cd-token and cd-block in place of the model's own, as tabular:FILE.json or
     /// tabular:FILE.json:WEIGHT. Several are added.

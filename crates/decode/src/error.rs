@@ -57,6 +57,18 @@ pub enum DecodeError {
         /// The prefix or, where it ends with `$`, the response.
         prefix: String,
     },
+    /// A weighted value that is beyond the range of numbers.
+    #[error(
+        "after `{prefix}` the value is {value:e}, and λ = {lambda:e} times it is beyond the range of numbers: take a smaller λ or weight"
+    )]
+    Overflow {
+        /// The prefix, before the token that has the value.
+        prefix: String,
+        /// The weight of values.
+        lambda: f64,
+        /// The value.
+        value: f64,
+    },
     /// The distribution of a selection could not be computed.
     #[error(transparent)]
     Transform(#[from] TransformError),

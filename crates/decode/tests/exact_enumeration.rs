@@ -223,3 +223,19 @@ fn a_large_lambda_takes_the_best_token() {
         }
     }
 }
+
+#[test]
+fn a_small_kl_keeps_its_digits() {
+    // One token decides: KL = λ²·Var(r)/2 + λ³·(third cumulant)/3 + ….
+    let one = r#"{"D": 2, "p": {"": [0.2, 0.3, 0.5]}, "r": {"$": 0, "a$": 1, "b$": 3}}"#;
+    let problem = problem(one);
+    let decoder = ExactDecoder::new(&problem);
+    let [mean, square, cube] = [1, 2, 3].map(|k| 0.2 + 0.3 * 3_f64.powi(k));
+    let variance = square - mean * mean;
+    let third = cube - 3.0 * mean * square + 2.0 * mean.powi(3);
+    for lambda in [1e-4, 1e-6, 1e-8] {
+        let policy = decoder.decode(format!("cd-token:lambda={lambda}").parse().unwrap()).unwrap();
+        let expected = lambda * lambda * (variance / 2.0 + lambda * third / 3.0);
+        assert!((policy.kl() / expected - 1.0).abs() < 2e-7, "{} for {expected}", policy.kl());
+    }
+}

@@ -163,7 +163,7 @@ pub fn predicted_win_rate(
     if kl < 1e-9 {
         return Ok(0.5);
     }
-    let tilt = Tilt::new(transform, Beta::new(beta_for_kl(transform, kl)?)?);
+    let tilt = Tilt::new(transform, Beta::new(beta_for_kl(transform, kl)?)?)?;
     Ok(tilt.win_rate(procedure)?)
 }
 

@@ -110,7 +110,8 @@ mod tests {
             let Objective::Calibrated(transform) = &objective else { panic!("a transform") };
             // The policy ∝ exp(apply(u)/β) is that of the raw transform at β · scale.
             let beta = objective.beta_for_kl(0.5).unwrap();
-            let kl = Tilt::new(transform, Beta::new(beta * transform.scale()).unwrap()).kl();
+            let kl =
+                Tilt::new(transform, Beta::new(beta * transform.scale()).unwrap()).unwrap().kl();
             assert!((kl - 0.5).abs() < 1e-9, "{text}: {kl}");
         }
         // For a normal reward, KL = 1/(2β²).

@@ -28,7 +28,7 @@ fn curve_points(c: &mut Criterion) {
             let rank = RankDensity::of(&procedure.parse().unwrap()).unwrap();
             c.bench_function(&format!("curve point {name} {procedure}"), |b| {
                 b.iter(|| {
-                    let tilt = Tilt::new(black_box(&transform), beta);
+                    let tilt = Tilt::new(black_box(&transform), beta).unwrap();
                     (tilt.kl(), tilt.win_rate_under(&rank))
                 });
             });

@@ -65,6 +65,22 @@ pub enum TransformError {
          `best-of:N` is the limit of cold ones"
     )]
     Temperature(f64),
+    /// A policy that `f64` cannot hold.
+    #[error(
+        "the policy of `{transform}` at β = {beta:e} is beyond the range of numbers; take a β nearer to \
+         the range of Φ"
+    )]
+    Extreme {
+        /// The transform.
+        transform: String,
+        /// The KL coefficient, on the raw scale of the transform.
+        beta: f64,
+    },
+    /// Too many responses for probabilities to be told from 1.
+    #[error(
+        "N = {0} responses are more than can be computed with; take at most {MOST_RESPONSES:e}"
+    )]
+    TooMany(usize),
     /// A rank density that is negative, not finite, or nowhere positive.
     #[error(
         "the rank density at u = {u} is {value}; it must be finite and 0 or more everywhere and \
@@ -143,6 +159,9 @@ pub enum TransformError {
         residual: f64,
     },
 }
+
+/// Greatest N whose N-th powers keep ten digits.
+pub(crate) const MOST_RESPONSES: f64 = 1e6;
 
 /// The procedures whose win rate is a function of ranks, for messages.
 const RANK_PROCEDURES: &str =

@@ -41,7 +41,7 @@ pub fn frontier(
 ) -> Result<Vec<FrontierPoint>, TransformError> {
     let end = beta_for_kl(transform, to)?;
     betas(beta_for_kl(transform, from)?, end, count)
-        .map(|beta| Ok(point(transform, Beta::new(beta)?, ranks)))
+        .map(|beta| point(transform, Beta::new(beta)?, ranks))
         .collect()
 }
 
@@ -71,13 +71,17 @@ pub fn optimal_frontier(
 /// # Errors
 /// [`TransformError::Beta`] for n = 1, which is π_ref.
 pub fn best_of_n(n: usize, ranks: &[RankDensity]) -> Result<FrontierPoint, TransformError> {
-    Ok(point(&Transform::Log, Beta::new(1.0 / (n as f64 - 1.0))?, ranks))
+    point(&Transform::Log, Beta::new(1.0 / (n as f64 - 1.0))?, ranks)
 }
 
-fn point(transform: &Transform, beta: Beta, ranks: &[RankDensity]) -> FrontierPoint {
-    let tilt = Tilt::new(transform, beta);
+fn point(
+    transform: &Transform,
+    beta: Beta,
+    ranks: &[RankDensity],
+) -> Result<FrontierPoint, TransformError> {
+    let tilt = Tilt::new(transform, beta)?;
     let win_rates = ranks.iter().map(|rank| tilt.win_rate_under(rank)).collect();
-    FrontierPoint { beta: beta.get(), kl: tilt.kl(), win_rates }
+    Ok(FrontierPoint { beta: beta.get(), kl: tilt.kl(), win_rates })
 }
 
 /// From `start` to `end`, evenly in the logarithm.
@@ -99,7 +103,9 @@ mod tests {
         assert!((best[0].kl / 0.05 - 1.0).abs() < 1e-9 && (best[9].kl / 2.0 - 1.0).abs() < 1e-9);
         for at in &best {
             let beta = Beta::new(beta_for_kl(&Transform::Identity, at.kl).unwrap()).unwrap();
-            assert!(point(&Transform::Identity, beta, &rank).win_rates[0] < at.win_rates[0]);
+            assert!(
+                point(&Transform::Identity, beta, &rank).unwrap().win_rates[0] < at.win_rates[0]
+            );
         }
         let four = best_of_n(4, &rank).unwrap();
         assert!((four.kl - (4f64.ln() - 0.75)).abs() < 1e-13);

@@ -26,7 +26,7 @@ pub mod transform;
 
 pub use beta::Beta;
 pub use continuous::{Tilt, beta_for_kl};
-pub use discrete::{DiscreteOptimum, EmpiricalCalibration, Outcomes};
+pub use discrete::{DiscreteOptimum, EmpiricalCalibration, Outcomes, kl_divergence};
 pub use error::TransformError;
 pub use frontier::{FrontierPoint, best_of_n, frontier, optimal_frontier};
 pub use optimal::{Curve, Optimum};

@@ -1,11 +1,13 @@
 //! The continuous-language engine against closed forms, and over the whole range of its arguments.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use infalign_transform::{Beta, Exponent, Procedure, Tilt, Transform, TransformError, beta_for_kl};
+use infalign_transform::{
+    Beta, Exponent, Procedure, Table, Tilt, Transform, TransformError, beta_for_kl,
+};
 use proptest::prelude::*;
 
 fn tilt(transform: &str, beta: f64) -> Tilt {
-    Tilt::new(&transform.parse().unwrap(), Beta::new(beta).unwrap())
+    Tilt::new(&transform.parse().unwrap(), Beta::new(beta).unwrap()).unwrap()
 }
 
 fn wins(tilt: &Tilt, procedure: &str) -> f64 {
@@ -113,7 +115,7 @@ fn every_kl_is_reached_and_an_impossible_one_is_refused() {
         let transform: Transform = transform.parse().unwrap();
         for kl in [1e-20, 1e-6, 0.1, 1.0, 20.0, 100.0] {
             let beta = Beta::new(beta_for_kl(&transform, kl).unwrap()).unwrap();
-            assert_close(&format!("{transform}"), Tilt::new(&transform, beta).kl(), kl);
+            assert_close(&format!("{transform}"), Tilt::new(&transform, beta).unwrap().kl(), kl);
         }
         assert!(matches!(beta_for_kl(&transform, 0.0), Err(TransformError::Kl(_))));
         let error = beta_for_kl(&transform, 1e4).unwrap_err();
@@ -131,7 +133,7 @@ fn soft_best_of_n_lies_between_sampling_and_best_of_n() {
         assert!((soft(1e-3) - wins(&tilt, "best-of:4")).abs() < 1e-4);
         assert!((soft(1e5) - wins(&tilt, "sample")).abs() < 1e-4);
         // A policy against itself wins half.
-        let flat = Tilt::new(&Transform::Identity, Beta::new(1e12).unwrap());
+        let flat = Tilt::new(&Transform::Identity, Beta::new(1e12).unwrap()).unwrap();
         assert!((wins(&flat, "soft-best-of:4,temperature=0.2") - 0.5).abs() < 1e-11);
     }
 }
@@ -141,6 +143,36 @@ fn procedures_of_a_language_model_have_no_integral() {
     let procedure: Procedure = "cd-token:lambda=2".parse().unwrap();
     let error = tilt("identity", 1.0).win_rate(&procedure).unwrap_err().to_string();
     assert!(error.starts_with("the win rate of `cd-token:lambda=2` depends on"), "{error}");
+}
+
+#[test]
+fn a_policy_beyond_the_range_of_numbers_is_refused() {
+    for (transform, beta) in [
+        ("exp:200", 1e-300),
+        ("exp:500", 1e-100),
+        ("exp:5", 1e-320),
+        ("exp:-5", 1e-320),
+        ("identity", 1e-310),
+        ("log", 1e-310),
+    ] {
+        let transform: Transform = transform.parse().unwrap();
+        match Tilt::new(&transform, Beta::new(beta).unwrap()) {
+            Ok(tilt) => {
+                let won = wins(&tilt, "best-of:4");
+                assert!(
+                    tilt.kl().is_finite() && (0.5..=1.0).contains(&won),
+                    "{transform} {beta:e}"
+                );
+            }
+            Err(error) => assert!(error.to_string().contains("β ="), "{error}"),
+        }
+    }
+    let refused = Tilt::new(&"exp:500".parse().unwrap(), Beta::new(1e-100).unwrap()).unwrap_err();
+    assert!(matches!(refused, TransformError::Extreme { .. }), "{refused}");
+    for range in [1e308, 1e-320] {
+        let table = Table::new(&[0.0, 1.0], &[-range, range]);
+        assert!(table.unwrap_err().to_string().contains("beyond the range of numbers"));
+    }
 }
 
 proptest! {
@@ -153,12 +185,12 @@ proptest! {
         prop_assume!(t != 0.0);
         let transform = Transform::Exp(Exponent::new(t).unwrap());
         let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
-        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap());
+        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap()).unwrap();
         for procedure in [format!("best-of:{n}"), format!("worst-of:{n}")] {
             let won = wins(&tilt, &procedure);
             prop_assert!((0.5..=1.0 + 1e-13).contains(&won), "{procedure}: {won}");
         }
-        let flatter = Tilt::new(&transform, Beta::new(beta * 1.01).unwrap());
+        let flatter = Tilt::new(&transform, Beta::new(beta * 1.01).unwrap()).unwrap();
         prop_assert!(flatter.kl() < tilt.kl());
     }
 
@@ -167,7 +199,7 @@ proptest! {
         prop_assume!(t != 0.0);
         let transform = Transform::Exp(Exponent::new(t).unwrap());
         let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
-        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap());
+        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap()).unwrap();
         prop_assert!((wins(&tilt, "best-of:1") - wins(&tilt, "worst-of:1")).abs() < 1e-13);
         prop_assert_eq!(wins(&tilt, "best-of:1"), wins(&tilt, "sample"));
     }
@@ -189,7 +221,7 @@ let worst = wins(&tilt, &format!("worst-of:{n}"));
         prop_assume!(t != 0.0);
         let transform = Transform::Exp(Exponent::new(t).unwrap());
         let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
-        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap());
+        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap()).unwrap();
         let values: Vec<f64> = (0..=200).map(|k| tilt.cdf(f64::from(k) / 200.0)).collect();
         prop_assert!(values.windows(2).all(|pair| pair[0] <= pair[1] + 1e-14));
         prop_assert!(values[0].abs() < 1e-14 && (values[200] - 1.0).abs() < 1e-13);

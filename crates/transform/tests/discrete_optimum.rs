@@ -226,18 +226,19 @@ fn soft_best_of_n_has_a_wide_range_too() {
 fn beyond_the_range_there_is_an_answer_or_an_error() {
     let outcomes =
         Outcomes::new(vec![0.5, 0.3, 0.2 - 1e-12, 1e-12], vec![0.0, 1.0, 2.0, 3.0]).unwrap();
-    for n in [1, 1_000_000, 1_000_000_000_000, usize::MAX] {
+    for n in [1, 10_000, 1_000_000, 1_000_001, usize::MAX] {
         for beta in [f64::MIN_POSITIVE, 1e-300, 1e-15, 1e-6, 1.0, 1e300] {
             for name in ["best-of:N", "worst-of:N", "soft-best-of:N,temperature=0.1"] {
                 let procedure: Procedure = name.replace('N', &n.to_string()).parse().unwrap();
                 let result = outcomes.optimum(&procedure, Beta::new(beta).unwrap());
-                let soft = name.starts_with("soft") && (n > 1_000_000 || beta < 1e-3);
-                if n == 1 || (beta >= 1e-15 && !soft) {
+                let soft = name.starts_with("soft") && beta < 1e-3;
+                if n == 1 || (n <= 1_000_000 && beta >= 1e-15 && !soft) {
                     assert!(result.is_ok(), "{procedure}, β = {beta:e}: {result:?}");
                 }
                 match result {
                     Ok(best) => assert!(best.residual <= 1e-10, "{procedure} {beta} {best:?}"),
                     Err(TransformError::NotConverged { .. }) => {}
+                    Err(TransformError::TooMany(_)) => assert!(n > 1_000_000),
                     Err(error) => panic!("{error}"),
                 }
             }

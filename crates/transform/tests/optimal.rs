@@ -83,7 +83,7 @@ fn quadrature_of_the_transform_finds_the_same_kl_and_win_rate() {
         for beta in [100.0, 1.0, 0.05, 1e-4] {
             let optimum = at(procedure, beta);
             let transform: Transform = format!("optimal:{procedure},beta={beta}").parse().unwrap();
-            let tilt = Tilt::new(&transform, optimum.beta);
+            let tilt = Tilt::new(&transform, optimum.beta).unwrap();
             let what = format!("{procedure} at β = {beta}");
             assert_close(&what, tilt.kl(), optimum.kl);
             assert_close(&what, tilt.win_rate_under(&optimum.rank), optimum.win_rate);
@@ -102,7 +102,7 @@ fn no_other_transform_does_better_at_the_same_kl() {
             for other in ["identity", "log", "exp:5", "exp:10", "exp:-10", "exp:40"] {
                 let other: Transform = other.parse().unwrap();
                 let beta = Beta::new(beta_for_kl(&other, kl).unwrap()).unwrap();
-                let won = Tilt::new(&other, beta).win_rate(&procedure).unwrap();
+                let won = Tilt::new(&other, beta).unwrap().win_rate(&procedure).unwrap();
                 assert!(won <= best.win_rate + 1e-12, "{procedure} at {kl}: {other} wins {won}");
             }
         }
@@ -113,7 +113,7 @@ fn no_other_transform_does_better_at_the_same_kl() {
 fn known_limits() {
     // One response: the identity. Worst-of-N at small β: 1 − β/N.
     let (one, identity) =
-        (at("best-of:1", 0.3), Tilt::new(&Transform::Identity, Beta::new(0.3).unwrap()));
+        (at("best-of:1", 0.3), Tilt::new(&Transform::Identity, Beta::new(0.3).unwrap()).unwrap());
     assert_eq!((one.kl, one.cdf(0.4), one.phi(0.25)), (identity.kl(), identity.cdf(0.4), -0.75));
     for n in [2, 8, 10_000] {
         assert_close(
@@ -136,6 +136,9 @@ fn what_has_no_optimum_says_so() {
     let far = Optimum::for_kl(&"worst-of:100".parse().unwrap(), 50.0).unwrap_err();
     let TransformError::UnreachableKl { supremum, .. } = far else { panic!("{far}") };
     assert!(supremum > 1.0 && supremum < 50.0);
+    let far = Optimum::for_kl(&"best-of:10000".parse().unwrap(), 100.0).unwrap_err();
+    let TransformError::UnreachableKl { infimum, supremum, .. } = far else { panic!("{far}") };
+    assert!(infimum < 1e-20 && (20.0..100.0).contains(&supremum), "{infimum:e} {supremum}");
     for text in
         ["optimal:best-of:4", "optimal:best-of:0,beta=1", "optimal:best-of:4,beta=-1", "optimal"]
     {

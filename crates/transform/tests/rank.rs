@@ -60,7 +60,7 @@ fn soft_best_of_n_has_an_optimum_between_its_limits() {
             let optimum = at(procedure, b);
             assert!(optimum.residual < 1e-10, "{procedure} at {b}: {}", optimum.residual);
             let other: Transform = "exp:5".parse().unwrap();
-            let tilt = Tilt::new(&other, beta(beta_for_kl(&other, optimum.kl).unwrap()));
+            let tilt = Tilt::new(&other, beta(beta_for_kl(&other, optimum.kl).unwrap())).unwrap();
             assert!(tilt.win_rate_under(&optimum.rank) <= optimum.win_rate + 1e-11);
         }
     }
@@ -68,17 +68,61 @@ fn soft_best_of_n_has_an_optimum_between_its_limits() {
 
 #[test]
 fn an_optimum_is_found_by_its_kl() {
-    for procedure in [
-        "soft-best-of:4,temperature=0.2",
-        "soft-best-of:16,temperature=0.05",
-        "sample",
-        "worst-of:7",
+    for (procedure, residual) in [
+        ("soft-best-of:2,temperature=0.01", 1e-12),
+        ("soft-best-of:4,temperature=0.1", 1e-12),
+        ("soft-best-of:10000,temperature=0.5", 1e-12),
+        ("soft-best-of:16,temperature=0.05", 1e-7),
+        ("sample", 1e-12),
+        ("worst-of:7", 1e-12),
+        ("best-of:10000", 1e-10),
     ] {
-        for kl in [1e-6, 0.3, 3.0] {
+        for kl in [1e-6, 0.3, 3.0, 20.0] {
             let found = Optimum::for_kl(&procedure.parse().unwrap(), kl).unwrap();
-            assert!((found.kl / kl - 1.0).abs() < 1e-10, "{procedure}: {} for {kl}", found.kl);
+            assert!((found.kl / kl - 1.0).abs() < 1e-8, "{procedure}: {} for {kl}", found.kl);
+            assert!(found.residual < residual, "{procedure} at {kl}: {}", found.residual);
         }
     }
+}
+
+/// At small β all mass is at the top, where g is g(1) on both sides: F is that of the identity with g(1)²/β.
+#[test]
+fn soft_optima_at_small_beta_are_those_of_the_greatest_slope() {
+    let optimum =
+        Optimum::new(&"soft-best-of:4,temperature=0.1".parse().unwrap(), beta(1e-10)).unwrap();
+    let top = optimum.rank.at(1.0);
+    // The mass leaves rank 1 as it is gathered, so that g(F) falls from g(1) to g(0) on the way.
+    let slope = (optimum.phi(1.0 - 1e-14) / -1e-14) / top;
+    assert!((slope / top - 1.0).abs() < 0.05, "{slope} for {top}");
+    assert!(optimum.win_rate < 1.0 && 1.0 - optimum.win_rate < 1e-9);
+    assert!(optimum.residual < 1e-12, "{}", optimum.residual);
+}
+
+#[test]
+fn the_best_of_several_stationary_points_is_taken() {
+    // Both tails, as far from the middle as can be: three stationary points at β = 0.1.
+    let rank = RankDensity::from_fn(|u| 12.0 * (u - 0.5) * (u - 0.5)).unwrap();
+    let best = Optimum::under(&rank, beta(0.1)).unwrap();
+    assert!((best.objective - 0.664_743_558_5).abs() < 1e-9, "{}", best.objective);
+}
+
+#[test]
+fn steps_of_any_height_and_place_have_optima_or_are_refused() {
+    let certified = |rank: &RankDensity| {
+        let best = Optimum::under(rank, beta(0.3)).unwrap();
+        assert!(best.objective.is_finite() && best.residual < 1e-9, "{best:?}");
+        best
+    };
+    let plain = certified(&RankDensity::steps(&[0.0, 0.5, 1.0], &[1.0, 3.0]).unwrap());
+    for scale in [1e300, 1e-300] {
+        let rank = RankDensity::steps(&[0.0, 0.5, 1.0], &[scale, 3.0 * scale]).unwrap();
+        assert!((certified(&rank).objective - plain.objective).abs() < 1e-12);
+    }
+    certified(&RankDensity::steps(&[0.0, 0.5, 1.0], &[1e-300, 1e300]).unwrap());
+    certified(&RankDensity::steps(&[0.0, 1.0 - 1e-15, 1.0], &[1.0, 2.0]).unwrap());
+    // From the top, these edges cannot be told apart.
+    let refused = RankDensity::steps(&[0.0, 1e-300, 1.0], &[1.0, 2.0]).unwrap_err();
+    assert!(matches!(refused, TransformError::RankDensity { .. }), "{refused}");
 }
 
 #[test]
@@ -95,7 +139,7 @@ fn decoders_that_do_not_prefer_the_top_have_optima_too() {
             assert!(best.residual < 1e-9, "{k} at {b}: {}", best.residual);
             for other in ["identity", "log", "exp:5", "exp:-5", "exp:20", "exp:-20"] {
                 let other: Transform = other.parse().unwrap();
-                let tilt = Tilt::new(&other, beta(beta_for_kl(&other, best.kl).unwrap()));
+                let tilt = Tilt::new(&other, beta(beta_for_kl(&other, best.kl).unwrap())).unwrap();
                 let won = tilt.win_rate_under(&rank);
                 assert!(won <= best.win_rate + 1e-10, "{k} at {b}: {other} wins {won}");
             }
@@ -168,7 +212,7 @@ fn the_estimate_recovers_the_optimum_of_best_of_4() {
             assert!(error.abs() < 4.5 * noise + 2e-3, "Φ({u}) at {b}: {error} ± {noise}");
         }
         // What counts: the policy that it leads to is as good as the best one.
-        let tilt = Tilt::new(&found.transform().unwrap(), beta(b));
+        let tilt = Tilt::new(&found.transform().unwrap(), beta(b)).unwrap();
         let objective = tilt.win_rate_under(&exact.rank) - b * tilt.kl();
         assert!(exact.objective - objective < 2e-4, "{} for {}", objective, exact.objective);
     }

@@ -36,7 +36,7 @@ fn every_row_at_a_given_beta() {
     let Some(file) = reference("continuous_transforms.json") else { return };
     for row in file["fixed_beta"].as_array().expect("a list") {
         let beta = Beta::new(number(row, "beta")).expect("positive");
-        let tilt = Tilt::new(&transform(row), beta);
+        let tilt = Tilt::new(&transform(row), beta).unwrap();
         assert_close(&format!("{} KL", row["transform"]), tilt.kl(), number(row, "KL"));
         assert_win_rates(row, &tilt);
     }
@@ -49,7 +49,7 @@ fn every_row_at_a_given_kl() {
         let transform = transform(row);
         let beta = beta_for_kl(&transform, number(row, "KL")).expect("reachable");
         assert_close(&format!("{} beta", row["transform"]), beta, number(row, "beta"));
-        assert_win_rates(row, &Tilt::new(&transform, Beta::new(beta).expect("positive")));
+        assert_win_rates(row, &Tilt::new(&transform, Beta::new(beta).expect("positive")).unwrap());
     }
 }
 
@@ -58,7 +58,8 @@ fn best_of_n_is_the_logarithm_at_one_over_n_minus_one() {
     let Some(file) = reference("continuous_transforms.json") else { return };
     for row in file["best_of_n"].as_array().expect("a list").iter().skip(1) {
         let n = row["n"].as_f64().expect("a number");
-        let tilt = Tilt::new(&Transform::Log, Beta::new(1.0 / (n - 1.0)).expect("positive"));
+        let tilt =
+            Tilt::new(&Transform::Log, Beta::new(1.0 / (n - 1.0)).expect("positive")).unwrap();
         assert_close("KL", tilt.kl(), number(row, "KL"));
         let won = tilt.win_rate(&Procedure::Sample).expect("acts on ranks");
         assert_close("win rate", won, number(row, "win_rate"));

@@ -56,17 +56,31 @@ pub(crate) fn run(args: &DiscreteArgs) -> Result<(), Failure> {
     let solved = solve(args, &outcomes).map_err(Failure::Input)?;
     let objective = solved.win_rate - args.beta * solved.kl;
     if args.json {
-        let mut document = Map::new();
-        let numbers = [("kl", solved.kl), ("win_rate", solved.win_rate), ("objective", objective)];
-        document.extend(numbers.map(|(name, value)| (name.to_owned(), json!(value))));
-        document.insert("policy".to_owned(), json!(solved.policy));
-        document.insert("calibrated".to_owned(), json!(outcomes.calibrated()));
-        if let Some((residual, points)) = solved.certificate {
-            document.insert("residual".to_owned(), json!(residual));
-            document.insert("stationary_points".to_owned(), json!(points));
-        }
-        return output::print(&format!("{:#}", Value::Object(document)));
+        print_json(&outcomes, solved, objective)
+    } else {
+        print_rows(args, &outcomes, &solved, objective)
     }
+}
+
+fn print_json(outcomes: &Outcomes, solved: Solved, objective: f64) -> Result<(), Failure> {
+    let mut document = Map::new();
+    let numbers = [("kl", solved.kl), ("win_rate", solved.win_rate), ("objective", objective)];
+    document.extend(numbers.map(|(name, value)| (name.to_owned(), json!(value))));
+    document.insert("policy".to_owned(), json!(solved.policy));
+    document.insert("calibrated".to_owned(), json!(outcomes.calibrated()));
+    if let Some((residual, points)) = solved.certificate {
+        document.insert("residual".to_owned(), json!(residual));
+        document.insert("stationary_points".to_owned(), json!(points));
+    }
+    output::print(&format!("{:#}", Value::Object(document)))
+}
+
+fn print_rows(
+    args: &DiscreteArgs,
+    outcomes: &Outcomes,
+    solved: &Solved,
+    objective: f64,
+) -> Result<(), Failure> {
     let mut rows = vec![
         ("procedure".to_owned(), args.procedure.to_string()),
         ("KL (nats)".to_owned(), format!("{:.9}", solved.kl)),

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use infalign_transform::{Beta, Optimum, Procedure, Tilt, Transform, TransformError};
+use infalign_transform::{Beta, Curve, Optimum, Procedure, Tilt, Transform, TransformError};
 use serde_json::{Map, json};
 
 use super::Level;
@@ -48,18 +48,9 @@ pub(crate) struct OptimumArgs {
 /// [`Failure::Input`].
 pub(crate) fn curve(args: &CurveArgs) -> Result<(), Failure> {
     let (transform, beta) = at(&args.transform, &args.level).map_err(Failure::input)?;
-    let tilt = Tilt::new(&transform, beta);
-    let defaults = ["sample", "best-of:2", "worst-of:2", "best-of:4", "worst-of:4"];
-    let procedures = if args.procedure.is_empty() {
-        defaults
-            .iter()
-            .map(|name| name.parse())
-            .collect::<Result<_, _>>()
-            .map_err(Failure::input)?
-    } else {
-        args.procedure.clone()
-    };
-    let win_rates = procedures
+    let tilt = Tilt::new(&transform, beta).map_err(Failure::input)?;
+    let win_rates = procedures(args)
+        .map_err(Failure::input)?
         .iter()
         .map(|procedure| Ok((procedure.to_string(), tilt.win_rate(procedure)?)))
         .collect::<Result<Vec<_>, TransformError>>()
@@ -74,6 +65,15 @@ pub(crate) fn curve(args: &CurveArgs) -> Result<(), Failure> {
     let mut rows = head("transform", &transform.to_string(), beta, tilt.kl());
     rows.extend(win_rates.into_iter().map(|(name, won)| (format!("win rate, {name}"), shown(won))));
     output::print_rows(&rows)
+}
+
+/// Those asked for, or the usual ones.
+fn procedures(args: &CurveArgs) -> Result<Vec<Procedure>, TransformError> {
+    if args.procedure.is_empty() {
+        let usual = ["sample", "best-of:2", "worst-of:2", "best-of:4", "worst-of:4"];
+        return usual.iter().map(|name| name.parse()).collect();
+    }
+    Ok(args.procedure.clone())
 }
 
 /// Prints the optimum.
@@ -97,19 +97,24 @@ pub(crate) fn optimum(args: &OptimumArgs) -> Result<(), Failure> {
         });
         return output::print(&format!("{document:#}"));
     }
-    let mut rows = head("procedure", &args.procedure.to_string(), beta, kl);
+    print_rows(&args.procedure, &optimum, &curve)
+}
+
+fn print_rows(procedure: &Procedure, optimum: &Optimum, curve: &Curve) -> Result<(), Failure> {
+    let mut rows = head("procedure", &procedure.to_string(), optimum.beta, optimum.kl);
     rows.extend([
-        ("win rate".to_owned(), shown(win_rate)),
-        ("win rate − β·KL".to_owned(), shown(objective)),
-        ("residual".to_owned(), format!("{residual:.1e}")),
+        ("win rate".to_owned(), shown(optimum.win_rate)),
+        ("win rate − β·KL".to_owned(), shown(optimum.objective)),
+        ("residual".to_owned(), format!("{:.1e}", optimum.residual)),
         (String::new(), String::new()),
         ("u".to_owned(), format!("{:<15}{}", "Φ", "F")),
     ]);
     let point = |k: usize| {
         (format!("{:.4}", curve.u[k]), format!("{:<15.9}{:.9}", curve.phi[k], curve.cdf[k]))
     };
-    let shown = u.len().min(11);
-    rows.extend((0..shown).map(|k| point(k * (u.len() - 1) / (shown - 1))));
+    let count = curve.u.len();
+    let shown = count.min(11);
+    rows.extend((0..shown).map(|k| point(k * (count - 1) / (shown - 1))));
     output::print_rows(&rows)
 }
 

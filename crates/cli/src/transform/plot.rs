@@ -105,20 +105,19 @@ fn frontiers(args: &FrontierArgs) -> Result<Figure, TransformError> {
         .iter()
         .map(|transform| Ok((transform.to_string(), frontier(transform, &ranks, range, POINTS)?)))
         .collect::<Result<Vec<_>, TransformError>>()?;
-    let panel = |(index, procedure): (usize, &Procedure)| {
+    let panels = args.procedure.iter().enumerate().map(|(index, procedure)| {
         let optimum = optimal_frontier(procedure, range, POINTS)?;
         let best = Curve { name: OPTIMUM.to_owned(), points: line(&optimum, 0) };
-        let others = curves
-            .iter()
-            .map(|(name, points)| Curve { name: name.clone(), points: line(points, index) });
-        let rank = &ranks[index..=index];
+        let other = |(name, points): &(String, Vec<FrontierPoint>)| Curve {
+            name: name.clone(),
+            points: line(points, index),
+        };
         Ok(Panel {
             title: procedure.to_string(),
-            points: best_of_points(rank, args.max_kl)?,
-            curves: std::iter::once(best).chain(others).collect(),
+            points: best_of_points(&ranks[index..=index], args.max_kl)?,
+            curves: std::iter::once(best).chain(curves.iter().map(other)).collect(),
         })
-    };
-    let panels = args.procedure.iter().enumerate().map(panel);
+    });
     let names = curves.iter().map(|(name, _)| name.clone());
     let (first, last) = (OPTIMUM.to_owned(), BEST_OF_N.to_owned());
     Ok(Figure {

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use infalign_model::{PrefixTree, TabularLm};
-use infalign_transform::{Outcomes, Procedure, TransformError};
+use infalign_transform::{Outcomes, Procedure, TransformError, kl_divergence};
 
 use crate::DecodeError;
 
@@ -82,14 +82,8 @@ impl ResponseDistribution {
     }
 
     /// KL(π‖p) of whole responses, in nats, 0 or more.
-    ///
-    /// Equation: Σ p·(x·log x − x + 1), x = π/p: no term is negative, so that a small KL keeps its digits.
     pub fn kl(&self) -> f64 {
-        let term = |(&policy, &base): (&f64, &f64)| {
-            if policy > 0.0 { policy * (policy / base).ln() - (policy - base) } else { base }
-        };
-        let pairs = self.probabilities.iter().zip(&self.base);
-        pairs.filter(|(_, base)| **base > 0.0).map(term).sum::<f64>().max(0.0)
+        kl_divergence(&self.probabilities, &self.base)
     }
 
     /// The probability that a response has a greater reward than one of the base policy, ties counted half.

@@ -84,10 +84,17 @@ impl Values {
     /// The policy π(z|s) ∝ p(z|s)·e^{λV(sz)} (controlled decoding, arXiv 2310.17022, Theorem 2.1), as a table.
     ///
     /// # Errors
-    /// [`DecodeError::Shape`] when the model is of another vocabulary or depth, [`DecodeError::NoValue`] where the values do not cover it.
+    /// [`DecodeError::Shape`] when the model is of another vocabulary or depth, [`DecodeError::NoValue`] where the values do not cover it,
+    /// [`DecodeError::Overflow`] where λV is beyond the range of numbers.
     pub fn tilt(&self, model: &TabularLm, lambda: f64) -> Result<TabularLm, DecodeError> {
         self.check(model.tree())?;
-        model.tilted(|prefix, token| Ok(lambda * self.after(prefix, token)?))
+        model.tilted(|prefix, token| {
+            let value = self.after(prefix, token)?;
+            let exponent = lambda * value;
+            let overflow =
+                || DecodeError::Overflow { prefix: self.tree.text(prefix), lambda, value };
+            if exponent.is_finite() { Ok(exponent) } else { Err(overflow()) }
+        })
     }
 
     /// The value of a prefix and one more token, EOS included.

@@ -1,7 +1,9 @@
 //! The file of a tabular model, read and checked.
 
+use std::fmt;
 use std::path::Path;
 
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::tree::{EOS, MOST_LETTERS, MOST_PREFIXES};
@@ -33,16 +35,59 @@ impl TabularProblem {
     /// # Errors
     /// As [`TabularProblem::read`].
     pub fn parse(text: &str, name: &Path) -> Result<Self, ModelError> {
-        let document: Value = serde_json::from_str(text)
+        let document: Document = serde_json::from_str(text)
             .map_err(|source| ModelError::Json { path: name.into(), source })?;
         let refuse = |reason| ModelError::Table { name: name.display().to_string(), reason };
         problem(&document).map_err(refuse)
     }
 }
 
-fn problem(document: &Value) -> Result<TabularProblem, String> {
-    let (p, r) = (object(document, "p")?, object(document, "r")?);
-    let tree = tree(document, p)?;
+/// The keys that are read.
+#[derive(serde::Deserialize)]
+struct Document {
+    #[serde(rename = "D")]
+    depth: Option<Value>,
+    p: Option<Entries>,
+    r: Option<Entries>,
+}
+
+/// A JSON object in which no key is repeated.
+struct Entries(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Entries, A::Error> {
+        let mut entries = Map::new();
+        while let Some((key, value)) = access.next_entry::<String, Value>()? {
+            if entries.contains_key(&key) {
+                let again = format!("the key `{key}` is there twice: take one of them out");
+                return Err(A::Error::custom(again));
+            }
+            entries.insert(key, value);
+        }
+        Ok(Entries(entries))
+    }
+}
+
+fn problem(document: &Document) -> Result<TabularProblem, String> {
+    let missing = |key| format!("the key `{key}` is missing; a tabular file has `D`, `p` and `r`");
+    let Entries(p) = document.p.as_ref().ok_or_else(|| missing("p"))?;
+    let Entries(r) = document.r.as_ref().ok_or_else(|| missing("r"))?;
+    let depth = document.depth.as_ref().ok_or_else(|| missing("D"))?;
+    let tree = tree(depth, p)?;
     let model = TabularLm { tree, rows: rows(tree, p)? };
     let reach = model.reach();
     let is_missing =
@@ -57,19 +102,9 @@ fn problem(document: &Value) -> Result<TabularProblem, String> {
     TabularProblem::checked(model, rewards(tree, r)?)
 }
 
-fn object<'a>(document: &'a Value, key: &str) -> Result<&'a Map<String, Value>, String> {
-    match document.get(key) {
-        Some(Value::Object(entries)) => Ok(entries),
-        Some(value) => Err(format!("`{key}` is {value}, but it must be an object")),
-        None => Err(format!("the key `{key}` is missing; a tabular file has `D`, `p` and `r`")),
-    }
-}
-
 /// The tree that `D` and the number of letters call for.
-fn tree(document: &Value, p: &Map<String, Value>) -> Result<PrefixTree, String> {
+fn tree(value: &Value, p: &Map<String, Value>) -> Result<PrefixTree, String> {
     let letters = letters(p)?;
-    let value =
-        document.get("D").ok_or("the key `D` is missing; a tabular file has `D`, `p` and `r`")?;
     let depth = value.as_u64().and_then(|depth| usize::try_from(depth).ok());
     let depth = depth
         .filter(|depth| *depth > 0)

@@ -71,6 +71,8 @@ fn malformed_files_are_refused_with_key_value_and_remedy() {
         (r#""ab$": 2"#, r#""ab$": "two""#, "the reward `r` of `ab$` is \"two\""),
         (r#""ab$": 2"#, r#""ab$": "NaN""#, "is \"NaN\", which is not a finite number"),
         (r#""ab$": 2"#, r#""ab$": 2, "ab": 2"#, "`r` has the key `ab`"),
+        (r#""ab$": 2"#, r#""ab$": 2, "ab$": 2"#, "the key `ab$` is there twice"),
+        (r#""D": 3"#, r#""D": 3, "p": 4"#, "invalid type: integer `4`, expected an object"),
     ];
     for (from, to, needle) in cases {
         assert!(SMALL.contains(from), "{from}");

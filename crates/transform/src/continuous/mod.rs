@@ -38,7 +38,7 @@ use panels::Panels;
 /// ```
 /// use infalign_transform::{Beta, Procedure, Tilt, Transform};
 /// // The logarithm with β = 1/(N−1) is the distribution of best-of-N itself.
-/// let tilt = Tilt::new(&Transform::Log, Beta::new(1.0 / 3.0)?);
+/// let tilt = Tilt::new(&Transform::Log, Beta::new(1.0 / 3.0)?)?;
 /// assert!((tilt.kl() - (4f64.ln() - 0.75)).abs() < 1e-14);
 /// assert!((tilt.win_rate(&Procedure::Sample)? - 0.8).abs() < 1e-13);
 /// # Ok::<(), infalign_transform::TransformError>(())
@@ -56,12 +56,21 @@ enum Law {
 
 impl Tilt {
     /// The policy for `transform` at `beta`, which belongs to the raw scale of the transform.
-    pub fn new(transform: &Transform, beta: Beta) -> Self {
-        Tilt(match transform {
-            Transform::Identity => Law::Exponential(Exponential::new(1.0 / beta.get())),
-            Transform::Log => Law::Power(Power::new(1.0 / beta.get())),
-            _ => Law::Panels(Panels::new(transform, beta)),
-        })
+    ///
+    /// # Errors
+    /// [`TransformError::Extreme`] for a policy so near to the top, or to the uniform one, that its
+    /// integrals are beyond `f64`.
+    pub fn new(transform: &Transform, beta: Beta) -> Result<Self, TransformError> {
+        let rate = 1.0 / beta.get();
+        let law = match transform {
+            Transform::Identity => Some(Law::Exponential(Exponential::new(rate))),
+            Transform::Log => Some(Law::Power(Power::new(rate))),
+            _ => Panels::new(transform, beta).map(Law::Panels),
+        };
+        let extreme =
+            || TransformError::Extreme { transform: transform.to_string(), beta: beta.get() };
+        let tilt = law.filter(|_| rate.is_finite()).map(Tilt).ok_or_else(extreme)?;
+        if tilt.kl().is_finite() { Ok(tilt) } else { Err(extreme()) }
     }
 
     /// KL(π‖π_ref) in nats, 0 or more.
@@ -119,14 +128,16 @@ impl Tilt {
 /// use infalign_transform::{Beta, Tilt, Transform, beta_for_kl};
 /// let transform = "exp:10".parse::<Transform>()?;
 /// let beta = Beta::new(beta_for_kl(&transform, 0.5)?)?;
-/// assert!((Tilt::new(&transform, beta).kl() - 0.5).abs() < 1e-12);
+/// assert!((Tilt::new(&transform, beta)?.kl() - 0.5).abs() < 1e-12);
 /// # Ok::<(), infalign_transform::TransformError>(())
 /// ```
 pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError> {
     if !(kl > 0.0 && kl.is_finite()) {
         return Err(TransformError::Kl(kl));
     }
-    let kl_at = |log_beta: f64| Tilt::new(transform, Beta::of_log(log_beta)).kl();
+    let kl_at = |log_beta: f64| {
+        Tilt::new(transform, Beta::of_log(log_beta)).map_or(f64::NAN, |tilt| tilt.kl())
+    };
     let (low, high) = log_beta_range(transform);
     let target = kl.ln();
     let root = root::bracketed(|log_beta| kl_at(log_beta).ln() - target, low, high);

@@ -19,16 +19,17 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    pub(super) fn new(transform: &Transform, beta: Beta) -> Self {
+    /// `None` where the density changes too fast for `f64` to hold.
+    pub(super) fn new(transform: &Transform, beta: Beta) -> Option<Self> {
         let depth = |v: f64| transform.shortfall(v) / beta.get();
-        let edges = split(&transform.knots(), depth);
+        let edges = split(&transform.knots(), depth)?;
         let at_nodes = |ends: &[f64]| legendre::points(ends[0], ends[1]).map(depth);
         let depths: Vec<Row> = edges.windows(2).map(at_nodes).collect();
         let log_z = log_normaliser(&edges, &depths);
         let kl = integral(&edges, &depths, |depth| divergence(-depth - log_z));
         let density = |row: &Row| row.map(|depth| (-depth - log_z).exp());
         let law = Piecewise::new(edges, depths.iter().map(density).collect());
-        Panels { law, kl }
+        Some(Panels { law, kl })
     }
 
     pub(super) fn tails(&self, v: f64) -> Tails {
@@ -59,19 +60,21 @@ fn log_normaliser(edges: &[f64], depths: &[Row]) -> f64 {
 }
 
 /// Halves the transform's own panels until log f is nearly linear on each that counts; ends in
-/// ascending order.
-fn split(knots: &[f64], depth: impl Fn(f64) -> f64) -> Vec<f64> {
+/// ascending order. `None` where none is narrow enough.
+fn split(knots: &[f64], depth: impl Fn(f64) -> f64) -> Option<Vec<f64>> {
     let mut open: Vec<(f64, f64)> = knots.windows(2).rev().map(|pair| (pair[0], pair[1])).collect();
     let mut edges = vec![0.0];
     while let Some((a, b)) = open.pop() {
         let middle = 0.5 * (a + b);
-        let splits = middle > a && b - a > f64::MIN_POSITIVE;
-        if splits && depth(a) < NEGLIGIBLE && depth(b) - depth(a) > NATS_A_PANEL {
+        let fine = depth(b) - depth(a) <= NATS_A_PANEL;
+        if fine || depth(a) >= NEGLIGIBLE {
+            edges.push(b);
+        } else if middle > a && b - a > f64::MIN_POSITIVE {
             open.push((middle, b));
             open.push((a, middle));
         } else {
-            edges.push(b);
+            return None;
         }
     }
-    edges
+    Some(edges)
 }

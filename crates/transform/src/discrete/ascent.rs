@@ -6,7 +6,7 @@
 
 use super::contest::Contest;
 use super::groups::normalised;
-use super::optimum::divergence_of;
+use super::optimum::kl_divergence;
 use crate::beta::Beta;
 
 /// Residual at which an ascent stops.
@@ -17,8 +17,10 @@ pub(super) const STATIONARY: f64 = 1e-10;
 const LONGEST: usize = 2_000;
 /// Share of the way below which nothing moves.
 const LEAST_SHARE: f64 = 1e-12;
-/// Most groups that an ascent starts towards.
+/// Most groups that an ascent starts towards; fewer where groups are many, each ascent taking longer.
 const STARTS: usize = 16;
+/// Groups times starts, about.
+const WORK: usize = 16_000;
 /// Iterations without progress after which a stationary policy counts as settled.
 const PATIENCE: usize = 50;
 /// How far the objective may fall in one iteration, for its rounding.
@@ -44,7 +46,7 @@ pub(super) fn maxima(contest: &Contest<'_>, beta: Beta) -> Result<Vec<Vec<f64>>,
 /// π_ref, and mixtures of it with one group each, evenly spread over the groups.
 fn starts(reference: &[f64]) -> Vec<Vec<f64>> {
     let live: Vec<usize> = (0..reference.len()).filter(|&g| reference[g] > 0.0).collect();
-    let count = live.len().min(STARTS);
+    let count = live.len().min(STARTS).min((WORK / live.len().max(1)).max(2));
     let towards = |k: usize| {
         let chosen = live[k * (live.len() - 1) / (count - 1).max(1)];
         let mix = |(g, mass): (usize, &f64)| 0.1 * mass + if g == chosen { 0.9 } else { 0.0 };
@@ -115,7 +117,7 @@ impl Ascent<'_> {
         }
         let mean: f64 = live().map(|g| masses[g] * direction[g]).sum();
         live().for_each(|g| direction[g] -= mean);
-        let kl = divergence_of(&masses, reference);
+        let kl = kl_divergence(&masses, reference);
         let objective = self.contest.win_rate(&masses) - self.beta.get() * kl;
         let step: Vec<f64> = logs.iter().zip(&direction).map(|(log, step)| log + step).collect();
         let residual = sup_distance(&normalised(&step), &masses);

@@ -5,7 +5,7 @@ use super::ranked::Ranked;
 use super::softmax::Softmax;
 use crate::error::TransformError;
 use crate::procedure::Procedure;
-use crate::rank::COLDEST;
+use crate::rank::{COLDEST, responses};
 
 /// A procedure as a map from group masses to group masses.
 #[derive(Clone, Debug)]
@@ -18,19 +18,19 @@ pub(super) enum Law {
 
 impl Law {
     pub(super) fn new(procedure: &Procedure, groups: &TieGroups) -> Result<Self, TransformError> {
-        let ranked = |n: usize, rising| Law::Ranked(Ranked { n: n as f64, rising });
+        let ranked = |n: f64, rising| Law::Ranked(Ranked { n, rising });
         match *procedure {
-            Procedure::Sample => Ok(ranked(1, true)),
-            Procedure::BestOf(n) => Ok(ranked(n.get(), true)),
-            Procedure::WorstOf(n) => Ok(ranked(n.get(), false)),
+            Procedure::Sample => Ok(ranked(1.0, true)),
+            Procedure::BestOf(n) => Ok(ranked(responses(n)?, true)),
+            Procedure::WorstOf(n) => Ok(ranked(responses(n)?, false)),
             Procedure::SoftBestOf { temperature, .. }
                 if !temperature.is_finite() || temperature < COLDEST =>
             {
                 Err(TransformError::Temperature(temperature))
             }
-            Procedure::SoftBestOf { n, .. } if n.get() == 1 => Ok(ranked(1, true)),
+            Procedure::SoftBestOf { n, .. } if n.get() == 1 => Ok(ranked(1.0, true)),
             Procedure::SoftBestOf { n, temperature } => {
-                Ok(Law::Soft(Softmax::new(n.get() as f64, temperature, &groups.rewards)))
+                Ok(Law::Soft(Softmax::new(responses(n)?, temperature, &groups.rewards)))
             }
             _ => Err(TransformError::NotByRank(procedure.to_string())),
         }

@@ -30,7 +30,7 @@ use crate::transform::Transform;
 pub use calibration::EmpiricalCalibration;
 use contest::{Contest, Law};
 use groups::TieGroups;
-pub use optimum::DiscreteOptimum;
+pub use optimum::{DiscreteOptimum, kl_divergence};
 
 /// How far from 1 probabilities may sum before they are refused.
 const SUM_TOLERANCE: f64 = 1e-9;
@@ -121,7 +121,7 @@ impl Outcomes {
     /// As for [`Outcomes::new`], about `policy`.
     pub fn kl(&self, policy: &[f64]) -> Result<f64, TransformError> {
         let policy = checked(policy.to_vec(), self.rewards.len())?;
-        Ok(optimum::divergence_of(&policy, &self.probabilities))
+        Ok(optimum::kl_divergence(&policy, &self.probabilities))
     }
 
     /// W^T(π ≻ π_ref) in [0, 1], ties counted half, these outcomes being those of π_ref.

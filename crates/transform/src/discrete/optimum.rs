@@ -36,7 +36,7 @@ impl Outcomes {
     /// For `sample`, `best-of:N` and `worst-of:N` every local maximum is found by exact shooting, and
     /// the best returned: the global optimum, for any N and any β of 1e-15 or more. For
     /// `soft-best-of` it is the best that a damped iteration finds from π_ref and from up to 16 starts
-    /// towards single groups of equal reward, which is no proof that there is none better; where n/β is
+    /// (fewer above 1,000 groups) towards single groups of equal reward, which is no proof that there is none better; where n/β is
     /// above about 1e7, rounding may keep it from its end.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Outcomes {
     /// Everything about a stationary policy, given as masses of groups.
     fn describe(&self, contest: &Contest<'_>, masses: &[f64], beta: Beta) -> DiscreteOptimum {
         let policy = self.spread_masses(masses);
-        let (kl, win_rate) = (divergence_of(masses, &self.masses), contest.win_rate(masses));
+        let (kl, win_rate) = (kl_divergence(masses, &self.masses), contest.win_rate(masses));
         let coupled = contest.coupled(masses);
         let transform: Vec<f64> = coupled.iter().map(|value| value - coupled[0]).collect();
         DiscreteOptimum {
@@ -105,8 +105,11 @@ impl Outcomes {
     }
 }
 
-/// KL of `policy` from `reference` in nats, with all its digits where they are close.
-pub(super) fn divergence_of(policy: &[f64], reference: &[f64]) -> f64 {
+/// KL of `policy` from `reference` in nats, with its digits where they are close; infinite where the policy
+/// gives what the reference does not.
+///
+/// - `policy`, `reference`: probabilities of the same outcomes.
+pub fn kl_divergence(policy: &[f64], reference: &[f64]) -> f64 {
     let term = |(p, q): (&f64, &f64)| match (*p, *q) {
         (0.0, q) => q,
         (_, 0.0) => f64::INFINITY,

@@ -8,13 +8,8 @@
 //! In log s both integrands are analytic in a strip, so that the trapezoid rule is exact to `f64`.
 
 use super::ranked::power;
+use crate::numerics::laplace::{NEGLIGIBLE, STEP, VANISHES};
 
-/// Step in log s: the trapezoid error is about e^{−π²/step} = 7e-18.
-const STEP: f64 = 0.25;
-/// e^{−x} counts as 0 above this x.
-const VANISHES: f64 = 50.0;
-/// n·e^{−x} counts as n below this x.
-const NEGLIGIBLE: f64 = 1e-18;
 /// Groups whose log a differ by more than this + log n are as good as infinitely far apart.
 const FAR: f64 = 100.0;
 

@@ -1,6 +1,7 @@
 //! Numerical tools: quadrature, root finding, and functions that would otherwise cancel.
 
 pub(crate) mod gauss;
+pub(crate) mod laplace;
 pub(crate) mod legendre;
 pub(crate) mod piecewise;
 pub(crate) mod root;

@@ -98,7 +98,7 @@ impl Piecewise {
 
     /// The panel of v and the place within it, in [−1, 1].
     fn locate(&self, v: f64) -> (usize, f64) {
-        let index = self.edges.partition_point(|&edge| edge <= v).clamp(1, self.panels.len()) - 1;
+        let index = panel_at(&self.edges, v);
         let (near, far) = (self.edges[index], self.edges[index + 1]);
         (index, 2.0 * ((v - near) / (far - near)) - 1.0)
     }
@@ -149,6 +149,11 @@ impl Panel {
             outside: [above, below],
         }
     }
+}
+
+/// The panel that v lies in, of those between ascending `edges`; beyond the ends, the nearest.
+pub(crate) fn panel_at(edges: &[f64], v: f64) -> usize {
+    edges.partition_point(|&edge| edge <= v).clamp(1, edges.len() - 1) - 1
 }
 
 /// The sum of all masses before each.

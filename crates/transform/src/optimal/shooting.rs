@@ -10,12 +10,12 @@
 //! of the points found is taken.
 
 use crate::numerics::legendre::{self, NODES, Row};
-use crate::numerics::piecewise::Tails;
-use crate::numerics::{divergence, gauss, root};
+use crate::numerics::piecewise::{Tails, panel_at};
+use crate::numerics::root;
 use crate::rank::RankDensity;
 
 /// Most pieces that one shot may take.
-const MOST_PIECES: usize = 20_000;
+const MOST_PIECES: usize = 1_000;
 /// Most Picard iterations a piece.
 const MOST_ROUNDS: usize = 40;
 /// Size of the last terms of a series, relative to the whole, that counts as converged.
@@ -24,6 +24,8 @@ const TAIL: f64 = 5e-14;
 const WIDEST: f64 = 0.1;
 /// Halvings of one piece after which g must have a jump, that no piece converges on.
 const MOST_HALVINGS: u32 = 50;
+/// log f, in nats, below which no mass is left: L may then fall as fast as it likes.
+const MASSLESS: f64 = -80.0;
 /// Mass that no longer counts.
 const NO_MASS: f64 = 1e-18;
 /// A(1) by which a shot has clearly gone too far.
@@ -118,8 +120,7 @@ impl Shot {
     }
 
     fn state(&self, v: f64) -> State {
-        let index = self.edges.partition_point(|&edge| edge <= v).clamp(1, self.pieces.len()) - 1;
-        let piece = &self.pieces[index];
+        let piece = &self.pieces[panel_at(&self.edges, v)];
         State { v, ..piece.at(2.0 * (v - piece.start.v) / piece.width - 1.0) }
     }
 
@@ -134,10 +135,9 @@ impl Shot {
         Tails { below: 1.0 - above, above }
     }
 
-    /// KL = ∫ f log f.
-    pub(super) fn kl(&self) -> f64 {
-        let part = |ends: &[f64]| gauss::panel(|v| divergence(self.state(v).log), ends[0], ends[1]);
-        self.edges.windows(2).map(part).sum()
+    /// log f at distance v from the top, in nats.
+    pub(super) fn log_density(&self, v: f64) -> f64 {
+        self.state(v).log
     }
 }
 
@@ -160,8 +160,9 @@ impl Piece {
                     -steepness[i] * rank.density(Tails { below: (1.0 - above).max(0.0), above });
             }
             let next = legendre::integrals(&rate).map(|integral| half * integral);
-            // More than a few nats a piece never converge.
-            if !next.iter().all(|fall| fall.abs() < 1e3) {
+            // More than a few nats a piece never converge, unless there is no mass left.
+            let deepest = if start.log < MASSLESS { f64::MAX } else { 1e3 };
+            if !next.iter().all(|fall| fall.abs() < deepest) {
                 return None;
             }
             let change = next.iter().zip(&fall).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);

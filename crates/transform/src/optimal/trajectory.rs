@@ -12,8 +12,8 @@
 //! the pieces shrink with it, and their widths, not the sums of them, carry the digits.
 
 use super::series::{Equation, Piece, State};
-use crate::numerics::piecewise::Tails;
-use crate::numerics::{divergence, gauss, root};
+use crate::numerics::piecewise::{Tails, panel_at};
+use crate::numerics::root;
 
 /// Most pieces that one integration may take.
 const MOST_PIECES: usize = 20_000;
@@ -92,7 +92,7 @@ impl Trajectory {
     /// Y(x), x and log Y' at distance v from the top.
     fn state(&self, v: f64) -> State {
         let (count, rising) = (self.edges.len() - 1, self.equation.sign > 0.0);
-        let place = self.edges.partition_point(|&edge| edge <= v).clamp(1, count) - 1;
+        let place = panel_at(&self.edges, v);
         let (near, far) = (self.edges[place], self.edges[place + 1]);
         let along = (v - near) / (far - near);
         let (index, tau) = if rising { (count - 1 - place, 1.0 - along) } else { (place, along) };
@@ -121,13 +121,6 @@ impl Trajectory {
         } else {
             Tails { below: 1.0 - share, above: share }
         }
-    }
-
-    /// KL = ∫ f log f.
-    pub(super) fn kl(&self) -> f64 {
-        let part =
-            |ends: &[f64]| gauss::panel(|v| divergence(self.log_density(v)), ends[0], ends[1]);
-        self.edges.windows(2).map(part).sum()
     }
 
     /// W = (β/N)(f(1) − 1) for best-of-N, 1 − (β/N)(1 − f(0)) for worst-of-N.

@@ -12,9 +12,10 @@
 mod estimate;
 mod soft;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use crate::error::TransformError;
+use crate::error::{MOST_RESPONSES, TransformError};
 use crate::numerics::piecewise::{Piecewise, Tails};
 use crate::procedure::Procedure;
 pub use estimate::{EstimatedTransform, RankEstimate};
@@ -25,7 +26,7 @@ use soft::SoftBest;
 ///
 /// ```
 /// use infalign_transform::{Beta, Procedure, RankDensity, Tilt, Transform};
-/// let tilt = Tilt::new(&Transform::Identity, Beta::new(0.2)?);
+/// let tilt = Tilt::new(&Transform::Identity, Beta::new(0.2)?)?;
 /// // The median of three responses: g(u) = 6u(1 − u).
 /// let median = RankDensity::from_fn(|u| 6.0 * u * (1.0 - u))?;
 /// let (low, high) = ("worst-of:3".parse()?, "best-of:3".parse()?);
@@ -57,13 +58,14 @@ impl RankDensity {
     ///
     /// # Errors
     /// [`TransformError::NotByRank`] for a procedure whose choice is not a function of ranks,
-    /// [`TransformError::Temperature`] for a soft best-of-N colder than 0.0001.
+    /// [`TransformError::TooMany`] for more than a million responses, [`TransformError::Temperature`] for a soft best-of-N colder than 0.0001.
     pub fn of(procedure: &Procedure) -> Result<Self, TransformError> {
         let kind = match *procedure {
             Procedure::Sample => Kind::Best(1.0),
-            Procedure::BestOf(n) => Kind::Best(n.get() as f64),
-            Procedure::WorstOf(n) => Kind::Worst(n.get() as f64),
+            Procedure::BestOf(n) => Kind::Best(responses(n)?),
+            Procedure::WorstOf(n) => Kind::Worst(responses(n)?),
             Procedure::SoftBestOf { n, temperature } => {
+                responses(n)?;
                 let soft = SoftBest::new(n.get(), temperature)
                     .ok_or(TransformError::Temperature(temperature))?;
                 let law = Piecewise::resolve(|v| soft.density(v));
@@ -100,7 +102,7 @@ impl RankDensity {
 
     /// The rank density that is constant between `edges`, which is scaled to ∫g = 1.
     ///
-    /// - `edges`: ranks u, strictly ascending from 0 to 1.
+    /// - `edges`: ranks u, ascending from 0 to 1 by steps that 1 − u can tell apart.
     /// - `heights`: the density between each two of them, one fewer.
     ///
     /// # Errors
@@ -117,7 +119,9 @@ impl RankDensity {
     /// ```
     pub fn steps(edges: &[f64], heights: &[f64]) -> Result<Self, TransformError> {
         let refuse = |u, value| Err(TransformError::RankDensity { u, value });
-        let ascends = edges.windows(2).all(|pair| pair[0] < pair[1]);
+        let from_top: Vec<f64> = edges.iter().rev().map(|u| 1.0 - u).collect();
+        // From the top, edges that differ near u = 0 only are one.
+        let ascends = from_top.windows(2).all(|pair| pair[0] < pair[1]);
         let whole = edges.first() == Some(&0.0) && edges.last() == Some(&1.0);
         if !ascends || !whole || edges.len() != heights.len() + 1 {
             return refuse(edges.last().copied().unwrap_or(f64::NAN), f64::NAN);
@@ -126,11 +130,11 @@ impl RankDensity {
         if let Some((at, height)) = heights.iter().enumerate().find(|(_, height)| wrong(height)) {
             return refuse(edges[at], *height);
         }
-        if heights.iter().all(|height| *height == 0.0) {
+        let most = heights.iter().copied().fold(0.0, f64::max);
+        if most == 0.0 {
             return refuse(0.5, 0.0);
         }
-        let values = heights.iter().rev().map(|&height| [height; _]).collect();
-        let from_top = edges.iter().rev().map(|u| 1.0 - u).collect();
+        let values = heights.iter().rev().map(|&height| [height / most; _]).collect();
         Ok(RankDensity(Kind::Steps(Arc::new(Piecewise::new(from_top, values)))))
     }
 
@@ -167,6 +171,12 @@ impl RankDensity {
             Kind::Smooth(law) | Kind::Steps(law) => law.tails(at.above.clamp(0.0, 1.0)).above,
         }
     }
+}
+
+/// N as a number, where its powers keep their digits.
+pub(crate) fn responses(n: NonZeroUsize) -> Result<f64, TransformError> {
+    let number = n.get() as f64;
+    if number <= MOST_RESPONSES { Ok(number) } else { Err(TransformError::TooMany(n.get())) }
 }
 
 /// log p of a probability p, from 1 − p when that is the smaller of the two.

@@ -10,13 +10,7 @@
 //! on the other, so that the trapezoid rule is exact to `f64`.
 
 use crate::numerics::gauss;
-
-/// Step in log s: the trapezoid error is about e^{−π²/step} = 7e-18.
-const STEP: f64 = 0.25;
-/// e^{−x} counts as 0 above this x.
-const VANISHES: f64 = 50.0;
-/// e^{−x} counts as 1 below this x.
-const NEGLIGIBLE: f64 = 1e-18;
+use crate::numerics::laplace::{NEGLIGIBLE, STEP, VANISHES};
 
 /// Least temperature, in units of the calibrated reward: the nodes grow as its inverse.
 pub(crate) const COLDEST: f64 = 1e-4;

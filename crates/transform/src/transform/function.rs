@@ -82,7 +82,7 @@ mod tests {
         let known: Transform = "exp:3".parse().unwrap();
         for beta in [0.2, 1.0, 30.0] {
             let beta = Beta::new(beta).unwrap();
-            let (a, b) = (Tilt::new(&function, beta), Tilt::new(&known, beta));
+            let (a, b) = (Tilt::new(&function, beta).unwrap(), Tilt::new(&known, beta).unwrap());
             assert!((a.kl() / b.kl() - 1.0).abs() < 1e-10, "{} {}", a.kl(), b.kl());
             let procedure = "worst-of:10000".parse().unwrap();
             let wins = [a, b].map(|tilt| tilt.win_rate(&procedure).unwrap());

@@ -146,7 +146,7 @@ impl Transform {
     /// ```
     /// use infalign_transform::{Tilt, Transform};
     /// let (transform, beta) = Transform::at_kl("optimal:worst-of:4", 0.5)?;
-    /// assert!((Tilt::new(&transform, beta).kl() - 0.5).abs() < 1e-9);
+    /// assert!((Tilt::new(&transform, beta)?.kl() - 0.5).abs() < 1e-9);
     /// # Ok::<(), infalign_transform::TransformError>(())
     /// ```
     pub fn at_kl(text: &str, kl: f64) -> Result<(Self, Beta), TransformError> {
@@ -241,8 +241,13 @@ impl FromStr for Transform {
     fn from_str(text: &str) -> Result<Self, TransformError> {
         let optimal = text.strip_prefix("optimal:").and_then(|rest| rest.rsplit_once(BETA));
         if let Some((procedure, beta)) = optimal {
-            let beta = beta.parse().unwrap_or(f64::NAN);
-            return Self::optimal(&procedure.parse()?, Beta::new(beta)?);
+            let value = beta.parse().map_err(|_| TransformError::Parse {
+                kind: "transform",
+                text: text.to_owned(),
+                reason: format!("beta is `{beta}`, which is not a number"),
+                nearest: "optimal:PROCEDURE,beta=B",
+            })?;
+            return Self::optimal(&procedure.parse()?, Beta::new(value)?);
         }
         let (name, mut parts) = Parts::split("transform", text, &FORMS)?;
         let transform = match name {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::TransformError;
+use crate::numerics::piecewise::panel_at;
 
 /// Points (u, Φ(u)) with straight lines between them.
 ///
@@ -51,8 +52,13 @@ impl Table {
         }
         let v = u.iter().rev().map(|u| 1.0 - u).collect();
         let shortfall: Vec<f64> = phi.iter().rev().map(|phi| top - phi).collect();
-        if shortfall[shortfall.len() - 1] <= 0.0 {
+        let range = shortfall[shortfall.len() - 1];
+        if range <= 0.0 {
             return refuse(u.len(), format!("Φ is {top} everywhere, so that it prefers nothing"));
+        }
+        if !range.is_normal() {
+            let reason = format!("Φ ranges over {range:e}, which is beyond the range of numbers");
+            return refuse(u.len(), reason);
         }
         Ok(Table { file: None, v, shortfall, top })
     }
@@ -72,7 +78,9 @@ impl Table {
         let text = std::fs::read_to_string(&path)
             .map_err(|error| refuse(name.clone(), format!("it cannot be read: {error}")))?;
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        if lines.next().is_none_or(|(_, header)| header.replace(' ', "") != "u,phi") {
+        if lines.next().is_none_or(|(_, header)| {
+            header.trim_start_matches('\u{feff}').replace(' ', "") != "u,phi"
+        }) {
             let reason = "the header has to be `u,phi`".to_owned();
             return Err(refuse(format!("{name}:1"), reason));
         }
@@ -122,7 +130,7 @@ impl Table {
 
     /// Φ(1) − Φ(1 − v); the end pieces go on outside [0, 1].
     pub(super) fn shortfall(&self, v: f64) -> f64 {
-        let k = self.v.partition_point(|&knot| knot <= v).clamp(1, self.v.len() - 1);
+        let k = panel_at(&self.v, v) + 1;
         let share = (v - self.v[k - 1]) / (self.v[k] - self.v[k - 1]);
         self.shortfall[k - 1] + share * (self.shortfall[k] - self.shortfall[k - 1])
     }
