@@ -4,14 +4,20 @@ use burn::module::Module;
 use burn::tensor::{Bool, Tensor, activation::softmax};
 
 use crate::cache::KvCache;
+use crate::norm::Norm;
+use crate::positions::Positions;
+use crate::projection::Projection;
 use crate::rope::Rotation;
-use crate::transformer::{Projection, RmsNorm, cap};
+use crate::transformer::cap;
 
 /// Score of a masked key. Every token sees at least itself, so that no row is without a key; and exp(−∞) is quicker than an exponential
 /// that underflows.
 const MASKED: f32 = f32::NEG_INFINITY;
 
 /// Self-attention of one block.
+///
+/// Queries, keys and values are three projections even where a checkpoint fuses them (`layout.rs`): so grouped heads need no other path,
+/// and a low-rank update of a fused matrix is one of each, with the same A and a third of B's rows.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
     pub(crate) q_proj: Projection,
@@ -19,8 +25,8 @@ pub(crate) struct Attention {
     pub(crate) v_proj: Projection,
     pub(crate) o_proj: Projection,
     /// Norms of each head's queries and keys, before they are rotated (Qwen 3, Gemma 3).
-    pub(crate) q_norm: Option<RmsNorm>,
-    pub(crate) k_norm: Option<RmsNorm>,
+    pub(crate) q_norm: Option<Norm>,
+    pub(crate) k_norm: Option<Norm>,
     pub(crate) kv_heads: usize,
     pub(crate) head_width: usize,
     /// What scores are multiplied by.
@@ -33,14 +39,15 @@ pub(crate) struct Attention {
 
 /// What the tokens of a batch may look at.
 pub(crate) struct View<'a> {
-    /// Rotation of the tokens' positions.
-    pub(crate) rotation: &'a Rotation,
+    /// Rotation of the tokens' positions; None where positions are learned.
+    pub(crate) rotation: Option<&'a Rotation>,
     /// True where a key is hidden: `[batch or 1, 1, time, keys]`. None: every key is visible.
     pub(crate) hidden: Option<Tensor<4, Bool>>,
 }
 
-/// The views of the blocks without and with a window.
+/// Positions, and the views of the blocks without and with a window.
 pub(crate) struct Context<'a> {
+    pub(crate) positions: &'a Positions,
     pub(crate) full: View<'a>,
     pub(crate) windowed: View<'a>,
 }
@@ -56,7 +63,7 @@ impl Attention {
     ) -> Tensor<2> {
         let time = x.dims()[0] / batch;
         let view = if self.windowed { &context.windowed } else { &context.full };
-        let heads = |x: Tensor<2>, norm: &Option<RmsNorm>| {
+        let heads = |x: Tensor<2>, norm: &Option<Norm>| {
             let n_heads = x.dims()[1] / self.head_width;
             let x = match norm {
                 Some(norm) => norm.forward(x.reshape([batch * time * n_heads, self.head_width])),
@@ -64,8 +71,12 @@ impl Attention {
             };
             x.reshape([batch, time, n_heads, self.head_width]).swap_dims(1, 2)
         };
-        let q = view.rotation.apply(heads(self.q_proj.forward(x.clone()), &self.q_norm));
-        let k = view.rotation.apply(heads(self.k_proj.forward(x.clone()), &self.k_norm));
+        let rotated = |x: Tensor<4>| match view.rotation {
+            Some(rotation) => rotation.apply(x),
+            None => x,
+        };
+        let q = rotated(heads(self.q_proj.forward(x.clone()), &self.q_norm));
+        let k = rotated(heads(self.k_proj.forward(x.clone()), &self.k_norm));
         let v = heads(self.v_proj.forward(x), &None);
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, k, v),

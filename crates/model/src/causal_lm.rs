@@ -9,19 +9,23 @@ use rayon::prelude::*;
 
 use crate::attention::{Context, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_tokens, runs};
+use crate::builder::Builder;
 use crate::checkpoint::Checkpoint;
 use crate::config::Head;
+use crate::layout;
+use crate::positions::Positions;
 use crate::rope::{Rope, Rotation};
 use crate::transformer::Transformer;
-use crate::weights::{self, Builder, Kind};
+use crate::weights::{self, Kind};
 use crate::{ModelError, Sequence, TransformerConfig};
 
-/// A causal language model: Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3.
+/// A causal language model: Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, GPT-2, GPT-NeoX.
 #[derive(Clone, Debug)]
 pub struct CausalLm {
     pub(crate) config: TransformerConfig,
     pub(crate) net: Transformer,
-    pub(crate) rope: Rope,
+    /// None where positions are learned.
+    pub(crate) rope: Option<Rope>,
     /// Rotations of the blocks with a window, where they are others.
     pub(crate) local_rope: Option<Rope>,
 }
@@ -33,7 +37,8 @@ impl CausalLm {
     /// [`ModelError`] names the file and the key or tensor at fault.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = TransformerConfig::read(dir, Head::CausalLm)?;
-        Self::from_checkpoint(config, &Checkpoint::read(dir)?, device)
+        let checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
+        Self::from_checkpoint(config, &checkpoint, device)
     }
 
     /// A model with weights drawn from `normal` (standard normal numbers), scaled as Llama is initialised: 0.02, and 0.02/√(2·layers)
@@ -71,7 +76,7 @@ impl CausalLm {
         Self::from_checkpoint(config, &checkpoint, device)
     }
 
-    /// Builds the model that the configuration describes from the tensors of a checkpoint.
+    /// Builds the model that the configuration describes from tensors under the core's names.
     pub(crate) fn from_checkpoint(
         config: TransformerConfig,
         checkpoint: &Checkpoint,
@@ -88,12 +93,12 @@ impl CausalLm {
     /// [`ModelError::Io`].
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
         write_config(&self.config, dir)?;
-        self.checkpoint().write(&dir.join("model.safetensors"))
+        self.checkpoint()?.write(&dir.join("model.safetensors"))
     }
 
-    /// The weights under Hugging Face's names, without autodiff.
-    pub(crate) fn checkpoint(&self) -> Checkpoint {
-        weights::checkpoint(&self.net, &self.config)
+    /// The weights under the names of the family's checkpoints, without autodiff.
+    pub(crate) fn checkpoint(&self) -> Result<Checkpoint, ModelError> {
+        layout::to_stored(weights::checkpoint(&self.net, &self.config), &self.config)
     }
 
     /// The configuration.
@@ -132,7 +137,8 @@ impl CausalLm {
     pub(crate) fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [_, time] = ids.dims();
         let device = self.device();
-        let [rotation, local] = self.rotations(|rope| rope.span(0, time));
+        let positions = Positions::Span { start: 0, time };
+        let [rotation, local] = self.rotations(&positions);
         let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &device).unsqueeze::<4>();
         // Tokens further back than the window: all but the upper triangle that begins there.
         let before = self.window().filter(|window| *window < time).map(|window| {
@@ -144,8 +150,9 @@ impl CausalLm {
             None => later.clone(),
         };
         let context = Context {
-            full: View { rotation: &rotation, hidden: Some(later) },
-            windowed: View { rotation: &local, hidden: Some(windowed) },
+            positions: &positions,
+            full: View { rotation: rotation.as_ref(), hidden: Some(later) },
+            windowed: View { rotation: local.as_ref(), hidden: Some(windowed) },
         };
         self.net.hidden(ids, &context, None)
     }
@@ -156,9 +163,10 @@ impl CausalLm {
     }
 
     /// The rotations of the blocks without and with a window.
-    pub(crate) fn rotations(&self, of: impl Fn(&Rope) -> Rotation) -> [Rotation; 2] {
-        let rotation = of(&self.rope);
-        let local = self.local_rope.as_ref().map_or_else(|| rotation.clone(), of);
+    pub(crate) fn rotations(&self, positions: &Positions) -> [Option<Rotation>; 2] {
+        let at = |rope: &Option<Rope>| rope.as_ref().map(|rope| rope.at(positions));
+        let rotation = at(&self.rope);
+        let local = at(&self.local_rope).or_else(|| rotation.clone());
         [rotation, local]
     }
 
@@ -215,7 +223,9 @@ pub(crate) fn write_config(config: &TransformerConfig, dir: &Path) -> Result<(),
     let path = dir.join("config.json");
     // Weights are always written as f32.
     let config = TransformerConfig { torch_dtype: "float32".into(), ..config.clone() };
-    let json = serde_json::to_vec_pretty(&config)
+    let json = config
+        .keys()
+        .and_then(|keys| serde_json::to_vec_pretty(&keys))
         .map_err(|source| ModelError::Json { path: path.clone(), source })?;
     std::fs::write(&path, json).map_err(ModelError::write(&path))
 }

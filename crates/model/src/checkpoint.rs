@@ -31,7 +31,7 @@ impl Checkpoint {
             let file = SafeTensors::deserialize(&bytes).map_err(|error| {
                 ModelError::Safetensors { path: path.clone(), reason: error.to_string() }
             })?;
-            for (name, view) in file.iter() {
+            for (name, view) in file.iter().filter(|(name, _)| !is_buffer(name)) {
                 let values = to_f32(&view).map_err(|reason| ModelError::Values {
                     path: path.clone(),
                     name: name.into(),
@@ -53,7 +53,7 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// Takes a tensor of the expected shape.
+    /// A tensor of the expected shape.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
@@ -63,20 +63,45 @@ impl Checkpoint {
         expected: [usize; D],
         device: &Device,
     ) -> Result<Tensor<D>, ModelError> {
-        let (shape, values) = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
-            path: self.path.clone(),
-            name: name.into(),
-        })?;
-        if shape.as_slice() != expected {
-            let (found, expected) = (shape.clone(), expected.to_vec());
-            return Err(ModelError::Shape {
-                path: self.path.clone(),
-                name: name.into(),
-                found,
-                expected,
-            });
-        }
+        let (shape, values) = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
+        self.check_shape(name, shape, &expected)?;
         Ok(Tensor::from_data(TensorData::new(values.clone(), expected), device))
+    }
+
+    /// Takes the numbers of a tensor of the expected shape out, row-major.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
+    pub(crate) fn remove(
+        &mut self,
+        name: &str,
+        expected: &[usize],
+    ) -> Result<Vec<f32>, ModelError> {
+        let (shape, values) = self.tensors.remove(name).ok_or_else(|| self.missing(name))?;
+        self.check_shape(name, &shape, expected)?;
+        Ok(values)
+    }
+
+    /// Adds a tensor by its numbers, row-major.
+    pub(crate) fn insert(&mut self, name: String, shape: Vec<usize>, values: Vec<f32>) {
+        self.tensors.insert(name, (shape, values));
+    }
+
+    fn missing(&self, name: &str) -> ModelError {
+        ModelError::MissingTensor { path: self.path.clone(), name: name.into() }
+    }
+
+    fn check_shape(
+        &self,
+        name: &str,
+        found: &[usize],
+        expected: &[usize],
+    ) -> Result<(), ModelError> {
+        if found == expected {
+            return Ok(());
+        }
+        let (found, expected) = (found.to_vec(), expected.to_vec());
+        Err(ModelError::Shape { path: self.path.clone(), name: name.into(), found, expected })
     }
 
     /// Adds a tensor under a name.
@@ -108,6 +133,15 @@ impl Checkpoint {
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
         std::fs::write(path, bytes).map_err(ModelError::write(path))
     }
+}
+
+/// Whether a tensor is no parameter but a mask or a table that older files store with the weights, in whatever type.
+fn is_buffer(name: &str) -> bool {
+    let attention = ["attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias"];
+    name.ends_with("rotary_emb.inv_freq")
+        || attention
+            .iter()
+            .any(|buffer| name.strip_suffix(buffer).is_some_and(|block| block.ends_with('.')))
 }
 
 /// A trainable parameter whose id depends on its name alone, so that a stored optimiser state finds it again.

@@ -11,6 +11,7 @@ use crate::batch::{TOKENS_PER_PASS, check_tokens, pad, runs};
 use crate::causal_lm::write_config;
 use crate::checkpoint::{Checkpoint, param};
 use crate::config::Head;
+use crate::layout;
 use crate::{CausalLm, ModelError, Transformer, TransformerConfig};
 
 /// A sequence classifier with one output, pooled at the last token of each text.
@@ -53,7 +54,7 @@ impl SequenceClassifier {
     /// [`ModelError`] names the file and the key or tensor at fault.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = TransformerConfig::read(dir, Head::SequenceClassification)?;
-        let checkpoint = Checkpoint::read(dir)?;
+        let checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
         let score = checkpoint.take("score.weight", [1, config.hidden_size], device)?.transpose();
         let trunk = CausalLm::from_checkpoint(config, &checkpoint, device)?;
         Ok(Self { trunk, head: ClassifierHead { score: param("score.weight", score) } })
@@ -65,7 +66,7 @@ impl SequenceClassifier {
     /// [`ModelError::Io`].
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
         write_config(&self.trunk.config, dir)?;
-        let mut checkpoint = self.trunk.checkpoint();
+        let mut checkpoint = self.trunk.checkpoint()?;
         checkpoint.put("score.weight", self.head.valid().score.val().transpose());
         checkpoint.write(&dir.join("model.safetensors"))
     }

@@ -4,6 +4,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::attention::{Context, View};
 use crate::batch::check_tokens;
+use crate::positions::Positions;
 use crate::{CausalLm, KvCache, ModelError, Sequence};
 
 /// A model that continues prompts and scores responses.
@@ -112,14 +113,8 @@ impl TransformerSession {
         let device = self.model.device();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, time]), &device);
         let padded = self.starts.iter().any(|&start| start > 0);
-        let positions: Vec<usize> = self
-            .starts
-            .iter()
-            .flat_map(|&start| (filled..filled + time).map(move |c| c.saturating_sub(start)))
-            .collect();
-        let [rotation, local] = self.model.rotations(|rope| {
-            if padded { rope.gather(&positions, rows, time) } else { rope.span(filled, time) }
-        });
+        let positions = Positions::of_rows(&self.starts, filled, time, &device);
+        let [rotation, local] = self.model.rotations(&positions);
         let window = self.model.window().filter(|window| filled + time > *window);
         let hidden = (padded || time > 1).then(|| self.mask(filled, time, None));
         let windowed = match window {
@@ -127,8 +122,9 @@ impl TransformerSession {
             None => hidden.clone(),
         };
         let context = Context {
-            full: View { rotation: &rotation, hidden },
-            windowed: View { rotation: &local, hidden: windowed },
+            positions: &positions,
+            full: View { rotation: rotation.as_ref(), hidden },
+            windowed: View { rotation: local.as_ref(), hidden: windowed },
         };
         let states = self.model.net.hidden(ids, &context, Some(&mut self.cache));
         let width = states.dims()[1];

@@ -7,13 +7,19 @@
 
 mod attention;
 mod batch;
+mod builder;
 mod cache;
 mod causal_lm;
 mod checkpoint;
 mod classifier;
 mod config;
 mod error;
+mod feed_forward;
 mod language_model;
+mod layout;
+mod norm;
+mod positions;
+mod projection;
 mod rope;
 mod tabular;
 mod tokenizer;

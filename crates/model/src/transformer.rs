@@ -1,75 +1,16 @@
-//! The decoder core: embedding, blocks of attention and gated feed-forward, final norm, output matrix.
+//! The decoder core: embedding, blocks of attention and feed-forward, final norm, output matrix.
 //!
 //! One core serves every family; what differs is optional: biases, norms of queries and keys, norms after the branches, windows, caps,
-//! and the scale of the embedding.
+//! the scale of the embedding, learned positions in place of rotations, gates, and branches side by side.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, activation::silu};
+use burn::tensor::{Int, Tensor};
 
 use crate::attention::{Attention, Context};
 use crate::cache::KvCache;
-
-/// A linear map; the weight is `[inputs, outputs]`, the transpose of what checkpoints store.
-#[derive(Module, Debug)]
-pub(crate) struct Projection {
-    pub(crate) weight: Param<Tensor<2>>,
-    pub(crate) bias: Option<Param<Tensor<1>>>,
-}
-
-impl Projection {
-    /// x: `[rows, inputs]` → `[rows, outputs]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.matmul(self.weight.val());
-        match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        }
-    }
-}
-
-/// Root-mean-square normalisation: x / √(mean(x²) + ε) · (weight + offset).
-#[derive(Module, Debug)]
-pub(crate) struct RmsNorm {
-    pub(crate) weight: Param<Tensor<1>>,
-    pub(crate) epsilon: f64,
-    /// 1 for Gemma, which stores weights around 0.
-    pub(crate) offset: f64,
-}
-
-impl RmsNorm {
-    /// x: `[rows, width]` → the same shape.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let scale = x.clone().square().mean_dim(1).add_scalar(self.epsilon).sqrt().recip();
-        let weight = self.weight.val();
-        let weight = if self.offset == 0.0 { weight } else { weight.add_scalar(self.offset) };
-        x * scale * weight.unsqueeze()
-    }
-}
-
-/// Gated feed-forward: down(act(gate(x)) · up(x)).
-#[derive(Module, Debug)]
-pub(crate) struct FeedForward {
-    pub(crate) gate_proj: Projection,
-    pub(crate) up_proj: Projection,
-    pub(crate) down_proj: Projection,
-    /// Whether the activation is GELU by tanh instead of SiLU.
-    pub(crate) gelu: bool,
-}
-
-impl FeedForward {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(x.clone());
-        let gate = if self.gelu { gelu_tanh(gate) } else { silu(gate) };
-        self.down_proj.forward(gate * self.up_proj.forward(x))
-    }
-}
-
-/// ½x·(1 + tanh(√(2/π)·(x + 0.044715x³))).
-fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
-    let inner = x.clone() + x.clone().powi_scalar(3).mul_scalar(0.044715);
-    let share = inner.mul_scalar((2.0 / std::f64::consts::PI).sqrt()).tanh().add_scalar(1.0);
-    x.mul_scalar(0.5) * share
-}
+use crate::feed_forward::FeedForward;
+use crate::norm::Norm;
+use crate::projection::Projection;
 
 /// c·tanh(x/c), which keeps x within ±c.
 pub(crate) fn cap<const D: usize>(x: Tensor<D>, cap: Option<f64>) -> Tensor<D> {
@@ -82,14 +23,16 @@ pub(crate) fn cap<const D: usize>(x: Tensor<D>, cap: Option<f64>) -> Tensor<D> {
 /// One block with its two residual branches.
 #[derive(Module, Debug)]
 pub(crate) struct Block {
-    pub(crate) attention_in: RmsNorm,
+    pub(crate) attention_in: Norm,
     pub(crate) self_attn: Attention,
     /// After attention, before its residual (Gemma).
-    pub(crate) attention_out: Option<RmsNorm>,
-    pub(crate) feedforward_in: RmsNorm,
+    pub(crate) attention_out: Option<Norm>,
+    pub(crate) feedforward_in: Norm,
     pub(crate) mlp: FeedForward,
     /// After the feed-forward layer, before its residual (Gemma).
-    pub(crate) feedforward_out: Option<RmsNorm>,
+    pub(crate) feedforward_out: Option<Norm>,
+    /// Whether both branches read the block's input (GPT-NeoX), not the second what the first has made of it.
+    pub(crate) parallel: bool,
 }
 
 impl Block {
@@ -101,15 +44,17 @@ impl Block {
         context: &Context<'_>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
-        let normed = |norm: &Option<RmsNorm>, x| match norm {
+        let normed = |norm: &Option<Norm>, x| match norm {
             Some(norm) => norm.forward(x),
             None => x,
         };
         let mixed =
             self.self_attn.forward(self.attention_in.forward(x.clone()), batch, context, cache);
-        let x = x + normed(&self.attention_out, mixed);
-        let fed = self.mlp.forward(self.feedforward_in.forward(x.clone()));
-        x + normed(&self.feedforward_out, fed)
+        let input = self.parallel.then(|| x.clone());
+        let sum = x + normed(&self.attention_out, mixed);
+        let fed = self.feedforward_in.forward(input.unwrap_or_else(|| sum.clone()));
+        let fed = self.mlp.forward(fed);
+        sum + normed(&self.feedforward_out, fed)
     }
 }
 
@@ -119,8 +64,10 @@ pub struct Transformer {
     pub(crate) embed_tokens: Param<Tensor<2>>,
     /// What embeddings are multiplied by on their way in: 1, or √hidden for Gemma.
     pub(crate) embedding_scale: f64,
+    /// Added to the embeddings by position: `[max_position_embeddings, hidden]` (GPT-2).
+    pub(crate) embed_positions: Option<Param<Tensor<2>>>,
     pub(crate) layers: Vec<Block>,
-    pub(crate) norm: RmsNorm,
+    pub(crate) norm: Norm,
     /// The output matrix `[hidden, vocabulary]`; None where it is the embedding's transpose, or where another head follows.
     pub(crate) lm_head: Option<Projection>,
     /// Cap of the logits.
@@ -139,6 +86,11 @@ impl Transformer {
         let mut x = self.embed_tokens.val().select(0, ids.reshape([batch * time]));
         if self.embedding_scale != 1.0 {
             x = x.mul_scalar(self.embedding_scale);
+        }
+        if let Some(table) = &self.embed_positions {
+            let width = x.dims()[1];
+            let x_by_row = x.reshape([batch, time, width]) + context.positions.rows(&table.val());
+            x = x_by_row.reshape([batch * time, width]);
         }
         for (layer, block) in self.layers.iter().enumerate() {
             x = block.forward(x, batch, context, cache.as_deref_mut().map(|cache| (cache, layer)));

@@ -1,13 +1,15 @@
-//! The weights of the decoder core under Hugging Face's names: which there are, modules made of them, and back.
+//! The weights of the decoder core under Llama's names: which there are, and how a network gives them out. `builder.rs` takes
+//! them in; where a family's files have other names, `layout.rs` translates.
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
 
-use crate::attention::Attention;
-use crate::checkpoint::{Checkpoint, param};
+use crate::TransformerConfig;
+use crate::checkpoint::Checkpoint;
 use crate::config::Family;
-use crate::transformer::{Block, FeedForward, Projection, RmsNorm, Transformer};
-use crate::{ModelError, TransformerConfig};
+use crate::norm::Norm;
+use crate::projection::Projection;
+use crate::transformer::{Block, Transformer};
 
 /// What a stored tensor is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,12 +18,12 @@ pub(crate) enum Kind {
     Matrix([usize; 2]),
     /// The weight of a norm.
     Norm(usize),
-    /// A bias.
+    /// A bias, of a projection or a norm.
     Bias(usize),
 }
 
 /// Names of a block's norms: before attention, after it, before the feed-forward layer, after it.
-fn norm_names(family: Family) -> [Option<&'static str>; 4] {
+pub(crate) fn norm_names(family: Family) -> [Option<&'static str>; 4] {
     if family.is_gemma() {
         let after = Some("post_feedforward_layernorm");
         [
@@ -35,19 +37,24 @@ fn norm_names(family: Family) -> [Option<&'static str>; 4] {
     }
 }
 
-/// The projections of a block: name, inputs, outputs, and whether there is a bias.
-fn projection_kinds(config: &TransformerConfig) -> [(&'static str, usize, usize, bool); 7] {
+/// A projection of a block: name, inputs, outputs, and whether there is a bias.
+pub(crate) type ProjectionKind = (&'static str, usize, usize, bool);
+
+const GATE: &str = "mlp.gate_proj";
+
+/// The projections of a block, with a gate in every family.
+pub(crate) fn projection_kinds(config: &TransformerConfig) -> [ProjectionKind; 7] {
     let (hidden, inner, width) =
         (config.hidden_size, config.intermediate_size, config.head_width());
     let (queries, keys) = (config.num_attention_heads * width, config.kv_heads() * width);
     let (biased, biased_output) = config.attention_biases();
-    let mlp = config.mlp_bias && config.family == Family::Llama;
+    let mlp = config.feed_forward_biases();
     [
         ("self_attn.q_proj", hidden, queries, biased),
         ("self_attn.k_proj", hidden, keys, biased),
         ("self_attn.v_proj", hidden, keys, biased),
         ("self_attn.o_proj", queries, hidden, biased_output),
-        ("mlp.gate_proj", hidden, inner, mlp),
+        (GATE, hidden, inner, mlp),
         ("mlp.up_proj", hidden, inner, mlp),
         ("mlp.down_proj", inner, hidden, mlp),
     ]
@@ -58,15 +65,22 @@ pub(crate) fn parameters(config: &TransformerConfig) -> Vec<(String, Kind)> {
     let hidden = config.hidden_size;
     let embedding = Kind::Matrix([config.vocab_size, hidden]);
     let mut matrices = vec![("model.embed_tokens.weight".to_owned(), embedding)];
+    if config.learns_positions() {
+        let positions = Kind::Matrix([config.max_position_embeddings, hidden]);
+        matrices.push(("model.embed_positions.weight".to_owned(), positions));
+    }
     let mut vectors = Vec::new();
     for layer in 0..config.num_hidden_layers {
         let name = |part: &str, end: &str| format!("model.layers.{layer}.{part}.{end}");
-        for (part, inputs, outputs, biased) in projection_kinds(config) {
+        let gated = !config.family.is_gpt();
+        let kinds = projection_kinds(config).into_iter();
+        for (part, inputs, outputs, biased) in kinds.filter(|kind| gated || kind.0 != GATE) {
             matrices.push((name(part, "weight"), Kind::Matrix([outputs, inputs])));
             vectors.extend(biased.then(|| (name(part, "bias"), Kind::Bias(outputs))));
         }
-        let norms = norm_names(config.family).into_iter().flatten();
-        vectors.extend(norms.map(|part| (name(part, "weight"), Kind::Norm(hidden))));
+        for part in norm_names(config.family).into_iter().flatten() {
+            vectors.extend(norm_kinds(config.family, &name(part, ""), hidden));
+        }
         if config.family.normalises_queries_and_keys() {
             let norms = ["self_attn.q_norm", "self_attn.k_norm"];
             vectors
@@ -76,9 +90,20 @@ pub(crate) fn parameters(config: &TransformerConfig) -> Vec<(String, Kind)> {
     if !config.tie_word_embeddings {
         matrices.push(("lm_head.weight".to_owned(), embedding));
     }
-    vectors.push(("model.norm.weight".to_owned(), Kind::Norm(hidden)));
+    vectors.extend(norm_kinds(config.family, "model.norm.", hidden));
     matrices.extend(vectors);
     matrices
+}
+
+/// The tensors of a norm of the stream, whose name is given with its last dot.
+fn norm_kinds(
+    family: Family,
+    name: &str,
+    width: usize,
+) -> impl Iterator<Item = (String, Kind)> + use<> {
+    let weight = (format!("{name}weight"), Kind::Norm(width));
+    let bias = family.is_gpt().then(|| (format!("{name}bias"), Kind::Bias(width)));
+    std::iter::once(weight).chain(bias)
 }
 
 /// The weights of a network under their names, without autodiff.
@@ -86,139 +111,62 @@ pub(crate) fn checkpoint(net: &Transformer, config: &TransformerConfig) -> Check
     let mut checkpoint = Checkpoint::empty();
     let net = net.valid();
     checkpoint.put("model.embed_tokens.weight", net.embed_tokens.val());
-    for (layer, block) in net.layers.iter().enumerate() {
-        let name = |part: &str, end: &str| format!("model.layers.{layer}.{part}.{end}");
-        let Block { self_attn, mlp, .. } = block;
-        let projections = [
-            &self_attn.q_proj,
-            &self_attn.k_proj,
-            &self_attn.v_proj,
-            &self_attn.o_proj,
-            &mlp.gate_proj,
-            &mlp.up_proj,
-            &mlp.down_proj,
-        ];
-        for ((part, ..), projection) in projection_kinds(config).into_iter().zip(projections) {
-            checkpoint.put(name(part, "weight"), projection.weight.val().transpose());
-            if let Some(bias) = &projection.bias {
-                checkpoint.put(name(part, "bias"), bias.val());
-            }
-        }
-        let [before, after, feed, fed] = norm_names(config.family);
-        for (part, norm) in [
-            (before, Some(&block.attention_in)),
-            (after, block.attention_out.as_ref()),
-            (feed, Some(&block.feedforward_in)),
-            (fed, block.feedforward_out.as_ref()),
-            (Some("self_attn.q_norm"), self_attn.q_norm.as_ref()),
-            (Some("self_attn.k_norm"), self_attn.k_norm.as_ref()),
-        ] {
-            if let (Some(part), Some(norm)) = (part, norm) {
-                checkpoint.put(name(part, "weight"), norm.weight.val());
-            }
-        }
+    if let Some(table) = &net.embed_positions {
+        checkpoint.put("model.embed_positions.weight", table.val());
     }
-    checkpoint.put("model.norm.weight", net.norm.weight.val());
+    for (layer, block) in net.layers.iter().enumerate() {
+        put_block(&mut checkpoint, &format!("model.layers.{layer}"), block, config);
+    }
+    put_norm(&mut checkpoint, "model.norm", &net.norm);
     if let Some(head) = &net.lm_head {
-        checkpoint.put("lm_head.weight", head.weight.val().transpose());
+        put_projection(&mut checkpoint, "lm_head", head);
     }
     checkpoint
 }
 
-/// Builds modules from a checkpoint.
-pub(crate) struct Builder<'a> {
-    pub(crate) config: &'a TransformerConfig,
-    pub(crate) checkpoint: &'a Checkpoint,
-    pub(crate) device: &'a Device,
+fn put_block(checkpoint: &mut Checkpoint, name: &str, block: &Block, config: &TransformerConfig) {
+    let Block { self_attn, mlp, .. } = block;
+    let projections = [
+        Some(&self_attn.q_proj),
+        Some(&self_attn.k_proj),
+        Some(&self_attn.v_proj),
+        Some(&self_attn.o_proj),
+        mlp.gate_proj.as_ref(),
+        Some(&mlp.up_proj),
+        Some(&mlp.down_proj),
+    ];
+    for ((part, ..), projection) in projection_kinds(config).into_iter().zip(projections) {
+        if let Some(projection) = projection {
+            put_projection(checkpoint, &format!("{name}.{part}"), projection);
+        }
+    }
+    let [before, after, feed, fed] = norm_names(config.family);
+    for (part, norm) in [
+        (before, Some(&block.attention_in)),
+        (after, block.attention_out.as_ref()),
+        (feed, Some(&block.feedforward_in)),
+        (fed, block.feedforward_out.as_ref()),
+        (Some("self_attn.q_norm"), self_attn.q_norm.as_ref()),
+        (Some("self_attn.k_norm"), self_attn.k_norm.as_ref()),
+    ] {
+        if let (Some(part), Some(norm)) = (part, norm) {
+            put_norm(checkpoint, &format!("{name}.{part}"), norm);
+        }
+    }
 }
 
-impl Builder<'_> {
-    /// The network that the configuration describes.
-    pub(crate) fn transformer(&self) -> Result<Transformer, ModelError> {
-        let config = self.config;
-        let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
-        let embedding = "model.embed_tokens.weight";
-        let embeddings = self.checkpoint.take(embedding, [vocabulary, hidden], self.device)?;
-        let headless = config.tie_word_embeddings || self.checkpoint.contains("score.weight");
-        let gemma = config.family.is_gemma();
-        Ok(Transformer {
-            embed_tokens: param(embedding, embeddings),
-            embedding_scale: if gemma { (hidden as f64).sqrt() } else { 1.0 },
-            layers: (0..config.num_hidden_layers)
-                .map(|layer| self.block(layer))
-                .collect::<Result<_, _>>()?,
-            norm: self.norm("model.norm", hidden)?,
-            lm_head: if headless {
-                None
-            } else {
-                Some(self.projection("lm_head", hidden, vocabulary, false)?)
-            },
-            logit_cap: config.final_logit_softcapping.filter(|_| gemma),
-        })
-    }
+fn put_projection(checkpoint: &mut Checkpoint, name: &str, projection: &Projection) {
+    checkpoint.put(format!("{name}.weight"), projection.weight.val().transpose());
+    put_bias(checkpoint, name, &projection.bias);
+}
 
-    fn block(&self, layer: usize) -> Result<Block, ModelError> {
-        let (config, hidden) = (self.config, self.config.hidden_size);
-        let name = |part: &str| format!("model.layers.{layer}.{part}");
-        let norm = |part: Option<&str>| part.map(|part| self.norm(&name(part), hidden)).transpose();
-        let [before, after, feed, fed] = norm_names(config.family);
-        let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] =
-            projection_kinds(config).map(|(part, inputs, outputs, biased)| {
-                self.projection(&name(part), inputs, outputs, biased)
-            });
-        let head_norm = |part: &str| {
-            let normed = config.family.normalises_queries_and_keys();
-            normed.then(|| self.norm(&name(part), config.head_width())).transpose()
-        };
-        Ok(Block {
-            attention_in: self.norm(&name(before.unwrap_or_default()), hidden)?,
-            self_attn: Attention {
-                q_proj: q_proj?,
-                k_proj: k_proj?,
-                v_proj: v_proj?,
-                o_proj: o_proj?,
-                q_norm: head_norm("self_attn.q_norm")?,
-                k_norm: head_norm("self_attn.k_norm")?,
-                kv_heads: config.kv_heads(),
-                head_width: config.head_width(),
-                scale: config.score_scale(),
-                score_cap: config
-                    .attn_logit_softcapping
-                    .filter(|_| config.family == Family::Gemma2),
-                windowed: config.window(layer).is_some(),
-            },
-            attention_out: norm(after)?,
-            feedforward_in: self.norm(&name(feed.unwrap_or_default()), hidden)?,
-            mlp: FeedForward {
-                gate_proj: gate_proj?,
-                up_proj: up_proj?,
-                down_proj: down_proj?,
-                gelu: config.family.is_gemma(),
-            },
-            feedforward_out: norm(fed)?,
-        })
-    }
+fn put_norm(checkpoint: &mut Checkpoint, name: &str, norm: &Norm) {
+    checkpoint.put(format!("{name}.weight"), norm.weight.val());
+    put_bias(checkpoint, name, &norm.bias);
+}
 
-    fn norm(&self, name: &str, width: usize) -> Result<RmsNorm, ModelError> {
-        let name = format!("{name}.weight");
-        let weight = self.checkpoint.take(&name, [width], self.device)?;
-        let offset = if self.config.family.is_gemma() { 1.0 } else { 0.0 };
-        Ok(RmsNorm { weight: param(&name, weight), epsilon: self.config.rms_norm_eps, offset })
-    }
-
-    fn projection(
-        &self,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-        biased: bool,
-    ) -> Result<Projection, ModelError> {
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        // Laid out anew rather than transposed in place: every pass multiplies by it.
-        let data = self.checkpoint.take(&weight, [outputs, inputs], self.device)?;
-        let data = data.transpose().into_data();
-        let take_bias = || self.checkpoint.take(&bias, [outputs], self.device);
-        let bias = biased.then(take_bias).transpose()?.map(|value| param(&bias, value));
-        Ok(Projection { weight: param(&weight, Tensor::from_data(data, self.device)), bias })
+fn put_bias(checkpoint: &mut Checkpoint, name: &str, bias: &Option<Param<Tensor<1>>>) {
+    if let Some(bias) = bias {
+        checkpoint.put(format!("{name}.bias"), bias.val());
     }
 }

@@ -7,7 +7,7 @@ use infalign_backend::Device;
 use infalign_model::{CausalLm, LanguageModel, Sequence, SequenceClassifier};
 use serde_json::Value;
 
-const CAUSAL: [&str; 10] = [
+const CAUSAL: [&str; 13] = [
     "llama",
     "llama-bf16",
     "llama-f16",
@@ -18,6 +18,9 @@ const CAUSAL: [&str; 10] = [
     "qwen3",
     "gemma2",
     "gemma3",
+    "gpt2",
+    "gpt-neox",
+    "gpt-neox-serial",
 ];
 
 /// Greatest difference of a logit or a log-probability.
@@ -132,7 +135,7 @@ fn what_is_written_is_what_was_read() {
 
 #[test]
 fn scores_of_classifiers() {
-    for name in ["llama-classifier", "qwen2-classifier"] {
+    for name in ["llama-classifier", "qwen2-classifier", "gpt2-classifier", "gpt-neox-classifier"] {
         let (dir, reference) = fixture(name);
         let model = SequenceClassifier::load(&dir, &device()).unwrap();
         let expected: Vec<f32> =

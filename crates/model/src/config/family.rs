@@ -17,6 +17,10 @@ pub(crate) enum Family {
     Gemma2,
     /// Gemma 2 with normalised queries and keys instead of capped scores, and two rotations.
     Gemma3,
+    /// LayerNorm, learned positions, a feed-forward layer without a gate, biases everywhere.
+    Gpt2,
+    /// GPT-2 with rotations of part of each head in place of learned positions, and both branches side by side.
+    GptNeox,
 }
 
 /// What a model ends in.
@@ -28,13 +32,15 @@ pub enum Head {
     SequenceClassification,
 }
 
-const FAMILIES: [(Family, &str); 6] = [
+const FAMILIES: [(Family, &str); 8] = [
     (Family::Llama, "Llama"),
     (Family::Mistral, "Mistral"),
     (Family::Qwen2, "Qwen2"),
     (Family::Qwen3, "Qwen3"),
     (Family::Gemma2, "Gemma2"),
     (Family::Gemma3, "Gemma3"),
+    (Family::Gpt2, "GPT2"),
+    (Family::GptNeox, "GPTNeoX"),
 ];
 
 impl Family {
@@ -48,6 +54,7 @@ impl Family {
     pub(crate) fn architecture(self, head: Head) -> String {
         let name = FAMILIES.iter().find(|(family, _)| *family == self).map_or("", |(_, name)| name);
         match (head, self) {
+            (Head::CausalLm, Family::Gpt2) => format!("{name}LMHeadModel"),
             (Head::CausalLm, _) => format!("{name}ForCausalLM"),
             (Head::SequenceClassification, Family::Gemma3) => {
                 format!("{name}TextForSequenceClassification")
@@ -63,6 +70,33 @@ impl Family {
 
     pub(crate) fn is_gemma(self) -> bool {
         matches!(self, Family::Gemma2 | Family::Gemma3)
+    }
+
+    /// Whether norms have a bias, and the feed-forward layer has one too and no gate.
+    pub(crate) fn is_gpt(self) -> bool {
+        matches!(self, Family::Gpt2 | Family::GptNeox)
+    }
+
+    /// The activations that the family's files may name.
+    pub(super) fn activations(self) -> &'static [&'static str] {
+        match self {
+            _ if self.is_gemma() => &["gelu_pytorch_tanh"],
+            _ if self.is_gpt() => &["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"],
+            _ => &["silu"],
+        }
+    }
+
+    /// Keys of which only one value is computed, where a file has them.
+    pub(super) fn fixed(self) -> &'static [(&'static str, bool)] {
+        match self {
+            Family::Gpt2 => &[
+                ("scale_attn_weights", true),
+                ("scale_attn_by_inverse_layer_idx", false),
+                ("reorder_and_upcast_attn", false),
+                ("add_cross_attention", false),
+            ],
+            _ => &[],
+        }
     }
 
     /// Whether queries and keys are normalised before they are rotated.
@@ -87,6 +121,13 @@ impl Family {
             Family::Gemma3 => json!({
                 "rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window_pattern": 6,
             }),
+            Family::Gpt2 => json!({
+                "model_type": "gpt2", "hidden_act": "gelu_new", "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+            }),
+            Family::GptNeox => json!({
+                "model_type": "gpt_neox", "hidden_act": "gelu", "rms_norm_eps": 1e-5, "attention_bias": true,
+                "partial_rotary_factor": 0.25, "use_parallel_residual": true,
+            }),
         };
         let shared = if self.is_gemma() { gemma } else { json!({}) };
         for defaults in [own, shared] {
@@ -99,7 +140,7 @@ impl Family {
     /// Whether a block, counted from 0, looks through the sliding window, where `layer_types` does not say.
     pub(super) fn is_windowed(self, keys: &super::TransformerConfig, layer: usize) -> bool {
         match self {
-            Family::Llama => false,
+            Family::Llama | Family::Gpt2 | Family::GptNeox => false,
             Family::Mistral => true,
             Family::Qwen2 | Family::Qwen3 => {
                 keys.use_sliding_window && layer >= keys.max_window_layers.unwrap_or(usize::MAX)
@@ -124,6 +165,6 @@ mod tests {
         assert_eq!(of("MambaForCausalLM"), None);
         let heads = Head::SequenceClassification;
         assert_eq!(Family::of("MistralForSequenceClassification", heads), Some(Family::Mistral));
-        assert!(Family::known(Head::CausalLm).ends_with("Gemma2ForCausalLM, Gemma3ForCausalLM"));
+        assert!(Family::known(Head::CausalLm).ends_with("GPT2LMHeadModel, GPTNeoXForCausalLM"));
     }
 }

@@ -1,6 +1,8 @@
 //! `config.json`: which architecture, and its sizes.
 
+mod check;
 mod family;
+mod names;
 mod rope;
 
 use std::path::Path;
@@ -9,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ModelError;
+use crate::feed_forward::Activation;
+use check::unsupported;
 pub(crate) use family::Family;
 pub use family::Head;
 pub use rope::RopeScaling;
 
-/// The keys of `config.json` that change numbers, with Hugging Face's names; its other keys are not kept.
+/// The keys of `config.json` that change numbers, with the names that Hugging Face has for most families; its other keys are not kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransformerConfig {
     /// One name; [`TransformerConfig::read`] says which are known.
@@ -37,7 +41,7 @@ pub struct TransformerConfig {
     /// Width of a head; absent means `hidden_size / num_attention_heads`.
     #[serde(default)]
     pub head_dim: Option<usize>,
-    /// `silu`, or for Gemma `gelu_pytorch_tanh`.
+    /// `silu`; `gelu_pytorch_tanh` for Gemma; for GPT-2 and GPT-NeoX one of the names of GELU.
     #[serde(default = "silu")]
     pub hidden_act: String,
     /// What Gemma calls it.
@@ -45,7 +49,7 @@ pub struct TransformerConfig {
     pub hidden_activation: Option<String>,
     /// Longest sequence, in tokens.
     pub max_position_embeddings: usize,
-    /// ε of RMSNorm.
+    /// ε of the norms.
     #[serde(default = "rms_norm_eps")]
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
@@ -57,6 +61,12 @@ pub struct TransformerConfig {
     /// Base of the rotary frequencies in blocks with a window, where it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_local_base_freq: Option<f64>,
+    /// Share of a head's width that is rotated; absent means all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial_rotary_factor: Option<f64>,
+    /// Whether attention and feed-forward layer read the same input (GPT-NeoX).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_parallel_residual: Option<bool>,
     /// Biases in attention.
     #[serde(default)]
     pub attention_bias: bool,
@@ -174,6 +184,8 @@ impl TransformerConfig {
             let known = format!("known here: {}", Family::known(head));
             return Err(unsupported(&path, "architectures", &names, &known));
         };
+        check::options(family, &keys, &path)?;
+        names::to_common(family, &mut keys);
         rope::normalise(&mut keys, &path)?;
         family.fill(&mut keys);
         // After the defaults: a null is not one that is missing.
@@ -182,6 +194,12 @@ impl TransformerConfig {
         config.family = family;
         config.check(&path)?;
         Ok(config)
+    }
+
+    /// What `config.json` says, with the family's own names.
+    pub(crate) fn keys(&self) -> serde_json::Result<Map<String, Value>> {
+        let keys = serde_json::from_value(serde_json::to_value(self)?)?;
+        Ok(names::to_own(self.family, keys))
     }
 
     /// A Llama with tied embeddings, as many key as query heads, and the token ids of [`crate::write_word_tokenizer`].
@@ -209,6 +227,8 @@ impl TransformerConfig {
             rope_theta: rope_theta(),
             rope_scaling: None,
             rope_local_base_freq: None,
+            partial_rotary_factor: None,
+            use_parallel_residual: None,
             attention_bias: false,
             mlp_bias: false,
             hidden_activation: None,
@@ -232,78 +252,6 @@ impl TransformerConfig {
         }
     }
 
-    fn check(&self, path: &Path) -> Result<(), ModelError> {
-        self.check_kinds(path)?;
-        for (key, size) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.kv_heads()),
-            ("max_position_embeddings", self.max_position_embeddings),
-        ] {
-            if size == 0 {
-                return Err(unsupported(path, key, &0, "it must be at least 1"));
-            }
-        }
-        for (key, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(unsupported(path, key, &value, "it must be above 0"));
-            }
-        }
-        if self.max_position_embeddings > LONGEST_CONTEXT {
-            return Err(unsupported(
-                path,
-                "max_position_embeddings",
-                &self.max_position_embeddings,
-                "at most 16777216 is",
-            ));
-        }
-        if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
-            let hint = format!("it must divide num_attention_heads ({})", self.num_attention_heads);
-            return Err(unsupported(path, "num_key_value_heads", &self.kv_heads(), &hint));
-        }
-        if !self.head_width().is_multiple_of(2) || self.head_width() == 0 {
-            return Err(unsupported(
-                path,
-                "head_dim",
-                &self.head_width(),
-                "rotary embeddings need an even width",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Refuses values of keys that choose among kinds.
-    fn check_kinds(&self, path: &Path) -> Result<(), ModelError> {
-        let (key, found, known) = match &self.hidden_activation {
-            Some(name) if self.family.is_gemma() => {
-                ("hidden_activation", name, "gelu_pytorch_tanh")
-            }
-            _ => ("hidden_act", &self.hidden_act, "silu"),
-        };
-        if found != known {
-            return Err(unsupported(path, key, found, &format!("only {known} is")));
-        }
-        if self.use_bidirectional_attention {
-            let hint = "only false is";
-            return Err(unsupported(path, "use_bidirectional_attention", &true, hint));
-        }
-        if let Some(types) = &self.layer_types {
-            let known =
-                |kind: &String| ["sliding_attention", "full_attention"].contains(&kind.as_str());
-            if types.len() != self.num_hidden_layers || !types.iter().all(known) {
-                let hint =
-                    "it holds sliding_attention or full_attention for each of num_hidden_layers";
-                return Err(unsupported(path, "layer_types", types, hint));
-            }
-        }
-        if self.sliding_window == Some(0) {
-            return Err(unsupported(path, "sliding_window", &0, "it must be at least 1"));
-        }
-        Ok(())
-    }
-
     /// How far a block looks back, itself included; `None` for everything.
     pub(crate) fn window(&self, layer: usize) -> Option<usize> {
         let windowed = match &self.layer_types {
@@ -318,8 +266,35 @@ impl TransformerConfig {
         match self.family {
             Family::Mistral => (false, false),
             Family::Qwen2 => (true, false),
+            Family::Gpt2 => (true, true),
             _ => (self.attention_bias, self.attention_bias),
         }
+    }
+
+    /// Biases of the feed-forward layer.
+    pub(crate) fn feed_forward_biases(&self) -> bool {
+        match self.family {
+            Family::Llama => self.mlp_bias,
+            family => family.is_gpt(),
+        }
+    }
+
+    /// The key that names the activation, and the name.
+    fn activation_name(&self) -> (&'static str, &str) {
+        match &self.hidden_activation {
+            Some(name) if self.family.is_gemma() => ("hidden_activation", name),
+            _ => ("hidden_act", &self.hidden_act),
+        }
+    }
+
+    /// The feed-forward layer's activation; SiLU under a name that reading refuses.
+    pub(crate) fn activation(&self) -> Activation {
+        Activation::named(self.activation_name().1).unwrap_or(Activation::Silu)
+    }
+
+    /// Whether attention and feed-forward layer read the same input.
+    pub(crate) fn is_parallel(&self) -> bool {
+        self.family == Family::GptNeox && self.use_parallel_residual == Some(true)
     }
 
     /// What scores are multiplied by.
@@ -337,13 +312,18 @@ impl TransformerConfig {
     pub fn head_width(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
-}
 
-fn unsupported(
-    path: &Path,
-    key: &'static str,
-    value: &dyn std::fmt::Debug,
-    hint: &str,
-) -> ModelError {
-    ModelError::Config { path: path.into(), key, value: format!("{value:?}"), hint: hint.into() }
+    /// Whether positions are learned, not rotations.
+    pub(crate) fn learns_positions(&self) -> bool {
+        self.family == Family::Gpt2
+    }
+
+    /// How much of a head's width is rotated.
+    pub(crate) fn rotary_width(&self) -> usize {
+        match (self.family, self.partial_rotary_factor) {
+            (Family::Gpt2, _) => 0,
+            (Family::GptNeox, Some(share)) => (self.head_width() as f64 * share) as usize,
+            _ => self.head_width(),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::unsupported;
+use super::check::unsupported;
 use crate::ModelError;
 
 /// How the rotary frequencies are scaled for contexts longer than those of pretraining.
@@ -52,8 +52,8 @@ impl RopeScaling {
     }
 }
 
-/// Moves `rope_parameters` (transformers 5) to `rope_theta`, `rope_scaling` and, for two kinds of block, `rope_local_base_freq`, and
-/// takes out a scaling that changes nothing.
+/// Moves `rope_parameters` (transformers 5) to `rope_theta`, `partial_rotary_factor`, `rope_scaling` and, for two kinds of block,
+/// `rope_local_base_freq`, and takes out a scaling that changes nothing.
 ///
 /// # Errors
 /// [`ModelError::Config`] for a kind of scaling that is not known.
@@ -67,8 +67,8 @@ pub(super) fn normalise(keys: &mut Map<String, Value>, path: &Path) -> Result<()
             }
             parameters = full;
         }
-        if let Some(theta) = parameters.remove("rope_theta") {
-            keys.insert("rope_theta".into(), theta);
+        for key in ["rope_theta", "partial_rotary_factor"] {
+            keys.extend(parameters.remove_entry(key));
         }
         keys.insert("rope_scaling".into(), Value::Object(parameters));
     }

@@ -1,0 +1,151 @@
+//! A network made of weights under the core's names.
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
+
+use crate::attention::Attention;
+use crate::checkpoint::{Checkpoint, param};
+use crate::config::Family;
+use crate::feed_forward::FeedForward;
+use crate::norm::Norm;
+use crate::projection::Projection;
+use crate::transformer::{Block, Transformer};
+use crate::weights::{ProjectionKind, norm_names, projection_kinds};
+use crate::{ModelError, TransformerConfig};
+
+/// Builds modules from a checkpoint.
+pub(crate) struct Builder<'a> {
+    pub(crate) config: &'a TransformerConfig,
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) device: &'a Device,
+}
+
+impl Builder<'_> {
+    /// The network that the configuration describes.
+    pub(crate) fn transformer(&self) -> Result<Transformer, ModelError> {
+        let config = self.config;
+        let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
+        let embedding = "model.embed_tokens.weight";
+        let embeddings = self.checkpoint.take(embedding, [vocabulary, hidden], self.device)?;
+        let headless = config.tie_word_embeddings || self.checkpoint.contains("score.weight");
+        let gemma = config.family.is_gemma();
+        Ok(Transformer {
+            embed_tokens: param(embedding, embeddings),
+            embedding_scale: if gemma { (hidden as f64).sqrt() } else { 1.0 },
+            embed_positions: config.learns_positions().then(|| self.positions()).transpose()?,
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| self.block(layer))
+                .collect::<Result<_, _>>()?,
+            norm: self.norm("model.norm", hidden)?,
+            lm_head: if headless {
+                None
+            } else {
+                Some(self.projection("lm_head", hidden, vocabulary, false)?)
+            },
+            logit_cap: config.final_logit_softcapping.filter(|_| gemma),
+        })
+    }
+
+    /// The table of learned positions.
+    fn positions(&self) -> Result<Param<Tensor<2>>, ModelError> {
+        let name = "model.embed_positions.weight";
+        let shape = [self.config.max_position_embeddings, self.config.hidden_size];
+        Ok(param(name, self.checkpoint.take(name, shape, self.device)?))
+    }
+
+    fn block(&self, layer: usize) -> Result<Block, ModelError> {
+        let (config, hidden) = (self.config, self.config.hidden_size);
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let norm = |part: Option<&str>| part.map(|part| self.norm(&name(part), hidden)).transpose();
+        let [before, after, feed, fed] = norm_names(config.family);
+        Ok(Block {
+            attention_in: self.norm(&name(before.unwrap_or_default()), hidden)?,
+            self_attn: self.attention(layer)?,
+            attention_out: norm(after)?,
+            feedforward_in: self.norm(&name(feed.unwrap_or_default()), hidden)?,
+            mlp: self.feed_forward(layer)?,
+            feedforward_out: norm(fed)?,
+            parallel: config.is_parallel(),
+        })
+    }
+
+    fn attention(&self, layer: usize) -> Result<Attention, ModelError> {
+        let (config, width) = (self.config, self.config.head_width());
+        let [q, k, v, o, ..] = projection_kinds(config);
+        let head_norm = |part: &str| {
+            let normed = config.family.normalises_queries_and_keys();
+            let name = format!("model.layers.{layer}.self_attn.{part}");
+            normed.then(|| self.norm(&name, width)).transpose()
+        };
+        Ok(Attention {
+            q_proj: self.layer_projection(layer, q)?,
+            k_proj: self.layer_projection(layer, k)?,
+            v_proj: self.layer_projection(layer, v)?,
+            o_proj: self.layer_projection(layer, o)?,
+            q_norm: head_norm("q_norm")?,
+            k_norm: head_norm("k_norm")?,
+            kv_heads: config.kv_heads(),
+            head_width: width,
+            scale: config.score_scale(),
+            score_cap: config.attn_logit_softcapping.filter(|_| config.family == Family::Gemma2),
+            windowed: config.window(layer).is_some(),
+        })
+    }
+
+    fn feed_forward(&self, layer: usize) -> Result<FeedForward, ModelError> {
+        let [.., gate, up, down] = projection_kinds(self.config);
+        let gated = !self.config.family.is_gpt();
+        Ok(FeedForward {
+            gate_proj: gated.then(|| self.layer_projection(layer, gate)).transpose()?,
+            up_proj: self.layer_projection(layer, up)?,
+            down_proj: self.layer_projection(layer, down)?,
+            activation: self.config.activation(),
+        })
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<Norm, ModelError> {
+        let weight = format!("{name}.weight");
+        let scale = self.checkpoint.take(&weight, [width], self.device)?;
+        let offset = if self.config.family.is_gemma() { 1.0 } else { 0.0 };
+        Ok(Norm {
+            weight: param(&weight, scale),
+            bias: self.bias(name, width, self.config.family.is_gpt())?,
+            epsilon: self.config.rms_norm_eps,
+            offset,
+        })
+    }
+
+    fn layer_projection(
+        &self,
+        layer: usize,
+        (part, inputs, outputs, biased): ProjectionKind,
+    ) -> Result<Projection, ModelError> {
+        self.projection(&format!("model.layers.{layer}.{part}"), inputs, outputs, biased)
+    }
+
+    fn projection(
+        &self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        biased: bool,
+    ) -> Result<Projection, ModelError> {
+        let weight = format!("{name}.weight");
+        // Laid out anew rather than transposed in place: every pass multiplies by it.
+        let data = self.checkpoint.take(&weight, [outputs, inputs], self.device)?;
+        let data = data.transpose().into_data();
+        let bias = self.bias(name, outputs, biased)?;
+        Ok(Projection { weight: param(&weight, Tensor::from_data(data, self.device)), bias })
+    }
+
+    fn bias(
+        &self,
+        name: &str,
+        width: usize,
+        biased: bool,
+    ) -> Result<Option<Param<Tensor<1>>>, ModelError> {
+        let name = format!("{name}.bias");
+        let take = || Ok(param(&name, self.checkpoint.take(&name, [width], self.device)?));
+        biased.then(take).transpose()
+    }
+}

@@ -1,0 +1,31 @@
+//! Normalisation of the residual stream and of heads.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+/// RMSNorm, x / √(mean(x²) + ε) · (weight + offset); or, with a bias, LayerNorm: the same of x − mean(x), plus the bias.
+#[derive(Module, Debug)]
+pub(crate) struct Norm {
+    pub(crate) weight: Param<Tensor<1>>,
+    /// Only LayerNorm has one (GPT-2, GPT-NeoX).
+    pub(crate) bias: Option<Param<Tensor<1>>>,
+    pub(crate) epsilon: f64,
+    /// 1 for Gemma, which stores weights around 0.
+    pub(crate) offset: f64,
+}
+
+impl Norm {
+    /// x: `[rows, width]` → the same shape.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let Some(bias) = &self.bias else { return self.scaled(x) };
+        let mean = x.clone().mean_dim(1);
+        self.scaled(x - mean) + bias.val().unsqueeze()
+    }
+
+    fn scaled(&self, x: Tensor<2>) -> Tensor<2> {
+        let scale = x.clone().square().mean_dim(1).add_scalar(self.epsilon).sqrt().recip();
+        let weight = self.weight.val();
+        let weight = if self.offset == 0.0 { weight } else { weight.add_scalar(self.offset) };
+        x * scale * weight.unsqueeze()
+    }
+}

@@ -1,0 +1,22 @@
+//! The linear maps of which the core is made: weights are laid out for multiplying, not as checkpoints store them.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+/// A linear map; the weight is `[inputs, outputs]`, the transpose of what most checkpoints store.
+#[derive(Module, Debug)]
+pub(crate) struct Projection {
+    pub(crate) weight: Param<Tensor<2>>,
+    pub(crate) bias: Option<Param<Tensor<1>>>,
+}
+
+impl Projection {
+    /// x: `[rows, inputs]` → `[rows, outputs]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let y = x.matmul(self.weight.val());
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
+    }
+}
