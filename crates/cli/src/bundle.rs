@@ -37,6 +37,12 @@ pub(crate) const RECIPE: &str = include_str!("../../../recipes/quickstart.toml")
 /// Where the recipe's inputs are unpacked.
 pub(crate) const FOLDER: &str = "$RUN/inputs";
 
+/// Whether a path in [`FOLDER`] will be there once the inputs are unpacked.
+pub(crate) fn holds(path: &Path) -> bool {
+    let inside = |rest| FILES.iter().any(|(name, _)| Path::new(name).starts_with(rest));
+    path.strip_prefix(FOLDER).is_ok_and(inside)
+}
+
 /// Writes the inputs to `RUN/inputs`, unless they are there.
 ///
 /// # Errors

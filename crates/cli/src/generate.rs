@@ -6,22 +6,25 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::prompts;
-use infalign_decode::{Decoder, EncodedPrompt, Generator, ProcedureDecoder, Sampling};
+use infalign_decode::{Decoder, Generator, ProcedureDecoder, Sampling};
 use infalign_model::{CausalLm, Tokenizer};
+use infalign_record::clock;
 use infalign_reward::{Reads, RewardConfig};
 use infalign_transform::Procedure;
 
-use crate::exact;
+use crate::encode::Encoder;
 use crate::failure::Failure;
-use crate::output;
+use crate::{exact, models, output};
 
 /// Arguments of `infalign generate`.
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
-    /// Hugging Face directory of the model, or tabular:FILE.json with --exact.
+    /// Hugging Face directory of the model, its name on the hub (org/name or org/name@revision, from the local cache), or
+    /// tabular:FILE.json with --exact.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// JSONL with `prompt`, or a text file with a prompt a line. Needed unless --exact is given.
+    /// JSONL with `prompt`, or a text file with a prompt a line. A prompt of messages, also as `messages`, goes through the model's chat
+    /// template. Needed unless --exact is given.
     #[arg(long)]
     prompts: Option<PathBuf>,
     /// sample, best-of:N or worst-of:N; with --exact also soft-best-of:N,temperature=T, cd-token:lambda=L and cd-block:length=M,samples=K.
@@ -35,7 +38,7 @@ pub(crate) struct GenerateArgs {
     /// tabular:FILE.json:WEIGHT. Several are added.
     #[arg(long, requires = "exact")]
     pub(crate) scorer: Vec<String>,
-    /// What selects: a TOML file like a recipe's reward table, or the directory of a reward model.
+    /// What selects: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
     #[arg(long)]
     reward: Option<PathBuf>,
     /// Seed of every random draw.
@@ -81,16 +84,16 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let model = CausalLm::load(&args.model, &device).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&args.model, model.config()).map_err(Failure::input)?;
+    let dir = models::folder(&args.model).map_err(Failure::input)?;
+    let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&dir, model.config()).map_err(Failure::input)?;
     let reward = reward_config(args.reward.as_deref())
         .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
         .map_err(Failure::Input)?;
-    let prompts = prompts::read(prompts).map_err(Failure::input)?;
-    let encode =
-        |prompt: &infalign_data::Prompt| EncodedPrompt::new(&prompt.id, &prompt.text, &tokenizer);
-    let prompts =
-        prompts.iter().map(encode).collect::<Result<Vec<_>, _>>().map_err(Failure::input)?;
+    let given = prompts::read(prompts).map_err(Failure::input)?;
+    let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
+    let prompts = given.iter().map(|prompt| encoder.prompt(prompt)).collect::<Result<Vec<_>, _>>();
+    let prompts = prompts.map_err(Failure::Input)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -109,8 +112,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let decoder = ProcedureDecoder::new(args.procedure, generator, &tokenizer, reward.as_deref())
         .map_err(Failure::input)?;
     let decoded = decoder.decode(&prompts).map_err(Failure::run)?;
-    let rows = prompts.iter().zip(&decoded);
     if args.json {
+        let rows = given.iter().zip(&decoded);
         let rows: Vec<_> = rows
             .map(|(prompt, decoded)| {
                 serde_json::json!({
@@ -123,21 +126,28 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         let document = serde_json::json!({ "procedure": args.procedure, "seed": args.seed, "responses": rows });
         return output::print(&format!("{document:#}"));
     }
+    let rows = prompts.iter().zip(&decoded);
     let texts: Vec<String> =
         rows.map(|(prompt, decoded)| format!("{}{}", prompt.text, decoded.text)).collect();
     output::print(&texts.join("\n"))
 }
 
-/// The reward of `--reward`: a TOML file like a recipe's reward table, or the directory of a reward model.
+/// The reward of `--reward`: a TOML file like a recipe's reward table, or a reward model by its directory or its name on the hub.
 ///
 /// # Errors
-/// When the file cannot be read or is no reward.
+/// When the file cannot be read or is no reward, or the model is not in the hub's local cache.
 pub(crate) fn reward_config(path: Option<&Path>) -> anyhow::Result<Option<RewardConfig>> {
     let Some(path) = path else { return Ok(None) };
-    if path.is_dir() {
-        return Ok(Some(RewardConfig::Model { path: path.into(), reads: Reads::default() }));
+    let folder = models::folder(path)?;
+    if folder.is_dir() {
+        return Ok(Some(RewardConfig::Model { path: folder, reads: Reads::default() }));
     }
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;
-    toml::from_str(&text).map(Some).map_err(|error| anyhow!("{}: {}", path.display(), error))
+    let mut config =
+        toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), error))?;
+    if let RewardConfig::Model { path, .. } = &mut config {
+        *path = models::folder(path)?;
+    }
+    Ok(Some(config))
 }

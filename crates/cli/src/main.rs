@@ -5,11 +5,13 @@
 
 mod bundle;
 mod doctor;
+mod encode;
 mod exact;
 mod failure;
 mod figure;
 mod generate;
 mod interrupt;
+mod models;
 mod output;
 mod progress;
 mod recipe;

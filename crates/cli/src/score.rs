@@ -2,27 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::given::{self, Given};
 use infalign_model::{CausalLm, Sequence, Tokenizer};
+use infalign_record::clock;
+use infalign_reward::Reward;
 use serde_json::{Value, json};
 
+use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::generate::reward_config;
-use crate::output;
+use crate::{models, output};
 
 /// Arguments of `infalign score`.
 #[derive(Args)]
 pub(crate) struct ScoreArgs {
-    /// Hugging Face directory of the model.
+    /// Hugging Face directory of the model, or its name on the hub (org/name or org/name@revision, from the local cache).
     #[arg(long)]
     model: PathBuf,
-    /// JSONL: {"prompt": text, "response": text} or {"ids": [token ids]} a line.
+    /// JSONL: {"prompt": text, "response": text} or {"ids": [token ids]} a line. A prompt of messages, also as `messages`, goes through the
+    /// model's chat template.
     #[arg(long)]
     input: PathBuf,
-    /// Scores texts too: a TOML file like a recipe's reward table, or the directory of a reward model.
+    /// Scores texts too: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
     #[arg(long)]
     reward: Option<PathBuf>,
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
@@ -31,6 +35,14 @@ pub(crate) struct ScoreArgs {
     /// Print a JSON document instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+/// One line of the input as the model reads it.
+struct Line {
+    number: usize,
+    sequence: Sequence,
+    /// Prompt and response, where the line has texts.
+    texts: Option<(String, String)>,
 }
 
 /// One line of the input with its numbers.
@@ -47,25 +59,16 @@ struct Scored {
 /// [`Failure::Input`] before the model runs, [`Failure::Run`] after.
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let model = CausalLm::load(&args.model, &device).map_err(Failure::input)?;
+    let dir = models::folder(&args.model).map_err(Failure::input)?;
+    let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
     let given = given::read(&args.input).map_err(Failure::input)?;
-    let sequences = sequences(&args.model, &model, &given)
+    let lines = lines(&dir, &model, given)
         .with_context(|| args.input.display().to_string())
         .map_err(Failure::Input)?;
     let reward = reward_config(args.reward.as_deref())
         .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
         .map_err(Failure::Input)?;
-    let texts: Vec<(&str, &str)> = given.iter().filter_map(|(_, given)| pair(given)).collect();
-    let rewards = reward.map(|reward| reward.score(&texts)).transpose().map_err(Failure::run)?;
-    let log_probs = model.log_probs(&sequences).map_err(Failure::run)?;
-    let mut rewards = rewards.into_iter().flatten();
-    let rows = given.iter().zip(sequences).zip(log_probs);
-    let scored: Vec<Scored> = rows
-        .map(|(((line, given), sequence), log_probs)| {
-            let reward = pair(given).and_then(|_| rewards.next());
-            Scored { line: *line, sequence, log_probs, reward }
-        })
-        .collect();
+    let scored = scored(&model, reward.as_deref(), lines).map_err(Failure::Run)?;
     if args.json {
         let rows: Vec<Value> = scored.iter().map(document).collect();
         return output::print(&format!("{:#}", json!({ "scores": rows })));
@@ -90,33 +93,56 @@ fn total(log_probs: &[f32]) -> f64 {
     log_probs.iter().map(|&log_prob| f64::from(log_prob)).sum()
 }
 
-/// Prompt and response of a line that has texts.
-fn pair(given: &Given) -> Option<(&str, &str)> {
-    match given {
-        Given::Text { prompt, response } => Some((prompt, response)),
-        Given::Ids { .. } => None,
-    }
+/// Scores every line, and its texts by the reward.
+fn scored(model: &CausalLm, reward: Option<&dyn Reward>, lines: Vec<Line>) -> Result<Vec<Scored>> {
+    let texts = lines.iter().filter_map(|line| line.texts.as_ref());
+    let texts: Vec<_> =
+        texts.map(|(prompt, response)| (prompt.as_str(), response.as_str())).collect();
+    let rewards = reward.map(|reward| reward.score(&texts)).transpose()?;
+    let mut rewards = rewards.into_iter().flatten();
+    let rewards: Vec<_> =
+        lines.iter().map(|line| line.texts.as_ref().and_then(|_| rewards.next())).collect();
+    let (numbers, sequences): (Vec<_>, Vec<_>) =
+        lines.into_iter().map(|line| (line.number, line.sequence)).unzip();
+    let log_probs = model.log_probs(&sequences)?;
+    let rows = numbers.into_iter().zip(sequences).zip(log_probs).zip(rewards);
+    let scored = rows.map(|(((line, sequence), log_probs), reward)| Scored {
+        line,
+        sequence,
+        log_probs,
+        reward,
+    });
+    Ok(scored.collect())
 }
 
 /// Token ids of every line; the tokenizer is only read where a line has texts.
-fn sequences(
-    dir: &Path,
-    model: &CausalLm,
-    given: &[(usize, Given)],
-) -> anyhow::Result<Vec<Sequence>> {
-    let texts = given.iter().any(|(_, given)| pair(given).is_some());
+fn lines(dir: &Path, model: &CausalLm, given: Vec<(usize, Given)>) -> Result<Vec<Line>> {
+    let texts = given.iter().any(|(_, given)| matches!(given, Given::Text { .. }));
     let tokenizer = texts.then(|| Tokenizer::load(dir, model.config())).transpose()?;
-    let sequence = |(line, given): &(usize, Given)| {
-        let sequence = match (given, &tokenizer) {
-            (Given::Text { prompt, response }, Some(tokenizer)) => {
-                let (tokens, prompt_length) = tokenizer.encode_pair(prompt, response)?;
-                Sequence { tokens, prompt_length }
-            }
-            (Given::Ids { ids }, _) => Sequence { tokens: ids.clone(), prompt_length: 1 },
-            (Given::Text { .. }, None) => anyhow::bail!("there is no tokenizer"),
-        };
-        model.check(&sequence).with_context(|| format!("line {line}"))?;
-        Ok(sequence)
+    let encoder =
+        tokenizer.as_ref().map(|tokenizer| Encoder::new(dir, tokenizer, Some(clock::now())));
+    let line = |(number, given): (usize, Given)| {
+        let line = line(encoder.as_ref(), number, given);
+        let line = line.and_then(|line| {
+            model.check(&line.sequence)?;
+            Ok(line)
+        });
+        line.with_context(|| format!("line {number}"))
     };
-    given.iter().map(sequence).collect()
+    given.into_iter().map(line).collect()
+}
+
+fn line(encoder: Option<&Encoder<'_>>, number: usize, given: Given) -> Result<Line> {
+    match (given, encoder) {
+        (Given::Text { prompt, response }, Some(encoder)) => {
+            let (prompt, tokens, prompt_length) = encoder.pair(&prompt, &response)?;
+            let sequence = Sequence { tokens, prompt_length };
+            Ok(Line { number, sequence, texts: Some((prompt, response)) })
+        }
+        (Given::Ids { ids }, _) => {
+            let sequence = Sequence { tokens: ids, prompt_length: 1 };
+            Ok(Line { number, sequence, texts: None })
+        }
+        (Given::Text { .. }, None) => bail!("there is no tokenizer"),
+    }
 }

@@ -54,6 +54,37 @@ pub enum DataError {
         /// The endings that can be read.
         known: &'static str,
     },
+    /// A model's folder has no chat template.
+    #[error(
+        "{folder} has no chat template, neither chat_template.jinja nor `chat_template` in tokenizer_config.json, so that its model \
+         cannot read messages. Give prompts as text, or a model that was trained for chats."
+    )]
+    NoChatTemplate {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A chat template is malformed, or does what it may not.
+    #[error("the chat template in {path} cannot be used: {problem}")]
+    ChatTemplate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the template's line.
+        problem: String,
+    },
+    /// A chat template refuses a conversation.
+    #[error("the chat template in {path} refuses the messages: {reason}")]
+    RefusedByTemplate {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        reason: String,
+    },
+    /// A conversation cannot be a prompt.
+    #[error("{problem}")]
+    Messages {
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// An argument is out of range.
     #[error("{name} is {value}; it has to be {range}.")]
     Argument {

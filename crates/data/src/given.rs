@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::lines::{at, json};
-use crate::{DataError, Place};
+use crate::rows::Row;
+use crate::{DataError, Place, Text};
 
 /// A response after its prompt.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given {
     /// As texts.
     Text {
-        /// What the response answers; may be empty.
-        prompt: String,
+        /// What the response answers; may be blank.
+        prompt: Text,
         /// The response; not empty.
         response: String,
     },
@@ -25,32 +25,43 @@ pub enum Given {
     },
 }
 
-/// Reads a JSONL file (or `.jsonl.gz`) with `{"prompt": …, "response": …}` or `{"ids": […]}` a line; returns line numbers too.
+/// Reads a JSONL file (or `.jsonl.gz`) with `{"prompt": …, "response": …}` (`messages` may stand in for `prompt`) or `{"ids": […]}` a
+/// line; returns line numbers too.
 ///
 /// # Errors
 /// [`DataError`] when the file cannot be read or is empty, and for a line that is neither, has an empty response, or fewer than two ids.
 pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
-    let rows: Vec<(usize, serde_json::Value)> = json(path)?;
-    let given = rows.into_iter().map(|(line, value)| {
-        let problem = match serde_json::from_value(value) {
-            Err(_) => {
-                "It is neither {\"prompt\": text, \"response\": text} nor {\"ids\": [token ids]}."
-            }
-            Ok(Given::Text { response, .. }) if response.is_empty() => {
-                "The response is empty. Write one or remove the line."
-            }
-            Ok(Given::Ids { ids }) if ids.len() < 2 => {
-                "`ids` needs at least two tokens: the first is only what the second follows."
-            }
-            Ok(given) => return Ok((line, given)),
-        };
-        Err(at(path, Place::Line(line))(problem.to_owned()))
+    let given = json(path)?.into_iter().map(|(line, values)| {
+        let place = Place::Line(line);
+        Ok((line, from_row(&Row { place, values }).map_err(at(path, place))?))
     });
     let given = given.collect::<Result<Vec<_>, DataError>>()?;
     if given.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
     }
     Ok(given)
+}
+
+fn from_row(row: &Row) -> Result<Given, String> {
+    const NEITHER: &str = "It is neither {\"prompt\": text or messages, \"response\": text} nor {\"ids\": [token ids]}.";
+    let has_prompt = row.get("prompt").or(row.get("messages")).is_some();
+    let response = row.get("response").and_then(Value::as_str).filter(|_| has_prompt);
+    let Some(response) = response else {
+        let ids = row.get("ids").cloned().and_then(|ids| serde_json::from_value(ids).ok());
+        let ids: Vec<u32> = ids.ok_or(NEITHER)?;
+        if ids.len() < 2 {
+            return Err(
+                "`ids` needs at least two tokens: the first is only what the second follows."
+                    .to_owned(),
+            );
+        }
+        return Ok(Given::Ids { ids });
+    };
+    let prompt = Text::of_prompt(row)?;
+    if response.is_empty() {
+        return Err("The response is empty. Write one or remove the line.".to_owned());
+    }
+    Ok(Given::Text { prompt, response: response.to_owned() })
 }
 
 #[cfg(test)]
@@ -67,13 +78,28 @@ mod tests {
         else {
             panic!("a text and ids");
         };
-        assert_eq!((prompt.as_str(), response.as_str(), &ids[..]), ("a", " b", &[1, 5, 2][..]));
+        assert_eq!((prompt, response.as_str(), &ids[..]), (&"a".into(), " b", &[1, 5, 2][..]));
+    }
+
+    #[test]
+    fn the_prompt_may_be_a_conversation() {
+        let talk = r#"[{"role": "user", "content": "Hi"}]"#;
+        let text = ["prompt", "messages"]
+            .map(|key| format!("{{\"{key}\": {talk}, \"response\": \"Hello\"}}\n"));
+        let file = plain("g.jsonl", &text.concat());
+        let given = read(file.path()).unwrap();
+        let (_, Given::Text { prompt: Text::Messages(messages), .. }) = &given[0] else {
+            panic!("a conversation");
+        };
+        assert_eq!(messages[0].content, "Hi");
+        assert_eq!(given[0].1, given[1].1);
     }
 
     #[test]
     fn other_lines_are_refused_by_number() {
         for (text, problem) in [
             ("{\"prompt\": \"a\"}\n", "neither"),
+            ("{\"prompt\": [{\"role\": \"user\"}], \"response\": \"b\"}\n", "`content` is missing"),
             ("{\"ids\": [1, -5]}\n", "neither"),
             ("{\"prompt\": \"a\", \"response\": \"\"}\n", "is empty"),
             ("{\"ids\": [7]}\n", "at least two"),

@@ -4,6 +4,7 @@
 //! has it. Rows come from JSON Lines, CSV or Parquet. Keys that a reader does not know are ignored, because data sets carry many. A name that
 //! ends in `.gz` is unpacked on the way.
 
+mod chat;
 pub mod dataset;
 mod error;
 pub mod given;
@@ -18,6 +19,7 @@ pub mod rows;
 mod split;
 pub mod stories;
 
+pub use chat::{ChatTemplate, Ending};
 pub use error::{DataError, Place};
 pub use grammar::Grammar;
 pub use messages::{Message, Role, Text};

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::rows::{Row, kind};
 
 /// Who speaks a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Whoever set the assistant up; only the first message may be theirs.
     System,
@@ -17,8 +19,8 @@ pub enum Role {
     Assistant,
 }
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One turn of a conversation; its keys stand in this order in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -26,8 +28,9 @@ pub struct Message {
     pub content: String,
 }
 
-/// A text, or a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A text, or a conversation. In JSON it looks as files have it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(untagged)]
 pub enum Text {
     /// Exactly as the file has it.
     Plain(String),
@@ -57,6 +60,12 @@ impl Text {
                 Err(format!("The key `{key}` has to be text or a list of messages, not {other}."))
             }
         }
+    }
+
+    /// The text of `prompt`, or of `messages` where there is no `prompt`.
+    pub(crate) fn of_prompt(row: &Row) -> Result<Self, String> {
+        let chat = row.get("prompt").is_none() && row.get("messages").is_some();
+        Self::of(row, if chat { "messages" } else { "prompt" })
     }
 
     /// Whether nothing but white space is said.
@@ -97,6 +106,24 @@ pub(crate) fn check_turns(messages: &[Message]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::Plain(text.to_owned())
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::Plain(text)
+    }
+}
+
+impl From<Vec<Message>> for Text {
+    fn from(messages: Vec<Message>) -> Self {
+        Self::Messages(messages)
+    }
 }
 
 impl fmt::Display for Role {

@@ -1,30 +1,34 @@
-//! Prompts with their ids: rows with the key `prompt` and optionally `id`, or plain text, one a line.
+//! Prompts with their ids: rows with the key `prompt` (or `messages`) and optionally `id`, or plain text, one a line.
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::lines::{at, numbered, plain_name};
 use crate::rows::{self, Row};
-use crate::{DataError, Place};
+use crate::{DataError, Place, Text};
 
 /// A prompt and the name that its random draws and its calibration go by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
     /// Unique within a file. Where the file gives none: the first 16 hexadecimal digits of the
-    /// SHA-256 of the text.
+    /// SHA-256 of the text, or of the JSON of the messages.
     pub id: String,
-    /// The text exactly as the file has it.
-    pub text: String,
+    /// What is to be answered; messages may end with one of the assistant, to be continued.
+    pub text: Text,
 }
 
 impl Prompt {
     /// A prompt with the id that its text gives.
     #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<Text>) -> Self {
         let text = text.into();
-        let digest = Sha256::digest(text.as_bytes());
+        let digest = match &text {
+            Text::Plain(text) => Sha256::digest(text.as_bytes()),
+            Text::Messages(messages) => Sha256::digest(json!(messages).to_string()),
+        };
         let id = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         Self { id, text }
     }
@@ -50,7 +54,7 @@ pub fn read(path: &Path) -> Result<Vec<Prompt>, DataError> {
 }
 
 fn from_row(row: &Row) -> Result<Prompt, String> {
-    let prompt = Prompt::new(row.string("prompt")?);
+    let prompt = Prompt::new(Text::of_prompt(row)?);
     let id = row.get("id").is_some().then(|| row.string("id")).transpose()?;
     Ok(Prompt { id: id.unwrap_or(prompt.id), ..prompt })
 }
@@ -62,7 +66,7 @@ fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<Prompt>, Da
     let mut seen = HashMap::new();
     for (place, prompt) in &prompts {
         let refused = at(path, *place);
-        if prompt.text.trim().is_empty() {
+        if prompt.text.is_blank() {
             return Err(refused("The prompt is empty. Write one or remove the line.".to_owned()));
         }
         if prompt.id.is_empty() {
@@ -83,6 +87,7 @@ fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<Prompt>, Da
 mod tests {
     use super::*;
     use crate::test_files::{gz, plain};
+    use crate::{Message, Role};
 
     fn refused(name: &str, text: &str) -> String {
         let file = plain(name, text);
@@ -109,6 +114,25 @@ mod tests {
         let file = plain("p.csv", "id,Prompt\nx,\"one,\ntwo\"\n");
         let prompt = Prompt { id: "x".into(), text: "one,\ntwo".into() };
         assert_eq!(read(file.path()).unwrap(), [prompt]);
+    }
+
+    #[test]
+    fn prompts_may_be_conversations() {
+        let talk = r#"[{"role": "user", "content": "Hi", "extra": 1}]"#;
+        let rows = format!(
+            "{{\"messages\": {talk}}}\n{{\"prompt\": {talk}, \"messages\": 1, \"id\": \"x\"}}\n"
+        );
+        let file = plain("p.jsonl", &rows);
+        let prompts = read(file.path()).unwrap();
+        let message = Message { role: Role::User, content: "Hi".into() };
+        assert_eq!(prompts[0], Prompt::new(vec![message]));
+        assert_eq!((&prompts[0].text, "x"), (&prompts[1].text, prompts[1].id.as_str()));
+        assert_ne!(prompts[0].id, Prompt::new("Hi").id);
+        let twice = refused("p.jsonl", &format!("{{\"prompt\": {talk}}}\n").repeat(2));
+        assert!(twice.contains("line 1 already"), "{twice}");
+        let unknown =
+            refused("p.jsonl", "{\"messages\": [{\"role\": \"tool\", \"content\": \"\"}]}");
+        assert!(unknown.contains("line 1: `messages`, message 1: The role `tool`"), "{unknown}");
     }
 
     /// The digest of "abc" is the example of FIPS 180-4.

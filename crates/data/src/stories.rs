@@ -78,11 +78,19 @@ fn first_words(story: &str, n_words: usize) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Text;
     use crate::test_files::{plain, real};
 
     fn texts(text: &str, n_words: usize) -> Vec<String> {
         let file = plain("stories.txt", text);
-        openings(file.path(), n_words).unwrap().into_iter().map(|prompt| prompt.text).collect()
+        openings(file.path(), n_words).unwrap().into_iter().map(text_of).collect()
+    }
+
+    fn text_of(prompt: Prompt) -> String {
+        match prompt.text {
+            Text::Plain(text) => text,
+            Text::Messages(_) => panic!("an opening is plain text"),
+        }
     }
 
     #[test]
@@ -116,10 +124,10 @@ mod tests {
     #[test]
     fn the_real_sample_has_its_stories() {
         let Some(path) = real("text/tinystories-sample.txt") else { return };
-        let prompts = openings(&path, 8).unwrap();
-        assert_eq!(prompts.len(), 122);
-        assert_eq!(prompts[0].text, "One day, a little girl named Lily found");
-        assert_eq!(prompts[1].text, "Once upon a time, there was a little");
-        assert!(prompts.iter().all(|prompt| prompt.text.split_whitespace().count() == 8));
+        let texts: Vec<_> = openings(&path, 8).unwrap().into_iter().map(text_of).collect();
+        assert_eq!(texts.len(), 122);
+        assert_eq!(texts[0], "One day, a little girl named Lily found");
+        assert_eq!(texts[1], "Once upon a time, there was a little");
+        assert!(texts.iter().all(|text| text.split_whitespace().count() == 8));
     }
 }

@@ -29,6 +29,17 @@ impl EncodedPrompt {
             .map_err(|source| DecodeError::Prompt { prompt: id.into(), source })?;
         Ok(Self { id: id.into(), text: text.into(), tokens })
     }
+
+    /// Encodes a prompt that a chat template wrote, special tokens included: none is added.
+    ///
+    /// # Errors
+    /// As [`EncodedPrompt::new`].
+    pub fn chat(id: &str, text: &str, tokenizer: &Tokenizer) -> Result<Self, DecodeError> {
+        let tokens = tokenizer
+            .encode_chat(text)
+            .map_err(|source| DecodeError::Prompt { prompt: id.into(), source })?;
+        Ok(Self { id: id.into(), text: text.into(), tokens })
+    }
 }
 
 /// One sampled response.

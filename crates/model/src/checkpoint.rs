@@ -22,11 +22,8 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError`] names the file, and the tensor where one is at fault: not finite, or of a type other than f32, f16 and bf16.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
-        let index = dir.join("model.safetensors.index.json");
-        let files =
-            if index.exists() { shards(&index)? } else { vec![dir.join("model.safetensors")] };
         let mut tensors = BTreeMap::new();
-        for path in &files {
+        for path in &weight_files(dir)? {
             let bytes = std::fs::read(path).map_err(ModelError::read(path))?;
             let file = SafeTensors::deserialize(&bytes).map_err(|error| {
                 ModelError::Safetensors { path: path.clone(), reason: error.to_string() }
@@ -153,6 +150,12 @@ pub(crate) fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tenso
         .fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
     let (_, value, mapper) = Param::from_tensor(value).consume();
     Param::from_mapped_value(ParamId::from(hash), value, mapper).set_require_grad(true)
+}
+
+/// The files that a folder's weights are in, or would be in: `model.safetensors`, or the shards that the index lists.
+pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let index = dir.join("model.safetensors.index.json");
+    if index.exists() { shards(&index) } else { Ok(vec![dir.join("model.safetensors")]) }
 }
 
 fn shards(index: &Path) -> Result<Vec<PathBuf>, ModelError> {

@@ -16,6 +16,38 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A name that is no folder, and no model of the hub's local cache.
+    #[error(
+        "the model {model} is neither a folder here nor in the hub's cache {cache}; check its name, or fetch it with `{command}`"
+    )]
+    NotInCache {
+        /// The name.
+        model: String,
+        /// The cache.
+        cache: PathBuf,
+        /// What fetches it.
+        command: String,
+    },
+    /// The cache holds the model, but not this revision.
+    #[error("the hub's cache has no revision {wanted}, only: {present}; `{command}` fetches it")]
+    NoRevision {
+        /// The file in the cache that would tell the revision's commit.
+        wanted: PathBuf,
+        /// The revisions that are there.
+        present: String,
+        /// What fetches it.
+        command: String,
+    },
+    /// The cache holds a part of the model.
+    #[error(
+        "{missing} is missing: the download is not complete, or the model has no safetensors; `{command}` fetches what there is"
+    )]
+    Partial {
+        /// The first file that is missing.
+        missing: PathBuf,
+        /// What completes it.
+        command: String,
+    },
     /// A JSON file is malformed.
     #[error("{path} is not valid: {source}")]
     Json {

@@ -9,9 +9,10 @@ use crate::config::TokenIds;
 use crate::{ModelError, TransformerConfig};
 
 /// Files that belong to a tokenizer and travel with a saved model.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "generation_config.json",
 ];
@@ -89,8 +90,15 @@ impl Tokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when the tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let encoding = self.inner.encode(text, true).map_err(|error| self.fail(error))?;
-        Ok(encoding.get_ids().to_vec())
+        self.ids(text, true)
+    }
+
+    /// Token ids of a text that a chat template wrote, special tokens included: none is added.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_chat(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.ids(text, false)
     }
 
     /// Token ids of a prompt and a response that follows it, and how many of them are the prompt's.
@@ -105,15 +113,40 @@ impl Tokenizer {
         prompt: &str,
         response: &str,
     ) -> Result<(Vec<u32>, usize), ModelError> {
-        let mut tokens = self.encode(prompt)?;
+        self.pair(prompt, response, true)
+    }
+
+    /// As [`Tokenizer::encode_pair`], for a prompt that a chat template wrote.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_chat_pair(
+        &self,
+        prompt: &str,
+        response: &str,
+    ) -> Result<(Vec<u32>, usize), ModelError> {
+        self.pair(prompt, response, false)
+    }
+
+    fn pair(
+        &self,
+        prompt: &str,
+        response: &str,
+        add_special: bool,
+    ) -> Result<(Vec<u32>, usize), ModelError> {
+        let mut tokens = self.ids(prompt, add_special)?;
         let prompt_length = tokens.len();
-        let whole = self.encode(&format!("{prompt}{response}"))?;
+        let whole = self.ids(&format!("{prompt}{response}"), add_special)?;
         if whole.starts_with(&tokens) && whole.len() > prompt_length {
             return Ok((whole, prompt_length));
         }
-        let apart = self.inner.encode(response, false).map_err(|error| self.fail(error))?;
-        tokens.extend_from_slice(apart.get_ids());
+        tokens.extend(self.ids(response, false)?);
         Ok((tokens, prompt_length))
+    }
+
+    fn ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.inner.encode(text, add_special).map_err(|error| self.fail(error))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of ids, special tokens left out.

@@ -81,4 +81,29 @@ mod tests {
         assert_eq!(tokenizer.decode_response(&prompt, &rest[1..]).unwrap(), " was warm .");
         assert_eq!((tokenizer.end(), tokenizer.stops().len()), (Some(2), 2));
     }
+
+    #[test]
+    fn a_chat_gets_no_second_beginning_and_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = super::write_word_tokenizer(dir.path(), ["hi"].into_iter()).unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let processor = &mut json["post_processor"];
+        let end = serde_json::json!({"SpecialToken": {"id": "</s>", "type_id": 0}});
+        processor["single"].as_array_mut().unwrap().push(end);
+        processor["special_tokens"]["</s>"] =
+            serde_json::json!({"id": "</s>", "ids": [2], "tokens": ["</s>"]});
+        std::fs::write(&path, json.to_string()).unwrap();
+        std::fs::write(dir.path().join("chat_template.jinja"), "template").unwrap();
+        let config = TransformerConfig::llama(size, 4, 4, 1, 1, 8);
+        let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
+        assert_eq!(tokenizer.encode("hi").unwrap(), [1, 3, 2]);
+        assert_eq!(tokenizer.encode_chat("<s> hi </s>").unwrap(), [1, 3, 2]);
+        let (pair, prompt_length) = tokenizer.encode_chat_pair("<s> hi </s>", " hi").unwrap();
+        assert_eq!((pair, prompt_length), (vec![1, 3, 2, 3], 3));
+        let saved = tempfile::tempdir().unwrap();
+        tokenizer.save(saved.path()).unwrap();
+        assert!(saved.path().join("chat_template.jinja").exists());
+    }
 }

@@ -8,7 +8,9 @@ pub fn utc_now() -> String {
     rfc3339(now())
 }
 
-pub(crate) fn now() -> OffsetDateTime {
+/// The present time in UTC.
+#[must_use]
+pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 

@@ -1,9 +1,11 @@
-//! Paths in recipes: relative to the recipe's folder, or beginning with `$RUN` or `$INFALIGN_DATA`.
+//! Paths in recipes: relative to the recipe's folder, or beginning with `$RUN` or `$INFALIGN_DATA`; for models also names on the hub.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use infalign_record::env::data_dir;
+
+use crate::{bundle, models};
 
 /// Resolves the paths of a recipe.
 pub(crate) struct Paths<'a> {
@@ -38,6 +40,32 @@ impl Paths<'_> {
             _ => Ok(path.to_path_buf()),
         }
     }
+
+    /// The folder of a model, whose name on the hub is told from a path by [`anchor_model`].
+    ///
+    /// # Errors
+    /// As [`Paths::resolve`], and when the model is not in the hub's local cache.
+    pub(crate) fn model(&self, model: &Path) -> Result<PathBuf> {
+        match models::hub_folder(model)? {
+            Some(folder) => Ok(folder),
+            None => self.resolve(model),
+        }
+    }
+}
+
+/// Makes the path of a model absolute as [`anchor`] does, or gives its name on the hub the revision that the cache holds now: a run and
+/// whoever goes on with it or repeats it read the same model. A path that exists wins.
+///
+/// # Errors
+/// When the model is not in the hub's local cache.
+pub(crate) fn anchor_model(model: &mut PathBuf, folder: &Path) -> Result<()> {
+    let path = folder.join(model.as_path());
+    let pinned = if path.exists() || bundle::holds(&path) { None } else { models::pinned(model)? };
+    match pinned {
+        Some(pinned) => *model = pinned,
+        None => anchor(model, folder),
+    }
+    Ok(())
 }
 
 /// Makes a path absolute by the recipe's folder, unless it begins with a `$NAME`.

@@ -7,7 +7,7 @@ use infalign_reward::RewardConfig;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::paths::anchor;
+use super::paths::{anchor, anchor_model};
 use super::{AlignRecipe, LanguageModelRecipe, PromptsConfig};
 
 /// A recipe of either task.
@@ -44,7 +44,7 @@ pub(crate) fn read_text(
     sets: &[String],
 ) -> Result<Recipe> {
     let mut recipe = parse(text, origin, sets)?;
-    recipe.anchor(folder);
+    recipe.anchor(folder).with_context(|| origin.to_owned())?;
     Ok(recipe)
 }
 
@@ -152,37 +152,45 @@ impl Recipe {
         })
     }
 
-    fn anchor(&mut self, folder: &Path) {
-        let paths = match self {
-            Self::LanguageModel(recipe) => vec![&mut recipe.grammar],
-            Self::Align(recipe) => recipe.paths_mut(),
-        };
-        paths.into_iter().for_each(|path| anchor(path, folder));
+    fn anchor(&mut self, folder: &Path) -> Result<()> {
+        match self {
+            Self::LanguageModel(recipe) => anchor(&mut recipe.grammar, folder),
+            Self::Align(recipe) => {
+                recipe.files_mut().into_iter().for_each(|path| anchor(path, folder));
+                recipe.models_mut().into_iter().try_for_each(|path| anchor_model(path, folder))?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl AlignRecipe {
     /// Whether some file is read from under a folder.
     pub(crate) fn reads_under(&self, folder: &str) -> bool {
-        self.clone().paths_mut().iter().any(|path| path.starts_with(folder))
+        let mut recipe = self.clone();
+        recipe.models_mut().iter().any(|path| path.starts_with(folder))
+            || recipe.files_mut().iter().any(|path| path.starts_with(folder))
     }
 
-    /// Every path that the recipe reads.
-    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
-        let mut paths = vec![&mut self.model];
-        match &mut self.prompts {
-            PromptsConfig::Files { train, test } => paths.extend([train, test]),
-            PromptsConfig::StoryOpenings { file, .. } => paths.push(file),
-        }
+    /// Every model that the recipe reads.
+    fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut models = vec![&mut self.model];
         if let RewardConfig::Model { path, .. } = &mut self.reward {
-            paths.push(path);
+            models.push(path);
         }
-        if let Some(stage) = &mut self.reward_model {
-            paths.push(&mut stage.base);
-            paths.extend(&mut stage.ratings);
-        }
-        paths.extend(self.method.iter_mut().filter_map(|method| method.objective.path_mut()));
-        paths
+        models.extend(self.reward_model.as_mut().map(|stage| &mut stage.base));
+        models
+    }
+
+    /// Every other file that the recipe reads.
+    fn files_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut files = match &mut self.prompts {
+            PromptsConfig::Files { train, test } => vec![train, test],
+            PromptsConfig::StoryOpenings { file, .. } => vec![file],
+        };
+        files.extend(self.reward_model.iter_mut().flat_map(|stage| &mut stage.ratings));
+        files.extend(self.method.iter_mut().filter_map(|method| method.objective.path_mut()));
+        files
     }
 }
 

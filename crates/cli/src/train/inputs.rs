@@ -1,18 +1,20 @@
 //! Everything an align recipe reads, loaded and checked before any work is begun.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
-use infalign_data::{Prompt, prompts, ratings, stories};
+use infalign_data::{Prompt, Text, prompts, ratings, stories};
 use infalign_decode::EncodedPrompt;
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
 use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
 use infalign_train::Objective;
+use serde_json::json;
 
+use crate::encode::Encoder;
 use crate::recipe::{AlignRecipe, Method, Paths, PromptsConfig, RewardModelStage};
 
 /// Where a recipe finds the reward model that it trains itself.
@@ -39,7 +41,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn load(recipe: &'a AlignRecipe, run: &'a Path, device: &Device) -> Result<Self> {
         let paths = Paths { run };
         check(recipe)?;
-        let dir = paths.resolve(&recipe.model)?;
+        let dir = paths.model(&recipe.model)?;
         ensure!(
             dir.is_dir(),
             "the model {} is not a folder: it must hold config.json, model.safetensors and tokenizer.json",
@@ -48,10 +50,12 @@ impl<'a> Inputs<'a> {
         let reference = CausalLm::load(&dir, device)?;
         let tokenizer = Tokenizer::load(&dir, reference.config())?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
+        // A run is the same whenever it is done, so a chat template that asks for the time gets none.
+        let encoder = Encoder::new(&dir, &tokenizer, None);
         let encode = |prompts: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
             prompts
                 .iter()
-                .map(|prompt| fitting(prompt, &tokenizer, &reference, recipe.generation.max_tokens))
+                .map(|prompt| fitting(prompt, &encoder, &reference, recipe.generation.max_tokens))
                 .collect()
         };
         let (train, test) = (encode(&train)?, encode(&test)?);
@@ -98,7 +102,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn reward(&self) -> Result<Box<dyn Reward>> {
         let mut config = self.recipe.reward.clone();
         if let RewardConfig::Model { path, .. } = &mut config {
-            *path = Paths { run: self.run }.resolve(path)?;
+            *path = Paths { run: self.run }.model(path)?;
         }
         Ok(config.build(&self.device)?)
     }
@@ -113,7 +117,7 @@ fn check_reward_model(stage: &RewardModelStage, paths: &Paths<'_>) -> Result<()>
         "reward_model.held_out is {share}: it must be above 0 and below 1"
     );
     ensure!(!stage.ratings.is_empty(), "reward_model.ratings is empty: name at least one file");
-    TransformerConfig::read(&paths.resolve(&stage.base)?, Head::CausalLm)
+    TransformerConfig::read(&paths.model(&stage.base)?, Head::CausalLm)
         .context("reward_model.base")?;
     for file in &stage.ratings {
         ratings::read_tsv(&paths.resolve(file)?).context("reward_model.ratings")?;
@@ -180,9 +184,9 @@ fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<(Vec<Prompt
             (all, held_out)
         }
     };
-    let trained: BTreeSet<&str> = train.iter().map(|prompt| prompt.text.as_str()).collect();
-    if let Some(both) = test.iter().find(|prompt| trained.contains(prompt.text.as_str())) {
-        bail!("the prompt {:?} is both trained on and held out", both.text);
+    let trained: HashSet<&Text> = train.iter().map(|prompt| &prompt.text).collect();
+    if let Some(both) = test.iter().find(|prompt| trained.contains(&prompt.text)) {
+        bail!("the prompt {} is both trained on and held out", json!(both.text));
     }
     ensure!(
         test.len() >= 2,
@@ -194,11 +198,11 @@ fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<(Vec<Prompt
 
 fn fitting(
     prompt: &Prompt,
-    tokenizer: &Tokenizer,
+    encoder: &Encoder<'_>,
     model: &CausalLm,
     max_tokens: usize,
 ) -> Result<EncodedPrompt> {
-    let encoded = EncodedPrompt::new(&prompt.id, &prompt.text, tokenizer)?;
+    let encoded = encoder.prompt(prompt)?;
     let (tokens, context) = (encoded.tokens.len(), model.config().max_position_embeddings);
     if tokens + max_tokens > context {
         bail!(

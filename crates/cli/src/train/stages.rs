@@ -77,7 +77,7 @@ fn reward_model(
         return Ok(());
     }
     let paths = Paths { run: inputs.run };
-    let base_dir = paths.resolve(&stage.base)?;
+    let base_dir = paths.model(&stage.base)?;
     let base = CausalLm::load(&base_dir, &inputs.device)?;
     let tokenizer = Tokenizer::load(&base_dir, base.config())?;
     let mut texts = Vec::new();

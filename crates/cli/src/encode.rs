@@ -1,0 +1,59 @@
+//! From prompts to tokens: texts as they stand, messages by the model's chat template.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use infalign_data::{ChatTemplate, DataError, Prompt, Text};
+use infalign_decode::EncodedPrompt;
+use infalign_model::Tokenizer;
+use time::OffsetDateTime;
+
+/// A model's tokenizer with its chat template.
+pub(crate) struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    /// Only messages need it, and only they meet its error.
+    template: Result<ChatTemplate, DataError>,
+}
+
+impl<'a> Encoder<'a> {
+    /// Reads the chat template in the model's folder, if there is one; `now` is what it is told when it asks for the time.
+    pub(crate) fn new(dir: &Path, tokenizer: &'a Tokenizer, now: Option<OffsetDateTime>) -> Self {
+        Self { tokenizer, template: ChatTemplate::read(dir, now) }
+    }
+
+    /// The prompt as the model reads it.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text, the chat template the messages, or there is none for them. The message names the prompt.
+    pub(crate) fn prompt(&self, prompt: &Prompt) -> Result<EncodedPrompt> {
+        let Prompt { id, text } = prompt;
+        Ok(match text {
+            Text::Plain(text) => EncodedPrompt::new(id, text, self.tokenizer)?,
+            Text::Messages(messages) => {
+                let text = self.template()?.prompt(messages);
+                let text = text.with_context(|| format!("prompt `{id}`"))?;
+                EncodedPrompt::chat(id, &text, self.tokenizer)?
+            }
+        })
+    }
+
+    /// The prompt as the model reads it, the tokens of prompt and response, and how many of them are the prompt's.
+    ///
+    /// # Errors
+    /// As [`Encoder::prompt`], without the prompt's name.
+    pub(crate) fn pair(&self, prompt: &Text, response: &str) -> Result<(String, Vec<u32>, usize)> {
+        let (text, (tokens, length)) = match prompt {
+            Text::Plain(text) => (text.clone(), self.tokenizer.encode_pair(text, response)?),
+            Text::Messages(messages) => {
+                let text = self.template()?.prompt(messages)?;
+                let pair = self.tokenizer.encode_chat_pair(&text, response)?;
+                (text, pair)
+            }
+        };
+        Ok((text, tokens, length))
+    }
+
+    fn template(&self) -> Result<&ChatTemplate> {
+        self.template.as_ref().map_err(|error| anyhow!("{error}"))
+    }
+}

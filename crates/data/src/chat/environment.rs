@@ -1,0 +1,68 @@
+//! The Jinja that chat templates are written in: its settings and additions are those of transformers.
+
+use std::error::Error as _;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use regex::Regex;
+use time::OffsetDateTime;
+use time::format_description::parse_strftime_owned;
+
+use super::json::to_json;
+
+/// The name of the only template of an environment.
+pub(super) const NAME: &str = "chat";
+
+/// An environment that holds the template.
+pub(super) fn environment(
+    template: String,
+    now: Option<OffsetDateTime>,
+) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", move |format: &str| strftime(now, format));
+    environment.add_filter("tojson", to_json);
+    environment.add_template_owned(NAME, without_generation_marks(&template)?)?;
+    Ok(environment)
+}
+
+/// The words of `raise_exception`, if that is why rendering failed.
+pub(super) fn raised(error: &Error) -> Option<String> {
+    let mut causes =
+        std::iter::successors(error.source(), |&cause| std::error::Error::source(cause));
+    causes.find_map(|cause| cause.downcast_ref::<Raised>()).map(|Raised(reason)| reason.clone())
+}
+
+/// What a template raised.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Raised(String);
+
+fn raise_exception(reason: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, reason.clone()).with_source(Raised(reason)))
+}
+
+/// `now` in the form that C's `strftime` knows.
+fn strftime(now: Option<OffsetDateTime>, format: &str) -> Result<String, Error> {
+    let fail = |reason: String| Error::new(ErrorKind::InvalidOperation, reason);
+    let now = now.ok_or_else(|| {
+        fail("it asks for the time (strftime_now), which would let results depend on the day; write a fixed date into it".to_owned())
+    })?;
+    let items = parse_strftime_owned(format)
+        .map_err(|cause| fail(format!("strftime_now({format:?}): {cause}")))?;
+    now.format(&items).map_err(|cause| fail(format!("strftime_now({format:?}): {cause}")))
+}
+
+/// The template with its `{% generation %}` blocks, which show trainers what the assistant says, as blocks that are always written.
+fn without_generation_marks(template: &str) -> Result<String, Error> {
+    let mark = |name: &str| {
+        Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}"))
+            .map_err(|cause| Error::new(ErrorKind::BadSerialization, cause.to_string()))
+    };
+    let opened = mark("generation")?.replace_all(template, "{%$1 if true $2%}").into_owned();
+    Ok(mark("endgeneration")?.replace_all(&opened, "{%$1 endif $2%}").into_owned())
+}

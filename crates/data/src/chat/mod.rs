@@ -1,0 +1,154 @@
+//! Chat templates: from messages to the text that a model reads, byte for byte as transformers' `apply_chat_template` writes it.
+//!
+//! A template writes the special tokens itself, so its text is to be encoded without adding any; otherwise it would begin with two
+//! tokens for the beginning of the text. Departures from transformers:
+//! 1. `strftime_now` tells the time that the caller gives, in UTC, and is an error where the caller gives none.
+//! 2. `{% generation %}` marks nothing: what it encloses is written as it is.
+//! 3. Tools and documents are always none, and of `tojson` only `indent` and `ensure_ascii` are known.
+
+mod environment;
+mod files;
+mod json;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::{DataError, Message, Role};
+
+/// What follows the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing: the conversation is complete.
+    Complete,
+    /// The header of the assistant's next message, for the model to write it (`add_generation_prompt`).
+    GenerationPrompt,
+    /// Nothing, and the text ends within the last message, for the model to go on with it (`continue_final_message`).
+    Continued,
+}
+
+impl Ending {
+    /// What lets a model answer these messages: a new message after one of the user, more of the last one if it is the assistant's.
+    ///
+    /// # Errors
+    /// [`DataError::Messages`] when there is no message, or the last is a system message.
+    pub fn for_prompt(messages: &[Message]) -> Result<Self, DataError> {
+        match messages.last().map(|message| message.role) {
+            Some(Role::User) => Ok(Self::GenerationPrompt),
+            Some(Role::Assistant) => Ok(Self::Continued),
+            last => {
+                let last = last.map_or("none".to_owned(), |role| format!("of the role {role}"));
+                let problem = format!(
+                    "the last message is {last}; end with one of user, to be answered, or assistant, to be continued"
+                );
+                Err(DataError::Messages { problem })
+            }
+        }
+    }
+}
+
+/// The chat template of a model.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    path: PathBuf,
+    environment: Environment<'static>,
+    /// `bos_token` and its like.
+    tokens: BTreeMap<String, String>,
+}
+
+/// Everything that transformers hands to a template.
+#[derive(Serialize)]
+struct Context<'a> {
+    messages: &'a [Message],
+    tools: Option<()>,
+    documents: Option<()>,
+    add_generation_prompt: bool,
+    #[serde(flatten)]
+    tokens: &'a BTreeMap<String, String>,
+}
+
+/// Marks where the last message ends; its blank tells whether the template strips messages.
+const END_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+impl ChatTemplate {
+    /// Reads `DIR/chat_template.jinja`, or else `chat_template` of `DIR/tokenizer_config.json` (of several named ones, `default`), and
+    /// the special tokens in the latter. `now` is what the template is told when it asks for the time.
+    ///
+    /// # Errors
+    /// [`DataError::NoChatTemplate`] when there is none; [`DataError::ChatTemplate`] names the file and what is wrong with it.
+    pub fn read(dir: &Path, now: Option<OffsetDateTime>) -> Result<Self, DataError> {
+        let files::Source { path, template, tokens } = files::read(dir)?;
+        let environment = environment::environment(template, now).map_err(|error| {
+            DataError::ChatTemplate { path: path.clone(), problem: described(&error) }
+        })?;
+        Ok(Self { path, environment, tokens })
+    }
+
+    /// The text of messages that the model is to answer, or to continue if the last is the assistant's.
+    ///
+    /// # Errors
+    /// As [`Ending::for_prompt`] and [`ChatTemplate::render`].
+    pub fn prompt(&self, messages: &[Message]) -> Result<String, DataError> {
+        self.render(messages, Ending::for_prompt(messages)?)
+    }
+
+    /// The text of a conversation.
+    ///
+    /// # Errors
+    /// [`DataError::RefusedByTemplate`] with the template's own words where it calls `raise_exception`;
+    /// [`DataError::Messages`] when the last message is to be continued but the template leaves it out;
+    /// [`DataError::ChatTemplate`] when the template fails.
+    pub fn render(&self, messages: &[Message], ending: Ending) -> Result<String, DataError> {
+        match messages {
+            [before @ .., last] if ending == Ending::Continued => self.continued(before, last),
+            _ => self.rendered(messages, ending),
+        }
+    }
+
+    /// The text up to the end of the last message, which is found by a mark that is added to it.
+    fn continued(&self, before: &[Message], last: &Message) -> Result<String, DataError> {
+        let marked = Message { content: format!("{}{END_MARK}", last.content), ..*last };
+        let text = self.rendered(&[before, &[marked]].concat(), Ending::Continued)?;
+        let end = text.rfind(END_MARK.trim_end()).ok_or_else(|| self.left_out())?;
+        let (kept, rest) = text.split_at(end);
+        if !kept.contains(last.content.trim()) {
+            return Err(self.left_out());
+        }
+        let strips = !rest.starts_with(END_MARK);
+        Ok(if strips { kept.trim_end() } else { kept }.to_owned())
+    }
+
+    fn rendered(&self, messages: &[Message], ending: Ending) -> Result<String, DataError> {
+        let context = Context {
+            messages,
+            tools: None,
+            documents: None,
+            add_generation_prompt: ending == Ending::GenerationPrompt,
+            tokens: &self.tokens,
+        };
+        let template = self.environment.get_template(environment::NAME);
+        let text = template.and_then(|template| template.render(Serde(&context)));
+        text.map_err(|error| match environment::raised(&error) {
+            Some(reason) => DataError::RefusedByTemplate { path: self.path.clone(), reason },
+            None => DataError::ChatTemplate { path: self.path.clone(), problem: described(&error) },
+        })
+    }
+
+    fn left_out(&self) -> DataError {
+        let problem = format!(
+            "the last message is the assistant's, to be continued, but the template in {} does not write it as it is; end with one of user",
+            self.path.display()
+        );
+        DataError::Messages { problem }
+    }
+}
+
+/// What went wrong and in which line of the template.
+fn described(error: &minijinja::Error) -> String {
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    error.line().map_or_else(|| what.clone(), |line| format!("line {line}: {what}"))
+}

@@ -1,0 +1,155 @@
+//! Chat templates against Hugging Face transformers (`fixtures/make_chat.py`), and what cannot be rendered.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use infalign_data::{ChatTemplate, DataError, Ending, Message, Role};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+const SORTS: [&str; 5] = ["chatml", "headers", "turns", "marks", "methods"];
+const WAYS: [(&str, Ending); 3] = [
+    ("complete", Ending::Complete),
+    ("generation_prompt", Ending::GenerationPrompt),
+    ("continued", Ending::Continued),
+];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat").join(name)
+}
+
+/// 2026-03-09 08:05:07, as in `make_chat.py`.
+fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_773_043_507).unwrap()
+}
+
+fn said(role: Role, content: &str) -> Message {
+    Message { role, content: content.to_owned() }
+}
+
+fn messages(list: &Value) -> Vec<Message> {
+    let message = |value: &Value| {
+        let role = match value["role"].as_str().unwrap() {
+            "system" => Role::System,
+            "user" => Role::User,
+            _ => Role::Assistant,
+        };
+        said(role, value["content"].as_str().unwrap())
+    };
+    list.as_array().unwrap().iter().map(message).collect()
+}
+
+/// A folder with this `tokenizer_config.json`.
+fn folder(config: &Value) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    folder
+}
+
+/// What the template makes of one question.
+fn answered(template: &str) -> Result<String, DataError> {
+    let folder = folder(&json!({ "chat_template": template, "eos_token": "</s>" }));
+    let question = [said(Role::User, "Hi")];
+    ChatTemplate::read(folder.path(), None)?.render(&question, Ending::GenerationPrompt)
+}
+
+#[test]
+fn texts_are_those_of_transformers_byte_for_byte() {
+    let mut n_compared = 0;
+    for sort in SORTS {
+        let folder = fixture(sort);
+        let template = ChatTemplate::read(&folder, Some(now())).unwrap();
+        let cases = std::fs::read_to_string(folder.join("expected.json")).unwrap();
+        for case in serde_json::from_str::<Value>(&cases).unwrap().as_array().unwrap() {
+            for (way, ending) in WAYS {
+                let expected = &case["ways"][way];
+                let found = template.render(&messages(&case["messages"]), ending);
+                let found = match found {
+                    Ok(text) => json!({ "text": text }),
+                    Err(DataError::RefusedByTemplate { reason, .. }) => json!({ "raised": reason }),
+                    Err(DataError::Messages { .. }) => json!({ "left_out": true }),
+                    Err(other) => panic!("{sort}, {}, {way}: {other}", case["name"]),
+                };
+                assert_eq!(&found, expected, "{sort}, {}, {way}", case["name"]);
+                n_compared += 1;
+            }
+        }
+    }
+    assert_eq!(n_compared, 5 * 7 * 3);
+}
+
+#[test]
+fn a_prompt_is_answered_or_continued() {
+    let (user, assistant) = (said(Role::User, "Hi"), said(Role::Assistant, "Well, "));
+    assert_eq!(Ending::for_prompt(std::slice::from_ref(&user)).unwrap(), Ending::GenerationPrompt);
+    assert_eq!(Ending::for_prompt(&[user.clone(), assistant]).unwrap(), Ending::Continued);
+    let error = Ending::for_prompt(&[said(Role::System, "Be kind.")]).unwrap_err().to_string();
+    assert!(error.contains("the last message is of the role system"), "{error}");
+    Ending::for_prompt(&[]).unwrap_err();
+}
+
+#[test]
+fn the_words_of_a_refusal_are_reported_with_the_file() {
+    let template = ChatTemplate::read(&fixture("turns"), None).unwrap();
+    let two = [said(Role::System, "Be kind."), said(Role::User, "Hi")];
+    let error = template.render(&two, Ending::GenerationPrompt).unwrap_err().to_string();
+    assert!(error.contains("refuses the messages: System role not supported"), "{error}");
+    assert!(error.contains("tokenizer_config.json"), "{error}");
+    // From within a macro, too.
+    let error = answered("{% macro no() %}{{ raise_exception('No!') }}{% endmacro %}{{ no() }}")
+        .unwrap_err();
+    assert!(
+        matches!(&error, DataError::RefusedByTemplate { reason, .. } if reason == "No!"),
+        "{error}"
+    );
+}
+
+#[test]
+fn special_tokens_that_are_not_set_are_blank() {
+    assert_eq!(answered("[{{ bos_token }}{{ eos_token }}]").unwrap(), "[</s>]");
+}
+
+#[test]
+fn a_template_that_strips_the_last_message_can_be_continued_and_one_that_drops_it_cannot() {
+    let continued = |template: &str| {
+        let folder = folder(&json!({ "chat_template": template }));
+        let talk = [said(Role::User, "Hi"), said(Role::Assistant, " Well, ")];
+        ChatTemplate::read(folder.path(), None).unwrap().render(&talk, Ending::Continued)
+    };
+    let each = |what: &str| format!("{{% for m in messages %}}<{{{{ {what} }}}}>{{% endfor %}}");
+    assert_eq!(continued(&each("m.content")).unwrap(), "<Hi>< Well, ");
+    assert_eq!(continued(&each("m.content | trim")).unwrap(), "<Hi><Well,");
+    let error = continued("{{ messages[0].content }}").unwrap_err().to_string();
+    assert!(error.contains("end with one of user"), "{error}");
+}
+
+#[test]
+fn without_a_time_a_template_may_not_ask_for_it() {
+    let error = answered("{{ strftime_now('%Y') }}").unwrap_err().to_string();
+    assert!(error.contains("line 1: it asks for the time (strftime_now)"), "{error}");
+}
+
+#[test]
+fn a_model_without_a_usable_template_is_refused() {
+    let refused = |config: Value| {
+        let folder = folder(&config);
+        ChatTemplate::read(folder.path(), None).unwrap_err().to_string()
+    };
+    for config in [json!({}), json!({ "chat_template": null })] {
+        let error = refused(config);
+        assert!(
+            error.contains("has no chat template") && error.contains("prompts as text"),
+            "{error}"
+        );
+    }
+    let error = refused(json!({ "chat_template": [{ "name": "tool_use", "template": "" }] }));
+    assert!(error.contains("one is named default"), "{error}");
+    let error = refused(json!({ "chat_template": "a\n{% if %}" }));
+    assert!(error.contains("cannot be used: line 2: "), "{error}");
+    let error = answered("{{ messages[0].content | nothing }}").unwrap_err().to_string();
+    assert!(error.contains("line 1: ") && error.contains("nothing"), "{error}");
+    let error = answered("{{ messages | tojson(sort_keys=true) }}").unwrap_err().to_string();
+    assert!(error.contains("sort_keys"), "{error}");
+    assert!(ChatTemplate::read(Path::new("no/such"), None).is_err());
+}

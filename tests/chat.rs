@@ -1,0 +1,124 @@
+//! Prompts of messages, as a user gives them to `infalign generate` and `infalign score`.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Begins with `<s>`, as the tokenizer would by itself, and ends every message with `</s>`.
+const TEMPLATE: &str = "\
+{{ bos_token }} {% if messages[0].role == 'system' %}{{ raise_exception('No system role here') }}{% endif %}
+{% for message in messages %}
+{{ message.role }} : {{ message.content }} {{ eos_token }} {% endfor %}
+{% if add_generation_prompt %}
+assistant :
+{%- endif %}";
+
+/// The quickstart's model with this file.
+fn model(file: &str, text: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
+    for file in std::fs::read_dir(source).unwrap().flatten() {
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    std::fs::write(dir.path().join(file), text).unwrap();
+    dir
+}
+
+fn infalign(command: &str, model: &TempDir, args: &[&str]) -> Output {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    process.arg(command).arg("--model").arg(model.path()).args(args).output().unwrap()
+}
+
+fn rows(dir: &TempDir, rows: &[Value]) -> PathBuf {
+    let path = dir.path().join("rows.jsonl");
+    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn generate(model: &TempDir, prompts: &[Value], args: &[&str]) -> Output {
+    let file = rows(model, prompts);
+    let all = ["--prompts", file.to_str().unwrap(), "--max-tokens", "8"];
+    infalign("generate", model, &[&all, args].concat())
+}
+
+fn user(text: &str) -> Value {
+    json!([{ "role": "user", "content": text }])
+}
+
+#[test]
+fn messages_go_through_the_template_and_responses_can_be_scored() {
+    let model = model("chat_template.jinja", TEMPLATE);
+    let prompts = [
+        json!({ "messages": user("the soup"), "id": "a" }),
+        json!({ "prompt": user("the soup"), "id": "b" }),
+        json!({ "prompt": [{ "role": "user", "content": "the soup" }, { "role": "assistant", "content": "was" }], "id": "c" }),
+    ];
+    let generated = json(&generate(&model, &prompts, &["--temperature", "0", "--json"]));
+    let generated = generated["responses"].as_array().unwrap();
+    assert_eq!(generated[0]["tokens"], generated[1]["tokens"], "the two keys mean the same");
+    assert_eq!(generated[2]["prompt"], prompts[2]["prompt"]);
+    let texts =
+        String::from_utf8(generate(&model, &prompts, &["--temperature", "0"]).stdout).unwrap();
+    assert!(texts.starts_with("<s> user : the soup </s> assistant :"), "{texts}");
+    assert!(texts.contains("assistant : was"), "{texts}");
+
+    let given: Vec<Value> = generated
+        .iter()
+        .map(|row| json!({ "prompt": row["prompt"], "response": row["response"] }))
+        .collect();
+    let input = rows(&model, &given);
+    let scored = json(&infalign("score", &model, &["--input", input.to_str().unwrap(), "--json"]));
+    for (row, score) in generated.iter().zip(scored["scores"].as_array().unwrap()) {
+        let ids = score["ids"].as_array().unwrap();
+        assert!(ids[0] == 1 && ids[1] != 1, "one beginning of the text: {ids:?}");
+        let (drawn, given) =
+            (row["log_probs"].as_array().unwrap(), score["log_probs"].as_array().unwrap());
+        let close =
+            |(a, b): (&Value, &Value)| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5;
+        assert!(
+            given.len() + 1 >= drawn.len() && drawn.iter().zip(given).all(close),
+            "{row} {score}"
+        );
+    }
+}
+
+#[test]
+fn what_a_template_refuses_is_named_by_prompt_or_line() {
+    let model = model("chat_template.jinja", TEMPLATE);
+    let system = json!([{ "role": "system", "content": "be kind" }, { "role": "user", "content": "the soup" }]);
+    let refused = |output: Output, needles: &[&str]| {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(needles.iter().all(|needle| text.contains(needle)), "{text}");
+    };
+    let prompts = [json!({ "prompt": system, "id": "mine" })];
+    refused(
+        generate(&model, &prompts, &[]),
+        &["prompt `mine`", "refuses the messages: No system role here"],
+    );
+    let input =
+        rows(&model, &[json!({ "ids": [1, 2] }), json!({ "prompt": system, "response": "a" })]);
+    let output = infalign("score", &model, &["--input", input.to_str().unwrap()]);
+    refused(output, &["line 2", "No system role here"]);
+    let last = [json!({ "prompt": [{ "role": "system", "content": "be kind" }] })];
+    refused(generate(&model, &last, &[]), &["the last message is of the role system"]);
+}
+
+#[test]
+fn a_model_without_a_template_reads_texts_only() {
+    let model = model("README.md", "");
+    let output = generate(&model, &[json!({ "prompt": user("the soup") })], &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("has no chat template"), "{text}");
+    assert!(generate(&model, &[json!({ "prompt": "the soup" })], &[]).status.success());
+}

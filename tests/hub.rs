@@ -1,0 +1,119 @@
+//! Models by their name on the Hugging Face hub, from a cache that the tests make up.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
+
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+}
+
+/// A cache whose `org/tiny` is the quickstart's model.
+fn cache() -> TempDir {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = cache.path().join("models--org--tiny");
+    let snapshot = folder.join("snapshots").join(HASH);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir(folder.join("refs")).unwrap();
+    std::fs::write(folder.join("refs/main"), HASH).unwrap();
+    for file in std::fs::read_dir(recipes().join("quickstart/model")).unwrap().flatten() {
+        std::fs::copy(file.path(), snapshot.join(file.file_name())).unwrap();
+    }
+    cache
+}
+
+fn infalign(cache: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command.env("HF_HUB_CACHE", cache).args(args).output().unwrap()
+}
+
+fn refused(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    text
+}
+
+#[test]
+fn a_name_is_the_model_in_the_cache() {
+    let cache = cache();
+    let prompts = recipes().join("quickstart/test.jsonl");
+    let generate = |model: &str| {
+        let prompts = prompts.to_str().unwrap();
+        let args =
+            ["generate", "--model", model, "--prompts", prompts, "--max-tokens", "4", "--json"];
+        infalign(cache.path(), &args)
+    };
+    let by_path = generate(recipes().join("quickstart/model").to_str().unwrap());
+    assert!(by_path.status.success());
+    for name in ["org/tiny", "org/tiny@main", &format!("org/tiny@{HASH}")] {
+        assert_eq!(generate(name).stdout, by_path.stdout, "{name}");
+    }
+    let error = refused(&generate("org/tiny@v2"));
+    assert!(error.contains("refs/v2, only: ") && error.contains(HASH), "{error}");
+    let error = refused(&generate("org/other"));
+    assert!(
+        error.contains("`hf download org/other`") && error.contains(cache.path().to_str().unwrap()),
+        "{error}"
+    );
+    let snapshot = cache.path().join("models--org--tiny/snapshots").join(HASH);
+    std::fs::remove_file(snapshot.join("model.safetensors")).unwrap();
+    let error = refused(&generate("org/tiny"));
+    assert!(
+        error.contains("model.safetensors is missing: the download is not complete"),
+        "{error}"
+    );
+}
+
+#[test]
+fn reward_models_are_found_too() {
+    let (cache, dir) = (cache(), tempfile::tempdir().unwrap());
+    let (input, reward) = (dir.path().join("in.jsonl"), dir.path().join("reward.toml"));
+    std::fs::write(&input, "{\"prompt\": \"the\", \"response\": \" soup\"}\n").unwrap();
+    std::fs::write(&reward, "kind = \"model\"\npath = \"org/absent\"\n").unwrap();
+    for reward in ["org/absent", reward.to_str().unwrap()] {
+        let args = [
+            "score",
+            "--model",
+            "org/tiny",
+            "--input",
+            input.to_str().unwrap(),
+            "--reward",
+            reward,
+        ];
+        let error = refused(&infalign(cache.path(), &args));
+        assert!(error.contains("`hf download org/absent`"), "{error}");
+    }
+}
+
+#[test]
+fn a_recipe_is_pinned_to_the_revision_that_the_cache_holds() {
+    let (cache, dir) = (cache(), tempfile::tempdir().unwrap());
+    let recipe = recipes().join("quickstart.toml");
+    let dry_run = |model: &str| {
+        let set = format!("model={model}");
+        let args = ["train", recipe.to_str().unwrap(), "--set", set.as_str(), "--dry-run"];
+        infalign(cache.path(), &args)
+    };
+    let output = dry_run("org/tiny");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("model = \"org/tiny@{HASH}\"")), "{text}");
+    let error = refused(&dry_run("org/absent"));
+    assert!(
+        error.contains("quickstart.toml") && error.contains("`hf download org/absent`"),
+        "{error}"
+    );
+    let nowhere = infalign(dir.path(), &["train", recipe.to_str().unwrap(), "--dry-run"]);
+    assert!(nowhere.status.success(), "a path needs no cache");
+    let bundled = infalign(cache.path(), &["train", "--set", "model=org/tiny", "--dry-run"]);
+    assert!(bundled.status.success(), "{}", refused(&bundled));
+    // The form of a name, but a path that exists beside the recipe.
+    let output = dry_run("quickstart/model");
+    let model =
+        Value::from(recipes().canonicalize().unwrap().join("quickstart/model").to_str().unwrap());
+    assert!(String::from_utf8(output.stdout).unwrap().contains(&format!("model = {model}")));
+}
