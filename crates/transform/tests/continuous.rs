@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use infalign_transform::{
-    Beta, Exponent, Procedure, Table, Tilt, Transform, TransformError, beta_for_kl,
+    Beta, Exponent, Function, Procedure, Table, Tilt, Transform, TransformError, beta_for_kl,
 };
 use proptest::prelude::*;
 
@@ -143,6 +143,18 @@ fn procedures_of_a_language_model_have_no_integral() {
     let procedure: Procedure = "cd-token:lambda=2".parse().unwrap();
     let error = tilt("identity", 1.0).win_rate(&procedure).unwrap_err().to_string();
     assert!(error.starts_with("the win rate of `cd-token:lambda=2` depends on"), "{error}");
+}
+
+#[test]
+fn the_range_of_a_function_ends_where_its_digits_do() {
+    let square = Transform::Function(Function::new(|u| u * u).unwrap());
+    for kl in [1e-6, 0.5, 10.0] {
+        let beta = Beta::new(beta_for_kl(&square, kl).unwrap()).unwrap();
+        assert_close("u²", Tilt::new(&square, beta).unwrap().kl(), kl);
+    }
+    let error = beta_for_kl(&square, 600.0).unwrap_err();
+    let TransformError::UnreachableKl { supremum, .. } = error else { panic!("{error}") };
+    assert!((10.0..600.0).contains(&supremum), "{supremum}");
 }
 
 #[test]

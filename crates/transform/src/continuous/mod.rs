@@ -139,6 +139,7 @@ pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError
         Tilt::new(transform, Beta::of_log(log_beta)).map_or(f64::NAN, |tilt| tilt.kl())
     };
     let (low, high) = log_beta_range(transform);
+    let low = least_known(kl_at, low, high);
     let target = kl.ln();
     let root = root::bracketed(|log_beta| kl_at(log_beta).ln() - target, low, high);
     root.map(f64::exp).ok_or_else(|| TransformError::UnreachableKl {
@@ -147,6 +148,19 @@ pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError
         infimum: kl_at(high),
         supremum: kl_at(low),
     })
+}
+
+/// The least x in [low, high], to 0.1, from which on `f` is a number.
+fn least_known(f: impl Fn(f64) -> f64, low: f64, high: f64) -> f64 {
+    if !f(low).is_nan() {
+        return low;
+    }
+    let (mut unknown, mut known) = (low, high);
+    while known - unknown > 0.1 {
+        let middle = 0.5 * (unknown + known);
+        *(if f(middle).is_nan() { &mut unknown } else { &mut known }) = middle;
+    }
+    known
 }
 
 /// The logarithms of β between which KL is computed: from all weight within 1e-280 of the top, or the
