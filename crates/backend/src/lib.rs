@@ -36,6 +36,12 @@ pub fn compiled() -> &'static [&'static dyn ComputeBackend] {
 /// Every backend there is: the word of `--device` and of `cargo xtask --backend`.
 pub const KNOWN: [&str; 3] = ["cpu", "wgpu", "cuda"];
 
+/// Whether a device is this machine's processor, whose memory the tensors lie in.
+pub fn is_cpu(device: &Device) -> bool {
+    let cpu = compiled().iter().find(|backend| backend.name() == KNOWN[0]);
+    cpu.and_then(|backend| backend.device(0).ok()).is_some_and(|cpu| cpu == *device)
+}
+
 /// Multiplies two small matrices on a device, to see whether it computes.
 ///
 /// # Errors

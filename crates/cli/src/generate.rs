@@ -1,13 +1,14 @@
 //! `infalign generate`: continue prompts under a procedure.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use infalign_backend::DeviceName;
-use infalign_data::prompts;
-use infalign_decode::{Decoder, Generator, ProcedureDecoder, Sampling};
-use infalign_model::{CausalLm, Tokenizer};
+use infalign_data::{Prompt, prompts};
+use infalign_decode::{Decoded, EncodedPrompt, Generator, ProcedureDecoder, Sampling, StopTexts};
+use infalign_model::{CausalLm, LanguageModel, Tokenizer};
 use infalign_record::clock;
 use infalign_reward::{Reads, RewardConfig};
 use infalign_transform::Procedure;
@@ -32,7 +33,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) procedure: Procedure,
     /// Compute the distribution over all responses of a tabular model instead of drawing from it. Its win rate is over single samples of
     /// the model.
-    #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "batch", "device"])]
+    #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "batch", "memory", "stop", "samples", "device"])]
     exact: bool,
     /// With --exact: values that guide cd-token and cd-block in place of the model's own, as tabular:FILE.json or
     /// tabular:FILE.json:WEIGHT. Several are added.
@@ -56,9 +57,18 @@ pub(crate) struct GenerateArgs {
     /// Draw from the smallest set of tokens that holds this share of the probability.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f64,
+    /// Text that ends a response, which it is not part of; may be repeated.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Responses of the procedure to each prompt.
+    #[arg(long, default_value_t = NonZeroUsize::MIN)]
+    samples: NonZeroUsize,
     /// Largest number of responses generated together.
     #[arg(long, default_value_t = 256)]
     batch: usize,
+    /// GiB for the keys and values of the responses generated together, in place of --batch.
+    #[arg(long, conflicts_with = "batch", value_parser = positive)]
+    memory: Option<f64>,
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
     #[arg(long)]
     device: Option<DeviceName>,
@@ -87,6 +97,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let dir = models::folder(&args.model).map_err(Failure::input)?;
     let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&dir, model.config()).map_err(Failure::input)?;
+    let model = model.for_inference();
     let reward = reward_config(args.reward.as_deref())
         .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
         .map_err(Failure::Input)?;
@@ -94,42 +105,75 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
     let prompts = given.iter().map(|prompt| encoder.prompt(prompt)).collect::<Result<Vec<_>, _>>();
     let prompts = prompts.map_err(Failure::Input)?;
+    let generator = generator(args, model.as_ref(), &tokenizer, &prompts);
+    generator.check(&prompts).map_err(Failure::input)?;
+    let decoder = ProcedureDecoder::new(args.procedure, generator, &tokenizer, reward.as_deref())
+        .map_err(Failure::input)?;
+    let decoded = decoder.decode_samples(&prompts, args.samples.get()).map_err(Failure::run)?;
+    if args.json {
+        return print_json(args, &given, &decoded);
+    }
+    let text = |(prompt, decoded): (&EncodedPrompt, &Vec<Decoded>)| {
+        decoded.iter().map(|one| format!("{}{}", prompt.text, one.text)).collect::<Vec<_>>()
+    };
+    let texts: Vec<String> = prompts.iter().zip(&decoded).flat_map(text).collect();
+    output::print(&texts.join("\n"))
+}
+
+/// What the arguments say of generation.
+fn generator<'a>(
+    args: &'a GenerateArgs,
+    model: &'a dyn LanguageModel,
+    tokenizer: &'a Tokenizer,
+    prompts: &[EncodedPrompt],
+) -> Generator<'a> {
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
         max_tokens: args.max_tokens,
     };
-    let generator = Generator {
-        model: &model,
+    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    let fitting = args.memory.map(|gib| {
+        let bytes = (gib * f64::from(1 << 30)) as u64;
+        Generator::batch_within(model, bytes, longest.saturating_add(args.max_tokens))
+    });
+    Generator {
+        model,
         stops: tokenizer.stops(),
+        stop_texts: Some(StopTexts { tokenizer, texts: &args.stop }),
         sampling,
         seed: args.seed,
         stage: "generate",
-        batch: args.batch,
-    };
-    generator.check(&prompts).map_err(Failure::input)?;
-    let decoder = ProcedureDecoder::new(args.procedure, generator, &tokenizer, reward.as_deref())
-        .map_err(Failure::input)?;
-    let decoded = decoder.decode(&prompts).map_err(Failure::run)?;
-    if args.json {
-        let rows = given.iter().zip(&decoded);
-        let rows: Vec<_> = rows
-            .map(|(prompt, decoded)| {
-                serde_json::json!({
-                    "id": prompt.id, "prompt": prompt.text, "response": decoded.text, "score": decoded.score,
-                    "tokens": decoded.response.tokens, "log_probs": decoded.response.log_probs,
-                    "model_tokens": decoded.cost.model_tokens, "scorer_calls": decoded.cost.scorer_calls,
-                })
-            })
-            .collect();
-        let document = serde_json::json!({ "procedure": args.procedure, "seed": args.seed, "responses": rows });
-        return output::print(&format!("{document:#}"));
+        batch: fitting.unwrap_or(args.batch),
+        watch: None,
     }
-    let rows = prompts.iter().zip(&decoded);
-    let texts: Vec<String> =
-        rows.map(|(prompt, decoded)| format!("{}{}", prompt.text, decoded.text)).collect();
-    output::print(&texts.join("\n"))
+}
+
+fn print_json(
+    args: &GenerateArgs,
+    given: &[Prompt],
+    decoded: &[Vec<Decoded>],
+) -> Result<(), Failure> {
+    let row = |(prompt, decoded): (&Prompt, &Decoded)| {
+        serde_json::json!({
+            "id": prompt.id, "prompt": prompt.text, "response": decoded.text, "score": decoded.score,
+            "tokens": decoded.response.tokens, "log_probs": decoded.response.log_probs,
+            "finish": decoded.response.finish,
+            "model_tokens": decoded.cost.model_tokens, "scorer_calls": decoded.cost.scorer_calls,
+        })
+    };
+    let pairs = given.iter().zip(decoded);
+    let rows = pairs.flat_map(|(prompt, decoded)| decoded.iter().map(move |one| (prompt, one)));
+    let rows: Vec<_> = rows.map(row).collect();
+    let document =
+        serde_json::json!({ "procedure": args.procedure, "seed": args.seed, "responses": rows });
+    output::print(&format!("{document:#}"))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite());
+    number.ok_or_else(|| "give a number above 0".to_owned())
 }
 
 /// The reward of `--reward`: a TOML file like a recipe's reward table, or a reward model by its directory or its name on the hub.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::given::{self, Given};
-use infalign_model::{CausalLm, Sequence, Tokenizer};
+use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 use infalign_record::clock;
 use infalign_reward::Reward;
 use serde_json::{Value, json};
@@ -68,7 +68,8 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let reward = reward_config(args.reward.as_deref())
         .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
         .map_err(Failure::Input)?;
-    let scored = scored(&model, reward.as_deref(), lines).map_err(Failure::Run)?;
+    let scored =
+        scored(model.for_inference().as_ref(), reward.as_deref(), lines).map_err(Failure::Run)?;
     if args.json {
         let rows: Vec<Value> = scored.iter().map(document).collect();
         return output::print(&format!("{:#}", json!({ "scores": rows })));
@@ -94,7 +95,11 @@ fn total(log_probs: &[f32]) -> f64 {
 }
 
 /// Scores every line, and its texts by the reward.
-fn scored(model: &CausalLm, reward: Option<&dyn Reward>, lines: Vec<Line>) -> Result<Vec<Scored>> {
+fn scored(
+    model: &dyn LanguageModel,
+    reward: Option<&dyn Reward>,
+    lines: Vec<Line>,
+) -> Result<Vec<Scored>> {
     let texts = lines.iter().filter_map(|line| line.texts.as_ref());
     let texts: Vec<_> =
         texts.map(|(prompt, response)| (prompt.as_str(), response.as_str())).collect();

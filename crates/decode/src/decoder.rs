@@ -69,6 +69,23 @@ impl<'a> ProcedureDecoder<'a> {
         Ok(Self { generator, tokenizer, procedure, reward })
     }
 
+    /// Several independent responses of the procedure to each prompt: `[prompts][samples]`.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn decode_samples(
+        &self,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+    ) -> Result<Vec<Vec<Decoded>>, DecodeError> {
+        let n = self.procedure.samples();
+        let candidates = self.generator.generate(prompts, n.saturating_mul(samples))?;
+        let of_prompt = |(prompt, mut candidates): (&EncodedPrompt, Vec<Response>)| {
+            (0..samples).map(|_| self.decode_one(prompt, candidates.drain(..n).collect())).collect()
+        };
+        prompts.iter().zip(candidates).map(of_prompt).collect()
+    }
+
     /// The candidate that the procedure keeps; the first of equals.
     fn select(&self, scores: &[f32]) -> usize {
         let better = |a: f32, b: f32| match self.procedure {
@@ -78,6 +95,13 @@ impl<'a> ProcedureDecoder<'a> {
         (1..scores.len()).fold(0, |kept, i| if better(scores[i], scores[kept]) { i } else { kept })
     }
 
+    /// The text of a response, up to where a stop text ends it.
+    fn text(&self, prompt: &EncodedPrompt, response: &Response) -> Result<String, DecodeError> {
+        let text = self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
+        let cut = self.generator.stop_texts.map(|stops| stops.cut(&text).len());
+        Ok(text[..cut.unwrap_or(text.len())].to_owned())
+    }
+
     fn decode_one(
         &self,
         prompt: &EncodedPrompt,
@@ -85,7 +109,7 @@ impl<'a> ProcedureDecoder<'a> {
     ) -> Result<Decoded, DecodeError> {
         let mut texts = candidates
             .iter()
-            .map(|response| self.tokenizer.decode_response(&prompt.tokens, &response.tokens))
+            .map(|response| self.text(prompt, response))
             .collect::<Result<Vec<_>, _>>()?;
         let pairs: Vec<(&str, &str)> =
             texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
@@ -107,11 +131,6 @@ impl<'a> ProcedureDecoder<'a> {
 
 impl Decoder for ProcedureDecoder<'_> {
     fn decode(&self, prompts: &[EncodedPrompt]) -> Result<Vec<Decoded>, DecodeError> {
-        let candidates = self.generator.generate(prompts, self.procedure.samples())?;
-        prompts
-            .iter()
-            .zip(candidates)
-            .map(|(prompt, candidates)| self.decode_one(prompt, candidates))
-            .collect()
+        Ok(self.decode_samples(prompts, 1)?.into_iter().flatten().collect())
     }
 }

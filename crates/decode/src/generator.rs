@@ -1,11 +1,13 @@
-//! The generation engine: many responses of many prompts, in batches.
+//! What generation is asked for and what it returns; `engine.rs` does it.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
-use infalign_model::{LanguageModel, ModelError, Sequence, Session, Tokenizer};
-use rayon::prelude::*;
+use infalign_model::{LanguageModel, ModelError, Sequence, Tokenizer};
+use serde::Serialize;
 
-use crate::{DecodeError, Draw, Sampling, Stream};
+use crate::engine::Engine;
+use crate::{DecodeError, Draw, Sampling, StopTexts};
 
 /// A prompt with its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,20 @@ pub struct Response {
     pub tokens: Vec<u32>,
     /// log π of each token as [`Draw::log_prob`] defines it.
     pub log_probs: Vec<f32>,
+    /// Why it has no more.
+    pub finish: Finish,
+}
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finish {
+    /// It came to a stop token or a stop text.
+    Stop,
+    /// It reached [`Sampling::max_tokens`].
+    Length,
+    /// The caller wanted no more of it.
+    Cancelled,
 }
 
 impl Response {
@@ -61,16 +77,33 @@ impl Response {
     }
 }
 
+/// A token as soon as it is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Event {
+    /// Index of the prompt.
+    pub prompt: usize,
+    /// Number of the response to it.
+    pub sample: usize,
+    /// The token.
+    pub draw: Draw,
+}
+
+/// What is told of every token, in the order of each response; it breaks off the response by [`ControlFlow::Break`]. It is called from
+/// several threads.
+pub type Watch<'a> = &'a (dyn Fn(Event) -> ControlFlow<()> + Sync);
+
 /// Samples responses. The same (seed, stage, prompt id, sample index) gives the same response, whatever else is in its batch.
 ///
-/// A batch of another shape may round logits differently in the last digit, which reaches log-probabilities, and a token only where its draw
-/// falls within that digit. The same batches give the same bits.
+/// On the CPU the same bits come out whatever the batch and the number of threads. On other devices a batch of another shape may round
+/// logits differently in the last digit, which reaches log-probabilities, and a token only where its draw falls within that digit.
 #[derive(Clone, Copy)]
 pub struct Generator<'a> {
     /// The model.
     pub model: &'a dyn LanguageModel,
     /// Tokens that end a response.
     pub stops: &'a BTreeSet<u32>,
+    /// Texts that end a response.
+    pub stop_texts: Option<StopTexts<'a>>,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Seed of the run.
@@ -79,17 +112,17 @@ pub struct Generator<'a> {
     pub stage: &'a str,
     /// Largest number of responses generated together.
     pub batch: usize,
+    /// Is told of every token.
+    pub watch: Option<Watch<'a>>,
 }
 
-/// A response in the making: which one it is, and its own random stream.
-struct Row {
-    prompt: usize,
-    sample: usize,
-    stream: Stream,
-    response: Response,
-}
+impl<'a> Generator<'a> {
+    /// The largest batch whose caches fit into `memory` bytes where prompt and response have `tokens` tokens; at least 1.
+    pub fn batch_within(model: &dyn LanguageModel, memory: u64, tokens: usize) -> usize {
+        let row = model.cache_bytes(tokens).max(1) as u64;
+        usize::try_from(memory / row).unwrap_or(usize::MAX).max(1)
+    }
 
-impl Generator<'_> {
     /// Samples the responses number `0..samples` of every prompt: `[prompts][samples]`.
     ///
     /// # Errors
@@ -108,18 +141,7 @@ impl Generator<'_> {
                 valid: "small enough for at most 100 million responses in all",
             });
         }
-        let empty = Response { tokens: Vec::new(), log_probs: Vec::new() };
-        let mut responses = vec![vec![empty; samples]; prompts.len()];
-        let all: Vec<(usize, usize)> =
-            (0..prompts.len()).flat_map(|p| (0..samples).map(move |s| (p, s))).collect();
-        let batches = all
-            .par_chunks(self.batch.max(1))
-            .map(|batch| self.run(prompts, batch))
-            .collect::<Result<Vec<_>, _>>()?;
-        for row in batches.into_iter().flatten() {
-            responses[row.prompt][row.sample] = row.response;
-        }
-        Ok(responses)
+        Engine::new(self, prompts, samples).run()
     }
 
     /// Refuses settings out of range and prompts that do not fit, as [`Generator::generate`] does before any work.
@@ -143,86 +165,5 @@ impl Generator<'_> {
             return Err(DecodeError::Prompt { prompt: prompt.id.clone(), source });
         }
         Ok(())
-    }
-
-    /// Generates one batch of (prompt, sample) rows: each prompt is read once, its samples share the pass.
-    fn run(
-        &self,
-        prompts: &[EncodedPrompt],
-        batch: &[(usize, usize)],
-    ) -> Result<Vec<Row>, DecodeError> {
-        let mut distinct: Vec<usize> = batch.iter().map(|&(prompt, _)| prompt).collect();
-        distinct.dedup();
-        let tokens: Vec<&[u32]> = distinct.iter().map(|&p| prompts[p].tokens.as_slice()).collect();
-        let mut session = self.model.start(&tokens, self.sampling.max_tokens)?;
-        let sources: Vec<usize> =
-            batch.iter().map(|(prompt, _)| distinct.partition_point(|p| p < prompt)).collect();
-        session.select(&sources);
-        let mut active: Vec<Row> =
-            batch.iter().map(|&(prompt, sample)| self.row(prompts, prompt, sample)).collect();
-        let mut done = Vec::with_capacity(batch.len());
-        for position in 0..self.sampling.max_tokens {
-            self.draw(session.as_ref(), &mut active, position);
-            if position + 1 == self.sampling.max_tokens {
-                break;
-            }
-            if !self.retire(session.as_mut(), &mut active, &mut done) {
-                break;
-            }
-            let last: Vec<u32> =
-                active.iter().filter_map(|row| row.response.tokens.last().copied()).collect();
-            session.push(&last)?;
-        }
-        done.append(&mut active);
-        Ok(done)
-    }
-
-    fn row(&self, prompts: &[EncodedPrompt], prompt: usize, sample: usize) -> Row {
-        let stream = Stream::new(self.seed, self.stage, &prompts[prompt].id, sample as u64);
-        Row {
-            prompt,
-            sample,
-            stream,
-            response: Response { tokens: Vec::new(), log_probs: Vec::new() },
-        }
-    }
-
-    /// Draws the next token of every row that has not ended.
-    fn draw(&self, session: &dyn Session, rows: &mut [Row], position: usize) {
-        let vocabulary = self.model.vocabulary();
-        rows.iter_mut().zip(session.logits().chunks(vocabulary)).for_each(|(row, logits)| {
-            if self.ended(row) {
-                return;
-            }
-            let Draw { token, log_prob } =
-                self.sampling.draw(logits, row.stream.uniform(position as u64));
-            row.response.tokens.push(token);
-            row.response.log_probs.push(log_prob);
-        });
-    }
-
-    fn ended(&self, row: &Row) -> bool {
-        row.response.tokens.last().is_some_and(|token| self.stops.contains(token))
-    }
-
-    /// Takes ended rows out of the batch once they are a quarter of it (each time costs a copy of the cache). False when none is left.
-    fn retire(
-        &self,
-        session: &mut dyn Session,
-        active: &mut Vec<Row>,
-        done: &mut Vec<Row>,
-    ) -> bool {
-        let running: Vec<usize> = (0..active.len()).filter(|&i| !self.ended(&active[i])).collect();
-        if running.is_empty() {
-            return false;
-        }
-        if 4 * running.len() <= 3 * active.len() {
-            session.select(&running);
-            let (stay, leave): (Vec<Row>, Vec<Row>) =
-                active.drain(..).partition(|row| !self.ended(row));
-            *active = stay;
-            done.extend(leave);
-        }
-        true
     }
 }

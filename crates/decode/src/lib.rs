@@ -5,14 +5,17 @@
 //! [`exact`] computes the distribution of a procedure on a tabular model, without drawing.
 
 mod decoder;
+mod engine;
 mod error;
 pub mod exact;
 mod generator;
 mod sampling;
+mod stop_texts;
 mod stream;
 
 pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
 pub use error::DecodeError;
-pub use generator::{EncodedPrompt, Generator, Response};
+pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};
 pub use sampling::{Draw, Sampling};
+pub use stop_texts::StopTexts;
 pub use stream::Stream;

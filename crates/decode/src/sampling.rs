@@ -1,5 +1,6 @@
 //! One token from one row of logits.
 
+use infalign_model::{log_prob, softmax_weights};
 use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;
@@ -53,47 +54,55 @@ impl Sampling {
     }
 
     /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id.
-    pub fn draw(&self, logits: &[f32], uniform: f64) -> Draw {
+    ///
+    /// - `weights`: room to work in.
+    pub fn draw(&self, logits: &[f32], uniform: f64, weights: &mut Vec<f32>) -> Draw {
+        let total = softmax_weights(logits, 1.0, weights);
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
         let token = if self.temperature == 0.0 {
             logits.iter().position(|&l| l == largest).unwrap_or(0)
-        } else if self.top_k == 0 && self.top_p == 1.0 {
-            let weights = logits.iter().map(|&l| self.weight(l - largest));
-            invert(weights.clone(), weights.sum(), uniform)
+        } else if self.temperature == 1.0 {
+            self.choose(weights, total, uniform)
         } else {
-            self.draw_truncated(logits, largest, uniform)
+            let total = softmax_weights(logits, (1.0 / self.temperature) as f32, weights);
+            self.choose(weights, total, uniform)
         };
-        let log_prob = f64::from(logits[token] - largest) - total.ln();
-        Draw { token: token as u32, log_prob: log_prob as f32 }
+        Draw { token: token as u32, log_prob: log_prob(logits[token] - largest, total) }
     }
 
-    fn weight(&self, logit: f32) -> f64 {
-        (f64::from(logit) / self.temperature).exp()
+    fn choose(&self, weights: &[f32], total: f64, uniform: f64) -> usize {
+        if self.top_k == 0 && self.top_p == 1.0 {
+            invert(weights.iter().copied(), total, uniform)
+        } else {
+            self.draw_truncated(weights, uniform)
+        }
     }
 
-    fn draw_truncated(&self, logits: &[f32], largest: f32, uniform: f64) -> usize {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    /// The same from the most probable tokens only.
+    fn draw_truncated(&self, weights: &[f32], uniform: f64) -> usize {
+        let mut order: Vec<usize> = (0..weights.len()).collect();
+        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
         if self.top_k > 0 {
             order.truncate(self.top_k);
         }
-        let weights: Vec<f64> = order.iter().map(|&i| self.weight(logits[i] - largest)).collect();
+        let weight = |&token: &usize| f64::from(weights[token]);
         // The set is closed by the token with which it reaches its share.
-        let limit = self.top_p * weights.iter().sum::<f64>();
-        let before =
-            weights.iter().scan(0.0, |mass, weight| Some(std::mem::replace(mass, *mass + weight)));
+        let limit = self.top_p * order.iter().map(weight).sum::<f64>();
+        let before = order
+            .iter()
+            .scan(0.0, |mass, token| Some(std::mem::replace(mass, *mass + weight(token))));
         let kept = before.take_while(|mass| *mass < limit).count();
-        order[invert(weights[..kept].iter().copied(), weights[..kept].iter().sum(), uniform)]
+        let total = order[..kept].iter().map(weight).sum();
+        order[invert(order[..kept].iter().map(|&token| weights[token]), total, uniform)]
     }
 }
 
 /// Index at which the running sum of the weights passes `uniform · total`; rounding never passes the last positive weight.
-fn invert(weights: impl Iterator<Item = f64>, total: f64, uniform: f64) -> usize {
+fn invert(weights: impl Iterator<Item = f32>, total: f64, uniform: f64) -> usize {
     let target = uniform * total;
     let (mut mass, mut last) = (0.0, 0);
     for (index, weight) in weights.enumerate() {
-        mass += weight;
+        mass += f64::from(weight);
         if weight > 0.0 {
             last = index;
             if mass > target {
@@ -115,8 +124,9 @@ mod tests {
         let n = 40_000;
         let mut counts = vec![0.0; logits.len()];
         for i in 0..n {
-            counts[sampling.draw(logits, (f64::from(i) + 0.5) / f64::from(n)).token as usize] +=
-                1.0 / f64::from(n);
+            let uniform = (f64::from(i) + 0.5) / f64::from(n);
+            let draw = sampling.draw(logits, uniform, &mut Vec::new());
+            counts[draw.token as usize] += 1.0 / f64::from(n);
         }
         counts
     }
@@ -142,7 +152,9 @@ mod tests {
     #[test]
     fn greedy_and_truncation_keep_the_most_probable() {
         assert_eq!(
-            Sampling { temperature: 0.0, ..Sampling::default() }.draw(&LOGITS, 0.9).token,
+            Sampling { temperature: 0.0, ..Sampling::default() }
+                .draw(&LOGITS, 0.9, &mut Vec::new())
+                .token,
             1
         );
         close(
@@ -165,7 +177,7 @@ mod tests {
         for sampling in
             [Sampling::default(), Sampling { temperature: 0.3, top_k: 2, ..Sampling::default() }]
         {
-            let draw = sampling.draw(&LOGITS, 0.2);
+            let draw = sampling.draw(&LOGITS, 0.2, &mut Vec::new());
             let expected = softmax(&LOGITS.map(f64::from))[draw.token as usize].ln();
             assert!((f64::from(draw.log_prob) - expected).abs() < 1e-6);
         }
@@ -175,7 +187,7 @@ mod tests {
     fn impossible_tokens_are_never_drawn() {
         let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
         for uniform in [0.0, 0.5, 1.0 - f64::EPSILON / 2.0] {
-            assert_eq!(Sampling::default().draw(&logits, uniform).token, 1);
+            assert_eq!(Sampling::default().draw(&logits, uniform, &mut Vec::new()).token, 1);
         }
     }
 

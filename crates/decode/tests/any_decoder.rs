@@ -3,8 +3,8 @@
 
 use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values, rank_estimate};
 use infalign_decode::{
-    Cost, DecodeError, Decoded, Decoder, EncodedPrompt, Generator, ProcedureDecoder, Response,
-    Sampling, Stream,
+    Cost, DecodeError, Decoded, Decoder, EncodedPrompt, Finish, Generator, ProcedureDecoder,
+    Response, Sampling, Stream,
 };
 use infalign_model::TabularProblem;
 use infalign_reward::TabularReward;
@@ -78,7 +78,8 @@ impl Decoder for BestOfBlocks<'_> {
             let rewards = self.problem.rewards();
             let best = (0..4).map(draw).max_by(|a, b| rewards[*a].total_cmp(&rewards[*b])).unwrap();
             let tokens = [tree.tokens(best), vec![tree.eos()]].concat();
-            let response = Response { log_probs: vec![0.0; tokens.len()], tokens };
+            let response =
+                Response { log_probs: vec![0.0; tokens.len()], tokens, finish: Finish::Stop };
             let text = tree.text(best);
             decoded.push(Decoded { text, response, score: None, cost: Cost::default() });
         }
@@ -125,6 +126,8 @@ fn a_known_decoder_is_recognised() {
         seed: 1,
         stage: "ranks",
         batch: 512,
+        stop_texts: None,
+        watch: None,
     };
     for name in ["sample", "best-of:4", "worst-of:4"] {
         let procedure: Procedure = name.parse().unwrap();

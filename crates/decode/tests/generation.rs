@@ -7,12 +7,20 @@
 )]
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infalign_decode::{
-    DecodeError, Decoder, EncodedPrompt, Generator, ProcedureDecoder, Response, Sampling, Stream,
+    DecodeError, Decoder, EncodedPrompt, Event, Finish, Generator, ProcedureDecoder, Response,
+    Sampling, StopTexts, Stream,
 };
-use infalign_model::{CausalLm, LanguageModel, Tokenizer, TransformerConfig, write_word_tokenizer};
+use infalign_model::{
+    CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session, Tokenizer, TransformerConfig,
+    write_word_tokenizer,
+};
 use infalign_reward::{Lexicon, Reward};
+use infalign_transform::Procedure;
 
 /// A random model over a few words, with weights large enough that its distributions are far from uniform.
 struct Fixture {
@@ -50,6 +58,8 @@ impl Fixture {
             seed: 3,
             stage: "test",
             batch,
+            stop_texts: None,
+            watch: None,
         }
     }
 }
@@ -216,4 +226,146 @@ fn what_cannot_be_decoded_is_refused() {
     );
     let empty = EncodedPrompt { id: "none".into(), text: String::new(), tokens: Vec::new() };
     assert!(fixture.generator(1).generate(&[empty], 1).unwrap_err().to_string().contains("none"));
+}
+
+/// Counts what is read, and passes everything on.
+struct Counting<'a> {
+    model: &'a dyn LanguageModel,
+    prompts: AtomicUsize,
+}
+
+impl LanguageModel for Counting<'_> {
+    fn vocabulary(&self) -> usize {
+        self.model.vocabulary()
+    }
+    fn context(&self) -> usize {
+        self.model.context()
+    }
+    fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
+        self.prompts.fetch_add(prompts.len(), Ordering::Relaxed);
+        self.model.read(prompts)
+    }
+    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_> {
+        self.model.session(new_tokens)
+    }
+    fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
+        self.model.log_probs(sequences)
+    }
+    fn rows_are_independent(&self) -> bool {
+        self.model.rows_are_independent()
+    }
+    fn cache_bytes(&self, tokens: usize) -> usize {
+        self.model.cache_bytes(tokens)
+    }
+}
+
+#[test]
+fn a_prompt_is_read_once_however_many_responses_it_has() {
+    let fixture = fixture();
+    let packed = fixture.model.clone().for_inference();
+    let models: [&dyn LanguageModel; 2] = [&fixture.model, packed.as_ref()];
+    for model in models {
+        let model = Counting { model, prompts: AtomicUsize::new(0) };
+        let prompts = fixture.prompts();
+        let generator = Generator { model: &model, ..fixture.generator(8) };
+        let responses = generator.generate(&prompts, 64).unwrap();
+        assert_eq!(model.prompts.load(Ordering::Relaxed), prompts.len());
+        let all: Vec<Vec<u32>> = responses.into_iter().flatten().map(|r| r.tokens).collect();
+        let plain = fixture.generator(1).generate(&prompts, 64).unwrap();
+        let plain: Vec<Vec<u32>> = plain.into_iter().flatten().map(|r| r.tokens).collect();
+        assert_eq!(all, plain);
+    }
+}
+
+#[test]
+fn packed_responses_are_the_same_bits_in_any_batch_on_any_number_of_threads() {
+    let fixture = fixture();
+    let packed = fixture.model.clone().for_inference();
+    let of = |batch: usize, threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let generator = Generator { model: packed.as_ref(), ..fixture.generator(batch) };
+        pool.install(|| generator.generate(&fixture.prompts(), 9).unwrap())
+    };
+    let expected = of(1, 1);
+    for (batch, threads) in [(3, 1), (54, 1), (7, 2), (54, 3), (1000, 8)] {
+        assert_eq!(of(batch, threads), expected, "batch {batch}, {threads} threads");
+    }
+    let sequences: Vec<Sequence> = fixture
+        .prompts()
+        .iter()
+        .zip(&expected)
+        .flat_map(|(prompt, responses)| responses.iter().map(|r| r.sequence(prompt)))
+        .collect();
+    let scored = packed.log_probs(&sequences).unwrap();
+    let drawn: Vec<Vec<f32>> = expected.into_iter().flatten().map(|r| r.log_probs).collect();
+    assert_eq!(scored, drawn, "what is drawn has the log-probabilities that scoring gives it");
+}
+
+#[test]
+fn a_stop_text_ends_a_response_and_is_no_part_of_it() {
+    let fixture = fixture();
+    let prompts = fixture.prompts();
+    let plain = fixture.generator(50).generate(&prompts, 9).unwrap();
+    let texts = ["c".to_owned(), "a b".to_owned(), String::new()];
+    let stop_texts = Some(StopTexts { tokenizer: &fixture.tokenizer, texts: &texts });
+    let generator = Generator { stop_texts, ..fixture.generator(50) };
+    let decoder =
+        ProcedureDecoder::new(Procedure::Sample, generator, &fixture.tokenizer, None).unwrap();
+    let decoded = decoder.decode_samples(&prompts, 9).unwrap();
+    let mut stopped = 0;
+    for (prompt, (decoded, plain)) in prompts.iter().zip(decoded.iter().zip(&plain)) {
+        for (decoded, plain) in decoded.iter().zip(plain) {
+            let text = fixture.tokenizer.decode_response(&prompt.tokens, &plain.tokens).unwrap();
+            let end = ["c", "a b"].iter().filter_map(|stop| text.find(stop)).min();
+            assert_eq!(decoded.text, text[..end.unwrap_or(text.len())]);
+            assert!(plain.tokens.starts_with(&decoded.response.tokens));
+            if end.is_some() {
+                assert_eq!(decoded.response.finish, Finish::Stop);
+                stopped += 1;
+            }
+        }
+    }
+    assert!(stopped > 5, "{stopped}");
+}
+
+#[test]
+fn tokens_are_told_as_they_come_and_a_response_can_be_broken_off() {
+    let fixture = fixture();
+    let prompts = fixture.prompts();
+    let packed = fixture.model.clone().for_inference();
+    let all = Generator { model: packed.as_ref(), ..fixture.generator(50) };
+    let plain = all.generate(&prompts, 3).unwrap();
+    let told = Mutex::new(vec![vec![Vec::new(); 3]; prompts.len()]);
+    let watch = |event: Event| {
+        let mut told = told.lock().unwrap();
+        let tokens = &mut told[event.prompt][event.sample];
+        tokens.push(event.draw.token);
+        if event.sample == 1 && tokens.len() == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let generator = Generator { watch: Some(&watch), batch: 4, ..all };
+    let broken = generator.generate(&prompts, 3).unwrap();
+    for (prompt, (broken, plain)) in broken.iter().zip(&plain).enumerate() {
+        for (sample, (broken, plain)) in broken.iter().zip(plain).enumerate() {
+            assert_eq!(told.lock().unwrap()[prompt][sample], broken.tokens);
+            if sample == 1 && plain.tokens.len() > 2 {
+                assert_eq!(broken.tokens, plain.tokens[..2]);
+                assert_eq!(broken.finish, Finish::Cancelled);
+            } else {
+                assert_eq!(broken, plain);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_memory_limit_sets_the_batch() {
+    let model = fixture().model;
+    let row = model.cache_bytes(40);
+    assert_eq!(model.cache_bytes(80), 2 * row);
+    assert_eq!(Generator::batch_within(&model, 10 * row as u64, 40), 10);
+    assert_eq!(Generator::batch_within(&model, 1, 40), 1);
 }

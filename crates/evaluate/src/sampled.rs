@@ -1,7 +1,7 @@
 //! Stored samples of a model with what evaluation needs of them.
 
 use infalign_decode::{EncodedPrompt, Generator, Response, Sampling};
-use infalign_model::{CausalLm, Sequence, Tokenizer};
+use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,10 @@ impl Evaluator<'_> {
     /// # Errors
     /// [`EvaluateError`] when a prompt does not fit or the judge fails.
     pub fn sample(&self, model: &CausalLm, stage: &str) -> Result<Sampled, EvaluateError> {
-        let responses = self.generator(model, stage).generate(self.prompts, self.samples)?;
+        let responses = {
+            let inference = model.clone().for_inference();
+            self.generator(inference.as_ref(), stage).generate(self.prompts, self.samples)?
+        };
         let rewards = self.rewards(&responses)?;
         let sequences: Vec<Sequence> = self
             .prompts
@@ -62,7 +65,7 @@ impl Evaluator<'_> {
     }
 
     /// What draws the responses of a stage.
-    pub fn generator<'g>(&'g self, model: &'g CausalLm, stage: &'g str) -> Generator<'g> {
+    pub fn generator<'g>(&'g self, model: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
         Generator {
             model,
             stops: self.tokenizer.stops(),
@@ -70,6 +73,8 @@ impl Evaluator<'_> {
             seed: self.seed,
             stage,
             batch: self.batch,
+            stop_texts: None,
+            watch: None,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::positions::Positions;
 use crate::rope::{Rope, Rotation};
 use crate::transformer::Transformer;
 use crate::weights::{self, Kind};
-use crate::{ModelError, Sequence, TransformerConfig};
+use crate::{CpuModel, LanguageModel, ModelError, Sequence, TransformerConfig};
 
 /// A causal language model: Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, GPT-2, GPT-NeoX.
 #[derive(Clone, Debug)]
@@ -124,6 +124,17 @@ impl CausalLm {
     /// A copy without gradients, for inference.
     pub fn valid(&self) -> Self {
         Self { net: self.net.valid(), ..self.clone() }
+    }
+
+    /// The model as generation and scoring use it: packed for the CPU there, with tensors elsewhere.
+    pub fn for_inference(self) -> Box<dyn LanguageModel> {
+        let model = self.valid();
+        drop(self);
+        if infalign_backend::is_cpu(&model.device()) {
+            Box::new(CpuModel::new(model))
+        } else {
+            Box::new(model)
+        }
     }
 
     /// The device of the weights, without autodiff.

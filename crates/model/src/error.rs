@@ -124,6 +124,11 @@ pub enum ModelError {
         /// `max_position_embeddings`.
         limit: usize,
     },
+    /// Prompts that another model has read.
+    #[error(
+        "these prompts were read by a model of another kind: have them read by the model that continues them"
+    )]
+    OtherPrompts,
     /// A sequence without tokens to predict from.
     #[error(
         "sequence {index} of the batch is empty: a model needs at least one token before the first that it predicts"

@@ -61,6 +61,11 @@ impl Rope {
         }
     }
 
+    /// Cosines and sines, `[max_position_embeddings, rotary_width / 2]` each.
+    pub(crate) fn tables(&self) -> [Tensor<2>; 2] {
+        [self.cos.clone(), self.sin.clone()]
+    }
+
     /// The rotation of a batch's tokens.
     pub(crate) fn at(&self, positions: &Positions) -> Rotation {
         let rows = |table: &Tensor<2>| positions.rows(table).unsqueeze_dim(1);

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use infalign_backend::Device;
-use infalign_model::{CausalLm, LanguageModel, Sequence, SequenceClassifier};
+use infalign_model::{CausalLm, CpuModel, LanguageModel, Sequence, SequenceClassifier, Session};
 use serde_json::Value;
 
 const CAUSAL: [&str; 13] = [
@@ -59,25 +59,32 @@ fn largest(logits: &[f32]) -> u32 {
     best.unwrap() as u32
 }
 
+/// The model with tensors, and packed for the CPU.
+fn both(model: &CausalLm) -> [(&'static str, Box<dyn LanguageModel>); 2] {
+    [("tensors", Box::new(model.clone())), ("packed", Box::new(CpuModel::new(model.clone())))]
+}
+
 #[test]
 fn logits_of_prompts_alone_and_together() {
     for name in CAUSAL {
         let (dir, reference) = fixture(name);
-        let model = CausalLm::load(&dir, &device()).unwrap();
         let prompts = prompts(&reference);
         let expected: Vec<Vec<f32>> =
             (0..prompts.len()).map(|k| numbers(&reference["logits"][k]["last"])).collect();
-        for (prompt, expected) in prompts.iter().zip(&expected) {
-            let alone = model.start(&[prompt], 1).unwrap();
-            assert_close(&format!("{name}, {} tokens", prompt.len()), alone.logits(), expected);
-        }
-        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let batch = model.start(&rows, 1).unwrap();
-        assert_close(&format!("{name}, left-padded"), batch.logits(), &expected.concat());
-        for (k, prompt) in prompts.iter().enumerate() {
-            let start = model.start(&[&prompt[..3]], 1).unwrap();
-            let third = numbers(&reference["logits"][k]["position_2"]);
-            assert_close(&format!("{name}, third token"), start.logits(), &third);
+        for (kind, model) in both(&CausalLm::load(&dir, &device()).unwrap()) {
+            for (prompt, expected) in prompts.iter().zip(&expected) {
+                let alone = model.start(&[prompt], 1).unwrap();
+                let what = format!("{name} {kind}, {} tokens", prompt.len());
+                assert_close(&what, alone.logits(), expected);
+            }
+            let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+            let batch = model.start(&rows, 1).unwrap();
+            assert_close(&format!("{name} {kind}, together"), batch.logits(), &expected.concat());
+            for (k, prompt) in prompts.iter().enumerate() {
+                let start = model.start(&[&prompt[..3]], 1).unwrap();
+                let third = numbers(&reference["logits"][k]["position_2"]);
+                assert_close(&format!("{name} {kind}, third token"), start.logits(), &third);
+            }
         }
     }
 }
@@ -86,11 +93,13 @@ fn logits_of_prompts_alone_and_together() {
 fn log_probabilities_of_given_tokens() {
     for name in CAUSAL {
         let (dir, reference) = fixture(name);
-        let model = CausalLm::load(&dir, &device()).unwrap();
         let sequence = |tokens| Sequence { tokens, prompt_length: 1 };
         let sequences: Vec<Sequence> = prompts(&reference).into_iter().map(sequence).collect();
-        for (k, log_probs) in model.log_probs(&sequences).unwrap().iter().enumerate() {
-            assert_close(name, log_probs, &numbers(&reference["log_probs"][k]));
+        for (kind, model) in both(&CausalLm::load(&dir, &device()).unwrap()) {
+            for (k, log_probs) in model.log_probs(&sequences).unwrap().iter().enumerate() {
+                let expected = numbers(&reference["log_probs"][k]);
+                assert_close(&format!("{name} {kind}"), log_probs, &expected);
+            }
         }
     }
 }
@@ -99,21 +108,77 @@ fn log_probabilities_of_given_tokens() {
 fn greedy_continuations_with_a_cache() {
     for name in CAUSAL {
         let (dir, reference) = fixture(name);
-        let model = CausalLm::load(&dir, &device()).unwrap();
         let prompts = prompts(&reference);
         let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         let expected: Vec<Vec<u32>> =
             reference["greedy"].as_array().unwrap().iter().map(ids).collect();
-        let mut session = model.start(&rows, 8).unwrap();
-        for step in 0..8 {
-            let chosen: Vec<u32> =
-                session.logits().chunks(model.vocabulary()).map(largest).collect();
-            let wanted: Vec<u32> = expected.iter().map(|tokens| tokens[step]).collect();
-            assert_eq!(chosen, wanted, "{name}, token {step}");
-            if step < 7 {
-                session.push(&chosen).unwrap();
+        for (kind, model) in both(&CausalLm::load(&dir, &device()).unwrap()) {
+            let mut session = model.start(&rows, 8).unwrap();
+            for step in 0..8 {
+                let chosen: Vec<u32> =
+                    session.logits().chunks(model.vocabulary()).map(largest).collect();
+                let wanted: Vec<u32> = expected.iter().map(|tokens| tokens[step]).collect();
+                assert_eq!(chosen, wanted, "{name} {kind}, token {step}");
+                if step < 7 {
+                    session.push(&chosen).unwrap();
+                }
             }
         }
+    }
+}
+
+#[test]
+fn rows_that_join_and_leave_do_not_change_the_others() {
+    for name in CAUSAL {
+        let (dir, reference) = fixture(name);
+        let prompts = prompts(&reference);
+        let expected: Vec<Vec<u32>> =
+            reference["greedy"].as_array().unwrap().iter().map(ids).collect();
+        for (kind, model) in both(&CausalLm::load(&dir, &device()).unwrap()) {
+            let vocabulary = model.vocabulary();
+            let read = model.read(&[&prompts[0], &prompts[1]]).unwrap();
+            let mut session = model.session(8);
+            let token = |session: &dyn Session, row: usize| {
+                largest(&session.logits()[row * vocabulary..(row + 1) * vocabulary])
+            };
+            // The first prompt alone, then the second twice beside it, then the second alone again.
+            session.join(&read, &[0]).unwrap();
+            for &next in &expected[0][..3] {
+                assert_eq!(token(session.as_ref(), 0), next, "{name} {kind}");
+                session.push(&[next]).unwrap();
+            }
+            session.join(&read, &[1, 1]).unwrap();
+            for step in 0..3 {
+                let rows = [expected[0][3 + step], expected[1][step], expected[1][step]];
+                let found = [0, 1, 2].map(|row| token(session.as_ref(), row));
+                assert_eq!(found, rows, "{name} {kind}, step {step}");
+                session.push(&rows).unwrap();
+            }
+            session.select(&[2, 1, 2]);
+            for &next in &expected[1][3..8] {
+                assert_eq!(token(session.as_ref(), 2), next, "{name} {kind}");
+                session.push(&[next; 3]).unwrap();
+            }
+            assert!(session.push(&[0; 3]).is_err(), "{name} {kind}: eight tokens after the prompt");
+        }
+    }
+}
+
+#[test]
+fn packed_numbers_are_the_same_bits_in_any_batch() {
+    for name in CAUSAL {
+        let (dir, reference) = fixture(name);
+        let model = CpuModel::new(CausalLm::load(&dir, &device()).unwrap());
+        let prompts = prompts(&reference);
+        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let together = model.start(&rows, 1).unwrap().logits().to_vec();
+        let mut one_by_one = Vec::new();
+        for prompt in &rows {
+            let mut session = model.start(&[&prompt[..1]], prompt.len()).unwrap();
+            prompt[1..].iter().for_each(|&token| session.push(&[token]).unwrap());
+            one_by_one.extend_from_slice(session.logits());
+        }
+        assert_eq!(together, one_by_one, "{name}");
     }
 }
 

@@ -210,15 +210,17 @@ impl CtrlTrainer<'_> {
         let batches = Batches::new(self.seed, self.prompts.len(), self.config.prompts_per_step);
         let prompts: Vec<EncodedPrompt> =
             batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
-        let behaviour = run.policy.valid();
+        let behaviour = run.policy.clone().for_inference();
         let stage = format!("rollout-{step}");
         let generator = Generator {
-            model: &behaviour,
+            model: behaviour.as_ref(),
             stops: self.tokenizer.stops(),
             sampling: self.sampling,
             seed: self.seed,
             stage: &stage,
             batch: self.batch,
+            stop_texts: None,
+            watch: None,
         };
         let scoring = Scoring {
             tokenizer: self.tokenizer,

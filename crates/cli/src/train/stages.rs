@@ -139,13 +139,14 @@ fn calibrate(
     let samples = inputs.recipe.calibration.samples;
     let bar = progress.stage("calibration", inputs.train.len());
     let mut calibration = Calibration::new(meta);
+    let reference = inputs.reference.clone().for_inference();
     // Enough batches at a time for every core, few enough for the bar to move.
     let per_block = (BATCHES_PER_BLOCK * inputs.recipe.batch / samples).max(1);
     for (block, prompts) in inputs.train.chunks(per_block).enumerate() {
         stop_if(interrupted)?;
         let evaluator = Evaluator { prompts, samples, ..evaluator(inputs, reward) };
         let responses =
-            evaluator.generator(&inputs.reference, "calibration").generate(prompts, samples)?;
+            evaluator.generator(reference.as_ref(), "calibration").generate(prompts, samples)?;
         for (prompt, rewards) in prompts.iter().zip(evaluator.rewards(&responses)?) {
             calibration.insert(&prompt.id, rewards.into_iter().map(|r| r as f32).collect())?;
         }

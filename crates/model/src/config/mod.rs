@@ -303,6 +303,12 @@ impl TransformerConfig {
         gemma.unwrap_or(self.head_width() as f64).powf(-0.5)
     }
 
+    /// Keys and values of so many tokens of one sequence, in bytes.
+    pub(crate) fn cache_bytes(&self, tokens: usize) -> usize {
+        let values = 2 * self.num_hidden_layers * self.kv_heads() * self.head_width();
+        values * tokens * size_of::<f32>()
+    }
+
     /// Key and value heads.
     pub fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)

@@ -2,7 +2,7 @@
 
 use super::TabularLm;
 use super::tree::{EOS, letter};
-use crate::{LanguageModel, ModelError, Sequence, Session};
+use crate::{LanguageModel, ModelError, Prompts, Sequence, Session};
 
 impl LanguageModel for TabularLm {
     fn vocabulary(&self) -> usize {
@@ -14,22 +14,22 @@ impl LanguageModel for TabularLm {
         self.tree.depth().saturating_add(1)
     }
 
-    fn start<'a>(
-        &'a self,
-        prompts: &[&[u32]],
-        new_tokens: usize,
-    ) -> Result<Box<dyn Session + 'a>, ModelError> {
-        let mut session = TabularSession { model: self, rows: Vec::new(), logits: Vec::new() };
-        for (index, prompt) in prompts.iter().enumerate() {
-            let (length, limit) = (prompt.len().saturating_add(new_tokens), self.context());
+    fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
+        let limit = self.context();
+        let prefix = |(index, prompt): (usize, &&[u32])| {
+            let (length, prompt) = (prompt.len(), *prompt);
             if length > limit {
                 return Err(ModelError::TooLong { length, limit });
             }
-            let prefix = self.read_prompt(index, prompt)?;
-            session.rows.push(Row { prefix, left: new_tokens });
-        }
-        session.refresh();
-        Ok(Box::new(session))
+            Ok(ReadPrompt { prefix: self.read_prompt(index, prompt)?, length })
+        };
+        let read = prompts.iter().enumerate().map(prefix).collect::<Result<Vec<_>, _>>()?;
+        let logits = self.logits(read.iter().map(|prompt| prompt.prefix));
+        Ok(Prompts::new(prompts.len(), logits, read))
+    }
+
+    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_> {
+        Box::new(TabularSession { model: self, rows: Vec::new(), new_tokens, logits: Vec::new() })
     }
 
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
@@ -52,9 +52,30 @@ impl LanguageModel for TabularLm {
         };
         sequences.iter().enumerate().map(score).collect()
     }
+
+    fn rows_are_independent(&self) -> bool {
+        true
+    }
+
+    fn cache_bytes(&self, _tokens: usize) -> usize {
+        size_of::<Row>()
+    }
+}
+
+/// Where a prompt has ended.
+struct ReadPrompt {
+    prefix: usize,
+    /// In tokens.
+    length: usize,
 }
 
 impl TabularLm {
+    /// ln p of the next tokens, −∞ for 0: `[prefixes, vocabulary]`.
+    fn logits(&self, prefixes: impl Iterator<Item = usize>) -> Vec<f32> {
+        let rows = prefixes.flat_map(|prefix| self.next_probabilities(prefix));
+        rows.flatten().map(|p| p.ln() as f32).collect()
+    }
+
     /// The prefix in which a prompt ends. It begins with EOS; letters after it are the beginning of the response.
     fn read_prompt(&self, index: usize, prompt: &[u32]) -> Result<usize, ModelError> {
         let (first, rest) = prompt.split_first().ok_or(ModelError::Empty { index })?;
@@ -105,15 +126,13 @@ struct Row {
 struct TabularSession<'a> {
     model: &'a TabularLm,
     rows: Vec<Row>,
+    new_tokens: usize,
     logits: Vec<f32>,
 }
 
 impl TabularSession<'_> {
-    /// Logits are ln p, −∞ for 0.
     fn refresh(&mut self) {
-        let model = self.model;
-        let rows = self.rows.iter().flat_map(|row| model.next_probabilities(row.prefix));
-        self.logits = rows.flatten().map(|p| p.ln() as f32).collect();
+        self.logits = self.model.logits(self.rows.iter().map(|row| row.prefix));
     }
 }
 
@@ -129,6 +148,19 @@ impl Session for TabularSession<'_> {
                 return Err(ModelError::TooLong { length: limit.saturating_add(1), limit });
             }
             *row = Row { prefix: self.model.step(row.prefix, token)?, left: row.left - 1 };
+        }
+        self.refresh();
+        Ok(())
+    }
+
+    fn join(&mut self, prompts: &Prompts, rows: &[usize]) -> Result<(), ModelError> {
+        let (read, limit) = (prompts.state::<Vec<ReadPrompt>>()?, self.model.context());
+        for ReadPrompt { prefix, length } in rows.iter().map(|&row| &read[row]) {
+            let length = length.saturating_add(self.new_tokens);
+            if length > limit {
+                return Err(ModelError::TooLong { length, limit });
+            }
+            self.rows.push(Row { prefix: *prefix, left: self.new_tokens });
         }
         self.refresh();
         Ok(())

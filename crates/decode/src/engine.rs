@@ -1,0 +1,254 @@
+//! The generation engine: rows leave a batch when they end, and waiting ones enter in their place.
+//!
+//! Each worker runs a session of its own. They take responses from one queue, in order, and share what the model has read of a prompt, so
+//! that it is read once however many responses it has.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use infalign_model::{Prompts, Session};
+use rayon::prelude::*;
+
+use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Generator, Response, Stream};
+
+/// One call of [`Generator::generate`].
+pub(crate) struct Engine<'a> {
+    generator: &'a Generator<'a>,
+    prompts: &'a [EncodedPrompt],
+    samples: usize,
+    /// Number of the next response, prompt by prompt.
+    next: Mutex<usize>,
+    /// What has been read of each prompt, for as long as it has responses to come.
+    read: Vec<Mutex<Option<Read>>>,
+    /// Whether a worker has failed.
+    failed: AtomicBool,
+}
+
+/// A prompt that has been read: its place among those read with it.
+#[derive(Clone)]
+struct Read {
+    prompts: Arc<Prompts>,
+    index: usize,
+}
+
+/// Responses to be made, and the prompts that they are to, in order.
+struct Taken {
+    responses: Range<usize>,
+    read: Vec<Read>,
+}
+
+/// A response in the making: which one it is, and its own random stream.
+struct Row {
+    prompt: usize,
+    sample: usize,
+    stream: Stream,
+    tokens: Vec<u32>,
+    log_probs: Vec<f32>,
+    finish: Option<Finish>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Engine<'a> {
+    pub(crate) fn new(
+        generator: &'a Generator<'a>,
+        prompts: &'a [EncodedPrompt],
+        samples: usize,
+    ) -> Self {
+        let read = prompts.iter().map(|_| Mutex::new(None)).collect();
+        let (next, failed) = (Mutex::new(0), AtomicBool::new(false));
+        Self { generator, prompts, samples, next, read, failed }
+    }
+
+    fn total(&self) -> usize {
+        self.samples * self.prompts.len()
+    }
+
+    pub(crate) fn run(&self) -> Result<Vec<Vec<Response>>, DecodeError> {
+        let independent = self.generator.model.rows_are_independent();
+        let workers = if independent { rayon::current_num_threads() } else { 1 };
+        let workers = workers.clamp(1, self.total().max(1));
+        let batch = self.generator.batch.clamp(1, self.total().max(1));
+        let share = batch.div_ceil(workers);
+        let work = |_| self.work(share).inspect_err(|_| self.failed.store(true, Ordering::Relaxed));
+        let done =
+            (0..workers).into_par_iter().map(work).collect::<Result<Vec<_>, DecodeError>>()?;
+        let mut rows: Vec<Row> = done.into_iter().flatten().collect();
+        rows.sort_by_key(|row| (row.prompt, row.sample));
+        let mut rows = rows.into_iter().map(Row::response);
+        let of_prompt = |_| rows.by_ref().take(self.samples).collect();
+        Ok(self.prompts.iter().map(of_prompt).collect())
+    }
+
+    /// Generates with at most `share` rows at a time until none is waiting.
+    fn work(&self, share: usize) -> Result<Vec<Row>, DecodeError> {
+        let mut session = self.generator.model.session(self.generator.sampling.max_tokens);
+        let (mut active, mut done): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
+        let mut weights = Vec::new();
+        // A row that ends on its own is not worth a new batch where that costs a copy of the cache.
+        let patience = if self.generator.model.rows_are_independent() { 0 } else { share / 4 };
+        loop {
+            let ended = active.iter().filter(|row| row.finish.is_some()).count();
+            if ended > patience || ended == active.len() {
+                leave(session.as_mut(), &mut active, &mut done);
+                self.enter(share, session.as_mut(), &mut active, &mut done, &mut weights)?;
+            }
+            if active.is_empty() || self.failed.load(Ordering::Relaxed) {
+                return Ok(done);
+            }
+            let last: Vec<u32> =
+                active.iter().filter_map(|row| row.tokens.last().copied()).collect();
+            session.push(&last)?;
+            let logits = session.logits().chunks(self.generator.model.vocabulary());
+            for (row, logits) in active.iter_mut().zip(logits) {
+                self.draw(row, logits, &mut weights)?;
+            }
+        }
+    }
+
+    /// Fills a batch with waiting responses. Their first token is drawn before they enter: some end with it.
+    fn enter(
+        &self,
+        share: usize,
+        session: &mut dyn Session,
+        active: &mut Vec<Row>,
+        done: &mut Vec<Row>,
+        weights: &mut Vec<f32>,
+    ) -> Result<(), DecodeError> {
+        while active.len() < share {
+            let Some(Taken { responses, read }) = self.take(share - active.len())? else { break };
+            let first = responses.start / self.samples;
+            let mut entering: Vec<Read> = Vec::new();
+            for response in responses {
+                let mut row = self.row(response);
+                let prompt = &read[row.prompt - first];
+                self.draw(&mut row, prompt.prompts.logits(prompt.index), weights)?;
+                if row.finish.is_some() {
+                    done.push(row);
+                } else {
+                    entering.push(prompt.clone());
+                    active.push(row);
+                }
+            }
+            // Those that were read together join together.
+            for together in entering.chunk_by(|a, b| Arc::ptr_eq(&a.prompts, &b.prompts)) {
+                let chosen: Vec<usize> = together.iter().map(|read| read.index).collect();
+                session.join(&together[0].prompts, &chosen)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next responses, at most `most`, and their prompts as the model has read them; None where none is waiting.
+    fn take(&self, most: usize) -> Result<Option<Taken>, DecodeError> {
+        let mut next = locked(&self.next);
+        let responses = *next..self.total().min(*next + most);
+        if responses.is_empty() {
+            return Ok(None);
+        }
+        *next = responses.end;
+        let prompts = responses.start / self.samples..(responses.end - 1) / self.samples + 1;
+        // Whoever takes a prompt's first response holds its lock until it is read; the others wait for that.
+        let mut held: Vec<_> = prompts.clone().map(|prompt| locked(&self.read[prompt])).collect();
+        drop(next);
+        self.read_missing(prompts.start, &mut held)?;
+        let read: Vec<Read> = held.iter().filter_map(|held| held.as_ref().cloned()).collect();
+        for (prompt, held) in prompts.zip(&mut held) {
+            if (prompt + 1) * self.samples <= responses.end {
+                **held = None;
+            }
+        }
+        Ok(Some(Taken { responses, read }))
+    }
+
+    /// Has the model read those prompts that it has not read yet, all in one call.
+    fn read_missing(
+        &self,
+        first: usize,
+        held: &mut [MutexGuard<'_, Option<Read>>],
+    ) -> Result<(), DecodeError> {
+        let missing: Vec<usize> = (0..held.len()).filter(|&k| held[k].is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let tokens = |&k: &usize| self.prompts[first + k].tokens.as_slice();
+        let read = self.generator.model.read(&missing.iter().map(tokens).collect::<Vec<_>>())?;
+        let prompts = Arc::new(read);
+        for (index, k) in missing.into_iter().enumerate() {
+            *held[k] = Some(Read { prompts: prompts.clone(), index });
+        }
+        Ok(())
+    }
+
+    fn row(&self, response: usize) -> Row {
+        let (prompt, sample) = (response / self.samples, response % self.samples);
+        let Generator { seed, stage, .. } = *self.generator;
+        let stream = Stream::new(seed, stage, &self.prompts[prompt].id, sample as u64);
+        let (tokens, log_probs) = (Vec::new(), Vec::new());
+        Row { prompt, sample, stream, tokens, log_probs, finish: None }
+    }
+
+    /// Draws the next token of a row that has not ended.
+    fn draw(
+        &self,
+        row: &mut Row,
+        logits: &[f32],
+        weights: &mut Vec<f32>,
+    ) -> Result<(), DecodeError> {
+        if row.finish.is_some() {
+            return Ok(());
+        }
+        let Generator { sampling, stops, .. } = self.generator;
+        let uniform = row.stream.uniform(row.tokens.len() as u64);
+        let draw = sampling.draw(logits, uniform, weights);
+        row.tokens.push(draw.token);
+        row.log_probs.push(draw.log_prob);
+        row.finish = if self.stopped(row, stops)? {
+            Some(Finish::Stop)
+        } else if row.tokens.len() == sampling.max_tokens {
+            Some(Finish::Length)
+        } else {
+            None
+        };
+        if self.unwanted(row, draw) {
+            row.finish.get_or_insert(Finish::Cancelled);
+        }
+        Ok(())
+    }
+
+    fn stopped(&self, row: &Row, stops: &BTreeSet<u32>) -> Result<bool, DecodeError> {
+        if row.tokens.last().is_some_and(|token| stops.contains(token)) {
+            return Ok(true);
+        }
+        let Some(texts) = &self.generator.stop_texts else { return Ok(false) };
+        Ok(texts.ended(&self.prompts[row.prompt].tokens, &row.tokens)?)
+    }
+
+    /// Tells the watcher, and hears whether it wants more.
+    fn unwanted(&self, row: &Row, draw: Draw) -> bool {
+        let event = Event { prompt: row.prompt, sample: row.sample, draw };
+        self.generator.watch.is_some_and(|watch| watch(event).is_break())
+    }
+}
+
+/// Takes the rows that have ended out of the batch.
+fn leave(session: &mut dyn Session, active: &mut Vec<Row>, done: &mut Vec<Row>) {
+    let running: Vec<usize> = (0..active.len()).filter(|&i| active[i].finish.is_none()).collect();
+    if running.len() < active.len() {
+        session.select(&running);
+        let (stay, left) = active.drain(..).partition(|row| row.finish.is_none());
+        *active = stay;
+        done.extend::<Vec<Row>>(left);
+    }
+}
+
+impl Row {
+    fn response(self) -> Response {
+        let finish = self.finish.unwrap_or(Finish::Cancelled);
+        Response { tokens: self.tokens, log_probs: self.log_probs, finish }
+    }
+}

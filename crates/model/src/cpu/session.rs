@@ -1,0 +1,151 @@
+//! Generation and scoring on the CPU.
+
+use rayon::prelude::*;
+
+use super::model::{CpuModel, Scratch, Token};
+use super::row::Row;
+use crate::{LanguageModel, ModelError, Prompts, Sequence, Session};
+
+impl LanguageModel for CpuModel {
+    fn vocabulary(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn context(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
+        let mut rows: Vec<Row> = Vec::with_capacity(prompts.len());
+        let (mut logits, mut scratch) = (Vec::new(), Scratch::default());
+        for (index, prompt) in prompts.iter().enumerate() {
+            if prompt.is_empty() {
+                return Err(ModelError::Empty { index });
+            }
+            self.check(prompt)?;
+            let mut row = [Row::default()];
+            let hidden = self.pass(&mut row, prompt, &mut scratch);
+            logits.extend(self.logits(&hidden[hidden.len() - self.config.hidden_size..]));
+            let [mut row] = row;
+            row.share();
+            rows.push(row);
+        }
+        Ok(Prompts::new(prompts.len(), logits, rows))
+    }
+
+    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_> {
+        Box::new(CpuSession {
+            model: self,
+            rows: Vec::new(),
+            left: Vec::new(),
+            new_tokens,
+            logits: Vec::new(),
+            scratch: Scratch::default(),
+        })
+    }
+
+    fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let score = |(index, sequence): (usize, &Sequence)| {
+            let Sequence { tokens, prompt_length } = sequence;
+            if *prompt_length == 0 {
+                return Err(ModelError::Empty { index });
+            }
+            self.check(tokens)?;
+            let Some((_, read)) = tokens.split_last() else { return Ok(Vec::new()) };
+            if *prompt_length > read.len() {
+                return Ok(Vec::new());
+            }
+            let hidden = self.pass(&mut [Row::default()], read, &mut Scratch::default());
+            let predicting = &hidden[(prompt_length - 1) * self.config.hidden_size..];
+            Ok(self.log_probs(predicting, &tokens[*prompt_length..]))
+        };
+        sequences.par_iter().enumerate().map(score).collect()
+    }
+
+    fn rows_are_independent(&self) -> bool {
+        true
+    }
+
+    fn cache_bytes(&self, tokens: usize) -> usize {
+        self.config.cache_bytes(tokens)
+    }
+}
+
+impl CpuModel {
+    /// Reads a sequence into an empty row: hidden states `[tokens, hidden]`.
+    fn pass(&self, row: &mut [Row; 1], ids: &[u32], scratch: &mut Scratch) -> Vec<f32> {
+        row[0].reserve(self.layers(), self.key_width(), ids.len(), ids.len());
+        let token =
+            |(position, &id): (usize, &u32)| Token { id, row: 0, position, ahead: position };
+        let tokens: Vec<Token> = ids.iter().enumerate().map(token).collect();
+        let hidden = self.hidden(row, &tokens, scratch);
+        row[0].advance(ids.len());
+        hidden
+    }
+}
+
+/// A batch of rows, each with a cache of its own.
+struct CpuSession<'a> {
+    model: &'a CpuModel,
+    rows: Vec<Row>,
+    /// Tokens that each row may still take.
+    left: Vec<usize>,
+    new_tokens: usize,
+    logits: Vec<f32>,
+    scratch: Scratch,
+}
+
+impl Session for CpuSession<'_> {
+    fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        let Self { model, rows, left, scratch, .. } = self;
+        let mut read = Vec::with_capacity(tokens.len());
+        for (index, (row, left)) in rows.iter_mut().zip(left.iter_mut()).enumerate() {
+            let position = row.length();
+            let Some(fewer) = left.checked_sub(1) else {
+                return Err(ModelError::TooLong { length: position + 1, limit: position });
+            };
+            row.reserve(model.layers(), model.key_width(), 1, *left);
+            read.push(Token { id: tokens[index], row: index, position, ahead: 0 });
+            *left = fewer;
+        }
+        let hidden = model.hidden(rows, &read, scratch);
+        rows.iter_mut().for_each(|row| row.advance(1));
+        self.logits = model.logits(&hidden);
+        Ok(())
+    }
+
+    fn select(&mut self, rows: &[usize]) {
+        let vocabulary = self.model.config.vocab_size;
+        let logits = |&r: &usize| self.logits[r * vocabulary..(r + 1) * vocabulary].iter().copied();
+        self.logits = rows.iter().flat_map(logits).collect();
+        self.left = rows.iter().map(|&r| self.left[r]).collect();
+        let mut uses = vec![0_usize; self.rows.len()];
+        rows.iter().for_each(|&r| uses[r] += 1);
+        let mut taken = Vec::with_capacity(rows.len());
+        for &r in rows {
+            uses[r] -= 1;
+            let row = &mut self.rows[r];
+            taken.push(if uses[r] == 0 { std::mem::take(row) } else { row.fork() });
+        }
+        self.rows = taken;
+    }
+
+    fn join(&mut self, prompts: &Prompts, chosen: &[usize]) -> Result<(), ModelError> {
+        let rows: &Vec<Row> = prompts.state()?;
+        let limit = self.model.context();
+        for &row in chosen {
+            let length = rows[row].length().saturating_add(self.new_tokens);
+            if length > limit {
+                return Err(ModelError::TooLong { length, limit });
+            }
+        }
+        self.rows.extend(chosen.iter().map(|&row| rows[row].clone()));
+        self.left.extend(chosen.iter().map(|_| self.new_tokens));
+        chosen.iter().for_each(|&row| self.logits.extend_from_slice(prompts.logits(row)));
+        Ok(())
+    }
+}
