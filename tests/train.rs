@@ -158,6 +158,40 @@ fn ctrl_c_checkpoints_and_says_how_to_go_on() {
     );
 }
 
+#[test]
+fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let lora = "train.lora={ r = 4, lora_alpha = 8, target_modules = ['q_proj', 'v_proj'] }";
+    let method = "method=[{ name = 'lora', objective = 'exp:10' }]";
+    let sets = ["--set", lora, "--set", method, "--set", "evaluation.baseline=lora"];
+    let output = run(train(&run_dir, &sets));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let policy = run_dir.join("methods/lora/policy");
+    assert!(policy.join("adapter_config.json").is_file() && !policy.join("config.json").exists());
+    let results = bytes(&run_dir, "results.json");
+    // What is read back is what was trained: the same samples, and the same results.
+    for file in ["results.json", "methods/lora/samples.json"] {
+        std::fs::remove_file(run_dir.join(file)).unwrap();
+    }
+    let output = run(resumed(&run_dir));
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(bytes(&run_dir, "results.json") == results);
+
+    let prompts = run_dir.join("inputs/quickstart/test.jsonl");
+    let generate = |model: &Path| {
+        let mut command = infalign(&["generate", "--max-tokens", "4", "--seed", "3", "--json"]);
+        command.arg("--model").arg(model).arg("--prompts").arg(&prompts);
+        let output = run(command);
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout
+    };
+    assert_ne!(generate(&policy), generate(&run_dir.join("inputs/quickstart/model")));
+    let output = run(train(&dir.path().join("bad"), &["--set", &lora.replace("q_proj", "query")]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("\"query\""), "{}", stderr(&output));
+}
+
 /// A recipe file made from the quickstart's, with its inputs beside it.
 fn recipe(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");

@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Bool, Tensor, activation::softmax};
 
 use crate::cache::KvCache;
+use crate::lora::Adapter;
 use crate::norm::Norm;
 use crate::positions::Positions;
 use crate::projection::Projection;
@@ -16,14 +17,16 @@ const MASKED: f32 = f32::NEG_INFINITY;
 
 /// Self-attention of one block.
 ///
-/// Queries, keys and values are three projections even where a checkpoint fuses them (`layout.rs`): so grouped heads need no other path,
-/// and a low-rank update of a fused matrix is one of each, with the same A and a third of B's rows.
+/// Queries, keys and values are three projections even where a checkpoint fuses them (`layout.rs`): so grouped heads need no other path.
+/// An adapter of the fused matrix stays one, with one A and all rows of B.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
     pub(crate) q_proj: Projection,
     pub(crate) k_proj: Projection,
     pub(crate) v_proj: Projection,
     pub(crate) o_proj: Projection,
+    /// Adapter of queries, keys and values together, for families that fuse them.
+    pub(crate) fused_adapter: Option<Adapter>,
     /// Norms of each head's queries and keys, before they are rotated (Qwen 3, Gemma 3).
     pub(crate) q_norm: Option<Norm>,
     pub(crate) k_norm: Option<Norm>,
@@ -75,9 +78,10 @@ impl Attention {
             Some(rotation) => rotation.apply(x),
             None => x,
         };
-        let q = rotated(heads(self.q_proj.forward(x.clone()), &self.q_norm));
-        let k = rotated(heads(self.k_proj.forward(x.clone()), &self.k_norm));
-        let v = heads(self.v_proj.forward(x), &None);
+        let [q, k, v] = self.project(x);
+        let q = rotated(heads(q, &self.q_norm));
+        let k = rotated(heads(k, &self.k_norm));
+        let v = heads(v, &None);
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, k, v),
             None => (k, v),
@@ -85,6 +89,19 @@ impl Attention {
         let mixed = self.mix(q, k, v, view.hidden.clone());
         let width = mixed.dims()[1] * self.head_width;
         self.o_proj.forward(mixed.swap_dims(1, 2).reshape([batch * time, width]))
+    }
+
+    /// Queries, keys and values of x.
+    fn project(&self, x: Tensor<2>) -> [Tensor<2>; 3] {
+        let update = self.fused_adapter.as_ref().map(|adapter| adapter.forward(x.clone()));
+        let parts = [&self.q_proj, &self.k_proj, &self.v_proj].map(|part| part.forward(x.clone()));
+        let Some(update) = update else { return parts };
+        let mut first = 0;
+        parts.map(|part| {
+            let width = part.dims()[1];
+            first += width;
+            part + update.clone().narrow(1, first - width, width)
+        })
     }
 
     /// softmax(cap(q kᵀ · scale)) v for q `[batch, heads, time, width]`, k and v `[batch, kv_heads, keys, width]`.

@@ -10,7 +10,7 @@ use crate::feed_forward::FeedForward;
 use crate::norm::Norm;
 use crate::projection::Projection;
 use crate::transformer::{Block, Transformer};
-use crate::weights::{ProjectionKind, norm_names, projection_kinds};
+use crate::weights::{EMBEDDING, ProjectionKind, norm_names, projection_kinds};
 use crate::{ModelError, TransformerConfig};
 
 /// Builds modules from a checkpoint.
@@ -25,12 +25,11 @@ impl Builder<'_> {
     pub(crate) fn transformer(&self) -> Result<Transformer, ModelError> {
         let config = self.config;
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
-        let embedding = "model.embed_tokens.weight";
-        let embeddings = self.checkpoint.take(embedding, [vocabulary, hidden], self.device)?;
+        let embeddings = self.checkpoint.take(EMBEDDING, [vocabulary, hidden], self.device)?;
         let headless = config.tie_word_embeddings || self.checkpoint.contains("score.weight");
         let gemma = config.family.is_gemma();
         Ok(Transformer {
-            embed_tokens: param(embedding, embeddings),
+            embed_tokens: param(EMBEDDING, embeddings),
             embedding_scale: if gemma { (hidden as f64).sqrt() } else { 1.0 },
             embed_positions: config.learns_positions().then(|| self.positions()).transpose()?,
             layers: (0..config.num_hidden_layers)
@@ -84,6 +83,7 @@ impl Builder<'_> {
             o_proj: self.layer_projection(layer, o)?,
             q_norm: head_norm("q_norm")?,
             k_norm: head_norm("k_norm")?,
+            fused_adapter: None,
             kv_heads: config.kv_heads(),
             head_width: width,
             scale: config.score_scale(),
@@ -135,7 +135,8 @@ impl Builder<'_> {
         let data = self.checkpoint.take(&weight, [outputs, inputs], self.device)?;
         let data = data.transpose().into_data();
         let bias = self.bias(name, outputs, biased)?;
-        Ok(Projection { weight: param(&weight, Tensor::from_data(data, self.device)), bias })
+        let weight = param(&weight, Tensor::from_data(data, self.device));
+        Ok(Projection { weight, bias, adapter: None })
     }
 
     fn bias(

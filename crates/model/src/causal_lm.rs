@@ -1,6 +1,7 @@
 //! A language model: configuration, weights and the passes that training needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
@@ -13,6 +14,7 @@ use crate::builder::Builder;
 use crate::checkpoint::Checkpoint;
 use crate::config::Head;
 use crate::layout;
+use crate::lora::{Lora, peft};
 use crate::positions::Positions;
 use crate::rope::{Rope, Rotation};
 use crate::transformer::Transformer;
@@ -28,17 +30,30 @@ pub struct CausalLm {
     pub(crate) rope: Option<Rope>,
     /// Rotations of the blocks with a window, where they are others.
     pub(crate) local_rope: Option<Rope>,
+    /// The folder that the weights, without an adapter, were read from.
+    pub(crate) origin: Option<PathBuf>,
+    pub(crate) adapter: Option<Arc<Lora>>,
 }
 
 impl CausalLm {
-    /// Reads a Hugging Face directory: `config.json` and `model.safetensors` (or its shards).
+    /// Reads a Hugging Face directory: `config.json` and `model.safetensors` (or its shards). A PEFT directory is read with the model that
+    /// it names as its base.
     ///
     /// # Errors
     /// [`ModelError`] names the file and the key or tensor at fault.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        if peft::is_adapter(dir) {
+            return Self::load_plain(&peft::base_dir(dir)?, device)?.with_adapter(dir);
+        }
+        Self::load_plain(dir, device)
+    }
+
+    /// Reads a model without an adapter.
+    pub(crate) fn load_plain(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = TransformerConfig::read(dir, Head::CausalLm)?;
         let checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
-        Self::from_checkpoint(config, &checkpoint, device)
+        let model = Self::from_checkpoint(config, &checkpoint, device)?;
+        Ok(Self { origin: dir.canonicalize().ok(), ..model })
     }
 
     /// A model with weights drawn from `normal` (standard normal numbers), scaled as Llama is initialised: 0.02, and 0.02/√(2·layers)
@@ -84,14 +99,18 @@ impl CausalLm {
     ) -> Result<Self, ModelError> {
         let net = Builder { config: &config, checkpoint, device }.transformer()?;
         let (rope, local_rope) = (Rope::new(&config, device), Rope::local(&config, device));
-        Ok(Self { config, net, rope, local_rope })
+        Ok(Self { config, net, rope, local_rope, origin: None, adapter: None })
     }
 
-    /// Writes `config.json` and `model.safetensors` into an existing folder.
+    /// Writes `config.json` and `model.safetensors` into an existing folder; of a model with an adapter, the adapter alone, as
+    /// `adapter_config.json` and `adapter_model.safetensors`.
     ///
     /// # Errors
     /// [`ModelError::Io`].
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        if let Some(lora) = &self.adapter {
+            return peft::write_tensors(self.write_adapter(lora, dir)?, dir);
+        }
         write_config(&self.config, dir)?;
         self.checkpoint()?.write(&dir.join("model.safetensors"))
     }
@@ -113,7 +132,8 @@ impl CausalLm {
 
     /// The same model with other weights.
     pub fn with_net(self, net: Transformer) -> Self {
-        Self { net, ..self }
+        let origin = self.origin.filter(|_| self.adapter.is_some());
+        Self { net, origin, ..self }
     }
 
     /// The model with gradients enabled.

@@ -22,32 +22,58 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError`] names the file, and the tensor where one is at fault: not finite, or of a type other than f32, f16 and bf16.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
-        let mut tensors = BTreeMap::new();
+        let mut checkpoint = Self::at(dir);
         for path in &weight_files(dir)? {
-            let bytes = std::fs::read(path).map_err(ModelError::read(path))?;
-            let file = SafeTensors::deserialize(&bytes).map_err(|error| {
-                ModelError::Safetensors { path: path.clone(), reason: error.to_string() }
-            })?;
-            for (name, view) in file.iter().filter(|(name, _)| !is_buffer(name)) {
-                let values = to_f32(&view).map_err(|reason| ModelError::Values {
-                    path: path.clone(),
-                    name: name.into(),
-                    reason,
-                })?;
-                tensors.insert(name.to_owned(), (view.shape().to_vec(), values));
-            }
+            checkpoint.read_file(path)?;
         }
-        Ok(Self { path: dir.into(), tensors })
+        Ok(checkpoint)
+    }
+
+    /// Adds the tensors of a safetensors file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub(crate) fn read_file(&mut self, path: &Path) -> Result<(), ModelError> {
+        let bytes = std::fs::read(path).map_err(ModelError::read(path))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| ModelError::Safetensors {
+            path: path.into(),
+            reason: error.to_string(),
+        })?;
+        for (name, view) in file.iter().filter(|(name, _)| !is_buffer(name)) {
+            let values = to_f32(&view).map_err(|reason| ModelError::Values {
+                path: path.into(),
+                name: name.into(),
+                reason,
+            })?;
+            self.tensors.insert(name.to_owned(), (view.shape().to_vec(), values));
+        }
+        Ok(())
     }
 
     /// An empty checkpoint to be filled and written.
     pub fn empty() -> Self {
-        Self { path: PathBuf::new(), tensors: BTreeMap::new() }
+        Self::at(Path::new(""))
+    }
+
+    /// An empty checkpoint whose errors name a folder.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self { path: dir.into(), tensors: BTreeMap::new() }
     }
 
     /// Whether a tensor of that name is there.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// The names of the tensors, in alphabetical order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The same tensors under other names.
+    pub(crate) fn renamed(self, rename: impl Fn(&str) -> String) -> Self {
+        let renamed = |(name, tensor): (String, _)| (rename(&name), tensor);
+        Self { path: self.path, tensors: self.tensors.into_iter().map(renamed).collect() }
     }
 
     /// A tensor of the expected shape.

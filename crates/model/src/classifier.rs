@@ -12,7 +12,11 @@ use crate::causal_lm::write_config;
 use crate::checkpoint::{Checkpoint, param};
 use crate::config::Head;
 use crate::layout;
+use crate::lora::peft;
 use crate::{CausalLm, ModelError, Transformer, TransformerConfig};
+
+/// The head's weight.
+const SCORE: &str = "score.weight";
 
 /// A sequence classifier with one output, pooled at the last token of each text.
 #[derive(Clone, Debug)]
@@ -30,50 +34,119 @@ pub struct ClassifierNet {
 
 #[derive(Module, Debug)]
 struct ClassifierHead {
-    /// `[hidden, 1]`.
+    /// `[hidden, outputs]`.
     score: Param<Tensor<2>>,
 }
 
 impl SequenceClassifier {
     /// A classifier on a language model's transformer, with a score of 0 for every text. Its output matrix is dropped.
-    pub fn on(mut trunk: CausalLm, pad_token: u32) -> Self {
+    pub fn on(trunk: CausalLm, pad_token: u32) -> Self {
+        Self::with_outputs(trunk, pad_token, &["LABEL_0"])
+    }
+
+    /// As [`SequenceClassifier::on`], with an output for each name.
+    pub(crate) fn with_outputs(mut trunk: CausalLm, pad_token: u32, names: &[&str]) -> Self {
         let device = trunk.device();
         trunk.net.lm_head = None;
         trunk.config.architectures =
             vec![trunk.config.family.architecture(Head::SequenceClassification)];
-        trunk.config.num_labels = Some(1);
-        trunk.config.id2label = Some([("0".to_owned(), "LABEL_0".to_owned())].into());
+        trunk.config.num_labels = Some(names.len());
+        let labels = names.iter().enumerate();
+        let labels = labels.map(|(index, name)| (index.to_string(), (*name).to_owned()));
+        trunk.config.id2label = Some(labels.collect());
         trunk.config.pad_token_id = Some(pad_token);
-        let score = Tensor::zeros([trunk.config.hidden_size, 1], &device);
-        Self { trunk, head: ClassifierHead { score: param("score.weight", score) } }
+        let score = Tensor::zeros([trunk.config.hidden_size, names.len()], &device);
+        Self { trunk, head: ClassifierHead { score: param(SCORE, score) } }
     }
 
-    /// Reads a `*ForSequenceClassification` directory with one label.
+    /// Reads a `*ForSequenceClassification` directory with one label. A PEFT directory is read with the model that it names as its base,
+    /// which may be a language model.
     ///
     /// # Errors
     /// [`ModelError`] names the file and the key or tensor at fault.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        let config = TransformerConfig::read(dir, Head::SequenceClassification)?;
-        let checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
-        let score = checkpoint.take("score.weight", [1, config.hidden_size], device)?.transpose();
-        let trunk = CausalLm::from_checkpoint(config, &checkpoint, device)?;
-        Ok(Self { trunk, head: ClassifierHead { score: param("score.weight", score) } })
+        if !peft::is_adapter(dir) {
+            return Self::load_plain(dir, |_| 1, device);
+        }
+        let base = peft::base_dir(dir)?;
+        let classifies = TransformerConfig::read(&base, Head::SequenceClassification).is_ok();
+        let base = if classifies {
+            Self::load_plain(&base, |_| 1, device)?
+        } else {
+            let trunk = CausalLm::load_plain(&base, device)?;
+            let pad_token = trunk.config.pad_token_id.unwrap_or(0);
+            Self::on(trunk, pad_token)
+        };
+        base.with_adapter(dir)
     }
 
-    /// Writes `config.json` and `model.safetensors` into an existing folder.
+    /// Reads a classifier without an adapter and with as many outputs as `outputs` says.
+    pub(crate) fn load_plain(
+        dir: &Path,
+        outputs: impl Fn(&TransformerConfig) -> usize,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let config = TransformerConfig::read(dir, Head::SequenceClassification)?;
+        let checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
+        let shape = [outputs(&config), config.hidden_size];
+        let score = checkpoint.take(SCORE, shape, device)?.transpose();
+        let trunk = CausalLm::from_checkpoint(config, &checkpoint, device)?;
+        let trunk = CausalLm { origin: dir.canonicalize().ok(), ..trunk };
+        Ok(Self { trunk, head: ClassifierHead { score: param(SCORE, score) } })
+    }
+
+    /// Puts the adapter of a PEFT directory on the classifier, and the head that was trained with it.
+    ///
+    /// # Errors
+    /// As [`CausalLm::with_adapter`].
+    pub fn with_adapter(self, dir: &Path) -> Result<Self, ModelError> {
+        let mut tensors = peft::read_tensors(dir)?;
+        let trunk = self.trunk.with_adapter_of(dir, &mut tensors)?;
+        let mut head = self.head;
+        if tensors.contains(SCORE) {
+            let [hidden, outputs] = head.score.dims();
+            let score = tensors.take(SCORE, [outputs, hidden], &trunk.device())?;
+            tensors.remove(SCORE, &[outputs, hidden])?;
+            head.score = param(SCORE, score.transpose());
+        }
+        peft::refuse_rest(&tensors, dir)?;
+        Ok(Self { trunk, head })
+    }
+
+    /// A classifier without an adapter that computes the same, as [`CausalLm::merge`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn merge(self) -> Result<Self, ModelError> {
+        Ok(Self { trunk: self.trunk.merge()?, head: self.head })
+    }
+
+    /// Writes `config.json` and `model.safetensors` into an existing folder; of a classifier with an adapter, the adapter and the head
+    /// alone, as `adapter_config.json` and `adapter_model.safetensors`.
     ///
     /// # Errors
     /// [`ModelError::Io`].
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        let score = self.head.valid().score.val().transpose();
+        if let Some(lora) = &self.trunk.adapter {
+            let mut tensors = self.trunk.write_adapter(lora, dir)?;
+            tensors.put(SCORE, score);
+            return peft::write_tensors(tensors, dir);
+        }
         write_config(&self.trunk.config, dir)?;
         let mut checkpoint = self.trunk.checkpoint()?;
-        checkpoint.put("score.weight", self.head.valid().score.val().transpose());
+        checkpoint.put(SCORE, score);
         checkpoint.write(&dir.join("model.safetensors"))
     }
 
     /// The configuration.
     pub fn config(&self) -> &TransformerConfig {
         &self.trunk.config
+    }
+
+    /// The device of the weights, without autodiff.
+    pub(crate) fn device(&self) -> Device {
+        self.trunk.device()
     }
 
     /// The weights, for an optimiser.
@@ -108,12 +181,16 @@ impl SequenceClassifier {
             check_tokens(tokens, &self.trunk.config)?;
         }
         let time = texts.iter().map(|t| t.len()).max().unwrap_or(0);
-        let device = self.trunk.device();
+        let device = self.device();
         let last: Vec<i32> =
             texts.iter().enumerate().map(|(b, t)| (b * time + t.len() - 1) as i32).collect();
         let last = Tensor::<1, Int>::from_data(TensorData::new(last, [texts.len()]), &device);
-        let hidden = self.trunk.hidden(pad(texts.iter().copied(), time, &device));
-        Ok(hidden.select(0, last).matmul(self.head.score.val()))
+        Ok(self.outputs(pad(texts.iter().copied(), time, &device), last))
+    }
+
+    /// The outputs at some rows of `[batch * time]`, of right-padded ids `[batch, time]`: `[rows, outputs]`.
+    pub(crate) fn outputs(&self, ids: Tensor<2, Int>, rows: Tensor<1, Int>) -> Tensor<2> {
+        self.trunk.hidden(ids).select(0, rows).matmul(self.head.score.val())
     }
 
     /// The score of each text, without gradients, in passes of bounded size.

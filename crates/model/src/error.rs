@@ -68,6 +68,20 @@ pub enum ModelError {
         /// What is supported.
         hint: String,
     },
+    /// An adapter cannot be used, or not on this model.
+    #[error("adapter {name}: {reason}")]
+    Adapter {
+        /// Its folder, or what stands for it.
+        name: String,
+        /// The offending key or tensor with its value, and what has to be there.
+        reason: String,
+    },
+    /// Value heads cannot be put on a model.
+    #[error("value heads: {reason}")]
+    Heads {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A safetensors file is truncated or malformed.
     #[error("{path} is not a valid safetensors file: {reason}")]
     Safetensors {
@@ -77,7 +91,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A tensor that the configuration needs is not in the checkpoint.
-    #[error("{path} holds no tensor `{name}`, which config.json calls for")]
+    #[error("{path} holds no tensor `{name}`, which the configuration calls for")]
     MissingTensor {
         /// The checkpoint.
         path: PathBuf,
@@ -85,7 +99,9 @@ pub enum ModelError {
         name: String,
     },
     /// A tensor contradicts the configuration.
-    #[error("{path}: tensor `{name}` has shape {found:?}, but config.json calls for {expected:?}")]
+    #[error(
+        "{path}: tensor `{name}` has shape {found:?}, but the configuration calls for {expected:?}"
+    )]
     Shape {
         /// The checkpoint.
         path: PathBuf,

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Family;
-use crate::weights::{self, Kind};
+use crate::weights::{self, Kind, OUTPUT_MATRIX};
 use crate::{ModelError, TransformerConfig};
 
 /// The names of a family's checkpoints.
@@ -17,6 +17,9 @@ struct Layout {
     /// Whether the rows of a fused matrix go head by head, each its query's, key's and value's; or all queries' first.
     by_head: bool,
 }
+
+/// What the other families have: the core's names and matrices.
+const PLAIN: Layout = Layout { prefix: "", modules: &[], transposed: false, by_head: false };
 
 const GPT2: Layout = Layout {
     prefix: "transformer.",
@@ -107,9 +110,9 @@ impl Layout {
 }
 
 /// A tensor of a checkpoint, and the parameters of the core that it holds: one, or queries, keys and values.
-struct Stored {
+pub(crate) struct Stored {
     name: String,
-    core: Vec<String>,
+    pub(crate) core: Vec<String>,
     /// What each of the parameters is.
     kind: Kind,
     transposed: bool,
@@ -133,6 +136,29 @@ impl Stored {
             Kind::Matrix([_, columns]) => vec![rows, columns],
             Kind::Norm(_) | Kind::Bias(_) => vec![rows],
         }
+    }
+
+    /// The module that a weight belongs to.
+    pub(crate) fn module(&self) -> &str {
+        self.name.strip_suffix(".weight").unwrap_or(&self.name)
+    }
+
+    /// Inputs and outputs of a matrix; those of a fused one are its parts' together.
+    pub(crate) fn inputs_and_outputs(&self) -> [usize; 2] {
+        let [rows, columns] = self.size();
+        [columns, rows * self.core.len()]
+    }
+
+    /// The rows of a matrix with one row an output, of `columns` numbers each, as the core has them: all of one parameter together.
+    pub(crate) fn rows_to_core(&self, values: &[f32], columns: usize) -> Vec<f32> {
+        split_rows(values, self.core.len(), self.group(self.size()[0]) * columns).concat()
+    }
+
+    /// The opposite of [`Stored::rows_to_core`].
+    pub(crate) fn rows_from_core(&self, values: &[f32], columns: usize) -> Vec<f32> {
+        let rows = self.size()[0];
+        let parts: Vec<Vec<f32>> = values.chunks(rows * columns).map(<[f32]>::to_vec).collect();
+        fuse_rows(&parts, self.group(rows) * columns)
     }
 
     /// Moves the tensor to the core's names.
@@ -175,6 +201,22 @@ impl Stored {
     }
 }
 
+/// The weights of the projections of all blocks, and the output matrix where the embedding's is not used.
+pub(crate) fn projections(config: &TransformerConfig) -> Vec<Stored> {
+    let layout = Layout::of(config.family).unwrap_or(&PLAIN);
+    let mut tensors = layout.tensors(config, layout.prefix);
+    tensors.retain(|tensor| {
+        tensor.core[0].ends_with("_proj.weight") || tensor.core[0] == OUTPUT_MATRIX
+    });
+    tensors
+}
+
+/// What the family calls a tensor of the core.
+pub(crate) fn stored_name(config: &TransformerConfig, core: &str) -> String {
+    let layout = Layout::of(config.family).unwrap_or(&PLAIN);
+    layout.name(layout.prefix, core)
+}
+
 /// Turns a checkpoint with a family's names into one with the core's; tensors that the core does not know are left alone.
 ///
 /// # Errors
@@ -187,7 +229,7 @@ pub(crate) fn from_stored(
     let bare = checkpoint.contains(&layout.name("", "model.embed_tokens.weight"));
     let classifies = checkpoint.contains("score.weight");
     for tensor in layout.tensors(config, if bare { "" } else { layout.prefix }) {
-        if !(classifies && tensor.core[0] == "lm_head.weight") {
+        if !(classifies && tensor.core[0] == OUTPUT_MATRIX) {
             tensor.unpack(&mut checkpoint)?;
         }
     }

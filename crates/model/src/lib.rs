@@ -2,7 +2,8 @@
 //!
 //! [`CausalLm`] is a decoder of one of several families (see [`TransformerConfig`]) with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
 //! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_logits`] what
-//! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer. [`Tokenizer`] reads `tokenizer.json`.
+//! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer, [`ValueModel`] several that are read at every token.
+//! [`LoraConfig`] describes adapters, which are read, trained, merged and written in PEFT's form. [`Tokenizer`] reads `tokenizer.json`.
 //! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.
 
 mod attention;
@@ -19,6 +20,7 @@ mod feed_forward;
 mod hub;
 mod language_model;
 mod layout;
+mod lora;
 mod norm;
 mod positions;
 mod projection;
@@ -27,6 +29,7 @@ mod tabular;
 mod tokenizer;
 mod transformer;
 mod transformer_session;
+mod value_model;
 mod weights;
 mod word_tokenizer;
 
@@ -39,7 +42,9 @@ pub use cpu::{CpuModel, softmax_weights};
 pub use error::ModelError;
 pub use hub::{HubModel, locate};
 pub use language_model::{LanguageModel, Prompts, Session, log_prob};
+pub use lora::{LoraConfig, TargetModules};
 pub use tabular::{PrefixTree, TabularLm, TabularProblem};
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
+pub use value_model::ValueModel;
 pub use word_tokenizer::write_word_tokenizer;

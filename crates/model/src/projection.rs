@@ -3,19 +3,27 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use crate::lora::Adapter;
+
 /// A linear map; the weight is `[inputs, outputs]`, the transpose of what most checkpoints store.
 #[derive(Module, Debug)]
 pub(crate) struct Projection {
     pub(crate) weight: Param<Tensor<2>>,
     pub(crate) bias: Option<Param<Tensor<1>>>,
+    pub(crate) adapter: Option<Adapter>,
 }
 
 impl Projection {
     /// x: `[rows, inputs]` → `[rows, outputs]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let update = self.adapter.as_ref().map(|adapter| adapter.forward(x.clone()));
         let y = x.matmul(self.weight.val());
-        match &self.bias {
+        let y = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        };
+        match update {
+            Some(update) => y + update,
             None => y,
         }
     }

@@ -42,6 +42,10 @@ pub(crate) type ProjectionKind = (&'static str, usize, usize, bool);
 
 const GATE: &str = "mlp.gate_proj";
 
+/// Names of the weights that are no block's.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const OUTPUT_MATRIX: &str = "lm_head.weight";
+
 /// The projections of a block, with a gate in every family.
 pub(crate) fn projection_kinds(config: &TransformerConfig) -> [ProjectionKind; 7] {
     let (hidden, inner, width) =
@@ -64,7 +68,7 @@ pub(crate) fn projection_kinds(config: &TransformerConfig) -> [ProjectionKind; 7
 pub(crate) fn parameters(config: &TransformerConfig) -> Vec<(String, Kind)> {
     let hidden = config.hidden_size;
     let embedding = Kind::Matrix([config.vocab_size, hidden]);
-    let mut matrices = vec![("model.embed_tokens.weight".to_owned(), embedding)];
+    let mut matrices = vec![(EMBEDDING.to_owned(), embedding)];
     if config.learns_positions() {
         let positions = Kind::Matrix([config.max_position_embeddings, hidden]);
         matrices.push(("model.embed_positions.weight".to_owned(), positions));
@@ -88,7 +92,7 @@ pub(crate) fn parameters(config: &TransformerConfig) -> Vec<(String, Kind)> {
         }
     }
     if !config.tie_word_embeddings {
-        matrices.push(("lm_head.weight".to_owned(), embedding));
+        matrices.push((OUTPUT_MATRIX.to_owned(), embedding));
     }
     vectors.extend(norm_kinds(config.family, "model.norm.", hidden));
     matrices.extend(vectors);
@@ -110,7 +114,7 @@ fn norm_kinds(
 pub(crate) fn checkpoint(net: &Transformer, config: &TransformerConfig) -> Checkpoint {
     let mut checkpoint = Checkpoint::empty();
     let net = net.valid();
-    checkpoint.put("model.embed_tokens.weight", net.embed_tokens.val());
+    checkpoint.put(EMBEDDING, net.embed_tokens.val());
     if let Some(table) = &net.embed_positions {
         checkpoint.put("model.embed_positions.weight", table.val());
     }
@@ -122,6 +126,34 @@ pub(crate) fn checkpoint(net: &Transformer, config: &TransformerConfig) -> Check
         put_projection(&mut checkpoint, "lm_head", head);
     }
     checkpoint
+}
+
+/// The projection whose weight has the given name, if the network has it.
+pub(crate) fn projection_mut<'a>(
+    net: &'a mut Transformer,
+    name: &str,
+) -> Option<&'a mut Projection> {
+    if name == OUTPUT_MATRIX {
+        return net.lm_head.as_mut();
+    }
+    let (layer, part) = block_part(name)?;
+    let Block { self_attn, mlp, .. } = net.layers.get_mut(layer)?;
+    match part {
+        "self_attn.q_proj.weight" => Some(&mut self_attn.q_proj),
+        "self_attn.k_proj.weight" => Some(&mut self_attn.k_proj),
+        "self_attn.v_proj.weight" => Some(&mut self_attn.v_proj),
+        "self_attn.o_proj.weight" => Some(&mut self_attn.o_proj),
+        "mlp.gate_proj.weight" => mlp.gate_proj.as_mut(),
+        "mlp.up_proj.weight" => Some(&mut mlp.up_proj),
+        "mlp.down_proj.weight" => Some(&mut mlp.down_proj),
+        _ => None,
+    }
+}
+
+/// The block that a tensor belongs to, and its name there.
+pub(crate) fn block_part(name: &str) -> Option<(usize, &str)> {
+    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    Some((layer.parse().ok()?, part))
 }
 
 fn put_block(checkpoint: &mut Checkpoint, name: &str, block: &Block, config: &TransformerConfig) {

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use infalign_calibrate::Calibration;
-use infalign_decode::{EncodedPrompt, Generator, Sampling};
-use infalign_model::{CausalLm, Tokenizer};
+use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
+use infalign_model::{CausalLm, LoraConfig, Tokenizer};
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ pub struct CtrlConfig {
     pub checkpoint_every: usize,
     /// The optimiser.
     pub optimizer: OptimizerConfig,
+    /// A new adapter, which is trained in place of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 fn checkpoint_every() -> usize {
@@ -57,9 +60,10 @@ impl CtrlConfig {
     /// Refuses settings that are out of range, and sampling from anything but the policy itself.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] names the setting, its value and the range.
+    /// [`TrainError`] names the setting, its value and the range.
     pub fn check(&self, sampling: &Sampling) -> Result<(), TrainError> {
         self.optimizer.check()?;
+        self.lora.as_ref().map_or(Ok(()), LoraConfig::check)?;
         let plain = Sampling { max_tokens: sampling.max_tokens, ..Sampling::default() };
         if *sampling != plain {
             let valid = "at temperature 1, top_k 0 and top_p 1: the policy gradient needs responses of the policy itself";
@@ -108,7 +112,7 @@ pub struct CtrlTrainer<'a> {
     pub objective: &'a Objective,
     /// Prompts to train on.
     pub prompts: &'a [EncodedPrompt],
-    /// π_ref, from which the policy starts.
+    /// π_ref, from which the policy starts. Of one with an adapter, the adapter alone is trained further.
     pub reference: &'a CausalLm,
     /// The tokenizer of the reference.
     pub tokenizer: &'a Tokenizer,
@@ -191,7 +195,7 @@ impl CtrlTrainer<'_> {
     fn begin(&self) -> Result<Run, TrainError> {
         let optimizer = Optimizer::new(&self.config.optimizer);
         if let Some(path) = checkpoint::newest(&self.checkpoints) {
-            let policy = CausalLm::load(&path, &self.reference.device())?.train();
+            let policy = self.reference.load_trained(&path)?.train();
             let optimizer = optimizer.load(&checkpoint::optimizer_path(&path))?;
             return Ok(Run { policy, optimizer, state: checkpoint::load_state(&path)? });
         }
@@ -201,7 +205,17 @@ impl CtrlTrainer<'_> {
             (None, None) => return Err(TrainError::KlOrBeta),
         };
         let state = State { step: 0, controller: Controller::new(beta, self.config.target_kl) };
-        Ok(Run { policy: self.reference.clone().train(), optimizer, state })
+        Ok(Run { policy: self.start()?.train(), optimizer, state })
+    }
+
+    /// The policy before the first step: it computes what the reference does.
+    fn start(&self) -> Result<CausalLm, TrainError> {
+        let reference = self.reference.clone();
+        let Some(config) = &self.config.lora else { return Ok(reference) };
+        let mut stream = Stream::new(self.seed, "lora", "", 0);
+        let mut positions = 0..;
+        let mut uniform = || positions.next().map_or(0.0, |n| stream.uniform(n) as f32);
+        Ok(reference.with_new_adapter(config.clone(), &mut uniform)?)
     }
 
     /// Samples, scores, and takes one optimiser step.

@@ -9,11 +9,15 @@
     reason = "tests fail by panicking"
 )]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION};
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
-use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
+use infalign_model::{
+    CausalLm, LoraConfig, Sequence, TargetModules, Tokenizer, TransformerConfig,
+    write_word_tokenizer,
+};
 use infalign_reward::{Reward, RewardError};
 use infalign_train::{CtrlConfig, CtrlTrainer, OptimizerConfig};
 use infalign_transform::Transform;
@@ -123,8 +127,27 @@ enum Cost {
     Kl(f64),
 }
 
+/// An adapter of every linear module.
+fn adapter() -> LoraConfig {
+    LoraConfig {
+        r: 8,
+        lora_alpha: 16.0,
+        use_rslora: false,
+        target_modules: TargetModules::Pattern("all-linear".into()),
+        layers_to_transform: None,
+        modules_to_save: Vec::new(),
+        rank_pattern: BTreeMap::new(),
+        alpha_pattern: BTreeMap::new(),
+    }
+}
+
 /// Probabilities of every response under a trained policy.
-fn train(problem: &Problem, transform: &Transform, cost: &Cost) -> Vec<f64> {
+fn train(
+    problem: &Problem,
+    transform: &Transform,
+    cost: &Cost,
+    lora: Option<LoraConfig>,
+) -> Vec<f64> {
     let (beta, target_kl) = match *cost {
         Cost::Beta(beta) => (Some(beta), None),
         Cost::Kl(kl) => (None, Some(kl)),
@@ -144,6 +167,7 @@ fn train(problem: &Problem, transform: &Transform, cost: &Cost) -> Vec<f64> {
         beta,
         checkpoint_every: 1000,
         optimizer,
+        lora,
     };
     let dir = tempfile::tempdir().unwrap();
     let trainer = CtrlTrainer {
@@ -167,8 +191,10 @@ fn kl(p: &[f64], q: &[f64]) -> f64 {
     p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum()
 }
 
-fn reaches_the_optimum(transform: &str, beta: f64) {
+fn reaches_the_optimum(transform: &str, beta: f64, lora: Option<LoraConfig>) {
     let problem = problem();
+    // An adapter leaves the embedding alone, which is the output matrix here.
+    let tolerance = if lora.is_some() { 0.03 } else { 0.01 };
     let transform: Transform = transform.parse().unwrap();
     let phi: Vec<f64> = problem
         .rewards
@@ -183,7 +209,7 @@ fn reaches_the_optimum(transform: &str, beta: f64) {
         policy.iter().zip(&phi).map(|(q, phi)| q * phi).sum::<f64>()
             - beta * kl(policy, &problem.reference)
     };
-    let policy = train(&problem, &transform, &Cost::Beta(beta));
+    let policy = train(&problem, &transform, &Cost::Beta(beta), lora);
     let (start, reached, best) = (value(&problem.reference), value(&policy), beta * z.ln());
     let distance = kl(&policy, &optimum);
     println!(
@@ -194,17 +220,17 @@ fn reaches_the_optimum(transform: &str, beta: f64) {
         "the problem is worth solving"
     );
     assert!(
-        (best - reached).abs() <= 0.01 * best.abs(),
+        (best - reached).abs() <= tolerance * best.abs(),
         "{transform}: value {reached} against {best}, from {start}"
     );
-    assert!(distance <= 0.01, "{transform}: KL(π‖π*) = {distance} nats");
+    assert!(distance <= tolerance, "{transform}: KL(π‖π*) = {distance} nats");
 }
 
 #[test]
 fn a_target_kl_is_reached() {
     let problem = problem();
     for (transform, target) in [("identity", 0.2), ("exp:10", 0.5)] {
-        let policy = train(&problem, &transform.parse().unwrap(), &Cost::Kl(target));
+        let policy = train(&problem, &transform.parse().unwrap(), &Cost::Kl(target), None);
         let reached = kl(&policy, &problem.reference);
         assert!((reached / target - 1.0).abs() < 0.1, "{transform}: {reached} nats for {target}");
     }
@@ -212,15 +238,20 @@ fn a_target_kl_is_reached() {
 
 #[test]
 fn identity_reaches_the_optimum() {
-    reaches_the_optimum("identity", 0.25);
+    reaches_the_optimum("identity", 0.25, None);
 }
 
 #[test]
 fn exp_for_best_of_n_reaches_the_optimum() {
-    reaches_the_optimum("exp:10", 0.3);
+    reaches_the_optimum("exp:10", 0.3, None);
 }
 
 #[test]
 fn exp_for_worst_of_n_reaches_the_optimum() {
-    reaches_the_optimum("exp:-10", 0.2);
+    reaches_the_optimum("exp:-10", 0.2, None);
+}
+
+#[test]
+fn an_adapter_comes_close_to_the_optimum() {
+    reaches_the_optimum("identity", 0.25, Some(adapter()));
 }

@@ -44,10 +44,15 @@ impl<'a> Inputs<'a> {
         let dir = paths.model(&recipe.model)?;
         ensure!(
             dir.is_dir(),
-            "the model {} is not a folder: it must hold config.json, model.safetensors and tokenizer.json",
+            "the model {} is not a folder: it must hold config.json, model.safetensors and tokenizer.json, or an adapter in their place",
             dir.display()
         );
         let reference = CausalLm::load(&dir, device)?;
+        if let Some(config) = &recipe.train.lora {
+            // That its modules are there, before any work is begun.
+            let adapted = reference.clone().with_new_adapter(config.clone(), &mut || 0.0);
+            adapted.context("[train.lora]")?;
+        }
         let tokenizer = Tokenizer::load(&dir, reference.config())?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.

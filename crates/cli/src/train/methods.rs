@@ -45,7 +45,7 @@ pub(crate) fn train(
     let title = format!("train {}", method.name);
     if policy_dir.exists() {
         progress.skip(&title);
-        return Ok(CausalLm::load(&policy_dir, &inputs.device)?);
+        return Ok(inputs.reference.load_trained(&policy_dir)?);
     }
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;

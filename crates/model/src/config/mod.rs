@@ -319,6 +319,11 @@ impl TransformerConfig {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
+    /// Whether it is a classifier's.
+    pub(crate) fn classifies(&self) -> bool {
+        self.architectures.contains(&self.family.architecture(Head::SequenceClassification))
+    }
+
     /// Whether positions are learned, not rotations.
     pub(crate) fn learns_positions(&self) -> bool {
         self.family == Family::Gpt2

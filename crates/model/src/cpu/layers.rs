@@ -6,6 +6,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::functions::{exp, sum, tanh};
 use super::matrix::Matrix;
 use crate::feed_forward::{Activation, FeedForward};
+use crate::lora::Adapter;
 use crate::norm::Norm;
 use crate::projection::Projection;
 
@@ -20,11 +21,29 @@ pub(super) struct Linear {
     matrix: Matrix,
     /// `[outputs]`; empty without biases.
     bias: Vec<f32>,
+    adapters: Vec<LowRank>,
+}
+
+/// An adapter: x ↦ (x·A)·B, added to the outputs from `first` on.
+#[derive(Debug)]
+struct LowRank {
+    a: Matrix,
+    b: Matrix,
+    first: usize,
 }
 
 impl Linear {
     /// Takes the projections, so that no more than one is held twice at a time.
-    pub(super) fn new(parts: Vec<Projection>) -> Self {
+    ///
+    /// - `fused`: an adapter of all of their outputs.
+    pub(super) fn new(mut parts: Vec<Projection>, fused: Option<Adapter>) -> Self {
+        let mut adapters: Vec<LowRank> =
+            fused.into_iter().map(|adapter| LowRank::new(adapter, 0)).collect();
+        let mut first = 0;
+        for part in &mut parts {
+            adapters.extend(part.adapter.take().map(|adapter| LowRank::new(adapter, first)));
+            first += part.weight.dims()[1];
+        }
         let biased = parts.iter().any(|part| part.bias.is_some());
         let bias = |part: &Projection| match &part.bias {
             Some(bias) => numbers(bias.val()),
@@ -32,7 +51,7 @@ impl Linear {
         };
         let bias = if biased { parts.iter().flat_map(bias).collect() } else { Vec::new() };
         let weights = parts.into_iter().map(|part| part.weight.into_value()).collect();
-        Self { matrix: Matrix::pack(weights), bias }
+        Self { matrix: Matrix::pack(weights), bias, adapters }
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -45,6 +64,26 @@ impl Linear {
         self.matrix.multiply(x, out);
         if !self.bias.is_empty() {
             out.chunks_mut(self.outputs()).for_each(|row| add(row, &self.bias));
+        }
+        self.adapters.iter().for_each(|adapter| adapter.update(x, out, self.outputs()));
+    }
+}
+
+impl LowRank {
+    fn new(adapter: Adapter, first: usize) -> Self {
+        let [a, b] = adapter.factors().map(|factor| Matrix::pack(vec![factor]));
+        Self { a, b, first }
+    }
+
+    /// Adds (x·A)·B to rows of `width`.
+    fn update(&self, x: &[f32], out: &mut [f32], width: usize) {
+        let rows = x.len() / self.a.inputs();
+        let mut inner = vec![0.0; rows * self.a.outputs()];
+        self.a.multiply(x, &mut inner);
+        let mut update = vec![0.0; rows * self.b.outputs()];
+        self.b.multiply(&inner, &mut update);
+        for (out, update) in out.chunks_mut(width).zip(update.chunks(self.b.outputs())) {
+            add(&mut out[self.first..], update);
         }
     }
 }
@@ -122,8 +161,8 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(layer: FeedForward) -> Self {
         let gated = layer.gate_proj.is_some();
-        let inner = Linear::new(layer.gate_proj.into_iter().chain([layer.up_proj]).collect());
-        let outer = Linear::new(vec![layer.down_proj]);
+        let inner = Linear::new(layer.gate_proj.into_iter().chain([layer.up_proj]).collect(), None);
+        let outer = Linear::new(vec![layer.down_proj], None);
         Self { inner, outer, gated, activation: layer.activation }
     }
 

@@ -106,7 +106,7 @@ impl CpuModel {
             },
             blocks: net.layers.into_iter().enumerate().map(layer).collect(),
             norm: Scaling::new(net.norm),
-            head: net.lm_head.map(|head| Linear::new(vec![head])),
+            head: net.lm_head.map(|head| Linear::new(vec![head], None)),
             logit_cap: net.logit_cap.map(|cap| cap as f32),
             config,
         }
@@ -199,11 +199,12 @@ impl Layer {
             score_cap: attention.score_cap.map(|cap| cap as f32),
             window,
         };
+        let inner = vec![attention.q_proj, attention.k_proj, attention.v_proj];
         Self {
             attention_in: Scaling::new(block.attention_in),
             attention: Mixer {
-                inner: Linear::new(vec![attention.q_proj, attention.k_proj, attention.v_proj]),
-                outer: Linear::new(vec![attention.o_proj]),
+                inner: Linear::new(inner, attention.fused_adapter),
+                outer: Linear::new(vec![attention.o_proj], None),
                 q_norm: attention.q_norm.map(Scaling::new),
                 k_norm: attention.k_norm.map(Scaling::new),
                 rotation,

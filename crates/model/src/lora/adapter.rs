@@ -1,0 +1,45 @@
+//! The low-rank update of one linear module.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::checkpoint::param;
+
+/// x ↦ (x·A)·B·scale, beside a module that stays as it is.
+#[derive(Module, Debug)]
+pub(crate) struct Adapter {
+    /// `[inputs, rank]`, the transpose of what PEFT stores.
+    pub(super) a: Param<Tensor<2>>,
+    /// `[rank, outputs]`, the transpose of what PEFT stores; the outputs in the core's order.
+    pub(super) b: Param<Tensor<2>>,
+    /// α/rank, or α/√rank.
+    scale: f64,
+}
+
+impl Adapter {
+    /// The adapter of the module with the given path.
+    pub(super) fn new(module: &str, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {
+        let [name_a, name_b] = tensor_names(module);
+        Self { a: param(&name_a, a), b: param(&name_b, b), scale }
+    }
+
+    /// x: `[rows, inputs]` → `[rows, outputs]`. The product A·B is never made.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.a.val()).mul_scalar(self.scale).matmul(self.b.val())
+    }
+
+    /// A `[inputs, rank]` and B·scale `[rank, outputs]`.
+    pub(crate) fn factors(self) -> [Tensor<2>; 2] {
+        [self.a.into_value(), self.b.into_value().mul_scalar(self.scale)]
+    }
+
+    /// A·B·scale, what merging adds to the weight: `[inputs, outputs]`.
+    pub(super) fn product(&self) -> Tensor<2> {
+        self.a.val().matmul(self.b.val()).mul_scalar(self.scale)
+    }
+}
+
+/// The names of A and B of a module.
+pub(super) fn tensor_names(module: &str) -> [String; 2] {
+    ["A", "B"].map(|matrix| format!("{module}.lora_{matrix}.weight"))
+}

@@ -1,0 +1,232 @@
+//! PEFT directories: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde_json::{Map, Value, json};
+
+use super::adapter::tensor_names;
+use super::targets::Target;
+use super::{Adapter, LoraConfig};
+use crate::checkpoint::Checkpoint;
+use crate::config::Family;
+use crate::{ModelError, TransformerConfig, layout};
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// What goes before the path of every module.
+const PREFIX: &str = "base_model.model.";
+
+/// The keys of [`LoraConfig`].
+const OWN: [&str; 8] = [
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "target_modules",
+    "layers_to_transform",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+];
+/// Keys that change nothing of what a trained adapter computes, whatever their values. `fan_in_fan_out` tells PEFT how the module stores
+/// its weight, which the family decides.
+const WITHOUT_EFFECT: [&str; 15] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    "fan_in_fan_out",
+    "inference_mode",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+];
+/// Ways to begin that leave the model as it is, besides `true` and `false`.
+const HARMLESS_BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+
+/// Whether a folder holds an adapter in place of a model.
+pub(crate) fn is_adapter(dir: &Path) -> bool {
+    dir.join(CONFIG).is_file()
+}
+
+fn refuse(dir: &Path, reason: String) -> ModelError {
+    ModelError::Adapter { name: dir.display().to_string(), reason }
+}
+
+fn read_keys(dir: &Path) -> Result<Map<String, Value>, ModelError> {
+    let path = dir.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
+    serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })
+}
+
+/// The folder of the model that an adapter belongs to, as the adapter has it: relative to where the program runs.
+///
+/// # Errors
+/// [`ModelError::Adapter`] where it is no folder.
+pub(crate) fn base_dir(dir: &Path) -> Result<std::path::PathBuf, ModelError> {
+    let keys = read_keys(dir)?;
+    let base = keys.get("base_model_name_or_path").cloned().unwrap_or_default();
+    match base.as_str().map(Path::new).filter(|path| path.is_dir()) {
+        Some(path) => Ok(path.into()),
+        None => {
+            let reason = format!(
+                "`base_model_name_or_path` is {base}, which is no folder; write the folder of the base model there"
+            );
+            Err(refuse(dir, reason))
+        }
+    }
+}
+
+/// Reads `adapter_config.json`.
+///
+/// # Errors
+/// [`ModelError::Adapter`] names the first key whose value is not supported.
+pub(super) fn read_config(dir: &Path) -> Result<LoraConfig, ModelError> {
+    let mut keys = read_keys(dir)?;
+    for (key, value) in &keys {
+        if !is_supported(key, value) {
+            return Err(refuse(dir, format!("`{key}` is {value}, which is not supported")));
+        }
+    }
+    keys.retain(|key, value| OWN.contains(&key.as_str()) && !value.is_null());
+    if let Some(layers) = keys.get_mut("layers_to_transform").filter(|layers| layers.is_u64()) {
+        *layers = json!([layers]);
+    }
+    serde_json::from_value(Value::Object(keys))
+        .map_err(|source| ModelError::Json { path: dir.join(CONFIG), source })
+}
+
+/// Whether a key has a value that is computed. A key that is not known has to be off: whatever it does, it then does nothing.
+fn is_supported(key: &str, value: &Value) -> bool {
+    match (key, value) {
+        ("peft_type", value) => value == "LORA",
+        ("bias", value) => value == "none",
+        ("init_lora_weights", Value::String(how)) => HARMLESS_BEGINNINGS.contains(&how.as_str()),
+        ("init_lora_weights", _) => true,
+        (key, _) if OWN.contains(&key) || WITHOUT_EFFECT.contains(&key) => true,
+        (_, Value::Array(items)) => items.is_empty(),
+        (_, Value::Object(items)) => items.is_empty(),
+        (_, value) => [json!(null), json!(false), json!("")].contains(value),
+    }
+}
+
+/// Writes `adapter_config.json` of an adapter for `model`, which is in the folder `base`.
+///
+/// # Errors
+/// [`ModelError::Io`].
+pub(super) fn write_config(
+    config: &LoraConfig,
+    model: &TransformerConfig,
+    base: Option<&Path>,
+    dir: &Path,
+) -> Result<(), ModelError> {
+    let path = dir.join(CONFIG);
+    let failed = |source| ModelError::Json { path: path.clone(), source };
+    let mut keys = json!({
+        "peft_type": "LORA",
+        "task_type": if model.classifies() { "SEQ_CLS" } else { "CAUSAL_LM" },
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": model.family == Family::Gpt2,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "lora_dropout": 0.0,
+    });
+    let own = serde_json::to_value(config).map_err(failed)?;
+    if let (Value::Object(keys), Value::Object(own)) = (&mut keys, own) {
+        keys.extend(own);
+    }
+    let text = serde_json::to_vec_pretty(&keys).map_err(failed)?;
+    std::fs::write(&path, text).map_err(ModelError::write(&path))
+}
+
+/// Reads the tensors, under the paths of the model's modules.
+///
+/// # Errors
+/// As [`Checkpoint::read`].
+pub(crate) fn read_tensors(dir: &Path) -> Result<Checkpoint, ModelError> {
+    let mut tensors = Checkpoint::at(dir);
+    tensors.read_file(&dir.join(WEIGHTS))?;
+    Ok(tensors.renamed(|name| {
+        // Some files keep the adapter's name, or that of the wrapper around a module to save.
+        let path = name.strip_prefix(PREFIX).unwrap_or(name).split('.');
+        path.filter(|part| !["default", "modules_to_save"].contains(part))
+            .collect::<Vec<_>>()
+            .join(".")
+    }))
+}
+
+/// Refuses tensors of an adapter that belong to nothing.
+///
+/// # Errors
+/// [`ModelError::Adapter`] names the first.
+pub(crate) fn refuse_rest(tensors: &Checkpoint, dir: &Path) -> Result<(), ModelError> {
+    match tensors.names().next() {
+        Some(name) => Err(refuse(
+            dir,
+            format!("the tensor `{name}` belongs to no module that {CONFIG} names"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Writes tensors that have the paths of the model's modules.
+///
+/// # Errors
+/// [`ModelError::Io`] and [`ModelError::Safetensors`].
+pub(crate) fn write_tensors(tensors: Checkpoint, dir: &Path) -> Result<(), ModelError> {
+    tensors.renamed(|name| format!("{PREFIX}{name}")).write(&dir.join(WEIGHTS))
+}
+
+/// Takes the adapter of a module out of the tensors.
+///
+/// # Errors
+/// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
+pub(super) fn take_adapter(
+    tensors: &mut Checkpoint,
+    target: &Target,
+    device: &Device,
+) -> Result<Adapter, ModelError> {
+    let module = &target.module;
+    let ([inputs, outputs], rank) = (module.inputs_and_outputs(), target.rank);
+    let [name_a, name_b] = tensor_names(module.module());
+    let a = tensors.remove(&name_a, &[rank, inputs])?;
+    let b = module.rows_to_core(&tensors.remove(&name_b, &[outputs, rank])?, rank);
+    let transposed = |values, shape: [usize; 2]| {
+        let data = Tensor::<2>::from_data(TensorData::new(values, shape), device).transpose();
+        Tensor::from_data(data.into_data(), device)
+    };
+    let (a, b) = (transposed(a, [rank, inputs]), transposed(b, [outputs, rank]));
+    Ok(Adapter::new(module.module(), a, b, target.scale))
+}
+
+/// Puts the adapter of a module among the tensors.
+pub(super) fn put_adapter(tensors: &mut Checkpoint, target: &Target, adapter: &Adapter) {
+    let module = &target.module;
+    let ([_, outputs], rank) = (module.inputs_and_outputs(), target.rank);
+    let [name_a, name_b] = tensor_names(module.module());
+    tensors.put(name_a, adapter.a.val().transpose());
+    let b: Vec<f32> = adapter.b.val().transpose().into_data().iter::<f32>().collect();
+    tensors.insert(name_b, vec![outputs, rank], module.rows_from_core(&b, rank));
+}
+
+/// Takes a module to save out of the tensors: `[vocabulary, hidden]`.
+///
+/// # Errors
+/// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
+pub(super) fn take_saved(
+    tensors: &mut Checkpoint,
+    core: &str,
+    config: &TransformerConfig,
+    device: &Device,
+) -> Result<Tensor<2>, ModelError> {
+    let shape = [config.vocab_size, config.hidden_size];
+    let values = tensors.remove(&layout::stored_name(config, core), &shape)?;
+    Ok(Tensor::from_data(TensorData::new(values, shape), device))
+}

@@ -1,0 +1,208 @@
+//! Which modules of a model an adapter is for, by PEFT's rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use regex::Regex;
+
+use super::{Adapter, LoraConfig, TargetModules};
+use crate::layout::{self, Stored};
+use crate::transformer::Transformer;
+use crate::weights::{EMBEDDING, OUTPUT_MATRIX, block_part, projection_mut};
+use crate::{ModelError, TransformerConfig};
+
+/// Every linear module but the output matrix.
+const ALL_LINEAR: &str = "all-linear";
+
+/// A module that gets an adapter.
+pub(super) struct Target {
+    pub(super) module: Stored,
+    pub(super) rank: usize,
+    /// α/rank, or α/√rank.
+    pub(super) scale: f64,
+}
+
+/// Where the network keeps the adapter of a module; None where it has no such module.
+pub(super) fn slot<'a>(
+    net: &'a mut Transformer,
+    module: &Stored,
+) -> Option<&'a mut Option<Adapter>> {
+    match module.core.as_slice() {
+        [core] => projection_mut(net, core).map(|projection| &mut projection.adapter),
+        fused => {
+            let (layer, _) = block_part(fused.first()?)?;
+            net.layers.get_mut(layer).map(|block| &mut block.self_attn.fused_adapter)
+        }
+    }
+}
+
+impl LoraConfig {
+    /// The modules of a model that get an adapter.
+    ///
+    /// # Errors
+    /// [`ModelError::Adapter`] for a name or a pattern that fits no module, and for ranges.
+    pub(super) fn targets(
+        &self,
+        config: &TransformerConfig,
+        net: &mut Transformer,
+    ) -> Result<Vec<Target>, ModelError> {
+        self.check()?;
+        let mut modules = layout::projections(config);
+        modules.retain(|module| slot(net, module).is_some());
+        self.choose(&mut modules)?;
+        if modules.is_empty() {
+            let targets = &self.target_modules;
+            let reason = format!(
+                "`target_modules` is {targets:?}, which fits no linear module of the model"
+            );
+            return Err(self.refuse(reason));
+        }
+        let targets: Vec<Target> =
+            modules.into_iter().map(|module| self.target(module)).collect::<Result<_, _>>()?;
+        self.check_patterns(&targets)?;
+        Ok(targets)
+    }
+
+    /// Keeps the modules that `target_modules` and `layers_to_transform` choose.
+    fn choose(&self, modules: &mut Vec<Stored>) -> Result<(), ModelError> {
+        match &self.target_modules {
+            TargetModules::Pattern(text) if text == ALL_LINEAR => {
+                modules.retain(|module| module.core[0] != OUTPUT_MATRIX);
+            }
+            TargetModules::Pattern(text) => {
+                let pattern = self.pattern("target_modules", text, &format!("^(?:{text})$"))?;
+                modules.retain(|module| pattern.is_match(module.module()));
+            }
+            TargetModules::Named(names) => {
+                self.check_names(names, modules)?;
+                // As in PEFT, only those that are named by the end of their path are limited to some blocks.
+                let chosen = |module: &Stored, name: &String| {
+                    let path = module.module();
+                    path == name || (ends_with(path, name) && self.transforms(&module.core[0]))
+                };
+                modules.retain(|module| names.iter().any(|name| chosen(module, name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses names that no module has.
+    fn check_names(&self, names: &[String], modules: &[Stored]) -> Result<(), ModelError> {
+        let paths = || modules.iter().map(Stored::module);
+        let known = |name: &String| paths().any(|path| path == name || ends_with(path, name));
+        let Some(name) = names.iter().find(|name| !known(name)) else { return Ok(()) };
+        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+        let there: BTreeSet<String> = paths().map(last).collect();
+        let there = there.into_iter().collect::<Vec<_>>().join(", ");
+        Err(self.refuse(format!(
+            "`target_modules` holds {name:?}, but no linear module of the model is called that; there are {there}"
+        )))
+    }
+
+    /// Whether `layers_to_transform` admits the block of a parameter.
+    fn transforms(&self, core: &str) -> bool {
+        let Some(layers) = &self.layers_to_transform else { return true };
+        block_part(core).is_some_and(|(layer, _)| layers.contains(&layer))
+    }
+
+    /// Rank and scale of a module.
+    fn target(&self, module: Stored) -> Result<Target, ModelError> {
+        let rank = self.own("rank_pattern", &self.rank_pattern, module.module())?.unwrap_or(self.r);
+        let alpha = self.own("alpha_pattern", &self.alpha_pattern, module.module())?;
+        let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+        Ok(Target { module, rank, scale: alpha.unwrap_or(self.lora_alpha) / divisor })
+    }
+
+    /// What a table of patterns says of a module.
+    fn own<T: Copy + PartialEq + Debug>(
+        &self,
+        key: &str,
+        table: &BTreeMap<String, T>,
+        module: &str,
+    ) -> Result<Option<T>, ModelError> {
+        let mut found: Option<T> = None;
+        for (text, value) in table {
+            if !self.fits(key, text, module)? {
+                continue;
+            }
+            if let Some(other) = found.filter(|other| other != value) {
+                let reason = format!(
+                    "`{key}` gives {module} both {other:?} and {value:?}; let one pattern fit it"
+                );
+                return Err(self.refuse(reason));
+            }
+            found = Some(*value);
+        }
+        Ok(found)
+    }
+
+    /// Refuses patterns that fit no target.
+    fn check_patterns(&self, targets: &[Target]) -> Result<(), ModelError> {
+        let ranks = self.rank_pattern.keys().map(|text| ("rank_pattern", text));
+        for (key, text) in
+            ranks.chain(self.alpha_pattern.keys().map(|text| ("alpha_pattern", text)))
+        {
+            let fits = targets.iter().map(|target| self.fits(key, text, target.module.module()));
+            if !fits.collect::<Result<Vec<bool>, _>>()?.contains(&true) {
+                return Err(self.refuse(format!(
+                    "`{key}` holds {text:?}, which fits no module with an adapter"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a pattern fits the end of a module's path.
+    fn fits(&self, key: &str, text: &str, module: &str) -> Result<bool, ModelError> {
+        Ok(self.pattern(key, text, &format!(r"^(?:.*\.)?(?:{text})$"))?.is_match(module))
+    }
+
+    fn pattern(&self, key: &str, text: &str, whole: &str) -> Result<Regex, ModelError> {
+        let refuse = |error: regex::Error| {
+            self.refuse(format!("`{key}` holds {text:?}, which is no regular expression: {error}"))
+        };
+        Regex::new(whole).map_err(refuse)
+    }
+
+    /// Which of the embedding and the output matrix `modules_to_save` names, by their names in the core.
+    ///
+    /// # Errors
+    /// [`ModelError::Adapter`] for other modules, and where both are one tensor.
+    pub(super) fn saved(
+        &self,
+        config: &TransformerConfig,
+    ) -> Result<Vec<&'static str>, ModelError> {
+        let mut saved = Vec::new();
+        // A classifier's head belongs to the classifier; PEFT names it both ways.
+        let heads: &[&str] = if config.classifies() { &["score", "classifier"] } else { &[] };
+        let own = self.modules_to_save.iter().filter(|name| !heads.contains(&name.as_str()));
+        for name in own {
+            let named = |core: &&str| {
+                let stored = layout::stored_name(config, core);
+                stored
+                    .strip_suffix(".weight")
+                    .is_some_and(|path| path == name || ends_with(path, name))
+            };
+            let problem = match [EMBEDDING, OUTPUT_MATRIX].into_iter().find(named) {
+                None => {
+                    "only the embedding, the output matrix and a classifier's `score` are supported"
+                }
+                Some(OUTPUT_MATRIX) if config.classifies() => "a classifier has no output matrix",
+                Some(_) if config.tie_word_embeddings && !config.classifies() => {
+                    "embedding and output matrix of this model are one tensor"
+                }
+                Some(core) => {
+                    saved.push(core);
+                    continue;
+                }
+            };
+            return Err(self.refuse(format!("`modules_to_save` holds {name:?}; {problem}")));
+        }
+        Ok(saved)
+    }
+}
+
+/// Whether a path ends in `.name`.
+fn ends_with(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
