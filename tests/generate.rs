@@ -65,6 +65,30 @@ fn best_of_n_is_better_and_seeds_are_kept() {
 }
 
 #[test]
+fn stop_texts_samples_and_memory() {
+    let rows = |args: &[&str]| {
+        let document = json(&generate(&[&["--json"], args].concat()));
+        document["responses"].as_array().unwrap().clone()
+    };
+    let plain = rows(&["--samples", "2", "--batch", "5"]);
+    let one = rows(&[]);
+    assert_eq!(plain.len(), 2 * one.len());
+    assert_eq!(plain[2], one[1], "the first sample is the same however many there are");
+    assert_eq!(rows(&["--samples", "2", "--memory", "0.001"]), plain, "nor does the batch matter");
+    let stopped = rows(&["--samples", "2", "--stop", "was", "--stop", "the"]);
+    let text = |row: &serde_json::Value| row["response"].as_str().unwrap().to_owned();
+    for (row, plain) in stopped.iter().zip(&plain) {
+        let whole = text(plain);
+        let end = ["was", "the"].iter().filter_map(|stop| whole.find(stop)).min();
+        assert_eq!(text(row), whole[..end.unwrap_or(whole.len())]);
+        if end.is_some() {
+            assert_eq!(row["finish"], "stop");
+        }
+    }
+    assert!(stopped.iter().zip(&plain).any(|(row, plain)| text(row) != text(plain)));
+}
+
+#[test]
 fn bad_input_is_one_sentence_and_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
     let truncated = dir.path().join("model");
@@ -82,6 +106,8 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--model", truncated.to_str().unwrap()], "model.safetensors is not a valid"),
         (&["--device", "cuda"], "no backend `cuda`"),
         (&["--procedure", "best-of:0"], "best-of"),
+        (&["--memory", "0"], "give a number above 0"),
+        (&["--memory", "1", "--batch", "2"], "cannot be used with"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
         command.arg("generate").args(["--prompts"]).arg(recipes().join("quickstart/test.jsonl"));

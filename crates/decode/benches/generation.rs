@@ -1,4 +1,4 @@
-//! Tokens a second of batched generation, greedy and sampled: medians of five.
+//! Tokens a second of batched generation, greedy and sampled: medians of five. On Linux also the memory that it takes.
 //!
 //! `INFALIGN_DATA=… cargo bench -p infalign-decode --bench generation`; the same with transformers: `python crates/decode/benches/generation.py`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints a table")]
@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
+use burn::module::Module;
 use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
-use infalign_model::{CausalLm, TransformerConfig};
+use infalign_model::{CausalLm, LanguageModel, TransformerConfig};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,41 +37,80 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     let config = TransformerConfig::read(dir.path(), infalign_model::Head::CausalLm).unwrap();
-    let mut stream = Stream::new(0, "weights", "", 0);
-    let mut position = 0;
-    let mut normal = || {
-        position += 1;
-        stream.normal(position) as f32
+    let random = || {
+        let mut stream = Stream::new(0, "weights", "", 0);
+        let mut position = 0;
+        let mut normal = || {
+            position += 1;
+            stream.normal(position) as f32
+        };
+        CausalLm::random(config.clone(), &mut normal, &device).unwrap()
     };
-    measure("llama 5.4M", CausalLm::random(config, &mut normal, &device).unwrap());
+    if cfg!(target_os = "linux") {
+        let before = resident("VmRSS");
+        weigh(random(), before);
+    }
+    measure("llama 5.4M", random());
+}
+
+/// Prints the most memory that 32 × 256 new tokens take, model included, and what weights and keys and values alone come to.
+fn weigh(model: CausalLm, before: u64) {
+    let config = model.config().clone();
+    let weights: usize = model.net().num_params() * size_of::<f32>();
+    let model = model.for_inference();
+    let cache = BATCH * model.cache_bytes(PROMPT + 256);
+    let sampling = Sampling { max_tokens: 256, ..Sampling::default() };
+    // From here on the peak counts.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    generate(model.as_ref(), sampling);
+    let peak = resident("VmHWM") - before;
+    let least = (weights + cache) as u64;
+    println!(
+        "hidden {}: peak {} MiB, weights and cache {} MiB, ratio {:.2}",
+        config.hidden_size,
+        peak >> 20,
+        least >> 20,
+        peak as f64 / least as f64
+    );
+}
+
+/// A line of /proc/self/status, in bytes.
+fn resident(key: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+fn generate(model: &dyn LanguageModel, sampling: Sampling) {
+    let stops = BTreeSet::new();
+    let generator = Generator {
+        model,
+        stops: &stops,
+        stop_texts: None,
+        sampling,
+        seed: 0,
+        stage: "bench",
+        batch: BATCH,
+        watch: None,
+    };
+    let prompt = |k: u32| EncodedPrompt {
+        id: k.to_string(),
+        text: String::new(),
+        tokens: (0..PROMPT as u32).map(|t| 3 + (17 * k + 5 * t) % 500).collect(),
+    };
+    let prompts: Vec<EncodedPrompt> = (0..BATCH as u32).map(prompt).collect();
+    generator.generate(&prompts, 1).unwrap();
 }
 
 fn measure(name: &str, model: CausalLm) {
     let model = model.for_inference();
     for (how, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
         let sampling = Sampling { temperature, max_tokens: NEW_TOKENS, ..Sampling::default() };
-        let stops = BTreeSet::new();
-        let generator = Generator {
-            model: model.as_ref(),
-            stops: &stops,
-            sampling,
-            seed: 0,
-            stage: "bench",
-            batch: BATCH,
-            stop_texts: None,
-            watch: None,
-        };
-        let prompt = |k: u32| EncodedPrompt {
-            id: k.to_string(),
-            text: String::new(),
-            tokens: (0..PROMPT as u32).map(|t| 3 + (17 * k + 5 * t) % 500).collect(),
-        };
-        let prompts: Vec<EncodedPrompt> = (0..BATCH as u32).map(prompt).collect();
-        generator.generate(&prompts, 1).unwrap();
+        generate(model.as_ref(), sampling);
         let mut rates: Vec<f64> = (0..RUNS)
             .map(|_| {
                 let start = Instant::now();
-                generator.generate(&prompts, 1).unwrap();
+                generate(model.as_ref(), sampling);
                 (BATCH * NEW_TOKENS) as f64 / start.elapsed().as_secs_f64()
             })
             .collect();
