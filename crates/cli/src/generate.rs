@@ -3,19 +3,26 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
-use infalign_decode::{Decoded, EncodedPrompt, Generator, ProcedureDecoder, Sampling, StopTexts};
-use infalign_model::{CausalLm, LanguageModel, Tokenizer};
+use infalign_decode::{
+    Decoded, EncodedPrompt, Generator, ProcedureDecoder, RemoteGenerator, Sampler, Sampling,
+    StopTexts,
+};
+use infalign_model::{CausalLm, Head, LanguageModel, Tokenizer, TransformerConfig};
 use infalign_record::clock;
-use infalign_reward::{Reads, RewardConfig};
+use infalign_reward::{Reads, Reward, RewardConfig};
 use infalign_transform::Procedure;
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::server::ServerArgs;
 use crate::{exact, models, output};
+
+/// Names the random streams.
+const STAGE: &str = "generate";
 
 /// Arguments of `infalign generate`.
 #[derive(Args)]
@@ -72,6 +79,8 @@ pub(crate) struct GenerateArgs {
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
     #[arg(long)]
     device: Option<DeviceName>,
+    #[command(flatten)]
+    remote: ServerArgs,
     /// Print a JSON document instead of texts.
     #[arg(long)]
     pub(crate) json: bool,
@@ -93,23 +102,11 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompts = args.prompts.as_ref().ok_or_else(|| {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
-    let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let dir = models::folder(&args.model).map_err(Failure::input)?;
-    let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&dir, model.config()).map_err(Failure::input)?;
-    let model = model.for_inference();
-    let reward = reward_config(args.reward.as_deref())
-        .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
-        .map_err(Failure::Input)?;
     let given = prompts::read(prompts).map_err(Failure::input)?;
-    let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
-    let prompts = given.iter().map(|prompt| encoder.prompt(prompt)).collect::<Result<Vec<_>, _>>();
-    let prompts = prompts.map_err(Failure::Input)?;
-    let generator = generator(args, model.as_ref(), &tokenizer, &prompts);
-    generator.check(&prompts).map_err(Failure::input)?;
-    let decoder = ProcedureDecoder::new(args.procedure, generator, &tokenizer, reward.as_deref())
-        .map_err(Failure::input)?;
-    let decoded = decoder.decode_samples(&prompts, args.samples.get()).map_err(Failure::run)?;
+    let (prompts, decoded) = match &args.remote.server {
+        Some(url) => on_server(args, url, &given)?,
+        None => in_process(args, &given)?,
+    };
     if args.json {
         return print_json(args, &given, &decoded);
     }
@@ -120,34 +117,93 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     output::print(&texts.join("\n"))
 }
 
-/// What the arguments say of generation.
-fn generator<'a>(
-    args: &'a GenerateArgs,
-    model: &'a dyn LanguageModel,
-    tokenizer: &'a Tokenizer,
+/// The prompts as the model reads them, and the responses to each.
+type Responses = (Vec<EncodedPrompt>, Vec<Vec<Decoded>>);
+
+/// Generates with the model in this process.
+fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<Responses, Failure> {
+    let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
+    let dir = models::folder(&args.model).map_err(Failure::input)?;
+    let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&dir, model.config()).map_err(Failure::input)?;
+    let prompts = encode(&dir, &tokenizer, given).map_err(Failure::Input)?;
+    let model = model.for_inference();
+    let generator = Generator {
+        model: model.as_ref(),
+        stops: tokenizer.stops(),
+        stop_texts: Some(StopTexts { tokenizer: &tokenizer, texts: &args.stop }),
+        sampling: sampling(args),
+        seed: args.seed,
+        stage: STAGE,
+        batch: batch(args, model.as_ref(), &prompts),
+        watch: None,
+    };
+    let decoded = decode(args, &generator, &tokenizer, &prompts)?;
+    Ok((prompts, decoded))
+}
+
+/// Generates on a server; of the model, only its configuration and its tokenizer are read.
+fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<Responses, Failure> {
+    let dir = models::folder(&args.model).map_err(Failure::input)?;
+    let config = TransformerConfig::read(&dir, Head::CausalLm).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&dir, &config).map_err(Failure::input)?;
+    let prompts = encode(&dir, &tokenizer, given).map_err(Failure::Input)?;
+    let (server, model) = args.remote.connect(url).map_err(Failure::Input)?;
+    let generator = RemoteGenerator {
+        server: &server,
+        model: &model,
+        config: &config,
+        tokenizer: &tokenizer,
+        stop_texts: &args.stop,
+        sampling: sampling(args),
+        seed: args.seed,
+        stage: STAGE,
+        batch: args.batch,
+    };
+    let decoded = decode(args, &generator, &tokenizer, &prompts)?;
+    Ok((prompts, decoded))
+}
+
+fn encode(dir: &Path, tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
+    let encoder = Encoder::new(dir, tokenizer, Some(clock::now()));
+    given.iter().map(|prompt| encoder.prompt(prompt)).collect()
+}
+
+/// Runs the procedure on top of what samples.
+fn decode(
+    args: &GenerateArgs,
+    sampler: &dyn Sampler,
+    tokenizer: &Tokenizer,
     prompts: &[EncodedPrompt],
-) -> Generator<'a> {
-    let sampling = Sampling {
+) -> Result<Vec<Vec<Decoded>>, Failure> {
+    let reward = reward(args).map_err(Failure::Input)?;
+    sampler.check(prompts).map_err(Failure::input)?;
+    let decoder = ProcedureDecoder::new(args.procedure, sampler, tokenizer, reward.as_deref())
+        .map_err(Failure::input)?;
+    decoder.decode_samples(prompts, args.samples.get()).map_err(Failure::run)
+}
+
+fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
+    let Some(config) = reward_config(args.reward.as_deref())? else { return Ok(None) };
+    let device = infalign_backend::device(args.device.as_ref())?;
+    Ok(Some(config.build(&device)?))
+}
+
+fn sampling(args: &GenerateArgs) -> Sampling {
+    Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
         max_tokens: args.max_tokens,
-    };
-    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
-    let fitting = args.memory.map(|gib| {
-        let bytes = (gib * f64::from(1 << 30)) as u64;
-        Generator::batch_within(model, bytes, longest.saturating_add(args.max_tokens))
-    });
-    Generator {
-        model,
-        stops: tokenizer.stops(),
-        stop_texts: Some(StopTexts { tokenizer, texts: &args.stop }),
-        sampling,
-        seed: args.seed,
-        stage: "generate",
-        batch: fitting.unwrap_or(args.batch),
-        watch: None,
     }
+}
+
+/// `--batch`, or what fits into `--memory`.
+fn batch(args: &GenerateArgs, model: &dyn LanguageModel, prompts: &[EncodedPrompt]) -> usize {
+    let Some(gib) = args.memory else { return args.batch };
+    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    let bytes = (gib * f64::from(1 << 30)) as u64;
+    Generator::batch_within(model, bytes, longest.saturating_add(args.max_tokens))
 }
 
 fn print_json(
@@ -180,7 +236,7 @@ fn positive(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// When the file cannot be read or is no reward, or the model is not in the hub's local cache.
-pub(crate) fn reward_config(path: Option<&Path>) -> anyhow::Result<Option<RewardConfig>> {
+pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>> {
     let Some(path) = path else { return Ok(None) };
     let folder = models::folder(path)?;
     if folder.is_dir() {

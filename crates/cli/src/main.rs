@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod recipe;
 mod score;
+mod server;
 mod train;
 mod transform;
 
@@ -39,7 +40,7 @@ enum Command {
     /// Run a recipe: calibrate, train every method, evaluate, plot. Without a recipe: quickstart, on bundled inputs.
     Train(train::TrainArgs),
     /// Continue prompts under an inference-time procedure.
-    Generate(generate::GenerateArgs),
+    Generate(Box<generate::GenerateArgs>),
     /// Log-probabilities and rewards of given responses.
     Score(score::ScoreArgs),
     /// What this machine and this build can do, and why not more.

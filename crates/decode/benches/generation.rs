@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
+use infalign_decode::{EncodedPrompt, Generator, Sampler, Sampling, Stream};
 use infalign_model::{CausalLm, LanguageModel, TransformerConfig};
 
 #[global_allocator]

@@ -4,7 +4,7 @@ use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
-use crate::{DecodeError, EncodedPrompt, Generator, Response};
+use crate::{DecodeError, EncodedPrompt, Response, Sampler};
 
 /// What a response cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub trait Decoder {
 
 /// `sample`, `best-of:N` and `worst-of:N`: N samples, of which the reward selects one.
 pub struct ProcedureDecoder<'a> {
-    generator: Generator<'a>,
+    sampler: &'a dyn Sampler,
     tokenizer: &'a Tokenizer,
     procedure: Procedure,
     reward: Option<&'a dyn Reward>,
@@ -52,7 +52,7 @@ impl<'a> ProcedureDecoder<'a> {
     /// [`DecodeError::Procedure`] when a selection has no reward to select by, or the procedure needs a prefix scorer.
     pub fn new(
         procedure: Procedure,
-        generator: Generator<'a>,
+        sampler: &'a dyn Sampler,
         tokenizer: &'a Tokenizer,
         reward: Option<&'a dyn Reward>,
     ) -> Result<Self, DecodeError> {
@@ -66,7 +66,7 @@ impl<'a> ProcedureDecoder<'a> {
             }
             _ => return refuse("only sample, best-of:N and worst-of:N have a decoder"),
         }
-        Ok(Self { generator, tokenizer, procedure, reward })
+        Ok(Self { sampler, tokenizer, procedure, reward })
     }
 
     /// Several independent responses of the procedure to each prompt: `[prompts][samples]`.
@@ -79,7 +79,7 @@ impl<'a> ProcedureDecoder<'a> {
         samples: usize,
     ) -> Result<Vec<Vec<Decoded>>, DecodeError> {
         let n = self.procedure.samples();
-        let candidates = self.generator.generate(prompts, n.saturating_mul(samples))?;
+        let candidates = self.sampler.generate(prompts, n.saturating_mul(samples))?;
         let of_prompt = |(prompt, mut candidates): (&EncodedPrompt, Vec<Response>)| {
             (0..samples).map(|_| self.decode_one(prompt, candidates.drain(..n).collect())).collect()
         };
@@ -98,7 +98,7 @@ impl<'a> ProcedureDecoder<'a> {
     /// The text of a response, up to where a stop text ends it.
     fn text(&self, prompt: &EncodedPrompt, response: &Response) -> Result<String, DecodeError> {
         let text = self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
-        let cut = self.generator.stop_texts.map(|stops| stops.cut(&text).len());
+        let cut = self.sampler.stop_texts().map(|stops| stops.cut(&text).len());
         Ok(text[..cut.unwrap_or(text.len())].to_owned())
     }
 

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Generator, Response, Stream};
 
-/// One call of [`Generator::generate`].
+/// One call of a [`Generator`].
 pub(crate) struct Engine<'a> {
     generator: &'a Generator<'a>,
     prompts: &'a [EncodedPrompt],

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use infalign_model::{LanguageModel, ModelError, Sequence, Tokenizer};
+use infalign_model::{LanguageModel, Sequence, Tokenizer};
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::{DecodeError, Draw, Sampling, StopTexts};
+use crate::sampler::{check_prompts, check_samples};
+use crate::{DecodeError, Draw, Sampler, Sampling, StopTexts};
 
 /// A prompt with its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ pub struct Event {
 /// several threads.
 pub type Watch<'a> = &'a (dyn Fn(Event) -> ControlFlow<()> + Sync);
 
-/// Samples responses. The same (seed, stage, prompt id, sample index) gives the same response, whatever else is in its batch.
+/// Samples responses in this process. The same (seed, stage, prompt id, sample index) gives the same response, whatever else is in its batch.
 ///
 /// On the CPU the same bits come out whatever the batch and the number of threads. On other devices a batch of another shape may round
 /// logits differently in the last digit, which reaches log-probabilities, and a token only where its draw falls within that digit.
@@ -116,54 +117,30 @@ pub struct Generator<'a> {
     pub watch: Option<Watch<'a>>,
 }
 
-impl<'a> Generator<'a> {
+impl Generator<'_> {
     /// The largest batch whose caches fit into `memory` bytes where prompt and response have `tokens` tokens; at least 1.
     pub fn batch_within(model: &dyn LanguageModel, memory: u64, tokens: usize) -> usize {
         let row = model.cache_bytes(tokens).max(1) as u64;
         usize::try_from(memory / row).unwrap_or(usize::MAX).max(1)
     }
+}
 
-    /// Samples the responses number `0..samples` of every prompt: `[prompts][samples]`.
-    ///
-    /// # Errors
-    /// [`DecodeError::Setting`] for settings out of range, [`DecodeError::Prompt`] for a prompt that does not fit the model.
-    pub fn generate(
+impl Sampler for Generator<'_> {
+    fn generate(
         &self,
         prompts: &[EncodedPrompt],
         samples: usize,
     ) -> Result<Vec<Vec<Response>>, DecodeError> {
         self.check(prompts)?;
-        const MOST: usize = 100_000_000;
-        if samples.saturating_mul(prompts.len()) > MOST {
-            return Err(DecodeError::Setting {
-                key: "samples",
-                value: samples as f64,
-                valid: "small enough for at most 100 million responses in all",
-            });
-        }
+        check_samples(prompts, samples)?;
         Engine::new(self, prompts, samples).run()
     }
 
-    /// Refuses settings out of range and prompts that do not fit, as [`Generator::generate`] does before any work.
-    ///
-    /// # Errors
-    /// [`DecodeError::Setting`] and [`DecodeError::Prompt`].
-    pub fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
-        self.sampling.check()?;
-        for prompt in prompts {
-            let (length, limit) = (
-                prompt.tokens.len().saturating_add(self.sampling.max_tokens),
-                self.model.context(),
-            );
-            let source = if prompt.tokens.is_empty() {
-                ModelError::Empty { index: 0 }
-            } else if length > limit {
-                ModelError::TooLong { length, limit }
-            } else {
-                continue;
-            };
-            return Err(DecodeError::Prompt { prompt: prompt.id.clone(), source });
-        }
-        Ok(())
+    fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
+        check_prompts(prompts, &self.sampling, self.model.context())
+    }
+
+    fn stop_texts(&self) -> Option<StopTexts<'_>> {
+        self.stop_texts
     }
 }

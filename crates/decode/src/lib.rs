@@ -1,7 +1,8 @@
 //! Batched generation and inference-time procedures.
 //!
-//! [`Generator`] samples responses in batches whose composition never changes a result: every draw comes from a [`Stream`] that belongs to
-//! one response. [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as best-of-N on top.
+//! Two kinds of [`Sampler`] draw responses. [`Generator`] runs a model in this process, in batches whose composition never changes a result:
+//! every draw comes from a [`Stream`] that belongs to one response. [`RemoteGenerator`] asks a server that speaks OpenAI's protocol.
+//! [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as best-of-N on top.
 //! [`exact`] computes the distribution of a procedure on a tabular model, without drawing.
 
 mod decoder;
@@ -9,6 +10,8 @@ mod engine;
 mod error;
 pub mod exact;
 mod generator;
+mod remote;
+mod sampler;
 mod sampling;
 mod stop_texts;
 mod stream;
@@ -16,6 +19,8 @@ mod stream;
 pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
 pub use error::DecodeError;
 pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};
+pub use remote::{Patience, RemoteGenerator, Server};
+pub use sampler::Sampler;
 pub use sampling::{Draw, Sampling};
 pub use stop_texts::StopTexts;
 pub use stream::Stream;

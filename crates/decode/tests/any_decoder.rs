@@ -132,7 +132,7 @@ fn a_known_decoder_is_recognised() {
     for name in ["sample", "best-of:4", "worst-of:4"] {
         let procedure: Procedure = name.parse().unwrap();
         let decoder =
-            ProcedureDecoder::new(procedure, generator, &tokenizer, Some(&reward)).unwrap();
+            ProcedureDecoder::new(procedure, &generator, &tokenizer, Some(&reward)).unwrap();
         let estimate = rank_estimate(&decoder, &problem, 10, 20_000, 9).unwrap();
         let exact = ExactDecoder::new(&problem).decode(procedure).unwrap();
         let exact = exact.rank_density(problem.rewards()).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use infalign_decode::exact::ExactDecoder;
-use infalign_decode::{Decoder, EncodedPrompt, Generator, ProcedureDecoder, Sampling};
+use infalign_decode::{Decoder, EncodedPrompt, Generator, ProcedureDecoder, Sampler, Sampling};
 use infalign_model::{TabularLm, TabularProblem, Tokenizer};
 use infalign_reward::TabularReward;
 
@@ -49,7 +49,7 @@ fn decoders_draw_from_the_exact_distribution() {
         let procedure = name.parse().unwrap();
         let generator = generator(problem.model(), &tokenizer);
         let decoder =
-            ProcedureDecoder::new(procedure, generator, &tokenizer, Some(&reward)).unwrap();
+            ProcedureDecoder::new(procedure, &generator, &tokenizer, Some(&reward)).unwrap();
         let mut counts: BTreeMap<String, f64> = BTreeMap::new();
         for decoded in decoder.decode(&prompts).unwrap() {
             *counts.entry(decoded.text + "$").or_default() += 1.0;

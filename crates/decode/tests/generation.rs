@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infalign_decode::{
     DecodeError, Decoder, EncodedPrompt, Event, Finish, Generator, ProcedureDecoder, Response,
-    Sampling, StopTexts, Stream,
+    Sampler, Sampling, StopTexts, Stream,
 };
 use infalign_model::{
     CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session, Tokenizer, TransformerConfig,
@@ -169,9 +169,10 @@ fn best_and_worst_of_n_select_among_the_same_samples() {
     let lexicon = Lexicon::new(&[("a".to_owned(), 1.0), ("h".to_owned(), -0.5)].into()).unwrap();
     let decode = |procedure: &str| {
         let reward: &dyn Reward = &lexicon;
+        let generator = fixture.generator(11);
         let decoder = ProcedureDecoder::new(
             procedure.parse().unwrap(),
-            fixture.generator(11),
+            &generator,
             &fixture.tokenizer,
             Some(reward),
         )
@@ -205,7 +206,7 @@ fn what_cannot_be_decoded_is_refused() {
     let decoder = |procedure: &str| {
         ProcedureDecoder::new(
             procedure.parse().unwrap(),
-            fixture.generator(1),
+            &fixture.generator(1),
             &fixture.tokenizer,
             None,
         )
@@ -310,7 +311,7 @@ fn a_stop_text_ends_a_response_and_is_no_part_of_it() {
     let stop_texts = Some(StopTexts { tokenizer: &fixture.tokenizer, texts: &texts });
     let generator = Generator { stop_texts, ..fixture.generator(50) };
     let decoder =
-        ProcedureDecoder::new(Procedure::Sample, generator, &fixture.tokenizer, None).unwrap();
+        ProcedureDecoder::new(Procedure::Sample, &generator, &fixture.tokenizer, None).unwrap();
     let decoded = decoder.decode_samples(&prompts, 9).unwrap();
     let mut stopped = 0;
     for (prompt, (decoded, plain)) in prompts.iter().zip(decoded.iter().zip(&plain)) {

@@ -1,6 +1,6 @@
 //! Stored samples of a model with what evaluation needs of them.
 
-use infalign_decode::{EncodedPrompt, Generator, Response, Sampling};
+use infalign_decode::{EncodedPrompt, Generator, Response, Sampler, Sampling};
 use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! One step's responses with their rewards.
 
 use infalign_calibrate::Calibration;
-use infalign_decode::{EncodedPrompt, Generator, Response};
+use infalign_decode::{EncodedPrompt, Generator, Response, Sampler};
 use infalign_model::{Sequence, Tokenizer};
 use infalign_reward::Reward;
 

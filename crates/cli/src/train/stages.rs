@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION, store};
 use infalign_data::{ratings, split_by_hash};
+use infalign_decode::Sampler;
 use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_record::atomic::{write_atomic, write_dir_atomic};

@@ -1,0 +1,65 @@
+//! `--server`: a server that generates in place of a model in this process.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use infalign_decode::{Patience, Server};
+
+/// Arguments that say where responses are generated.
+#[derive(Args)]
+pub(crate) struct ServerArgs {
+    /// OpenAI-compatible server that generates, such as vLLM's or llama.cpp's, as http://HOST:PORT. --model, which has to be the model
+    /// served, then gives tokenizer, chat template and configuration alone, and --batch is the number of requests at a time.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["exact", "memory"])]
+    pub(crate) server: Option<String>,
+    /// Name of the model on the server; without it, the only one there.
+    #[arg(long, value_name = "NAME", requires = "server")]
+    server_model: Option<String>,
+    /// Environment variable that holds the server's API key.
+    #[arg(long, value_name = "NAME", requires = "server")]
+    api_key_env: Option<String>,
+    /// Seconds that one request to the server may take.
+    #[arg(long, value_name = "SECONDS", requires = "server", default_value = "600", value_parser = seconds)]
+    timeout: Duration,
+}
+
+impl ServerArgs {
+    /// The server at `url`, and the name of the model there.
+    ///
+    /// # Errors
+    /// When the address or the key cannot be used, the server does not answer, or a name is needed.
+    pub(crate) fn connect(&self, url: &str) -> Result<(Server, String)> {
+        let key = self.api_key_env.as_deref().map(api_key).transpose()?;
+        let server = Server::new(url, key.as_deref(), Patience::new(self.timeout))?;
+        let model = match &self.server_model {
+            Some(model) => model.clone(),
+            None => only(url, server.models()?)?,
+        };
+        Ok((server, model))
+    }
+}
+
+fn api_key(name: &str) -> Result<String> {
+    let key = std::env::var(name).ok().map(|key| key.trim().to_owned());
+    let key = key.filter(|key| !key.is_empty());
+    key.with_context(|| format!("the environment variable {name} of --api-key-env holds no key"))
+}
+
+fn only(url: &str, models: Vec<String>) -> Result<String> {
+    match <[String; 1]>::try_from(models) {
+        Ok([model]) => Ok(model),
+        Err(models) if models.is_empty() => bail!("the server {url} has no model"),
+        Err(models) => Err(anyhow!(
+            "the server {url} has several models: choose one with --server-model: {}",
+            models.join(", ")
+        )),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|n| Duration::try_from_secs_f64(n).ok());
+    // A year, so that it can be added to any time.
+    let valid = |seconds: &Duration| !seconds.is_zero() && seconds.as_secs() <= 31_536_000;
+    seconds.filter(valid).ok_or_else(|| "give seconds above 0, at most a year".to_owned())
+}

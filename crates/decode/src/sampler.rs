@@ -1,0 +1,61 @@
+//! Who samples: a model in this process, or a server.
+
+use infalign_model::ModelError;
+
+use crate::{DecodeError, EncodedPrompt, Response, Sampling, StopTexts};
+
+/// Samples responses: [`Generator`](crate::Generator) in this process, [`RemoteGenerator`](crate::RemoteGenerator) on a server.
+pub trait Sampler: Sync {
+    /// Samples the responses number `0..samples` of every prompt: `[prompts][samples]`.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::check`], before any work; then [`DecodeError`] says what failed.
+    fn generate(
+        &self,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+    ) -> Result<Vec<Vec<Response>>, DecodeError>;
+
+    /// Refuses settings out of range and prompts that do not fit the model.
+    ///
+    /// # Errors
+    /// [`DecodeError::Setting`] and [`DecodeError::Prompt`].
+    fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError>;
+
+    /// Texts that end a response.
+    fn stop_texts(&self) -> Option<StopTexts<'_>>;
+}
+
+/// Refuses sampling out of range, and prompts that are empty or leave no room for the longest response.
+pub(crate) fn check_prompts(
+    prompts: &[EncodedPrompt],
+    sampling: &Sampling,
+    limit: usize,
+) -> Result<(), DecodeError> {
+    sampling.check()?;
+    for prompt in prompts {
+        let length = prompt.tokens.len().saturating_add(sampling.max_tokens);
+        let source = if prompt.tokens.is_empty() {
+            ModelError::Empty { index: 0 }
+        } else if length > limit {
+            ModelError::TooLong { length, limit }
+        } else {
+            continue;
+        };
+        return Err(DecodeError::Prompt { prompt: prompt.id.clone(), source });
+    }
+    Ok(())
+}
+
+/// Refuses more responses than could be kept.
+pub(crate) fn check_samples(prompts: &[EncodedPrompt], samples: usize) -> Result<(), DecodeError> {
+    const MOST: usize = 100_000_000;
+    if samples.saturating_mul(prompts.len()) > MOST {
+        return Err(DecodeError::Setting {
+            key: "samples",
+            value: samples as f64,
+            valid: "small enough for at most 100 million responses in all",
+        });
+    }
+    Ok(())
+}

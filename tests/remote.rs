@@ -1,0 +1,118 @@
+//! `infalign generate --server` as a user runs it, against a server that has the quickstart's model.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[path = "../crates/decode/tests/server/mod.rs"]
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use infalign_model::{CausalLm, Tokenizer};
+use serde_json::Value;
+
+use server::{Completions, Form, Reply, Request, serve};
+
+const KEY: &str = "open sesame";
+
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart")
+}
+
+/// Completions by the quickstart's model.
+fn completions() -> Completions {
+    let device = infalign_backend::device(None).unwrap();
+    let dir = recipes().join("model");
+    let model = CausalLm::load(&dir, &device).unwrap();
+    let tokenizer = Tokenizer::load(&dir, model.config()).unwrap();
+    Completions { model, tokenizer, form: Form::Beside }
+}
+
+/// What a server says to those who know the key.
+fn guarded(request: &Request, answer: impl Fn(&Request) -> Reply) -> Reply {
+    let known = request.authorization.as_deref() == Some(&format!("Bearer {KEY}"));
+    if known { answer(request) } else { Reply::new(401, "who are you?") }
+}
+
+fn generate(dir: &Path, model: &Path, args: &[&str]) -> Output {
+    let prompts = dir.join("prompts.jsonl");
+    let all = std::fs::read_to_string(recipes().join("test.jsonl")).unwrap();
+    std::fs::write(&prompts, all.lines().take(6).collect::<Vec<_>>().join("\n")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command.arg("generate").arg("--model").arg(model).arg("--prompts").arg(prompts);
+    command.args(["--max-tokens", "24"]).args(args).env("TEST_KEY", KEY).output().unwrap()
+}
+
+fn rows(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    document["responses"].as_array().unwrap().clone()
+}
+
+/// The model's folder without its weights.
+fn without_weights(dir: &Path) -> PathBuf {
+    let model = dir.join("model");
+    std::fs::create_dir(&model).unwrap();
+    for file in std::fs::read_dir(recipes().join("model")).unwrap().flatten() {
+        if file.path().extension().is_some_and(|extension| extension == "json") {
+            std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+        }
+    }
+    model
+}
+
+#[test]
+fn a_server_takes_the_place_of_the_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = without_weights(dir.path());
+    let completions = completions();
+    let url = serve(move |request| guarded(request, |request| completions.answer(request)));
+    let reward = dir.path().join("reward.toml");
+    std::fs::write(&reward, "kind = \"lexicon\"\nweights = { good = 1.0, nice = 1.0 }\n").unwrap();
+    let remote = ["--server", &url, "--api-key-env", "TEST_KEY", "--timeout", "60"];
+    let common = ["--json", "--temperature", "0", "--procedure", "best-of:2", "--stop", " and"];
+    let common = [&common[..], &["--reward", reward.to_str().unwrap()]].concat();
+    let here = rows(&generate(dir.path(), &recipes().join("model"), &common));
+    let there = rows(&generate(dir.path(), &model, &[&common[..], &remote].concat()));
+    assert_eq!(here.len(), 6);
+    for (here, there) in here.iter().zip(&there) {
+        for key in ["id", "prompt", "response", "score", "tokens", "finish", "model_tokens"] {
+            assert_eq!(here[key], there[key], "{key}");
+        }
+        let numbers = |row: &Value| -> Vec<f64> {
+            row["log_probs"].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect()
+        };
+        let (here, there) = (numbers(here), numbers(there));
+        assert_eq!(here.len(), there.len());
+        assert!(here.iter().zip(&there).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_used_is_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = recipes().join("model");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let locked = serve(|request| guarded(request, |_| Reply::new(200, "{\"data\": []}")));
+    let several = serve(|_| Reply::new(200, r#"{"data": [{"id": "one"}, {"id": "two"}]}"#));
+    let loading = serve(|_| Reply::Answer(503, vec!["Retry-After: 0".into()], "loading".into()));
+    let named = ["--server-model", "one"];
+    for (url, args, code, told) in [
+        (dead.as_str(), &[][..], 2, "gave no answer at 5 tries"),
+        (&locked, &[], 2, "status 401: who are you?"),
+        (&locked, &["--api-key-env", "TEST_KEY"], 2, "has no model"),
+        (&locked, &["--api-key-env", "NO_SUCH_KEY"], 2, "NO_SUCH_KEY of --api-key-env"),
+        (&several, &[], 2, "--server-model: one, two"),
+        (&several, &named, 3, "`choices` has 0 entries"),
+        (&loading, &named, 3, "status 503: loading"),
+        ("localhost:8000", &[], 2, "http://HOST:PORT"),
+        (&several, &["--timeout", "0"], 2, "seconds above 0"),
+        (&several, &["--memory", "1"], 2, "cannot be used with"),
+    ] {
+        let output = generate(dir.path(), &model, &[&["--server", url], args].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{url} {args:?}: {text}");
+        assert!(text.contains(told) && !text.contains(KEY), "{url} {args:?}: {text}");
+    }
+}
