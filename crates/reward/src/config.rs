@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use infalign_backend::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::{Length, LengthUnit, Lexicon, Patterns, Reward, RewardError, RewardModel};
+use crate::{Length, LengthUnit, Lexicon, LogLength, Patterns, Reward, RewardError, RewardModel};
 
 /// What a reward model is given to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,13 @@ pub enum RewardConfig {
     Length {
         /// What is counted.
         unit: LengthUnit,
+    },
+    /// Logarithm of the response's length.
+    LogLength {
+        /// What is counted.
+        unit: LengthUnit,
+        /// T_max, the length whose reward is 0; longer responses count as this long.
+        most: usize,
     },
     /// Weighted words.
     Lexicon {
@@ -56,6 +63,7 @@ impl RewardConfig {
     pub fn build(&self, device: &Device) -> Result<Box<dyn Reward>, RewardError> {
         Ok(match self {
             Self::Length { unit } => Box::new(Length { unit: *unit }),
+            Self::LogLength { unit, most } => Box::new(LogLength::new(*unit, *most)?),
             Self::Lexicon { weights } => Box::new(Lexicon::new(weights)?),
             Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
             Self::Model { path, reads } => Box::new(RewardModel::load(path, *reads, device)?),

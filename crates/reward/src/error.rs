@@ -20,6 +20,16 @@ pub enum RewardError {
         /// Its weight.
         weight: f32,
     },
+    /// A setting is out of range.
+    #[error("`{key}` is {value}, but it has to be {valid}")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: f64,
+        /// The valid range, in words.
+        valid: &'static str,
+    },
     /// A lexicon entry that no response can hold.
     #[error(
         "the lexicon entry `{entry}` is not one lower-case word of letters, digits and apostrophes"

@@ -2,12 +2,14 @@
 
 mod config;
 mod error;
+mod log_length;
 mod model;
 mod rules;
 mod tabular;
 
 pub use config::{Reads, RewardConfig};
 pub use error::RewardError;
+pub use log_length::LogLength;
 pub use model::RewardModel;
 pub use rules::{Length, LengthUnit, Lexicon, Patterns};
 pub use tabular::TabularReward;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Reward, RewardError};
 
-/// What [`Length`] counts.
+/// What a length counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LengthUnit {
@@ -15,6 +15,16 @@ pub enum LengthUnit {
     Characters,
     /// Words between white space.
     Words,
+}
+
+impl LengthUnit {
+    /// How many a text has.
+    pub(crate) fn count(self, text: &str) -> usize {
+        match self {
+            Self::Characters => text.chars().count(),
+            Self::Words => text.split_whitespace().count(),
+        }
+    }
 }
 
 /// The length of the response.
@@ -26,11 +36,7 @@ pub struct Length {
 
 impl Reward for Length {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
-        let length = |response: &str| match self.unit {
-            LengthUnit::Characters => response.chars().count(),
-            LengthUnit::Words => response.split_whitespace().count(),
-        };
-        Ok(pairs.iter().map(|(_, response)| length(response) as f32).collect())
+        Ok(pairs.iter().map(|(_, response)| self.unit.count(response) as f32).collect())
     }
 }
 
