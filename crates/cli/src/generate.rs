@@ -244,10 +244,10 @@ pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>>
     }
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;
-    let mut config =
+    let mut config: RewardConfig =
         toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), error))?;
-    if let RewardConfig::Model { path, .. } = &mut config {
-        *path = models::folder(path)?;
+    for model in config.models_mut() {
+        *model = models::folder(model)?;
     }
     Ok(Some(config))
 }

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use infalign_backend::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::{Length, LengthUnit, Lexicon, LogLength, Patterns, Reward, RewardError, RewardModel};
+use crate::{
+    Ensemble, Length, LengthUnit, Lexicon, LogLength, Patterns, Pooling, Reward, RewardError,
+    RewardModel, WeightedSum,
+};
 
 /// What a reward model is given to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +22,17 @@ pub enum Reads {
     PromptAndResponse,
 }
 
-/// Which reward, by `kind`.
+/// A reward within a sum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// What the reward is multiplied by; finite, of either sign.
+    pub weight: f32,
+    /// The reward.
+    pub reward: RewardConfig,
+}
+
+/// Which reward, by `kind`. Sums and ensembles hold others, to any depth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RewardConfig {
@@ -53,13 +66,45 @@ pub enum RewardConfig {
         #[serde(default)]
         reads: Reads,
     },
+    /// A weighted sum of rewards.
+    Sum {
+        /// The rewards and their weights, at least one.
+        parts: Vec<Part>,
+    },
+    /// Several rewards, pooled.
+    Ensemble {
+        /// The rewards, at least one.
+        of: Vec<RewardConfig>,
+        /// How they become one.
+        by: Pooling,
+        /// How many standard deviations are taken off, at least 0; with `mean-minus-std` alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        k: Option<f64>,
+    },
 }
 
 impl RewardConfig {
-    /// Builds the reward; a model is loaded to `device`.
+    /// Every model that the reward and the rewards within it read.
+    pub fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Model { path, .. } => vec![path],
+            other => other.within_mut().into_iter().flat_map(Self::models_mut).collect(),
+        }
+    }
+
+    /// The rewards that it is made of.
+    fn within_mut(&mut self) -> Vec<&mut Self> {
+        match self {
+            Self::Sum { parts } => parts.iter_mut().map(|part| &mut part.reward).collect(),
+            Self::Ensemble { of, .. } => of.iter_mut().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Builds the reward; models are loaded to `device`.
     ///
     /// # Errors
-    /// [`RewardError`] for a rule that is no rule, or a model that cannot be read.
+    /// [`RewardError`] for a setting out of range, a rule that is no rule, or a model that cannot be read.
     pub fn build(&self, device: &Device) -> Result<Box<dyn Reward>, RewardError> {
         Ok(match self {
             Self::Length { unit } => Box::new(Length { unit: *unit }),
@@ -67,6 +112,16 @@ impl RewardConfig {
             Self::Lexicon { weights } => Box::new(Lexicon::new(weights)?),
             Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
             Self::Model { path, reads } => Box::new(RewardModel::load(path, *reads, device)?),
+            Self::Sum { parts } => {
+                let part = |part: &Part| Ok((part.weight, part.reward.build(device)?));
+                let parts = parts.iter().map(part).collect::<Result<_, RewardError>>()?;
+                Box::new(WeightedSum::new(parts)?)
+            }
+            Self::Ensemble { of, by, k } => {
+                let members =
+                    of.iter().map(|member| member.build(device)).collect::<Result<_, _>>()?;
+                Box::new(Ensemble::new(members, *by, *k)?)
+            }
         })
     }
 }
@@ -93,5 +148,45 @@ mod tests {
             .err()
             .unwrap();
         assert!(error.to_string().contains("absent"));
+    }
+
+    #[test]
+    fn rewards_stand_within_rewards() {
+        let text = r#"
+            kind = "sum"
+            parts = [
+                { weight = 10, reward = { kind = "length", unit = "words" } },
+                { weight = 1, reward = { kind = "ensemble", by = "mean-minus-std", k = 2.0, of = [
+                    { kind = "log-length", unit = "words", most = 2 },
+                    { kind = "sum", parts = [{ weight = 2.0, reward = { kind = "length", unit = "words" } }] },
+                ] } },
+            ]
+        "#;
+        let config: RewardConfig = toml::from_str(text).unwrap();
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<RewardConfig>(&written).unwrap(), config);
+        let reward = config.build(&infalign_backend::device(None).unwrap()).unwrap();
+        // 10 · 2 + (0 + 4)/2 − 2 · 2: of 0 and 4, the mean and the standard deviation are 2.
+        assert_eq!(reward.score(&[("", "two words")]).unwrap(), [18.0]);
+    }
+
+    #[test]
+    fn models_are_found_at_every_depth() {
+        let text = r#"
+            kind = "ensemble"
+            by = "minimum"
+            of = [
+                { kind = "model", path = "one" },
+                { kind = "sum", parts = [
+                    { weight = 1.0, reward = { kind = "length", unit = "words" } },
+                    { weight = 1.0, reward = { kind = "model", path = "two" } },
+                ] },
+            ]
+        "#;
+        let mut config: RewardConfig = toml::from_str(text).unwrap();
+        assert_eq!(
+            config.models_mut(),
+            ["one", "two"].map(PathBuf::from).iter_mut().collect::<Vec<_>>()
+        );
     }
 }

@@ -6,11 +6,13 @@ use infalign_model::ModelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RewardError {
-    /// A rule without anything to look for.
-    #[error("a reward of kind `{kind}` needs at least one entry in `weights`")]
+    /// A rule without anything to look for, or a combination of nothing.
+    #[error("a reward of kind `{kind}` needs at least one entry in `{key}`")]
     Empty {
-        /// The kind of rule.
+        /// The kind of reward.
         kind: &'static str,
+        /// What is empty.
+        key: &'static str,
     },
     /// A weight that is not a finite number.
     #[error("the weight of `{entry}` is {weight}: it must be a finite number")]
@@ -30,6 +32,9 @@ pub enum RewardError {
         /// The valid range, in words.
         valid: &'static str,
     },
+    /// `k` without the pooling that it is for, or the pooling without it.
+    #[error("`k` and `by = \"mean-minus-std\"` go together: give both or neither")]
+    Deviation,
     /// A lexicon entry that no response can hold.
     #[error(
         "the lexicon entry `{entry}` is not one lower-case word of letters, digits and apostrophes"
@@ -46,12 +51,12 @@ pub enum RewardError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A reward model gave a score that is not a number.
-    #[error("the reward model scored the response {response:?} with {score}")]
+    /// A reward that is not a finite number.
+    #[error("the reward of the response {response:?} is {score}, which is no finite number")]
     NotFinite {
         /// The response.
         response: String,
-        /// The score.
+        /// Its reward.
         score: f32,
     },
     /// A response to which a table gives no reward.

@@ -1,17 +1,22 @@
-//! What a response is worth: the [`Reward`] trait, rules, and learned reward models.
+//! What a response is worth: the [`Reward`] trait, rules, learned reward models, and what is made of several rewards.
 
 mod config;
+mod ensemble;
 mod error;
 mod log_length;
+mod members;
 mod model;
 mod rules;
+mod sum;
 mod tabular;
 
-pub use config::{Reads, RewardConfig};
+pub use config::{Part, Reads, RewardConfig};
+pub use ensemble::{Ensemble, Pooling};
 pub use error::RewardError;
 pub use log_length::LogLength;
 pub use model::RewardModel;
 pub use rules::{Length, LengthUnit, Lexicon, Patterns};
+pub use sum::WeightedSum;
 pub use tabular::TabularReward;
 
 /// The reward r(x, y) of responses.

@@ -115,7 +115,7 @@ fn words(text: &str) -> impl Iterator<Item = String> + '_ {
 
 fn check_weights(kind: &'static str, weights: &BTreeMap<String, f32>) -> Result<(), RewardError> {
     if weights.is_empty() {
-        return Err(RewardError::Empty { kind });
+        return Err(RewardError::Empty { kind, key: "weights" });
     }
     match weights.iter().find(|(_, weight)| !weight.is_finite()) {
         Some((entry, weight)) => Err(RewardError::Weight { entry: entry.clone(), weight: *weight }),

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use infalign_reward::RewardConfig;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -175,9 +174,7 @@ impl AlignRecipe {
     /// Every model that the recipe reads.
     fn models_mut(&mut self) -> Vec<&mut PathBuf> {
         let mut models = vec![&mut self.model];
-        if let RewardConfig::Model { path, .. } = &mut self.reward {
-            models.push(path);
-        }
+        models.extend(self.reward.models_mut());
         models.extend(self.reward_model.as_mut().map(|stage| &mut stage.base));
         models
     }

@@ -9,7 +9,7 @@ use infalign_data::{Prompt, Text, prompts, ratings, stories};
 use infalign_decode::EncodedPrompt;
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
-use infalign_reward::{Reward, RewardConfig};
+use infalign_reward::Reward;
 use infalign_stats::Selection;
 use infalign_train::Objective;
 use serde_json::json;
@@ -79,10 +79,8 @@ impl<'a> Inputs<'a> {
             Some(stage) => {
                 check_reward_model(stage, &paths)?;
                 let own = Path::new(REWARD_MODEL);
-                let used =
-                    matches!(&recipe.reward, RewardConfig::Model { path, .. } if path == own);
                 ensure!(
-                    used,
+                    recipe.reward.clone().models_mut().iter().any(|path| path.as_path() == own),
                     "[reward_model] trains a model that nothing uses: give [reward] kind = \"model\" and path = \"{REWARD_MODEL}\""
                 );
             }
@@ -106,8 +104,9 @@ impl<'a> Inputs<'a> {
     /// When the rule is none, or the model cannot be read.
     pub(crate) fn reward(&self) -> Result<Box<dyn Reward>> {
         let mut config = self.recipe.reward.clone();
-        if let RewardConfig::Model { path, .. } = &mut config {
-            *path = Paths { run: self.run }.model(path)?;
+        let paths = Paths { run: self.run };
+        for model in config.models_mut() {
+            *model = paths.model(model)?;
         }
         Ok(config.build(&self.device)?)
     }

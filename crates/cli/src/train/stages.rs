@@ -11,7 +11,7 @@ use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
 use infalign_record::hash::{sha256_bytes, sha256_file};
-use infalign_reward::{Reward, RewardConfig};
+use infalign_reward::Reward;
 use infalign_train::{Dataset, Examples, RewardModelReport, train_reward_model};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -179,13 +179,15 @@ fn calibration_meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
     })
 }
 
-/// The reward's settings, and the hash of its weights where it has any.
+/// The reward's settings, and the hashes of the weights of its models.
 fn reward_name(inputs: &Inputs<'_>) -> Result<String> {
-    let config = &inputs.recipe.reward;
-    let settings = serde_json::to_string(config)?;
-    let RewardConfig::Model { path, .. } = config else { return Ok(settings) };
-    let weights = weights_sha256(&Paths { run: inputs.run }.resolve(path)?)?;
-    Ok(format!("{settings}, weights {weights}"))
+    let mut config = inputs.recipe.reward.clone();
+    let mut name = serde_json::to_string(&config)?;
+    let paths = Paths { run: inputs.run };
+    for model in config.models_mut() {
+        name += &format!(", weights {}", weights_sha256(&paths.model(model)?)?);
+    }
+    Ok(name)
 }
 
 /// SHA-256 of a model's safetensors file, or of the hashes of its shards in the order of their names.
