@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Ensemble, Length, LengthUnit, Lexicon, LogLength, Patterns, Pooling, Reward, RewardError,
-    RewardModel, WeightedSum,
+    RewardModel, Sequence, WeightedSum,
 };
 
 /// What a reward model is given to read.
@@ -66,6 +66,9 @@ pub enum RewardConfig {
         #[serde(default)]
         reads: Reads,
     },
+    /// Whether the response goes on with the sequence of a prompt `a,b:M,n`.
+    // With braces, or serde would let unknown keys pass.
+    Sequence {},
     /// A weighted sum of rewards.
     Sum {
         /// The rewards and their weights, at least one.
@@ -112,6 +115,7 @@ impl RewardConfig {
             Self::Lexicon { weights } => Box::new(Lexicon::new(weights)?),
             Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
             Self::Model { path, reads } => Box::new(RewardModel::load(path, *reads, device)?),
+            Self::Sequence {} => Box::new(Sequence),
             Self::Sum { parts } => {
                 let part = |part: &Part| Ok((part.weight, part.reward.build(device)?));
                 let parts = parts.iter().map(part).collect::<Result<_, RewardError>>()?;
@@ -140,9 +144,9 @@ mod tests {
         );
         let device = infalign_backend::device(None).unwrap();
         assert_eq!(config.build(&device).unwrap().score(&[("", "good")]).unwrap(), [1.0]);
-        assert!(
-            toml::from_str::<RewardConfig>("kind = 'length'\nunit = 'words'\nweight = 1").is_err()
-        );
+        for unknown in ["kind = 'length'\nunit = 'words'\nweight = 1", "kind = 'sequence'\nk = 1"] {
+            assert!(toml::from_str::<RewardConfig>(unknown).is_err(), "{unknown}");
+        }
         let error = RewardConfig::Model { path: "absent".into(), reads: Reads::Response }
             .build(&device)
             .err()

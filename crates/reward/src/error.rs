@@ -59,6 +59,14 @@ pub enum RewardError {
         /// Its reward.
         score: f32,
     },
+    /// A prompt that asks for no sequence.
+    #[error(
+        "the prompt {prompt:?} is not of the form `a,b:M,n`, four whole numbers with M at least 1, which a reward of kind `sequence` needs"
+    )]
+    NoSequence {
+        /// The prompt.
+        prompt: String,
+    },
     /// A response to which a table gives no reward.
     #[error(
         "the table of rewards has none for the response {response:?}; it holds letters only, and no EOS"

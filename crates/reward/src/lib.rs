@@ -7,6 +7,7 @@ mod log_length;
 mod members;
 mod model;
 mod rules;
+mod sequence;
 mod sum;
 mod tabular;
 
@@ -16,6 +17,7 @@ pub use error::RewardError;
 pub use log_length::LogLength;
 pub use model::RewardModel;
 pub use rules::{Length, LengthUnit, Lexicon, Patterns};
+pub use sequence::Sequence;
 pub use sum::WeightedSum;
 pub use tabular::TabularReward;
 
