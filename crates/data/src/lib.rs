@@ -4,6 +4,7 @@
 //! has it. Rows come from JSON Lines, CSV or Parquet. Keys that a reader does not know are ignored, because data sets carry many. A name that
 //! ends in `.gz` is unpacked on the way.
 
+pub mod answers;
 mod chat;
 pub mod dataset;
 mod error;

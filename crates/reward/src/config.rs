@@ -7,8 +7,8 @@ use infalign_backend::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Ensemble, Length, LengthUnit, Lexicon, LogLength, Patterns, Pooling, Reward, RewardError,
-    RewardModel, Sequence, WeightedSum,
+    Answer, Ensemble, Length, LengthUnit, Lexicon, LogLength, Patterns, Pooling, Reward,
+    RewardError, RewardModel, Sequence, WeightedSum,
 };
 
 /// What a reward model is given to read.
@@ -69,6 +69,14 @@ pub enum RewardConfig {
     /// Whether the response goes on with the sequence of a prompt `a,b:M,n`.
     // With braces, or serde would let unknown keys pass.
     Sequence {},
+    /// Whether the response gives the answer that a file has for its prompt.
+    Answer {
+        /// Rows with `prompt` and `answer`.
+        file: PathBuf,
+        /// A regular expression whose last match in the response holds the answer given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pattern: Option<String>,
+    },
     /// A weighted sum of rewards.
     Sum {
         /// The rewards and their weights, at least one.
@@ -95,6 +103,14 @@ impl RewardConfig {
         }
     }
 
+    /// Every file that the reward and the rewards within it read, models aside.
+    pub fn files_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Answer { file, .. } => vec![file],
+            other => other.within_mut().into_iter().flat_map(Self::files_mut).collect(),
+        }
+    }
+
     /// The rewards that it is made of.
     fn within_mut(&mut self) -> Vec<&mut Self> {
         match self {
@@ -116,6 +132,7 @@ impl RewardConfig {
             Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
             Self::Model { path, reads } => Box::new(RewardModel::load(path, *reads, device)?),
             Self::Sequence {} => Box::new(Sequence),
+            Self::Answer { file, pattern } => Box::new(Answer::read(file, pattern.as_deref())?),
             Self::Sum { parts } => {
                 let part = |part: &Part| Ok((part.weight, part.reward.build(device)?));
                 let parts = parts.iter().map(part).collect::<Result<_, RewardError>>()?;
@@ -132,6 +149,8 @@ impl RewardConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -175,22 +194,23 @@ mod tests {
     }
 
     #[test]
-    fn models_are_found_at_every_depth() {
+    fn models_and_files_are_found_at_every_depth() {
         let text = r#"
             kind = "ensemble"
             by = "minimum"
             of = [
                 { kind = "model", path = "one" },
                 { kind = "sum", parts = [
-                    { weight = 1.0, reward = { kind = "length", unit = "words" } },
+                    { weight = 1.0, reward = { kind = "answer", file = "three" } },
                     { weight = 1.0, reward = { kind = "model", path = "two" } },
                 ] },
             ]
         "#;
         let mut config: RewardConfig = toml::from_str(text).unwrap();
-        assert_eq!(
-            config.models_mut(),
-            ["one", "two"].map(PathBuf::from).iter_mut().collect::<Vec<_>>()
-        );
+        let paths = |paths: Vec<&mut PathBuf>| -> Vec<PathBuf> {
+            paths.into_iter().map(|path| path.clone()).collect()
+        };
+        assert_eq!(paths(config.models_mut()), [Path::new("one"), Path::new("two")]);
+        assert_eq!(paths(config.files_mut()), [Path::new("three")]);
     }
 }

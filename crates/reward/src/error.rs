@@ -1,5 +1,6 @@
 //! The errors of this crate.
 
+use infalign_data::DataError;
 use infalign_model::ModelError;
 
 /// Why a reward cannot be built or computed.
@@ -67,6 +68,17 @@ pub enum RewardError {
         /// The prompt.
         prompt: String,
     },
+    /// A prompt without an answer.
+    #[error(
+        "the prompt {prompt:?} has no answer in the file of the reward of kind `answer`, which needs one for every prompt as the model reads it"
+    )]
+    NoAnswer {
+        /// The prompt.
+        prompt: String,
+    },
+    /// A file of a reward cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A response to which a table gives no reward.
     #[error(
         "the table of rewards has none for the response {response:?}; it holds letters only, and no EOS"

@@ -1,5 +1,6 @@
 //! What a response is worth: the [`Reward`] trait, rules, learned reward models, and what is made of several rewards.
 
+mod answer;
 mod config;
 mod ensemble;
 mod error;
@@ -11,6 +12,7 @@ mod sequence;
 mod sum;
 mod tabular;
 
+pub use answer::Answer;
 pub use config::{Part, Reads, RewardConfig};
 pub use ensemble::{Ensemble, Pooling};
 pub use error::RewardError;

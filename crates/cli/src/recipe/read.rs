@@ -185,6 +185,7 @@ impl AlignRecipe {
             PromptsConfig::Files { train, test } => vec![train, test],
             PromptsConfig::StoryOpenings { file, .. } => vec![file],
         };
+        files.extend(self.reward.files_mut());
         files.extend(self.reward_model.iter_mut().flat_map(|stage| &mut stage.ratings));
         files.extend(self.method.iter_mut().filter_map(|method| method.objective.path_mut()));
         files

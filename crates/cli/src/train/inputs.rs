@@ -108,6 +108,9 @@ impl<'a> Inputs<'a> {
         for model in config.models_mut() {
             *model = paths.model(model)?;
         }
+        for file in config.files_mut() {
+            *file = paths.resolve(file)?;
+        }
         Ok(config.build(&self.device)?)
     }
 }

@@ -179,13 +179,16 @@ fn calibration_meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
     })
 }
 
-/// The reward's settings, and the hashes of the weights of its models.
+/// The reward's settings, and the hashes of the weights of its models and of its files.
 fn reward_name(inputs: &Inputs<'_>) -> Result<String> {
     let mut config = inputs.recipe.reward.clone();
     let mut name = serde_json::to_string(&config)?;
     let paths = Paths { run: inputs.run };
     for model in config.models_mut() {
         name += &format!(", weights {}", weights_sha256(&paths.model(model)?)?);
+    }
+    for file in config.files_mut() {
+        name += &format!(", file {}", sha256_file(&paths.resolve(file)?)?);
     }
     Ok(name)
 }
