@@ -1,7 +1,5 @@
 //! `--server`: a server that generates in place of a model in this process.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use infalign_decode::{Patience, Server};
@@ -21,7 +19,7 @@ pub(crate) struct ServerArgs {
     api_key_env: Option<String>,
     /// Seconds that one request to the server may take.
     #[arg(long, value_name = "SECONDS", requires = "server", default_value = "600", value_parser = seconds)]
-    timeout: Duration,
+    timeout: Patience,
 }
 
 impl ServerArgs {
@@ -31,7 +29,7 @@ impl ServerArgs {
     /// When the address or the key cannot be used, the server does not answer, or a name is needed.
     pub(crate) fn connect(&self, url: &str) -> Result<(Server, String)> {
         let key = self.api_key_env.as_deref().map(api_key).transpose()?;
-        let server = Server::new(url, key.as_deref(), Patience::new(self.timeout))?;
+        let server = Server::new(url, key.as_deref(), self.timeout)?;
         let model = match &self.server_model {
             Some(model) => model.clone(),
             None => only(url, server.models()?)?,
@@ -57,9 +55,7 @@ fn only(url: &str, models: Vec<String>) -> Result<String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|n| Duration::try_from_secs_f64(n).ok());
-    // A year, so that it can be added to any time.
-    let valid = |seconds: &Duration| !seconds.is_zero() && seconds.as_secs() <= 31_536_000;
-    seconds.filter(valid).ok_or_else(|| "give seconds above 0, at most a year".to_owned())
+fn seconds(text: &str) -> Result<Patience, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    Patience::of_seconds(seconds).map_err(|error| error.to_string())
 }

@@ -1,6 +1,7 @@
 //! The errors of this crate.
 
 use infalign_model::ModelError;
+use infalign_remote::RemoteError;
 use infalign_reward::RewardError;
 use infalign_transform::TransformError;
 
@@ -69,46 +70,9 @@ pub enum DecodeError {
         /// The value.
         value: f64,
     },
-    /// The address of a server, or the key for it, cannot be used.
-    #[error("the server `{url}` cannot be asked: {reason}")]
-    Server {
-        /// The address as it was given.
-        url: String,
-        /// What is wrong, and what to do.
-        reason: String,
-    },
-    /// A server could not be reached, took too long, or was out of order, at the last try as at those before.
-    #[error(
-        "{url} gave no answer at {tries} tries, at last because of: {reason}; check the address and that the server runs"
-    )]
-    NoAnswer {
-        /// What was asked.
-        url: String,
-        /// How often.
-        tries: u32,
-        /// What went wrong the last time.
-        reason: String,
-    },
-    /// A server refused a request, which it would refuse again.
-    #[error("{url} refused the request with status {status}: {message}")]
-    Refused {
-        /// What was asked.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// What the server said.
-        message: String,
-    },
-    /// A server's answer is not what was asked for.
-    #[error("the answer of {url} cannot be used: `{field}` {reason}")]
-    Answer {
-        /// What was asked.
-        url: String,
-        /// The part of the answer.
-        field: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// A server brought nothing that can be used.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The distribution of a selection could not be computed.
     #[error(transparent)]
     Transform(#[from] TransformError),

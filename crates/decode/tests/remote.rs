@@ -13,6 +13,7 @@ use infalign_decode::{
     RemoteGenerator, Response, Sampler, Sampling, Server, StopTexts, Stream,
 };
 use infalign_model::{CausalLm, Tokenizer, TransformerConfig, write_word_tokenizer};
+use infalign_remote::RemoteError;
 use infalign_reward::Lexicon;
 use serde_json::{Value, json};
 
@@ -294,7 +295,10 @@ fn a_server_that_stays_out_of_order_is_given_up() {
         after(99, || Reply::new(503, json!({ "error": { "message": "loading" } })));
     assert_eq!(requests, 3);
     let error = response.unwrap_err();
-    assert!(matches!(&error, DecodeError::NoAnswer { tries: 3, .. }), "{error:?}");
+    assert!(
+        matches!(&error, DecodeError::Remote(RemoteError::NoAnswer { tries: 3, .. })),
+        "{error:?}"
+    );
     let message = error.to_string();
     assert!(message.contains("/v1/completions gave no answer at 3 tries"), "{message}");
     assert!(message.contains("status 503: loading"), "{message}");
@@ -363,7 +367,9 @@ fn answers_that_cannot_be_used_name_their_field() {
     ] {
         let reply = body.clone();
         let error = one(&fixture, move |_| Reply::new(200, &reply)).unwrap_err();
-        assert!(matches!(&error, DecodeError::Answer { url, .. } if url.ends_with("completions")));
+        assert!(
+            matches!(&error, DecodeError::Remote(RemoteError::Answer { url, .. }) if url.ends_with("completions"))
+        );
         assert!(error.to_string().contains(told), "{body}: {error}");
     }
 }

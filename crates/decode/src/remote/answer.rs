@@ -1,8 +1,8 @@
 //! Reading what a server answers.
 
+use infalign_remote::RemoteError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::{DecodeError, Finish};
 
@@ -22,7 +22,8 @@ impl Fault {
 
     /// The error that names the server.
     pub(super) fn of(self, url: &str) -> DecodeError {
-        DecodeError::Answer { url: url.into(), field: self.field, reason: self.reason }
+        let Self { field, reason } = self;
+        RemoteError::Answer { url: url.into(), field, reason }.into()
     }
 }
 
@@ -92,18 +93,6 @@ pub(super) fn choice(body: &str) -> Result<Choice, Fault> {
 pub(super) fn models(body: &str) -> Result<Vec<String>, Fault> {
     let data = parse::<Models>(body)?.data.ok_or_else(|| Fault::new("data", "is missing"))?;
     Ok(data.into_iter().map(|model| model.id).collect())
-}
-
-/// What a refusal says: the message of vLLM's, llama.cpp's or FastAPI's form, or the beginning of the text as it is.
-pub(super) fn message(body: &str) -> String {
-    let json: Value = serde_json::from_str(body).unwrap_or_default();
-    let places = [&json["error"]["message"], &json["error"], &json["message"], &json["detail"]];
-    match places.into_iter().find(|place| !place.is_null()) {
-        Some(Value::String(message)) => message.clone(),
-        Some(other) => other.to_string(),
-        None if body.trim().is_empty() => "without a message".to_owned(),
-        None => body.trim().chars().take(300).collect(),
-    }
 }
 
 fn parse<T: DeserializeOwned>(body: &str) -> Result<T, Fault> {
@@ -180,20 +169,6 @@ mod tests {
         ] {
             let fault = choice(&body).unwrap_err();
             assert!(fault.field == field && fault.reason.contains(reason), "{body}: {fault:?}");
-        }
-    }
-
-    #[test]
-    fn messages_are_found_in_every_form() {
-        for (body, expected) in [
-            (r#"{"error": {"message": "too long", "code": 400}}"#, "too long"),
-            (r#"{"object": "error", "message": "too long"}"#, "too long"),
-            (r#"{"error": "too long"}"#, "too long"),
-            (r#"{"detail": [{"msg": "too long"}]}"#, r#"[{"msg":"too long"}]"#),
-            ("too long\n", "too long"),
-            ("", "without a message"),
-        ] {
-            assert_eq!(message(body), expected);
         }
     }
 }

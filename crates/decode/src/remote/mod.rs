@@ -1,15 +1,14 @@
 //! Sampling on a server that speaks OpenAI's protocol, such as vLLM's or llama.cpp's.
 
 mod answer;
-mod patience;
 mod server;
 
 use infalign_model::{ModelError, Tokenizer, TransformerConfig};
+pub use infalign_remote::Patience;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use answer::{Choice, Fault};
-pub use patience::Patience;
 pub use server::Server;
 
 use crate::sampler::{check_prompts, check_samples};

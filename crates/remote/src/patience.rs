@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use crate::RemoteError;
+
+/// The longest time-out, in seconds: a year, so that it can be added to any time.
+const LONGEST_TIME_OUT: u64 = 31_536_000;
+
 /// How long to wait for a server, and how often to ask again.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -19,11 +24,21 @@ impl Patience {
         Self { time_out, tries: 5, first_wait: Duration::from_millis(500) }
     }
 
+    /// As [`Patience::new`], of seconds above 0, at most a year.
+    ///
+    /// # Errors
+    /// [`RemoteError::TimeOut`] for any other number.
+    pub fn of_seconds(seconds: f64) -> Result<Self, RemoteError> {
+        let valid = |time: &Duration| !time.is_zero() && time.as_secs() <= LONGEST_TIME_OUT;
+        let time_out = Duration::try_from_secs_f64(seconds).ok().filter(valid);
+        time_out.map(Self::new).ok_or(RemoteError::TimeOut { seconds })
+    }
+
     /// The wait after the try number `tries`, counted from 1.
     ///
     /// It is what the server asks for, if it does, but no more than the time-out. Else it is half of the longest wait, and a share `uniform`
     /// of the other half, so that requests that failed together do not come back together.
-    pub(super) fn wait(&self, tries: u32, asked: Option<Duration>, uniform: f64) -> Duration {
+    pub(crate) fn wait(&self, tries: u32, asked: Option<Duration>, uniform: f64) -> Duration {
         let longest = self.first_wait.saturating_mul(2_u32.saturating_pow(tries - 1));
         let own = longest.min(self.time_out).mul_f64(0.5 + 0.5 * uniform);
         asked.map_or(own, |asked| asked.min(self.time_out))
@@ -40,6 +55,16 @@ mod tests {
         let wait = |tries, uniform| patience.wait(tries, None, uniform).as_millis();
         assert_eq!([1, 2, 3, 4, 99].map(|tries| wait(tries, 1.0)), [500, 1000, 2000, 3000, 3000]);
         assert_eq!((wait(1, 0.0), wait(1, 0.5)), (250, 375));
+    }
+
+    #[test]
+    fn time_outs_are_above_nothing_and_end() {
+        for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
+            let message = Patience::of_seconds(seconds).unwrap_err().to_string();
+            assert!(message.contains(&format!("{seconds} s")), "{message}");
+        }
+        let patience = Patience::of_seconds(0.5).unwrap();
+        assert_eq!(patience.time_out, Duration::from_millis(500));
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! The address of a server and the key for it, checked before anything is asked.
+
+use ureq::http::{HeaderValue, Uri};
+
+use crate::RemoteError;
+
+/// Whether an address can be asked: `http://` or `https://`, with or without a path.
+///
+/// # Errors
+/// [`RemoteError::Server`] for what is none. It tells neither a name nor a password that the address holds.
+pub(crate) fn check(url: &str) -> Result<(), RemoteError> {
+    let refuse = |url: &str, reason: &str| {
+        Err(RemoteError::Server { url: url.to_owned(), reason: reason.to_owned() })
+    };
+    let Ok(uri) = url.parse::<Uri>() else {
+        return refuse(url, "it is not an address; write it as http://HOST:PORT");
+    };
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    if let Some((_, host)) = authority.rsplit_once('@') {
+        return refuse(host, "its address holds a name or a password; give an API key instead");
+    }
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.query().is_none() => Ok(()),
+        _ => refuse(url, "its address has to be http://HOST:PORT or https://HOST, without `?`"),
+    }
+}
+
+/// The header that gives the key for the server at `url`.
+///
+/// # Errors
+/// [`RemoteError::Server`] for a key that no header may hold; it does not tell the key.
+pub(crate) fn authorization(url: &str, key: &str) -> Result<HeaderValue, RemoteError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| {
+        let reason = "its API key holds a character that no header may hold, such as a line break";
+        RemoteError::Server { url: url.into(), reason: reason.into() }
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_address_is_refused_and_secrets_are_not_told() {
+        for (url, told) in [
+            ("host:8000", "http://HOST:PORT"),
+            ("", "http://HOST:PORT"),
+            ("ftp://host", "http://HOST:PORT"),
+            ("http://host/?key=1", "without `?`"),
+            ("http://me:secret@host", "`host`"),
+        ] {
+            let message = check(url).unwrap_err().to_string();
+            assert!(message.contains(told) && !message.contains("secret"), "{url}: {message}");
+        }
+        let message = authorization("http://host", "secret\n").unwrap_err().to_string();
+        assert!(message.contains("line break") && !message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn addresses_may_have_paths() {
+        for url in ["http://host:8000", "https://host", "http://127.0.0.1:5000/get_reward"] {
+            assert!(check(url).is_ok(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Requests to servers over HTTP: how long to wait for one, how often to ask again, and what its refusals say.
+//!
+//! What is asked and how an answer is read belongs to the crates that ask.
+
+mod address;
+mod client;
+mod error;
+mod patience;
+mod refusal;
+
+pub use client::Client;
+pub use error::RemoteError;
+pub use patience::Patience;

@@ -1,0 +1,72 @@
+//! One request to a server, and the ways in which servers fail.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod server;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use infalign_remote::{Client, Patience, RemoteError};
+use serde_json::json;
+
+use server::{Reply, serve};
+
+fn client(url: &str) -> Client {
+    let patience = Patience {
+        time_out: Duration::from_millis(300),
+        tries: 3,
+        first_wait: Duration::from_millis(1),
+    };
+    Client::new(url, Some("open sesame"), patience).unwrap()
+}
+
+#[test]
+fn what_is_posted_arrives_with_the_key() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = seen.clone();
+    let url = serve(move |request| {
+        record.lock().unwrap().push((request.authorization.clone(), request.json.clone()));
+        Reply::new(200, request.path.as_str())
+    });
+    let ask = |request| client(&url).ask(&format!("{url}/path"), request, |_| 0.0).unwrap();
+    assert_eq!((ask(Some(&json!({ "x": 1 }))), ask(None)), ("/path".into(), "/path".into()));
+    let key = Some("Bearer open sesame".to_owned());
+    assert_eq!(*seen.lock().unwrap(), [(key.clone(), json!({ "x": 1 })), (key, json!(null))]);
+}
+
+#[test]
+fn the_caller_varies_the_waits_between_tries() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let url = serve(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::new(503, "loading"),
+        1 => Reply::Break,
+        _ => Reply::new(200, "done"),
+    });
+    let mut failed = Vec::new();
+    let body = client(&url).ask(&url, None, |tries| {
+        failed.push(tries);
+        0.5
+    });
+    assert_eq!((body.unwrap().as_str(), failed), ("done", vec![1, 2]));
+}
+
+#[test]
+fn failures_that_stay_are_told() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    for (url, told) in [
+        (serve(|_| Reply::new(500, "{\"error\": \"no memory\"}")), "status 500: no memory"),
+        (serve(|_| Reply::Silence), "within 300ms"),
+        (dead, "refused"),
+    ] {
+        let error = client(&url).ask(&url, None, |_| 0.0).unwrap_err();
+        assert!(matches!(&error, RemoteError::NoAnswer { tries: 3, .. }), "{error:?}");
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    let url = serve(|_| Reply::new(404, "{\"detail\": \"Not Found\"}"));
+    let error = client(&url).ask(&url, None, |_| 0.0).unwrap_err().to_string();
+    assert!(error.contains("status 404: Not Found"), "{error}");
+}
