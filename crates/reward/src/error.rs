@@ -1,5 +1,8 @@
 //! The errors of this crate.
 
+use std::io;
+use std::path::PathBuf;
+
 use infalign_data::DataError;
 use infalign_model::ModelError;
 
@@ -86,6 +89,33 @@ pub enum RewardError {
     NotInTable {
         /// The response.
         response: String,
+    },
+    /// A reward that gave fewer rewards than it was asked for.
+    #[error("the response {response:?} was given to a reward that did not score it")]
+    NotScored {
+        /// The response.
+        response: String,
+    },
+    /// The file of a cache cannot be used.
+    #[error("cannot {action} the cache {path}: {cause}")]
+    CacheFile {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system answered.
+        cause: io::Error,
+    },
+    /// A line of a cache is damaged.
+    #[error(
+        "{path}, line {line}, is no entry of a cache, an object of `key`, a SHA-256, and `reward`, a number; delete the line or the file: \
+         what it held is then scored again"
+    )]
+    CacheLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
     },
     /// The reward model refused its input.
     #[error(transparent)]

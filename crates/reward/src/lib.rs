@@ -1,6 +1,8 @@
 //! What a response is worth: the [`Reward`] trait, rules, learned reward models, and what is made of several rewards.
 
 mod answer;
+mod cache_file;
+mod cached;
 mod config;
 mod ensemble;
 mod error;
@@ -13,6 +15,7 @@ mod sum;
 mod tabular;
 
 pub use answer::Answer;
+pub use cached::Cached;
 pub use config::{Part, Reads, RewardConfig};
 pub use ensemble::{Ensemble, Pooling};
 pub use error::RewardError;

@@ -1,0 +1,183 @@
+//! A file of rewards by the content of what was scored: JSON Lines that grow at their end.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::RewardError;
+use crate::cached::Key;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    /// 64 hexadecimal digits.
+    key: String,
+    reward: f32,
+}
+
+/// The rewards of a file; none of one that is not there. What follows the last end of a line was cut off while it was written, and is left
+/// out.
+///
+/// # Errors
+/// [`RewardError::CacheFile`], [`RewardError::CacheLine`].
+pub(crate) fn read(path: &Path) -> Result<HashMap<Key, f32>, RewardError> {
+    let bytes = match std::fs::read(path) {
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(HashMap::new()),
+        bytes => bytes.map_err(failed("read", path))?,
+    };
+    let mut rewards = HashMap::new();
+    for (line, number) in bytes[..whole(&bytes)].split_inclusive(|byte| *byte == b'\n').zip(1..) {
+        let damaged = || RewardError::CacheLine { path: path.to_path_buf(), line: number };
+        let (key, reward) = parse(line).ok_or_else(damaged)?;
+        rewards.entry(key).or_insert(reward);
+    }
+    Ok(rewards)
+}
+
+/// Adds rewards at the end of a file, which is made if it is not there, and brings them to the disk.
+///
+/// # Errors
+/// [`RewardError::CacheFile`]. What was written halfway is cut off by the next call.
+pub(crate) fn append(path: &Path, scored: &[(Key, f32)]) -> Result<(), RewardError> {
+    let mut lines = String::new();
+    for (key, reward) in scored {
+        let line = Line { key: hex(key), reward: *reward };
+        lines += &serde_json::to_string(&line)
+            .map_err(io::Error::from)
+            .map_err(failed("write", path))?;
+        lines.push('\n');
+    }
+    append_whole(path, lines.as_bytes()).map_err(failed("write", path))
+}
+
+fn append_whole(path: &Path, lines: &[u8]) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    // Against other processes that have the file; closing it unlocks it.
+    file.lock()?;
+    cut_off(&mut file)?;
+    file.seek(SeekFrom::End(0))?;
+    file.write_all(lines)?;
+    file.sync_data()
+}
+
+/// Takes away a last line without an end.
+fn cut_off(file: &mut File) -> io::Result<()> {
+    let length = file.seek(SeekFrom::End(0))?;
+    if length == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    if last == [b'\n'] {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    file.set_len(whole(&bytes) as u64)
+}
+
+/// How many of the bytes belong to lines that have their end.
+fn whole(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+}
+
+fn parse(line: &[u8]) -> Option<(Key, f32)> {
+    let Line { key, reward } = serde_json::from_slice(line).ok()?;
+    Some((key_of(&key)?, reward)).filter(|(_, reward)| reward.is_finite())
+}
+
+fn hex(key: &Key) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn key_of(hex: &str) -> Option<Key> {
+    let digits: Option<Vec<u8>> =
+        hex.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    let bytes: Vec<u8> =
+        digits?.chunks(2).map(|two| two.iter().fold(0, |byte, digit| 16 * byte + digit)).collect();
+    (hex.len() == 64).then_some(bytes)?.try_into().ok()
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RewardError {
+    move |cause| RewardError::CacheFile { action, path: path.to_path_buf(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Key = [0xa1; 32];
+    const TWO: Key = [0x0b; 32];
+
+    fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache.jsonl");
+        append(&path, &[(ONE, 0.1), (TWO, -2.0)]).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn what_is_added_is_read_bit_for_bit() {
+        let (_dir, path) = file();
+        let numbers = [f32::MIN_POSITIVE, 1.0 / 3.0, f32::MAX, -0.0];
+        let more: Vec<_> = numbers.iter().zip(1..).map(|(reward, n)| ([n; 32], *reward)).collect();
+        append(&path, &more).unwrap();
+        append(&path, &[(ONE, 7.0)]).unwrap();
+        let rewards = read(&path).unwrap();
+        assert_eq!(rewards.len(), 6);
+        assert_eq!((rewards[&ONE], rewards[&TWO]), (0.1, -2.0), "the first of two stays");
+        assert!(more.iter().all(|(key, reward)| rewards[key].to_bits() == reward.to_bits()));
+        assert!(read(&path.with_extension("absent")).unwrap().is_empty());
+    }
+
+    /// Cut at every byte, the lines before stay and the next ones follow them.
+    #[test]
+    fn a_line_that_was_cut_off_is_mended() {
+        let (_dir, path) = file();
+        let bytes = std::fs::read(&path).unwrap();
+        let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for length in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let n_whole = usize::from(length >= first);
+            assert_eq!(read(&path).unwrap().len(), n_whole, "{length} bytes");
+            append(&path, &[([3; 32], 3.0)]).unwrap();
+            let rewards = read(&path).unwrap();
+            assert_eq!((rewards.len(), rewards[&[3; 32]]), (n_whole + 1, 3.0), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_is_named() {
+        let (_dir, path) = file();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let key = hex(&ONE);
+        for line in [
+            "{\"key\"".to_owned(),
+            String::new(),
+            format!("{{\"key\": \"{key}\"}}"),
+            format!("{{\"key\": \"{key}\", \"reward\": null}}"),
+            format!("{{\"key\": \"{key}\", \"reward\": 1e99}}"),
+            format!("{{\"key\": \"{}\", \"reward\": 1}}", &key[1..]),
+            format!("{{\"key\": \"+{}\", \"reward\": 1}}", &key[1..]),
+        ] {
+            std::fs::write(&path, format!("{text}{line}\n{text}")).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains("cache.jsonl, line 3"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let (dir, _) = file();
+        let path = dir.path().join("no/such/cache.jsonl");
+        let error = append(&path, &[(ONE, 1.0)]).unwrap_err().to_string();
+        assert!(error.contains("cache.jsonl") && error.contains("write"), "{error}");
+        assert!(read(dir.path()).unwrap_err().to_string().contains("read"));
+    }
+}

@@ -1,0 +1,189 @@
+//! Rewards that are kept by the content of what was scored, so that nothing is scored twice.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::{Reward, RewardError, cache_file};
+
+/// SHA-256 of a reward's identity, a prompt and a response.
+pub(crate) type Key = [u8; 32];
+
+/// A reward that is asked once for each pair, and in batches: what a batch brought is kept before the next is asked, so that a failure or a
+/// panic loses no batch before it. It takes some 50 bytes of memory a pair.
+pub struct Cached {
+    reward: Box<dyn Reward>,
+    identity: String,
+    batch: NonZeroUsize,
+    known: Mutex<HashMap<Key, f32>>,
+    file: Option<PathBuf>,
+}
+
+impl Cached {
+    /// Keeps rewards in memory.
+    ///
+    /// - `identity`: tells the reward from all others that share a file with it, or may one day.
+    /// - `batch`: the most pairs that the reward is asked for together.
+    pub fn new(reward: Box<dyn Reward>, identity: &str, batch: NonZeroUsize) -> Self {
+        Self { reward, identity: identity.to_owned(), batch, known: Mutex::default(), file: None }
+    }
+
+    /// Keeps rewards in a file, too, and takes those that it holds from there. It is made where it is not there, and is JSON Lines of
+    /// `key`, the SHA-256 of identity, prompt and response, and `reward`. Rewards and processes may share it.
+    ///
+    /// # Errors
+    /// [`RewardError::CacheFile`] when the file cannot be read, [`RewardError::CacheLine`] for a line that is damaged. A last line that was
+    /// cut off does not count as such: its pair is scored again.
+    pub fn with_file(mut self, path: &Path) -> Result<Self, RewardError> {
+        self.known = Mutex::new(cache_file::read(path)?);
+        self.file = Some(path.to_path_buf());
+        Ok(self)
+    }
+
+    fn key(&self, (prompt, response): &(&str, &str)) -> Key {
+        let mut hasher = Sha256::new();
+        for text in [self.identity.as_str(), prompt, response] {
+            // With their lengths, or the end of one could be the beginning of the next.
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        hasher.finalize().into()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, f32>> {
+        // A panic elsewhere does not harm the map, which is whole between any two insertions.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the pairs stand that have to be scored, each content once.
+    fn missing(&self, keys: &[Key]) -> Vec<usize> {
+        let (known, mut seen) = (self.known(), HashSet::new());
+        let mut new = |key: &Key| !known.contains_key(key) && seen.insert(*key);
+        (0..keys.len()).filter(|&idx| new(&keys[idx])).collect()
+    }
+
+    fn keep(&self, scored: &[(Key, f32)]) -> Result<(), RewardError> {
+        let mut known = self.known();
+        for (key, reward) in scored {
+            // The first one stays, here as in the file, if two threads asked at the same time.
+            known.entry(*key).or_insert(*reward);
+        }
+        self.file.as_ref().map_or(Ok(()), |path| cache_file::append(path, scored))
+    }
+}
+
+impl Reward for Cached {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        let keys: Vec<Key> = pairs.iter().map(|pair| self.key(pair)).collect();
+        for batch in self.missing(&keys).chunks(self.batch.get()) {
+            let asked: Vec<_> = batch.iter().map(|&idx| pairs[idx]).collect();
+            let rewards = self.reward.score(&asked)?;
+            let keys = batch.iter().map(|&idx| keys[idx]);
+            self.keep(&keys.zip(rewards).collect::<Vec<_>>())?;
+        }
+        let known = self.known();
+        let reward = |(key, (_, response)): (&Key, &(&str, &str))| {
+            known
+                .get(key)
+                .copied()
+                .ok_or_else(|| RewardError::NotScored { response: (*response).to_owned() })
+        };
+        keys.iter().zip(pairs).map(reward).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What a reward was asked, call by call.
+    type Calls = Arc<Mutex<Vec<Vec<String>>>>;
+
+    /// Rewards a response by its length, and fails or panics where it is asked to.
+    struct Counted(Calls);
+
+    impl Reward for Counted {
+        fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+            let told = pairs.iter().map(|(prompt, response)| format!("{prompt}|{response}"));
+            self.0.lock().unwrap().push(told.collect());
+            assert!(pairs.iter().all(|(prompt, _)| *prompt != "panic"));
+            if let Some((prompt, _)) = pairs.iter().find(|(prompt, _)| *prompt == "fail") {
+                return Err(RewardError::NoAnswer { prompt: (*prompt).to_owned() });
+            }
+            Ok(pairs.iter().map(|(_, response)| response.len() as f32 / 3.0).collect())
+        }
+    }
+
+    fn cached(batch: usize) -> (Cached, Calls) {
+        let calls = Calls::default();
+        let reward = Box::new(Counted(calls.clone()));
+        (Cached::new(reward, "counted", NonZeroUsize::new(batch).unwrap()), calls)
+    }
+
+    fn taken(calls: &Calls) -> Vec<Vec<String>> {
+        std::mem::take(&mut *calls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[test]
+    fn each_pair_is_asked_once_and_in_batches() {
+        let (cached, calls) = cached(2);
+        let pairs = [("a", "x"), ("a", "yy"), ("a", "x"), ("b", "x"), ("ax", "")];
+        let expected: [f32; 5] = [1.0, 2.0, 1.0, 1.0, 0.0].map(|length| length / 3.0);
+        assert_eq!(cached.score(&pairs).unwrap(), expected);
+        assert_eq!(taken(&calls), [vec!["a|x", "a|yy"], vec!["b|x", "ax|"]]);
+        assert_eq!(cached.score(&pairs[1..]).unwrap(), expected[1..]);
+        assert!(taken(&calls).is_empty());
+        assert!(cached.score(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_scored_before_a_failure_or_a_panic_stays() {
+        for end in ["fail", "panic"] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("cache.jsonl");
+            let (first, calls) = cached(1);
+            let first = first.with_file(&file).unwrap();
+            let pairs = [("a", "x"), (end, ""), ("b", "x")];
+            let call = std::panic::AssertUnwindSafe(|| first.score(&pairs));
+            assert!(!matches!(std::panic::catch_unwind(call), Ok(Ok(_))));
+            assert_eq!(taken(&calls).len(), 2);
+            let rest = [("b", "x"), ("a", "x")];
+            assert_eq!(first.score(&rest).unwrap(), [1.0 / 3.0; 2]);
+            assert_eq!(taken(&calls), [["b|x"]]);
+            let (second, calls) = cached(1);
+            let second = second.with_file(&file).unwrap();
+            assert_eq!(second.score(&rest).unwrap(), [1.0 / 3.0; 2]);
+            assert!(taken(&calls).is_empty(), "the file has both");
+        }
+    }
+
+    #[test]
+    fn rewards_that_share_a_file_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cache.jsonl");
+        let calls = Calls::default();
+        for (identity, n_calls) in [("one", 1), ("other", 1), ("one", 0)] {
+            let reward = Box::new(Counted(calls.clone()));
+            let cached = Cached::new(reward, identity, NonZeroUsize::MIN).with_file(&file).unwrap();
+            cached.score(&[("a", "x")]).unwrap();
+            assert_eq!(taken(&calls).len(), n_calls, "{identity}");
+        }
+    }
+
+    #[test]
+    fn a_reward_that_leaves_pairs_out_is_an_error() {
+        struct Silent;
+        impl Reward for Silent {
+            fn score(&self, _: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+                Ok(Vec::new())
+            }
+        }
+        let cached = Cached::new(Box::new(Silent), "silent", NonZeroUsize::MIN);
+        assert!(cached.score(&[("a", "x")]).unwrap_err().to_string().contains("\"x\""));
+    }
+}
