@@ -1,4 +1,4 @@
-//! `infalign generate --server` as a user runs it, against a server that has the quickstart's model.
+//! `infalign generate` with servers as a user runs it: one that has the quickstart's model, and one that scores.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 #[path = "../crates/decode/tests/server/mod.rs"]
@@ -6,9 +6,11 @@ mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infalign_model::{CausalLm, Tokenizer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use server::{Completions, Form, Reply, Request, serve};
 
@@ -115,4 +117,46 @@ fn a_server_that_cannot_be_used_is_one_sentence() {
         assert_eq!(output.status.code(), Some(code), "{url} {args:?}: {text}");
         assert!(text.contains(told) && !text.contains(KEY), "{url} {args:?}: {text}");
     }
+}
+
+/// The reward is a server's in OpenRLHF's form, and what it says is kept.
+#[test]
+fn best_of_n_selects_by_the_reward_of_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let url = serve(move |request| {
+        count.fetch_add(1, Ordering::Relaxed);
+        guarded(request, |request| {
+            let queries = request.json["query"].as_array().unwrap();
+            let shorter = |query: &Value| -(query.as_str().unwrap().len() as f64);
+            let rewards: Vec<f64> = queries.iter().map(shorter).collect();
+            Reply::new(200, json!({ "rewards": rewards }))
+        })
+    });
+    let (reward, cache) = (dir.path().join("remote.toml"), dir.path().join("rewards.jsonl"));
+    let table = |key: &str| {
+        let cache = cache.display();
+        format!(
+            "kind = \"remote\"\nurl = \"{url}/get_reward\"\ncache = '{cache}'\napi_key_env = \"{key}\"\n"
+        )
+    };
+    let args = ["--json", "--procedure", "best-of:2", "--reward", reward.to_str().unwrap()];
+    let model = recipes().join("model");
+    std::fs::write(&reward, table("TEST_KEY")).unwrap();
+    let first = rows(&generate(dir.path(), &model, &args));
+    assert_eq!(first.len(), 6);
+    for row in &first {
+        let text = |key: &str| row[key].as_str().unwrap().len() as f64;
+        assert_eq!(row["score"].as_f64().unwrap(), -(text("prompt") + text("response")));
+    }
+    let asked = requests.load(Ordering::Relaxed);
+    assert_eq!(first, rows(&generate(dir.path(), &model, &args)));
+    assert_eq!(requests.load(Ordering::Relaxed), asked, "all was in the cache");
+
+    std::fs::write(&reward, table("NO_SUCH_KEY")).unwrap();
+    let output = generate(dir.path(), &model, &args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("NO_SUCH_KEY of `api_key_env`"), "{text}");
 }

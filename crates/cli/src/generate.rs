@@ -18,7 +18,7 @@ use infalign_transform::Procedure;
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
-use crate::server::ServerArgs;
+use crate::server::{ServerArgs, api_key};
 use crate::{exact, models, output};
 
 /// Names the random streams.
@@ -186,7 +186,7 @@ fn decode(
 fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
     let Some(config) = reward_config(args.reward.as_deref())? else { return Ok(None) };
     let device = infalign_backend::device(args.device.as_ref())?;
-    Ok(Some(config.build(&device)?))
+    Ok(Some(config.build(&device, &api_key)?))
 }
 
 fn sampling(args: &GenerateArgs) -> Sampling {

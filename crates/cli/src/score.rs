@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::generate::reward_config;
+use crate::server::api_key;
 use crate::{models, output};
 
 /// Arguments of `infalign score`.
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
         .with_context(|| args.input.display().to_string())
         .map_err(Failure::Input)?;
     let reward = reward_config(args.reward.as_deref())
-        .and_then(|config| Ok(config.map(|config| config.build(&device)).transpose()?))
+        .and_then(|config| Ok(config.map(|config| config.build(&device, &api_key)).transpose()?))
         .map_err(Failure::Input)?;
     let scored =
         scored(model.for_inference().as_ref(), reward.as_deref(), lines).map_err(Failure::Run)?;

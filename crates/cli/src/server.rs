@@ -1,4 +1,4 @@
-//! `--server`: a server that generates in place of a model in this process.
+//! `--server`, a server that generates in place of a model in this process, and the API keys of servers.
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -28,7 +28,12 @@ impl ServerArgs {
     /// # Errors
     /// When the address or the key cannot be used, the server does not answer, or a name is needed.
     pub(crate) fn connect(&self, url: &str) -> Result<(Server, String)> {
-        let key = self.api_key_env.as_deref().map(api_key).transpose()?;
+        let key = |name: &String| {
+            let no_key =
+                || format!("the environment variable {name} of --api-key-env holds no key");
+            api_key(name).with_context(no_key)
+        };
+        let key = self.api_key_env.as_ref().map(key).transpose()?;
         let server = Server::new(url, key.as_deref(), self.timeout)?;
         let model = match &self.server_model {
             Some(model) => model.clone(),
@@ -38,10 +43,10 @@ impl ServerArgs {
     }
 }
 
-fn api_key(name: &str) -> Result<String> {
+/// The API key that an environment variable holds, without white space around it; None where there is none.
+pub(crate) fn api_key(name: &str) -> Option<String> {
     let key = std::env::var(name).ok().map(|key| key.trim().to_owned());
-    let key = key.filter(|key| !key.is_empty());
-    key.with_context(|| format!("the environment variable {name} of --api-key-env holds no key"))
+    key.filter(|key| !key.is_empty())
 }
 
 fn only(url: &str, models: Vec<String>) -> Result<String> {

@@ -1,15 +1,16 @@
 //! The `[reward]` table of a recipe.
 
+mod build;
+mod within;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use infalign_backend::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Answer, Ensemble, Length, LengthUnit, Lexicon, LogLength, Patterns, Pooling, Reward,
-    RewardError, RewardModel, Sequence, WeightedSum,
-};
+pub use build::ApiKeys;
+
+use crate::{LengthUnit, Pooling};
 
 /// What a reward model is given to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,8 @@ pub enum RewardConfig {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pattern: Option<String>,
     },
+    /// The score of a server.
+    Remote(RemoteConfig),
     /// A weighted sum of rewards.
     Sum {
         /// The rewards and their weights, at least one.
@@ -94,64 +97,54 @@ pub enum RewardConfig {
     },
 }
 
-impl RewardConfig {
-    /// Every model that the reward and the rewards within it read.
-    pub fn models_mut(&mut self) -> Vec<&mut PathBuf> {
-        match self {
-            Self::Model { path, .. } => vec![path],
-            other => other.within_mut().into_iter().flat_map(Self::models_mut).collect(),
+/// A server that scores, in OpenRLHF's form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteConfig {
+    /// What is posted to, such as `http://HOST:5000/get_reward`.
+    pub url: String,
+    /// Environment variable that holds the server's API key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// How long one request may take, in seconds; above 0, at most a year.
+    #[serde(default = "timeout_seconds")]
+    pub timeout_seconds: f64,
+    /// The most pairs of one request, at least 1.
+    #[serde(default = "batch")]
+    pub batch: usize,
+    /// Where rewards are kept for other runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
+impl RemoteConfig {
+    /// A server by what is posted to, with the defaults.
+    pub fn new(url: String) -> Self {
+        Self {
+            url,
+            api_key_env: None,
+            timeout_seconds: timeout_seconds(),
+            batch: batch(),
+            cache: None,
         }
     }
+}
 
-    /// Every file that the reward and the rewards within it read, models aside.
-    pub fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        match self {
-            Self::Answer { file, .. } => vec![file],
-            other => other.within_mut().into_iter().flat_map(Self::files_mut).collect(),
-        }
-    }
+fn timeout_seconds() -> f64 {
+    180.0
+}
 
-    /// The rewards that it is made of.
-    fn within_mut(&mut self) -> Vec<&mut Self> {
-        match self {
-            Self::Sum { parts } => parts.iter_mut().map(|part| &mut part.reward).collect(),
-            Self::Ensemble { of, .. } => of.iter_mut().collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Builds the reward; models are loaded to `device`.
-    ///
-    /// # Errors
-    /// [`RewardError`] for a setting out of range, a rule that is no rule, or a model that cannot be read.
-    pub fn build(&self, device: &Device) -> Result<Box<dyn Reward>, RewardError> {
-        Ok(match self {
-            Self::Length { unit } => Box::new(Length { unit: *unit }),
-            Self::LogLength { unit, most } => Box::new(LogLength::new(*unit, *most)?),
-            Self::Lexicon { weights } => Box::new(Lexicon::new(weights)?),
-            Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
-            Self::Model { path, reads } => Box::new(RewardModel::load(path, *reads, device)?),
-            Self::Sequence {} => Box::new(Sequence),
-            Self::Answer { file, pattern } => Box::new(Answer::read(file, pattern.as_deref())?),
-            Self::Sum { parts } => {
-                let part = |part: &Part| Ok((part.weight, part.reward.build(device)?));
-                let parts = parts.iter().map(part).collect::<Result<_, RewardError>>()?;
-                Box::new(WeightedSum::new(parts)?)
-            }
-            Self::Ensemble { of, by, k } => {
-                let members =
-                    of.iter().map(|member| member.build(device)).collect::<Result<_, _>>()?;
-                Box::new(Ensemble::new(members, *by, *k)?)
-            }
-        })
-    }
+fn batch() -> usize {
+    64
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+
+    fn no_key(_: &str) -> Option<String> {
+        None
+    }
 
     #[test]
     fn configurations_parse_and_unknown_keys_are_refused() {
@@ -162,12 +155,12 @@ mod tests {
             config
         );
         let device = infalign_backend::device(None).unwrap();
-        assert_eq!(config.build(&device).unwrap().score(&[("", "good")]).unwrap(), [1.0]);
+        assert_eq!(config.build(&device, &no_key).unwrap().score(&[("", "good")]).unwrap(), [1.0]);
         for unknown in ["kind = 'length'\nunit = 'words'\nweight = 1", "kind = 'sequence'\nk = 1"] {
             assert!(toml::from_str::<RewardConfig>(unknown).is_err(), "{unknown}");
         }
         let error = RewardConfig::Model { path: "absent".into(), reads: Reads::Response }
-            .build(&device)
+            .build(&device, &no_key)
             .err()
             .unwrap();
         assert!(error.to_string().contains("absent"));
@@ -188,29 +181,31 @@ mod tests {
         let config: RewardConfig = toml::from_str(text).unwrap();
         let written = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<RewardConfig>(&written).unwrap(), config);
-        let reward = config.build(&infalign_backend::device(None).unwrap()).unwrap();
+        let reward = config.build(&infalign_backend::device(None).unwrap(), &no_key).unwrap();
         // 10 · 2 + (0 + 4)/2 − 2 · 2: of 0 and 4, the mean and the standard deviation are 2.
         assert_eq!(reward.score(&[("", "two words")]).unwrap(), [18.0]);
     }
 
     #[test]
-    fn models_and_files_are_found_at_every_depth() {
-        let text = r#"
-            kind = "ensemble"
-            by = "minimum"
-            of = [
-                { kind = "model", path = "one" },
-                { kind = "sum", parts = [
-                    { weight = 1.0, reward = { kind = "answer", file = "three" } },
-                    { weight = 1.0, reward = { kind = "model", path = "two" } },
-                ] },
-            ]
-        "#;
-        let mut config: RewardConfig = toml::from_str(text).unwrap();
-        let paths = |paths: Vec<&mut PathBuf>| -> Vec<PathBuf> {
-            paths.into_iter().map(|path| path.clone()).collect()
+    fn servers_are_told_and_checked_before_they_are_asked() {
+        let device = infalign_backend::device(None).unwrap();
+        let build = |keys: &str| {
+            let text = format!("kind = 'remote'\nurl = 'http://host/get_reward'\n{keys}");
+            let config: RewardConfig = toml::from_str(&text).unwrap();
+            let key = |name: &str| (name == "KEY").then(|| "secret".to_owned());
+            config.build(&device, &key).map_err(|error| error.to_string())
         };
-        assert_eq!(paths(config.models_mut()), [Path::new("one"), Path::new("two")]);
-        assert_eq!(paths(config.files_mut()), [Path::new("three")]);
+        assert!(build("").is_ok() && build("api_key_env = 'KEY'\nbatch = 8").is_ok());
+        for (keys, told) in [
+            ("api_key_env = 'NO_SUCH_KEY'", "NO_SUCH_KEY"),
+            ("timeout_seconds = 0", "seconds above 0"),
+            ("batch = 0", "`batch` is 0"),
+            ("cache = '.'", "the cache ."),
+        ] {
+            let message = build(keys).err().unwrap();
+            assert!(message.contains(told) && !message.contains("secret"), "{message}");
+        }
+        let unknown = "kind = 'remote'\nurl = 'http://host'\ntime_out = 1";
+        assert!(toml::from_str::<RewardConfig>(unknown).is_err());
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use infalign_data::DataError;
 use infalign_model::ModelError;
+use infalign_remote::RemoteError;
 
 /// Why a reward cannot be built or computed.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,15 @@ pub enum RewardError {
         /// The response.
         response: String,
     },
+    /// An API key that is not there.
+    #[error("the environment variable {variable} of `api_key_env` holds no key")]
+    NoKey {
+        /// The variable.
+        variable: String,
+    },
+    /// A server that scores brought nothing that can be used.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A reward that gave fewer rewards than it was asked for.
     #[error("the response {response:?} was given to a reward that did not score it")]
     NotScored {

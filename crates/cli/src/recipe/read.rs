@@ -230,4 +230,22 @@ mod tests {
         assert!(set(&["name.x=1"]).unwrap_err().to_string().contains("not a table"));
         assert!(set(&["evaluation.procedures=[\"best-of:0\"]"]).is_err());
     }
+
+    #[test]
+    fn paths_within_nested_rewards_are_the_recipes() {
+        let reward = "reward={kind='sum', parts=[{weight=1, reward={kind='answer', file='a.jsonl'}}, \
+                      {weight=1, reward={kind='remote', url='http://host', cache='$RUN/c.jsonl'}}, \
+                      {weight=1, reward={kind='ensemble', by='mean', of=[{kind='model', path='m'}]}}]}";
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+        let recipe = read_text(QUICKSTART, "q.toml", &folder, &[reward.to_owned()]).unwrap();
+        let Recipe::Align(mut recipe) = recipe else { panic!("an align recipe") };
+        let paths = |paths: Vec<&mut PathBuf>| -> Vec<PathBuf> {
+            paths.into_iter().map(|path| path.clone()).collect()
+        };
+        assert_eq!(
+            paths(recipe.reward.files_mut()),
+            [folder.join("a.jsonl"), "$RUN/c.jsonl".into()]
+        );
+        assert_eq!(paths(recipe.reward.models_mut()), [folder.join("m")]);
+    }
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::encode::Encoder;
 use crate::recipe::{AlignRecipe, Method, Paths, PromptsConfig, RewardModelStage};
+use crate::server::api_key;
 
 /// Where a recipe finds the reward model that it trains itself.
 const REWARD_MODEL: &str = "$RUN/reward-model";
@@ -101,7 +102,7 @@ impl<'a> Inputs<'a> {
     /// Builds the reward; one that the run trains itself is there only after that stage.
     ///
     /// # Errors
-    /// When the rule is none, or the model cannot be read.
+    /// When a rule is none, a model or a file cannot be read, or the key of a server is not there.
     pub(crate) fn reward(&self) -> Result<Box<dyn Reward>> {
         let mut config = self.recipe.reward.clone();
         let paths = Paths { run: self.run };
@@ -111,7 +112,7 @@ impl<'a> Inputs<'a> {
         for file in config.files_mut() {
             *file = paths.resolve(file)?;
         }
-        Ok(config.build(&self.device)?)
+        Ok(config.build(&self.device, &api_key)?)
     }
 }
 

@@ -11,7 +11,7 @@ use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
 use infalign_record::hash::{sha256_bytes, sha256_file};
-use infalign_reward::Reward;
+use infalign_reward::{Reward, RewardConfig};
 use infalign_train::{Dataset, Examples, RewardModelReport, train_reward_model};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -179,15 +179,17 @@ fn calibration_meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
     })
 }
 
-/// The reward's settings, and the hashes of the weights of its models and of its files.
+/// The reward's settings as far as rewards depend on them, and the hashes of the weights of its models and of its files.
 fn reward_name(inputs: &Inputs<'_>) -> Result<String> {
-    let mut config = inputs.recipe.reward.clone();
-    let mut name = serde_json::to_string(&config)?;
-    let paths = Paths { run: inputs.run };
-    for model in config.models_mut() {
+    name_of(inputs.recipe.reward.essence(), &Paths { run: inputs.run })
+}
+
+fn name_of(mut reward: RewardConfig, paths: &Paths<'_>) -> Result<String> {
+    let mut name = serde_json::to_string(&reward)?;
+    for model in reward.models_mut() {
         name += &format!(", weights {}", weights_sha256(&paths.model(model)?)?);
     }
-    for file in config.files_mut() {
+    for file in reward.files_mut() {
         name += &format!(", file {}", sha256_file(&paths.resolve(file)?)?);
     }
     Ok(name)
@@ -276,4 +278,34 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(value)?;
     Ok(write_atomic(path, |file| file.write_all(&bytes))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reward_is_named_by_what_rewards_depend_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        std::fs::create_dir(dir.path().join("m")).unwrap();
+        write("m/model.safetensors", "weights");
+        write("a.jsonl", "answers");
+        let name = |settings: &str| {
+            let text = format!(
+                "kind = 'ensemble'\nby = 'mean'\nof = [{{kind = 'model', path = '$RUN/m'}}, {{kind = 'answer', file = '$RUN/a.jsonl'}}, \
+                 {{kind = 'remote', url = 'http://host'{settings}}}]"
+            );
+            let reward: RewardConfig = toml::from_str(&text).unwrap();
+            name_of(reward.essence(), &Paths { run: dir.path() }).unwrap()
+        };
+        let first = name("");
+        assert!(first.contains("http://host") && first.contains(&sha256_bytes(b"answers")));
+        assert!(first.contains(&sha256_bytes(b"weights")), "{first}");
+        assert_eq!(name(", cache = '$RUN/c.jsonl', api_key_env = 'KEY', batch = 3"), first);
+        write("a.jsonl", "other answers");
+        let second = name("");
+        write("m/model.safetensors", "other weights");
+        assert!(first != second && second != name(""));
+    }
 }

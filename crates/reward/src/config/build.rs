@@ -1,0 +1,68 @@
+//! From the table to the reward.
+
+use std::num::NonZeroUsize;
+
+use infalign_backend::Device;
+use infalign_remote::Patience;
+
+use super::{Part, RemoteConfig, RewardConfig};
+use crate::{
+    Answer, Cached, Ensemble, Length, Lexicon, LogLength, Patterns, RemoteReward, Reward,
+    RewardError, RewardModel, Sequence, WeightedSum,
+};
+
+/// Tells the API key that the environment variable of this name holds, if it holds one.
+pub type ApiKeys<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl RewardConfig {
+    /// Builds the reward; models are loaded to `device`. A server is not asked anything yet.
+    ///
+    /// # Errors
+    /// [`RewardError`] for a setting out of range, a rule that is no rule, a model or a file that cannot be read, or a key that is not there.
+    pub fn build(
+        &self,
+        device: &Device,
+        keys: ApiKeys<'_>,
+    ) -> Result<Box<dyn Reward>, RewardError> {
+        Ok(match self {
+            Self::Length { unit } => Box::new(Length { unit: *unit }),
+            Self::LogLength { unit, most } => Box::new(LogLength::new(*unit, *most)?),
+            Self::Lexicon { weights } => Box::new(Lexicon::new(weights)?),
+            Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
+            Self::Sequence {} => Box::new(Sequence),
+            Self::Answer { file, pattern } => Box::new(Answer::read(file, pattern.as_deref())?),
+            Self::Model { path, reads } => Box::new(RewardModel::load(path, *reads, device)?),
+            Self::Remote(remote) => Box::new(remote.build(keys)?),
+            Self::Sum { parts } => {
+                let part = |part: &Part| Ok((part.weight, part.reward.build(device, keys)?));
+                let parts = parts.iter().map(part).collect::<Result<_, RewardError>>()?;
+                Box::new(WeightedSum::new(parts)?)
+            }
+            Self::Ensemble { of, by, k } => {
+                let members = of.iter().map(|member| member.build(device, keys));
+                Box::new(Ensemble::new(members.collect::<Result<_, _>>()?, *by, *k)?)
+            }
+        })
+    }
+}
+
+impl RemoteConfig {
+    fn build(&self, keys: ApiKeys<'_>) -> Result<Cached, RewardError> {
+        let key = |variable: &String| {
+            keys(variable).ok_or_else(|| RewardError::NoKey { variable: variable.clone() })
+        };
+        let key = self.api_key_env.as_ref().map(key).transpose()?;
+        let patience = Patience::of_seconds(self.timeout_seconds)?;
+        let batch = NonZeroUsize::new(self.batch).ok_or(RewardError::Setting {
+            key: "batch",
+            value: 0.0,
+            valid: "at least 1",
+        })?;
+        let reward = Box::new(RemoteReward::new(&self.url, key.as_deref(), patience)?);
+        let cached = Cached::new(reward, &format!("remote {}", self.url), batch);
+        match &self.cache {
+            Some(file) => cached.with_file(file),
+            None => Ok(cached),
+        }
+    }
+}
