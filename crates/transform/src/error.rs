@@ -33,12 +33,12 @@ pub enum TransformError {
     )]
     Beta(f64),
     /// A KL that no policy can have.
-    #[error("a KL of {0} nats cannot be a target; it must be positive and finite")]
+    #[error("a KL of {0:e} nats cannot be a target; it must be positive and finite")]
     Kl(f64),
     /// A KL that this transform does not reach.
     #[error(
-        "no β gives `{transform}` a KL of {kl} nats; what it reaches lies strictly between \
-         {infimum:.3e} and {supremum:.3e}"
+        "no β was found at which `{transform}` has a KL of {kl:e} nats; what can be computed lies \
+         between {infimum:.3e} and {supremum:.3e}"
     )]
     UnreachableKl {
         /// The transform.

@@ -239,3 +239,28 @@ let worst = wins(&tilt, &format!("worst-of:{n}"));
         prop_assert!(values[0].abs() < 1e-14 && (values[200] - 1.0).abs() < 1e-13);
     }
 }
+
+/// A jump is written as two rows as near to each other as can be: f is h on the upper part and h·e^{−1/β} below it.
+#[test]
+fn tables_may_jump_anywhere() {
+    for place in [0.3, 0.5, 0.9] {
+        let u = [0.0, place, place + 2.3e-16, 1.0];
+        let jump = Transform::Table(Table::new(&u, &[0.0, 0.0, 1.0, 1.0]).unwrap().into());
+        for beta in [0.01, 0.1, 1.0] {
+            let tilt = Tilt::new(&jump, Beta::new(beta).unwrap()).unwrap();
+            let below = place * f64::exp(-1.0 / beta);
+            let z = below + 1.0 - place;
+            let kl = -z.ln() - below / z / beta;
+            assert!((tilt.kl() / kl - 1.0).abs() < 1e-12, "{place}, {beta}: {} {kl}", tilt.kl());
+        }
+    }
+}
+
+#[test]
+fn tables_as_steep_as_the_logarithm_end() {
+    for first in [1e-16, 1e-15, 1e-12] {
+        let table = Table::new(&[0.0, first, 1e-3, 1.0], &[-1000.0, -36.0, -6.9, 0.0]).unwrap();
+        let tilt = Tilt::new(&Transform::Table(table.into()), Beta::new(1.0).unwrap()).unwrap();
+        assert!(tilt.kl() > 0.0 && tilt.kl() < 10.0, "{first:e}: {}", tilt.kl());
+    }
+}

@@ -314,3 +314,23 @@ fn refuses_what_is_no_distribution_and_says_why() {
     ));
     assert!((pair.kl(&[0.0, 1.0]).unwrap() - 2f64.ln()).abs() < 1e-9);
 }
+
+/// Two outcomes at u = ¼ and ¾: π₁/π₀ = e^{(Φ(¾) − Φ(¼))/β}, however far Φ(1) is above both.
+#[test]
+fn steep_transforms_tilt_what_lies_far_below_their_top() {
+    let coin = Outcomes::new(vec![0.5, 0.5], vec![1.0, 2.0]).unwrap();
+    for t in [-200.0, -80.0, 10.0, 80.0, 120.0, 150.0, 200.0f64] {
+        let gap = if t > 0.0 {
+            (0.75 * t).exp() - (0.25 * t).exp()
+        } else {
+            (0.25 * t).exp() - (0.75 * t).exp()
+        };
+        let transform = format!("exp:{t}").parse().unwrap();
+        for odds in [0.1, 1.4, 30.0] {
+            let policy = coin.tilt(&transform, Beta::new(gap / odds).unwrap());
+            assert_close(&format!("exp:{t}"), policy[1], 1.0 / (1.0 + f64::exp(-odds)));
+        }
+    }
+    let sure = coin.tilt(&"exp:500".parse().unwrap(), Beta::new(1e-310).unwrap());
+    assert_eq!(sure, [0.0, 1.0]);
+}

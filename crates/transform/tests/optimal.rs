@@ -3,6 +3,7 @@
 //! The values lie in `reference/continuous_optimal.json` beside the folder that `INFALIGN_DATA` names.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::expect_used,
     clippy::print_stderr,
     reason = "helpers of tests"
@@ -11,7 +12,9 @@
 mod common;
 
 use common::{assert_close, number, reference};
-use infalign_transform::{Beta, Optimum, Procedure, Tilt, Transform, TransformError, beta_for_kl};
+use infalign_transform::{
+    Beta, Optimum, Procedure, RankDensity, Tilt, Transform, TransformError, beta_for_kl,
+};
 use serde_json::Value;
 
 fn procedure(row: &Value) -> Procedure {
@@ -143,5 +146,26 @@ fn what_has_no_optimum_says_so() {
         ["optimal:best-of:4", "optimal:best-of:0,beta=1", "optimal:best-of:4,beta=-1", "optimal"]
     {
         assert!(text.parse::<Transform>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_kl_out_of_reach_is_told_with_both_ends() {
+    for (procedure, kl) in [("best-of:4", 1e-40), ("best-of:4", 1e5), ("sample", 1e-40)] {
+        let error = Optimum::for_kl(&procedure.parse().unwrap(), kl).unwrap_err();
+        let TransformError::UnreachableKl { infimum, supremum, .. } = error else {
+            panic!("{error}")
+        };
+        assert!(infimum < 1e-10 && supremum > 50.0, "{procedure} at {kl:e}: {infimum} {supremum}");
+    }
+}
+
+/// Between two bends of Φ* log f may fall by hundreds of nats: the certificate has to resolve that.
+#[test]
+fn steps_are_certified_at_small_beta() {
+    let rank = RankDensity::steps(&[0.0, 0.5, 1.0], &[1.0, 3.0]).unwrap();
+    for beta in [1e-2, 1e-3, 5e-4, 1e-4] {
+        let best = Optimum::under(&rank, Beta::new(beta).unwrap()).unwrap();
+        assert!(best.residual < 1e-9, "β = {beta}: {:e}", best.residual);
     }
 }

@@ -85,7 +85,7 @@ fn an_optimum_is_found_by_its_kl() {
     }
 }
 
-/// At small β all mass is at the top, where g is g(1) on both sides: F is that of the identity with g(1)²/β.
+/// At small β all mass is at the top, from which Φ falls at g(1)² to begin with.
 #[test]
 fn soft_optima_at_small_beta_are_those_of_the_greatest_slope() {
     let optimum =

@@ -110,7 +110,7 @@ fn print_rows(procedure: &Procedure, optimum: &Optimum, curve: &Curve) -> Result
         ("u".to_owned(), format!("{:<15}{}", "Φ", "F")),
     ]);
     let point = |k: usize| {
-        (format!("{:.4}", curve.u[k]), format!("{:<15.9}{:.9}", curve.phi[k], curve.cdf[k]))
+        (format!("{:.4}", curve.u[k]), format!("{:<14.9} {:.9}", curve.phi[k], curve.cdf[k]))
     };
     let count = curve.u.len();
     let shown = count.min(11);

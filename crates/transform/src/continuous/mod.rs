@@ -151,7 +151,7 @@ pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError
 }
 
 /// The least x in [low, high], to 0.1, from which on `f` is a number.
-fn least_known(f: impl Fn(f64) -> f64, low: f64, high: f64) -> f64 {
+pub(crate) fn least_known(f: impl Fn(f64) -> f64, low: f64, high: f64) -> f64 {
     if !f(low).is_nan() {
         return low;
     }

@@ -10,6 +10,8 @@ use crate::transform::Transform;
 const NATS_A_PANEL: f64 = 2.0;
 /// Depth below the peak, in nats, past which a panel's mass no longer counts.
 const NEGLIGIBLE: f64 = 80.0;
+/// Most panels of one density.
+const MOST_PANELS: usize = 100_000;
 
 /// f = e^{−shortfall(v)/β} / Z on v in [0, 1], the distance from the top.
 #[derive(Clone, Debug)]
@@ -66,10 +68,15 @@ fn split(knots: &[f64], depth: impl Fn(f64) -> f64) -> Option<Vec<f64>> {
     let mut edges = vec![0.0];
     while let Some((a, b)) = open.pop() {
         let middle = 0.5 * (a + b);
-        let fine = depth(b) - depth(a) <= NATS_A_PANEL;
-        if fine || depth(a) >= NEGLIGIBLE {
+        let (near, far) = (depth(a), depth(b));
+        if near.is_nan() || far.is_nan() || edges.len() == MOST_PANELS {
+            return None;
+        }
+        // Neighbouring numbers: the density jumps there, with less than 3e-16 of the mass between.
+        let jumps = a > 0.0 && !(a < middle && middle < b);
+        if near >= NEGLIGIBLE || far - near <= NATS_A_PANEL || jumps {
             edges.push(b);
-        } else if middle > a && b - a > f64::MIN_POSITIVE {
+        } else if b - a > f64::MIN_POSITIVE {
             open.push((middle, b));
             open.push((a, middle));
         } else {

@@ -102,15 +102,17 @@ impl Outcomes {
     ///
     /// - `beta`: belongs to the raw scale of the transform.
     pub fn tilt(&self, transform: &Transform, beta: Beta) -> Vec<f64> {
-        let mut above = 0.0;
         let mut logs = vec![f64::NEG_INFINITY; self.masses.len()];
-        let mut top = None;
+        // From group to group downwards, since Φ may be far below its own top where the best group is.
+        let (mut above, mut depth, mut better) = (0.0, 0.0, None);
         for (log, mass) in logs.iter_mut().zip(&self.masses).rev().filter(|(_, mass)| **mass > 0.0)
         {
-            // From the distance to the top, where u itself has no digits left.
-            let shortfall = transform.shortfall(above + 0.5 * mass);
+            if let Some((v, half)) = better {
+                depth += transform.fall(v, half + 0.5 * mass);
+            }
+            better = Some((above + 0.5 * mass, 0.5 * mass));
             above += mass;
-            *log = mass.ln() - (shortfall - *top.get_or_insert(shortfall)) / beta.get();
+            *log = mass.ln() - depth / beta.get();
         }
         self.spread_masses(&groups::normalised(&logs))
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::beta::Beta;
-use crate::continuous::{Tilt, win};
+use crate::continuous::{Tilt, least_known, win};
 use crate::error::TransformError;
 use crate::numerics::piecewise::Tails;
 use crate::numerics::{divergence, gauss, root};
@@ -141,27 +141,12 @@ impl Optimum {
             let solved = Solution::all(&rank, Beta::of_log(log_beta));
             solved.first().map_or(f64::NAN, Solution::kl)
         };
-        let (mut low, mut high, mut supremum) = (0.0, 1.0, f64::NEG_INFINITY);
-        while kl_at(high) > kl && high < LOG_BETA.1 {
-            (low, high) = (high, (2.0 * high + 1.0).min(LOG_BETA.1));
-        }
-        for _ in 0..MOST_TRIES {
-            let found = kl_at(low);
-            supremum = found.max(supremum);
-            if found >= kl || low <= LOG_BETA.0 {
-                break;
-            }
-            // Where nothing is found, β was too small: back half of the way.
-            (high, low) = if found.is_nan() {
-                (high, 0.5 * (low + high))
-            } else {
-                (low, (2.0 * low - 1.0).max(LOG_BETA.0))
-            };
-        }
+        let (low, high) = around(kl, kl_at);
         let gap = |log_beta: f64| (kl_at(log_beta) / kl).ln();
         let log_beta = root::bracketed(gap, low, high).ok_or_else(|| {
             let transform = format!("optimal:{procedure}");
-            let infimum = kl_at(LOG_BETA.1);
+            let least = least_known(kl_at, LOG_BETA.0, LOG_BETA.1);
+            let (infimum, supremum) = (kl_at(LOG_BETA.1), kl_at(least));
             TransformError::UnreachableKl { transform, kl, infimum, supremum }
         })?;
         Self::under(&rank, Beta::of_log(log_beta))
@@ -291,6 +276,27 @@ impl Solution {
             Solution::Shot(shot) => shot.edges().to_vec(),
         }
     }
+}
+
+/// Two logarithms of β with `kl` between the KL at them, as far as that can be found.
+fn around(kl: f64, kl_at: impl Fn(f64) -> f64) -> (f64, f64) {
+    let (mut low, mut high) = (0.0, 1.0);
+    while kl_at(high) > kl && high < LOG_BETA.1 {
+        (low, high) = (high, (2.0 * high + 1.0).min(LOG_BETA.1));
+    }
+    for _ in 0..MOST_TRIES {
+        let found = kl_at(low);
+        if found >= kl || low <= LOG_BETA.0 {
+            break;
+        }
+        // Where nothing is found, β was too small: back half of the way.
+        (high, low) = if found.is_nan() {
+            (high, 0.5 * (low + high))
+        } else {
+            (low, (2.0 * low - 1.0).max(LOG_BETA.0))
+        };
+    }
+    (low, high)
 }
 
 /// KL = ∫ f·log f in nats, f smooth between `edges`.

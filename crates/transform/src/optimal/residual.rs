@@ -19,15 +19,36 @@ pub(super) fn residual(
         let reference = Tails { below: 1.0 - v, above: v };
         rank_density(tails(v)) * rank_density(reference) / beta
     };
-    let mut depth = 0.0;
-    let mut above = vec![0.0];
+    let (mut depth, mut above) = (0.0, vec![0.0]);
     for ends in edges.windows(2) {
-        let (near, far) = (ends[0], ends[1]);
-        let density = |v: f64| (-depth - gauss::panel(slope, near, v)).exp();
-        above.push(above[above.len() - 1] + gauss::panel(density, near, far));
-        depth += gauss::panel(slope, near, far);
+        let mut whole = above[above.len() - 1];
+        for [near, far] in parts([ends[0], ends[1]], depth, slope) {
+            let density = |v: f64| (-depth - gauss::panel(slope, near, v)).exp();
+            whole += gauss::panel(density, near, far);
+            depth += gauss::panel(slope, near, far);
+        }
+        above.push(whole);
     }
     let whole = above[above.len() - 1];
+    // A number that is none must not be passed over.
+    let greatest = |most: f64, gap: f64| if most >= gap || most.is_nan() { most } else { gap };
     let gap = |(v, above): (&f64, f64)| (above / whole - tails(*v).above).abs();
-    edges.iter().zip(above).map(gap).fold(0.0, f64::max)
+    edges.iter().zip(above).map(gap).fold(0.0, greatest)
+}
+
+/// Halves a panel that begins `depth` nats below the top until log f, which falls by ∫`slope`, changes little on each part that counts.
+fn parts(panel: [f64; 2], depth: f64, slope: impl Fn(f64) -> f64) -> Vec<[f64; 2]> {
+    const NATS_A_PART: f64 = 2.0;
+    const NEGLIGIBLE: f64 = 80.0;
+    let (mut open, mut depth, mut parts) = (vec![panel], depth, Vec::new());
+    while let Some([near, far]) = open.pop() {
+        let (middle, fall) = (0.5 * (near + far), gauss::panel(&slope, near, far));
+        if fall > NATS_A_PART && depth < NEGLIGIBLE && near < middle && middle < far {
+            open.extend([[middle, far], [near, middle]]);
+        } else {
+            depth += fall;
+            parts.push([near, far]);
+        }
+    }
+    parts
 }

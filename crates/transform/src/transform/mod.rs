@@ -222,6 +222,18 @@ impl Transform {
         }
     }
 
+    /// Φ(1 − v) − Φ(1 − v − width) on the raw scale, to all digits wherever v is.
+    pub(crate) fn fall(&self, v: f64, width: f64) -> f64 {
+        match *self {
+            Transform::Identity => width,
+            Transform::Log => -(-width / (1.0 - v)).ln_1p(),
+            Transform::Exp(Exponent(t)) => {
+                -t.signum() * (t * (1.0 - v)).exp() * (-t * width).exp_m1()
+            }
+            _ => self.shortfall(v + width) - self.shortfall(v),
+        }
+    }
+
     /// Distances v from the top, ascending from 0 to 1, between which the shape of Φ changes little.
     pub(crate) fn knots(&self) -> Vec<f64> {
         let count = match *self {
@@ -349,6 +361,20 @@ mod tests {
             let direct = transform.scale() * (transform.apply(1.0) - transform.apply(1.0 - v));
             let size = transform.scale() * transform.apply(1.0 - v).abs().max(1.0);
             prop_assert!((transform.shortfall(v) - direct).abs() <= 1e-12 * size);
+        }
+    }
+
+    #[test]
+    fn falls_have_their_digits_far_from_the_top() {
+        // exp:200 at u = 0.25: e^50 − e^25, beside a top of e^200.
+        let expected = 50f64.exp() - 25f64.exp();
+        assert!((exp(200.0).fall(0.75, 0.125) / expected - 1.0).abs() < 1e-13);
+        let expected = (-25f64).exp() - (-50f64).exp();
+        assert!((exp(-200.0).fall(0.75, 0.125) / expected - 1.0).abs() < 1e-13);
+        for text in ["identity", "log", "exp:3", "exp:-3", "optimal:best-of:4,beta=0.2"] {
+            let transform: Transform = text.parse().unwrap();
+            let direct = transform.shortfall(0.6) - transform.shortfall(0.5);
+            assert!((transform.fall(0.5, 0.1) / direct - 1.0).abs() < 1e-12, "{text}");
         }
     }
 

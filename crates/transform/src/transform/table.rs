@@ -153,6 +153,10 @@ fn problem(u: &[f64], phi: &[f64], row: usize) -> Option<String> {
     if here <= u[row - 1] {
         return Some(format!("u = {here} follows {}; rows ascend in u", u[row - 1]));
     }
+    // Next to 0, two values of u may have one distance from 1: there would be no line between them.
+    if 1.0 - here == 1.0 - u[row - 1] {
+        return Some(format!("u = {here:e} is too near to {:e} before it", u[row - 1]));
+    }
     (value < phi[row - 1])
         .then(|| format!("Φ falls from {} to {value}; it may never fall", phi[row - 1]))
 }
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_is_no_table_is_refused() {
-        let cases: [(&[f64], &[f64], &str); 7] = [
+        let cases: [(&[f64], &[f64], &str); 8] = [
             (&[0.0, 1.0], &[0.0], "row 2 of the table: there are 2 values of u and 1 of Φ"),
             (&[0.1, 1.0], &[0.0, 1.0], "row 1 of the table: u begins at 0.1"),
             (&[0.0, 0.7, 0.6, 1.0], &[0.0; 4], "row 3 of the table: u = 0.6 follows 0.7"),
@@ -179,6 +183,11 @@ mod tests {
             (&[0.0, 1.0], &[0.0, f64::INFINITY], "row 2 of the table: u = 1 and Φ = inf"),
             (&[0.0, 0.9], &[0.0, 1.0], "row 2 of the table: u ends at 0.9"),
             (&[0.0, 1.0], &[2.0, 2.0], "row 2 of the table: Φ is 2 everywhere"),
+            (
+                &[0.0, 1e-17, 1.0],
+                &[0.0, 1.0, 2.0],
+                "row 2 of the table: u = 1e-17 is too near to 0e0",
+            ),
         ];
         for (u, phi, expected) in cases {
             let error = Table::new(u, phi).unwrap_err().to_string();
@@ -201,6 +210,7 @@ mod tests {
             ("0,0\n1,1\n", 1, "the header has to be `u,phi`"),
             ("u,phi\n0,0\n0.5\n1,1\n", 3, "`0.5` is not two numbers"),
             ("u,phi\n0,0\n\n0.5,2\n0.7,1\n1,3\n", 5, "Φ falls from 2 to 1"),
+            ("u,phi\n0,0\n1e-17,2\n1,3\n", 3, "u = 1e-17 is too near"),
             ("u,phi\n0,0\n0.5,2\n", 3, "u ends at 0.5"),
         ] {
             let error = read(text).unwrap_err().to_string();
