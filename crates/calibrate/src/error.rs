@@ -32,15 +32,68 @@ pub enum CalibrateError {
     Duplicate(String),
     /// A prompt that the table does not hold.
     #[error(
-        "prompt `{prompt_id}` is not among the {known} prompts of this calibration table; \
-         calibrate on the prompts that the run uses"
+        "the prompt {prompt:?} is not among the {known} prompts of this calibration table; \
+         calibrate on the prompts that are used"
     )]
     UnknownPrompt {
-        /// The prompt asked for.
-        prompt_id: String,
+        /// The beginning of the prompt asked for.
+        prompt: String,
         /// How many prompts the table holds.
         known: usize,
     },
+    /// Prompts that the table does not hold.
+    #[error(
+        "{missing} of {count} prompts are not in this calibration table, the first with the ids \
+         `{first}`; calibrate on these prompts too"
+    )]
+    Missing {
+        /// How many are missing.
+        missing: usize,
+        /// How many were asked for.
+        count: usize,
+        /// Ids of the first of them.
+        first: String,
+    },
+    /// Prompts of which two tables hold different rewards.
+    #[error(
+        "{count} prompts have other rewards in one table than in the other, the first with the ids \
+         `{first}`; merge tables with different prompts, or with the same number of samples"
+    )]
+    Conflict {
+        /// How many prompts differ.
+        count: usize,
+        /// Ids of the first of them.
+        first: String,
+    },
+    /// A table whose rewards are no longer there one by one.
+    #[error(
+        "this calibration table holds quantiles in place of rewards, which are not enough for this; \
+         take the table that it was made from"
+    )]
+    Compressed,
+    /// Too few quantiles to stand for a distribution.
+    #[error("{0} quantiles cannot stand for the rewards of a prompt; take 2 or more")]
+    Quantiles(usize),
+    /// Too few prompts to learn from.
+    #[error(
+        "{used} prompts to fit to and {held_out} held out are too few to predict the quantiles of \
+         others; calibrate on 50 prompts or more"
+    )]
+    TooFewPrompts {
+        /// Prompts to fit to.
+        used: usize,
+        /// Prompts held out, chosen by their keys.
+        held_out: usize,
+    },
+    /// Features that no head can be fitted to.
+    #[error(
+        "the features of prompt {0}, counted from 0, are missing, not finite, or of another length than \
+         those before"
+    )]
+    Features(usize),
+    /// Too few numbers for a diagnostic.
+    #[error("there are no {0} to be looked at")]
+    Nothing(&'static str),
     /// A table that was made from something else than the run uses.
     #[error(
         "this calibration table was made with {field} `{found}`, but the run has `{expected}`; \

@@ -1,19 +1,31 @@
 //! Calibration of rewards: from a reward to its quantile under the reference policy, prompt by prompt.
 //!
-//! Step 1 of CTRL (InfAlign, arXiv 2412.19792): offline, K responses a prompt are sampled from π_ref
-//! and scored; [`Calibration`] keeps their sorted rewards. In training and evaluation, a response's
-//! reward becomes u = C(x, y) in [0, 1], its mid-rank among them. u depends on the ordering of rewards
-//! alone, so any strictly increasing change of the reward model's scale leaves it as it is.
+#![doc = include_str!("../README.md")]
 //!
-//! - [`table`]: the table and its quantiles;
-//! - [`meta`]: what a table was made from, and whether it fits a run;
-//! - [`store`]: the Parquet file.
+//! # Modules
+//! - [`store`]: the Parquet file of a table;
+//! - [`pit`]: whether fresh reference responses are uniform under a table;
+//! - [`summary`]: what a table holds, in numbers.
 
 mod error;
-pub mod meta;
+mod group;
+mod key;
+mod learn;
+mod merge;
+mod meta;
+mod noise;
+pub mod pit;
+mod ridge;
+mod row;
 pub mod store;
-pub mod table;
+pub mod summary;
+mod table;
 
 pub use error::CalibrateError;
+pub use group::group_quantiles;
+pub use key::PromptKey;
+pub use learn::{HeadReport, QuantileHead};
 pub use meta::{CalibrationMeta, SCHEMA_VERSION};
+pub use noise::noisy_transform;
+pub use row::Row;
 pub use table::Calibration;

@@ -1,49 +1,34 @@
-//! The calibration table: sorted reference rewards of each prompt, and quantiles among them.
+//! The calibration table: reference rewards of each prompt, and quantiles among them.
 
 use std::collections::HashMap;
 
-use infalign_stats::mid_rank;
-
 use crate::error::CalibrateError;
 use crate::meta::CalibrationMeta;
+use crate::{PromptKey, Row};
 
-/// Per prompt, the sorted rewards of K responses of the reference policy.
+/// Per prompt, the sorted rewards of K responses of the reference policy, or quantiles of them.
 ///
 /// ```
-/// use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION};
-/// let meta = CalibrationMeta {
-///     schema_version: SCHEMA_VERSION,
-///     model_sha256: "…".into(),
-///     reward: "length".into(),
-///     tokenizer_sha256: "…".into(),
-///     sampling: "temperature 1".into(),
-///     samples: 4,
-/// };
-/// let mut calibration = Calibration::new(meta);
-/// calibration.insert("a", vec![3.0, 1.0, 2.0, 2.0])?;
-/// assert_eq!(calibration.raw_quantile("a", 2.0)?, 0.5);
-/// assert_eq!(calibration.quantile("a", 9.0)?, 0.9);
+/// use infalign_calibrate::{Calibration, CalibrationMeta};
+/// let mut calibration = Calibration::new(CalibrationMeta::default());
+/// calibration.insert("a", "Once upon a time", vec![3.0, 1.0, 2.0, 2.0])?;
+/// assert_eq!(calibration.quantile("Once upon a time", 9.0)?, 0.9);
+/// // Many rewards of one prompt: look it up once.
+/// let row = calibration.row("Once upon a time")?;
+/// assert_eq!([1.0, 2.0].map(|reward| row.raw_quantile(reward)), [0.125, 0.5]);
 /// # Ok::<(), infalign_calibrate::CalibrateError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     meta: CalibrationMeta,
-    prompts: Vec<Prompt>,
-    places: HashMap<String, usize>,
-}
-
-/// One prompt's row.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Prompt {
-    pub(crate) id: String,
-    /// Ascending and finite, 2 or more.
-    pub(crate) rewards: Vec<f32>,
+    rows: Vec<Row>,
+    places: HashMap<PromptKey, usize>,
 }
 
 impl Calibration {
-    /// An empty table of rewards that were made as `meta` says.
+    /// An empty table of rewards that are made as `meta` says.
     pub fn new(meta: CalibrationMeta) -> Self {
-        Self { meta, prompts: Vec::new(), places: HashMap::new() }
+        Self { meta, rows: Vec::new(), places: HashMap::new() }
     }
 
     /// What the rewards were made from.
@@ -59,87 +44,165 @@ impl Calibration {
         self.meta.check(expected)
     }
 
+    /// Refuses a table that lacks one of the prompts, given by id and text.
+    ///
+    /// # Errors
+    /// [`CalibrateError::Missing`] with their number and the first of them.
+    pub fn check_holds<'a>(
+        &self,
+        prompts: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), CalibrateError> {
+        let (mut count, mut missing) = (0, Vec::new());
+        for (id, text) in prompts {
+            count += 1;
+            if self.get(text).is_none() {
+                missing.push(id.to_owned());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let n_missing = missing.len();
+        missing.truncate(3);
+        Err(CalibrateError::Missing { missing: n_missing, count, first: missing.join("`, `") })
+    }
+
     /// Adds the reference rewards of one prompt, in any order.
+    ///
+    /// - `id`: for people, and of the random draws; `text`: the prompt as the model reads it.
     ///
     /// # Errors
     /// [`CalibrateError::NotFinite`], [`CalibrateError::TooFew`] for fewer than 2,
     /// [`CalibrateError::Duplicate`] for a prompt that is there already. The table is then unchanged.
-    pub fn insert(&mut self, prompt_id: &str, rewards: Vec<f32>) -> Result<(), CalibrateError> {
-        if let Some(&value) = rewards.iter().find(|reward| !reward.is_finite()) {
-            return Err(CalibrateError::NotFinite { prompt_id: prompt_id.to_owned(), value });
+    pub fn insert(
+        &mut self,
+        id: &str,
+        text: &str,
+        rewards: Vec<f32>,
+    ) -> Result<(), CalibrateError> {
+        check_rewards(id, &rewards, 2)?;
+        self.push(Row::of_rewards(id, PromptKey::of(text), rewards))
+    }
+
+    /// Adds the quantiles of a prompt's rewards at the levels (j − ½)/p.
+    ///
+    /// - `samples`: K, how many rewards they stand for; `quantiles`: p of them, in any order.
+    ///
+    /// # Errors
+    /// As for [`Calibration::insert`].
+    pub fn insert_quantiles(
+        &mut self,
+        id: &str,
+        text: &str,
+        samples: usize,
+        mut quantiles: Vec<f32>,
+    ) -> Result<(), CalibrateError> {
+        check_rewards(id, &quantiles, 2)?;
+        quantiles.sort_unstable_by(f32::total_cmp);
+        self.push(Row::of_quantiles(id, PromptKey::of(text), samples, quantiles))
+    }
+
+    /// Adds more reference rewards to those of a prompt, or the first ones.
+    ///
+    /// # Errors
+    /// [`CalibrateError::Compressed`] where the rewards are quantiles already, and as for [`Calibration::insert`].
+    pub fn extend(
+        &mut self,
+        id: &str,
+        text: &str,
+        rewards: Vec<f32>,
+    ) -> Result<(), CalibrateError> {
+        if self.meta.quantiles.is_some() {
+            return Err(CalibrateError::Compressed);
         }
-        if rewards.len() < 2 {
-            let found = rewards.len();
-            return Err(CalibrateError::TooFew { prompt_id: prompt_id.to_owned(), found });
-        }
-        if self.places.contains_key(prompt_id) {
-            return Err(CalibrateError::Duplicate(prompt_id.to_owned()));
-        }
-        let mut rewards = rewards;
-        rewards.sort_unstable_by(f32::total_cmp);
-        self.places.insert(prompt_id.to_owned(), self.prompts.len());
-        self.prompts.push(Prompt { id: prompt_id.to_owned(), rewards });
+        let key = PromptKey::of(text);
+        let Some(&place) = self.places.get(&key) else { return self.insert(id, text, rewards) };
+        check_rewards(id, &rewards, 0)?;
+        let row = &self.rows[place];
+        let all = [row.values(), &rewards].concat();
+        self.rows[place] = Row::of_rewards(row.id(), key, all);
         Ok(())
     }
 
-    /// Calibrated reward u of a response, smoothed into the open interval (0, 1).
-    ///
-    /// Equation: u = (Σᵢ wᵢ + ½)/(K + 1), where wᵢ is 1 for a reference reward below `reward`, ½ for an
-    /// equal one and 0 for one above. This departs from the plain Ĉ = Σᵢ wᵢ/K of InfAlign (arXiv
-    /// 2412.19792) by at most 1/(2(K+1)), so that log u stays finite: the least u is ½/(K+1).
+    /// The same table with `count` quantiles in place of each prompt's rewards, at the levels (j − ½)/count.
     ///
     /// # Errors
-    /// [`CalibrateError::UnknownPrompt`], and [`CalibrateError::NotFinite`] for a reward that is NaN or
-    /// infinite.
-    pub fn quantile(&self, prompt_id: &str, reward: f32) -> Result<f64, CalibrateError> {
-        let k = self.known(prompt_id)?.len() as f64;
-        Ok((k * self.raw_quantile(prompt_id, reward)? + 0.5) / (k + 1.0))
-    }
-
-    /// Calibrated reward of a response as the plain mid-rank, in [0, 1].
-    ///
-    /// Equation: Ĉ = Σᵢ wᵢ/K, unbiased for C(x, y) with variance at most C(1−C)/K (InfAlign, arXiv
-    /// 2412.19792, calibrated reward).
-    ///
-    /// # Errors
-    /// As for [`Calibration::quantile`].
-    pub fn raw_quantile(&self, prompt_id: &str, reward: f32) -> Result<f64, CalibrateError> {
-        let rewards = self.known(prompt_id)?;
-        if !reward.is_finite() {
-            let prompt_id = prompt_id.to_owned();
-            return Err(CalibrateError::NotFinite { prompt_id, value: reward });
+    /// [`CalibrateError::Compressed`] for a table that holds quantiles already, [`CalibrateError::Quantiles`] for fewer than 2.
+    pub fn compressed(&self, count: usize) -> Result<Self, CalibrateError> {
+        if self.meta.quantiles.is_some() {
+            return Err(CalibrateError::Compressed);
         }
-        Ok(mid_rank(rewards, reward))
+        if count < 2 {
+            return Err(CalibrateError::Quantiles(count));
+        }
+        let meta = CalibrationMeta { quantiles: Some(count), ..self.meta.clone() };
+        let rows = self.rows.iter().map(|row| row.compressed(count)).collect();
+        Ok(Self { meta, rows, places: self.places.clone() })
     }
 
-    /// The reference rewards of a prompt in ascending order.
-    pub fn rewards(&self, prompt_id: &str) -> Option<&[f32]> {
-        self.places.get(prompt_id).map(|&place| self.prompts[place].rewards.as_slice())
+    /// The row of a prompt.
+    ///
+    /// # Errors
+    /// [`CalibrateError::UnknownPrompt`].
+    pub fn row(&self, text: &str) -> Result<&Row, CalibrateError> {
+        self.get(text).ok_or_else(|| CalibrateError::UnknownPrompt {
+            prompt: text.chars().take(60).collect(),
+            known: self.len(),
+        })
+    }
+
+    /// The row of a prompt, if there is one.
+    pub fn get(&self, text: &str) -> Option<&Row> {
+        self.places.get(&PromptKey::of(text)).map(|&place| &self.rows[place])
+    }
+
+    /// Calibrated reward u of a response as [`Row::quantile`] has it, in (0, 1).
+    ///
+    /// # Errors
+    /// [`CalibrateError::UnknownPrompt`], and [`CalibrateError::NotFinite`] for a reward that is NaN or infinite.
+    pub fn quantile(&self, text: &str, reward: f32) -> Result<f64, CalibrateError> {
+        let row = self.row(text)?;
+        check_rewards(row.id(), &[reward], 0)?;
+        Ok(row.quantile(reward))
     }
 
     /// How many prompts the table holds.
     pub fn len(&self) -> usize {
-        self.prompts.len()
+        self.rows.len()
     }
 
     /// Whether the table holds no prompt.
     pub fn is_empty(&self) -> bool {
-        self.prompts.is_empty()
+        self.rows.is_empty()
     }
 
-    /// The prompts in the order in which they were added.
-    pub fn prompt_ids(&self) -> impl Iterator<Item = &str> {
-        self.prompts.iter().map(|prompt| prompt.id.as_str())
+    /// The rows in the order in which they were added.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
     }
 
-    pub(crate) fn prompts(&self) -> &[Prompt] {
-        &self.prompts
+    pub(crate) fn push(&mut self, row: Row) -> Result<(), CalibrateError> {
+        if self.places.contains_key(&row.key()) {
+            return Err(CalibrateError::Duplicate(row.id().to_owned()));
+        }
+        self.places.insert(row.key(), self.rows.len());
+        self.rows.push(row);
+        Ok(())
     }
 
-    fn known(&self, prompt_id: &str) -> Result<&[f32], CalibrateError> {
-        self.rewards(prompt_id).ok_or_else(|| CalibrateError::UnknownPrompt {
-            prompt_id: prompt_id.to_owned(),
-            known: self.len(),
-        })
+    pub(crate) fn get_by_key(&self, key: PromptKey) -> Option<&Row> {
+        self.places.get(&key).map(|&place| &self.rows[place])
     }
+}
+
+/// Refuses rewards without a rank, and fewer than `least`.
+pub(crate) fn check_rewards(id: &str, rewards: &[f32], least: usize) -> Result<(), CalibrateError> {
+    if let Some(&value) = rewards.iter().find(|reward| !reward.is_finite()) {
+        return Err(CalibrateError::NotFinite { prompt_id: id.to_owned(), value });
+    }
+    let found = rewards.len();
+    if found < least {
+        return Err(CalibrateError::TooFew { prompt_id: id.to_owned(), found });
+    }
+    Ok(())
 }

@@ -53,6 +53,15 @@ impl<'a> Encoder<'a> {
         Ok((text, tokens, length))
     }
 
+    /// SHA-256 of the chat template in hexadecimal; empty where all prompts are texts, which it does not touch.
+    ///
+    /// # Errors
+    /// When there is no template for prompts of messages.
+    pub(crate) fn template_sha256(&self, prompts: &[Prompt]) -> Result<String> {
+        let needed = prompts.iter().any(|prompt| matches!(prompt.text, Text::Messages(_)));
+        if needed { Ok(self.template()?.sha256().to_owned()) } else { Ok(String::new()) }
+    }
+
     fn template(&self) -> Result<&ChatTemplate> {
         self.template.as_ref().map_err(|error| anyhow!("{error}"))
     }

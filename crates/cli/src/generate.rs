@@ -8,16 +8,16 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
 use infalign_decode::{
-    Decoded, EncodedPrompt, Generator, ProcedureDecoder, RemoteGenerator, Sampler, Sampling,
-    StopTexts,
+    Decoded, EncodedPrompt, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
 };
-use infalign_model::{CausalLm, Head, LanguageModel, Tokenizer, TransformerConfig};
+use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
 use infalign_record::clock;
 use infalign_reward::{Reads, Reward, RewardConfig};
 use infalign_transform::Procedure;
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::{ServerArgs, api_key};
 use crate::{exact, models, output};
 
@@ -40,7 +40,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) procedure: Procedure,
     /// Compute the distribution over all responses of a tabular model instead of drawing from it. Its win rate is over single samples of
     /// the model.
-    #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "batch", "memory", "stop", "samples", "device"])]
+    #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "batch", "memory", "stop", "samples", "device", "server_model", "api_key_env", "timeout"])]
     exact: bool,
     /// With --exact: values that guide cd-token and cd-block in place of the model's own, as tabular:FILE.json or
     /// tabular:FILE.json:WEIGHT. Several are added.
@@ -52,30 +52,16 @@ pub(crate) struct GenerateArgs {
     /// Seed of every random draw.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest response, in tokens.
-    #[arg(long, default_value_t = 64)]
-    max_tokens: usize,
-    /// Divides the logits; 0 takes the most probable token.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    temperature: f64,
-    /// Draw from the k most probable tokens; 0: from all.
-    #[arg(long, default_value_t = 0)]
-    top_k: usize,
-    /// Draw from the smallest set of tokens that holds this share of the probability.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    top_p: f64,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Text that ends a response, which it is not part of; may be repeated.
     #[arg(long)]
     stop: Vec<String>,
     /// Responses of the procedure to each prompt.
     #[arg(long, default_value_t = NonZeroUsize::MIN)]
     samples: NonZeroUsize,
-    /// Largest number of responses generated together.
-    #[arg(long, default_value_t = 256)]
-    batch: usize,
-    /// GiB for the keys and values of the responses generated together, in place of --batch.
-    #[arg(long, conflicts_with = "batch", value_parser = positive)]
-    memory: Option<f64>,
+    #[command(flatten)]
+    batch: BatchArgs,
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
     #[arg(long)]
     device: Option<DeviceName>,
@@ -132,10 +118,10 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<Responses, Failur
         model: model.as_ref(),
         stops: tokenizer.stops(),
         stop_texts: Some(StopTexts { tokenizer: &tokenizer, texts: &args.stop }),
-        sampling: sampling(args),
+        sampling: args.sampling.sampling(),
         seed: args.seed,
         stage: STAGE,
-        batch: batch(args, model.as_ref(), &prompts),
+        batch: args.batch.size(model.as_ref(), &prompts, &args.sampling.sampling()),
         watch: None,
     };
     let decoded = decode(args, &generator, &tokenizer, &prompts)?;
@@ -155,10 +141,10 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<Respons
         config: &config,
         tokenizer: &tokenizer,
         stop_texts: &args.stop,
-        sampling: sampling(args),
+        sampling: args.sampling.sampling(),
         seed: args.seed,
         stage: STAGE,
-        batch: args.batch,
+        batch: args.batch.batch,
     };
     let decoded = decode(args, &generator, &tokenizer, &prompts)?;
     Ok((prompts, decoded))
@@ -189,23 +175,6 @@ fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
     Ok(Some(config.build(&device, &api_key)?))
 }
 
-fn sampling(args: &GenerateArgs) -> Sampling {
-    Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        max_tokens: args.max_tokens,
-    }
-}
-
-/// `--batch`, or what fits into `--memory`.
-fn batch(args: &GenerateArgs, model: &dyn LanguageModel, prompts: &[EncodedPrompt]) -> usize {
-    let Some(gib) = args.memory else { return args.batch };
-    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
-    let bytes = (gib * f64::from(1 << 30)) as u64;
-    Generator::batch_within(model, bytes, longest.saturating_add(args.max_tokens))
-}
-
 fn print_json(
     args: &GenerateArgs,
     given: &[Prompt],
@@ -225,11 +194,6 @@ fn print_json(
     let document =
         serde_json::json!({ "procedure": args.procedure, "seed": args.seed, "responses": rows });
     output::print(&format!("{document:#}"))
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite());
-    number.ok_or_else(|| "give a number above 0".to_owned())
 }
 
 /// The reward of `--reward`: a TOML file like a recipe's reward table, or a reward model by its directory or its name on the hub.

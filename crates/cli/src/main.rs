@@ -4,17 +4,20 @@
 #![allow(clippy::print_stderr, reason = "printing is what a command line is for")]
 
 mod bundle;
+mod calibrate;
 mod doctor;
 mod encode;
 mod exact;
 mod failure;
 mod figure;
 mod generate;
+mod identity;
 mod interrupt;
 mod models;
 mod output;
 mod progress;
 mod recipe;
+mod sampling;
 mod score;
 mod server;
 mod train;
@@ -39,6 +42,8 @@ struct Cli {
 enum Command {
     /// Run a recipe: calibrate, train every method, evaluate, plot. Without a recipe: quickstart, on bundled inputs.
     Train(train::TrainArgs),
+    /// Rewards of a reference policy's responses, as a table by which rewards are calibrated: make one, or merge, inspect and apply some.
+    Calibrate(calibrate::CalibrateArgs),
     /// Continue prompts under an inference-time procedure.
     Generate(Box<generate::GenerateArgs>),
     /// Log-probabilities and rewards of given responses.
@@ -51,8 +56,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Cli::parse_from(calibrate::words(std::env::args_os())).command {
         Command::Train(args) => train::run(&args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Score(args) => score::run(&args),

@@ -16,6 +16,7 @@ mod messages;
 mod mix;
 pub mod prompts;
 pub mod ratings;
+pub mod rewarded;
 pub mod rows;
 mod split;
 pub mod stories;

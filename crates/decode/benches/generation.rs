@@ -99,7 +99,7 @@ fn generate(model: &dyn LanguageModel, sampling: Sampling) {
         tokens: (0..PROMPT as u32).map(|t| 3 + (17 * k + 5 * t) % 500).collect(),
     };
     let prompts: Vec<EncodedPrompt> = (0..BATCH as u32).map(prompt).collect();
-    generator.generate(&prompts, 1).unwrap();
+    generator.generate(&prompts, 0..1).unwrap();
 }
 
 fn measure(name: &str, model: CausalLm) {

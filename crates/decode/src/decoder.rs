@@ -79,7 +79,7 @@ impl<'a> ProcedureDecoder<'a> {
         samples: usize,
     ) -> Result<Vec<Vec<Decoded>>, DecodeError> {
         let n = self.procedure.samples();
-        let candidates = self.sampler.generate(prompts, n.saturating_mul(samples))?;
+        let candidates = self.sampler.generate(prompts, 0..n.saturating_mul(samples))?;
         let of_prompt = |(prompt, mut candidates): (&EncodedPrompt, Vec<Response>)| {
             (0..samples).map(|_| self.decode_one(prompt, candidates.drain(..n).collect())).collect()
         };

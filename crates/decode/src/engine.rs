@@ -17,6 +17,9 @@ use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Generator, Response
 pub(crate) struct Engine<'a> {
     generator: &'a Generator<'a>,
     prompts: &'a [EncodedPrompt],
+    /// Number of the first response to each prompt.
+    first: usize,
+    /// Responses to each prompt.
     samples: usize,
     /// Number of the next response, prompt by prompt.
     next: Mutex<usize>,
@@ -57,11 +60,12 @@ impl<'a> Engine<'a> {
     pub(crate) fn new(
         generator: &'a Generator<'a>,
         prompts: &'a [EncodedPrompt],
-        samples: usize,
+        samples: Range<usize>,
     ) -> Self {
         let read = prompts.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (Mutex::new(0), AtomicBool::new(false));
-        Self { generator, prompts, samples, next, read, failed }
+        let (first, samples) = (samples.start, samples.len());
+        Self { generator, prompts, first, samples, next, read, failed }
     }
 
     fn total(&self) -> usize {
@@ -185,7 +189,7 @@ impl<'a> Engine<'a> {
     }
 
     fn row(&self, response: usize) -> Row {
-        let (prompt, sample) = (response / self.samples, response % self.samples);
+        let (prompt, sample) = (response / self.samples, self.first + response % self.samples);
         let Generator { seed, stage, .. } = *self.generator;
         let stream = Stream::new(seed, stage, &self.prompts[prompt].id, sample as u64);
         let (tokens, log_probs) = (Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! What generation is asked for and what it returns; `engine.rs` does it.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use infalign_model::{LanguageModel, Sequence, Tokenizer};
 use serde::Serialize;
@@ -129,10 +129,10 @@ impl Sampler for Generator<'_> {
     fn generate(
         &self,
         prompts: &[EncodedPrompt],
-        samples: usize,
+        samples: Range<usize>,
     ) -> Result<Vec<Vec<Response>>, DecodeError> {
         self.check(prompts)?;
-        check_samples(prompts, samples)?;
+        check_samples(prompts, samples.len())?;
         Engine::new(self, prompts, samples).run()
     }
 

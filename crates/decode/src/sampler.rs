@@ -1,19 +1,23 @@
 //! Who samples: a model in this process, or a server.
 
+use std::ops::Range;
+
 use infalign_model::ModelError;
 
 use crate::{DecodeError, EncodedPrompt, Response, Sampling, StopTexts};
 
 /// Samples responses: [`Generator`](crate::Generator) in this process, [`RemoteGenerator`](crate::RemoteGenerator) on a server.
 pub trait Sampler: Sync {
-    /// Samples the responses number `0..samples` of every prompt: `[prompts][samples]`.
+    /// Samples some responses of every prompt: `[prompts][samples]`.
+    ///
+    /// - samples: their numbers, by which they are drawn: `0..8` and later `8..16` are what `0..16` gives at once.
     ///
     /// # Errors
     /// Those of [`Sampler::check`], before any work; then [`DecodeError`] says what failed.
     fn generate(
         &self,
         prompts: &[EncodedPrompt],
-        samples: usize,
+        samples: Range<usize>,
     ) -> Result<Vec<Vec<Response>>, DecodeError>;
 
     /// Refuses settings out of range and prompts that do not fit the model.

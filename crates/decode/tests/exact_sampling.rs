@@ -75,7 +75,7 @@ fn log_probs_of_generation_and_of_scoring_are_the_tables() {
     let (model, tree) = (problem.model(), problem.model().tree());
     let tokenizer = model.tokenizer().unwrap();
     let prompts = prompts(&tokenizer, 200);
-    let generated = generator(model, &tokenizer).generate(&prompts, 2).unwrap();
+    let generated = generator(model, &tokenizer).generate(&prompts, 0..2).unwrap();
     for (prompt, response) in
         prompts.iter().zip(&generated).flat_map(|(p, r)| r.iter().map(move |r| (p, r)))
     {

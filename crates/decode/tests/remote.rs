@@ -115,12 +115,12 @@ fn tokens(responses: &[Vec<Response>]) -> Vec<&[u32]> {
 fn greedy_responses_are_the_models() {
     let fixture = fixture();
     let prompts = fixture.prompts();
-    let expected = fixture.local(GREEDY).generate(&prompts, 2).unwrap();
+    let expected = fixture.local(GREEDY).generate(&prompts, 0..2).unwrap();
     let finishes = expected.iter().flatten().map(|r| r.finish == Finish::Stop);
     assert_eq!(finishes.collect::<BTreeSet<_>>().len(), 2, "the test must see both ends");
     for form in [Form::Beside, Form::Within] {
         let server = Fixture::served(form);
-        let responses = fixture.remote(&server, GREEDY).generate(&prompts, 2).unwrap();
+        let responses = fixture.remote(&server, GREEDY).generate(&prompts, 0..2).unwrap();
         assert_eq!(tokens(&responses), tokens(&expected));
         let finish =
             |all: &[Vec<Response>]| all.iter().flatten().map(|r| r.finish).collect::<Vec<_>>();
@@ -135,11 +135,11 @@ fn a_response_depends_on_seed_stage_prompt_and_sample_alone() {
     let server = Fixture::served(Form::Beside);
     let prompts = fixture.prompts();
     let remote = fixture.remote(&server, DRAWN);
-    let responses = remote.generate(&prompts, 4).unwrap();
+    let responses = remote.generate(&prompts, 0..4).unwrap();
     fixture.assert_scores(&prompts, &responses);
     let reversed: Vec<_> = prompts.iter().rev().cloned().collect();
     let mut again = RemoteGenerator { batch: 1, ..fixture.remote(&server, DRAWN) }
-        .generate(&reversed, 4)
+        .generate(&reversed, 0..4)
         .unwrap();
     again.reverse();
     assert_eq!(responses, again, "neither order nor batch matters");
@@ -147,7 +147,7 @@ fn a_response_depends_on_seed_stage_prompt_and_sample_alone() {
         RemoteGenerator { seed: 4, ..fixture.remote(&server, DRAWN) },
         RemoteGenerator { stage: "other", ..fixture.remote(&server, DRAWN) },
     ] {
-        assert_ne!(responses, other.generate(&prompts, 4).unwrap());
+        assert_ne!(responses, other.generate(&prompts, 0..4).unwrap());
     }
     let first = &responses[0];
     assert!(first.iter().any(|response| response != &first[0]), "samples differ");
@@ -174,7 +174,7 @@ fn requests_go_out_together_and_connections_are_kept() {
         reply
     });
     let server = server(&url);
-    fixture.remote(&server, DRAWN).generate(&fixture.prompts(), 10).unwrap();
+    fixture.remote(&server, DRAWN).generate(&fixture.prompts(), 0..10).unwrap();
     let (connections, _, together) = &*seen.lock().unwrap();
     assert!(connections.len() <= 5, "60 requests by {} connections", connections.len());
     assert_eq!(*together, 5);
@@ -186,7 +186,7 @@ fn stop_texts_and_procedures_are_those_of_this_process() {
     let server = Fixture::served(Form::Beside);
     let prompts = fixture.prompts();
     // A word within a response.
-    let responses = fixture.local(GREEDY).generate(&prompts, 1).unwrap();
+    let responses = fixture.local(GREEDY).generate(&prompts, 0..1).unwrap();
     let longest = responses.iter().flatten().max_by_key(|response| response.tokens.len()).unwrap();
     let stops = [fixture.tokenizer.decode(&longest.tokens[2..3]).unwrap(), String::new()];
     let remote = RemoteGenerator { stop_texts: &stops, ..fixture.remote(&server, GREEDY) };
@@ -244,7 +244,7 @@ fn one(
 ) -> Result<Response, DecodeError> {
     let server = server(&serve(answer));
     let prompts = [fixture.prompts().remove(0)];
-    let mut responses = fixture.remote(&server, GREEDY).generate(&prompts, 1)?;
+    let mut responses = fixture.remote(&server, GREEDY).generate(&prompts, 0..1)?;
     Ok(responses.remove(0).remove(0))
 }
 
@@ -324,7 +324,7 @@ fn a_hanging_server_runs_into_the_time_out() {
     let patience =
         Patience { time_out: Duration::from_millis(200), tries: 2, first_wait: Duration::ZERO };
     let server = Server::new(&serve(|_| Reply::Silence), None, patience).unwrap();
-    let error = fixture.remote(&server, GREEDY).generate(&fixture.prompts(), 1).unwrap_err();
+    let error = fixture.remote(&server, GREEDY).generate(&fixture.prompts(), 0..1).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("2 tries") && message.contains("within 200ms"), "{message}");
 }
@@ -336,7 +336,7 @@ fn a_dead_server_is_one_sentence() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let server = server(&url);
-    let error = fixture.remote(&server, GREEDY).generate(&fixture.prompts(), 3).unwrap_err();
+    let error = fixture.remote(&server, GREEDY).generate(&fixture.prompts(), 0..3).unwrap_err();
     let message = error.to_string();
     assert!(message.contains(&url) && message.contains("at 3 tries"), "{message}");
     assert!(message.contains("refused") && message.contains("that the server runs"), "{message}");
@@ -387,7 +387,7 @@ fn the_request_says_what_is_meant() {
     let prompts = [fixture.prompts().remove(0)];
     let stops = ["\n".to_owned(), String::new()];
     let remote = RemoteGenerator { stop_texts: &stops, ..fixture.remote(&server, DRAWN) };
-    let error = remote.generate(&prompts, 1).unwrap_err().to_string();
+    let error = remote.generate(&prompts, 0..1).unwrap_err().to_string();
     assert!(!error.contains("sesame"), "{error}");
     let (authorization, request) = requests.lock().unwrap().remove(0);
     assert_eq!(authorization.as_deref(), Some("Bearer open sesame"));
@@ -411,7 +411,11 @@ fn what_does_not_fit_is_refused_before_any_request() {
     let fixture = fixture();
     let server = server("http://127.0.0.1:9");
     let refuse = |sampling| {
-        fixture.remote(&server, sampling).generate(&fixture.prompts(), 1).unwrap_err().to_string()
+        fixture
+            .remote(&server, sampling)
+            .generate(&fixture.prompts(), 0..1)
+            .unwrap_err()
+            .to_string()
     };
     assert!(refuse(Sampling { max_tokens: 62, ..GREEDY }).contains("64"));
     assert!(refuse(Sampling { temperature: -1.0, ..GREEDY }).contains("temperature"));

@@ -2,12 +2,16 @@
 
 mod error;
 mod kl;
+mod noise;
+mod page;
 mod plot;
 mod sampled;
 mod table;
 
 pub use error::EvaluateError;
 pub use kl::kl_per_response;
+pub use noise::{Noise, noise, recommended_samples};
+pub use page::Page;
 pub use plot::{Curve, Figure, Panel, Point, draw_png, draw_svg};
 pub use sampled::{Evaluator, Sampled};
 pub use table::{

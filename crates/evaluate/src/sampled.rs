@@ -46,7 +46,7 @@ impl Evaluator<'_> {
     pub fn sample(&self, model: &CausalLm, stage: &str) -> Result<Sampled, EvaluateError> {
         let responses = {
             let inference = model.clone().for_inference();
-            self.generator(inference.as_ref(), stage).generate(self.prompts, self.samples)?
+            self.generator(inference.as_ref(), stage).generate(self.prompts, 0..self.samples)?
         };
         let rewards = self.rewards(&responses)?;
         let sequences: Vec<Sequence> = self

@@ -16,6 +16,7 @@ mod classifier;
 mod config;
 mod cpu;
 mod error;
+mod features;
 mod feed_forward;
 mod hub;
 mod language_model;

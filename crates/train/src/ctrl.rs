@@ -10,7 +10,6 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use infalign_calibrate::Calibration;
 use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
 use infalign_reward::Reward;
@@ -20,11 +19,10 @@ use crate::batches::Batches;
 use crate::checkpoint::{self, State};
 use crate::controller::Controller;
 use crate::gradient::policy_gradient;
-use crate::objective::reward_unit;
 use crate::optimizer::Optimizer;
 use crate::rollout::{Rollout, Scoring};
 use crate::schedule::linear;
-use crate::{Objective, OptimizerConfig, StepMetrics, TrainError};
+use crate::{Calibrator, Objective, OptimizerConfig, StepMetrics, TrainError};
 
 /// Settings of a CTRL run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,8 +116,8 @@ pub struct CtrlTrainer<'a> {
     pub tokenizer: &'a Tokenizer,
     /// r.
     pub reward: &'a dyn Reward,
-    /// Rewards of π_ref's responses to every prompt.
-    pub calibration: &'a Calibration,
+    /// What rewards are calibrated by.
+    pub calibrator: Calibrator<'a>,
     /// How responses are sampled: at temperature 1 over the whole vocabulary, so that they come from π itself.
     pub sampling: Sampling,
     /// Largest number of responses generated together.
@@ -152,7 +150,7 @@ impl CtrlTrainer<'_> {
     ) -> Result<CausalLm, TrainError> {
         self.check()?;
         let mut run = self.begin()?;
-        let unit = reward_unit(self.calibration);
+        let unit = self.calibrator.reward_unit();
         while run.state.step < self.config.steps {
             let metrics = self.step(&mut run, unit)?;
             observe(&metrics);
@@ -182,6 +180,9 @@ impl CtrlTrainer<'_> {
 
     fn check(&self) -> Result<(), TrainError> {
         self.config.check(&self.sampling)?;
+        if let Calibrator::Table(table) = self.calibrator {
+            table.check_holds(self.prompts.iter().map(|p| (p.id.as_str(), p.text.as_str())))?;
+        }
         let (n, per_step) = (self.prompts.len(), self.config.prompts_per_step);
         if n < per_step {
             let what = format!(
@@ -239,7 +240,7 @@ impl CtrlTrainer<'_> {
         let scoring = Scoring {
             tokenizer: self.tokenizer,
             reward: self.reward,
-            calibration: self.calibration,
+            calibrator: self.calibrator,
             objective: self.objective,
             unit,
         };

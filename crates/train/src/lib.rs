@@ -5,6 +5,7 @@
 
 mod advantage;
 mod batches;
+mod calibrator;
 mod checkpoint;
 mod controller;
 mod ctrl;
@@ -16,17 +17,20 @@ mod metrics;
 mod objective;
 mod optimizer;
 mod parallel;
+mod reference_rewards;
 mod reward_model;
 mod rollout;
 mod schedule;
 
 pub use advantage::leave_one_out;
+pub use calibrator::Calibrator;
 pub use ctrl::{CtrlConfig, CtrlTrainer};
 pub use error::TrainError;
 pub use language_model::{LanguageModelConfig, train_language_model};
 pub use metrics::StepMetrics;
 pub use objective::Objective;
 pub use optimizer::OptimizerConfig;
+pub use reference_rewards::{Filled, ReferenceRewards};
 pub use reward_model::{
     Dataset, Examples, RewardModelConfig, RewardModelReport, train_reward_model,
 };

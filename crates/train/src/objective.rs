@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use infalign_calibrate::Calibration;
 use infalign_transform::{Transform, beta_for_kl};
 use serde::{Deserialize, Serialize};
 
@@ -42,18 +41,6 @@ impl Objective {
     }
 }
 
-/// Standard deviation of the reference policy's rewards within a prompt, pooled over the prompts; 1 where all rewards are equal.
-pub(crate) fn reward_unit(calibration: &Calibration) -> f64 {
-    let (mut squares, mut count) = (0.0, 0.0);
-    for rewards in calibration.prompt_ids().filter_map(|id| calibration.rewards(id)) {
-        let n = rewards.len() as f64;
-        let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / n;
-        squares += rewards.iter().map(|&r| (f64::from(r) - mean).powi(2)).sum::<f64>();
-        count += n - 1.0;
-    }
-    if squares > 0.0 { (squares / count).sqrt() } else { 1.0 }
-}
-
 impl FromStr for Objective {
     type Err = TrainError;
 
@@ -90,7 +77,6 @@ impl From<Objective> for String {
 
 #[cfg(test)]
 mod tests {
-    use infalign_calibrate::{CalibrationMeta, SCHEMA_VERSION};
     use infalign_transform::{Beta, Tilt};
 
     use super::*;
@@ -119,22 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_is_the_spread_within_prompts() {
-        let meta = CalibrationMeta {
-            schema_version: SCHEMA_VERSION,
-            model_sha256: String::new(),
-            reward: String::new(),
-            tokenizer_sha256: String::new(),
-            sampling: String::new(),
-            samples: 2,
-        };
-        let mut calibration = Calibration::new(meta);
-        calibration.insert("a", vec![0.0, 2.0]).unwrap();
-        calibration.insert("b", vec![100.0, 104.0]).unwrap();
-        assert!(
-            (reward_unit(&calibration) - 5.0_f64.sqrt()).abs() < 1e-12,
-            "pooled variance (2 + 8) / 2"
-        );
+    fn the_raw_reward_is_in_units_of_its_spread() {
         assert_eq!(Objective::Raw.apply(3.0, 0.5, 2.0), 1.5);
     }
 }

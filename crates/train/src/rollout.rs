@@ -1,11 +1,10 @@
 //! One step's responses with their rewards.
 
-use infalign_calibrate::Calibration;
 use infalign_decode::{EncodedPrompt, Generator, Response, Sampler};
 use infalign_model::{Sequence, Tokenizer};
 use infalign_reward::Reward;
 
-use crate::{Objective, TrainError};
+use crate::{Calibrator, Objective, TrainError};
 
 /// Responses of several prompts, `samples` of each, one prompt after the other.
 pub(crate) struct Rollout {
@@ -22,7 +21,7 @@ pub(crate) struct Rollout {
 pub(crate) struct Scoring<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) reward: &'a dyn Reward,
-    pub(crate) calibration: &'a Calibration,
+    pub(crate) calibrator: Calibrator<'a>,
     pub(crate) objective: &'a Objective,
     /// Standard deviation of r under the reference policy.
     pub(crate) unit: f64,
@@ -36,7 +35,7 @@ impl Rollout {
         generator: &Generator<'_>,
         scoring: &Scoring<'_>,
     ) -> Result<Self, TrainError> {
-        let by_prompt = generator.generate(prompts, samples)?;
+        let by_prompt = generator.generate(prompts, 0..samples)?;
         let owners = || prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, samples));
         let responses: Vec<Response> = by_prompt.into_iter().flatten().collect();
         let texts = owners()
@@ -48,10 +47,12 @@ impl Rollout {
         let pairs: Vec<(&str, &str)> =
             owners().zip(&texts).map(|(p, text)| (p.text.as_str(), text.as_str())).collect();
         let raw = scoring.reward.score(&pairs)?;
-        let calibrated = owners()
-            .zip(&raw)
-            .map(|(p, &r)| scoring.calibration.quantile(&p.id, r))
-            .collect::<Result<Vec<_>, _>>()?;
+        let calibrated = prompts
+            .iter()
+            .zip(raw.chunks(samples))
+            .map(|(prompt, rewards)| scoring.calibrator.quantiles(prompt, rewards))
+            .collect::<Result<Vec<_>, _>>()?
+            .concat();
         let transformed = raw
             .iter()
             .zip(&calibrated)

@@ -12,14 +12,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION};
+use infalign_calibrate::{Calibration, CalibrationMeta};
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
 use infalign_model::{
     CausalLm, LoraConfig, Sequence, TargetModules, Tokenizer, TransformerConfig,
     write_word_tokenizer,
 };
 use infalign_reward::{Reward, RewardError};
-use infalign_train::{CtrlConfig, CtrlTrainer, OptimizerConfig};
+use infalign_train::{Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig};
 use infalign_transform::Transform;
 
 const LENGTH: usize = 3;
@@ -107,17 +107,9 @@ fn problem() -> Problem {
 
 /// A table that holds each reward in proportion to its probability.
 fn calibration(reference: &[f64], rewards: &[f32]) -> Calibration {
-    let meta = CalibrationMeta {
-        schema_version: SCHEMA_VERSION,
-        model_sha256: String::new(),
-        reward: String::new(),
-        tokenizer_sha256: String::new(),
-        sampling: String::new(),
-        samples: TABLE as usize,
-    };
-    let mut calibration = Calibration::new(meta);
+    let mut calibration = Calibration::new(CalibrationMeta::default());
     let copies = |(p, r): (&f64, &f32)| std::iter::repeat_n(*r, (p * TABLE).round() as usize);
-    calibration.insert("p", reference.iter().zip(rewards).flat_map(copies).collect()).unwrap();
+    calibration.insert("p", "a", reference.iter().zip(rewards).flat_map(copies).collect()).unwrap();
     calibration
 }
 
@@ -177,7 +169,7 @@ fn train(
         reference: &problem.model,
         tokenizer: &problem.tokenizer,
         reward: &Ordered,
-        calibration: &problem.calibration,
+        calibrator: Calibrator::Table(&problem.calibration),
         sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
         batch: 256,
         seed: 1,
@@ -199,7 +191,7 @@ fn reaches_the_optimum(transform: &str, beta: f64, lora: Option<LoraConfig>) {
     let phi: Vec<f64> = problem
         .rewards
         .iter()
-        .map(|&r| transform.apply(problem.calibration.quantile("p", r).unwrap()))
+        .map(|&r| transform.apply(problem.calibration.quantile("a", r).unwrap()))
         .collect();
     let weights: Vec<f64> =
         problem.reference.iter().zip(&phi).map(|(p, phi)| p * (phi / beta).exp()).collect();

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
-use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION};
+use infalign_calibrate::{Calibration, CalibrationMeta};
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
 use infalign_model::{
     CausalLm, LoraConfig, TargetModules, Tokenizer, TransformerConfig, write_word_tokenizer,
 };
 use infalign_reward::{Length, LengthUnit};
-use infalign_train::{CtrlConfig, CtrlTrainer, OptimizerConfig, TrainError};
+use infalign_train::{Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig, TrainError};
 
 const STEPS: usize = 4;
 
@@ -49,16 +49,9 @@ fn reference() -> (CausalLm, Tokenizer) {
 }
 
 fn calibration(prompts: &[EncodedPrompt]) -> Calibration {
-    let mut calibration = Calibration::new(CalibrationMeta {
-        schema_version: SCHEMA_VERSION,
-        model_sha256: String::new(),
-        reward: String::new(),
-        tokenizer_sha256: String::new(),
-        sampling: String::new(),
-        samples: 5,
-    });
+    let mut calibration = Calibration::new(CalibrationMeta::default());
     for prompt in prompts {
-        calibration.insert(&prompt.id, vec![0.0, 1.0, 2.0, 3.0, 4.0]).unwrap();
+        calibration.insert(&prompt.id, &prompt.text, vec![0.0, 1.0, 2.0, 3.0, 4.0]).unwrap();
     }
     calibration
 }
@@ -110,7 +103,7 @@ fn train(
         reference,
         tokenizer,
         reward: &Length { unit: LengthUnit::Words },
-        calibration: &calibration(&prompts),
+        calibrator: Calibrator::Table(&calibration(&prompts)),
         sampling: Sampling { max_tokens: 4, ..Sampling::default() },
         batch: 16,
         seed: 1,

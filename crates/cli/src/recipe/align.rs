@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
 use infalign_train::{CtrlConfig, RewardModelConfig};
@@ -84,12 +85,40 @@ pub(crate) struct RewardModelStage {
     pub(crate) train: RewardModelConfig,
 }
 
-/// Reference responses that rewards are calibrated against.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What rewards are calibrated against: one of three.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CalibrationConfig {
-    /// K: responses a prompt.
-    pub(crate) samples: usize,
+    /// K: reference responses a prompt, sampled by the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) samples: Option<usize>,
+    /// A table that `infalign calibrate` has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) table: Option<PathBuf>,
+    /// Whether the other responses of the same step take the place of reference responses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) group: bool,
+}
+
+impl CalibrationConfig {
+    /// Whether there is a table of reference rewards.
+    pub(crate) fn has_table(&self) -> bool {
+        !self.group
+    }
+
+    /// Refuses none or several of the three, and too few samples.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { samples, table, group } = self;
+        let given = [samples.is_some(), table.is_some(), *group].into_iter().filter(|given| *given);
+        ensure!(
+            given.count() == 1,
+            "[calibration] needs one of samples = K, table = \"FILE.parquet\" and group = true"
+        );
+        if let Some(samples) = samples {
+            ensure!(*samples >= 2, "calibration.samples is {samples}: at least 2 are needed");
+        }
+        Ok(())
+    }
 }
 
 /// One row of the table.

@@ -32,6 +32,11 @@ impl ObjectiveConfig {
         }
     }
 
+    /// Whether it is the reward itself.
+    pub(crate) fn is_raw(&self) -> bool {
+        matches!(self, Self::Known(Objective::Raw))
+    }
+
     /// The objective, its table read.
     ///
     /// # Errors

@@ -187,6 +187,7 @@ impl AlignRecipe {
         };
         files.extend(self.reward.files_mut());
         files.extend(self.reward_model.iter_mut().flat_map(|stage| &mut stage.ratings));
+        files.extend(self.calibration.table.as_mut());
         files.extend(self.method.iter_mut().filter_map(|method| method.objective.path_mut()));
         files
     }

@@ -32,6 +32,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) train: Vec<EncodedPrompt>,
     /// Prompts held out.
     pub(crate) test: Vec<EncodedPrompt>,
+    /// SHA-256 of the chat template; empty where no prompt needs it.
+    pub(crate) template_sha256: String,
 }
 
 impl<'a> Inputs<'a> {
@@ -64,6 +66,7 @@ impl<'a> Inputs<'a> {
                 .map(|prompt| fitting(prompt, &encoder, &reference, recipe.generation.max_tokens))
                 .collect()
         };
+        let template_sha256 = encoder.template_sha256(&train)?;
         let (train, test) = (encode(&train)?, encode(&test)?);
         let per_step = recipe.train.prompts_per_step;
         ensure!(
@@ -71,8 +74,10 @@ impl<'a> Inputs<'a> {
             "train.prompts_per_step is {per_step}, but there are only {} prompts to train on",
             train.len()
         );
+        let device = device.clone();
         let inputs =
-            Self { recipe, run, device: device.clone(), reference, tokenizer, train, test };
+            Self { recipe, run, device, reference, tokenizer, train, test, template_sha256 };
+        inputs.check_table(&paths)?;
         for method in &recipe.method {
             inputs.objective(method)?;
         }
@@ -88,6 +93,14 @@ impl<'a> Inputs<'a> {
             None => drop(inputs.reward()?),
         }
         Ok(inputs)
+    }
+
+    /// Refuses a table that lacks a prompt; what it was made from is checked once the reward is there.
+    fn check_table(&self, paths: &Paths<'_>) -> Result<()> {
+        let Some(path) = &self.recipe.calibration.table else { return Ok(()) };
+        let table = infalign_calibrate::store::read(paths.resolve(path)?)?;
+        let names = self.train.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()));
+        table.check_holds(names).context("calibration.table")
     }
 
     /// What a method maximises, read from its file if it is a table.
@@ -137,11 +150,14 @@ fn check_reward_model(stage: &RewardModelStage, paths: &Paths<'_>) -> Result<()>
 fn check(recipe: &AlignRecipe) -> Result<()> {
     recipe.generation.check().context("[generation]")?;
     recipe.train.check(&recipe.generation).context("[train]")?;
-    ensure!(
-        recipe.calibration.samples >= 2,
-        "calibration.samples is {}: at least 2 are needed",
-        recipe.calibration.samples
-    );
+    recipe.calibration.check()?;
+    let raw = recipe.method.iter().find(|method| method.objective.is_raw());
+    if let (false, Some(method)) = (recipe.calibration.has_table(), raw) {
+        bail!(
+            "calibration.group = true leaves no table, in whose spread the raw reward of method {:?} is measured: give calibration.samples or calibration.table",
+            method.name
+        );
+    }
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");
     ensure!(!recipe.evaluation.procedures.is_empty(), "evaluation.procedures is empty");
     for (index, method) in recipe.method.iter().enumerate() {

@@ -12,7 +12,7 @@ use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
 use infalign_reward::Reward;
-use infalign_train::{CtrlTrainer, StepMetrics};
+use infalign_train::{Calibrator, CtrlTrainer, StepMetrics};
 use serde::Serialize;
 
 use super::inputs::Inputs;
@@ -36,7 +36,7 @@ pub(crate) fn train(
     inputs: &Inputs<'_>,
     method: &Method,
     reward: &dyn Reward,
-    calibration: &Calibration,
+    calibration: Option<&Calibration>,
     progress: &mut Progress,
     interrupted: &AtomicBool,
 ) -> Result<CausalLm> {
@@ -58,7 +58,7 @@ pub(crate) fn train(
         reference: &inputs.reference,
         tokenizer: &inputs.tokenizer,
         reward,
-        calibration,
+        calibrator: calibration.map_or(Calibrator::Group, Calibrator::Table),
         sampling: inputs.recipe.generation,
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,

@@ -1,5 +1,6 @@
 //! `infalign train`: run a recipe from its beginning or from where it stopped.
 
+mod calibration;
 mod inputs;
 mod language_model;
 mod methods;

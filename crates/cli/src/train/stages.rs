@@ -4,18 +4,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use infalign_calibrate::{Calibration, CalibrationMeta, SCHEMA_VERSION, store};
 use infalign_data::{ratings, split_by_hash};
-use infalign_decode::Sampler;
 use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
-use infalign_record::hash::{sha256_bytes, sha256_file};
-use infalign_reward::{Reward, RewardConfig};
+use infalign_reward::Reward;
 use infalign_train::{Dataset, Examples, RewardModelReport, train_reward_model};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::calibration::calibrate;
 use super::inputs::Inputs;
 use super::methods;
 use super::results::{self, Measured, Results};
@@ -28,8 +26,9 @@ use crate::recipe::{Paths, RewardModelStage};
 /// The failure of a stage; what was finished stays.
 pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<Results> {
     let recipe = inputs.recipe;
-    let mut progress =
-        Progress::new(2 + usize::from(recipe.reward_model.is_some()) + 2 * recipe.method.len());
+    let own =
+        usize::from(recipe.reward_model.is_some()) + usize::from(recipe.calibration.has_table());
+    let mut progress = Progress::new(1 + own + 2 * recipe.method.len());
     if let Some(stage) = &recipe.reward_model {
         reward_model(inputs, stage, &mut progress, interrupted)?;
     }
@@ -44,7 +43,7 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
             inputs,
             method,
             reward.as_ref(),
-            &calibration,
+            calibration.as_ref(),
             &mut progress,
             interrupted,
         )?;
@@ -60,7 +59,10 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
 }
 
 /// Stops between two pieces of work once Ctrl-C was pressed.
-fn stop_if(interrupted: &AtomicBool) -> Result<()> {
+///
+/// # Errors
+/// That it was.
+pub(crate) fn stop_if(interrupted: &AtomicBool) -> Result<()> {
     anyhow::ensure!(!interrupted.load(Ordering::Relaxed), "stopped; every finished stage is kept");
     Ok(())
 }
@@ -119,97 +121,8 @@ fn reward_model(
     Ok(())
 }
 
-/// Batches of reference responses generated from one look at Ctrl-C to the next.
-const BATCHES_PER_BLOCK: usize = 16;
-
-/// K reference responses to every training prompt, as `RUN/calibration.parquet`.
-fn calibrate(
-    inputs: &Inputs<'_>,
-    reward: &dyn Reward,
-    progress: &mut Progress,
-    interrupted: &AtomicBool,
-) -> Result<Calibration> {
-    let path = inputs.run.join("calibration.parquet");
-    let meta = calibration_meta(inputs)?;
-    if path.exists() {
-        progress.skip("calibration");
-        let calibration = store::read(&path)?;
-        calibration.check(&meta)?;
-        return Ok(calibration);
-    }
-    let samples = inputs.recipe.calibration.samples;
-    let bar = progress.stage("calibration", inputs.train.len());
-    let mut calibration = Calibration::new(meta);
-    let reference = inputs.reference.clone().for_inference();
-    // Enough batches at a time for every core, few enough for the bar to move.
-    let per_block = (BATCHES_PER_BLOCK * inputs.recipe.batch / samples).max(1);
-    for (block, prompts) in inputs.train.chunks(per_block).enumerate() {
-        stop_if(interrupted)?;
-        let evaluator = Evaluator { prompts, samples, ..evaluator(inputs, reward) };
-        let responses =
-            evaluator.generator(reference.as_ref(), "calibration").generate(prompts, samples)?;
-        for (prompt, rewards) in prompts.iter().zip(evaluator.rewards(&responses)?) {
-            calibration.insert(&prompt.id, rewards.into_iter().map(|r| r as f32).collect())?;
-        }
-        bar.set(
-            (block * per_block + prompts.len()).min(inputs.train.len()),
-            format!("{samples} responses a prompt"),
-        );
-    }
-    let mut bytes = Vec::new();
-    store::write_to(&calibration, &mut bytes)?;
-    write_atomic(&path, |file| file.write_all(&bytes))?;
-    bar.finish(format!("{} prompts, {samples} responses each", calibration.len()));
-    Ok(calibration)
-}
-
-fn calibration_meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
-    let dir = Paths { run: inputs.run }.resolve(&inputs.recipe.model)?;
-    Ok(CalibrationMeta {
-        schema_version: SCHEMA_VERSION,
-        model_sha256: weights_sha256(&dir)?,
-        reward: reward_name(inputs)?,
-        tokenizer_sha256: sha256_file(&dir.join("tokenizer.json"))?,
-        sampling: format!(
-            "{}, seed {}",
-            serde_json::to_string(&inputs.recipe.generation)?,
-            inputs.recipe.seed
-        ),
-        samples: inputs.recipe.calibration.samples,
-    })
-}
-
-/// The reward's settings as far as rewards depend on them, and the hashes of the weights of its models and of its files.
-fn reward_name(inputs: &Inputs<'_>) -> Result<String> {
-    name_of(inputs.recipe.reward.essence(), &Paths { run: inputs.run })
-}
-
-fn name_of(mut reward: RewardConfig, paths: &Paths<'_>) -> Result<String> {
-    let mut name = serde_json::to_string(&reward)?;
-    for model in reward.models_mut() {
-        name += &format!(", weights {}", weights_sha256(&paths.model(model)?)?);
-    }
-    for file in reward.files_mut() {
-        name += &format!(", file {}", sha256_file(&paths.resolve(file)?)?);
-    }
-    Ok(name)
-}
-
-/// SHA-256 of a model's safetensors file, or of the hashes of its shards in the order of their names.
-fn weights_sha256(dir: &Path) -> Result<String> {
-    let entries =
-        std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut files: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
-        .collect();
-    files.sort();
-    let hashes = files.iter().map(|file| Ok(sha256_file(file)?)).collect::<Result<Vec<_>>>()?;
-    Ok(if hashes.len() == 1 { hashes.concat() } else { sha256_bytes(hashes.concat().as_bytes()) })
-}
-
-fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> Evaluator<'a> {
+/// What samples from models and judges them, on the prompts held out.
+pub(crate) fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> Evaluator<'a> {
     Evaluator {
         prompts: &inputs.test,
         samples: inputs.recipe.evaluation.samples,
@@ -278,34 +191,4 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(value)?;
     Ok(write_atomic(path, |file| file.write_all(&bytes))?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reward_is_named_by_what_rewards_depend_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        std::fs::create_dir(dir.path().join("m")).unwrap();
-        write("m/model.safetensors", "weights");
-        write("a.jsonl", "answers");
-        let name = |settings: &str| {
-            let text = format!(
-                "kind = 'ensemble'\nby = 'mean'\nof = [{{kind = 'model', path = '$RUN/m'}}, {{kind = 'answer', file = '$RUN/a.jsonl'}}, \
-                 {{kind = 'remote', url = 'http://host'{settings}}}]"
-            );
-            let reward: RewardConfig = toml::from_str(&text).unwrap();
-            name_of(reward.essence(), &Paths { run: dir.path() }).unwrap()
-        };
-        let first = name("");
-        assert!(first.contains("http://host") && first.contains(&sha256_bytes(b"answers")));
-        assert!(first.contains(&sha256_bytes(b"weights")), "{first}");
-        assert_eq!(name(", cache = '$RUN/c.jsonl', api_key_env = 'KEY', batch = 3"), first);
-        write("a.jsonl", "other answers");
-        let second = name("");
-        write("m/model.safetensors", "other weights");
-        assert!(first != second && second != name(""));
-    }
 }

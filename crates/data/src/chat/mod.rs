@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::{DataError, Message, Role};
@@ -58,6 +59,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token` and its like.
     tokens: BTreeMap<String, String>,
+    sha256: String,
 }
 
 /// Everything that transformers hands to a template.
@@ -82,10 +84,17 @@ impl ChatTemplate {
     /// [`DataError::NoChatTemplate`] when there is none; [`DataError::ChatTemplate`] names the file and what is wrong with it.
     pub fn read(dir: &Path, now: Option<OffsetDateTime>) -> Result<Self, DataError> {
         let files::Source { path, template, tokens } = files::read(dir)?;
+        let digest = Sha256::digest(template.as_bytes());
+        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let environment = environment::environment(template, now).map_err(|error| {
             DataError::ChatTemplate { path: path.clone(), problem: described(&error) }
         })?;
-        Ok(Self { path, environment, tokens })
+        Ok(Self { path, environment, tokens, sha256 })
+    }
+
+    /// SHA-256 of the template, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// The text of messages that the model is to answer, or to continue if the last is the assistant's.

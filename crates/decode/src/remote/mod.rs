@@ -3,6 +3,8 @@
 mod answer;
 mod server;
 
+use std::ops::Range;
+
 use infalign_model::{ModelError, Tokenizer, TransformerConfig};
 pub use infalign_remote::Patience;
 use rayon::prelude::*;
@@ -54,9 +56,10 @@ impl Sampler for RemoteGenerator<'_> {
     fn generate(
         &self,
         prompts: &[EncodedPrompt],
-        samples: usize,
+        samples: Range<usize>,
     ) -> Result<Vec<Vec<Response>>, DecodeError> {
         self.check(prompts)?;
+        let (first, samples) = (samples.start, samples.len());
         check_samples(prompts, samples)?;
         let total = prompts.len() * samples;
         let threads = self.batch.clamp(1, total.max(1));
@@ -66,7 +69,7 @@ impl Sampler for RemoteGenerator<'_> {
             value: threads as f64,
             valid: "small enough for this machine to start as many threads",
         })?;
-        let respond = |number| self.respond(&prompts[number / samples], number % samples);
+        let respond = |number| self.respond(&prompts[number / samples], first + number % samples);
         // One at a time, so that a thread that is done helps the others.
         let responses = (0..total).into_par_iter().with_max_len(1).map(respond);
         let responses = pool.install(|| responses.collect::<Result<Vec<_>, _>>())?;

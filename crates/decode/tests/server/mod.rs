@@ -85,6 +85,6 @@ impl Completions {
             batch: 1,
             watch: None,
         };
-        generator.generate(std::slice::from_ref(prompt), 1).unwrap().remove(0).remove(0)
+        generator.generate(std::slice::from_ref(prompt), 0..1).unwrap().remove(0).remove(0)
     }
 }

@@ -217,5 +217,7 @@ fn ranges(figure: &Figure) -> (f64, (f64, f64)) {
     let x = points().map(|p| p.x).chain(curves().map(|c| c.0)).fold(0.1, f64::max);
     let low = points().map(|p| p.y[1]).chain(curves().map(|c| c.1)).fold(0.5, f64::min);
     let high = points().map(|p| p.y[2]).chain(curves().map(|c| c.1)).fold(0.6, f64::max);
-    (x * 1.05, (low - 0.03, (high + 0.03).min(1.02)))
+    // Shares end at 1.
+    let high = if high <= 1.0 { (high + 0.03).min(1.02) } else { 1.05 * high };
+    (x * 1.05, (low - 0.03, high))
 }

@@ -1,0 +1,211 @@
+//! Whether fresh reference responses are uniform under a table, as calibrated rewards have to be.
+//!
+//! Of a fresh reward among K reference rewards of the same law, every rank from 0 to K is equally probable, ties broken at random. With V
+//! uniform, (rank + V)/(K + 1) is therefore exactly uniform on [0, 1], atoms or not: the probability integral transform (PIT). Fresh
+//! responses to one prompt share its K rewards, so they are not independent, and the usual tables for Kolmogorov's distance do not hold.
+//! But their joint law is that of uniform rewards, whatever the reward is: here it is simulated, which makes the p-value exact.
+
+use serde::Serialize;
+
+use crate::{CalibrateError, Row};
+
+/// Bins of the histogram.
+const BINS: usize = 20;
+
+/// The transformed fresh rewards of one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// K, the reference rewards of the prompt.
+    samples: usize,
+    /// In [0, 1].
+    values: Vec<f64>,
+}
+
+/// How far fresh responses are from uniform.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Uniformity {
+    /// Fresh responses.
+    pub responses: usize,
+    /// Kolmogorov's distance from the uniform distribution, in [0, 1].
+    pub distance: f64,
+    /// Probability of such a distance or a greater one, were the table made of the same law.
+    pub p_value: f64,
+    /// The histogram, from u = 0 to 1.
+    pub bins: Vec<Bin>,
+}
+
+/// A bin of the histogram, as a share of what a uniform distribution puts there.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bin {
+    /// Observed.
+    pub density: f64,
+    /// Where 95 of 100 exact tables lie: lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl Group {
+    /// Transforms the fresh rewards of one prompt.
+    ///
+    /// - `uniform`: independent draws from [0, 1), which break ties.
+    ///
+    /// # Errors
+    /// [`CalibrateError::NotFinite`] for a reward without a rank, [`CalibrateError::Compressed`] for a row of quantiles.
+    pub fn new(
+        row: &Row,
+        fresh: &[f32],
+        uniform: &mut impl FnMut() -> f64,
+    ) -> Result<Self, CalibrateError> {
+        crate::table::check_rewards(row.id(), fresh, 0)?;
+        if row.values().len() != row.samples() {
+            return Err(CalibrateError::Compressed);
+        }
+        // One key a reference reward, for all fresh ones: as if rewards differed in digits that are not seen.
+        let mut keyed = |reward: f32| (unsigned_zero(reward), uniform());
+        let mut reference: Vec<(f32, f64)> = row.values().iter().map(|&r| keyed(r)).collect();
+        let before =
+            |a: &(f32, f64), b: &(f32, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).is_lt();
+        reference.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let places = row.samples() as f64 + 1.0;
+        let value = |&reward: &f32| {
+            let fresh = (unsigned_zero(reward), uniform());
+            let rank = reference.partition_point(|one| before(one, &fresh));
+            (rank as f64 + uniform()) / places
+        };
+        Ok(Self { samples: row.samples(), values: fresh.iter().map(value).collect() })
+    }
+
+    /// What a table of the same law could have given in its place.
+    fn simulated(&self, uniform: &mut impl FnMut() -> f64) -> Vec<f64> {
+        // Gaps between sorted uniforms are exponentials, divided by their sum.
+        let mut ends: Vec<f64> = Vec::with_capacity(self.samples + 1);
+        let mut total = 0.0;
+        for _ in 0..=self.samples {
+            total -= (1.0 - uniform()).ln();
+            ends.push(total);
+        }
+        let places = self.samples as f64 + 1.0;
+        let mut value = || {
+            let fresh = uniform() * total;
+            let rank = ends.partition_point(|&end| end <= fresh).min(self.samples);
+            (rank as f64 + uniform()) / places
+        };
+        self.values.iter().map(|_| value()).collect()
+    }
+}
+
+/// Zeros of either sign are the same reward.
+fn unsigned_zero(reward: f32) -> f32 {
+    if reward == 0.0 { 0.0 } else { reward }
+}
+
+/// Compares fresh responses to all prompts with what exact tables would give, `replicates` times.
+///
+/// # Errors
+/// [`CalibrateError::Nothing`] where there are no fresh responses.
+pub fn uniformity(
+    groups: &[Group],
+    replicates: usize,
+    uniform: &mut impl FnMut() -> f64,
+) -> Result<Uniformity, CalibrateError> {
+    let observed: Vec<f64> = groups.iter().flat_map(|group| group.values.iter().copied()).collect();
+    if observed.is_empty() {
+        return Err(CalibrateError::Nothing("fresh responses"));
+    }
+    let shares = densities(&observed);
+    let distance = kolmogorov(observed.clone());
+    let mut farther = 0;
+    let mut simulated: Vec<Vec<f64>> = vec![Vec::new(); BINS];
+    for _ in 0..replicates {
+        let values: Vec<f64> = groups.iter().flat_map(|group| group.simulated(uniform)).collect();
+        densities(&values).into_iter().zip(&mut simulated).for_each(|(share, bin)| bin.push(share));
+        farther += usize::from(kolmogorov(values) >= distance);
+    }
+    let bins = shares.into_iter().zip(simulated).map(|(density, mut simulated)| {
+        simulated.sort_by(f64::total_cmp);
+        let at = |level: f64| {
+            let place = (level * simulated.len() as f64) as usize;
+            simulated.get(place.min(simulated.len().saturating_sub(1))).copied().unwrap_or(density)
+        };
+        Bin { density, low: at(0.025), high: at(0.975) }
+    });
+    let p_value = (farther + 1) as f64 / (replicates + 1) as f64;
+    Ok(Uniformity { responses: observed.len(), distance, p_value, bins: bins.collect() })
+}
+
+/// The density of each bin relative to the uniform one.
+fn densities(values: &[f64]) -> Vec<f64> {
+    let mut bins = vec![0.0; BINS];
+    for value in values {
+        bins[((value * BINS as f64) as usize).min(BINS - 1)] += BINS as f64 / values.len() as f64;
+    }
+    bins
+}
+
+/// sup |F − u| of the empirical distribution function F.
+fn kolmogorov(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let count = values.len() as f64;
+    let gap = |(i, u): (usize, &f64)| (u - i as f64 / count).max((i + 1) as f64 / count - u);
+    values.iter().enumerate().map(gap).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Calibration, CalibrationMeta};
+
+    /// Numbers in [0, 1) from a splitmix generator.
+    fn uniform(state: &mut u64) -> f64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// p-value of a table of 30 prompts with 100 rewards, against 20 fresh ones of each.
+    fn p_value(
+        state: &mut u64,
+        reference: impl Fn(f64) -> f32,
+        fresh: impl Fn(f64) -> f32,
+        replicates: usize,
+    ) -> f64 {
+        let groups: Vec<Group> = (0..30)
+            .map(|_| {
+                let mut table = Calibration::new(CalibrationMeta::default());
+                let rewards = (0..100).map(|_| reference(uniform(state))).collect();
+                table.insert("x", "x", rewards).unwrap();
+                let fresh: Vec<f32> = (0..20).map(|_| fresh(uniform(state))).collect();
+                Group::new(table.row("x").unwrap(), &fresh, &mut || uniform(state)).unwrap()
+            })
+            .collect();
+        uniformity(&groups, replicates, &mut || uniform(state)).unwrap().p_value
+    }
+
+    #[test]
+    fn exact_tables_pass_at_their_level_with_ties_and_without() {
+        let mut state = 1;
+        let atoms = |u: f64| (u * u * 5.0).floor() as f32;
+        for law in [&(|u: f64| (3.0 * u).exp() as f32) as &dyn Fn(f64) -> f32, &atoms] {
+            let refused = (0..400).filter(|_| p_value(&mut state, law, law, 39) <= 0.05).count();
+            // Binomial with 400 trials and probability 1/20: 20 ± 4.4.
+            assert!((7..=35).contains(&refused), "{refused} of 400 at the 5 % level");
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_law_is_found_out() {
+        let mut state = 2;
+        let p = p_value(&mut state, |u| u as f32, |u| u.powf(0.7) as f32, 199);
+        assert!(p < 0.02, "{p}");
+    }
+
+    #[test]
+    fn the_distance_is_kolmogorovs() {
+        assert_eq!(kolmogorov(vec![0.5]), 0.5);
+        assert_eq!(kolmogorov(vec![0.9, 0.1, 0.2]), 2.0 / 3.0 - 0.2);
+        assert!(uniformity(&[], 9, &mut || 0.5).is_err());
+    }
+}

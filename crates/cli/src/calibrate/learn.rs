@@ -1,0 +1,194 @@
+//! `infalign calibrate learn` and `predict`: quantiles of prompts that nothing was sampled for.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Args;
+use infalign_backend::DeviceName;
+use infalign_calibrate::{Calibration, CalibrationMeta, HeadReport, QuantileHead, Row};
+use infalign_data::prompts;
+use infalign_decode::EncodedPrompt;
+use infalign_model::{CausalLm, Tokenizer};
+use infalign_record::atomic::write_atomic;
+use infalign_record::clock;
+use serde::{Deserialize, Serialize};
+
+use super::reference::table;
+use super::saving::write;
+use crate::encode::Encoder;
+use crate::failure::Failure;
+use crate::{identity, models, output};
+
+/// Version of the calibrator's file.
+const SCHEMA_VERSION: u32 = 1;
+
+/// A model that reads prompts.
+#[derive(Args)]
+struct ReaderArgs {
+    /// The reference policy of the table: its Hugging Face directory, or its name on the hub.
+    #[arg(long)]
+    model: PathBuf,
+    /// JSONL, CSV or Parquet with `prompt` (or `messages`), or a text file with a prompt a line.
+    #[arg(long)]
+    prompts: PathBuf,
+    /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
+    #[arg(long)]
+    device: Option<DeviceName>,
+}
+
+/// Arguments of `infalign calibrate learn`.
+#[derive(Args)]
+pub(crate) struct LearnArgs {
+    /// The table to learn from; it has to hold all rewards of the prompts.
+    table: PathBuf,
+    #[command(flatten)]
+    reader: ReaderArgs,
+    /// Quantiles of a prompt that are predicted.
+    #[arg(long, default_value_t = 64)]
+    quantiles: usize,
+    /// Where the calibrator is written, as JSON.
+    #[arg(long)]
+    out: PathBuf,
+    /// Print a JSON document instead of a sentence.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `infalign calibrate predict`.
+#[derive(Args)]
+pub(crate) struct PredictArgs {
+    /// The calibrator, as `learn` wrote it.
+    #[arg(long)]
+    calibrator: PathBuf,
+    #[command(flatten)]
+    reader: ReaderArgs,
+    /// Where the table of quantiles is written.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// A calibrator's file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Calibrator {
+    schema_version: u32,
+    /// Of the table that it was learned from.
+    meta: CalibrationMeta,
+    /// K of that table.
+    samples: usize,
+    quantiles: usize,
+    head: QuantileHead,
+    report: HeadReport,
+}
+
+/// Prompts, and what the model makes of them.
+struct Reading {
+    meta: CalibrationMeta,
+    prompts: Vec<EncodedPrompt>,
+    features: Vec<Vec<f32>>,
+}
+
+impl Reading {
+    fn of(args: &ReaderArgs, meta: &CalibrationMeta) -> Result<Self> {
+        let device = infalign_backend::device(args.device.as_ref())?;
+        let dir = models::folder(&args.model)?;
+        let model = CausalLm::load(&dir, &device)?;
+        let tokenizer = Tokenizer::load(&dir, model.config())?;
+        let own = identity::weights(&dir)?;
+        ensure!(
+            own == meta.model_sha256,
+            "{} is not the reference policy that rewards were calibrated under: its weights have the SHA-256 {own}, not {}",
+            args.model.display(),
+            meta.model_sha256
+        );
+        let given = prompts::read(&args.prompts)?;
+        let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
+        let prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
+        let texts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
+        let features = model.last_hidden(&texts)?;
+        Ok(Self { meta: meta.clone(), prompts, features })
+    }
+}
+
+/// Learns a calibrator.
+///
+/// # Errors
+/// [`Failure::Input`] for a table that does not serve, [`Failure::Run`] when the calibrator cannot be written.
+pub(crate) fn learn(args: &LearnArgs) -> Result<(), Failure> {
+    let calibrator = learned(args).map_err(Failure::Input)?;
+    let report = calibrator.report;
+    let text = serde_json::to_string(&calibrator).map_err(Failure::run)?;
+    write_atomic(&args.out, |file| file.write_all(text.as_bytes())).map_err(Failure::run)?;
+    if args.json {
+        return output::print(&serde_json::to_string_pretty(&report).map_err(Failure::run)?);
+    }
+    output::print(&format!(
+        "{}: learned from {} prompts; on {} others its calibrated rewards are off by {:.3} in the mean, those of one distribution for all by {:.3}",
+        args.out.display(),
+        report.prompts,
+        report.held_out,
+        report.error,
+        report.error_without_features
+    ))
+}
+
+fn learned(args: &LearnArgs) -> Result<Calibrator> {
+    let table = table(&args.table)?;
+    let reading = Reading::of(&args.reader, table.meta())?;
+    let (mut rows, mut features): (Vec<&Row>, Vec<Vec<f32>>) = (Vec::new(), Vec::new());
+    for (prompt, state) in reading.prompts.iter().zip(reading.features) {
+        if let Some(row) = table.get(&prompt.text) {
+            rows.push(row);
+            features.push(state);
+        }
+    }
+    let (head, report) = QuantileHead::fit(&features, &rows, args.quantiles)
+        .with_context(|| format!("{} prompts are in the table and in --prompts", rows.len()))?;
+    let samples = rows.iter().map(|row| row.samples()).min().unwrap_or(0);
+    let (meta, quantiles) = (reading.meta, args.quantiles);
+    Ok(Calibrator { schema_version: SCHEMA_VERSION, meta, samples, quantiles, head, report })
+}
+
+/// Predicts a table.
+///
+/// # Errors
+/// [`Failure::Input`] for a calibrator that does not fit the model, [`Failure::Run`] when the table cannot be written.
+pub(crate) fn predict(args: &PredictArgs) -> Result<(), Failure> {
+    let table = predicted(args).map_err(Failure::Input)?;
+    write(&table, &args.out).map_err(Failure::Run)?;
+    output::print(&format!("{}: {} prompts", args.out.display(), table.len()))
+}
+
+fn predicted(args: &PredictArgs) -> Result<Calibration> {
+    let calibrator = read(&args.calibrator)?;
+    let reading = Reading::of(&args.reader, &calibrator.meta)?;
+    let meta = CalibrationMeta { quantiles: Some(calibrator.quantiles), ..calibrator.meta };
+    let mut table = Calibration::new(meta);
+    for (prompt, state) in reading.prompts.iter().zip(&reading.features) {
+        ensure!(
+            state.len() == calibrator.head.width(),
+            "the model has {} features of a prompt, but the calibrator was learned from {}",
+            state.len(),
+            calibrator.head.width()
+        );
+        if table.get(&prompt.text).is_none() {
+            let quantiles = calibrator.head.quantiles(state);
+            table.insert_quantiles(&prompt.id, &prompt.text, calibrator.samples, quantiles)?;
+        }
+    }
+    Ok(table)
+}
+
+fn read(path: &Path) -> Result<Calibrator> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the calibrator {}", path.display()))?;
+    let calibrator: Calibrator = serde_json::from_str(&text)
+        .map_err(|error| anyhow!("{} is not a calibrator: {error}", path.display()))?;
+    let version = calibrator.schema_version;
+    ensure!(
+        version == SCHEMA_VERSION,
+        "{} is a calibrator of version {version}, not {SCHEMA_VERSION}: learn again",
+        path.display()
+    );
+    Ok(calibrator)
+}

@@ -1,0 +1,144 @@
+//! `infalign calibrate --model …`: sample reference responses, score them, keep their rewards.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Args;
+use infalign_calibrate::Calibration;
+use infalign_train::{Filled, ReferenceRewards};
+use serde_json::json;
+
+use super::reference::{DrawingArgs, Reference, ReferenceArgs, table};
+use super::saving::Saving;
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::{interrupt, output};
+
+/// Batches of responses that are sampled and scored from one look at Ctrl-C to the next.
+const BATCHES_PER_BLOCK: usize = 8;
+
+/// Arguments that make a table.
+#[derive(Args)]
+pub(crate) struct MakeArgs {
+    #[command(flatten)]
+    reference: ReferenceArgs,
+    #[command(flatten)]
+    drawing: DrawingArgs,
+    /// K: reference responses to each prompt.
+    #[arg(long)]
+    samples: usize,
+    /// The table, as Parquet. One that is there already is extended: prompts that it lacks get K samples, others what they have less.
+    #[arg(long)]
+    out: PathBuf,
+    /// Take the i-th of n parts of the prompts, from 1/n to n/n, into a table of its own, to be merged.
+    #[arg(long, value_name = "i/n", value_parser = shard)]
+    shard: Option<(usize, usize)>,
+    /// Print a JSON document instead of a sentence.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] before sampling, [`Failure::Run`] after; what was finished is in the table.
+pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
+    let (mut reference, mut calibration) = prepare(args).map_err(Failure::Input)?;
+    if let Some((part, parts)) = args.shard {
+        // Runs of neighbours, so that parts merged in order are the whole.
+        let end = |part: usize| part * reference.prompts.len() / parts;
+        reference.prompts = reference.prompts[end(part - 1)..end(part)].to_vec();
+    }
+    let start = Instant::now();
+    let filled = fill(args, &reference, &mut calibration).map_err(Failure::Run)?;
+    if interrupt::flag().load(Ordering::Relaxed) {
+        return Err(Failure::Run(anyhow!(
+            "stopped; {} holds what was finished, and the same command goes on",
+            args.out.display()
+        )));
+    }
+    report(args, &calibration, &filled, start.elapsed())
+}
+
+/// Reads everything, and the table that is there.
+fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
+    ensure!(args.samples >= 2, "--samples is {}: a quantile needs 2 or more", args.samples);
+    let reference = Reference::read(&args.reference, &args.drawing)?;
+    let calibration = if args.out.exists() {
+        let calibration = table(&args.out)?;
+        let other = || format!("{} is there already; give another --out", args.out.display());
+        calibration.check(&reference.meta).with_context(other)?;
+        calibration
+    } else {
+        Calibration::new(reference.meta.clone())
+    };
+    Ok((reference, calibration))
+}
+
+fn fill(args: &MakeArgs, reference: &Reference, table: &mut Calibration) -> Result<Filled> {
+    let interrupted = interrupt::flag();
+    let sampler = reference.generator();
+    let rewards = ReferenceRewards {
+        sampler: &sampler,
+        tokenizer: &reference.tokenizer,
+        reward: reference.reward.as_ref(),
+        samples: args.samples,
+        block: BATCHES_PER_BLOCK * reference.batch,
+    };
+    let bar = Progress::new(1).stage("calibration", reference.prompts.len());
+    let mut saving = Saving::to(&args.out);
+    let mut observe = |table: &Calibration, filled: &Filled| {
+        bar.set(filled.prompts, describe(filled));
+        let go_on = saving.now_and_then(table) && !interrupted.load(Ordering::Relaxed);
+        if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let filled = rewards.fill(table, &reference.prompts, &mut observe);
+    // Whatever happened: what was finished stays.
+    saving.finish(table)?;
+    let filled = filled?;
+    bar.finish(describe(&filled));
+    Ok(filled)
+}
+
+fn describe(filled: &Filled) -> String {
+    let seconds = (filled.sampling + filled.scoring).as_secs_f64().max(1e-9);
+    format!("{:.0} responses/s", filled.responses as f64 / seconds)
+}
+
+fn report(
+    args: &MakeArgs,
+    table: &Calibration,
+    filled: &Filled,
+    elapsed: Duration,
+) -> Result<(), Failure> {
+    let Filled { responses, sampling, scoring, .. } = *filled;
+    if args.json {
+        let seconds = json!({
+            "sampling": sampling.as_secs_f64(), "scoring": scoring.as_secs_f64(), "all": elapsed.as_secs_f64(),
+        });
+        let document = json!({
+            "table": args.out, "prompts": table.len(), "samples": args.samples, "new_responses": responses, "seconds": seconds,
+        });
+        return output::print(&format!("{document:#}"));
+    }
+    output::print(&format!(
+        "{}: {} prompts, {responses} new responses in {:.1} s (sampling {:.1} s, scoring {:.1} s)",
+        args.out.display(),
+        table.len(),
+        elapsed.as_secs_f64(),
+        sampling.as_secs_f64(),
+        scoring.as_secs_f64(),
+    ))
+}
+
+/// `i/n` with 1 ≤ i ≤ n.
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let pair = text
+        .split_once('/')
+        .and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+    pair.filter(|(part, parts)| (1..=*parts).contains(part))
+        .ok_or_else(|| "give i/n with i from 1 to n, such as 1/4".to_owned())
+}

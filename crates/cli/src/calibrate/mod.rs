@@ -1,0 +1,73 @@
+//! `infalign calibrate`: make, extend, merge, inspect and use calibration tables.
+
+mod apply;
+mod learn;
+mod make;
+mod reference;
+mod report;
+mod saving;
+mod tables;
+
+use std::ffi::OsString;
+
+use clap::{Args, Subcommand};
+
+use crate::failure::Failure;
+pub(crate) use saving::Saving;
+
+/// Arguments of `infalign calibrate`.
+#[derive(Args)]
+pub(crate) struct CalibrateArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Sample reference responses to prompts, score them, and keep their rewards; what is meant where no other word is given.
+    Make(Box<make::MakeArgs>),
+    /// Join tables that were made apart, such as the shards of a job array.
+    Merge(tables::MergeArgs),
+    /// Keep some quantiles of each prompt in place of all rewards.
+    Compress(tables::CompressArgs),
+    /// What a table was made from, and what it holds.
+    Inspect(tables::InspectArgs),
+    /// The calibrated rewards of given responses.
+    Apply(apply::ApplyArgs),
+    /// A page on a table: spreads, ties, what K leaves of a transform, and whether fresh reference responses are uniform.
+    Report(Box<report::ReportArgs>),
+    /// Learn from a table to predict the quantiles of other prompts, without sampling for them.
+    Learn(learn::LearnArgs),
+    /// A table of predicted quantiles for prompts that nothing was sampled for.
+    Predict(learn::PredictArgs),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] before any work is begun, [`Failure::Run`] after.
+pub(crate) fn run(args: CalibrateArgs) -> Result<(), Failure> {
+    match args.action {
+        Action::Make(args) => make::run(&args),
+        Action::Merge(args) => tables::merge(&args),
+        Action::Compress(args) => tables::compress(&args),
+        Action::Inspect(args) => tables::inspect(&args),
+        Action::Apply(args) => apply::run(&args),
+        Action::Report(args) => report::run(&args),
+        Action::Learn(args) => learn::learn(&args),
+        Action::Predict(args) => learn::predict(&args),
+    }
+}
+
+/// The words of the command line, `make` put in where `calibrate` is followed by an option.
+pub(crate) fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = given.collect();
+    let option = words
+        .get(2)
+        .and_then(|word| word.to_str())
+        .is_some_and(|word| word.starts_with('-') && !["-h", "--help"].contains(&word));
+    if option && words.get(1).is_some_and(|word| word == "calibrate") {
+        words.insert(2, "make".into());
+    }
+    words
+}

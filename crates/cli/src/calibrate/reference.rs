@@ -1,0 +1,118 @@
+//! A reference policy with prompts and a reward, as commands that sample from it name them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use infalign_backend::DeviceName;
+use infalign_calibrate::CalibrationMeta;
+use infalign_data::prompts;
+use infalign_decode::{EncodedPrompt, Generator, Sampling};
+use infalign_model::{CausalLm, LanguageModel, Tokenizer};
+use infalign_record::clock;
+use infalign_reward::Reward;
+
+use crate::encode::Encoder;
+use crate::generate::reward_config;
+use crate::sampling::{BatchArgs, SamplingArgs};
+use crate::server::api_key;
+use crate::{identity, models};
+
+/// Names the random streams of reference responses, as in `infalign train`.
+const STAGE: &str = "calibration";
+
+/// What reference rewards are made from.
+#[derive(Args)]
+pub(crate) struct ReferenceArgs {
+    /// Hugging Face directory of the reference policy, or its name on the hub (org/name or org/name@revision, from the local cache).
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// JSONL, CSV or Parquet with `prompt` (or `messages`), or a text file with a prompt a line.
+    #[arg(long)]
+    pub(crate) prompts: PathBuf,
+    /// A TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
+    #[arg(long)]
+    pub(crate) reward: PathBuf,
+    /// Seed of every random draw.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
+    #[arg(long)]
+    pub(crate) device: Option<DeviceName>,
+}
+
+/// How its responses are drawn.
+#[derive(Args)]
+pub(crate) struct DrawingArgs {
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    batch: BatchArgs,
+}
+
+/// The same, read.
+pub(crate) struct Reference {
+    pub(crate) meta: CalibrationMeta,
+    pub(crate) prompts: Vec<EncodedPrompt>,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) reward: Box<dyn Reward>,
+    pub(crate) batch: usize,
+    model: Box<dyn LanguageModel>,
+    sampling: Sampling,
+    seed: u64,
+}
+
+impl Reference {
+    /// Reads the model, the prompts and the reward.
+    ///
+    /// # Errors
+    /// One sentence that names the file, the key or the prompt at fault.
+    pub(crate) fn read(args: &ReferenceArgs, drawing: &DrawingArgs) -> Result<Self> {
+        let device = infalign_backend::device(args.device.as_ref())?;
+        let dir = models::folder(&args.model)?;
+        let model = CausalLm::load(&dir, &device)?;
+        let tokenizer = Tokenizer::load(&dir, model.config())?;
+        let given = prompts::read(&args.prompts)?;
+        let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
+        let prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
+        let config = reward_config(Some(&args.reward))?.context("there is no reward")?;
+        let sampling = drawing.sampling.sampling();
+        let name = identity::reward(&config, identity::as_given, identity::as_given)?;
+        let template = encoder.template_sha256(&given)?;
+        let meta = identity::calibration(&dir, name, template, &sampling, args.seed)?;
+        let reward = config.build(&device, &api_key)?;
+        let model = model.for_inference();
+        let batch = drawing.batch.size(model.as_ref(), &prompts, &sampling);
+        let reference =
+            Self { meta, prompts, tokenizer, reward, batch, model, sampling, seed: args.seed };
+        infalign_decode::Sampler::check(&reference.generator(), &reference.prompts)?;
+        Ok(reference)
+    }
+
+    /// What draws its responses.
+    pub(crate) fn generator(&self) -> Generator<'_> {
+        Generator {
+            model: self.model.as_ref(),
+            stops: self.tokenizer.stops(),
+            stop_texts: None,
+            sampling: self.sampling,
+            seed: self.seed,
+            stage: STAGE,
+            batch: self.batch,
+            watch: None,
+        }
+    }
+}
+
+/// Id and text of each prompt, as a table knows them.
+pub(crate) fn names(prompts: &[EncodedPrompt]) -> impl Iterator<Item = (&str, &str)> {
+    prompts.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()))
+}
+
+/// Reads a table.
+///
+/// # Errors
+/// As [`infalign_calibrate::store::read`].
+pub(crate) fn table(path: &Path) -> Result<infalign_calibrate::Calibration> {
+    Ok(infalign_calibrate::store::read(path)?)
+}

@@ -1,0 +1,60 @@
+//! Options of commands that generate: how tokens are drawn, and how many responses together.
+
+use clap::Args;
+use infalign_decode::{EncodedPrompt, Generator, Sampling};
+use infalign_model::LanguageModel;
+
+/// How tokens are drawn.
+#[derive(Args)]
+pub(crate) struct SamplingArgs {
+    /// Longest response, in tokens.
+    #[arg(long, default_value_t = 64)]
+    max_tokens: usize,
+    /// Divides the logits; 0 takes the most probable token.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Draw from the k most probable tokens; 0: from all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the smallest set of tokens that holds this share of the probability.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f64,
+}
+
+impl SamplingArgs {
+    pub(crate) fn sampling(&self) -> Sampling {
+        let Self { max_tokens, temperature, top_k, top_p } = *self;
+        Sampling { temperature, top_k, top_p, max_tokens }
+    }
+}
+
+/// How many responses are generated together.
+#[derive(Args)]
+pub(crate) struct BatchArgs {
+    /// Largest number of responses generated together.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) batch: usize,
+    /// GiB for the keys and values of the responses generated together, in place of --batch.
+    #[arg(long, conflicts_with = "batch", value_parser = positive)]
+    memory: Option<f64>,
+}
+
+impl BatchArgs {
+    /// `--batch`, or what fits into `--memory`.
+    pub(crate) fn size(
+        &self,
+        model: &dyn LanguageModel,
+        prompts: &[EncodedPrompt],
+        sampling: &Sampling,
+    ) -> usize {
+        let Some(gib) = self.memory else { return self.batch };
+        let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+        let bytes = (gib * f64::from(1 << 30)) as u64;
+        Generator::batch_within(model, bytes, longest.saturating_add(sampling.max_tokens))
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite());
+    number.ok_or_else(|| "give a number above 0".to_owned())
+}

@@ -1,0 +1,118 @@
+//! Step 1 of a run: the table by which rewards are calibrated.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use infalign_calibrate::{Calibration, CalibrationMeta, store};
+use infalign_evaluate::Evaluator;
+use infalign_reward::Reward;
+use infalign_train::{Filled, ReferenceRewards};
+
+use super::inputs::Inputs;
+use super::stages::{evaluator, stop_if};
+use crate::calibrate::Saving;
+use crate::identity;
+use crate::progress::Progress;
+use crate::recipe::Paths;
+
+/// The run's own table.
+const TABLE: &str = "calibration.parquet";
+
+/// Batches of reference responses generated from one look at Ctrl-C to the next.
+const BATCHES_PER_BLOCK: usize = 16;
+
+/// The table that the recipe names, or one of K reference responses to every training prompt, as `RUN/calibration.parquet`; none where
+/// rewards are calibrated within groups.
+///
+/// # Errors
+/// When a table was made from something else or lacks prompts, or sampling or scoring fails.
+pub(crate) fn calibrate(
+    inputs: &Inputs<'_>,
+    reward: &dyn Reward,
+    progress: &mut Progress,
+    interrupted: &AtomicBool,
+) -> Result<Option<Calibration>> {
+    let config = &inputs.recipe.calibration;
+    if let Some(path) = &config.table {
+        return given(inputs, &Paths { run: inputs.run }.resolve(path)?, progress).map(Some);
+    }
+    let Some(samples) = config.samples else { return Ok(None) };
+    let path = inputs.run.join(TABLE);
+    let meta = meta(inputs)?;
+    let mut table =
+        if path.exists() { store::read(&path)? } else { Calibration::new(meta.clone()) };
+    table.check(&meta)?;
+    fill(inputs, reward, samples, &mut table, progress, interrupted)?;
+    Ok(Some(table))
+}
+
+/// A table that was made before.
+fn given(
+    inputs: &Inputs<'_>,
+    path: &std::path::Path,
+    progress: &mut Progress,
+) -> Result<Calibration> {
+    progress.skip("calibration");
+    let table = store::read(path)?;
+    // Its draws may be others, and quantiles do as well; anything else would be another distribution.
+    let expected = CalibrationMeta {
+        seed: table.meta().seed,
+        quantiles: table.meta().quantiles,
+        ..meta(inputs)?
+    };
+    table.check(&expected).with_context(|| path.display().to_string())?;
+    Ok(table)
+}
+
+/// Samples and scores what the table lacks, and writes it when that is much and when it is all.
+fn fill(
+    inputs: &Inputs<'_>,
+    reward: &dyn Reward,
+    samples: usize,
+    table: &mut Calibration,
+    progress: &mut Progress,
+    interrupted: &AtomicBool,
+) -> Result<()> {
+    let done = |row: &&infalign_calibrate::Row| row.samples() >= samples;
+    if table.rows().iter().filter(done).count() == inputs.train.len() {
+        progress.skip("calibration");
+        return Ok(());
+    }
+    let bar = progress.stage("calibration", inputs.train.len());
+    let model = inputs.reference.clone().for_inference();
+    let evaluator = Evaluator { prompts: &inputs.train, samples, ..evaluator(inputs, reward) };
+    let sampler = evaluator.generator(model.as_ref(), "calibration");
+    let block = BATCHES_PER_BLOCK * inputs.recipe.batch;
+    let rewards = ReferenceRewards {
+        sampler: &sampler,
+        tokenizer: &inputs.tokenizer,
+        reward,
+        samples,
+        block,
+    };
+    let path = inputs.run.join(TABLE);
+    let mut saving = Saving::to(&path);
+    let mut observe = |table: &Calibration, filled: &Filled| {
+        bar.set(filled.prompts, format!("{samples} responses a prompt"));
+        let go_on = saving.now_and_then(table) && !interrupted.load(Ordering::Relaxed);
+        if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let filled = rewards.fill(table, &inputs.train, &mut observe);
+    // Whatever happened: what was finished stays.
+    saving.finish(table)?;
+    filled?;
+    stop_if(interrupted)?;
+    bar.finish(format!("{} prompts, {samples} responses each", table.len()));
+    Ok(())
+}
+
+fn meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
+    let paths = Paths { run: inputs.run };
+    let recipe = inputs.recipe;
+    let reward =
+        identity::reward(&recipe.reward, |path| paths.model(path), |path| paths.resolve(path))?;
+    let dir = paths.model(&recipe.model)?;
+    let template = inputs.template_sha256.clone();
+    identity::calibration(&dir, reward, template, &recipe.generation, recipe.seed)
+}

@@ -1,0 +1,91 @@
+//! A report as one HTML file that needs nothing beside it.
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+td,th{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}\
+code{overflow-wrap:anywhere}";
+
+/// A page in the making; all texts are escaped.
+#[derive(Clone, Debug)]
+pub struct Page {
+    title: String,
+    body: String,
+}
+
+impl Page {
+    /// An empty page.
+    pub fn new(title: &str) -> Self {
+        Self { title: escaped(title), body: String::new() }
+    }
+
+    /// Adds a heading.
+    #[must_use]
+    pub fn heading(mut self, text: &str) -> Self {
+        self.body += &format!("<h2>{}</h2>\n", escaped(text));
+        self
+    }
+
+    /// Adds a paragraph.
+    #[must_use]
+    pub fn paragraph(mut self, text: &str) -> Self {
+        self.body += &format!("<p>{}</p>\n", escaped(text));
+        self
+    }
+
+    /// Adds a table with a head; rows may be shorter.
+    #[must_use]
+    pub fn table(mut self, head: &[&str], rows: &[Vec<String>]) -> Self {
+        let line = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
+            let cells: String =
+                cells.map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
+            format!("<tr>{cells}</tr>\n")
+        };
+        let body: String =
+            rows.iter().map(|row| line("td", &mut row.iter().map(String::as_str))).collect();
+        let head =
+            if head.is_empty() { String::new() } else { line("th", &mut head.iter().copied()) };
+        self.body += &format!("<table>\n{head}{body}</table>\n");
+        self
+    }
+
+    /// Adds a figure.
+    ///
+    /// - `svg`: as [`crate::draw_svg`] draws it; not escaped.
+    #[must_use]
+    pub fn figure(mut self, svg: &str) -> Self {
+        self.body += &format!("<figure>{svg}</figure>\n");
+        self
+    }
+
+    /// The page as HTML.
+    pub fn html(&self) -> String {
+        let Self { title, body } = self;
+        format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
+             </head>\n<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
+        )
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_cannot_become_markup() {
+        let page = Page::new("a < b")
+            .heading("\"x\"")
+            .paragraph("<script>")
+            .table(&["one"], &[vec!["&".to_owned(), "2".to_owned()]])
+            .figure("<svg></svg>");
+        let html = page.html();
+        assert!(html.contains("<title>a &lt; b</title>") && !html.contains("<script>"));
+        assert!(
+            html.contains("<tr><td>&amp;</td><td>2</td></tr>") && html.contains("<figure><svg>")
+        );
+    }
+}

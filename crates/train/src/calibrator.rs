@@ -1,0 +1,73 @@
+//! Where a rollout's calibrated rewards come from.
+
+use infalign_calibrate::{Calibration, group_quantiles};
+use infalign_decode::EncodedPrompt;
+
+use crate::TrainError;
+
+/// Turns the rewards of a rollout into calibrated ones.
+#[derive(Clone, Copy, Debug)]
+pub enum Calibrator<'a> {
+    /// By the rewards of π_ref's responses to the same prompt, as CTRL has it.
+    Table(&'a Calibration),
+    /// By the other responses of the same rollout to the same prompt, which costs no reference responses and has the bias that
+    /// [`group_quantiles`] states: u is then uniform under the policy itself, wherever it has moved.
+    Group,
+}
+
+impl Calibrator<'_> {
+    /// u of each response to one prompt, in (0, 1).
+    pub(crate) fn quantiles(
+        self,
+        prompt: &EncodedPrompt,
+        rewards: &[f32],
+    ) -> Result<Vec<f64>, TrainError> {
+        match self {
+            Self::Table(table) => {
+                let quantile = |&reward: &f32| Ok(table.quantile(&prompt.text, reward)?);
+                rewards.iter().map(quantile).collect()
+            }
+            Self::Group => Ok(group_quantiles(rewards)),
+        }
+    }
+
+    /// Standard deviation of the reference policy's rewards within a prompt, pooled over the prompts; 1 where all rewards are equal, and
+    /// without a table.
+    pub(crate) fn reward_unit(self) -> f64 {
+        let Self::Table(table) = self else { return 1.0 };
+        let (mut squares, mut count) = (0.0, 0.0);
+        for rewards in table.rows().iter().map(|row| row.values()) {
+            let n = rewards.len() as f64;
+            let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / n;
+            squares += rewards.iter().map(|&r| (f64::from(r) - mean).powi(2)).sum::<f64>();
+            count += n - 1.0;
+        }
+        if squares > 0.0 { (squares / count).sqrt() } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_calibrate::CalibrationMeta;
+
+    use super::*;
+
+    #[test]
+    fn the_unit_is_the_spread_within_prompts() {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("a", "a", vec![0.0, 2.0]).unwrap();
+        table.insert("b", "b", vec![100.0, 104.0]).unwrap();
+        let unit = Calibrator::Table(&table).reward_unit();
+        assert!((unit - 5.0_f64.sqrt()).abs() < 1e-12, "pooled variance (2 + 8) / 2");
+        assert_eq!(Calibrator::Group.reward_unit(), 1.0);
+    }
+
+    #[test]
+    fn a_group_needs_no_table() {
+        let prompt = EncodedPrompt { id: "a".into(), text: "a".into(), tokens: vec![1] };
+        let u = Calibrator::Group.quantiles(&prompt, &[3.0, 1.0]).unwrap();
+        assert_eq!(u, [0.75, 0.25]);
+        let table = Calibration::new(CalibrationMeta::default());
+        assert!(Calibrator::Table(&table).quantiles(&prompt, &[3.0]).is_err());
+    }
+}

@@ -1,0 +1,228 @@
+//! `infalign calibrate` as a user runs it: made, extended, cut into shards, merged, inspected, applied, learned from, reported.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+}
+
+/// A folder with a reward, and prompts of the quickstart.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(prompts: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let reward = "kind = \"lexicon\"\nweights = { lovely = 2.0, good = 1.0, dirty = -2.0, dull = -1.5 }\n";
+        std::fs::write(dir.path().join("reward.toml"), reward).unwrap();
+        let all = std::fs::read_to_string(recipes().join("quickstart/train.jsonl")).unwrap();
+        let lines: Vec<&str> = all.lines().take(prompts).collect();
+        std::fs::write(dir.path().join("prompts.jsonl"), lines.join("\n") + "\n").unwrap();
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// `infalign calibrate ARGS` in the folder.
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+        command.arg("calibrate").args(args).current_dir(self.0.path()).output().unwrap()
+    }
+
+    /// The options that say what rewards are made from, and `args`.
+    fn reference(&self, args: &[&str]) -> Output {
+        let model = recipes().join("quickstart/model");
+        let mut all = args.to_vec();
+        all.extend(["--model", model.to_str().unwrap(), "--prompts", "prompts.jsonl"]);
+        all.extend(["--reward", "reward.toml", "--max-tokens", "24"]);
+        self.run(&all)
+    }
+
+    fn make(&self, samples: &str, out: &str, more: &[&str]) -> Value {
+        json(&self.reference(&[&["--samples", samples, "--out", out, "--json"], more].concat()))
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&text(output)).unwrap()
+}
+
+#[test]
+fn a_table_is_the_same_made_at_once_extended_or_merged_of_shards() {
+    let folder = Folder::new(7);
+    let made = folder.make("24", "whole.parquet", &[]);
+    assert_eq!((made["prompts"].as_u64(), made["new_responses"].as_u64()), (Some(7), Some(168)));
+    folder.make("10", "extended.parquet", &[]);
+    let more = folder.make("24", "extended.parquet", &["--batch", "5"]);
+    assert_eq!(more["new_responses"], 98);
+    assert!(folder.bytes("extended.parquet") == folder.bytes("whole.parquet"));
+    let nothing = folder.make("24", "extended.parquet", &[]);
+    assert_eq!(nothing["new_responses"], 0);
+    for (shard, out) in [("1/2", "1.parquet"), ("2/2", "2.parquet")] {
+        folder.make("24", out, &["--shard", shard]);
+    }
+    text(&folder.run(&["merge", "1.parquet", "2.parquet", "--out", "merged.parquet"]));
+    let inspected = |name| json(&folder.run(&["inspect", name, "--json"]));
+    assert!(folder.bytes("merged.parquet") == folder.bytes("whole.parquet"));
+    let lines = text(&folder.run(&["inspect", "whole.parquet"]));
+    assert!(lines.contains("samples a prompt") && lines.contains("24"), "{lines}");
+    text(&folder.run(&["compress", "whole.parquet", "--quantiles", "8", "--out", "small.parquet"]));
+    assert_eq!(inspected("small.parquet")["meta"]["quantiles"], 8);
+}
+
+#[test]
+fn given_responses_get_their_calibrated_rewards() {
+    let folder = Folder::new(3);
+    folder.make("16", "t.parquet", &[]);
+    let line = std::fs::read_to_string(folder.path("prompts.jsonl")).unwrap();
+    let prompt: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    let prompt = prompt["prompt"].as_str().unwrap();
+    let row = |more: Value| {
+        let mut row = serde_json::json!({ "prompt": prompt });
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row.to_string()
+    };
+    let rows =
+        [row(serde_json::json!({ "reward": 99 })), row(serde_json::json!({ "reward": -99 }))];
+    std::fs::write(folder.path("rewards.jsonl"), rows.join("\n")).unwrap();
+    let apply = |args: &[&str]| folder.run(&[&["apply", "--table", "t.parquet"], args].concat());
+    let document = json(&apply(&["--input", "rewards.jsonl", "--transform", "exp:10", "--json"]));
+    let u: Vec<f64> =
+        document["rows"].as_array().unwrap().iter().map(|row| row["u"].as_f64().unwrap()).collect();
+    assert_eq!(u, [16.5 / 17.0, 0.5 / 17.0]);
+    let phi = document["rows"][0]["phi"].as_f64().unwrap();
+    assert!((phi - (10.0 * u[0]).exp()).abs() < 1e-9 * phi);
+    let rows = [
+        row(serde_json::json!({ "response": " lovely lovely" })),
+        "{\"prompt\": \"x\", \"response\": \"y\"}".to_owned(),
+    ];
+    std::fs::write(folder.path("responses.jsonl"), rows.join("\n")).unwrap();
+    let with_reward = ["--input", "responses.jsonl", "--reward", "reward.toml"];
+    let refused = apply(&with_reward);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("1 of 2 prompts are not in this calibration table"),
+        "{}",
+        stderr(&refused)
+    );
+    let skipped = apply(&[&with_reward[..], &["--skip-missing"]].concat());
+    assert!(stderr(&skipped).contains("1 of 2 rows left out"), "{}", stderr(&skipped));
+    assert_eq!(text(&skipped).lines().count(), 2);
+    std::fs::write(folder.path("other.toml"), "kind = \"length\"\nunit = \"words\"\n").unwrap();
+    let other = apply(&["--input", "responses.jsonl", "--reward", "other.toml", "--skip-missing"]);
+    assert!(stderr(&other).contains("was made with the reward"), "{}", stderr(&other));
+}
+
+#[test]
+fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
+    let folder = Folder::new(60);
+    folder.make("16", "t.parquet", &[]);
+    let model = recipes().join("quickstart/model");
+    let model = ["--model", model.to_str().unwrap()];
+    let learn = [
+        &["learn", "t.parquet", "--prompts", "prompts.jsonl", "--out", "c.json", "--json"],
+        &model[..],
+    ];
+    let report = json(&folder.run(&learn.concat()));
+    let error = report["error"].as_f64().unwrap();
+    assert!(
+        error < report["error_without_features"].as_f64().unwrap() + 1e-9 && error < 0.3,
+        "{report}"
+    );
+    let test = recipes().join("quickstart/test.jsonl");
+    let predict = [
+        "predict",
+        "--calibrator",
+        "c.json",
+        "--out",
+        "p.parquet",
+        "--prompts",
+        test.to_str().unwrap(),
+    ];
+    text(&folder.run(&[&predict[..], &model].concat()));
+    let inspected = json(&folder.run(&["inspect", "p.parquet", "--json"]));
+    assert_eq!(
+        (inspected["summary"]["prompts"].as_u64(), inspected["meta"]["quantiles"].as_u64()),
+        (Some(160), Some(64))
+    );
+}
+
+#[test]
+fn a_report_is_one_page_and_finds_out_a_wrong_table() {
+    let folder = Folder::new(12);
+    folder.make("32", "t.parquet", &[]);
+    let of = |out: &str, more: &[&str]| {
+        json(&folder.reference(&[&["report", "t.parquet", "--out", out, "--json"], more].concat()))
+    };
+    let right = of("right", &[]);
+    assert!(right["uniformity"]["p_value"].as_f64().unwrap() > 0.001, "{right}");
+    assert_eq!(right["uniformity"]["responses"], 192);
+    assert!(right["recommended_samples"].as_u64().unwrap() > 4, "{right}");
+    let page = std::fs::read_to_string(folder.path("right/report.html")).unwrap();
+    assert_eq!(page.matches("<svg").count(), 3, "everything is in the page");
+    for file in ["spread.png", "noise.svg", "uniformity.png", "report.json"] {
+        assert!(folder.path("right").join(file).exists(), "{file}");
+    }
+    // Without a model, everything but uniformity.
+    let alone = json(&folder.run(&["report", "t.parquet", "--out", "alone", "--json"]));
+    assert_eq!(alone["uniformity"], Value::Null);
+    let hotter = folder.reference(&["report", "t.parquet", "--out", "x", "--temperature", "0.5"]);
+    assert_eq!(hotter.status.code(), Some(2));
+    assert!(stderr(&hotter).contains("made with sampling"), "{}", stderr(&hotter));
+}
+
+#[test]
+fn bad_input_is_one_sentence_and_exit_code_2() {
+    let folder = Folder::new(2);
+    folder.make("4", "t.parquet", &[]);
+    std::fs::write(folder.path("cut.parquet"), &folder.bytes("t.parquet")[..300]).unwrap();
+    let lines = |names: &[&str]| {
+        let rows: Vec<String> =
+            names.iter().map(|name| format!("{{\"prompt\": \"{name}\"}}")).collect();
+        std::fs::write(folder.path("prompts.jsonl"), rows.join("\n")).unwrap();
+    };
+    for (args, needle) in [
+        (&["--samples", "1", "--out", "n.parquet"][..], "--samples is 1"),
+        (&["--samples", "0", "--out", "n.parquet"], "--samples is 0"),
+        (&["--samples", "4", "--out", "n.parquet", "--shard", "3/2"], "give i/n"),
+        (&["--samples", "4", "--out", "t.parquet", "--seed", "1"], "made with seed `0`"),
+        (&["--samples", "4", "--out", "cut.parquet"], "not a complete Parquet file"),
+        (&["--samples", "4"], "--out"),
+    ] {
+        let output = folder.reference(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(needle), "{args:?}: {}", stderr(&output));
+    }
+    for (args, needle) in [
+        (&["inspect", "none.parquet"][..], "none.parquet"),
+        (&["merge", "t.parquet", "cut.parquet", "--out", "m.parquet"], "cut.parquet"),
+        (&["compress", "t.parquet", "--quantiles", "1", "--out", "m.parquet"], "1 quantiles"),
+        (&["report", "t.parquet", "--out", "r", "--kl", "-1"], "-1"),
+        (&[], "Usage"),
+    ] {
+        let output = folder.run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(needle), "{args:?}: {}", stderr(&output));
+    }
+    lines(&["once more", "once more"]);
+    let twice = folder.reference(&["--samples", "4", "--out", "n.parquet"]);
+    assert!(stderr(&twice).contains("is that of line 1 already"), "{}", stderr(&twice));
+}
