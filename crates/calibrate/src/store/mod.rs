@@ -7,7 +7,7 @@
 //! | `samples` | 32-bit integer | K, the reference responses that were scored |
 //! | `rewards` | list of float | their rewards, ascending, or quantiles of them |
 //!
-//! The key-value metadata hold every field of [`CalibrationMeta`] under `infalign.` and its name, and
+//! The key-value metadata hold every field of [`CalibrationMeta`](crate::CalibrationMeta) under `infalign.` and its name, and
 //! `infalign.schema_version`. Pages are compressed with zstd. Equal tables give equal bytes.
 
 mod read;
