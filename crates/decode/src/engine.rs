@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use infalign_model::{Prompts, Session};
+use infalign_model::{ModelError, Prompts, Session};
 use rayon::prelude::*;
 
 use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Generator, Response, Stream};
@@ -209,6 +209,11 @@ impl<'a> Engine<'a> {
         let Generator { sampling, stops, .. } = self.generator;
         let uniform = row.stream.uniform(row.tokens.len() as u64);
         let draw = sampling.draw(logits, uniform, weights);
+        if !draw.log_prob.is_finite() {
+            let EncodedPrompt { id, tokens, .. } = &self.prompts[row.prompt];
+            let source = ModelError::Logits { tokens: tokens.len() + row.tokens.len() };
+            return Err(DecodeError::Prompt { prompt: id.clone(), source });
+        }
         row.tokens.push(draw.token);
         row.log_probs.push(draw.log_prob);
         row.finish = if self.stopped(row, stops)? {

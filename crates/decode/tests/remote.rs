@@ -363,6 +363,7 @@ fn answers_that_cannot_be_used_name_their_field() {
         (with("logprobs", Value::Null), "`choices[0].logprobs` is missing"),
         (with("token_ids", json!([4])), "2 log-probabilities for the 1 tokens"),
         (with("token_ids", json!([4, 9999])), "has the token 9999"),
+        (with("logprobs", json!({ "token_logprobs": [-1.0, -1e39] })), "range"),
         (with("finish_reason", json!("abort")), "`choices[0].finish_reason` is `abort`"),
     ] {
         let reply = body.clone();

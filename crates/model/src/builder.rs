@@ -10,7 +10,9 @@ use crate::feed_forward::FeedForward;
 use crate::norm::Norm;
 use crate::projection::Projection;
 use crate::transformer::{Block, Transformer};
-use crate::weights::{EMBEDDING, ProjectionKind, norm_names, projection_kinds};
+use crate::weights::{
+    self, EMBEDDING, OUTPUT_MATRIX, ProjectionKind, norm_names, projection_kinds,
+};
 use crate::{ModelError, TransformerConfig};
 
 /// Builds modules from a checkpoint.
@@ -24,6 +26,9 @@ impl Builder<'_> {
     /// The network that the configuration describes.
     pub(crate) fn transformer(&self) -> Result<Transformer, ModelError> {
         let config = self.config;
+        let names = weights::parameters(config).into_iter().map(|(name, _)| name).collect();
+        self.checkpoint.refuse_others(&names)?;
+        self.check_ties()?;
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
         let embeddings = self.checkpoint.take(EMBEDDING, [vocabulary, hidden], self.device)?;
         let headless = config.tie_word_embeddings || self.checkpoint.contains("score.weight");
@@ -43,6 +48,22 @@ impl Builder<'_> {
             },
             logit_cap: config.final_logit_softcapping.filter(|_| gemma),
         })
+    }
+
+    /// Refuses an output matrix that the configuration says is the embedding, and is not.
+    fn check_ties(&self) -> Result<(), ModelError> {
+        let tied = self.config.tie_word_embeddings && !self.checkpoint.contains("score.weight");
+        if tied && self.checkpoint.differ(EMBEDDING, OUTPUT_MATRIX) {
+            return Err(ModelError::Config {
+                path: self.checkpoint.path().join("config.json"),
+                key: "tie_word_embeddings",
+                value: "true".into(),
+                hint: format!(
+                    "the weights hold another matrix as {OUTPUT_MATRIX}: set it to false"
+                ),
+            });
+        }
+        Ok(())
     }
 
     /// The table of learned positions.

@@ -65,6 +65,31 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// Whether two tensors are there and hold different numbers.
+    pub(crate) fn differ(&self, a: &str, b: &str) -> bool {
+        let pair = self.tensors.get(a).zip(self.tensors.get(b));
+        pair.is_some_and(|(a, b)| a != b)
+    }
+
+    /// Refuses tensors of the network that are not among those that the configuration describes.
+    ///
+    /// # Errors
+    /// [`ModelError::SurplusTensor`] names the first.
+    pub(crate) fn refuse_others(&self, known: &BTreeSet<String>) -> Result<(), ModelError> {
+        let of_network = |name: &&String| name.starts_with("model.");
+        match self.tensors.keys().filter(of_network).find(|name| !known.contains(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(ModelError::SurplusTensor { path: self.path.clone(), name: name.clone() })
+            }
+        }
+    }
+
+    /// The folder that errors name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The names of the tensors, in alphabetical order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -98,6 +98,24 @@ pub enum ModelError {
         /// The tensor.
         name: String,
     },
+    /// A tensor that the configuration has no place for, so that what it computes would be something else.
+    #[error(
+        "{path} holds the tensor {name}, which config.json has no place for: it describes another model than these weights are of"
+    )]
+    SurplusTensor {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// Logits that are no distribution.
+    #[error(
+        "the model's logits after {tokens} tokens are no finite numbers: its weights are damaged, or too large for f32"
+    )]
+    Logits {
+        /// How many tokens it had read.
+        tokens: usize,
+    },
     /// A tensor contradicts the configuration.
     #[error(
         "{path}: tensor `{name}` has shape {found:?}, but the configuration calls for {expected:?}"

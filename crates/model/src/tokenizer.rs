@@ -1,6 +1,7 @@
 //! `tokenizer.json` and the ids that begin and end texts.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -38,8 +39,7 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
         let fail = |reason: String| ModelError::Tokenizer { path: path.clone(), reason };
-        let inner =
-            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| fail(error.to_string()))?;
+        let inner = read(&bytes).map_err(fail)?;
         let (tokens, vocabulary) = (inner.get_vocab_size(true), config.vocab_size);
         if tokens > vocabulary {
             return Err(fail(format!(
@@ -66,9 +66,8 @@ impl Tokenizer {
     pub(crate) fn in_memory(contents: &serde_json::Value, end: u32) -> Result<Self, ModelError> {
         let path = PathBuf::from("in memory");
         let bytes = contents.to_string().into_bytes();
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
-            ModelError::Tokenizer { path: path.clone(), reason: error.to_string() }
-        })?;
+        let inner =
+            read(&bytes).map_err(|reason| ModelError::Tokenizer { path: path.clone(), reason })?;
         let files = vec![(FILES[0], bytes)];
         Ok(Self { inner, path, files, stops: BTreeSet::from([end]), end: Some(end), pad: end })
     }
@@ -145,8 +144,8 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
-        let encoding = self.inner.encode(text, add_special).map_err(|error| self.fail(error))?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = guarded(|| self.inner.encode(text, add_special));
+        Ok(encoding.map_err(|reason| self.fail(reason))?.get_ids().to_vec())
     }
 
     /// The text of ids, special tokens left out.
@@ -154,7 +153,7 @@ impl Tokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when an id is unknown to the tokenizer.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.inner.decode(ids, true).map_err(|error| self.fail(error))
+        guarded(|| self.inner.decode(ids, true)).map_err(|reason| self.fail(reason))
     }
 
     /// The text that a response adds to its prompt: white space between them is kept.
@@ -185,9 +184,27 @@ impl Tokenizer {
         self.pad
     }
 
-    fn fail(&self, error: tokenizers::Error) -> ModelError {
-        ModelError::Tokenizer { path: self.path.clone(), reason: error.to_string() }
+    fn fail(&self, reason: String) -> ModelError {
+        ModelError::Tokenizer { path: self.path.clone(), reason }
     }
+}
+
+/// Reads the contents of a `tokenizer.json`, without the truncation and padding that it may ask for: like transformers, which leaves both
+/// to its caller. A prompt must not lose its end, nor gain tokens that nobody wrote.
+fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    guarded(|| {
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None)?;
+        Ok(tokenizer)
+    })
+}
+
+/// Does what `tokenizers` may fail at; it takes parts of a file on trust, and panics where they are damaged.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+    done.map_err(|_| "its parts contradict each other".to_owned())?
+        .map_err(|error| error.to_string())
 }
 
 /// `eos_token_id` of `DIR/generation_config.json`, where there is one.
@@ -202,4 +219,33 @@ fn generation_stops(dir: &Path) -> Result<Vec<u32>, ModelError> {
     let config: GenerationConfig =
         serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })?;
     Ok(config.eos_token_id.map(|ids| ids.as_slice().to_vec()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The tokenizer of the words a, b and c, with other contents of some keys.
+    fn with(changes: Value) -> Result<Tokenizer, ModelError> {
+        let mut contents = json!({
+            "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
+            "pre_tokenizer": { "type": "WhitespaceSplit" },
+            "model": { "type": "WordLevel", "vocab": { "a": 0, "b": 1, "c": 2 }, "unk_token": "a" },
+        });
+        for (key, value) in changes.as_object().into_iter().flatten() {
+            contents[key] = value.clone();
+        }
+        Tokenizer::in_memory(&contents, 2)
+    }
+
+    #[test]
+    fn a_file_neither_cuts_nor_pads_texts() {
+        let padding = json!({ "strategy": { "Fixed": 1_u64 << 60 }, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "a" });
+        let truncation = json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
+        let tokenizer = with(json!({ "padding": padding, "truncation": truncation })).unwrap();
+        assert_eq!(tokenizer.encode("a b c").unwrap(), [0, 1, 2]);
+    }
 }

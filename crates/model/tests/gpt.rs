@@ -116,6 +116,8 @@ fn what_changes_the_numbers_and_is_not_computed_is_refused() {
         ("gpt2", json!({ "layer_norm_epsilon": 0.0 }), ["layer_norm_epsilon", "above 0"]),
         ("gpt2", json!({ "n_head": 5 }), ["n_head", "divide"]),
         ("gpt2", json!({ "n_embd": 0 }), ["n_embd", "at least 1"]),
+        ("gpt2", json!({ "n_layer": 1_000_000_000_000_u64 }), ["n_layer", "at most 16384"]),
+        ("gpt2", json!({ "n_embd": 1_u64 << 62, "n_head": 1 }), ["n_embd", "at most 16777216"]),
         ("gpt2", json!({ "n_positions": 32 }), ["transformer.wpe.weight", "[64, 24]"]),
         ("gpt2", json!({ "n_layer": 3 }), ["transformer.h.2.attn.c_attn.weight", "no tensor"]),
         ("gpt2", json!({ "n_inner": 40 }), ["transformer.h.0.mlp.c_fc.weight", "[24, 40]"]),

@@ -57,13 +57,30 @@ fn unsupported_configurations_name_the_key() {
         (config(r#", "rope_parameters": {"rope_type": "dynamic"}"#), ["rope_scaling", "dynamic"]),
         (config(r#", "rope_scaling": {"rope_type": "llama3"}"#), ["config.json", "factor"]),
         (
-            config(r#", "layer_types": ["full_attention", "x"]"#),
+            config(r#", "layer_types": ["full_attention", "x"]"#).replace("Llama", "Mistral"),
             ["layer_types", "num_hidden_layers"],
         ),
         (config(r#", "sliding_window": 0"#), ["sliding_window", "at least 1"]),
         (config(r#", "num_key_value_heads": 3"#), ["num_key_value_heads", "divide"]),
         (config(r#", "rope_theta": -1.0"#), ["rope_theta", "above 0"]),
         (config(r#", "head_dim": 3"#), ["head_dim", "even"]),
+        (config(r#", "head_dim": 9223372036854775808"#), ["head_dim", "at most 16777216"]),
+        (
+            config(r#", "rope_scaling": {"type": "linear", "factor": 0.0}"#),
+            ["rope_scaling", "above 0"],
+        ),
+        (
+            config(
+                r#", "rope_scaling": {"type": "llama3", "factor": 2, "low_freq_factor": 1, "high_freq_factor": 1}"#,
+            ),
+            ["rope_scaling", "high_freq_factor above low_freq_factor"],
+        ),
+        (
+            config("").replace(r#"_layers": 1"#, r#"_layers": 99999"#),
+            ["num_hidden_layers", "16384"],
+        ),
+        (config(r#", "model_type": "mistral""#), ["model_type", "architectures` says llama"]),
+        (config(r#", "partial_rotary_factor": 0.5"#), ["partial_rotary_factor", "only 1 is"]),
         (config("").replace(r#""vocab_size": 8, "#, ""), ["config.json", "vocab_size"]),
         ("{".to_owned(), ["config.json", "line 1"]),
     ] {
@@ -104,6 +121,60 @@ fn damaged_checkpoints_name_the_file_and_the_tensor() {
     let deeper = config("").replace(r#""num_hidden_layers": 1"#, r#""num_hidden_layers": 2"#);
     std::fs::write(dir.path().join("config.json"), deeper).unwrap();
     assert!(message(CausalLm::load(dir.path(), &device())).contains("model.layers.1"));
+}
+
+/// Puts a tensor of 8 × 8 numbers into a saved model, under a name and with its last number changed.
+fn add_tensor(dir: &Path, name: &str, like: &str) {
+    let path = dir.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut values = file.tensor(like).unwrap().data().to_vec();
+    let end = values.len();
+    values[end - 4..].copy_from_slice(&9f32.to_le_bytes());
+    let added =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![8, 8], &values).unwrap();
+    let tensors = file.iter().chain([(name, added)]).collect::<Vec<_>>();
+    std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+}
+
+#[test]
+fn weights_that_the_configuration_has_no_place_for_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    saved(dir.path());
+    let like = "model.layers.0.self_attn.q_proj.weight";
+    add_tensor(dir.path(), "model.layers.1.self_attn.q_proj.weight", like);
+    let text = message(CausalLm::load(dir.path(), &device()));
+    assert!(text.contains("model.layers.1.self_attn.q_proj.weight"), "{text}");
+    assert!(text.contains("no place"), "{text}");
+    // Another head is nothing of the network's.
+    saved(dir.path());
+    add_tensor(dir.path(), "v_head.weight", like);
+    CausalLm::load(dir.path(), &device()).unwrap();
+    // A tied output matrix may be stored, but not another one.
+    let tied =
+        config("").replace(r#""tie_word_embeddings": false"#, r#""tie_word_embeddings": true"#);
+    std::fs::write(dir.path().join("config.json"), tied).unwrap();
+    let text = message(CausalLm::load(dir.path(), &device()));
+    assert!(text.contains("tie_word_embeddings") && text.contains("lm_head.weight"), "{text}");
+}
+
+#[test]
+fn numbers_that_are_none_do_not_come_out() {
+    let dir = tempfile::tempdir().unwrap();
+    saved(dir.path());
+    let path = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let huge = 3e38f32.to_le_bytes().repeat(8);
+    let norm =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![8], &huge).unwrap();
+    let others = file.iter().filter(|(name, _)| *name != "model.norm.weight");
+    let tensors = others.chain([("model.norm.weight", norm)]).collect::<Vec<_>>();
+    std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let model = CausalLm::load(dir.path(), &device()).unwrap().for_inference();
+    let sequence = Sequence { tokens: vec![1, 2, 3, 4], prompt_length: 1 };
+    let error = model.log_probs(&[sequence]).unwrap_err().to_string();
+    assert!(error.contains("no finite numbers"), "{error}");
 }
 
 #[test]

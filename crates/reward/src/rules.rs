@@ -63,8 +63,8 @@ impl Lexicon {
 impl Reward for Lexicon {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
         let weight = |word: String| self.weights.get(&word).map(|weight| f64::from(*weight));
-        let score = |response: &str| total(words(response).filter_map(weight));
-        Ok(pairs.iter().map(|(_, response)| score(response)).collect())
+        let score = |response| total(response, words(response).filter_map(weight));
+        pairs.iter().map(|(_, response)| score(response)).collect()
     }
 }
 
@@ -93,18 +93,23 @@ impl Patterns {
 
 impl Reward for Patterns {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
-        let score = |response: &str| {
-            total(self.weights.iter().map(|(regex, weight)| {
+        let score = |response| {
+            let term = |(regex, weight): &(Regex, f32)| {
                 f64::from(*weight) * regex.find_iter(response).count() as f64
-            }))
+            };
+            total(response, self.weights.iter().map(term))
         };
-        Ok(pairs.iter().map(|(_, response)| score(response)).collect())
+        pairs.iter().map(|(_, response)| score(response)).collect()
     }
 }
 
-/// A sum in f64 rounded to f32: the order of the terms is lost in the rounding.
-fn total(terms: impl Iterator<Item = f64>) -> f32 {
-    terms.sum::<f64>() as f32
+/// A sum in f64 rounded to f32: the order of the terms is lost in the rounding. Large weights may add up to more than f32 holds.
+fn total(response: &str, terms: impl Iterator<Item = f64>) -> Result<f32, RewardError> {
+    let score = terms.sum::<f64>() as f32;
+    if score.is_finite() {
+        return Ok(score);
+    }
+    Err(RewardError::NotFinite { response: response.to_owned(), score })
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {
@@ -157,6 +162,16 @@ mod tests {
     fn patterns_count_matches() {
         let patterns = Patterns::new(&weights(&[("aa", 2.0), (r"\d+", -0.5)])).unwrap();
         assert_eq!(score(&patterns, "aaaa 12 7"), 3.0);
+    }
+
+    #[test]
+    fn a_sum_beyond_f32_is_refused() {
+        let lexicon = Lexicon::new(&weights(&[("good", 3e38)])).unwrap();
+        assert_eq!(score(&lexicon, "good"), 3e38);
+        let message = lexicon.score(&[("", "good good")]).unwrap_err().to_string();
+        assert!(message.contains("good good") && message.contains("inf"), "{message}");
+        let patterns = Patterns::new(&weights(&[("a", -3e38)])).unwrap();
+        assert!(patterns.score(&[("", "aa")]).is_err());
     }
 
     #[test]

@@ -175,6 +175,9 @@ fn check_characters(of_tokens: &str, of_server: &str) -> Result<(), Fault> {
 /// The log-probabilities of a response of that many tokens.
 fn log_probs(tokens: usize, choice: &Choice) -> Result<Vec<f32>, Fault> {
     let refuse = |reason: String| Err(Fault::new("choices[0].logprobs", reason));
+    if let Some(value) = choice.log_probs.iter().flatten().find(|value| !value.is_finite()) {
+        return refuse(format!("holds {value}, which is beyond the range of numbers"));
+    }
     match &choice.log_probs {
         Some(log_probs) if log_probs.len() == tokens => Ok(log_probs.clone()),
         Some(log_probs) => {

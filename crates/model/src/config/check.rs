@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Family, LONGEST_CONTEXT, TransformerConfig, names};
+use super::{DEEPEST, Family, LONGEST_CONTEXT, TransformerConfig, WIDEST, names};
 use crate::ModelError;
 
 /// Refuses values other than the one that is computed of keys that the configuration does not keep.
@@ -19,7 +19,15 @@ pub(super) fn options(
             return Err(unsupported(path, key, value, &format!("only {known} is")));
         }
     }
-    Ok(())
+    let types = family.model_types();
+    let named = keys.get("model_type").filter(|value| !value.is_null());
+    match named.filter(|value| !value.as_str().is_some_and(|name| types.contains(&name))) {
+        None => Ok(()),
+        Some(value) => {
+            let hint = format!("`architectures` says {}", types.join(" or "));
+            Err(unsupported(path, "model_type", value, &hint))
+        }
+    }
 }
 
 impl TransformerConfig {
@@ -28,32 +36,63 @@ impl TransformerConfig {
         self.check_kinds(path)?;
         self.check_layers(path)?;
         self.check_sizes(path)?;
+        self.check_numbers(path)?;
         self.check_heads(path)
     }
 
     fn check_sizes(&self, path: &Path) -> Result<(), ModelError> {
-        for (key, size) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.kv_heads()),
-            ("max_position_embeddings", self.max_position_embeddings),
+        for (key, size, most) in [
+            ("vocab_size", self.vocab_size, WIDEST),
+            ("hidden_size", self.hidden_size, WIDEST),
+            ("intermediate_size", self.intermediate_size, WIDEST),
+            ("num_attention_heads", self.num_attention_heads, WIDEST),
+            ("num_key_value_heads", self.kv_heads(), WIDEST),
+            ("max_position_embeddings", self.max_position_embeddings, LONGEST_CONTEXT),
         ] {
             if size == 0 {
                 return Err(self.refuse(path, key, &0, "it must be at least 1"));
             }
+            self.check_most(path, key, size, most)?;
         }
-        for (key, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
-            if !(value > 0.0 && value.is_finite()) {
+        self.check_most(path, "head_dim", self.head_dim.unwrap_or(0), WIDEST)?;
+        self.check_most(path, "num_hidden_layers", self.num_hidden_layers, DEEPEST)
+    }
+
+    fn check_most(
+        &self,
+        path: &Path,
+        key: &'static str,
+        size: usize,
+        most: usize,
+    ) -> Result<(), ModelError> {
+        if size > most {
+            return Err(self.refuse(path, key, &size, &format!("at most {most} is")));
+        }
+        Ok(())
+    }
+
+    /// Refuses numbers that would make others infinite or no numbers.
+    fn check_numbers(&self, path: &Path) -> Result<(), ModelError> {
+        for (key, value) in [
+            ("rope_theta", Some(self.rope_theta)),
+            ("rms_norm_eps", Some(self.rms_norm_eps)),
+            ("rope_local_base_freq", self.rope_local_base_freq),
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+            ("attn_logit_softcapping", self.attn_logit_softcapping),
+            ("final_logit_softcapping", self.final_logit_softcapping),
+        ] {
+            if let Some(value) = value.filter(|value| !(*value > 0.0 && value.is_finite())) {
                 return Err(self.refuse(path, key, &value, "it must be above 0"));
             }
         }
-        let (key, context) = ("max_position_embeddings", self.max_position_embeddings);
-        if context > LONGEST_CONTEXT {
-            return Err(self.refuse(path, key, &context, "at most 16777216 is"));
+        match &self.rope_scaling {
+            Some(scaling) if !scaling.is_valid() => {
+                let hint =
+                    "its numbers must be above 0, and high_freq_factor above low_freq_factor";
+                Err(self.refuse(path, "rope_scaling", scaling, hint))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn check_heads(&self, path: &Path) -> Result<(), ModelError> {
@@ -87,6 +126,9 @@ impl TransformerConfig {
             return Err(self.refuse(path, "use_bidirectional_attention", &true, hint));
         }
         let share = self.partial_rotary_factor.unwrap_or(1.0);
+        if share != 1.0 && self.family != Family::GptNeox {
+            return Err(self.refuse(path, "partial_rotary_factor", &share, "only 1 is"));
+        }
         if !(share > 0.0 && share <= 1.0) {
             let hint = "it must be above 0 and at most 1";
             return Err(self.refuse(path, "partial_rotary_factor", &share, hint));
@@ -101,6 +143,12 @@ impl TransformerConfig {
             if types.len() != self.num_hidden_layers || !types.iter().all(known) {
                 let hint =
                     "it holds sliding_attention or full_attention for each of num_hidden_layers";
+                return Err(self.refuse(path, "layer_types", types, hint));
+            }
+            let qwen = matches!(self.family, Family::Qwen2 | Family::Qwen3);
+            let windowed = types.iter().any(|kind| kind == "sliding_attention");
+            if qwen && windowed && !self.use_sliding_window {
+                let hint = "use_sliding_window is false";
                 return Err(self.refuse(path, "layer_types", types, hint));
             }
         }

@@ -86,6 +86,25 @@ impl Family {
         }
     }
 
+    /// What the family's files may say as `model_type`.
+    pub(super) fn model_types(self) -> &'static [&'static str] {
+        match self {
+            Family::Llama => &["llama"],
+            Family::Mistral => &["mistral"],
+            Family::Qwen2 => &["qwen2"],
+            Family::Qwen3 => &["qwen3"],
+            Family::Gemma2 => &["gemma2"],
+            Family::Gemma3 => &["gemma3_text"],
+            Family::Gpt2 => &["gpt2"],
+            Family::GptNeox => &["gpt_neox"],
+        }
+    }
+
+    /// Whether `layer_types` means something: the others have no windows, and transformers does not look at it.
+    pub(super) fn has_windows(self) -> bool {
+        !matches!(self, Family::Llama | Family::Gpt2 | Family::GptNeox)
+    }
+
     /// Keys of which only one value is computed, where a file has them.
     pub(super) fn fixed(self) -> &'static [(&'static str, bool)] {
         match self {

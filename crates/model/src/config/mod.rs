@@ -149,6 +149,12 @@ impl TokenIds {
 /// Longest context that is believed: the tables of rotations are made for all of it.
 const LONGEST_CONTEXT: usize = 1 << 24;
 
+/// Greatest width, vocabulary and number of heads that are believed: products of two of them stay far within `usize`.
+const WIDEST: usize = 1 << 24;
+
+/// Most blocks that are believed: the names of all their tensors are made before any is looked for.
+const DEEPEST: usize = 1 << 14;
+
 fn llama() -> String {
     "llama".into()
 }
@@ -186,8 +192,11 @@ impl TransformerConfig {
         };
         check::options(family, &keys, &path)?;
         names::to_common(family, &mut keys);
-        rope::normalise(&mut keys, &path)?;
+        rope::normalise(family, &mut keys, &path)?;
         family.fill(&mut keys);
+        if !family.has_windows() {
+            keys.remove("layer_types");
+        }
         // After the defaults: a null is not one that is missing.
         keys.retain(|_, value| !value.is_null());
         let mut config: Self = serde_json::from_value(Value::Object(keys)).map_err(json)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Family;
 use super::check::unsupported;
 use crate::ModelError;
 
@@ -32,6 +33,23 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
+    /// Whether every frequency stays a number.
+    pub(super) fn is_valid(&self) -> bool {
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        match *self {
+            Self::Linear { factor } => positive(factor),
+            Self::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: original,
+            } => {
+                let original = original.is_none_or(positive);
+                original && [factor, low, high].into_iter().all(positive) && high > low
+            }
+        }
+    }
+
     /// The scaled frequency, in radians per token.
     pub(crate) fn scale(&self, frequency: f64, context: usize) -> f64 {
         match *self {
@@ -52,26 +70,76 @@ impl RopeScaling {
     }
 }
 
-/// Moves `rope_parameters` (transformers 5) to `rope_theta`, `partial_rotary_factor`, `rope_scaling` and, for two kinds of block,
-/// `rope_local_base_freq`, and takes out a scaling that changes nothing.
+/// Moves `rope_parameters` (transformers 5) to `rope_theta`, `partial_rotary_factor`, `rope_scaling` and, for Gemma 3's two kinds of block,
+/// `rope_local_base_freq`, and takes out a scaling that changes nothing. A `rope_scaling` that stands beside it wins, as it does there.
 ///
 /// # Errors
-/// [`ModelError::Config`] for a kind of scaling that is not known.
-pub(super) fn normalise(keys: &mut Map<String, Value>, path: &Path) -> Result<(), ModelError> {
-    if let Some(Value::Object(mut parameters)) = keys.remove("rope_parameters") {
-        if let Some(Value::Object(full)) = parameters.remove("full_attention") {
-            if let Some(theta) =
-                parameters.get("sliding_attention").and_then(|p| p.get("rope_theta"))
-            {
-                keys.insert("rope_local_base_freq".into(), theta.clone());
-            }
-            parameters = full;
+/// [`ModelError::Config`] for a kind of scaling that is not known, and for forms that are not the family's.
+pub(super) fn normalise(
+    family: Family,
+    keys: &mut Map<String, Value>,
+    path: &Path,
+) -> Result<(), ModelError> {
+    if family != Family::Gemma3 {
+        // Only there do blocks with a window have a rotation of their own.
+        keys.remove("rope_local_base_freq");
+    }
+    match keys.remove("rope_parameters") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(parameters)) => {
+            let parameters = full_attention(family, parameters, keys, path)?;
+            unpack(parameters, keys);
         }
-        for key in ["rope_theta", "partial_rotary_factor"] {
-            keys.extend(parameters.remove_entry(key));
+        Some(other) => {
+            return Err(unsupported(path, "rope_parameters", &other, "only an object is"));
         }
+    }
+    check_scaling(keys, path)
+}
+
+/// The parameters of blocks without a window; what those with one have goes into `keys`.
+fn full_attention(
+    family: Family,
+    mut parameters: Map<String, Value>,
+    keys: &mut Map<String, Value>,
+    path: &Path,
+) -> Result<Map<String, Value>, ModelError> {
+    let kinds = ["full_attention", "sliding_attention"];
+    let nested = kinds.iter().any(|kind| parameters.contains_key(*kind));
+    if nested != (family == Family::Gemma3) {
+        let hint = "one rotation a kind of block is for Gemma 3, and for that alone";
+        return Err(unsupported(path, "rope_parameters", &parameters, hint));
+    }
+    if !nested {
+        return Ok(parameters);
+    }
+    if let Some(Value::Object(sliding)) = parameters.remove("sliding_attention") {
+        let kind = sliding.get("rope_type").and_then(Value::as_str).unwrap_or("default");
+        if kind != "default" {
+            let hint = "only default is in blocks with a window";
+            return Err(unsupported(path, "rope_parameters", &sliding, hint));
+        }
+        keys.extend(
+            sliding.get("rope_theta").map(|theta| ("rope_local_base_freq".into(), theta.clone())),
+        );
+    }
+    match parameters.remove("full_attention") {
+        Some(Value::Object(full)) => Ok(full),
+        _ => Ok(Map::new()),
+    }
+}
+
+fn unpack(mut parameters: Map<String, Value>, keys: &mut Map<String, Value>) {
+    for key in ["rope_theta", "partial_rotary_factor"] {
+        keys.extend(parameters.remove_entry(key));
+    }
+    let given = keys.get("rope_scaling").is_some_and(|scaling| !scaling.is_null());
+    if !given {
         keys.insert("rope_scaling".into(), Value::Object(parameters));
     }
+}
+
+fn check_scaling(keys: &mut Map<String, Value>, path: &Path) -> Result<(), ModelError> {
     let Some(Value::Object(scaling)) = keys.get_mut("rope_scaling") else { return Ok(()) };
     if let Some(kind) = scaling.remove("type") {
         scaling.entry("rope_type").or_insert(kind);
@@ -113,7 +181,8 @@ mod tests {
             let Ok(Value::Object(mut keys)) = serde_json::from_str(text) else {
                 panic!("an object")
             };
-            normalise(&mut keys, Path::new("config.json")).map(|()| keys)
+            let family = if text.contains("_attention") { Family::Gemma3 } else { Family::Llama };
+            normalise(family, &mut keys, Path::new("config.json")).map(|()| keys)
         };
         let four = r#"{"rope_theta": 5.0, "rope_scaling": {"type": "linear", "factor": 2.0}}"#;
         let five =
@@ -125,7 +194,33 @@ mod tests {
             "sliding_attention": {"rope_theta": 3.0, "rope_type": "default"}}}"#;
         let two = read(two).unwrap();
         assert_eq!((&two["rope_theta"], &two["rope_local_base_freq"]), (&7.0.into(), &3.0.into()));
-        let error = read(r#"{"rope_scaling": {"rope_type": "yarn"}}"#).unwrap_err().to_string();
-        assert!(error.contains("rope_scaling") && error.contains("yarn"), "{error}");
+        let both = r#"{"rope_parameters": {"rope_theta": 5.0, "rope_type": "default"},
+            "rope_scaling": {"type": "linear", "factor": 2.0}}"#;
+        assert_eq!(read(both).unwrap(), read(four).unwrap());
+    }
+
+    #[test]
+    fn forms_that_would_change_numbers_are_refused() {
+        let refused = |family, text: &str| {
+            let Ok(Value::Object(mut keys)) = serde_json::from_str(text) else {
+                panic!("an object")
+            };
+            normalise(family, &mut keys, Path::new("config.json")).unwrap_err().to_string()
+        };
+        let nested = r#"{"rope_parameters": {"full_attention": {"rope_theta": 7.0}}}"#;
+        let flat = r#"{"rope_parameters": {"rope_theta": 7.0}}"#;
+        let scaled = r#"{"rope_parameters": {"sliding_attention": {"rope_type": "linear"}}}"#;
+        let yarn =
+            r#"{"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {"rope_theta": 7.0}}"#;
+        for (family, text, told) in [
+            (Family::Llama, nested, "Gemma 3"),
+            (Family::Gemma3, flat, "Gemma 3"),
+            (Family::Gemma3, scaled, "only default is in blocks"),
+            (Family::Llama, yarn, "yarn"),
+            (Family::Llama, r#"{"rope_parameters": [1]}"#, "only an object"),
+        ] {
+            let error = refused(family, text);
+            assert!(error.contains("rope_") && error.contains(told), "{error}");
+        }
     }
 }

@@ -57,7 +57,11 @@ impl LanguageModel for CpuModel {
             }
             let hidden = self.pass(&mut [Row::default()], read, &mut Scratch::default());
             let predicting = &hidden[(prompt_length - 1) * self.config.hidden_size..];
-            Ok(self.log_probs(predicting, &tokens[*prompt_length..]))
+            let log_probs = self.log_probs(predicting, &tokens[*prompt_length..]);
+            if log_probs.iter().any(|log_prob| log_prob.is_nan()) {
+                return Err(ModelError::Logits { tokens: tokens.len() });
+            }
+            Ok(log_probs)
         };
         sequences.par_iter().enumerate().map(score).collect()
     }
