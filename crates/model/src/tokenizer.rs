@@ -38,8 +38,10 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
         let fail = |reason: String| ModelError::Tokenizer { path: path.clone(), reason };
-        let inner =
+        let mut inner =
             tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| fail(error.to_string()))?;
+        // Libraries leave in the file how they padded and cut while they trained. Here a text's tokens are the text's.
+        inner.with_padding(None).with_truncation(None).map_err(|error| fail(error.to_string()))?;
         let (tokens, vocabulary) = (inner.get_vocab_size(true), config.vocab_size);
         if tokens > vocabulary {
             return Err(fail(format!(
@@ -99,6 +101,20 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_chat(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         self.ids(text, false)
+    }
+
+    /// Token ids of a whole text, as a reward model reads it: with the special tokens that the tokenizer adds, but without a second
+    /// beginning where a chat template has written one.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_whole(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let (written, mut tokens) = (self.ids(text, false)?, self.ids(text, true)?);
+        let begins_twice = |ids: &[u32]| matches!(ids, [first, second, ..] if first == second);
+        if tokens.len() > written.len() && begins_twice(&tokens) && !begins_twice(&written) {
+            tokens.remove(0);
+        }
+        Ok(tokens)
     }
 
     /// Token ids of a prompt and a response that follows it, and how many of them are the prompt's.
