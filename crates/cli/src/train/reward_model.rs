@@ -107,20 +107,23 @@ impl<'a> RewardModelInputs<'a> {
             interrupted,
         )?;
         let report = self.report(&model)?;
-        write_dir_atomic::<anyhow::Error>(dir, |folder| {
+        self.save(&model, &report, dir)?;
+        bar.finish(report.summary());
+        Ok(report)
+    }
+
+    fn save(&self, model: &SequenceClassifier, report: &Report, dir: &Path) -> Result<()> {
+        write_dir_atomic(dir, |folder| {
             model.save(folder)?;
             self.tokenizer.save(folder)?;
-            let bytes = serde_json::to_vec_pretty(&report)?;
-            std::fs::write(folder.join("report.json"), bytes)
-                .context("cannot write report.json")?;
-            if !report.clean.reliability.is_empty() {
-                let figure = calibration_curve(&self.stage.name, &report.clean.reliability);
+            write_json(&folder.join("report.json"), report)?;
+            let curve = &report.clean.reliability;
+            if !curve.is_empty() {
+                let figure = calibration_curve(&self.stage.name, curve);
                 write_figure(folder, "calibration-curve", &figure)?;
             }
             Ok(())
-        })?;
-        bar.finish(report.summary());
-        Ok(report)
+        })
     }
 
     /// What the stage is called.
