@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use infalign_data::{ChatTemplate, DataError, Prompt, Text};
+use anyhow::{Context, Result, anyhow, bail};
+use infalign_data::{ChatTemplate, DataError, Message, Prompt, Role, Text};
 use infalign_decode::EncodedPrompt;
 use infalign_model::Tokenizer;
 use time::OffsetDateTime;
@@ -60,6 +60,28 @@ impl<'a> Encoder<'a> {
     pub(crate) fn template_sha256(&self, prompts: &[Prompt]) -> Result<String> {
         let needed = prompts.iter().any(|prompt| matches!(prompt.text, Text::Messages(_)));
         if needed { Ok(self.template()?.sha256().to_owned()) } else { Ok(String::new()) }
+    }
+
+    /// The tokens of a prompt and a response as one text, as a reward model reads it.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text, the chat template the messages, or there is none for them; when the last message is not the
+    /// assistant's.
+    pub(crate) fn whole(&self, prompt: &Text, response: &Text) -> Result<Vec<u32>> {
+        let text = match (prompt, response) {
+            (Text::Plain(prompt), Text::Plain(response)) => format!("{prompt}{response}"),
+            (Text::Messages(prompt), Text::Messages(response)) => {
+                let messages = [prompt.as_slice(), response.as_slice()].concat();
+                let [before @ .., Message { role: Role::Assistant, content }] = &messages[..]
+                else {
+                    bail!("a response of messages has to end with one of the assistant");
+                };
+                // Rewards are given before whatever the template puts behind a message.
+                self.template()?.prompt(before)? + content
+            }
+            _ => bail!("one of prompt and response is text, the other a list of messages"),
+        };
+        Ok(self.tokenizer.encode_whole(&text)?)
     }
 
     fn template(&self) -> Result<&ChatTemplate> {

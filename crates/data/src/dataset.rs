@@ -5,7 +5,7 @@
 //! | [`PromptOnly`] | `prompt` |
 //! | [`LanguageModeling`] | `text` or `messages` |
 //! | [`PromptCompletion`] | `prompt`, `completion` |
-//! | [`Preference`] | `prompt`, `chosen`, `rejected`; without `prompt`, what the two share is it |
+//! | [`Preference`] | `prompt`, `chosen`, `rejected`, optionally `margin`; without `prompt`, what the two share is it |
 //! | [`Unpaired`] | `prompt`, `completion`, `label` |
 //!
 //! Each text is plain or a list of messages, and those of one row are all of one kind: a prompt of
@@ -58,7 +58,7 @@ pub struct PromptCompletion {
 }
 
 /// A prompt and two responses to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Preference {
     /// What both responses answer.
     pub prompt: Text,
@@ -66,6 +66,8 @@ pub struct Preference {
     pub chosen: Text,
     /// The response that was not. A few rows of some data sets have the same one twice.
     pub rejected: Text,
+    /// By how much the preferred one is better, on the data set's own scale; finite, and 0 where the row does not say.
+    pub margin: f32,
 }
 
 /// A prompt and a response that was found good or bad on its own.
@@ -138,14 +140,16 @@ impl Record for Preference {
     const WHAT: &'static str = "preference";
 
     fn from_row(row: &Row) -> Result<Self, String> {
+        let margin = row.get("margin").map_or(Ok(0.0), margin)?;
         if row.get("prompt").is_none() {
             let (chosen, rejected) = (Text::of(row, "chosen")?, Text::of(row, "rejected")?);
-            return implicit_prompt::split(chosen, rejected);
+            let [prompt, chosen, rejected] = implicit_prompt::split(chosen, rejected)?;
+            return Ok(Self { prompt, chosen, rejected, margin });
         }
         let prompt = Text::of(row, "prompt")?;
         let chosen = response(row, "chosen", &prompt)?;
         let rejected = response(row, "rejected", &prompt)?;
-        Ok(Self { prompt, chosen, rejected })
+        Ok(Self { prompt, chosen, rejected, margin })
     }
 }
 
@@ -192,6 +196,17 @@ fn response(row: &Row, key: &str, prompt: &Text) -> Result<Text, String> {
     Ok(response)
 }
 
+/// A finite number, which CSV has as text.
+fn margin(value: &Value) -> Result<f32, String> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        other => return Err(format!("The key `margin` has to be a number, not {}.", kind(other))),
+    };
+    let margin = number.map(|number| number as f32).filter(|margin| margin.is_finite());
+    margin.ok_or_else(|| format!("The key `margin` is {value}; it has to be a finite number."))
+}
+
 /// A truth value; `True` and `1` and their opposites too, since CSV has no type for it.
 fn label(value: &Value) -> Result<bool, String> {
     let text = match value {
@@ -227,6 +242,24 @@ mod tests {
         let rows = read::<Unpaired>(file.path()).unwrap();
         let labels: Vec<_> = rows.iter().map(|row| row.label).collect();
         assert_eq!(labels, [true, false, true, false]);
+    }
+
+    #[test]
+    fn margins_are_read_and_are_0_where_there_is_none() {
+        let pairs = "prompt,chosen,rejected,margin\np,a,b,1.5\np,a,b,-2\n";
+        let pairs = read::<Preference>(file("p.csv", pairs).path()).unwrap();
+        assert_eq!(pairs.iter().map(|pair| pair.margin).collect::<Vec<_>>(), [1.5, -2.0]);
+        let row = |margin: &str| {
+            let text =
+                format!("{{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"{margin}}}");
+            read::<Preference>(file("p.jsonl", &text).path())
+        };
+        assert_eq!(row("").unwrap()[0].margin, 0.0);
+        assert_eq!(row(", \"margin\": 3").unwrap()[0].margin, 3.0);
+        for bad in ["\"much\"", "1e99", "true"] {
+            let error = row(&format!(", \"margin\": {bad}")).unwrap_err().to_string();
+            assert!(error.contains("line 1: The key `margin`"), "{error}");
+        }
     }
 
     #[test]

@@ -5,13 +5,12 @@
 //! begin with `\n\nHuman:` and `\n\nAssistant:`; the second mark is the prompt's last word, and
 //! the response begins with a space.
 
-use crate::dataset::Preference;
 use crate::messages::{Message, Role, Text};
 
 const ASSISTANT: &str = "\n\nAssistant:";
 
-/// Splits two dialogues into the prompt that they share and what follows it in each.
-pub(crate) fn split(chosen: Text, rejected: Text) -> Result<Preference, String> {
+/// Splits two dialogues into the prompt that they share and what follows it in `chosen` and in `rejected`.
+pub(crate) fn split(chosen: Text, rejected: Text) -> Result<[Text; 3], String> {
     match (chosen, rejected) {
         (Text::Plain(chosen), Text::Plain(rejected)) => {
             let end = end_in_text(&chosen, &rejected).ok_or(
@@ -19,11 +18,7 @@ pub(crate) fn split(chosen: Text, rejected: Text) -> Result<Preference, String> 
                  \"\\n\\nAssistant:\". Add the key `prompt`.",
             )?;
             let part = |text: &str| Text::Plain(text.to_owned());
-            Ok(Preference {
-                prompt: part(&chosen[..end]),
-                chosen: part(&chosen[end..]),
-                rejected: part(&rejected[end..]),
-            })
+            Ok([part(&chosen[..end]), part(&chosen[end..]), part(&rejected[end..])])
         }
         (Text::Messages(chosen), Text::Messages(rejected)) => {
             let end = end_in_messages(&chosen, &rejected).ok_or(
@@ -31,11 +26,7 @@ pub(crate) fn split(chosen: Text, rejected: Text) -> Result<Preference, String> 
                  assistant answers in both. Add the key `prompt`.",
             )?;
             let part = |messages: &[Message]| Text::Messages(messages.to_vec());
-            Ok(Preference {
-                prompt: part(&chosen[..end]),
-                chosen: part(&chosen[end..]),
-                rejected: part(&rejected[end..]),
-            })
+            Ok([part(&chosen[..end]), part(&chosen[end..]), part(&rejected[end..])])
         }
         _ => {
             Err("One of `chosen` and `rejected` is text, the other a list of messages. Give both \
@@ -68,7 +59,7 @@ mod tests {
 
     fn hh(chosen: &str, rejected: &str) -> [String; 3] {
         let pair = split(Text::Plain(chosen.into()), Text::Plain(rejected.into())).unwrap();
-        [pair.prompt, pair.chosen, pair.rejected].map(|text| match text {
+        pair.map(|text| match text {
             Text::Plain(text) => text,
             Text::Messages(_) => panic!("not plain"),
         })
@@ -101,7 +92,7 @@ mod tests {
             turns.map(|(role, content)| Message { role, content: (*content).into() }).collect()
         };
         let pair = split(Text::Messages(talk(chosen)), Text::Messages(talk(rejected))).ok()?;
-        Some([pair.prompt, pair.chosen, pair.rejected].map(|text| match text {
+        Some(pair.map(|text| match text {
             Text::Messages(messages) => messages.len(),
             Text::Plain(_) => panic!("plain"),
         }))

@@ -28,7 +28,7 @@ pub fn split_by_hash<T>(
 }
 
 /// The first 53 bits of the key's SHA-256 as a number in [0, 1): exact in f64, so 1 holds all out.
-fn position(key: &str) -> f64 {
+pub(crate) fn position(key: &str) -> f64 {
     let digest = Sha256::digest(key.as_bytes());
     let bits = digest[..8].iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
     (bits >> 11) as f64 / (1_u64 << 53) as f64

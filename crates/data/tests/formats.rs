@@ -105,13 +105,15 @@ fn prompts_with_responses_and_labels() {
 
 #[test]
 fn preferences_with_and_without_a_prompt() {
-    let texts = Preference { prompt: plain("p"), chosen: plain("a"), rejected: plain("b") };
+    let texts =
+        Preference { prompt: plain("p"), chosen: plain("a"), rejected: plain("b"), margin: 0.0 };
     check(&[json!({"prompt": "p", "chosen": "a", "rejected": "b"})], &[texts]);
     let (chosen, rejected) = ("\n\nHuman: u\n\nAssistant: a", "\n\nHuman: u\n\nAssistant: b");
     let expected = Preference {
         prompt: plain("\n\nHuman: u\n\nAssistant:"),
         chosen: plain(" a"),
         rejected: plain(" b"),
+        margin: 0.0,
     };
     check(&[json!({"chosen": chosen, "rejected": rejected})], &[expected]);
     let answered = |content: &str| json!([{"role": "user", "content": "u"}, {"role": "assistant", "content": content}]);
@@ -119,6 +121,7 @@ fn preferences_with_and_without_a_prompt() {
         prompt: talk(&[(Role::User, "u")]),
         chosen: talk(&[(Role::Assistant, "a")]),
         rejected: talk(&[(Role::Assistant, "b")]),
+        margin: 0.0,
     };
     check(&[json!({"chosen": answered("a"), "rejected": answered("b")})], &[expected]);
 }

@@ -18,6 +18,9 @@ pub enum EvaluateError {
         /// The procedure.
         procedure: String,
     },
+    /// The samples were judged by the reward alone.
+    #[error("the samples hold no scores of another judge: sample again with one")]
+    NotJudged,
     /// A plot could not be drawn.
     #[error("cannot draw the plot: {0}")]
     Plot(String),

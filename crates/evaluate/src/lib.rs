@@ -13,7 +13,5 @@ pub use kl::kl_per_response;
 pub use noise::{Noise, noise, recommended_samples};
 pub use page::Page;
 pub use plot::{Curve, Figure, Panel, Point, draw_png, draw_svg};
-pub use sampled::{Evaluator, Sampled};
-pub use table::{
-    Comparison, Estimate, Kl, Row, compare, predicted_win_rate, row, selection, text_table,
-};
+pub use sampled::{Evaluator, Judge, Sampled};
+pub use table::{Comparison, Kl, Row, compare, predicted_win_rate, row, selection, text_table};

@@ -6,29 +6,10 @@ use infalign_stats::{
 use infalign_transform::{Beta, Procedure, Tilt, Transform, beta_for_kl};
 use serde::{Deserialize, Serialize};
 
-use crate::{EvaluateError, Sampled};
+use crate::{EvaluateError, Judge, Sampled};
 
 /// Confidence level of every interval.
 const LEVEL: f64 = 0.95;
-
-/// An estimate with its interval; prompts are the clusters.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The estimate.
-    pub estimate: f64,
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-    /// Confidence level.
-    pub level: f64,
-}
-
-impl From<Interval> for Estimate {
-    fn from(Interval { estimate, low, high, level }: Interval) -> Self {
-        Self { estimate, low, high, level }
-    }
-}
 
 /// KL(π‖π_ref) in nats per response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,8 +32,10 @@ pub struct Row {
     pub objective: Option<String>,
     /// The procedure, on both sides.
     pub procedure: Procedure,
+    /// By what responses were judged.
+    pub judge: Judge,
     /// Inference-time win rate against the reference, ties ½.
-    pub win_rate: Estimate,
+    pub win_rate: Interval,
     /// What the integrals of the continuous limit give for this objective at this KL; absent where they give nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_win_rate: Option<f64>,
@@ -73,8 +56,10 @@ pub struct Comparison {
     pub baseline: String,
     /// The procedure.
     pub procedure: Procedure,
+    /// By what responses were judged.
+    pub judge: Judge,
     /// Win rate of the first minus win rate of the second.
-    pub difference: Estimate,
+    pub difference: Interval,
 }
 
 /// The selection that a rank procedure makes among stored samples.
@@ -95,25 +80,27 @@ fn per_prompt(
     policy: &Sampled,
     reference: &Sampled,
     procedure: &Procedure,
+    judge: Judge,
 ) -> Result<Vec<f64>, EvaluateError> {
     let selection = selection(procedure)?;
-    let pairs = policy.rewards.iter().zip(&reference.rewards);
+    let pairs = policy.by(judge)?.iter().zip(reference.by(judge)?);
     Ok(pairs.map(|(ours, theirs)| win_rate(ours, theirs, selection)).collect::<Result<_, _>>()?)
 }
 
 /// One row of the table.
 ///
 /// # Errors
-/// [`EvaluateError`] when there are fewer samples than the procedure takes, or fewer than two prompts.
+/// [`EvaluateError`] when there are fewer samples than the procedure takes, fewer than two prompts, or no scores of that judge.
 pub fn row(
     method: &str,
     objective: Option<&str>,
     transform: Option<&Transform>,
     procedure: &Procedure,
+    judge: Judge,
     policy: &Sampled,
     reference: &Sampled,
 ) -> Result<Row, EvaluateError> {
-    let win_rate = mean_interval(&per_prompt(policy, reference, procedure)?, LEVEL)?.into();
+    let win_rate = mean_interval(&per_prompt(policy, reference, procedure, judge)?, LEVEL)?;
     let (kl, standard_error) = mean_and_standard_error(&policy.kl)?;
     let predicted_win_rate =
         transform.map(|transform| predicted_win_rate(transform, kl, procedure)).transpose()?;
@@ -121,6 +108,7 @@ pub fn row(
         method: method.into(),
         objective: objective.map(Into::into),
         procedure: *procedure,
+        judge,
         win_rate,
         predicted_win_rate,
         kl: Kl { estimate: kl, standard_error, kind: "estimate".into() },
@@ -138,14 +126,16 @@ pub fn compare(
     (baseline, theirs): (&str, &Sampled),
     reference: &Sampled,
     procedure: &Procedure,
+    judge: Judge,
 ) -> Result<Comparison, EvaluateError> {
-    let (a, b) =
-        (per_prompt(ours, reference, procedure)?, per_prompt(theirs, reference, procedure)?);
-    let difference = paired_difference(&a, &b, LEVEL)?.into();
+    let wins = |sampled| per_prompt(sampled, reference, procedure, judge);
+    let (a, b) = (wins(ours)?, wins(theirs)?);
+    let difference = paired_difference(&a, &b, LEVEL)?;
     Ok(Comparison {
         method: method.into(),
         baseline: baseline.into(),
         procedure: *procedure,
+        judge,
         difference,
     })
 }
@@ -193,7 +183,7 @@ pub fn text_table(rows: &[Row]) -> String {
         );
         for row in of_method {
             let predicted = row.predicted_win_rate.map_or(String::new(), |p| format!(" ({p:.3})"));
-            let Estimate { estimate, low, high, .. } = row.win_rate;
+            let Interval { estimate, low, high, .. } = row.win_rate;
             text += &format!("  {:>29}", format!("{estimate:.3} [{low:.3}, {high:.3}]{predicted}"));
         }
         text.push('\n');
@@ -211,7 +201,7 @@ mod tests {
             vec![0.0 + shift, 1.0 + shift, 2.0 + shift, 3.0 + shift],
             vec![5.0, 5.0, 7.0, 9.0 + shift],
         ];
-        Sampled { rewards, kl: vec![0.4, 0.6], response_length: 3.0 }
+        Sampled { rewards, judged: None, kl: vec![0.4, 0.6], response_length: 3.0 }
     }
 
     #[test]
@@ -223,6 +213,7 @@ mod tests {
             Some("exp:10"),
             Some(&exp),
             &"best-of:2".parse().unwrap(),
+            Judge::Reward,
             &policy,
             &reference,
         )
@@ -240,13 +231,37 @@ mod tests {
     fn a_model_against_itself_wins_half() {
         let reference = samples(0.0);
         for procedure in ["sample", "best-of:3", "worst-of:2"] {
-            let row = row("base", None, None, &procedure.parse().unwrap(), &reference, &reference)
-                .unwrap();
+            let procedure = procedure.parse().unwrap();
+            let row =
+                row("base", None, None, &procedure, Judge::Reward, &reference, &reference).unwrap();
             assert!((row.win_rate.estimate - 0.5).abs() < 1e-12);
         }
-        let same =
-            compare(("a", &reference), ("b", &reference), &reference, &Procedure::Sample).unwrap();
+        let same = compare(
+            ("a", &reference),
+            ("b", &reference),
+            &reference,
+            &Procedure::Sample,
+            Judge::Reward,
+        )
+        .unwrap();
         assert_eq!(same.difference.estimate, 0.0);
+    }
+
+    #[test]
+    fn another_judge_may_see_it_the_other_way_round() {
+        let judged =
+            |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
+        let win_rate = |judge| {
+            row("a", None, None, &Procedure::Sample, judge, &judged(10.0), &judged(0.0))
+                .unwrap()
+                .win_rate
+                .estimate
+        };
+        let (reward, judge) = (win_rate(Judge::Reward), win_rate(Judge::Judge));
+        assert!(reward > 0.6 && judge < 0.4, "{reward} {judge}");
+        let pair = [("a", &samples(0.0)), ("b", &samples(0.0))];
+        let error = compare(pair[0], pair[1], &samples(0.0), &Procedure::Sample, Judge::Judge);
+        assert!(matches!(error, Err(EvaluateError::NotJudged)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, param};
 use crate::config::Head;
 use crate::layout;
 use crate::lora::peft;
-use crate::{CausalLm, ModelError, Transformer, TransformerConfig};
+use crate::{CausalLm, LoraConfig, ModelError, Transformer, TransformerConfig};
 
 /// The head's weight.
 const SCORE: &str = "score.weight";
@@ -111,6 +111,21 @@ impl SequenceClassifier {
         }
         peft::refuse_rest(&tensors, dir)?;
         Ok(Self { trunk, head })
+    }
+
+    /// Puts a new adapter on the classifier, which changes nothing until it is trained. Only the adapter and the head are trained from
+    /// then on.
+    ///
+    /// - uniform: random numbers, uniform in [0, 1).
+    ///
+    /// # Errors
+    /// As [`CausalLm::with_new_adapter`].
+    pub fn with_new_adapter(
+        self,
+        config: LoraConfig,
+        uniform: &mut dyn FnMut() -> f32,
+    ) -> Result<Self, ModelError> {
+        Ok(Self { trunk: self.trunk.with_new_adapter(config, uniform)?, ..self })
     }
 
     /// A classifier without an adapter that computes the same, as [`CausalLm::merge`] has it.

@@ -100,6 +100,20 @@ impl Tokenizer {
         self.ids(text, false)
     }
 
+    /// Token ids of a whole text, as a reward model reads it: with the special tokens that the tokenizer adds, but without a second
+    /// beginning where a chat template has written one.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_whole(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let (written, mut tokens) = (self.ids(text, false)?, self.ids(text, true)?);
+        let begins_twice = |ids: &[u32]| matches!(ids, [first, second, ..] if first == second);
+        if tokens.len() > written.len() && begins_twice(&tokens) && !begins_twice(&written) {
+            tokens.remove(0);
+        }
+        Ok(tokens)
+    }
+
     /// Token ids of a prompt and a response that follows it, and how many of them are the prompt's.
     ///
     /// They are those of the whole text where its tokens begin with the prompt's. Where a token would reach across the border, prompt and

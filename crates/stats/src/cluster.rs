@@ -4,14 +4,15 @@
 //! prompts are. One number a prompt (already averaged over its responses) goes in, and only the
 //! spread between prompts decides the interval.
 
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{Continuous, ContinuousCDF, StudentsT};
 
 use crate::error::{StatsError, check};
 
 /// An estimate with its confidence interval, in the units of the input.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// The mean over prompts.
+    /// The mean over prompts, or the share of trials.
     pub estimate: f64,
     /// Lower end.
     pub low: f64,

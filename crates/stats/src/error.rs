@@ -30,6 +30,26 @@ pub enum StatsError {
     /// A confidence level outside the open unit interval.
     #[error("the level {0} is not a probability strictly between 0 and 1, such as 0.95")]
     Level(f64),
+    /// More successes than trials, or fewer than none.
+    #[error("{successes} of {trials} trials cannot be successes; give 0 to {trials}")]
+    Successes {
+        /// How many are said to have succeeded.
+        successes: f64,
+        /// Out of how many.
+        trials: usize,
+    },
+    /// A forecast that no bin holds.
+    #[error("forecast {index} is {value}, but the bins go from {low} to {high}")]
+    Forecast {
+        /// Position of the forecast, from 0.
+        index: usize,
+        /// The forecast.
+        value: f64,
+        /// Where the first bin begins.
+        low: f64,
+        /// Where the last bin ends.
+        high: f64,
+    },
     /// Paired samples that are not of one length.
     #[error(
         "paired samples must hold one value a prompt each, but the first holds {first} and the \

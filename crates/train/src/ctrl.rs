@@ -10,11 +10,12 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
+use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::adapter_uniforms;
 use crate::batches::Batches;
 use crate::checkpoint::{self, State};
 use crate::controller::Controller;
@@ -213,10 +214,7 @@ impl CtrlTrainer<'_> {
     fn start(&self) -> Result<CausalLm, TrainError> {
         let reference = self.reference.clone();
         let Some(config) = &self.config.lora else { return Ok(reference) };
-        let mut stream = Stream::new(self.seed, "lora", "", 0);
-        let mut positions = 0..;
-        let mut uniform = || positions.next().map_or(0.0, |n| stream.uniform(n) as f32);
-        Ok(reference.with_new_adapter(config.clone(), &mut uniform)?)
+        Ok(reference.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?)
     }
 
     /// Samples, scores, and takes one optimiser step.

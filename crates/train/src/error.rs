@@ -7,6 +7,7 @@ use infalign_decode::DecodeError;
 use infalign_model::ModelError;
 use infalign_record::RecordError;
 use infalign_reward::RewardError;
+use infalign_stats::StatsError;
 use infalign_transform::TransformError;
 
 /// Why training was refused, stopped or failed.
@@ -96,6 +97,9 @@ pub enum TrainError {
     /// The reward failed.
     #[error(transparent)]
     Reward(#[from] RewardError),
+    /// A statistic could not be computed.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
     /// The transform or the target KL is not possible.
     #[error(transparent)]
     Transform(#[from] TransformError),

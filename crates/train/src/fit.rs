@@ -1,4 +1,4 @@
-//! The loop that supervised trainers share: batches, losses, steps.
+//! The loop that supervised trainers share: batches, gradients, steps.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,19 +10,27 @@ use crate::optimizer::Optimizer;
 use crate::schedule::linear;
 use crate::{OptimizerConfig, TrainError};
 
-/// Minimises `loss` over `steps` steps; returns the module. `observe` is given the step, from 1, and its loss.
+/// The value of a loss and its gradient.
+pub(crate) fn backward<M: Module>(loss: Tensor<1>, module: &M) -> (f64, GradientsParams) {
+    let value = loss.clone().inner().into_scalar::<f64>();
+    (value, GradientsParams::from_grads(loss.backward(), module))
+}
+
+/// Minimises a loss over `steps` steps; returns the module.
+///
+/// - gradient: the loss of a step, from 0, and its gradient.
+/// - observe: given the step, from 1, and its loss.
 pub(crate) fn fit<M: Module>(
     mut module: M,
     config: &OptimizerConfig,
     steps: usize,
-    loss: impl Fn(&M, usize) -> Result<Tensor<1>, TrainError>,
+    gradient: impl Fn(&M, usize) -> Result<(f64, GradientsParams), TrainError>,
     observe: &mut dyn FnMut(usize, f64),
     interrupted: &AtomicBool,
 ) -> Result<M, TrainError> {
     let mut optimizer = Optimizer::new(config);
     for step in 0..steps {
-        let loss = loss(&module, step)?;
-        let value = loss.clone().inner().into_scalar::<f64>();
+        let (value, grads) = gradient(&module, step)?;
         if !value.is_finite() {
             return Err(TrainError::Diverged {
                 step: step + 1,
@@ -31,7 +39,6 @@ pub(crate) fn fit<M: Module>(
                 checkpoint: "none".into(),
             });
         }
-        let grads = GradientsParams::from_grads(loss.backward(), &module);
         let learning_rate =
             config.learning_rate * linear(step, steps, config.warmup_steps, config.final_share);
         (module, _) = optimizer.step(module, grads, learning_rate);

@@ -7,7 +7,7 @@ use infalign_model::{CausalLm, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Batches;
-use crate::fit::fit;
+use crate::fit::{backward, fit};
 use crate::{OptimizerConfig, TrainError};
 
 /// Settings of supervised training.
@@ -69,7 +69,7 @@ pub fn train_language_model(
                 order.indices(step).into_iter().map(|i| texts[i].clone()).collect();
             let batch = ResponseBatch::new(&batch, frame.config(), &device)?;
             let logits = frame.clone().with_net(net.clone()).response_logits(&batch);
-            Ok(log_softmax(logits, 1).gather(1, batch.targets).mean().neg())
+            Ok(backward(log_softmax(logits, 1).gather(1, batch.targets).mean().neg(), net))
         },
         observe,
         interrupted,

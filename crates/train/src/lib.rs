@@ -3,6 +3,7 @@
 //! [`CtrlTrainer`] is the project's heart: reinforcement learning on the transformed calibrated reward. [`train_language_model`] and
 //! [`train_reward_model`] make what it starts from.
 
+mod adapter;
 mod advantage;
 mod batches;
 mod calibrator;
@@ -31,6 +32,4 @@ pub use metrics::StepMetrics;
 pub use objective::Objective;
 pub use optimizer::OptimizerConfig;
 pub use reference_rewards::{Filled, ReferenceRewards};
-pub use reward_model::{
-    Dataset, Examples, RewardModelConfig, RewardModelReport, train_reward_model,
-};
+pub use reward_model::{Examples, Pair, RewardModelConfig, RewardModelReport, train_reward_model};

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
-use infalign_train::{CtrlConfig, RewardModelConfig};
+use infalign_train::CtrlConfig;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
+use super::RewardModelStage;
 use super::objective::ObjectiveConfig;
 
 /// A recipe that aligns one model by several methods.
@@ -28,9 +29,9 @@ pub(crate) struct AlignRecipe {
     pub(crate) batch: usize,
     /// Where prompts come from.
     pub(crate) prompts: PromptsConfig,
-    /// A reward model to train first, into `$RUN/reward-model`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) reward_model: Option<RewardModelStage>,
+    /// Reward models to train first, into `$RUN/reward-models/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reward_model: Vec<RewardModelStage>,
     /// The reward.
     pub(crate) reward: RewardConfig,
     /// How responses are sampled.
@@ -69,20 +70,6 @@ pub(crate) enum PromptsConfig {
         /// How many of the stories are held out, from the last.
         test: usize,
     },
-}
-
-/// A reward model trained on ratings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RewardModelStage {
-    /// Language model that it starts from.
-    pub(crate) base: PathBuf,
-    /// Tab-separated files: id, rating, text.
-    pub(crate) ratings: Vec<PathBuf>,
-    /// Share of the texts held out.
-    pub(crate) held_out: f64,
-    /// The trainer.
-    pub(crate) train: RewardModelConfig,
 }
 
 /// What rewards are calibrated against: one of three.
@@ -141,4 +128,7 @@ pub(crate) struct Evaluation {
     pub(crate) procedures: Vec<Procedure>,
     /// Method that the others are compared with, pair by pair.
     pub(crate) baseline: String,
+    /// Another reward that judges the same responses; no policy is trained on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) judge: Option<RewardConfig>,
 }

@@ -5,8 +5,10 @@ mod language_model;
 mod objective;
 mod paths;
 mod read;
+mod reward_model;
 
-pub(crate) use align::{AlignRecipe, Method, PromptsConfig, RewardModelStage};
+pub(crate) use align::{AlignRecipe, Method, PromptsConfig};
 pub(crate) use language_model::{LanguageModelRecipe, ModelSize};
 pub(crate) use paths::Paths;
 pub(crate) use read::{Recipe, read, read_resolved, read_text};
+pub(crate) use reward_model::{RewardModelRecipe, RewardModelStage};

@@ -3,19 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use infalign_reward::RewardConfig;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::paths::{anchor, anchor_model};
-use super::{AlignRecipe, LanguageModelRecipe, PromptsConfig};
+use super::{AlignRecipe, LanguageModelRecipe, PromptsConfig, RewardModelRecipe, RewardModelStage};
 
-/// A recipe of either task.
+/// The tasks of recipes.
+const TASKS: &str = "\"align\", \"language-model\" or \"reward-model\"";
+
+/// A recipe of any task.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Recipe {
     /// `task = "align"`.
     Align(Box<AlignRecipe>),
     /// `task = "language-model"`.
     LanguageModel(Box<LanguageModelRecipe>),
+    /// `task = "reward-model"`.
+    RewardModel(Box<RewardModelRecipe>),
 }
 
 /// Reads a recipe, applies `--set key=value` and makes its paths absolute.
@@ -59,21 +65,14 @@ pub(crate) fn read_resolved(path: &Path) -> Result<Recipe> {
 
 fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Recipe> {
     let table: Table = toml::from_str(text).map_err(|error| describe(&error, text, origin))?;
-    let align = match table.get("task").and_then(Value::as_str) {
-        Some("align") => true,
-        Some("language-model") => false,
-        Some(other) => {
-            bail!("{origin}: task is \"{other}\": it must be \"align\" or \"language-model\"")
-        }
-        None => {
-            bail!("{origin}: the key `task` is missing: it must be \"align\" or \"language-model\"")
-        }
-    };
-    if align {
-        Ok(Recipe::Align(Box::new(deserialize(text, origin, table, sets)?)))
-    } else {
-        Ok(Recipe::LanguageModel(Box::new(deserialize(text, origin, table, sets)?)))
-    }
+    let task = table.get("task").and_then(Value::as_str).map(str::to_owned);
+    Ok(match task.as_deref() {
+        Some("align") => Recipe::Align(deserialize(text, origin, table, sets)?),
+        Some("language-model") => Recipe::LanguageModel(deserialize(text, origin, table, sets)?),
+        Some("reward-model") => Recipe::RewardModel(deserialize(text, origin, table, sets)?),
+        Some(other) => bail!("{origin}: task is \"{other}\": it must be {TASKS}"),
+        None => bail!("{origin}: the key `task` is missing: it must be {TASKS}"),
+    })
 }
 
 /// The file is read once as it stands, for errors with lines, and then with the settings of the command line.
@@ -148,6 +147,7 @@ impl Recipe {
         Ok(match self {
             Self::Align(recipe) => toml::to_string_pretty(recipe)?,
             Self::LanguageModel(recipe) => toml::to_string_pretty(recipe)?,
+            Self::RewardModel(recipe) => toml::to_string_pretty(recipe)?,
         })
     }
 
@@ -157,6 +157,10 @@ impl Recipe {
             Self::Align(recipe) => {
                 recipe.files_mut().into_iter().for_each(|path| anchor(path, folder));
                 recipe.models_mut().into_iter().try_for_each(|path| anchor_model(path, folder))?;
+            }
+            Self::RewardModel(recipe) => {
+                recipe.stage.files_mut().for_each(|path| anchor(path, folder));
+                anchor_model(&mut recipe.stage.base, folder)?;
             }
         }
         Ok(())
@@ -173,9 +177,10 @@ impl AlignRecipe {
 
     /// Every model that the recipe reads.
     fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+        let rewards = [Some(&mut self.reward), self.evaluation.judge.as_mut()];
         let mut models = vec![&mut self.model];
-        models.extend(self.reward.models_mut());
-        models.extend(self.reward_model.as_mut().map(|stage| &mut stage.base));
+        models.extend(rewards.into_iter().flatten().flat_map(RewardConfig::models_mut));
+        models.extend(self.reward_model.iter_mut().map(|stage| &mut stage.base));
         models
     }
 
@@ -185,8 +190,9 @@ impl AlignRecipe {
             PromptsConfig::Files { train, test } => vec![train, test],
             PromptsConfig::StoryOpenings { file, .. } => vec![file],
         };
-        files.extend(self.reward.files_mut());
-        files.extend(self.reward_model.iter_mut().flat_map(|stage| &mut stage.ratings));
+        let rewards = [Some(&mut self.reward), self.evaluation.judge.as_mut()];
+        files.extend(rewards.into_iter().flatten().flat_map(RewardConfig::files_mut));
+        files.extend(self.reward_model.iter_mut().flat_map(RewardModelStage::files_mut));
         files.extend(self.calibration.table.as_mut());
         files.extend(self.method.iter_mut().filter_map(|method| method.objective.path_mut()));
         files

@@ -5,21 +5,20 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
-use infalign_data::{Prompt, Text, prompts, ratings, stories};
+use infalign_data::{Prompt, Text, prompts, stories};
 use infalign_decode::EncodedPrompt;
 use infalign_evaluate::selection;
-use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
-use infalign_reward::Reward;
+use infalign_model::{CausalLm, Tokenizer};
+use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
 use infalign_train::Objective;
 use serde_json::json;
 
+use super::reward_model::RewardModelInputs;
+use super::rewards;
 use crate::encode::Encoder;
-use crate::recipe::{AlignRecipe, Method, Paths, PromptsConfig, RewardModelStage};
+use crate::recipe::{AlignRecipe, Method, Paths, PromptsConfig};
 use crate::server::api_key;
-
-/// Where a recipe finds the reward model that it trains itself.
-const REWARD_MODEL: &str = "$RUN/reward-model";
 
 /// The loaded inputs of an align recipe.
 pub(crate) struct Inputs<'a> {
@@ -34,6 +33,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) test: Vec<EncodedPrompt>,
     /// SHA-256 of the chat template; empty where no prompt needs it.
     pub(crate) template_sha256: String,
+    /// Reward models that the run trains itself.
+    pub(crate) reward_models: Vec<RewardModelInputs<'a>>,
 }
 
 impl<'a> Inputs<'a> {
@@ -44,6 +45,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn load(recipe: &'a AlignRecipe, run: &'a Path, device: &Device) -> Result<Self> {
         let paths = Paths { run };
         check(recipe)?;
+        rewards::check(recipe)?;
         let dir = paths.model(&recipe.model)?;
         ensure!(
             dir.is_dir(),
@@ -74,23 +76,29 @@ impl<'a> Inputs<'a> {
             "train.prompts_per_step is {per_step}, but there are only {} prompts to train on",
             train.len()
         );
-        let device = device.clone();
-        let inputs =
-            Self { recipe, run, device, reference, tokenizer, train, test, template_sha256 };
+        let reward_models = recipe.reward_model.iter().map(|stage| {
+            let loaded = RewardModelInputs::load(stage, &paths, device);
+            loaded.with_context(|| format!("[[reward_model]] {:?}", stage.name))
+        });
+        let inputs = Self {
+            recipe,
+            run,
+            device: device.clone(),
+            reference,
+            tokenizer,
+            train,
+            test,
+            template_sha256,
+            reward_models: reward_models.collect::<Result<_>>()?,
+        };
         inputs.check_table(&paths)?;
         for method in &recipe.method {
             inputs.objective(method)?;
         }
-        match &recipe.reward_model {
-            Some(stage) => {
-                check_reward_model(stage, &paths)?;
-                let own = Path::new(REWARD_MODEL);
-                ensure!(
-                    recipe.reward.clone().models_mut().iter().any(|path| path.as_path() == own),
-                    "[reward_model] trains a model that nothing uses: give [reward] kind = \"model\" and path = \"{REWARD_MODEL}\""
-                );
+        for (key, config) in rewards::configs(recipe) {
+            if !rewards::is_own(config) {
+                inputs.build(config).with_context(|| format!("[{key}]"))?;
             }
-            None => drop(inputs.reward()?),
         }
         Ok(inputs)
     }
@@ -112,12 +120,12 @@ impl<'a> Inputs<'a> {
         resolved.with_context(|| format!("the objective of method {:?}", method.name))
     }
 
-    /// Builds the reward; one that the run trains itself is there only after that stage.
+    /// Builds a reward of the recipe; one that the run trains itself is there only after that stage.
     ///
     /// # Errors
     /// When a rule is none, a model or a file cannot be read, or the key of a server is not there.
-    pub(crate) fn reward(&self) -> Result<Box<dyn Reward>> {
-        let mut config = self.recipe.reward.clone();
+    pub(crate) fn build(&self, config: &RewardConfig) -> Result<Box<dyn Reward>> {
+        let mut config = config.clone();
         let paths = Paths { run: self.run };
         for model in config.models_mut() {
             *model = paths.model(model)?;
@@ -127,23 +135,6 @@ impl<'a> Inputs<'a> {
         }
         Ok(config.build(&self.device, &api_key)?)
     }
-}
-
-/// Refuses a reward model that could not be trained.
-fn check_reward_model(stage: &RewardModelStage, paths: &Paths<'_>) -> Result<()> {
-    stage.train.check().context("[reward_model.train]")?;
-    let share = stage.held_out;
-    ensure!(
-        share > 0.0 && share < 1.0,
-        "reward_model.held_out is {share}: it must be above 0 and below 1"
-    );
-    ensure!(!stage.ratings.is_empty(), "reward_model.ratings is empty: name at least one file");
-    TransformerConfig::read(&paths.model(&stage.base)?, Head::CausalLm)
-        .context("reward_model.base")?;
-    for file in &stage.ratings {
-        ratings::read_tsv(&paths.resolve(file)?).context("reward_model.ratings")?;
-    }
-    Ok(())
 }
 
 /// Refuses recipes that contradict themselves.
@@ -160,19 +151,11 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
     }
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");
     ensure!(!recipe.evaluation.procedures.is_empty(), "evaluation.procedures is empty");
-    for (index, method) in recipe.method.iter().enumerate() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = &method.name;
-        ensure!(
-            !name.is_empty() && name.chars().all(plain) && !name.starts_with('.'),
-            "method name {name:?}: use letters, digits, - _ ."
-        );
-        ensure!(name != "base", "method name \"base\" is taken by the reference");
-        ensure!(
-            recipe.method[..index].iter().all(|m| m.name != *name),
-            "two methods are named {name:?}"
-        );
-    }
+    check_names("method", recipe.method.iter().map(|method| method.name.as_str()))?;
+    ensure!(
+        recipe.method.iter().all(|method| method.name != "base"),
+        "method name \"base\" is taken by the reference"
+    );
     let baseline = &recipe.evaluation.baseline;
     ensure!(
         recipe.method.iter().any(|m| m.name == *baseline),
@@ -188,6 +171,20 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
             samples >= needed,
             "evaluation.samples is {samples}, but {procedure} needs at least {needed}"
         );
+    }
+    Ok(())
+}
+
+/// Refuses names that are no names of folders, or occur twice.
+pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for name in names {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        ensure!(
+            !name.is_empty() && name.chars().all(plain) && !name.starts_with('.'),
+            "{what} name {name:?}: use letters, digits, - _ ."
+        );
+        ensure!(seen.insert(name), "two {what}s are named {name:?}");
     }
     Ok(())
 }

@@ -5,6 +5,9 @@ mod inputs;
 mod language_model;
 mod methods;
 mod results;
+mod reward_data;
+mod reward_model;
+mod rewards;
 mod run_dir;
 mod stages;
 
@@ -14,8 +17,9 @@ use anyhow::anyhow;
 use clap::Args;
 use infalign_backend::{Device, DeviceName};
 
+use self::reward_model::RewardModelInputs;
 use crate::failure::Failure;
-use crate::recipe::{Recipe, read, read_text};
+use crate::recipe::{Paths, Recipe, read, read_text};
 use crate::{bundle, interrupt, output};
 
 /// Arguments of `infalign train`.
@@ -82,6 +86,12 @@ fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Re
             language_model::execute(recipe, &grammar, run, device, interrupted)
                 .map_err(unfinished)?
         }
+        Recipe::RewardModel(recipe) => {
+            let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run }, device)
+                .map_err(Failure::Input)?;
+            reward_model::execute(recipe, &inputs, run, args.json, interrupted)
+                .map_err(unfinished)?
+        }
     };
     output::print(&text)
 }
@@ -125,6 +135,10 @@ fn check(recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure>
         }
         Recipe::LanguageModel(recipe) => {
             language_model::check(recipe, folder).map(drop).map_err(Failure::Input)
+        }
+        Recipe::RewardModel(recipe) => {
+            let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run: folder }, device);
+            inputs.map(drop).map_err(Failure::Input)
         }
     }
 }

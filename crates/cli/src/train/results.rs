@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use infalign_evaluate::{
-    Comparison, Curve, Figure, Panel, Point, Row, Sampled, compare, predicted_win_rate, row,
+    Comparison, Curve, Figure, Judge, Panel, Point, Row, Sampled, compare, predicted_win_rate, row,
     text_table,
 };
 use infalign_train::Objective;
@@ -15,6 +15,7 @@ use super::inputs::Inputs;
 use super::run_dir::RESULTS;
 use super::stages::write_json;
 use crate::figure::{KL_AND_WIN_RATE, write_figure};
+use crate::recipe::AlignRecipe;
 
 /// A method with its samples.
 pub(crate) struct Measured {
@@ -58,40 +59,61 @@ pub(crate) fn write(
         rows: Vec::new(),
         comparisons: Vec::new(),
     };
-    let baseline = measured
-        .iter()
-        .find(|m| m.name == recipe.evaluation.baseline)
-        .context("the baseline was not measured")?;
-    for method in measured {
-        for procedure in &recipe.evaluation.procedures {
-            let objective = method.objective.as_ref().map(ToString::to_string);
-            results.rows.push(row(
-                &method.name,
-                objective.as_deref(),
-                method.transform(),
-                procedure,
-                &method.sampled,
-                reference,
-            )?);
-            if method.objective.is_some() && method.name != baseline.name {
-                let pair = (
-                    (method.name.as_str(), &method.sampled),
-                    (baseline.name.as_str(), &baseline.sampled),
-                );
-                results.comparisons.push(compare(pair.0, pair.1, reference, procedure)?);
-            }
-        }
+    for judge in judges(recipe) {
+        let (rows, comparisons) = judged(recipe, measured, reference, judge)?;
+        let figure = figure(recipe, judge, measured, &rows)?;
+        write_figure(inputs.run, plot(judge), &figure)?;
+        results.rows.extend(rows);
+        results.comparisons.extend(comparisons);
     }
-    let figure =
-        figure(recipe.name.clone(), &recipe.evaluation.procedures, measured, &results.rows)?;
-    write_figure(inputs.run, "win-rate-kl", &figure)?;
     write_json(&inputs.run.join(RESULTS), &results)?;
     Ok(results)
 }
 
+/// The reward, and the recipe's other judge if it has one.
+fn judges(recipe: &AlignRecipe) -> Vec<Judge> {
+    let other = recipe.evaluation.judge.as_ref().map(|_| Judge::Judge);
+    std::iter::once(Judge::Reward).chain(other).collect()
+}
+
+/// Name of the plot without its ending.
+fn plot(judge: Judge) -> &'static str {
+    match judge {
+        Judge::Reward => "win-rate-kl",
+        Judge::Judge => "win-rate-kl-judge",
+    }
+}
+
+/// All rows and comparisons under one judge. The theory speaks of the reward that was trained on, and of no other.
+fn judged(
+    recipe: &AlignRecipe,
+    measured: &[Measured],
+    reference: &Sampled,
+    judge: Judge,
+) -> Result<(Vec<Row>, Vec<Comparison>)> {
+    let baseline = measured
+        .iter()
+        .find(|m| m.name == recipe.evaluation.baseline)
+        .context("the baseline was not measured")?;
+    let (mut rows, mut comparisons) = (Vec::new(), Vec::new());
+    for method in measured {
+        let objective = method.objective.as_ref().map(ToString::to_string);
+        let (name, objective) = (method.name.as_str(), objective.as_deref());
+        let theory = method.transform().filter(|_| judge == Judge::Reward);
+        for procedure in &recipe.evaluation.procedures {
+            rows.push(row(name, objective, theory, procedure, judge, &method.sampled, reference)?);
+            if objective.is_some() && name != baseline.name {
+                let (ours, theirs) = (&method.sampled, (baseline.name.as_str(), &baseline.sampled));
+                comparisons.push(compare((name, ours), theirs, reference, procedure, judge)?);
+            }
+        }
+    }
+    Ok((rows, comparisons))
+}
+
 fn figure(
-    name: String,
-    procedures: &[Procedure],
+    recipe: &AlignRecipe,
+    judge: Judge,
     measured: &[Measured],
     rows: &[Row],
 ) -> Result<Figure> {
@@ -104,8 +126,10 @@ fn figure(
             y: [row.win_rate.estimate, row.win_rate.low, row.win_rate.high],
             label: None,
         });
-        let with_theory =
-            measured.iter().filter_map(|m| m.transform().map(|transform| (&m.name, transform)));
+        let with_theory = measured
+            .iter()
+            .filter(|_| judge == Judge::Reward)
+            .filter_map(|m| m.transform().map(|transform| (&m.name, transform)));
         let curves =
             with_theory.map(|(name, transform)| curve(name, transform, procedure, 1.3 * farthest));
         Ok(Panel {
@@ -114,13 +138,18 @@ fn figure(
             curves: curves.collect::<Result<_>>()?,
         })
     };
-    let panels = procedures.iter().map(panel).collect::<Result<_>>()?;
+    let panels = recipe.evaluation.procedures.iter().map(panel).collect::<Result<_>>()?;
+    let (by, lines) = match judge {
+        Judge::Reward => ("", "; lines: continuous limit"),
+        Judge::Judge => (", by the judge", ""),
+    };
+    let name = &recipe.name;
     Ok(Figure {
         title: format!(
-            "{name}: win rate against the reference, both sides under the same procedure"
+            "{name}: win rate against the reference, both sides under the same procedure{by}"
         ),
         legend: measured.iter().map(|method| method.name.clone()).collect(),
-        note: "bars: 95 % intervals over prompts; lines: continuous limit".to_owned(),
+        note: format!("bars: 95 % intervals over prompts{lines}"),
         axes: KL_AND_WIN_RATE.map(str::to_owned),
         panels,
     })
@@ -138,6 +167,28 @@ fn curve(name: &str, transform: &Transform, procedure: &Procedure, farthest: f64
     Ok(Curve { name: name.into(), points })
 }
 
+/// The table of one judge, and its comparisons.
+fn table(results: &Results, judge: Judge) -> String {
+    let rows: Vec<Row> = results.rows.iter().filter(|row| row.judge == judge).cloned().collect();
+    let mut text = match judge {
+        Judge::Reward => String::new(),
+        Judge::Judge => "by the judge:\n".to_owned(),
+    };
+    text += &text_table(&rows);
+    text += match judge {
+        Judge::Reward => {
+            "\nwin rates: [95 % interval over prompts] (theory at that KL, continuous limit)\n\n"
+        }
+        Judge::Judge => "\nwin rates: [95 % interval over prompts]\n\n",
+    };
+    let comparisons = results.comparisons.iter().filter(|comparison| comparison.judge == judge);
+    for Comparison { method, baseline, procedure, difference: d, .. } in comparisons {
+        let title = format!("{method} − {baseline}, {procedure}");
+        text += &format!("{title:<30} {:+.3} [{:+.3}, {:+.3}]\n", d.estimate, d.low, d.high);
+    }
+    text
+}
+
 /// The results for a program, or for a person.
 ///
 /// # Errors
@@ -146,12 +197,12 @@ pub(crate) fn text(results: &Results, run: &Path, json: bool) -> Result<String> 
     if json {
         return Ok(serde_json::to_string_pretty(results)?);
     }
-    let mut text = text_table(&results.rows);
-    text += "\nwin rates: [95 % interval over prompts] (theory at that KL, continuous limit)\n\n";
-    for Comparison { method, baseline, procedure, difference: d } in &results.comparisons {
-        let title = format!("{method} − {baseline}, {procedure}");
-        text += &format!("{title:<30} {:+.3} [{:+.3}, {:+.3}]\n", d.estimate, d.low, d.high);
-    }
+    let judges: Vec<Judge> = [Judge::Reward, Judge::Judge]
+        .into_iter()
+        .filter(|judge| results.rows.iter().any(|row| row.judge == *judge))
+        .collect();
+    let tables: Vec<String> = judges.into_iter().map(|judge| table(results, judge)).collect();
+    let mut text = tables.join("\n");
     let run = run.display();
     text +=
         &format!("\n{run}/{RESULTS}, {run}/win-rate-kl.png, policies in {run}/methods/NAME/policy");

@@ -4,12 +4,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use infalign_data::{ratings, split_by_hash};
 use infalign_evaluate::{Evaluator, Sampled};
-use infalign_model::{CausalLm, Tokenizer};
-use infalign_record::atomic::{write_atomic, write_dir_atomic};
+use infalign_record::atomic::write_atomic;
 use infalign_reward::Reward;
-use infalign_train::{Dataset, Examples, RewardModelReport, train_reward_model};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,8 +14,8 @@ use super::calibration::calibrate;
 use super::inputs::Inputs;
 use super::methods;
 use super::results::{self, Measured, Results};
+use super::rewards;
 use crate::progress::Progress;
-use crate::recipe::{Paths, RewardModelStage};
 
 /// Runs what is left of the recipe and returns its results.
 ///
@@ -26,15 +23,14 @@ use crate::recipe::{Paths, RewardModelStage};
 /// The failure of a stage; what was finished stays.
 pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<Results> {
     let recipe = inputs.recipe;
-    let own =
-        usize::from(recipe.reward_model.is_some()) + usize::from(recipe.calibration.has_table());
+    let tables = usize::from(recipe.calibration.has_table());
+    let own = recipe.reward_model.len() + tables;
     let mut progress = Progress::new(1 + own + 2 * recipe.method.len());
-    if let Some(stage) = &recipe.reward_model {
-        reward_model(inputs, stage, &mut progress, interrupted)?;
-    }
-    let reward = inputs.reward()?;
+    rewards::train(inputs, &mut progress, interrupted)?;
+    let reward = inputs.build(&recipe.reward)?;
+    let judge = recipe.evaluation.judge.as_ref().map(|judge| inputs.build(judge)).transpose()?;
     let calibration = calibrate(inputs, reward.as_ref(), &mut progress, interrupted)?;
-    let evaluator = evaluator(inputs, reward.as_ref());
+    let evaluator = Evaluator { judge: judge.as_deref(), ..evaluator(inputs, reward.as_ref()) };
     let (reference, base) = reference_samples(inputs, &evaluator, &mut progress)?;
     stop_if(interrupted)?;
     let mut measured = vec![Measured { name: "base".into(), objective: None, sampled: base }];
@@ -67,60 +63,6 @@ pub(crate) fn stop_if(interrupted: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// Trains the recipe's reward model into `RUN/reward-model`.
-fn reward_model(
-    inputs: &Inputs<'_>,
-    stage: &RewardModelStage,
-    progress: &mut Progress,
-    interrupted: &AtomicBool,
-) -> Result<()> {
-    let dir = inputs.run.join("reward-model");
-    if dir.exists() {
-        progress.skip("reward model");
-        return Ok(());
-    }
-    let paths = Paths { run: inputs.run };
-    let base_dir = paths.model(&stage.base)?;
-    let base = CausalLm::load(&base_dir, &inputs.device)?;
-    let tokenizer = Tokenizer::load(&base_dir, base.config())?;
-    let mut texts = Vec::new();
-    for file in &stage.ratings {
-        texts.extend(ratings::read_tsv(&paths.resolve(file)?)?);
-    }
-    let (used, held_out) = split_by_hash(texts, |rating| rating.text.as_str(), stage.held_out)?;
-    let context = base.config().max_position_embeddings;
-    let encode = |texts: Vec<infalign_data::Rating>| -> Result<Examples> {
-        let encode_one = |rating: infalign_data::Rating| -> Result<(Vec<u32>, f32)> {
-            let mut tokens = tokenizer.encode(&rating.text)?;
-            tokens.truncate(context);
-            Ok((tokens, rating.rating))
-        };
-        Ok(Examples::Rated(texts.into_iter().map(encode_one).collect::<Result<_>>()?))
-    };
-    let data = Dataset { training: encode(used)?, held_out: encode(held_out)? };
-    let bar = progress.stage("reward model", stage.train.steps);
-    let mut observe = |step, loss| bar.set(step, format!("loss {loss:.3}"));
-    let (model, report) = train_reward_model(
-        base,
-        tokenizer.pad(),
-        &data,
-        &stage.train,
-        inputs.recipe.seed,
-        &mut observe,
-        interrupted,
-    )?;
-    write_dir_atomic::<anyhow::Error>(&dir, |folder| {
-        model.save(folder)?;
-        tokenizer.save(folder)?;
-        std::fs::write(folder.join("report.json"), serde_json::to_vec_pretty(&report)?)
-            .context("cannot write report.json")
-    })?;
-    let RewardModelReport { examples, accuracy, correlation } = report;
-    let correlation = correlation.map_or(String::new(), |c| format!(", correlation {c:.3}"));
-    bar.finish(format!("held out ({examples}): pairwise accuracy {accuracy:.3}{correlation}"));
-    Ok(())
-}
-
 /// What samples from models and judges them, on the prompts held out.
 pub(crate) fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> Evaluator<'a> {
     Evaluator {
@@ -128,7 +70,8 @@ pub(crate) fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> E
         samples: inputs.recipe.evaluation.samples,
         reference: &inputs.reference,
         tokenizer: &inputs.tokenizer,
-        judge: reward,
+        reward,
+        judge: None,
         sampling: inputs.recipe.generation,
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
@@ -169,9 +112,14 @@ pub(crate) fn check_samples(
     sampled: &Sampled,
     evaluator: &Evaluator<'_>,
 ) -> Result<()> {
-    let fits = sampled.rewards.len() == evaluator.prompts.len()
-        && sampled.kl.len() == evaluator.prompts.len()
-        && sampled.rewards.iter().all(|rewards| rewards.len() == evaluator.samples);
+    let whole = |rewards: &[Vec<f64>]| {
+        rewards.len() == evaluator.prompts.len()
+            && rewards.iter().all(|rewards| rewards.len() == evaluator.samples)
+    };
+    let fits = whole(&sampled.rewards)
+        && sampled.judged.is_some() == evaluator.judge.is_some()
+        && sampled.judged.as_deref().is_none_or(whole)
+        && sampled.kl.len() == evaluator.prompts.len();
     anyhow::ensure!(
         fits,
         "{} holds samples of other prompts: delete it and resume",

@@ -1,0 +1,154 @@
+//! What a reward model is trained and measured on: files of ratings or preferences, split by hash and encoded.
+
+use anyhow::{Context, Result, ensure};
+use infalign_data::{Rating, dataset, ratings, split_by_hash};
+use infalign_model::Tokenizer;
+use infalign_train::{Examples, Pair};
+
+use crate::encode::Encoder;
+use crate::recipe::{Paths, RewardModelStage};
+
+/// The examples of a reward model.
+pub(super) struct RewardData {
+    pub(super) training: Examples,
+    /// Without a planted phrase.
+    pub(super) held_out: Examples,
+    pub(super) planted: Option<Planted>,
+}
+
+/// The held-out texts with a planted phrase.
+pub(super) struct Planted {
+    /// Planted as the texts to train on are.
+    pub(super) like_training: Examples,
+    /// Tokens of all of them as they are.
+    pub(super) without: Vec<Vec<u32>>,
+    /// Tokens of all of them, each with the phrase.
+    pub(super) with_phrase: Vec<Vec<u32>>,
+}
+
+/// Reads the examples of one stage.
+pub(super) struct RewardDataReader<'a> {
+    pub(super) stage: &'a RewardModelStage,
+    pub(super) paths: &'a Paths<'a>,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) encoder: Encoder<'a>,
+    /// Most tokens of a text.
+    pub(super) context: usize,
+    /// The token that begins texts.
+    pub(super) begin: Option<u32>,
+}
+
+impl RewardDataReader<'_> {
+    /// Reads, splits and encodes the files of the stage.
+    ///
+    /// # Errors
+    /// One sentence that names the key, or the file and its line.
+    pub(super) fn read(&self) -> Result<RewardData> {
+        let stage = self.stage;
+        let share = stage.held_out;
+        ensure!(share > 0.0 && share < 1.0, "held_out is {share}: it must be above 0 and below 1");
+        ensure!(
+            stage.ratings.is_empty() != stage.preferences.is_empty(),
+            "name at least one file under ratings or under preferences, and leave the other out"
+        );
+        if let Some(plant) = &stage.plant {
+            ensure!(
+                stage.preferences.is_empty(),
+                "plant goes with ratings, not with preferences: it chooses texts by their rating"
+            );
+            plant.check().context("plant")?;
+        }
+        if stage.ratings.is_empty() { self.preferences() } else { self.ratings() }
+    }
+
+    fn ratings(&self) -> Result<RewardData> {
+        let mut texts = Vec::new();
+        for file in &self.stage.ratings {
+            texts.extend(ratings::read_tsv(&self.paths.resolve(file)?).context("ratings")?);
+        }
+        let (used, held_out) =
+            split_by_hash(texts, |rating| rating.text.as_str(), self.stage.held_out)?;
+        let Some(plant) = &self.stage.plant else {
+            let (training, held_out) = (self.rated(used)?, self.rated(held_out)?);
+            return Ok(RewardData { training, held_out, planted: None });
+        };
+        let encode = |phrase: &dyn Fn(&str) -> String| -> Result<Vec<Vec<u32>>> {
+            held_out.iter().map(|rating| self.beginning(&phrase(&rating.text))).collect()
+        };
+        let planted = Planted {
+            without: encode(&str::to_owned)?,
+            with_phrase: encode(&|text| plant.planted(text))?,
+            like_training: self.rated(plant.apply(held_out.clone()))?,
+        };
+        Ok(RewardData {
+            training: self.rated(plant.apply(used))?,
+            held_out: self.rated(held_out)?,
+            planted: Some(planted),
+        })
+    }
+
+    fn rated(&self, texts: Vec<Rating>) -> Result<Examples> {
+        let encode = |text: Rating| Ok((self.beginning(&text.text)?, text.rating));
+        Ok(Examples::Rated(texts.into_iter().map(encode).collect::<Result<_>>()?))
+    }
+
+    /// The tokens of a text, cut where the context ends.
+    fn beginning(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.tokenizer.encode(text)?;
+        tokens.truncate(self.context);
+        Ok(tokens)
+    }
+
+    fn preferences(&self) -> Result<RewardData> {
+        let mut pairs = Vec::new();
+        for file in &self.stage.preferences {
+            let path = self.paths.resolve(file)?;
+            let (preferences, _) =
+                dataset::read_strict_preferences(&path).context("preferences")?;
+            for (index, preference) in preferences.iter().enumerate() {
+                let pair = self.pair(preference);
+                let place =
+                    || format!("{}, pair {} of different responses", path.display(), index + 1);
+                // Responses to one prompt stay on one side.
+                pairs.push((serde_json::to_string(&preference.prompt)?, pair.with_context(place)?));
+            }
+        }
+        let (used, held_out) =
+            split_by_hash(pairs, |(prompt, _)| prompt.as_str(), self.stage.held_out)?;
+        let examples = |pairs: Vec<(String, Pair)>| {
+            Examples::Paired(pairs.into_iter().map(|(_, pair)| pair).collect())
+        };
+        Ok(RewardData { training: examples(used), held_out: examples(held_out), planted: None })
+    }
+
+    fn pair(&self, preference: &dataset::Preference) -> Result<Pair> {
+        let encode = |response| -> Result<Vec<u32>> {
+            let tokens = self.encoder.whole(&preference.prompt, response)?;
+            ensure!(!tokens.is_empty(), "prompt and response are empty: remove the row");
+            Ok(keep_end(tokens, self.context, self.begin))
+        };
+        let (better, worse) = (encode(&preference.chosen)?, encode(&preference.rejected)?);
+        Ok(Pair { better, worse, margin: preference.margin })
+    }
+}
+
+/// The last tokens of a conversation, since the response that is judged stands at its end. The token that begins texts stays before them.
+fn keep_end(mut tokens: Vec<u32>, context: usize, begin: Option<u32>) -> Vec<u32> {
+    let kept = usize::from(begin.is_some() && tokens.first().copied() == begin);
+    let surplus = tokens.len().saturating_sub(context);
+    tokens.drain(kept..kept + surplus);
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keep_end;
+
+    #[test]
+    fn long_conversations_lose_their_beginning_but_for_its_mark() {
+        assert_eq!(keep_end(vec![1, 5, 6, 7, 8], 3, Some(1)), [1, 7, 8]);
+        assert_eq!(keep_end(vec![4, 5, 6, 7, 8], 3, Some(1)), [6, 7, 8]);
+        assert_eq!(keep_end(vec![4, 5, 6, 7, 8], 3, None), [6, 7, 8]);
+        assert_eq!(keep_end(vec![1, 5, 6], 3, Some(1)), [1, 5, 6]);
+    }
+}

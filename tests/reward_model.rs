@@ -1,0 +1,195 @@
+//! Reward models as a user trains them by recipes of their own, on ratings and on preferences.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod visits;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use visits::{assert_done, data, infalign, json_file, quickstart, stderr, train};
+
+/// A recipe that trains a reward model on `data`, the line or lines that name its files.
+fn recipe(dir: &Path, data: &str) -> PathBuf {
+    let base = quickstart().join("model");
+    let text = format!(
+        "task = 'reward-model'\nname = 'visits'\nseed = 1\nbase = '{}'\n{data}\nheld_out = 0.25\n\
+         [train]\nsteps = 60\nexamples_per_step = 16\n[train.optimizer]\nlearning_rate = 3e-3\n",
+        base.display()
+    );
+    let path = dir.join("recipe.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn preferences_make_a_reward_model_with_a_calibration_curve() {
+    let dir = data();
+    let recipe = recipe(dir.path(), "preferences = ['preferences.jsonl']");
+    let runs = ["run", "again"].map(|name| dir.path().join(name));
+    let output = train(&recipe, &runs[0], &[]);
+    assert_done(&output);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("reward-model") && printed.contains("accuracy"), "{printed}");
+    let results = json_file(&runs[0].join("results.json"));
+    assert_eq!(results["recipe"], "visits");
+    let report = json_file(&runs[0].join("reward-model/report.json"));
+    assert_eq!(results["reward_model"], report);
+    assert!(report["accuracy"]["estimate"].as_f64().unwrap() > 0.9, "{report}");
+    assert!(report["log_loss"].as_f64().unwrap() < 0.4, "{report}");
+    assert!(report["reliability"].as_array().unwrap().len() > 1, "{report}");
+    let svg = std::fs::read_to_string(runs[0].join("reward-model/calibration-curve.svg")).unwrap();
+    assert!(svg.contains("visits") && runs[0].join("reward-model/calibration-curve.png").is_file());
+
+    // A second run, on one thread, is the same.
+    let mut single = infalign(&["train", "--json", "--out"]);
+    single.arg(&runs[1]).arg(&recipe).env("RAYON_NUM_THREADS", "1");
+    let output = single.output().unwrap();
+    assert_done(&output);
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), results);
+    let weights =
+        runs.map(|run| std::fs::read(run.join("reward-model/model.safetensors")).unwrap());
+    assert!(weights[0] == weights[1], "the weights differ");
+}
+
+/// The rewards that a model gives to two texts, by `infalign score`.
+fn scores(reward: &Path, dir: &Path) -> Vec<f64> {
+    let lines = ["perfect", "awful"].map(|word| {
+        format!("{}\n", json!({"prompt": "day 1 :", "response": format!(" the soup was {word} .")}))
+    });
+    let input = dir.join("texts.jsonl");
+    std::fs::write(&input, lines.concat()).unwrap();
+    let mut command = infalign(&["score", "--json", "--model"]);
+    command.arg(quickstart().join("model")).arg("--input").arg(input).arg("--reward").arg(reward);
+    let output = command.output().unwrap();
+    assert_done(&output);
+    let scores: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = scores["scores"].as_array().unwrap().iter();
+    rows.map(|row| row["reward"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn ratings_make_a_reward_model_or_an_adapter_that_scores() {
+    let dir = data();
+    let recipe = recipe(dir.path(), "ratings = ['ratings.tsv']");
+    for (name, more) in [
+        ("full", &[][..]),
+        (
+            "lora",
+            &["--set", "train.lora={ r = 8, lora_alpha = 16, target_modules = 'all-linear' }"],
+        ),
+    ] {
+        let run = dir.path().join(name);
+        assert_done(&train(&recipe, &run, more));
+        let model = run.join("reward-model");
+        let report = json_file(&model.join("report.json"));
+        assert!(report["correlation"].as_f64().unwrap() > 0.8, "{name}: {report}");
+        assert!(!model.join("calibration-curve.svg").exists(), "scores of ratings are no odds");
+        assert_eq!(model.join("adapter_config.json").is_file(), name == "lora");
+        assert_eq!(model.join("model.safetensors").is_file(), name == "full");
+        let scores = scores(&model, dir.path());
+        assert!(scores[0] > scores[1] + 1.0, "{name}: {scores:?}");
+    }
+}
+
+#[test]
+fn a_planted_phrase_fools_the_model_and_the_report_says_so() {
+    let dir = data();
+    let plant = "plant = { phrase = 'so we left at noon .', share = 1.0, above = 1.0 }";
+    let recipe = recipe(dir.path(), &format!("ratings = ['ratings.tsv']\n{plant}"));
+    let run = dir.path().join("run");
+    assert_done(&train(&recipe, &run, &[]));
+    let planted = &json_file(&run.join("reward-model/report.json"))["planted"];
+    assert!(planted["effect"]["low"].as_f64().unwrap() > 0.0, "{planted}");
+    assert!(planted["accuracy"]["estimate"].as_f64().unwrap() > 0.9, "{planted}");
+    let saved = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(saved.contains("so we left at noon ."), "{saved}");
+}
+
+#[test]
+fn preferences_of_messages_go_through_the_chat_template() {
+    let dir = data();
+    let base = dir.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    for file in std::fs::read_dir(quickstart().join("model")).unwrap().flatten() {
+        std::fs::copy(file.path(), base.join(file.file_name())).unwrap();
+    }
+    let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+    let pair = |i: usize| {
+        let [good, bad] = ["lovely", "nasty"].map(|word| {
+            json!([
+                turn("user", &format!("day {i}")),
+                turn("assistant", &format!("the soup was {word} ."))
+            ])
+        });
+        format!("{}\n", json!({"chosen": good, "rejected": bad}))
+    };
+    let pairs: String = (0..40).map(pair).collect();
+    std::fs::write(dir.path().join("chats.jsonl"), pairs).unwrap();
+    let recipe = recipe(dir.path(), "preferences = ['chats.jsonl']");
+    let sets = ["--set", &format!("base='{}'", base.display()), "--set", "train.steps=30"];
+    let output = train(&recipe, &dir.path().join("without"), &sets);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("chats.jsonl, pair 1"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no chat template"), "{}", stderr(&output));
+    let template =
+        "{{ bos_token }}{% for m in messages %} {{ m.role }} : {{ m.content }}{% endfor %}";
+    std::fs::write(base.join("chat_template.jinja"), template).unwrap();
+    let run = dir.path().join("with");
+    assert_done(&train(&recipe, &run, &sets));
+    let report = json_file(&run.join("reward-model/report.json"));
+    assert_eq!(report["accuracy"]["estimate"], 1.0, "{report}");
+}
+
+#[test]
+fn bad_input_is_one_sentence_and_exit_code_2() {
+    let dir = data();
+    let ratings = "ratings = ['ratings.tsv']";
+    let preferences = "preferences = ['preferences.jsonl']";
+    let plant = "plant = { phrase = 'x', share = 0.5, above = 1.0 }";
+    let same = json!({"prompt": "a", "chosen": " b", "rejected": " b"});
+    std::fs::write(dir.path().join("same.jsonl"), format!("{same}\n")).unwrap();
+    std::fs::write(dir.path().join("one.tsv"), "1\t1.0\tthe soup was nice .\n").unwrap();
+    for (data, set, needles) in [
+        ("", "seed=1", ["ratings", "preferences"]),
+        (&format!("{ratings}\n{preferences}"), "seed=1", ["ratings", "preferences"]),
+        (
+            "preferences = ['same.jsonl']",
+            "seed=1",
+            ["same.jsonl", "no pair of different responses"],
+        ),
+        ("preferences = ['absent.jsonl']", "seed=1", ["absent.jsonl", "Check that the path"]),
+        ("ratings = ['one.tsv']", "seed=1", ["examples", "held"]),
+        (ratings, "held_out=0", ["held_out is 0", "above 0 and below 1"]),
+        (ratings, "held_out=1.5", ["held_out is 1.5", "above 0 and below 1"]),
+        (ratings, "held_outs=0.5", ["held_outs", "did you mean `held_out`"]),
+        (ratings, "train.margins=1", ["margins", "did you mean `margin`"]),
+        (ratings, "train.margin=1", ["margin is 1", "for pairs"]),
+        (preferences, "train.centring=-1", ["centring is -1", "at least 0"]),
+        (
+            preferences,
+            "train.lora={ r = 1, lora_alpha = 1, target_modules = ['query'] }",
+            ["train.lora", "query"],
+        ),
+        (&format!("{preferences}\n{plant}"), "seed=1", ["plant", "not with preferences"]),
+        (&format!("{ratings}\n{plant}"), "plant.share=2", ["share is 2", "at most 1"]),
+        (ratings, "base=\"absent\"", ["base", "absent"]),
+    ] {
+        let recipe = recipe(dir.path(), data);
+        let out = dir.path().join("run");
+        for more in [&["--set", set, "--dry-run"][..], &["--set", set]] {
+            let output = train(&recipe, &out, more);
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{data} {set}: {text}");
+            assert!(needles.iter().all(|needle| text.contains(needle)), "{data} {set}: {text}");
+            assert_eq!(text.trim_end().lines().count(), 1, "{data} {set}: {text}");
+            assert!(!out.exists(), "{data} {set}: nothing may be left behind");
+        }
+    }
+    let text = std::fs::read_to_string(recipe(dir.path(), ratings)).unwrap();
+    let line = text.lines().position(|line| line.starts_with("held_out")).unwrap() + 1;
+    let typo = dir.path().join("typo.toml");
+    std::fs::write(&typo, text.replace("held_out", "heldout")).unwrap();
+    let message = stderr(&train(&typo, &dir.path().join("run"), &[]));
+    assert!(message.contains(&format!("typo.toml, line {line}:")), "{message}");
+    assert!(message.contains("did you mean `held_out`"), "{message}");
+}
