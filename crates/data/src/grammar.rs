@@ -3,7 +3,7 @@
 //! A rule a line, `@name: alternative | 3* alternative`: words, and `@names` of other rules; `3*` makes an alternative three times as
 //! likely as one without a weight. Several lines of the same name add alternatives; `#` begins a comment. Texts are drawn from `@start`,
 //! whose every text holds `=>` once: what stands before it is the prompt, what stands after it the continuation. Rules must not be
-//! recursive, so that every text is finite.
+//! recursive, so that every text is finite; of at most a million words.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -22,8 +22,22 @@ struct Alternative {
     symbols: Vec<String>,
 }
 
+/// What a text of a symbol holds.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    /// How often `=>` stands in it.
+    splits: usize,
+    /// Its words, at most.
+    longest: usize,
+}
+
 const START: &str = "@start";
 const SPLIT: &str = "=>";
+
+/// Most rules that lie one within the other: looking at a rule takes a part of the stack.
+const DEEPEST: usize = 200;
+/// Most words of a text. Rules that name others twice double it each time, so that a page could ask for more than any memory holds.
+const LONGEST: usize = 1_000_000;
 
 impl Grammar {
     /// Draws a text as (prompt, continuation); `uniform` gives the next number in [0, 1) of the text's random stream.
@@ -56,35 +70,61 @@ impl Grammar {
         }
     }
 
-    /// Refuses rules that are missing, lead back to themselves, or do not split prompt and continuation once.
-    /// Returns how often `=>` stands in a text of `symbol`.
-    fn check(&self, symbol: &str, above: &mut Vec<String>) -> Result<usize, DataError> {
+    /// Refuses rules that are missing, lead back to themselves, do not split prompt and continuation once, or make texts too long.
+    /// Returns what a text of `symbol` holds. Each rule is looked at once, however often it is named.
+    fn check<'a>(
+        &'a self,
+        symbol: &'a str,
+        above: &mut Vec<&'a str>,
+        known: &mut BTreeMap<&'a str, Extent>,
+    ) -> Result<Extent, DataError> {
+        let refuse = |what: String| Err(DataError::Grammar(what));
         if !symbol.starts_with('@') {
-            return Ok(usize::from(symbol == SPLIT));
+            return Ok(Extent { splits: usize::from(symbol == SPLIT), longest: 1 });
         }
-        let rule = self
-            .rules
-            .get(symbol)
-            .ok_or_else(|| DataError::Grammar(format!("there is no rule {symbol}")))?;
-        if above.iter().any(|s| s == symbol) {
-            return Err(DataError::Grammar(format!("the rule {symbol} leads back to itself")));
+        if let Some(extent) = known.get(symbol) {
+            return Ok(*extent);
         }
-        above.push(symbol.to_owned());
-        let mut counts = Vec::new();
+        let Some(rule) = self.rules.get(symbol) else {
+            return refuse(format!("there is no rule {symbol}"));
+        };
+        if above.contains(&symbol) {
+            return refuse(format!("the rule {symbol} leads back to itself"));
+        }
+        if above.len() == DEEPEST {
+            return refuse(format!("the rule {symbol} is below {DEEPEST} others: nest them less"));
+        }
+        above.push(symbol);
+        let mut extents = Vec::new();
         for alternative in rule {
-            counts.push(
-                alternative
-                    .symbols
-                    .iter()
-                    .try_fold(0, |sum, s| Ok::<_, DataError>(sum + self.check(s, above)?))?,
-            );
+            let mut sum = Extent { splits: 0, longest: 0 };
+            for symbol in &alternative.symbols {
+                sum = sum.followed_by(self.check(symbol, above, known)?);
+            }
+            extents.push(sum);
         }
         above.pop();
-        match counts.iter().find(|count| **count != counts[0]) {
-            Some(_) => Err(DataError::Grammar(format!(
-                "the alternatives of {symbol} hold {SPLIT} {counts:?} times: it must be the same number"
-            ))),
-            None => Ok(counts[0]),
+        let splits: Vec<usize> = extents.iter().map(|extent| extent.splits).collect();
+        if splits.iter().any(|count| *count != splits[0]) {
+            return refuse(format!(
+                "the alternatives of {symbol} hold {SPLIT} {splits:?} times: it must be the same number"
+            ));
+        }
+        let longest = extents.iter().map(|extent| extent.longest).max().unwrap_or_default();
+        if longest > LONGEST {
+            return refuse(format!("a text of {symbol} may have more than {LONGEST} words"));
+        }
+        let extent = Extent { splits: splits[0], longest };
+        known.insert(symbol, extent);
+        Ok(extent)
+    }
+}
+
+impl Extent {
+    fn followed_by(self, next: Self) -> Self {
+        Self {
+            splits: self.splits.saturating_add(next.splits),
+            longest: self.longest.saturating_add(next.longest),
         }
     }
 }
@@ -115,7 +155,7 @@ impl FromStr for Grammar {
             }
         }
         let grammar = Self { rules };
-        match grammar.check(START, &mut Vec::new())? {
+        match grammar.check(START, &mut Vec::new(), &mut BTreeMap::new())?.splits {
             1 => Ok(grammar),
             n => Err(DataError::Grammar(format!(
                 "every text of {START} must hold {SPLIT} once, not {n} times"
@@ -170,5 +210,21 @@ mod tests {
             let message = text.parse::<Grammar>().unwrap_err().to_string();
             assert!(message.contains(needle), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn texts_that_double_and_rules_that_nest_without_end_are_refused() {
+        let chain = |n: usize, right: &dyn Fn(usize) -> String| {
+            let rules = (0..n).map(|i| format!("@r{i}: {}\n", right(i + 1)));
+            format!("@start: => @r0\n{}@r{n}: x", rules.collect::<String>())
+        };
+        let doubling = chain(60, &|next| format!("@r{next} @r{next}"));
+        let message = doubling.parse::<Grammar>().unwrap_err().to_string();
+        assert!(message.contains("more than 1000000 words"), "{message}");
+        let deep = chain(100_000, &|next| format!("@r{next}"));
+        let message = deep.parse::<Grammar>().unwrap_err().to_string();
+        assert!(message.contains("below 200 others"), "{message}");
+        let splits = chain(60, &|next| format!("@r{next} | @r{next}"));
+        assert!(splits.parse::<Grammar>().is_ok(), "each rule is looked at once");
     }
 }

@@ -153,3 +153,30 @@ fn a_model_without_a_usable_template_is_refused() {
     assert!(error.contains("sort_keys"), "{error}");
     assert!(ChatTemplate::read(Path::new("no/such"), None).is_err());
 }
+
+#[test]
+fn a_template_without_end_or_measure_is_stopped() {
+    let rows = "{% for i in range(100000) %}";
+    let endless = format!("{}{}", rows.repeat(4), "{% endfor %}".repeat(4));
+    let doubling = "{% set t = namespace(x='ab') %}{% for i in range(99) %}{% set t.x = t.x ~ t.x %}{% endfor %}{{ t.x }}";
+    for template in [endless.as_str(), doubling] {
+        let error = answered(template).unwrap_err().to_string();
+        assert!(error.contains("more work than any conversation needs"), "{error}");
+    }
+    let error = answered("{{ messages | tojson(indent=9000000000000000000) }}").unwrap_err();
+    assert!(error.to_string().contains("at most 100"), "{error}");
+    let deep = "{% set t = namespace(x=[]) %}{% for i in range(99999) %}{% set t.x = [t.x] %}{% endfor %}{{ t.x }}";
+    assert_eq!(answered(deep).unwrap().len(), 2 * 100_000);
+}
+
+#[test]
+fn a_long_conversation_is_not_stopped() {
+    let paragraph = "Well, what do you think of it? ".repeat(32);
+    let roles = [Role::User, Role::Assistant].into_iter().cycle();
+    let long: Vec<_> = roles.map(|role| said(role, &paragraph)).take(2000).collect();
+    for sort in SORTS {
+        let template = ChatTemplate::read(&fixture(sort), Some(now())).unwrap();
+        let text = template.render(&long, Ending::Complete).unwrap();
+        assert!(text.len() > 1_900_000, "{sort}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The Jinja that chat templates are written in: its settings and additions are those of transformers.
 
 use std::error::Error as _;
+use std::thread;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
@@ -14,6 +15,14 @@ use super::json::to_json;
 /// The name of the only template of an environment.
 pub(super) const NAME: &str = "chat";
 
+/// The work that one text may take: instructions of the template, and one more for every 64 bytes that it makes. Loops within loops, or a text
+/// that doubles, would take any time and memory.
+const WORK: u64 = 1_000_000;
+
+/// The stack on which templates run, in bytes: with their work they can nest lists more than a hundred thousand deep, which are printed and
+/// dropped level by level. Only what is used takes memory.
+const STACK: usize = 256 << 20;
+
 /// An environment that holds the template.
 pub(super) fn environment(
     template: String,
@@ -23,11 +32,24 @@ pub(super) fn environment(
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_fuel(Some(WORK));
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime(now, format));
     environment.add_filter("tojson", to_json);
     environment.add_template_owned(NAME, without_generation_marks(&template)?)?;
     Ok(environment)
+}
+
+/// Runs a template, on a stack that holds whatever it can nest.
+pub(super) fn run(
+    template: impl FnOnce() -> Result<String, Error> + Send,
+) -> Result<String, Error> {
+    let fail = |cause: String| Error::new(ErrorKind::InvalidOperation, cause);
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, template);
+        let thread = thread.map_err(|cause| fail(format!("no thread can be started: {cause}")))?;
+        thread.join().map_err(|_| fail("it makes the interpreter panic".to_owned()))?
+    })
 }
 
 /// The words of `raise_exception`, if that is why rendering failed.

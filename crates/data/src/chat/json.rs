@@ -8,12 +8,18 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
+/// Most blanks a level. Templates write a handful; as many as a number can say would not fit into memory.
+const WIDEST: usize = 100;
+
 /// `tojson(indent=None, ensure_ascii=False)`: HTML is not escaped, and keys keep their order.
 pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let fail = |cause: String| Error::new(ErrorKind::BadSerialization, cause);
     let indent: Option<usize> = options.get("indent")?;
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
+    if let Some(width) = indent.filter(|width| *width > WIDEST) {
+        return Err(fail(format!("tojson(indent={width}): at most {WIDEST} is possible")));
+    }
     let mut bytes = Vec::new();
     let written = match indent {
         Some(width) => {

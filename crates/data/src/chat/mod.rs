@@ -4,7 +4,8 @@
 //! tokens for the beginning of the text. Departures from transformers:
 //! 1. `strftime_now` tells the time that the caller gives, in UTC, and is an error where the caller gives none.
 //! 2. `{% generation %}` marks nothing: what it encloses is written as it is.
-//! 3. Tools and documents are always none, and of `tojson` only `indent` and `ensure_ascii` are known.
+//! 3. Tools and documents are always none, and of `tojson` only `indent` (up to 100) and `ensure_ascii` are known.
+//! 4. A template that does more work than any conversation needs is stopped.
 
 mod environment;
 mod files;
@@ -13,8 +14,8 @@ mod json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use minijinja::Environment;
 use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -140,7 +141,8 @@ impl ChatTemplate {
             tokens: &self.tokens,
         };
         let template = self.environment.get_template(environment::NAME);
-        let text = template.and_then(|template| template.render(Serde(&context)));
+        let text =
+            template.and_then(|template| environment::run(|| template.render(Serde(&context))));
         text.map_err(|error| match environment::raised(&error) {
             Some(reason) => DataError::RefusedByTemplate { path: self.path.clone(), reason },
             None => DataError::ChatTemplate { path: self.path.clone(), problem: described(&error) },
@@ -158,6 +160,9 @@ impl ChatTemplate {
 
 /// What went wrong and in which line of the template.
 fn described(error: &minijinja::Error) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let what = match error.kind() {
+        ErrorKind::OutOfFuel => "it does more work than any conversation needs".to_owned(),
+        kind => error.detail().map_or_else(|| kind.to_string(), str::to_owned),
+    };
     error.line().map_or_else(|| what.clone(), |line| format!("line {line}: {what}"))
 }
