@@ -3,7 +3,7 @@
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}\
-code{overflow-wrap:anywhere}";
+td{overflow-wrap:anywhere}td:first-child{white-space:nowrap}";
 
 /// A page in the making; all texts are escaped.
 #[derive(Clone, Debug)]
