@@ -205,6 +205,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--samples", "4", "--out", "n.parquet", "--shard", "3/2"], "give i/n"),
         (&["--samples", "4", "--out", "t.parquet", "--seed", "1"], "made with seed `0`"),
         (&["--samples", "4", "--out", "cut.parquet"], "not a complete Parquet file"),
+        (&["--samples", "4", "--out", "none/t.parquet"], "a folder that is there"),
         (&["--samples", "4"], "--out"),
     ] {
         let output = folder.reference(args);
@@ -215,6 +216,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["inspect", "none.parquet"][..], "none.parquet"),
         (&["merge", "t.parquet", "cut.parquet", "--out", "m.parquet"], "cut.parquet"),
         (&["compress", "t.parquet", "--quantiles", "1", "--out", "m.parquet"], "1 quantiles"),
+        (&["compress", "t.parquet", "--quantiles", "18446744073709551615", "--out", "m"], "65536"),
         (&["report", "t.parquet", "--out", "r", "--kl", "-1"], "-1"),
         (&[], "Usage"),
     ] {
@@ -225,4 +227,27 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     lines(&["once more", "once more"]);
     let twice = folder.reference(&["--samples", "4", "--out", "n.parquet"]);
     assert!(stderr(&twice).contains("is that of line 1 already"), "{}", stderr(&twice));
+}
+
+/// One text under two ids is one prompt: in shards, and where fresh responses are tested.
+#[test]
+fn equal_texts_are_one_prompt() {
+    let folder = Folder::new(6);
+    let all = std::fs::read_to_string(folder.path("prompts.jsonl")).unwrap();
+    let named = |id: usize, line: &str| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        row["id"] = id.to_string().into();
+        row.to_string()
+    };
+    let twice: Vec<String> =
+        all.lines().chain(all.lines()).enumerate().map(|(id, line)| named(id, line)).collect();
+    std::fs::write(folder.path("prompts.jsonl"), twice.join("\n")).unwrap();
+    assert_eq!(folder.make("8", "t.parquet", &[])["prompts"], 6);
+    for (shard, out) in [("1/2", "1.parquet"), ("2/2", "2.parquet")] {
+        assert_eq!(folder.make("8", out, &["--shard", shard])["prompts"], 3);
+    }
+    text(&folder.run(&["merge", "1.parquet", "2.parquet", "--out", "merged.parquet"]));
+    assert!(folder.bytes("merged.parquet") == folder.bytes("t.parquet"));
+    let report = ["report", "t.parquet", "--out", "r", "--json", "--fresh", "10"];
+    assert_eq!(json(&folder.reference(&report))["uniformity"]["responses"], 60);
 }

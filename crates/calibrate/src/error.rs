@@ -71,8 +71,8 @@ pub enum CalibrateError {
          take the table that it was made from"
     )]
     Compressed,
-    /// Too few quantiles to stand for a distribution.
-    #[error("{0} quantiles cannot stand for the rewards of a prompt; take 2 or more")]
+    /// Too few quantiles to stand for a distribution, or more than it has digits.
+    #[error("{0} quantiles cannot stand for the rewards of a prompt; take 2 to 65536")]
     Quantiles(usize),
     /// Too few prompts to learn from.
     #[error(

@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ridge::Ridge;
+use crate::table::check_quantiles;
 use crate::{CalibrateError, PromptKey, Row};
 
 /// Strengths of the ridge that are tried, in units of the variance of the features times the number of prompts.
@@ -37,7 +38,8 @@ pub struct HeadReport {
     pub prompts: usize,
     /// Prompts held out.
     pub held_out: usize,
-    /// Mean over reference responses to held-out prompts of |predicted − sampled calibrated reward|, in [0, 1].
+    /// Mean over reference responses to held-out prompts of |predicted − sampled calibrated reward|, in [0, 1]. The strength and the shape
+    /// come from these prompts too, so that it is a little too small for others.
     pub error: f64,
     /// The same of one set of quantiles for all prompts: what knowing nothing of the prompt gives.
     pub error_without_features: f64,
@@ -97,6 +99,15 @@ impl QuantileHead {
         self.shape.iter().map(|t| (location + scale * t) as f32).collect()
     }
 
+    /// Whether its parts belong together and give so many quantiles, as those of [`QuantileHead::fit`] do and those of a damaged file need
+    /// not.
+    pub fn is_whole(&self, quantiles: usize) -> bool {
+        let ascends = self.shape.is_sorted() && self.shape.iter().all(|t| t.is_finite());
+        let widths = self.location.is_whole() && self.log_scale.is_whole();
+        let same = self.location.width() == self.log_scale.width();
+        ascends && widths && same && self.shape.len() == quantiles
+    }
+
     /// Length of the features.
     pub fn width(&self) -> usize {
         self.location.width()
@@ -140,9 +151,7 @@ impl QuantileHead {
 }
 
 fn check(features: &[Vec<f32>], rows: &[&Row], quantiles: usize) -> Result<(), CalibrateError> {
-    if quantiles < 2 {
-        return Err(CalibrateError::Quantiles(quantiles));
-    }
+    check_quantiles(quantiles)?;
     if rows.iter().any(|row| row.values().len() != row.samples()) {
         return Err(CalibrateError::Compressed);
     }

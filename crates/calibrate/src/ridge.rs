@@ -40,6 +40,11 @@ impl Ridge {
         self.intercept + dot(&self.weight, &standardised(features, &self.mean, &self.spread))
     }
 
+    /// Whether all parts have one length.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.mean.len() == self.weight.len() && self.spread.len() == self.weight.len()
+    }
+
     pub(crate) fn width(&self) -> usize {
         self.weight.len()
     }

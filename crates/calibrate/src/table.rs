@@ -127,14 +127,13 @@ impl Calibration {
     /// The same table with `count` quantiles in place of each prompt's rewards, at the levels (j − ½)/count.
     ///
     /// # Errors
-    /// [`CalibrateError::Compressed`] for a table that holds quantiles already, [`CalibrateError::Quantiles`] for fewer than 2.
+    /// [`CalibrateError::Compressed`] for a table that holds quantiles already, [`CalibrateError::Quantiles`] for fewer than 2 or more than
+    /// 65,536.
     pub fn compressed(&self, count: usize) -> Result<Self, CalibrateError> {
         if self.meta.quantiles.is_some() {
             return Err(CalibrateError::Compressed);
         }
-        if count < 2 {
-            return Err(CalibrateError::Quantiles(count));
-        }
+        check_quantiles(count)?;
         let meta = CalibrationMeta { quantiles: Some(count), ..self.meta.clone() };
         let rows = self.rows.iter().map(|row| row.compressed(count)).collect();
         Ok(Self { meta, rows, places: self.places.clone() })
@@ -205,4 +204,9 @@ pub(crate) fn check_rewards(id: &str, rewards: &[f32], least: usize) -> Result<(
         return Err(CalibrateError::TooFew { prompt_id: id.to_owned(), found });
     }
     Ok(())
+}
+
+/// Refuses numbers of quantiles that make no distribution.
+pub(crate) fn check_quantiles(count: usize) -> Result<(), CalibrateError> {
+    if (2..=1 << 16).contains(&count) { Ok(()) } else { Err(CalibrateError::Quantiles(count)) }
 }

@@ -190,5 +190,10 @@ fn read(path: &Path) -> Result<Calibrator> {
         "{} is a calibrator of version {version}, not {SCHEMA_VERSION}: learn again",
         path.display()
     );
+    ensure!(
+        calibrator.samples >= 2 && calibrator.head.is_whole(calibrator.quantiles),
+        "{} is damaged, its parts contradict each other: learn again",
+        path.display()
+    );
     Ok(calibrator)
 }

@@ -1,7 +1,7 @@
 //! `infalign calibrate --model …`: sample reference responses, score them, keep their rewards.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,8 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
     let (mut reference, mut calibration) = prepare(args).map_err(Failure::Input)?;
     if let Some((part, parts)) = args.shard {
         // Runs of neighbours, so that parts merged in order are the whole.
-        let end = |part: usize| part * reference.prompts.len() / parts;
+        let count = reference.prompts.len() as u128;
+        let end = |part: usize| (part as u128 * count / parts as u128) as usize;
         reference.prompts = reference.prompts[end(part - 1)..end(part)].to_vec();
     }
     let start = Instant::now();
@@ -66,6 +67,12 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
 /// Reads everything, and the table that is there.
 fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
     ensure!(args.samples >= 2, "--samples is {}: a quantile needs 2 or more", args.samples);
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    ensure!(
+        folder.is_none_or(Path::is_dir) && !args.out.is_dir(),
+        "--out is {}: it has to be a file in a folder that is there",
+        args.out.display()
+    );
     let reference = Reference::read(&args.reference, &args.drawing)?;
     let calibration = if args.out.exists() {
         let calibration = table(&args.out)?;

@@ -1,5 +1,6 @@
 //! A reference policy with prompts and a reward, as commands that sample from it name them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -74,7 +75,10 @@ impl Reference {
         let tokenizer = Tokenizer::load(&dir, model.config())?;
         let given = prompts::read(&args.prompts)?;
         let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
-        let prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
+        let mut prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
+        // A table knows a prompt by its text, whatever ids a file gives it.
+        let mut seen = HashSet::new();
+        prompts.retain(|prompt| seen.insert(prompt.text.clone()));
         let config = reward_config(Some(&args.reward))?.context("there is no reward")?;
         let sampling = drawing.sampling.sampling();
         let name = identity::reward(&config, identity::as_given, identity::as_given)?;

@@ -133,7 +133,7 @@ fn fresh(
     reference: &Reference,
 ) -> Result<Uniformity> {
     let first = summary.most_samples;
-    let numbers = first..first + args.fresh;
+    let numbers = first..first.saturating_add(args.fresh);
     let responses = reference.generator().generate(&reference.prompts, numbers)?;
     let (mut stream, mut positions) = (Stream::new(0, "uniformity", "", 0), 0..);
     let mut uniform = || positions.next().map_or(0.0, |position| stream.uniform(position));
