@@ -38,7 +38,8 @@ pub(super) fn residual(
 
 /// Halves a panel that begins `depth` nats below the top until log f, which falls by ∫`slope`, changes little on each part that counts.
 fn parts(panel: [f64; 2], depth: f64, slope: impl Fn(f64) -> f64) -> Vec<[f64; 2]> {
-    const NATS_A_PART: f64 = 2.0;
+    // Twenty nodes have the digits of an exponential over so many.
+    const NATS_A_PART: f64 = 8.0;
     const NEGLIGIBLE: f64 = 80.0;
     let (mut open, mut depth, mut parts) = (vec![panel], depth, Vec::new());
     while let Some([near, far]) = open.pop() {
