@@ -35,22 +35,13 @@ impl RewardModel {
     fn tokens(&self, prompt: &str, response: &str) -> Result<Vec<u32>, RewardError> {
         let mut tokens = match self.reads {
             Reads::Response => self.tokenizer.encode(response.trim_start())?,
-            Reads::PromptAndResponse => self.whole(&format!("{prompt}{response}"))?,
+            Reads::PromptAndResponse => {
+                self.tokenizer.encode_whole(&format!("{prompt}{response}"))?
+            }
         };
         tokens.truncate(self.classifier.config().max_position_embeddings);
         if tokens.is_empty() {
             tokens.push(self.tokenizer.pad());
-        }
-        Ok(tokens)
-    }
-
-    /// Tokens of a text. Where a chat template wrote the prompt, the token that begins a text may stand there: a second is not added.
-    fn whole(&self, text: &str) -> Result<Vec<u32>, RewardError> {
-        let (written, mut tokens) =
-            (self.tokenizer.encode_chat(text)?, self.tokenizer.encode(text)?);
-        let begins = |tokens: &[u32]| matches!(tokens, [first, second, ..] if first == second);
-        if tokens.len() > written.len() && begins(&tokens) && !begins(&written) {
-            tokens.remove(0);
         }
         Ok(tokens)
     }
@@ -132,7 +123,7 @@ mod tests {
     #[test]
     fn a_prompt_that_a_chat_template_began_is_not_begun_twice() {
         let reward = reward_model(Reads::PromptAndResponse);
-        let ids = |text: &str| reward.whole(text).unwrap();
+        let ids = |text: &str| reward.tokenizer.encode_whole(text).unwrap();
         assert_eq!(ids("<s> a b"), ids("a b"));
         assert_eq!(ids("<s> <s> a")[..2], [1, 1], "what is written twice stays");
         assert_eq!(ids("a a").len(), 3);
