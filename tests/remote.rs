@@ -90,6 +90,24 @@ fn a_server_takes_the_place_of_the_weights() {
 }
 
 #[test]
+fn what_a_server_answered_before_it_failed_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (completions, asked) = (completions(), AtomicUsize::new(0));
+    // The first question is which models there are.
+    let url = serve(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
+        0..5 => completions.answer(request),
+        _ => Reply::new(400, "enough"),
+    });
+    let args = ["--json", "--server", &url, "--batch", "1"];
+    let output = generate(dir.path(), &recipes().join("model"), &args);
+    assert_eq!(output.status.code(), Some(3));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("status 400: enough"), "{stderr}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["responses"].as_array().unwrap().len(), 4);
+}
+
+#[test]
 fn a_server_that_cannot_be_used_is_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let model = recipes().join("model");

@@ -7,7 +7,7 @@ use infalign_model::{LanguageModel, Sequence, Tokenizer};
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::sampler::{check_prompts, check_samples};
+use crate::sampler::{Finished, check_prompts, check_samples};
 use crate::{DecodeError, Draw, Sampler, Sampling, StopTexts};
 
 /// A prompt with its tokens.
@@ -126,14 +126,15 @@ impl Generator<'_> {
 }
 
 impl Sampler for Generator<'_> {
-    fn generate(
+    fn generate_each(
         &self,
         prompts: &[EncodedPrompt],
         samples: Range<usize>,
-    ) -> Result<Vec<Vec<Response>>, DecodeError> {
+        finished: Finished<'_>,
+    ) -> Result<(), DecodeError> {
         self.check(prompts)?;
         check_samples(prompts, samples.len())?;
-        Engine::new(self, prompts, samples).run()
+        Engine::new(self, prompts, samples, finished).run()
     }
 
     fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
