@@ -82,6 +82,14 @@ pub enum ModelError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// Weights in the format of PyTorch, whose files are programs.
+    #[error(
+        "{path}: only safetensors are read; convert them with transformers, as in `python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('FOLDER').save_pretrained('NEW')\"` (AutoModelForSequenceClassification for a reward model), and copy the tokenizer's files"
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
     /// A safetensors file is truncated or malformed.
     #[error("{path} is not a valid safetensors file: {reason}")]
     Safetensors {
