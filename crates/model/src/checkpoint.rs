@@ -25,9 +25,6 @@ impl Checkpoint {
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let mut checkpoint = Self::at(dir);
         for path in &weight_files(dir)? {
-            if !path.exists() {
-                return Err(absent(path));
-            }
             checkpoint.read_file(path)?;
         }
         Ok(checkpoint)
@@ -38,6 +35,9 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::read`].
     pub(crate) fn read_file(&mut self, path: &Path) -> Result<(), ModelError> {
+        if !path.exists() {
+            return Err(absent(path));
+        }
         let mut file = TensorFile::open(path)?;
         for name in file.names().into_iter().filter(|name| !is_buffer(name)) {
             let tensor = file.read(&name)?;
@@ -201,9 +201,14 @@ pub(crate) fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tenso
 /// The error for a file of weights that is not there.
 fn absent(path: &Path) -> ModelError {
     let dir = path.parent().unwrap_or(path);
-    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].map(|name| dir.join(name));
-    if let Some(pickled) = pickled.into_iter().find(|file| file.exists()) {
-        return ModelError::Pickled { path: pickled };
+    let whole = "transformers import AutoModelForCausalLM";
+    let pickled = [
+        ("pytorch_model.bin", whole),
+        ("pytorch_model.bin.index.json", whole),
+        ("adapter_model.bin", "peft import AutoPeftModelForCausalLM"),
+    ];
+    if let Some((name, class)) = pickled.into_iter().find(|(name, _)| dir.join(name).exists()) {
+        return ModelError::Pickled { path: dir.join(name), class };
     }
     match HubModel::of_snapshot(dir) {
         Some(hub) => hub.lacks(path.into()),

@@ -84,11 +84,13 @@ pub enum ModelError {
     },
     /// Weights in the format of PyTorch, whose files are programs.
     #[error(
-        "{path}: only safetensors are read; convert them with transformers, as in `python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('FOLDER').save_pretrained('NEW')\"` (AutoModelForSequenceClassification for a reward model), and copy the tokenizer's files"
+        "{path}: only safetensors are read; write them, as by `python -c \"from {class} as M; M.from_pretrained('FOLDER').save_pretrained('NEW')\"` (…ForSequenceClassification for a reward model), and copy the tokenizer's files"
     )]
     Pickled {
         /// The file.
         path: PathBuf,
+        /// From which package the class is imported that reads it.
+        class: &'static str,
     },
     /// A safetensors file is truncated or malformed.
     #[error("{path} is not a valid safetensors file: {reason}")]

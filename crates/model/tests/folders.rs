@@ -128,6 +128,7 @@ fn an_adapter_without_a_tokenizer_has_its_bases() {
     assert!(tokenizer.folder().join("tokenizer_config.json").exists());
     // A tokenizer of its own goes before; what ends texts is still written beside the weights.
     write_word_tokenizer(&folder, ["aa a b c"].into_iter()).unwrap();
+    std::fs::remove_file(folder.join("generation_config.json")).unwrap();
     let tokenizer = Tokenizer::load(&folder, &config).unwrap();
     assert_ne!(tokenizer.encode("a b c").unwrap(), its.encode("a b c").unwrap());
     assert!(tokenizer.stops().contains(&4) && its.stops().contains(&4));
@@ -168,6 +169,12 @@ fn weights_of_pytorch_are_told_with_the_way_to_convert_them() {
             assert!(error.contains(told), "{error}");
         }
     }
+    let dir = tempfile::tempdir().unwrap();
+    adapter(dir.path(), &json!({ "base_model_name_or_path": fixture("llama") }));
+    let stored = dir.path().join("adapter_model.safetensors");
+    std::fs::rename(stored, dir.path().join("adapter_model.bin")).unwrap();
+    let error = CausalLm::load(dir.path(), &device()).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.bin: only") && error.contains("from peft"), "{error}");
 }
 
 #[test]
