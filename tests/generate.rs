@@ -135,6 +135,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--procedure", "best-of:0"], "best-of"),
         (&["--memory", "0"], "give a number above 0"),
         (&["--memory", "1", "--batch", "2"], "cannot be used with"),
+        (&["--batch", "0"], "give a whole number, at least 1"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
         command.arg("generate").args(["--prompts"]).arg(recipes().join("quickstart/test.jsonl"));

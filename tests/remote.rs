@@ -76,6 +76,13 @@ fn a_server_takes_the_place_of_the_weights() {
     let here = rows(&generate(dir.path(), &recipes().join("model"), &common));
     let there = rows(&generate(dir.path(), &model, &[&common[..], &remote].concat()));
     assert_eq!(here.len(), 6);
+    // Of an adapter that the server has, its base's tokenizer is all that is needed.
+    let adapter = dir.path().join("adapter");
+    std::fs::create_dir(&adapter).unwrap();
+    let config = json!({ "peft_type": "LORA", "base_model_name_or_path": "../model", "r": 1 });
+    std::fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let by_adapter = rows(&generate(dir.path(), &adapter, &[&common[..], &remote].concat()));
+    assert_eq!(by_adapter, there);
     for (here, there) in here.iter().zip(&there) {
         for key in ["id", "prompt", "response", "score", "tokens", "finish", "model_tokens"] {
             assert_eq!(here[key], there[key], "{key}");

@@ -202,9 +202,9 @@ impl<'a> Engine<'a> {
         let uniform = row.stream.uniform(row.tokens.len() as u64);
         let draw = sampling.draw(logits, uniform, weights);
         if !draw.log_prob.is_finite() {
-            let EncodedPrompt { id, tokens, .. } = &self.prompts[row.prompt];
-            let source = ModelError::Logits { tokens: tokens.len() + row.tokens.len() };
-            return Err(DecodeError::Prompt { prompt: id.clone(), source });
+            let prompt = &self.prompts[row.prompt];
+            let tokens = prompt.tokens.len() + row.tokens.len();
+            return Err(prompt.refused(ModelError::Logits { tokens }));
         }
         row.tokens.push(draw.token);
         row.log_probs.push(draw.log_prob);

@@ -71,7 +71,7 @@ pub(crate) fn check_prompts(
         } else {
             continue;
         };
-        return Err(DecodeError::Prompt { prompt: prompt.id.clone(), source });
+        return Err(prompt.refused(source));
     }
     Ok(())
 }

@@ -222,6 +222,12 @@ fn what_cannot_be_decoded_is_refused() {
         matches!(error, DecodeError::Prompt { .. }) && error.to_string().contains("64"),
         "{error}"
     );
+    // By its first words, too, since a file may leave the id to a hash.
+    let long_winded = fixture.prompts().remove(0);
+    let words = "the rain in Spain stays mainly in the plin";
+    let text = EncodedPrompt { text: words.into(), ..long_winded };
+    let error = long.generate(&[text], 0..1).unwrap_err().to_string();
+    assert!(error.contains("(\"the rain in Spain stays mainly in the pl\" …): "), "{error}");
     let empty = EncodedPrompt { id: "none".into(), text: String::new(), tokens: Vec::new() };
     assert!(
         fixture.generator(1).generate(&[empty], 0..1).unwrap_err().to_string().contains("none")

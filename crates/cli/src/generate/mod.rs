@@ -14,8 +14,8 @@ use infalign_decode::{
     Decoded, EncodedPrompt, Finish, Generator, ProcedureDecoder, RemoteGenerator, Sampler,
     StopTexts,
 };
-use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
-use infalign_record::clock;
+use infalign_model::{CausalLm, Head, Tokenizer};
+use infalign_record::{clock, env::hub_cache};
 use infalign_reward::{Reads, Reward, RewardConfig};
 use infalign_transform::Procedure;
 
@@ -33,7 +33,7 @@ const STAGE: &str = "generate";
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
     /// Hugging Face directory of the model, its name on the hub (org/name or org/name@revision, from the local cache), or
-    /// tabular:FILE.json with --exact.
+    /// tabular:FILE.json with --exact. An adapter's directory or name will do; its base is found by what it says of it.
     #[arg(long)]
     pub(crate) model: PathBuf,
     /// JSONL with `prompt`, or a text file with a prompt a line. A prompt of messages, also as `messages`, goes through the model's chat
@@ -104,10 +104,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 /// Generates with the model in this process.
 fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let dir = models::folder(&args.model).map_err(Failure::input)?;
-    let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&dir, model.config()).map_err(Failure::input)?;
-    let prompts = encode(&dir, &tokenizer, given).map_err(Failure::Input)?;
+    let folder = models::folder(&args.model).map_err(Failure::input)?;
+    let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&folder, model.config()).map_err(Failure::input)?;
+    let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
     let model = model.for_inference();
     let generator = Generator {
         model: model.as_ref(),
@@ -124,10 +124,10 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
 fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Failure> {
-    let dir = models::folder(&args.model).map_err(Failure::input)?;
-    let config = TransformerConfig::read(&dir, Head::CausalLm).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&dir, &config).map_err(Failure::input)?;
-    let prompts = encode(&dir, &tokenizer, given).map_err(Failure::Input)?;
+    let folder = models::folder(&args.model).map_err(Failure::input)?;
+    let config = folder.config(Head::CausalLm).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&folder, &config).map_err(Failure::input)?;
+    let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
     let (server, model) = args.remote.connect(url).map_err(Failure::Input)?;
     let generator = RemoteGenerator {
         server: &server,
@@ -143,8 +143,8 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Fai
     decode(args, &generator, &tokenizer, given, &prompts)
 }
 
-fn encode(dir: &Path, tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
-    let encoder = Encoder::new(dir, tokenizer, Some(clock::now()));
+fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
+    let encoder = Encoder::new(tokenizer, Some(clock::now()));
     given.iter().map(|prompt| encoder.prompt(prompt)).collect()
 }
 
@@ -194,7 +194,7 @@ fn unless_interrupted() -> ControlFlow<()> {
 fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
     let Some(config) = reward_config(args.reward.as_deref())? else { return Ok(None) };
     let device = infalign_backend::device(args.device.as_ref())?;
-    Ok(Some(config.build(&device, &api_key)?))
+    Ok(Some(config.build(&device, &hub_cache(), &api_key)?))
 }
 
 /// The reward of `--reward`: a TOML file like a recipe's reward table, or a reward model by its directory or its name on the hub.
@@ -203,16 +203,17 @@ fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
 /// When the file cannot be read or is no reward, or the model is not in the hub's local cache.
 pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>> {
     let Some(path) = path else { return Ok(None) };
-    let folder = models::folder(path)?;
-    if folder.is_dir() {
-        return Ok(Some(RewardConfig::Model { path: folder, reads: Reads::default() }));
+    let is_file = path.extension().is_some_and(|extension| extension == "toml");
+    if path.is_dir() || !is_file && !path.exists() {
+        let path = models::folder(path)?.path().to_path_buf();
+        return Ok(Some(RewardConfig::Model { path, reads: Reads::default() }));
     }
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;
     let mut config: RewardConfig =
         toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), error))?;
     for model in config.models_mut() {
-        *model = models::folder(model)?;
+        *model = models::folder(model)?.path().to_path_buf();
     }
     Ok(Some(config))
 }

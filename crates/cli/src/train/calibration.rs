@@ -112,7 +112,7 @@ fn meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
     let recipe = inputs.recipe;
     let reward =
         identity::reward(&recipe.reward, |path| paths.model(path), |path| paths.resolve(path))?;
-    let dir = paths.model(&recipe.model)?;
+    let folder = paths.model(&recipe.model)?;
     let template = inputs.template_sha256.clone();
-    identity::calibration(&dir, reward, template, &recipe.generation, recipe.seed)
+    identity::calibration(&folder, reward, template, &recipe.generation, recipe.seed)
 }

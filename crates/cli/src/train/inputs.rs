@@ -9,6 +9,7 @@ use infalign_data::{Prompt, Text, prompts, stories};
 use infalign_decode::EncodedPrompt;
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer};
+use infalign_record::env::hub_cache;
 use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
 use infalign_train::Objective;
@@ -46,22 +47,22 @@ impl<'a> Inputs<'a> {
         let paths = Paths { run };
         check(recipe)?;
         rewards::check(recipe)?;
-        let dir = paths.model(&recipe.model)?;
+        let folder = paths.model(&recipe.model)?;
         ensure!(
-            dir.is_dir(),
+            folder.path().is_dir(),
             "the model {} is not a folder: it must hold config.json, model.safetensors and tokenizer.json, or an adapter in their place",
-            dir.display()
+            folder.path().display()
         );
-        let reference = CausalLm::load(&dir, device)?;
+        let reference = CausalLm::load(&folder, device)?;
         if let Some(config) = &recipe.train.lora {
             // That its modules are there, before any work is begun.
             let adapted = reference.clone().with_new_adapter(config.clone(), &mut || 0.0);
             adapted.context("[train.lora]")?;
         }
-        let tokenizer = Tokenizer::load(&dir, reference.config())?;
+        let tokenizer = Tokenizer::load(&folder, reference.config())?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-        let encoder = Encoder::new(&dir, &tokenizer, None);
+        let encoder = Encoder::new(&tokenizer, None);
         let encode = |prompts: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
             prompts
                 .iter()
@@ -128,12 +129,12 @@ impl<'a> Inputs<'a> {
         let mut config = config.clone();
         let paths = Paths { run: self.run };
         for model in config.models_mut() {
-            *model = paths.model(model)?;
+            *model = paths.model(model)?.path().to_path_buf();
         }
         for file in config.files_mut() {
             *file = paths.resolve(file)?;
         }
-        Ok(config.build(&self.device, &api_key)?)
+        Ok(config.build(&self.device, &hub_cache(), &api_key)?)
     }
 }
 
@@ -227,8 +228,8 @@ fn fitting(
     let (tokens, context) = (encoded.tokens.len(), model.config().max_position_embeddings);
     if tokens + max_tokens > context {
         bail!(
-            "prompt {:?} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
-            prompt.id
+            "prompt {} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
+            encoded.name()
         );
     }
     Ok(encoded)

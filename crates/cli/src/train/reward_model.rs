@@ -61,9 +61,9 @@ impl<'a> RewardModelInputs<'a> {
         paths: &Paths<'_>,
         device: &Device,
     ) -> Result<Self> {
-        let dir = paths.model(&stage.base)?;
-        let base = CausalLm::load(&dir, device).context("base")?;
-        let tokenizer = Tokenizer::load(&dir, base.config())?;
+        let folder = paths.model(&stage.base)?;
+        let base = CausalLm::load(&folder, device).context("base")?;
+        let tokenizer = Tokenizer::load(&folder, base.config())?;
         if let Some(lora) = &stage.train.lora {
             // That its modules are there, before any work is begun.
             base.clone().with_new_adapter(lora.clone(), &mut || 0.0).context("train.lora")?;
@@ -73,9 +73,8 @@ impl<'a> RewardModelInputs<'a> {
             paths,
             tokenizer: &tokenizer,
             // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-            encoder: Encoder::new(&dir, &tokenizer, None),
-            context: base.config().max_position_embeddings,
-            begin: base.config().bos_token_id,
+            encoder: Encoder::new(&tokenizer, None),
+            config: base.config(),
         };
         let data = reader.read()?;
         stage.train.check(&data.training).context("train")?;

@@ -106,7 +106,7 @@ impl RemoteGenerator<'_> {
         let url = self.server.url("completions");
         let body = self.server.ask(&url, Some(&self.request(prompt, seed)), &mut stream)?;
         let choice = answer::choice(&body).map_err(|fault| fault.of(&url))?;
-        let named = |source| DecodeError::Prompt { prompt: prompt.id.clone(), source };
+        let named = |source| prompt.refused(source);
         let tokens = match &choice.tokens {
             Some(tokens) => tokens.clone(),
             None => self.encode(prompt, &choice.text).map_err(named)?,
