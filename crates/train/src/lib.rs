@@ -1,10 +1,11 @@
 //! Training: language models on texts, reward models on ratings or pairs, and policies by CTRL.
 //!
 //! [`CtrlTrainer`] is the project's heart: reinforcement learning on the transformed calibrated reward. [`train_language_model`] and
-//! [`train_reward_model`] make what it starts from.
+//! [`train_reward_model`] make what it starts from; [`baselines`] are the methods that it is compared with.
 
 mod adapter;
 mod advantage;
+pub mod baselines;
 mod batches;
 mod calibrator;
 mod checkpoint;
