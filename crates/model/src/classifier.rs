@@ -95,6 +95,19 @@ impl SequenceClassifier {
         Ok(Self { trunk, head: ClassifierHead { score: param(SCORE, score) } })
     }
 
+    /// Reads what was made of this classifier by training: an adapter and a head, which are put on the weights that are here, or a whole
+    /// classifier.
+    ///
+    /// # Errors
+    /// As [`SequenceClassifier::with_adapter`] and [`SequenceClassifier::load`].
+    pub fn load_trained(&self, dir: &Path) -> Result<Self, ModelError> {
+        if peft::is_adapter(dir) {
+            let trunk = self.trunk.without_adapter();
+            return Self { trunk, head: self.head.clone() }.with_adapter(dir);
+        }
+        Self::load_plain(dir, |_| 1, &self.device())
+    }
+
     /// Puts the adapter of a PEFT directory on the classifier, and the head that was trained with it.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ mod word_tokenizer;
 pub use batch::{ResponseBatch, Sequence};
 pub use causal_lm::CausalLm;
 pub use checkpoint::Checkpoint;
-pub use classifier::SequenceClassifier;
+pub use classifier::{ClassifierNet, SequenceClassifier};
 pub use config::{Head, RopeScaling, TransformerConfig};
 pub use cpu::{CpuModel, softmax_weights};
 pub use error::ModelError;

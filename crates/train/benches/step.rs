@@ -13,8 +13,8 @@ use infalign_model::{
 };
 use infalign_reward::{Reward, RewardError};
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, LanguageModelConfig, Objective, OptimizerConfig,
-    train_language_model,
+    Calibrator, CtrlConfig, CtrlTrainer, FitMetrics, LanguageModelConfig, Objective,
+    OptimizerConfig, train_language_model,
 };
 
 #[global_allocator]
@@ -116,12 +116,14 @@ fn supervised(name: &str, model: CausalLm) {
     let texts: Vec<Sequence> =
         (0..16).map(|k| Sequence { tokens: tokens(k), prompt_length: 1 }).collect();
     let config = serde_json::json!({
-        "steps": RUNS + 1, "texts_per_step": 16, "optimizer": { "learning_rate": 1e-4 },
+        "steps": RUNS + 1, "texts_per_step": 16, "checkpoint_every": 1000, "optimizer": { "learning_rate": 1e-4 },
     });
     let config: LanguageModelConfig = serde_json::from_value(config).unwrap();
     let mut clock = Clock::new();
     let stop = AtomicBool::new(false);
-    train_language_model(model, &texts, &config, 1, &mut |_, _| clock.tick(), &stop).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut observe = |_: &FitMetrics| clock.tick();
+    train_language_model(model, &texts, &config, 1, folder.path(), &mut observe, &stop).unwrap();
     clock.print(name, "supervised step");
 }
 

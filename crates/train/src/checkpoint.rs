@@ -1,16 +1,17 @@
-//! Checkpoints of a CTRL run: the newest complete one is what a resumed run starts from.
+//! Checkpoints of a training: the newest complete one is what a resumed run starts from.
 
 use std::path::{Path, PathBuf};
 
 use infalign_model::CausalLm;
 use infalign_record::atomic::write_dir_atomic;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::controller::Controller;
 use crate::optimizer::Optimizer;
 
-/// What a checkpoint holds besides weights and optimiser.
+/// What a checkpoint of CTRL holds besides weights and optimiser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// Steps done.
@@ -18,18 +19,29 @@ pub(crate) struct State {
     pub(crate) controller: Controller,
 }
 
-/// Writes `DIR/step-NNNNNN` whole or not at all, then removes the older ones.
+/// Writes a checkpoint of CTRL as [`write`] does.
 pub(crate) fn save(
     dir: &Path,
     policy: &CausalLm,
     optimizer: &Optimizer,
     state: &State,
 ) -> Result<PathBuf, TrainError> {
+    write(dir, state.step, optimizer, state, |folder| Ok(policy.save(folder)?))
+}
+
+/// Writes `DIR/step-NNNNNN` whole or not at all, then removes the older ones.
+pub(crate) fn write(
+    dir: &Path,
+    step: usize,
+    optimizer: &Optimizer,
+    state: &impl Serialize,
+    save_model: impl FnOnce(&Path) -> Result<(), TrainError>,
+) -> Result<PathBuf, TrainError> {
     let older = list(dir);
-    let path = dir.join(format!("step-{:06}", state.step));
+    let path = dir.join(format!("step-{step:06}"));
     std::fs::create_dir_all(dir).map_err(|source| state_error(dir, source))?;
     write_dir_atomic::<TrainError>(&path, |temporary| {
-        policy.save(temporary)?;
+        save_model(temporary)?;
         optimizer.save(&temporary.join("optimizer.bpk"))?;
         let json =
             serde_json::to_vec_pretty(state).map_err(|error| state_error(temporary, error))?;
@@ -49,7 +61,7 @@ pub(crate) fn newest(dir: &Path) -> Option<PathBuf> {
 }
 
 /// Reads a checkpoint's state.
-pub(crate) fn load_state(checkpoint: &Path) -> Result<State, TrainError> {
+pub(crate) fn load_state<S: DeserializeOwned>(checkpoint: &Path) -> Result<S, TrainError> {
     let path = checkpoint.join("state.json");
     let text = std::fs::read_to_string(&path).map_err(|error| state_error(&path, error))?;
     serde_json::from_str(&text).map_err(|error| state_error(&path, error))

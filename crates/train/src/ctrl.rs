@@ -176,7 +176,7 @@ impl CtrlTrainer<'_> {
     /// [`TrainError::State`] when the checkpoint is damaged.
     pub fn steps_done(&self) -> Result<usize, TrainError> {
         checkpoint::newest(&self.checkpoints)
-            .map_or(Ok(0), |path| Ok(checkpoint::load_state(&path)?.step))
+            .map_or(Ok(0), |path| Ok(checkpoint::load_state::<State>(&path)?.step))
     }
 
     fn check(&self) -> Result<(), TrainError> {

@@ -53,10 +53,15 @@ impl Rollout {
             .map(|(prompt, rewards)| scoring.calibrator.quantiles(prompt, rewards))
             .collect::<Result<Vec<_>, _>>()?
             .concat();
+        let scales = prompts
+            .iter()
+            .map(|prompt| scoring.calibrator.scale(prompt, scoring.unit))
+            .collect::<Result<Vec<_>, _>>()?;
         let transformed = raw
             .iter()
             .zip(&calibrated)
-            .map(|(&r, &u)| scoring.objective.apply(r, u, scoring.unit))
+            .enumerate()
+            .map(|(index, (&r, &u))| scoring.objective.apply(r, u, scales[index / samples]))
             .collect();
         let sequences =
             owners().zip(&responses).map(|(prompt, response)| response.sequence(prompt)).collect();

@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
 use infalign_train::CtrlConfig;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
-use super::RewardModelStage;
-use super::objective::ObjectiveConfig;
+use super::{Kind, Method, RewardModelStage};
 
 /// A recipe that aligns one model by several methods.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,10 +35,15 @@ pub(crate) struct AlignRecipe {
     pub(crate) reward: RewardConfig,
     /// How responses are sampled.
     pub(crate) generation: Sampling,
-    /// Reference responses.
-    pub(crate) calibration: CalibrationConfig,
-    /// The trainer; every method uses the same.
-    pub(crate) train: CtrlConfig,
+    /// What rewards are calibrated against; for methods that CTRL trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) calibration: Option<CalibrationConfig>,
+    /// Stored reference responses; for methods that learn from such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rollouts: Option<RolloutsConfig>,
+    /// The trainer of all methods that CTRL trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) train: Option<CtrlConfig>,
     /// The methods to compare.
     pub(crate) method: Vec<Method>,
     /// What is measured.
@@ -72,6 +76,56 @@ pub(crate) enum PromptsConfig {
     },
 }
 
+impl AlignRecipe {
+    /// Whether rewards are calibrated by a table.
+    pub(crate) fn has_table(&self) -> bool {
+        self.calibration.as_ref().is_some_and(|calibration| !calibration.group)
+    }
+
+    /// Refuses methods without what they need, and tables that no method needs.
+    ///
+    /// # Errors
+    /// One sentence that names the method or the table.
+    pub(crate) fn check_methods(&self) -> Result<()> {
+        for Method { name, kind } in &self.method {
+            kind.check().with_context(|| format!("[[method]] {name:?}"))?;
+            if kind.is_ctrl() {
+                for (table, given) in
+                    [("train", self.train.is_some()), ("calibration", self.calibration.is_some())]
+                {
+                    let kind = kind.name();
+                    ensure!(given, "method {name:?} is of kind \"{kind}\", which needs [{table}]");
+                }
+            }
+            if let Some(needed) = kind.rollouts() {
+                let samples = self.rollouts.map_or(0, |rollouts| rollouts.samples);
+                ensure!(
+                    samples >= needed,
+                    "method {name:?} needs {needed} reference responses to a prompt, but rollouts.samples is {samples}"
+                );
+            }
+            ensure!(
+                self.has_table() || !kind.needs_table(),
+                "calibration.group = true leaves no table of reference rewards, which method {name:?} needs: give calibration.samples or calibration.table"
+            );
+        }
+        self.check_tables()
+    }
+
+    fn check_tables(&self) -> Result<()> {
+        let any = |of: fn(&Kind) -> bool| self.method.iter().any(|method| of(&method.kind));
+        let (ctrl, stored) = (any(Kind::is_ctrl), any(|kind| kind.rollouts().is_some()));
+        for (table, given, used) in [
+            ("train", self.train.is_some(), ctrl),
+            ("calibration", self.calibration.is_some(), ctrl),
+            ("rollouts", self.rollouts.is_some(), stored),
+        ] {
+            ensure!(used || !given, "[{table}] has no effect: no [[method]] uses it");
+        }
+        Ok(())
+    }
+}
+
 /// What rewards are calibrated against: one of three.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,11 +142,6 @@ pub(crate) struct CalibrationConfig {
 }
 
 impl CalibrationConfig {
-    /// Whether there is a table of reference rewards.
-    pub(crate) fn has_table(&self) -> bool {
-        !self.group
-    }
-
     /// Refuses none or several of the three, and too few samples.
     pub(crate) fn check(&self) -> Result<()> {
         let Self { samples, table, group } = self;
@@ -108,14 +157,12 @@ impl CalibrationConfig {
     }
 }
 
-/// One row of the table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Reference responses that are stored for methods that learn from such.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Method {
-    /// Name in tables, plots and folders.
-    pub(crate) name: String,
-    /// What it maximises: `raw`, or a transform of the calibrated reward.
-    pub(crate) objective: ObjectiveConfig,
+pub(crate) struct RolloutsConfig {
+    /// Responses to each training prompt.
+    pub(crate) samples: usize,
 }
 
 /// What is measured, on the prompts held out.

@@ -9,7 +9,7 @@ use infalign_evaluate::{Curve, Figure, Panel, Point};
 use infalign_model::{CausalLm, SequenceClassifier, Tokenizer};
 use infalign_record::atomic::write_dir_atomic;
 use infalign_stats::{Interval, ReliabilityBin, paired_difference};
-use infalign_train::{RewardModelReport, train_reward_model};
+use infalign_train::{FitMetrics, RewardModelReport, train_reward_model};
 use serde::Serialize;
 
 use super::reward_data::{Planted, RewardData, RewardDataReader};
@@ -85,23 +85,23 @@ impl<'a> RewardModelInputs<'a> {
     /// Trains the model into the folder `dir`, with `report.json` and, for pairs, `calibration-curve.svg` and `.png` beside it.
     ///
     /// # Errors
-    /// What stopped the training, which keeps no checkpoints.
+    /// What stopped the training; the newest checkpoint stays.
     pub(crate) fn train(
         &self,
-        dir: &Path,
+        (dir, checkpoints): (&Path, &Path),
         seed: u64,
         progress: &mut Progress,
         interrupted: &AtomicBool,
     ) -> Result<Report> {
         let config = &self.stage.train;
         let bar = progress.stage(&self.title(), config.steps);
-        let mut observe = |step, loss| bar.set(step, format!("loss {loss:.3}"));
+        let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
         let model = train_reward_model(
-            self.base.clone(),
-            self.tokenizer.pad(),
+            SequenceClassifier::on(self.base.clone(), self.tokenizer.pad()),
             &self.data.training,
             config,
             seed,
+            checkpoints,
             &mut observe,
             interrupted,
         )?;
@@ -211,7 +211,9 @@ pub(crate) fn execute(
     interrupted: &AtomicBool,
 ) -> Result<String> {
     let dir = run.join("reward-model");
-    let report = inputs.train(&dir, recipe.seed, &mut Progress::new(1), interrupted)?;
+    let checkpoints = run.join("checkpoints");
+    let report =
+        inputs.train((&dir, &checkpoints), recipe.seed, &mut Progress::new(1), interrupted)?;
     let text = format!("{}: {}", dir.display(), report.summary());
     let results = Results { recipe: &recipe.stage.name, seed: recipe.seed, reward_model: report };
     write_json(&run.join(RESULTS), &results)?;
