@@ -1,9 +1,12 @@
-//! Compute devices behind one trait.
+//! Compute devices behind one trait, and the operations that burn lacks.
 //!
 //! burn 0.22 carries the backend in a run-time [`Device`], and cargo features compile backends in. This crate is the one place that
 //! names them: the rest of the workspace asks [`device`] for what `--device` says and never sees a backend again.
+//! [`kernels`] are whole steps of a transformer, fused on the CPU; [`functions`] is what they and other loops over slices are made of.
 
 mod backends;
+pub mod functions;
+pub mod kernels;
 
 use std::str::FromStr;
 

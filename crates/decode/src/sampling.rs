@@ -1,6 +1,7 @@
 //! One token from one row of logits.
 
-use infalign_model::{log_prob, softmax_weights};
+use infalign_backend::functions::softmax_weights;
+use infalign_model::log_prob;
 use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;

@@ -41,7 +41,7 @@ pub use causal_lm::CausalLm;
 pub use checkpoint::Checkpoint;
 pub use classifier::{ClassifierNet, SequenceClassifier};
 pub use config::{Head, RopeScaling, TransformerConfig};
-pub use cpu::{CpuModel, softmax_weights};
+pub use cpu::CpuModel;
 pub use error::ModelError;
 pub use folder::ModelFolder;
 pub use hub::HubModel;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::functions::{cap, softmax};
 use super::row::{KeysValues, POSITIONS, Row, Segment};
+use infalign_backend::functions::{cap, softmax};
 
 /// How a block attends.
 #[derive(Debug)]

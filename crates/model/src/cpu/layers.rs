@@ -3,12 +3,12 @@
 use burn::tensor::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::functions::{exp, sum, tanh};
 use super::matrix::Matrix;
 use crate::feed_forward::{Activation, FeedForward};
 use crate::lora::Adapter;
 use crate::norm::Norm;
 use crate::projection::Projection;
+use infalign_backend::functions::{exp, sum, tanh};
 
 /// The numbers of a tensor.
 pub(super) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

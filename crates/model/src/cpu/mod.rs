@@ -7,12 +7,10 @@
 //! It is a second implementation of the forward pass of `transformer.rs`, for inference only; the two check each other in the parity tests.
 
 mod attention;
-mod functions;
 mod layers;
 mod matrix;
 mod model;
 mod row;
 mod session;
 
-pub use functions::softmax_weights;
 pub use model::CpuModel;

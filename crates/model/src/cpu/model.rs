@@ -3,13 +3,13 @@
 use pulp::Arch;
 
 use super::attention::{Attend, Heads};
-use super::functions::{cap, largest, softmax_weights};
 use super::layers::{Feed, Linear, Scaling, add, numbers};
 use super::matrix::Matrix;
 use super::row::Row;
 use crate::rope::Rope;
 use crate::transformer::Block;
 use crate::{CausalLm, ModelError, TransformerConfig, log_prob};
+use infalign_backend::functions::{cap, largest, softmax_weights};
 
 /// Rows of hidden states that are put through the output matrix together.
 const OUTPUT_ROWS: usize = 64;

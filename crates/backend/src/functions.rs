@@ -12,7 +12,7 @@ const LEAST: f32 = -87.3;
 
 /// e^x to about two units in the last place; 0 below −87.3.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5·2²³ rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
     let vanishes = x < LEAST;
@@ -39,13 +39,13 @@ fn power_of_two(n: i32) -> f32 {
 
 /// tanh x.
 #[inline(always)]
-pub(super) fn tanh(x: f32) -> f32 {
+pub fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (exp(2.0 * x) + 1.0)
 }
 
 /// c·tanh(x/c), which keeps x within ±c.
 #[inline(always)]
-pub(super) fn cap(row: &mut [f32], cap: Option<f32>) {
+pub fn cap(row: &mut [f32], cap: Option<f32>) {
     if let Some(cap) = cap {
         for x in row {
             *x = cap * tanh(*x / cap);
@@ -55,7 +55,7 @@ pub(super) fn cap(row: &mut [f32], cap: Option<f32>) {
 
 /// The sum of `term` over a row.
 #[inline(always)]
-pub(super) fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+pub fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -102,7 +102,7 @@ impl WithSimd for Weights<'_> {
 
 /// The greatest of some numbers; −∞ of none.
 #[inline(always)]
-pub(super) fn largest(row: &[f32]) -> f32 {
+pub fn largest(row: &[f32]) -> f32 {
     let greater = |a: f32, b: f32| if a > b { a } else { b };
     let mut most = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);
@@ -117,7 +117,7 @@ pub(super) fn largest(row: &[f32]) -> f32 {
 
 /// Turns scores into probabilities.
 #[inline(always)]
-pub(super) fn softmax(scores: &mut [f32]) {
+pub fn softmax(scores: &mut [f32]) {
     let most = largest(scores);
     for score in scores.iter_mut() {
         *score = exp(*score - most);

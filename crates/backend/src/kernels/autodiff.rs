@@ -1,0 +1,263 @@
+//! The gradients of the kernels, as burn's automatic differentiation asks for them.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use burn::backend::autodiff::{
+    Autodiff,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{Backend, tensor::FloatTensor};
+
+use super::{AlignmentKernels, AttentionShape};
+
+/// A kernel of N tensors and some numbers. Its inputs are all that its gradients need.
+trait Kernel<B: Backend, const N: usize>: Debug + Send + 'static {
+    /// What it is told besides tensors.
+    type Numbers: Clone + Debug + Send + 'static;
+
+    fn forward(inputs: [FloatTensor<B>; N], numbers: Self::Numbers) -> FloatTensor<B>;
+
+    fn gradients(
+        inputs: [FloatTensor<B>; N],
+        numbers: Self::Numbers,
+        grad: FloatTensor<B>,
+    ) -> [FloatTensor<B>; N];
+}
+
+/// The backward step of a kernel.
+#[derive(Debug)]
+struct Step<K>(PhantomData<K>);
+
+impl<B: Backend, K: Kernel<B, N>, const N: usize> Backward<B, N> for Step<K> {
+    type State = ([FloatTensor<B>; N], K::Numbers);
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (inputs, numbers) = ops.state;
+        for (parent, grad) in ops.parents.iter().zip(K::gradients(inputs, numbers, grad)) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, grad);
+            }
+        }
+    }
+}
+
+/// Runs a kernel, and keeps its inputs where somebody may ask for gradients.
+fn tracked<K: Kernel<B, N>, B: Backend, C: CheckpointStrategy, const N: usize>(
+    inputs: [FloatTensor<Autodiff<B, C>>; N],
+    numbers: K::Numbers,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    match Step::<K>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => {
+            let inputs = inputs.map(|input| input.into_primitive());
+            let output = K::forward(inputs.clone(), numbers.clone());
+            prepared.finish((inputs, numbers), output)
+        }
+        OpsKind::UnTracked(prepared) => {
+            prepared.finish(K::forward(inputs.map(|input| input.into_primitive()), numbers))
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RmsNorm;
+
+impl<B: AlignmentKernels> Kernel<B, 2> for RmsNorm {
+    type Numbers = f32;
+
+    fn forward([x, weight]: [FloatTensor<B>; 2], epsilon: f32) -> FloatTensor<B> {
+        B::rms_norm(x, weight, epsilon)
+    }
+
+    fn gradients(
+        [x, weight]: [FloatTensor<B>; 2],
+        epsilon: f32,
+        grad: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 2] {
+        B::rms_norm_backward(x, weight, grad, epsilon).into()
+    }
+}
+
+#[derive(Debug)]
+struct GatedSilu;
+
+impl<B: AlignmentKernels> Kernel<B, 2> for GatedSilu {
+    type Numbers = ();
+
+    fn forward([gate, up]: [FloatTensor<B>; 2], (): ()) -> FloatTensor<B> {
+        B::gated_silu(gate, up)
+    }
+
+    fn gradients(
+        [gate, up]: [FloatTensor<B>; 2],
+        (): (),
+        grad: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 2] {
+        B::gated_silu_backward(gate, up, grad).into()
+    }
+}
+
+/// The angles are constants: they are numbers to it.
+#[derive(Debug)]
+struct Rotate<B>(PhantomData<B>);
+
+#[derive(Clone, Debug)]
+struct Angles<B: Backend> {
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    width: usize,
+    turn: f32,
+}
+
+impl<B: AlignmentKernels> Kernel<B, 1> for Rotate<B> {
+    type Numbers = Angles<B>;
+
+    fn forward([x]: [FloatTensor<B>; 1], angles: Angles<B>) -> FloatTensor<B> {
+        let Angles { cos, sin, width, turn } = angles;
+        B::rotate(x, cos, sin, width, turn)
+    }
+
+    fn gradients(
+        [_]: [FloatTensor<B>; 1],
+        angles: Angles<B>,
+        grad: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 1] {
+        let Angles { cos, sin, width, turn } = angles;
+        [B::rotate(grad, cos, sin, width, -turn)]
+    }
+}
+
+#[derive(Debug)]
+struct Attend;
+
+impl<B: AlignmentKernels> Kernel<B, 3> for Attend {
+    type Numbers = AttentionShape;
+
+    fn forward([q, k, v]: [FloatTensor<B>; 3], shape: AttentionShape) -> FloatTensor<B> {
+        B::attend(q, k, v, shape)
+    }
+
+    fn gradients(
+        [q, k, v]: [FloatTensor<B>; 3],
+        shape: AttentionShape,
+        grad: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 3] {
+        B::attend_backward(q, k, v, grad, shape).into()
+    }
+}
+
+#[derive(Debug)]
+struct LogProbs;
+
+impl<B: AlignmentKernels> Kernel<B, 2> for LogProbs {
+    type Numbers = Vec<u32>;
+
+    fn forward([hidden, weight]: [FloatTensor<B>; 2], targets: Vec<u32>) -> FloatTensor<B> {
+        B::log_probs(hidden, weight, targets)
+    }
+
+    fn gradients(
+        [hidden, weight]: [FloatTensor<B>; 2],
+        targets: Vec<u32>,
+        grad: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 2] {
+        B::log_probs_backward(hidden, weight, targets, grad).into()
+    }
+}
+
+/// Gradients themselves are not differentiated: what computes them goes to the backend below.
+impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B, C> {
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        tracked::<RmsNorm, B, C, 2>([x, weight], epsilon)
+    }
+
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [x, weight, grad] = constants::<B, C, _>([x, weight, grad]);
+        let (x, weight) = B::rms_norm_backward(x, weight, grad, epsilon);
+        (FloatTensor::<Self>::new(x), FloatTensor::<Self>::new(weight))
+    }
+
+    fn gated_silu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<GatedSilu, B, C, 2>([gate, up], ())
+    }
+
+    fn gated_silu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [gate, up, grad] = constants::<B, C, _>([gate, up, grad]);
+        let (gate, up) = B::gated_silu_backward(gate, up, grad);
+        (FloatTensor::<Self>::new(gate), FloatTensor::<Self>::new(up))
+    }
+
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        width: usize,
+        turn: f32,
+    ) -> FloatTensor<Self> {
+        let [cos, sin] = constants::<B, C, _>([cos, sin]);
+        tracked::<Rotate<B>, B, C, 1>([x], Angles { cos, sin, width, turn })
+    }
+
+    fn attend(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self> {
+        tracked::<Attend, B, C, 3>([q, k, v], shape)
+    }
+
+    fn attend_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [q, k, v, grad] = constants::<B, C, _>([q, k, v, grad]);
+        let (q, k, v) = B::attend_backward(q, k, v, grad, shape);
+        (FloatTensor::<Self>::new(q), FloatTensor::<Self>::new(k), FloatTensor::<Self>::new(v))
+    }
+
+    fn log_probs(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+    ) -> FloatTensor<Self> {
+        tracked::<LogProbs, B, C, 2>([hidden, weight], targets)
+    }
+
+    fn log_probs_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [hidden, weight, grad] = constants::<B, C, _>([hidden, weight, grad]);
+        let (hidden, weight) = B::log_probs_backward(hidden, weight, targets, grad);
+        (FloatTensor::<Self>::new(hidden), FloatTensor::<Self>::new(weight))
+    }
+}
+
+fn constants<B: Backend, C: CheckpointStrategy, const N: usize>(
+    tensors: [FloatTensor<Autodiff<B, C>>; N],
+) -> [FloatTensor<B>; N] {
+    tensors.map(|tensor| tensor.into_primitive())
+}

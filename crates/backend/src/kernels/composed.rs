@@ -1,0 +1,59 @@
+//! The operations made of tensor operations: for backends without kernels of their own, and what kernels are tested against.
+
+use burn::tensor::{
+    Bool, Int, Tensor, TensorData,
+    activation::{log_softmax, silu, softmax},
+};
+
+use super::AttentionShape;
+
+pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let scale = x.clone().square().mean_dim(1).add_scalar(epsilon).sqrt().recip();
+    x * scale * weight.unsqueeze()
+}
+
+pub(super) fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    silu(gate) * up
+}
+
+pub(super) fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Tensor<2> {
+    let [rows, columns] = x.dims();
+    let [_, time, half] = cos.dims();
+    let x = x.reshape([rows / time, time, columns / width, width]);
+    let (cos, sin) = (cos.unsqueeze_dim::<4>(2), sin.unsqueeze_dim::<4>(2));
+    let rest = (2 * half < width).then(|| x.clone().narrow(3, 2 * half, width - 2 * half));
+    let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+    let low = first.clone() * cos.clone() - second.clone() * sin.clone();
+    let high = second * cos + first * sin;
+    let turned = Tensor::cat([low, high].into_iter().chain(rest).collect(), 3);
+    turned.reshape([rows, columns])
+}
+
+pub(super) fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
+    let AttentionShape { batch, heads, kv_heads, width, scale, window } = shape;
+    let (time, device) = (q.dims()[0] / batch, q.device());
+    let by_head =
+        |x: Tensor<2>, heads: usize| x.reshape([batch, time, heads, width]).swap_dims(1, 2);
+    // The query heads that share a key head stand one below the other, so that no key is copied.
+    let group = heads / kv_heads;
+    let q = by_head(q, heads).mul_scalar(scale).reshape([batch, kv_heads, group * time, width]);
+    let (k, v) = (by_head(k, kv_heads), by_head(v, kv_heads));
+    let mut hidden = Tensor::<2, Bool>::tril_mask([time, time], 0, &device);
+    if let Some(window) = window.filter(|window| *window < time) {
+        let offset = 1 - window as i64;
+        hidden = hidden.bool_or(Tensor::<2, Bool>::triu_mask([time, time], offset, &device));
+    }
+    let hidden = hidden.unsqueeze::<4>().repeat_dim(2, group);
+    let hidden = hidden.expand([batch, kv_heads, group * time, time]);
+    // exp(−∞) is quicker than an exponential that underflows, and no row is without a key.
+    let scores = q.matmul(k.swap_dims(2, 3)).mask_fill(hidden, f32::NEG_INFINITY);
+    let mixed = softmax(scores, 3).matmul(v).reshape([batch, heads, time, width]);
+    mixed.swap_dims(1, 2).reshape([batch * time, heads * width])
+}
+
+pub(super) fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<2> {
+    let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+    let ids = TensorData::new(ids, [targets.len(), 1]);
+    let targets = Tensor::<2, Int>::from_data(ids, &hidden.device());
+    log_softmax(hidden.matmul(weight), 1).gather(1, targets)
+}

@@ -1,0 +1,110 @@
+//! Log-probabilities of targets, some rows of logits at a time.
+
+use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{FlexTensor, floats, tensor};
+use crate::functions::{exp, largest, sum};
+
+/// Logits that stand at a time.
+const LOGITS: usize = 1 << 21;
+
+/// Rows whose logits stand together.
+fn rows(vocabulary: usize) -> usize {
+    (LOGITS / vocabulary.max(1)).max(64)
+}
+
+fn width(weight: &FlexTensor) -> usize {
+    weight.layout().shape().dims::<2>()[1]
+}
+
+/// The logits of some rows.
+fn logits(hidden: &FlexTensor, weight: &FlexTensor, first: usize, n: usize) -> FlexTensor {
+    Flex::float_matmul(hidden.narrow(0, first, n), weight.clone()).to_contiguous()
+}
+
+pub(super) fn forward(hidden: &FlexTensor, weight: &FlexTensor, targets: &[u32]) -> Vec<f32> {
+    let (vocabulary, mut found) = (width(weight), Vec::with_capacity(targets.len()));
+    for (part, targets) in targets.chunks(rows(vocabulary)).enumerate() {
+        let logits = logits(hidden, weight, part * rows(vocabulary), targets.len());
+        let row = |(logits, &target): (&[f32], &u32)| {
+            logits[target as usize] - Arch::new().dispatch(LogSum(logits))
+        };
+        found.par_extend(floats(&logits).par_chunks(vocabulary).zip(targets).map(row));
+    }
+    found
+}
+
+/// Gradients of the hidden states and of the weight.
+pub(super) fn backward(
+    hidden: &FlexTensor,
+    weight: &FlexTensor,
+    targets: &[u32],
+    grad: &[f32],
+) -> (FlexTensor, FlexTensor) {
+    let vocabulary = width(weight);
+    let (mut dhidden, mut dweight) = (Vec::new(), None);
+    for (part, targets) in targets.chunks(rows(vocabulary)).enumerate() {
+        let first = part * rows(vocabulary);
+        let mut slopes = floats(&logits(hidden, weight, first, targets.len())).to_vec();
+        let row = |(row, target): (&mut [f32], (&u32, &f32))| {
+            let (&target, &grad) = target;
+            Arch::new().dispatch(Slope { row, grad });
+            row[target as usize] += grad;
+        };
+        let grads = &grad[first..first + targets.len()];
+        slopes.par_chunks_mut(vocabulary).zip(targets.par_iter().zip(grads)).for_each(row);
+        let slopes = tensor(slopes, [targets.len(), vocabulary]);
+        let back = Flex::float_matmul(slopes.clone(), weight.transpose(0, 1)).to_contiguous();
+        dhidden.extend_from_slice(floats(&back));
+        let rows = hidden.narrow(0, first, targets.len());
+        let share = Flex::float_matmul(rows.transpose(0, 1), slopes);
+        dweight = Some(match dweight {
+            Some(sum) => Flex::float_add(sum, share),
+            None => share,
+        });
+    }
+    let dims = |tensor: &FlexTensor| tensor.layout().shape().dims::<2>();
+    let dweight = dweight.unwrap_or_else(|| {
+        let [width, vocabulary] = dims(weight);
+        tensor(vec![0.0; width * vocabulary], [width, vocabulary])
+    });
+    (tensor(dhidden, dims(hidden)), dweight)
+}
+
+/// log Σ e^l.
+struct LogSum<'a>(&'a [f32]);
+
+impl WithSimd for LogSum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f32 {
+        let most = largest(self.0);
+        sum(self.0, |l| exp(l - most)).ln() + most
+    }
+}
+
+/// Turns logits into −grad · softmax.
+struct Slope<'a> {
+    row: &'a mut [f32],
+    grad: f32,
+}
+
+impl WithSimd for Slope<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let most = largest(self.row);
+        for l in self.row.iter_mut() {
+            *l = exp(*l - most);
+        }
+        let scale = -self.grad / sum(self.row, |e| e);
+        for e in self.row.iter_mut() {
+            *e *= scale;
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Operations that training spends its time on, each as one pass over memory with a backward pass of its own.
+//!
+//! Made of tensor operations, each of these would write and read a dozen temporaries as large as its input; on a CPU that costs more than
+//! the arithmetic. On the CPU they are [`AlignmentKernels`] of burn's flex backend; elsewhere they are made of tensor operations, which
+//! compilers of GPU kernels fuse. Both are the same functions to within rounding, and are tested against each other.
+//!
+//! Work is cut up by sizes alone and sums are taken in a fixed order, so the number of threads changes no bit.
+
+#[cfg(feature = "flex")]
+mod autodiff;
+mod composed;
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+/// Sizes of causal self-attention over a batch of texts of one length.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Texts.
+    pub batch: usize,
+    /// Heads of the queries: a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Heads of the keys and values.
+    pub kv_heads: usize,
+    /// Numbers of a head.
+    pub width: usize,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// Tokens that each looks back on, itself included; None: all.
+    pub window: Option<usize>,
+}
+
+/// The operations as kernels, with their gradients.
+#[cfg(feature = "flex")]
+#[backend_extension(Flex, Autodiff)]
+pub trait AlignmentKernels: Backend {
+    /// [`rms_norm`].
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32)
+    -> FloatTensor<Self>;
+
+    /// Gradients of `x` and of `weight`, given that of the result.
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// [`gated_silu`].
+    fn gated_silu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradients of `gate` and of `up`.
+    fn gated_silu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// [`rotate`]; `turn` is 1, or −1 to rotate back.
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        width: usize,
+        turn: f32,
+    ) -> FloatTensor<Self>;
+
+    /// [`attend`].
+    fn attend(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
+
+    /// Gradients of `q`, `k` and `v`.
+    fn attend_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// [`log_probs`].
+    fn log_probs(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+    ) -> FloatTensor<Self>;
+
+    /// Gradients of `hidden` and of `weight`.
+    fn log_probs_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// x / √(mean(x²) + ε) · weight for each row.
+///
+/// - x: `[rows, width]`.
+/// - weight: `[width]`.
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&x.device()) {
+        let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::rms_norm(x, weight, epsilon as f32));
+    }
+    composed::rms_norm(x, weight, epsilon)
+}
+
+/// gate · sigmoid(gate) · up, of the same shape.
+pub fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&gate.device()) {
+        return Tensor::from_dispatch(Dispatch::gated_silu(
+            gate.into_dispatch(),
+            up.into_dispatch(),
+        ));
+    }
+    composed::gated_silu(gate, up)
+}
+
+/// Rotates the pairs (i, i + half) of every head's first 2·half numbers by the angles of the token's position.
+///
+/// - x: `[batch * time, heads * width]`.
+/// - cos, sin: `[batch or 1, time, half]` of the angles.
+pub fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&x.device()) {
+        let (cos, sin) = (cos.into_dispatch(), sin.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cos, sin, width, 1.0));
+    }
+    composed::rotate(x, cos, sin, width)
+}
+
+/// softmax(q kᵀ · scale) v, each token looking at itself and those before it.
+///
+/// - q: `[batch * time, heads * width]`, and so the result.
+/// - k, v: `[batch * time, kv_heads * width]`.
+pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&q.device()) {
+        let (k, v) = (k.into_dispatch(), v.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::attend(q.into_dispatch(), k, v, shape));
+    }
+    composed::attend(q, k, v, shape)
+}
+
+/// log softmax(hidden · weight) at one target a row: `[rows, 1]`. On the CPU the matrix `[rows, vocabulary]` never stands as a whole.
+///
+/// - hidden: `[rows, width]`.
+/// - weight: `[width, vocabulary]`.
+/// - targets: a column for each row.
+pub fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&hidden.device()) {
+        let (hidden, weight) = (hidden.into_dispatch(), weight.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::log_probs(hidden, weight, targets.to_vec()));
+    }
+    composed::log_probs(hidden, weight, targets)
+}

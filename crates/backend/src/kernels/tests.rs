@@ -1,0 +1,131 @@
+//! Kernels against the same operations made of tensor operations, forwards and backwards.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{AttentionShape, composed};
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+/// Numbers between −1 and 1 that follow no pattern of the sizes.
+fn numbers<const D: usize>(shape: [usize; D], seed: f64) -> Tensor<D> {
+    let n = shape.iter().product::<usize>();
+    let values: Vec<f32> =
+        (0..n).map(|i| ((i as f64 * 12.9898 + seed).sin() * 43_758.545).fract() as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), &device()).require_grad()
+}
+
+fn near(name: &str, found: &TensorData, expected: &TensorData) {
+    assert_eq!(found.shape(), expected.shape(), "{name}");
+    let pairs = found.iter::<f32>().zip(expected.iter::<f32>());
+    let worst = pairs.map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max);
+    assert!(worst < 2e-5, "{name}: off by {worst}");
+}
+
+/// Compares results, and gradients of Σ weight · result with respect to all inputs.
+fn compare<const N: usize>(
+    name: &str,
+    inputs: [Tensor<2>; N],
+    kernel: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+    composed: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) {
+    let (found, expected) = (kernel(inputs.clone()), composed(inputs.clone()));
+    near(name, &found.clone().into_data(), &expected.clone().into_data());
+    let weight = numbers(found.dims(), 0.5).detach();
+    let gradients = |y: Tensor<2>| {
+        let gradients = (y * weight.clone()).sum().backward();
+        inputs.each_ref().map(|input| input.grad(&gradients).unwrap().into_data())
+    };
+    let (found, expected) = (gradients(found), gradients(expected));
+    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        near(&format!("{name}, gradient of input {i}"), found, expected);
+    }
+}
+
+#[test]
+fn norms() {
+    for [rows, width] in [[1, 1], [3, 8], [130, 40]] {
+        compare(
+            "rms_norm",
+            [numbers([rows, width], 1.0), numbers([1, width], 2.0)],
+            |[x, weight]| super::rms_norm(x, weight.squeeze_dim(0), 1e-5),
+            |[x, weight]| composed::rms_norm(x, weight.squeeze_dim(0), 1e-5),
+        );
+    }
+}
+
+#[test]
+fn gates() {
+    for [rows, width] in [[1, 1], [3, 7], [200, 100]] {
+        compare(
+            "gated_silu",
+            [numbers([rows, width], 1.0).mul_scalar(9.0), numbers([rows, width], 2.0)]
+                .map(|x| x.detach().require_grad()),
+            |[gate, up]| super::gated_silu(gate, up),
+            |[gate, up]| composed::gated_silu(gate, up),
+        );
+    }
+}
+
+#[test]
+fn rotations() {
+    for [batch, texts, time, heads, width, half] in
+        [[2, 1, 5, 3, 8, 4], [3, 3, 70, 2, 10, 3], [1, 1, 1, 1, 2, 1]]
+    {
+        let [cos, sin] = [1.0, 2.0].map(|seed| {
+            let angles = numbers([texts * time, half], seed).detach();
+            angles.reshape([texts, time, half])
+        });
+        compare(
+            "rotate",
+            [numbers([batch * time, heads * width], 3.0)],
+            |[x]| super::rotate(x, cos.clone(), sin.clone(), width),
+            |[x]| composed::rotate(x, cos.clone(), sin.clone(), width),
+        );
+    }
+}
+
+#[test]
+fn attention() {
+    for (batch, time, heads, kv_heads, width, window) in [
+        (2, 37, 4, 2, 8, None),
+        (1, 1, 1, 1, 3, None),
+        (3, 64, 2, 2, 16, Some(5)),
+        (2, 33, 3, 1, 5, Some(1)),
+        (1, 50, 2, 2, 4, Some(100)),
+    ] {
+        let shape = AttentionShape { batch, heads, kv_heads, width, scale: 1.7, window };
+        compare(
+            &format!("{shape:?}"),
+            [(heads, 1.0), (kv_heads, 2.0), (kv_heads, 3.0)]
+                .map(|(heads, seed)| numbers([batch * time, heads * width], seed)),
+            |[q, k, v]| super::attend(q, k, v, shape),
+            |[q, k, v]| composed::attend(q, k, v, shape),
+        );
+    }
+}
+
+#[test]
+fn log_probabilities() {
+    // 40,000 columns leave room for some fifty rows at a time.
+    for [rows, width, vocabulary] in [[1, 1, 1], [5, 8, 33], [150, 4, 40_000]] {
+        let targets: Vec<u32> = (0..rows).map(|row| (row * 7919 % vocabulary) as u32).collect();
+        compare(
+            "log_probs",
+            [numbers([rows, width], 1.0), numbers([width, vocabulary], 2.0)],
+            |[hidden, weight]| super::log_probs(hidden, weight, &targets),
+            |[hidden, weight]| composed::log_probs(hidden, weight, &targets),
+        );
+    }
+}
+
+#[test]
+fn without_gradients_they_compute_the_same() {
+    let x = numbers([9, 8], 1.0);
+    let (weight, plain) = (numbers([1, 8], 2.0).squeeze_dim(0), x.clone().inner());
+    let tracked = super::rms_norm(x, Tensor::clone(&weight), 1e-5).inner().into_data();
+    let untracked = super::rms_norm(plain, weight.inner(), 1e-5).into_data();
+    tracked.assert_eq(&untracked, true);
+}
