@@ -1,7 +1,8 @@
 //! Grouped-query causal self-attention: the one place where attention is computed.
 
 use burn::module::Module;
-use burn::tensor::{Bool, Tensor, activation::softmax};
+use burn::tensor::{Bool, Device, Tensor, activation::softmax};
+use infalign_backend::kernels::{AttentionShape, attend};
 
 use crate::cache::KvCache;
 use crate::lora::Adapter;
@@ -44,8 +45,34 @@ pub(crate) struct Attention {
 pub(crate) struct View<'a> {
     /// Rotation of the tokens' positions; None where positions are learned.
     pub(crate) rotation: Option<&'a Rotation>,
-    /// True where a key is hidden: `[batch or 1, 1, time, keys]`. None: every key is visible.
-    pub(crate) hidden: Option<Tensor<4, Bool>>,
+    pub(crate) mask: Mask,
+}
+
+/// Which keys a token sees.
+pub(crate) enum Mask {
+    /// Itself and those before it, as far back as the window goes; there is no cache.
+    Causal { window: Option<usize> },
+    /// All but those where this is true: `[batch, 1, time, keys]`. None: all.
+    Hidden(Option<Box<Tensor<4, Bool>>>),
+}
+
+impl Mask {
+    /// As a tensor for `time` tokens.
+    fn hidden(&self, time: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+        let window = match self {
+            Self::Hidden(hidden) => return hidden.as_deref().cloned(),
+            Self::Causal { window } => window.filter(|window| *window < time),
+        };
+        let later = Tensor::<2, Bool>::tril_mask([time, time], 0, device);
+        // Tokens further back than the window: all but the upper triangle that begins there.
+        let hidden = match window {
+            Some(window) => {
+                later.bool_or(Tensor::<2, Bool>::triu_mask([time, time], 1 - window as i64, device))
+            }
+            None => later,
+        };
+        Some(hidden.unsqueeze::<4>())
+    }
 }
 
 /// Positions, and the views of the blocks without and with a window.
@@ -64,31 +91,61 @@ impl Attention {
         context: &Context<'_>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
-        let time = x.dims()[0] / batch;
         let view = if self.windowed { &context.windowed } else { &context.full };
-        let heads = |x: Tensor<2>, norm: &Option<Norm>| {
-            let n_heads = x.dims()[1] / self.head_width;
+        let [q, k, v] = self.project(x);
+        let placed = |x: Tensor<2>, norm: &Option<Norm>| {
+            let [rows, columns] = x.dims();
             let x = match norm {
-                Some(norm) => norm.forward(x.reshape([batch * time * n_heads, self.head_width])),
+                Some(norm) => norm
+                    .forward(x.reshape([rows * columns / self.head_width, self.head_width]))
+                    .reshape([rows, columns]),
                 None => x,
             };
-            x.reshape([batch, time, n_heads, self.head_width]).swap_dims(1, 2)
+            match view.rotation {
+                Some(rotation) => rotation.apply(x, self.head_width),
+                None => x,
+            }
         };
-        let rotated = |x: Tensor<4>| match view.rotation {
-            Some(rotation) => rotation.apply(x),
-            None => x,
+        let (q, k) = (placed(q, &self.q_norm), placed(k, &self.k_norm));
+        let mixed = match (&view.mask, self.score_cap, cache) {
+            (Mask::Causal { window }, None, None) => {
+                let shape = AttentionShape {
+                    batch,
+                    heads: q.dims()[1] / self.head_width,
+                    kv_heads: self.kv_heads,
+                    width: self.head_width,
+                    scale: self.scale as f32,
+                    window: *window,
+                };
+                attend(q, k, v, shape)
+            }
+            (mask, _, cache) => self.attend_by_heads([q, k, v], batch, mask, cache),
         };
-        let [q, k, v] = self.project(x);
-        let q = rotated(heads(q, &self.q_norm));
-        let k = rotated(heads(k, &self.k_norm));
-        let v = heads(v, &None);
+        self.o_proj.forward(mixed)
+    }
+
+    /// Attention with all scores at hand: over a cache, capped, or with a mask of its own.
+    fn attend_by_heads(
+        &self,
+        queries_keys_values: [Tensor<2>; 3],
+        batch: usize,
+        mask: &Mask,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
+        let by_head = |x: Tensor<2>| {
+            let [rows, columns] = x.dims();
+            let heads = columns / self.head_width;
+            x.reshape([batch, rows / batch, heads, self.head_width]).swap_dims(1, 2)
+        };
+        let [q, k, v] = queries_keys_values.map(by_head);
+        let [_, heads, time, width] = q.dims();
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, k, v),
             None => (k, v),
         };
-        let mixed = self.mix(q, k, v, view.hidden.clone());
-        let width = mixed.dims()[1] * self.head_width;
-        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([batch * time, width]))
+        let hidden = mask.hidden(time, &q.device());
+        let mixed = self.mix(q, k, v, hidden);
+        mixed.swap_dims(1, 2).reshape([batch * time, heads * width])
     }
 
     /// Queries, keys and values of x.

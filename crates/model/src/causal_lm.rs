@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use rayon::prelude::*;
 
-use crate::attention::{Context, View};
+use crate::attention::{Context, Mask, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_tokens, runs};
 use crate::builder::Builder;
 use crate::checkpoint::Checkpoint;
@@ -168,23 +168,13 @@ impl CausalLm {
     /// Padding needs no mask: a causal model never looks at it from a real token.
     pub(crate) fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [_, time] = ids.dims();
-        let device = self.device();
         let positions = Positions::Span { start: 0, time };
         let [rotation, local] = self.rotations(&positions);
-        let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &device).unsqueeze::<4>();
-        // Tokens further back than the window: all but the upper triangle that begins there.
-        let before = self.window().filter(|window| *window < time).map(|window| {
-            let offset = 1 - window as i64;
-            Tensor::<2, Bool>::triu_mask([time, time], offset, &device).unsqueeze::<4>()
-        });
-        let windowed = match before {
-            Some(before) => later.clone().bool_or(before),
-            None => later.clone(),
-        };
+        let causal = |window| Mask::Causal { window };
         let context = Context {
             positions: &positions,
-            full: View { rotation: rotation.as_ref(), hidden: Some(later) },
-            windowed: View { rotation: local.as_ref(), hidden: Some(windowed) },
+            full: View { rotation: rotation.as_ref(), mask: causal(None) },
+            windowed: View { rotation: local.as_ref(), mask: causal(self.window()) },
         };
         self.net.hidden(ids, &context, None)
     }
@@ -205,6 +195,12 @@ impl CausalLm {
     /// Logits of every response token's distribution: `[tokens, vocabulary]`, in the order of [`ResponseBatch::targets`].
     pub fn response_logits(&self, batch: &ResponseBatch) -> Tensor<2> {
         self.net.logits(self.hidden(batch.ids.clone()).select(0, batch.rows.clone()))
+    }
+
+    /// log π of every response token, given everything before it: `[tokens, 1]`, in the order of [`ResponseBatch::targets`].
+    pub fn response_log_probs(&self, batch: &ResponseBatch) -> Tensor<2> {
+        let hidden = self.hidden(batch.ids.clone()).select(0, batch.rows.clone());
+        self.net.log_probs(hidden, &batch.target_ids)
     }
 
     /// Runs of sequences that one pass can take, in order.
@@ -231,9 +227,7 @@ impl CausalLm {
         let model = self.valid();
         let score = |pass: &[Sequence]| {
             let batch = ResponseBatch::new(pass, &model.config, &model.device())?;
-            let picked = log_softmax(model.response_logits(&batch), 1)
-                .gather(1, batch.targets.clone())
-                .into_data();
+            let picked = model.response_log_probs(&batch).into_data();
             let mut values = picked.iter::<f32>();
             Ok(batch
                 .lengths

@@ -6,6 +6,8 @@ use burn::tensor::{
     activation::{gelu, silu},
 };
 
+use infalign_backend::kernels::gated_silu;
+
 use crate::projection::Projection;
 
 /// Gated, down(act(gate(x)) · up(x)); without a gate, down(act(up(x))).
@@ -24,8 +26,11 @@ impl FeedForward {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let inner = match &self.gate_proj {
             Some(gate) => {
-                let gate = self.activation.apply(gate.forward(x.clone()));
-                gate * self.up_proj.forward(x)
+                let (gate, up) = (gate.forward(x.clone()), self.up_proj.forward(x));
+                match self.activation {
+                    Activation::Silu => gated_silu(gate, up),
+                    other => other.apply(gate) * up,
+                }
             }
             None => self.activation.apply(self.up_proj.forward(x)),
         };

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use infalign_backend::kernels::rms_norm;
 
 /// RMSNorm, x / √(mean(x²) + ε) · (weight + offset); or, with a bias, LayerNorm: the same of x − mean(x), plus the bias.
 #[derive(Module, Debug)]
@@ -23,9 +24,8 @@ impl Norm {
     }
 
     fn scaled(&self, x: Tensor<2>) -> Tensor<2> {
-        let scale = x.clone().square().mean_dim(1).add_scalar(self.epsilon).sqrt().recip();
         let weight = self.weight.val();
         let weight = if self.offset == 0.0 { weight } else { weight.add_scalar(self.offset) };
-        x * scale * weight.unsqueeze()
+        rms_norm(x, weight, self.epsilon)
     }
 }

@@ -27,4 +27,9 @@ impl Projection {
             None => y,
         }
     }
+
+    /// The weight, where it is all there is.
+    pub(crate) fn plain_weight(&self) -> Option<Tensor<2>> {
+        (self.bias.is_none() && self.adapter.is_none()).then(|| self.weight.val())
+    }
 }

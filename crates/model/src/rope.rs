@@ -1,6 +1,7 @@
 //! Rotary position embeddings by halves, as Hugging Face's Llama rotates.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use infalign_backend::kernels::rotate;
 
 use crate::positions::Positions;
 use crate::{RopeScaling, TransformerConfig};
@@ -12,11 +13,11 @@ pub(crate) struct Rope {
     sin: Tensor<2>,
 }
 
-/// The rows of the tables that belong to one batch: `[batch or 1, 1, time, rotary_width / 2]` each.
+/// The rows of the tables that belong to one batch: `[batch or 1, time, rotary_width / 2]` each.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
+    cos: Tensor<3>,
+    sin: Tensor<3>,
 }
 
 impl Rope {
@@ -68,20 +69,13 @@ impl Rope {
 
     /// The rotation of a batch's tokens.
     pub(crate) fn at(&self, positions: &Positions) -> Rotation {
-        let rows = |table: &Tensor<2>| positions.rows(table).unsqueeze_dim(1);
-        Rotation { cos: rows(&self.cos), sin: rows(&self.sin) }
+        Rotation { cos: positions.rows(&self.cos), sin: positions.rows(&self.sin) }
     }
 }
 
 impl Rotation {
-    /// Rotates the first components of x: `[batch, heads, time, head_width]`.
-    pub(crate) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let (half, width) = (self.cos.dims()[3], x.dims()[3]);
-        let rest = (2 * half < width).then(|| x.clone().narrow(3, 2 * half, width - 2 * half));
-        let first = x.clone().narrow(3, 0, half);
-        let second = x.narrow(3, half, half);
-        let low = first.clone() * self.cos.clone() - second.clone() * self.sin.clone();
-        let high = second * self.cos.clone() + first * self.sin.clone();
-        Tensor::cat([low, high].into_iter().chain(rest).collect(), 3)
+    /// Rotates the first components of every head of x: `[batch * time, heads * width]`.
+    pub(crate) fn apply(&self, x: Tensor<2>, width: usize) -> Tensor<2> {
+        rotate(x, self.cos.clone(), self.sin.clone(), width)
     }
 }

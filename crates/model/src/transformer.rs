@@ -4,7 +4,8 @@
 //! the scale of the embedding, learned positions in place of rotations, gates, and branches side by side.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use infalign_backend::kernels::log_probs;
 
 use crate::attention::{Attention, Context};
 use crate::cache::KvCache;
@@ -108,5 +109,22 @@ impl Transformer {
             None => hidden.matmul(self.embed_tokens.val().transpose()),
         };
         cap(logits, self.logit_cap)
+    }
+
+    /// hidden: `[rows, hidden]` → log-probabilities of a token each: `[rows, 1]`.
+    pub(crate) fn log_probs(&self, hidden: Tensor<2>, targets: &[u32]) -> Tensor<2> {
+        let weight = match &self.lm_head {
+            Some(head) => head.plain_weight(),
+            None => Some(self.embed_tokens.val().transpose()),
+        };
+        match weight {
+            Some(weight) if self.logit_cap.is_none() => log_probs(hidden, weight, targets),
+            _ => {
+                let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+                let ids = TensorData::new(ids, [targets.len(), 1]);
+                let ids = Tensor::<2, Int>::from_data(ids, &hidden.device());
+                log_softmax(self.logits(hidden), 1).gather(1, ids)
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
-use crate::attention::{Context, View};
+use crate::attention::{Context, Mask, View};
 use crate::batch::check_tokens;
 use crate::cache::KvCache;
 use crate::positions::Positions;
@@ -111,8 +111,8 @@ impl Rows {
         };
         let context = Context {
             positions: &positions,
-            full: View { rotation: rotation.as_ref(), hidden },
-            windowed: View { rotation: local.as_ref(), hidden: windowed },
+            full: View { rotation: rotation.as_ref(), mask: Mask::Hidden(hidden.map(Box::new)) },
+            windowed: View { rotation: local.as_ref(), mask: Mask::Hidden(windowed.map(Box::new)) },
         };
         let states = model.net.hidden(ids, &context, Some(&mut self.cache));
         let width = states.dims()[1];

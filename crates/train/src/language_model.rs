@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::activation::log_softmax;
 use infalign_model::{CausalLm, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +68,7 @@ pub fn train_language_model(
         let batch: Vec<Sequence> =
             order.indices(step).into_iter().map(|i| texts[i].clone()).collect();
         let batch = ResponseBatch::new(&batch, model.config(), &model.device())?;
-        let logits = model.response_logits(&batch);
-        let loss = log_softmax(logits, 1).gather(1, batch.targets).mean().neg();
+        let loss = model.response_log_probs(&batch).mean().neg();
         Ok(backward(loss, model.net()))
     };
     let LanguageModelConfig { steps, checkpoint_every, optimizer, .. } = config;

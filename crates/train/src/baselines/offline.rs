@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Device, Tensor, TensorData};
 use infalign_model::{CausalLm, LoraConfig, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
@@ -195,7 +195,7 @@ pub(super) fn log_probs(
 ) -> Result<Tensor<2>, TrainError> {
     let responses: Vec<Sequence> = responses.iter().map(|&response| response.clone()).collect();
     let batch = ResponseBatch::new(&responses, policy.config(), &policy.device())?;
-    let tokens = log_softmax(policy.response_logits(&batch), 1).gather(1, batch.targets);
+    let tokens = policy.response_log_probs(&batch);
     // Every response's tokens side by side, filled up with a zero that is put behind them all.
     let [n_tokens, _] = tokens.dims();
     let longest = batch.lengths.iter().copied().max().unwrap_or(0);
