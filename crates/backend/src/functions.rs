@@ -17,7 +17,10 @@ pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let vanishes = x < LEAST;
     let x = x.clamp(LEAST, 88.7);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // The same as an integer, from the bits: a conversion of numbers would not be done in vectors.
+    let whole = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     // x − n·log 2, with log 2 in two parts of which the first is short.
     let r = n.mul_add(-0.693_359_4, x);
     let r = n.mul_add(2.121_944_4e-4, r);
@@ -27,8 +30,8 @@ pub fn exp(x: f32) -> f32 {
         series = series.mul_add(r, term);
     }
     // n is at most 128: 2ⁿ in two factors stays within the range.
-    let half = (n as i32) >> 1;
-    let value = series * power_of_two(half) * power_of_two(n as i32 - half);
+    let half = whole >> 1;
+    let value = series * power_of_two(half) * power_of_two(whole - half);
     if vanishes { 0.0 } else { value }
 }
 

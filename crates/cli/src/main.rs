@@ -13,6 +13,7 @@ mod figure;
 mod generate;
 mod identity;
 mod interrupt;
+mod memory;
 mod models;
 mod output;
 mod progress;
@@ -26,9 +27,6 @@ mod transform;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Align language models for the decoder they will be used with.
 #[derive(Parser)]
@@ -56,6 +54,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    memory::keep();
     let result = match Cli::parse_from(calibrate::words(std::env::args_os())).command {
         Command::Train(args) => train::run(&args),
         Command::Calibrate(args) => calibrate::run(args),

@@ -1,6 +1,6 @@
 //! Seconds a training step takes: medians of five, after one that does not count. On Linux also the most memory that was taken.
 //!
-//! `INFALIGN_DATA=… cargo bench -p infalign-train --bench step`; the same with PyTorch and TRL: `python crates/train/benches/step.py`.
+//! `INFALIGN_DATA=… MIMALLOC_PURGE_DELAY=10000 cargo bench -p infalign-train --bench step`, with the allocator as the binary has it; the same with PyTorch and TRL: `python crates/train/benches/step.py`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints a table")]
 
 use std::path::Path;

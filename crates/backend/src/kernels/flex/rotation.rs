@@ -53,10 +53,13 @@ impl WithSimd for Rotate<'_> {
                 let (second, rest) = rest.split_at(half);
                 let (low, high) = y.split_at_mut(half);
                 let (high, same) = high.split_at_mut(half);
-                for i in 0..half {
-                    let sin = sin[i] * turn;
-                    low[i] = first[i] * cos[i] - second[i] * sin;
-                    high[i] = second[i] * cos[i] + first[i] * sin;
+                let pairs = first.iter().zip(second).zip(cos.iter().zip(sin));
+                for ((low, high), ((first, second), (cos, sin))) in
+                    low.iter_mut().zip(high).zip(pairs)
+                {
+                    let sin = sin * turn;
+                    *low = first * cos - second * sin;
+                    *high = second * cos + first * sin;
                 }
                 same.copy_from_slice(rest);
             }
