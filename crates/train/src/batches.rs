@@ -15,12 +15,20 @@ impl Batches {
         Self { seed, n, per_step }
     }
 
+    /// The epoch of a step, from 0.
+    pub(crate) fn epoch(&self, step: usize) -> usize {
+        step / self.steps_per_epoch()
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        (self.n / self.per_step).max(1)
+    }
+
     /// The examples of a step.
     pub(crate) fn indices(&self, step: usize) -> Vec<usize> {
-        let per_epoch = (self.n / self.per_step).max(1);
         let order =
-            Stream::new(self.seed, "epoch", "", (step / per_epoch) as u64).permutation(self.n);
-        let first = step % per_epoch * self.per_step;
+            Stream::new(self.seed, "epoch", "", self.epoch(step) as u64).permutation(self.n);
+        let first = step % self.steps_per_epoch() * self.per_step;
         (first..first + self.per_step).map(|index| order[index % self.n]).collect()
     }
 }

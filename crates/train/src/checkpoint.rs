@@ -1,16 +1,16 @@
-//! Checkpoints of a CTRL run: the newest complete one is what a resumed run starts from.
+//! Checkpoints of a CTRL run, with what its solver keeps: the newest complete one is what a resumed run starts from.
 
 use std::path::{Path, PathBuf};
 
-use infalign_model::CausalLm;
 use infalign_record::atomic::write_dir_atomic;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::controller::Controller;
-use crate::optimizer::Optimizer;
+use crate::solver::{Learner, Solver};
 
-/// What a checkpoint holds besides weights and optimiser.
+/// What a checkpoint holds besides weights, optimiser and what the solver keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// Steps done.
@@ -21,20 +21,18 @@ pub(crate) struct State {
 /// Writes `DIR/step-NNNNNN` whole or not at all, then removes the older ones.
 pub(crate) fn save(
     dir: &Path,
-    policy: &CausalLm,
-    optimizer: &Optimizer,
+    learner: &Learner,
+    solver: &dyn Solver,
     state: &State,
 ) -> Result<PathBuf, TrainError> {
     let older = list(dir);
     let path = dir.join(format!("step-{:06}", state.step));
     std::fs::create_dir_all(dir).map_err(|source| state_error(dir, source))?;
     write_dir_atomic::<TrainError>(&path, |temporary| {
-        policy.save(temporary)?;
-        optimizer.save(&temporary.join("optimizer.bpk"))?;
-        let json =
-            serde_json::to_vec_pretty(state).map_err(|error| state_error(temporary, error))?;
-        let file = temporary.join("state.json");
-        std::fs::write(&file, json).map_err(|error| state_error(&file, error))
+        learner.policy.save(temporary)?;
+        learner.optimizer.save(&optimizer_path(temporary))?;
+        solver.save(temporary)?;
+        write_json(&temporary.join("state.json"), state)
     })?;
     for old in older.iter().filter(|old| **old != path) {
         // Only tidying: a folder that stays is older than the newest and never read.
@@ -50,9 +48,19 @@ pub(crate) fn newest(dir: &Path) -> Option<PathBuf> {
 
 /// Reads a checkpoint's state.
 pub(crate) fn load_state(checkpoint: &Path) -> Result<State, TrainError> {
-    let path = checkpoint.join("state.json");
-    let text = std::fs::read_to_string(&path).map_err(|error| state_error(&path, error))?;
-    serde_json::from_str(&text).map_err(|error| state_error(&path, error))
+    read_json(&checkpoint.join("state.json"))
+}
+
+/// Reads a file of a checkpoint.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let text = std::fs::read_to_string(path).map_err(|error| state_error(path, error))?;
+    serde_json::from_str(&text).map_err(|error| state_error(path, error))
+}
+
+/// Writes a file of a checkpoint.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TrainError> {
+    let json = serde_json::to_vec_pretty(value).map_err(|error| state_error(path, error))?;
+    std::fs::write(path, json).map_err(|error| state_error(path, error))
 }
 
 /// Where a checkpoint's optimiser state is.

@@ -190,6 +190,7 @@ fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -
         target_kl: Some(0.3),
         beta: None,
         checkpoint_every: 100,
+        solver: infalign_train::SolverConfig::default(),
         optimizer,
         lora: None,
     };

@@ -11,7 +11,7 @@ use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
-use infalign_train::Objective;
+use infalign_train::{Objective, TrainError};
 use serde_json::json;
 
 use super::reward_model::RewardModelInputs;
@@ -93,7 +93,8 @@ impl<'a> Inputs<'a> {
         };
         inputs.check_table(&paths)?;
         for method in &recipe.method {
-            inputs.objective(method)?;
+            let first_beta = recipe.train.first_beta(&inputs.objective(method)?);
+            first_beta.with_context(|| format!("[train] with method {:?}", method.name))?;
         }
         for (key, config) in rewards::configs(recipe) {
             if !rewards::is_own(config) {
@@ -148,6 +149,9 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
             "calibration.group = true leaves no table, in whose spread the raw reward of method {:?} is measured: give calibration.samples or calibration.table",
             method.name
         );
+    }
+    if !recipe.calibration.has_table() && recipe.train.solver.needs_table() {
+        bail!(TrainError::NeedsTable);
     }
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");
     ensure!(!recipe.evaluation.procedures.is_empty(), "evaluation.procedures is empty");
