@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn recipes() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
@@ -88,6 +88,33 @@ fn stop_texts_samples_and_memory() {
     assert!(stopped.iter().zip(&plain).any(|(row, plain)| text(row) != text(plain)));
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_document_of_what_was_finished() {
+    use std::io::{BufRead, BufReader, Read};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command.arg("generate").arg("--model").arg(recipes().join("quickstart/model"));
+    command.arg("--prompts").arg(recipes().join("quickstart/train.jsonl"));
+    command.args(["--max-tokens", "24", "--samples", "2000", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    while text.lines().count() < 2 {
+        stdout.read_line(&mut text).unwrap();
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    stdout.read_to_string(&mut text).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("error: interrupted: ") && stderr.contains("prompts have responses"));
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows = document["responses"].as_array().unwrap();
+    assert!(!rows.is_empty() && rows.len().is_multiple_of(2000), "{} rows", rows.len());
+    assert!(rows.iter().all(|row| row["finish"] != "cancelled"));
+}
+
 #[test]
 fn bad_input_is_one_sentence_and_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
@@ -108,6 +135,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--procedure", "best-of:0"], "best-of"),
         (&["--memory", "0"], "give a number above 0"),
         (&["--memory", "1", "--batch", "2"], "cannot be used with"),
+        (&["--batch", "0"], "give a whole number, at least 1"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
         command.arg("generate").args(["--prompts"]).arg(recipes().join("quickstart/test.jsonl"));

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use infalign_model::CausalLm;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -67,6 +68,67 @@ fn a_name_is_the_model_in_the_cache() {
         error.contains("model.safetensors is missing: the download is not complete"),
         "{error}"
     );
+}
+
+#[test]
+fn an_adapter_of_the_cache_is_read_with_its_base_of_the_cache() {
+    let cache = cache();
+    let device = infalign_backend::device(None).unwrap();
+    let model = CausalLm::load(&recipes().join("quickstart/model"), &device).unwrap();
+    let config = serde_json::from_value(json!({
+        "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
+    }));
+    let adapted = model.with_new_adapter(config.unwrap(), &mut || 0.3).unwrap();
+    let folder = cache.path().join("models--adapter");
+    let snapshot = folder.join("snapshots").join(HASH);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir(folder.join("refs")).unwrap();
+    std::fs::write(folder.join("refs/main"), HASH).unwrap();
+    adapted.save(&snapshot).unwrap();
+    let name_base = |base: &str| {
+        let path = snapshot.join("adapter_config.json");
+        let mut keys: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        keys["base_model_name_or_path"] = base.into();
+        std::fs::write(path, keys.to_string()).unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let prompts = dir.path().join("prompts.jsonl");
+    std::fs::write(&prompts, "{\"prompt\": \"the\"}\n").unwrap();
+    let reward = dir.path().join("reward.toml");
+    std::fs::write(&reward, "kind = \"length\"\nunit = \"words\"\n").unwrap();
+    let generate = |model: &str| {
+        let prompts = prompts.to_str().unwrap();
+        let args = ["generate", "--model", model, "--prompts", prompts, "--max-tokens", "4"];
+        infalign(cache.path(), &args)
+    };
+    name_base("org/tiny");
+    // A new adapter changes nothing.
+    let by_adapter = generate("adapter");
+    assert!(by_adapter.status.success(), "{}", String::from_utf8_lossy(&by_adapter.stderr));
+    assert_eq!(by_adapter.stdout, generate("org/tiny").stdout);
+    let table = dir.path().join("table.parquet");
+    let args = [
+        "calibrate",
+        "--model",
+        "adapter",
+        "--prompts",
+        prompts.to_str().unwrap(),
+        "--reward",
+        reward.to_str().unwrap(),
+        "--samples",
+        "2",
+        "--max-tokens",
+        "4",
+        "--out",
+        table.to_str().unwrap(),
+    ];
+    let output = infalign(cache.path(), &args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    name_base("org/absent");
+    let error = refused(&generate("adapter"));
+    assert!(error.contains("`hf download org/absent`"), "{error}");
+    let error = refused(&generate("gpt2"));
+    assert!(error.contains("`hf download gpt2`"), "{error}");
 }
 
 #[test]

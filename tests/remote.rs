@@ -76,6 +76,13 @@ fn a_server_takes_the_place_of_the_weights() {
     let here = rows(&generate(dir.path(), &recipes().join("model"), &common));
     let there = rows(&generate(dir.path(), &model, &[&common[..], &remote].concat()));
     assert_eq!(here.len(), 6);
+    // Of an adapter that the server has, its base's tokenizer is all that is needed.
+    let adapter = dir.path().join("adapter");
+    std::fs::create_dir(&adapter).unwrap();
+    let config = json!({ "peft_type": "LORA", "base_model_name_or_path": "../model", "r": 1 });
+    std::fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let by_adapter = rows(&generate(dir.path(), &adapter, &[&common[..], &remote].concat()));
+    assert_eq!(by_adapter, there);
     for (here, there) in here.iter().zip(&there) {
         for key in ["id", "prompt", "response", "score", "tokens", "finish", "model_tokens"] {
             assert_eq!(here[key], there[key], "{key}");
@@ -87,6 +94,24 @@ fn a_server_takes_the_place_of_the_weights() {
         assert_eq!(here.len(), there.len());
         assert!(here.iter().zip(&there).all(|(a, b)| (a - b).abs() < 1e-5));
     }
+}
+
+#[test]
+fn what_a_server_answered_before_it_failed_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (completions, asked) = (completions(), AtomicUsize::new(0));
+    // The first question is which models there are.
+    let url = serve(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
+        0..5 => completions.answer(request),
+        _ => Reply::new(400, "enough"),
+    });
+    let args = ["--json", "--server", &url, "--batch", "1"];
+    let output = generate(dir.path(), &recipes().join("model"), &args);
+    assert_eq!(output.status.code(), Some(3));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("status 400: enough"), "{stderr}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["responses"].as_array().unwrap().len(), 4);
 }
 
 #[test]

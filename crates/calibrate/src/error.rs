@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use parquet::errors::ParquetError;
 
-/// Why a calibration table could not be built, used, written or read.
+/// Why a calibration table or rollouts could not be built, used, written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrateError {
@@ -94,24 +94,31 @@ pub enum CalibrateError {
     /// Too few numbers for a diagnostic.
     #[error("there are no {0} to be looked at")]
     Nothing(&'static str),
-    /// A table that was made from something else than the run uses.
-    #[error(
-        "this calibration table was made with {field} `{found}`, but the run has `{expected}`; \
-         calibrate again"
-    )]
+    /// A table, or rollouts, made from something else than the run uses.
+    #[error("{what} was made with {field} `{found}`, but the run has `{expected}`; make it again")]
     Mismatch {
-        /// The field of [`CalibrationMeta`](crate::CalibrationMeta) that differs.
+        /// What was made, in words.
+        what: &'static str,
+        /// The field of [`CalibrationMeta`](crate::CalibrationMeta) that differs, or `samples`.
         field: &'static str,
-        /// Its value in the table.
+        /// Its value there.
         found: String,
         /// Its value in the run.
         expected: String,
     },
-    /// The table could not be written.
-    #[error("the calibration table could not be written: {0}")]
+    /// A response whose tokens, log-probabilities or number contradict the rollouts that it is to join.
+    #[error("the rollouts of prompt `{prompt_id}` are refused: {reason}")]
+    Rollouts {
+        /// The prompt.
+        prompt_id: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file could not be written.
+    #[error("the Parquet file could not be written: {0}")]
     Write(#[source] ParquetError),
     /// The file could not be opened.
-    #[error("the calibration table `{path}` could not be opened: {source}", path = path.display())]
+    #[error("`{path}` could not be opened: {source}", path = path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -120,7 +127,7 @@ pub enum CalibrateError {
     },
     /// The file is not whole Parquet.
     #[error(
-        "`{path}` is not a complete Parquet file: {source}; calibrate again or fetch it anew",
+        "`{path}` is not a complete Parquet file: {source}; make it again or fetch it anew",
         path = path.display()
     )]
     Damaged {
@@ -129,9 +136,11 @@ pub enum CalibrateError {
         /// What the Parquet reader said.
         source: ParquetError,
     },
-    /// The file is Parquet, but not a calibration table of this version.
-    #[error("`{path}` is not a calibration table of this version: {reason}", path = path.display())]
+    /// The file is Parquet, but not what it should be, or of another version.
+    #[error("`{path}` is not {what} of this version: {reason}", path = path.display())]
     Foreign {
+        /// What it should be.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is missing or different.

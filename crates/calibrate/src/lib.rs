@@ -4,9 +4,11 @@
 //!
 //! # Modules
 //! - [`store`]: the Parquet file of a table;
+//! - [`rollouts`]: reference responses with rewards and log-probabilities, and their Parquet file;
 //! - [`pit`]: whether fresh reference responses are uniform under a table;
 //! - [`summary`]: what a table holds, in numbers.
 
+mod columns;
 mod error;
 mod group;
 mod key;
@@ -16,6 +18,7 @@ mod meta;
 mod noise;
 pub mod pit;
 mod ridge;
+pub mod rollouts;
 mod row;
 pub mod store;
 pub mod summary;

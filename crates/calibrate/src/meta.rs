@@ -64,11 +64,15 @@ impl CalibrationMeta {
         })
     }
 
-    /// Refuses metadata that differ from `expected` in any field.
-    pub(crate) fn check(&self, expected: &CalibrationMeta) -> Result<(), CalibrateError> {
+    /// Refuses metadata that differ from `expected` in any field; `what` was made so.
+    pub(crate) fn check(
+        &self,
+        expected: &CalibrationMeta,
+        what: &'static str,
+    ) -> Result<(), CalibrateError> {
         for ((field, found), (_, expected)) in self.fields().into_iter().zip(expected.fields()) {
             if found != expected {
-                return Err(CalibrateError::Mismatch { field, found, expected });
+                return Err(CalibrateError::Mismatch { what, field, found, expected });
             }
         }
         Ok(())

@@ -41,7 +41,7 @@ impl Calibration {
     /// # Errors
     /// [`CalibrateError::Mismatch`] naming the first field that differs.
     pub fn check(&self, expected: &CalibrationMeta) -> Result<(), CalibrateError> {
-        self.meta.check(expected)
+        self.meta.check(expected, "this calibration table")
     }
 
     /// Refuses a table that lacks one of the prompts, given by id and text.

@@ -1,7 +1,5 @@
 //! From prompts to tokens: texts as they stand, messages by the model's chat template.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, anyhow, bail};
 use infalign_data::{ChatTemplate, DataError, Message, Prompt, Role, Text};
 use infalign_decode::EncodedPrompt;
@@ -16,9 +14,9 @@ pub(crate) struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Reads the chat template in the model's folder, if there is one; `now` is what it is told when it asks for the time.
-    pub(crate) fn new(dir: &Path, tokenizer: &'a Tokenizer, now: Option<OffsetDateTime>) -> Self {
-        Self { tokenizer, template: ChatTemplate::read(dir, now) }
+    /// Reads the chat template beside the tokenizer, if there is one; `now` is what it is told when it asks for the time.
+    pub(crate) fn new(tokenizer: &'a Tokenizer, now: Option<OffsetDateTime>) -> Self {
+        Self { tokenizer, template: ChatTemplate::read(tokenizer.folder(), now) }
     }
 
     /// The prompt as the model reads it.

@@ -5,26 +5,29 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use infalign_calibrate::CalibrationMeta;
 use infalign_decode::Sampling;
+use infalign_model::ModelFolder;
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_reward::RewardConfig;
 
+use crate::models;
+
 /// The metadata of a table of reference rewards.
 ///
-/// - `dir`: folder of the reference policy; `reward`: what [`reward`] says; `template`: of the chat template, or empty.
+/// - `folder`: of the reference policy; `reward`: what [`reward`] says; `template`: of the chat template, or empty.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub(crate) fn calibration(
-    dir: &Path,
+    folder: &ModelFolder,
     reward: String,
     template: String,
     sampling: &Sampling,
     seed: u64,
 ) -> Result<CalibrationMeta> {
     Ok(CalibrationMeta {
-        model_sha256: weights(dir)?,
+        model_sha256: weights(folder)?,
         reward,
-        tokenizer_sha256: sha256_file(&dir.join("tokenizer.json"))?,
+        tokenizer_sha256: sha256_file(&folder.tokenizer()?.join("tokenizer.json"))?,
         template_sha256: template,
         sampling: serde_json::to_string(sampling)?,
         seed,
@@ -41,7 +44,7 @@ pub(crate) fn calibration(
 /// When a file cannot be read.
 pub(crate) fn reward(
     config: &RewardConfig,
-    model: impl Fn(&Path) -> Result<PathBuf>,
+    model: impl Fn(&Path) -> Result<ModelFolder>,
     file: impl Fn(&Path) -> Result<PathBuf>,
 ) -> Result<String> {
     let mut essence = config.essence();
@@ -54,16 +57,30 @@ pub(crate) fn reward(
     Ok(serde_json::to_string(&essence)?)
 }
 
-/// Of the command line's paths, which are what they are.
+/// Of the command line's models, which lie where they are said to lie.
+pub(crate) fn lies_there(path: &Path) -> Result<ModelFolder> {
+    Ok(models::at(path.to_path_buf()))
+}
+
+/// Of the command line's files, which are what they are.
 pub(crate) fn as_given(path: &Path) -> Result<PathBuf> {
     Ok(path.to_path_buf())
 }
 
-/// SHA-256 of a model's safetensors file, or of the hashes of its shards in the order of their names.
+/// SHA-256 of a model's safetensors file, or of the hashes of its shards in the order of their names; an adapter's comes before its base's.
 ///
 /// # Errors
-/// When the folder or a file cannot be read.
-pub(crate) fn weights(dir: &Path) -> Result<String> {
+/// When a folder or a file cannot be read.
+pub(crate) fn weights(folder: &ModelFolder) -> Result<String> {
+    let mut files = weight_files(folder.path())?;
+    if let Some(base) = folder.base()? {
+        files.extend(weight_files(&base)?);
+    }
+    let hashes = files.iter().map(|file| Ok(sha256_file(file)?)).collect::<Result<Vec<_>>>()?;
+    Ok(if hashes.len() == 1 { hashes.concat() } else { sha256_bytes(hashes.concat().as_bytes()) })
+}
+
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut files: Vec<_> = entries
@@ -72,8 +89,7 @@ pub(crate) fn weights(dir: &Path) -> Result<String> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
         .collect();
     files.sort();
-    let hashes = files.iter().map(|file| Ok(sha256_file(file)?)).collect::<Result<Vec<_>>>()?;
-    Ok(if hashes.len() == 1 { hashes.concat() } else { sha256_bytes(hashes.concat().as_bytes()) })
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -98,7 +114,7 @@ mod tests {
             );
             let config: RewardConfig = toml::from_str(&text).unwrap();
             let lies = |path: &Path| Ok(dir.path().join(path));
-            reward(&config, lies, lies).unwrap()
+            reward(&config, |path| Ok(models::at(lies(path)?)), lies).unwrap()
         };
         let first = name("m", "");
         assert!(

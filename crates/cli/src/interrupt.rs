@@ -15,3 +15,8 @@ pub(crate) fn flag() -> &'static AtomicBool {
     });
     &ASKED
 }
+
+/// Whether Ctrl-C was pressed, since [`flag`] was first called.
+pub(crate) fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}

@@ -1,6 +1,7 @@
 //! Results on stdout.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use crate::failure::Failure;
 
@@ -9,9 +10,18 @@ use crate::failure::Failure;
 /// # Errors
 /// [`Failure::Run`] when stdout cannot be written otherwise.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// Prints a part of a result; Break where the reader has gone away, so that the rest is not worth its work.
+///
+/// # Errors
+/// As for [`print()`].
+pub(crate) fn print_on(text: &str) -> Result<ControlFlow<()>, Failure> {
     match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::run(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Failure::run(error)),
     }
 }
 

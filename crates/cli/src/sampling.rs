@@ -32,7 +32,7 @@ impl SamplingArgs {
 #[derive(Args)]
 pub(crate) struct BatchArgs {
     /// Largest number of responses generated together.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = at_least_one)]
     pub(crate) batch: usize,
     /// GiB for the keys and values of the responses generated together, in place of --batch.
     #[arg(long, conflicts_with = "batch", value_parser = positive)]
@@ -52,6 +52,11 @@ impl BatchArgs {
         let bytes = (gib * f64::from(1 << 30)) as u64;
         Generator::batch_within(model, bytes, longest.saturating_add(sampling.max_tokens))
     }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n: &usize| *n > 0);
+    number.ok_or_else(|| "give a whole number, at least 1".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {

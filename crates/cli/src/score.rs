@@ -1,14 +1,14 @@
 //! `infalign score`: log-probabilities and rewards of given responses.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::given::{self, Given};
-use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
-use infalign_record::clock;
-use infalign_reward::Reward;
+use infalign_model::{CausalLm, LanguageModel, ModelFolder, Sequence, Tokenizer};
+use infalign_record::{clock, env::hub_cache};
+use infalign_reward::{Reward, RewardConfig};
 use serde_json::{Value, json};
 
 use crate::encode::Encoder;
@@ -60,14 +60,17 @@ struct Scored {
 /// [`Failure::Input`] before the model runs, [`Failure::Run`] after.
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let dir = models::folder(&args.model).map_err(Failure::input)?;
-    let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
+    let folder = models::folder(&args.model).map_err(Failure::input)?;
+    let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
     let given = given::read(&args.input).map_err(Failure::input)?;
-    let lines = lines(&dir, &model, given)
+    let lines = lines(&folder, &model, given)
         .with_context(|| args.input.display().to_string())
         .map_err(Failure::Input)?;
     let reward = reward_config(args.reward.as_deref())
-        .and_then(|config| Ok(config.map(|config| config.build(&device, &api_key)).transpose()?))
+        .and_then(|config| {
+            let build = |config: RewardConfig| config.build(&device, &hub_cache(), &api_key);
+            Ok(config.map(build).transpose()?)
+        })
         .map_err(Failure::Input)?;
     let scored =
         scored(model.for_inference().as_ref(), reward.as_deref(), lines).map_err(Failure::Run)?;
@@ -122,11 +125,10 @@ fn scored(
 }
 
 /// Token ids of every line; the tokenizer is only read where a line has texts.
-fn lines(dir: &Path, model: &CausalLm, given: Vec<(usize, Given)>) -> Result<Vec<Line>> {
+fn lines(folder: &ModelFolder, model: &CausalLm, given: Vec<(usize, Given)>) -> Result<Vec<Line>> {
     let texts = given.iter().any(|(_, given)| matches!(given, Given::Text { .. }));
-    let tokenizer = texts.then(|| Tokenizer::load(dir, model.config())).transpose()?;
-    let encoder =
-        tokenizer.as_ref().map(|tokenizer| Encoder::new(dir, tokenizer, Some(clock::now())));
+    let tokenizer = texts.then(|| Tokenizer::load(folder, model.config())).transpose()?;
+    let encoder = tokenizer.as_ref().map(|tokenizer| Encoder::new(tokenizer, Some(clock::now())));
     let line = |(number, given): (usize, Given)| {
         let line = line(encoder.as_ref(), number, given);
         let line = line.and_then(|line| {

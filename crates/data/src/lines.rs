@@ -12,17 +12,25 @@ use crate::{DataError, Place};
 /// What every text file has to be.
 pub(crate) const WHOLE: &str = "The file has to be whole and UTF-8.";
 
-/// The lines of a file with their numbers, counted from 1, without their ends.
+/// The lines of a file with their numbers, counted from 1, without their ends and the mark of UTF-8 before the first.
 pub(crate) fn numbered(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
     let lines = open(path)?.lines().zip(1..);
     lines
         .map(|(text, line)| match text {
-            Ok(text) => Ok((line, text)),
+            Ok(text) => Ok((line, without_mark(line, text))),
             Err(cause) => {
                 Err(at(path, Place::Line(line))(format!("Cannot read it: {cause}. {WHOLE}")))
             }
         })
         .collect()
+}
+
+fn without_mark(line: usize, text: String) -> String {
+    const BYTE_ORDER_MARK: char = '\u{feff}';
+    match text.strip_prefix(BYTE_ORDER_MARK).filter(|_| line == 1) {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    }
 }
 
 /// Each line as one JSON object. Lines of white space are passed over.
@@ -83,6 +91,17 @@ mod tests {
         for file in [plain("a.txt", "one\n\nthree\n"), gz("a.txt.gz", "one\r\n\r\nthree")] {
             assert_eq!(numbered(file.path()).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        let text = "\u{feff}[1]\n\u{feff}\n";
+        for file in [plain("a.txt", text), gz("a.txt.gz", text)] {
+            let expected = [(1, "[1]".to_owned()), (2, "\u{feff}".to_owned())];
+            assert_eq!(numbered(file.path()).unwrap(), expected);
+        }
+        let file = plain("a.jsonl", "\u{feff}[1]\n[2]\n");
+        assert_eq!(json::<[u8; 1]>(file.path()).unwrap(), [(1, [1]), (2, [2])]);
     }
 
     #[test]

@@ -170,6 +170,25 @@ fn a_template_without_end_or_measure_is_stopped() {
 }
 
 #[test]
+fn texts_are_split_from_their_ends_as_python_splits_them() {
+    // What Python 3.11 gives.
+    for (call, expected) in [
+        ("'a/b//c'.rsplit('/')", "[\"a\", \"b\", \"\", \"c\"]"),
+        ("'a/b//c'.rsplit('/', 1)", "[\"a/b/\", \"c\"]"),
+        ("'a/b//c'.rsplit('/', maxsplit=2)", "[\"a/b\", \"\", \"c\"]"),
+        ("'a/b'.rsplit('/', 0)", "[\"a/b\"]"),
+        ("'  a b  c '.rsplit()", "[\"a\", \"b\", \"c\"]"),
+        ("'  a b  c '.rsplit(none, 1)", "[\"  a b\", \"c\"]"),
+        ("' '.rsplit()", "[]"),
+        ("'x<think>y'.rsplit('<think>', 1)[-1]", "\"y\""),
+    ] {
+        let found = answered(&format!("{{{{ {call} | tojson }}}}")).unwrap();
+        assert_eq!(found, expected, "{call}");
+    }
+    assert!(answered("{{ 'a'.rsplit('') }}").unwrap_err().to_string().contains("empty separator"));
+}
+
+#[test]
 fn a_long_conversation_is_not_stopped() {
     let paragraph = "Well, what do you think of it? ".repeat(32);
     let roles = [Role::User, Role::Assistant].into_iter().cycle();

@@ -1,5 +1,8 @@
 //! Inference-time procedures: from prompts to the responses that a user would see.
 
+use std::ops::ControlFlow;
+use std::sync::mpsc;
+
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
@@ -78,12 +81,83 @@ impl<'a> ProcedureDecoder<'a> {
         prompts: &[EncodedPrompt],
         samples: usize,
     ) -> Result<Vec<Vec<Decoded>>, DecodeError> {
+        let mut all = vec![Vec::new(); prompts.len()];
+        self.decode_each(prompts, samples, &mut |prompt, decoded| {
+            all[prompt] = decoded;
+            ControlFlow::Continue(())
+        })?;
+        Ok(all)
+    }
+
+    /// The same, handed over prompt by prompt, in the order in which they are finished.
+    ///
+    /// - done: given the index of a prompt and its responses, while others are generated; it breaks off the rest by [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], after `done` has had whatever was finished.
+    pub fn decode_each(
+        &self,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
+    ) -> Result<(), DecodeError> {
+        let numbers = 0..self.procedure.samples().saturating_mul(samples);
+        let (sender, receiver) = mpsc::channel();
+        std::thread::scope(|scope| {
+            // A thread of its own: the sampler's would wait for the reward.
+            let selecting = scope.spawn(move || {
+                for (prompt, candidates) in receiver {
+                    if done(prompt, self.choose(&prompts[prompt], candidates)?).is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            let sampled = self.sampler.generate_each(prompts, numbers, &|prompt, candidates| {
+                // Nobody receives any more where the reward failed or the caller has had enough.
+                match sender.send((prompt, candidates)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            });
+            drop(sender);
+            let selected =
+                selecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            sampled.and(selected)
+        })
+    }
+
+    /// Of every N candidates, the one that the procedure keeps.
+    fn choose(
+        &self,
+        prompt: &EncodedPrompt,
+        candidates: Vec<Response>,
+    ) -> Result<Vec<Decoded>, DecodeError> {
+        let texts = candidates
+            .iter()
+            .map(|response| self.text(prompt, response))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pairs: Vec<(&str, &str)> =
+            texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
+        let scores = self.reward.map(|reward| reward.score(&pairs)).transpose()?;
         let n = self.procedure.samples();
-        let candidates = self.sampler.generate(prompts, 0..n.saturating_mul(samples))?;
-        let of_prompt = |(prompt, mut candidates): (&EncodedPrompt, Vec<Response>)| {
-            (0..samples).map(|_| self.decode_one(prompt, candidates.drain(..n).collect())).collect()
+        let choose = |(number, texts): (usize, &[String])| {
+            let of_these = number * n..number * n + texts.len();
+            let scores = scores.as_ref().map(|scores| &scores[of_these.clone()]);
+            let kept = scores.map_or(0, |scores| self.select(scores));
+            let responses = &candidates[of_these];
+            let cost = Cost {
+                model_tokens: responses.iter().map(|response| response.tokens.len()).sum(),
+                scorer_calls: scores.map_or(0, <[f32]>::len),
+            };
+            Decoded {
+                text: texts[kept].clone(),
+                response: responses[kept].clone(),
+                score: scores.map(|scores| scores[kept]),
+                cost,
+            }
         };
-        prompts.iter().zip(candidates).map(of_prompt).collect()
+        Ok(texts.chunks(n).enumerate().map(choose).collect())
     }
 
     /// The candidate that the procedure keeps; the first of equals.
@@ -100,32 +174,6 @@ impl<'a> ProcedureDecoder<'a> {
         let text = self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
         let cut = self.sampler.stop_texts().map(|stops| stops.cut(&text).len());
         Ok(text[..cut.unwrap_or(text.len())].to_owned())
-    }
-
-    fn decode_one(
-        &self,
-        prompt: &EncodedPrompt,
-        mut candidates: Vec<Response>,
-    ) -> Result<Decoded, DecodeError> {
-        let mut texts = candidates
-            .iter()
-            .map(|response| self.text(prompt, response))
-            .collect::<Result<Vec<_>, _>>()?;
-        let pairs: Vec<(&str, &str)> =
-            texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
-        let scores = self.reward.map(|reward| reward.score(&pairs)).transpose()?;
-        let kept = scores.as_deref().map_or(0, |scores| self.select(scores));
-        let cost = Cost {
-            model_tokens: candidates.iter().map(|response| response.tokens.len()).sum(),
-            scorer_calls: scores.as_ref().map_or(0, Vec::len),
-        };
-        let score = scores.map(|scores| scores[kept]);
-        Ok(Decoded {
-            text: texts.swap_remove(kept),
-            response: candidates.swap_remove(kept),
-            score,
-            cost,
-        })
     }
 }
 

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use infalign_model::{ModelError, Prompts, Session};
 use rayon::prelude::*;
 
+use crate::gather::{Gather, locked};
+use crate::sampler::Finished;
 use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Generator, Response, Stream};
 
 /// One call of a [`Generator`].
@@ -25,8 +26,8 @@ pub(crate) struct Engine<'a> {
     next: Mutex<usize>,
     /// What has been read of each prompt, for as long as it has responses to come.
     read: Vec<Mutex<Option<Read>>>,
-    /// Whether a worker has failed.
-    failed: AtomicBool,
+    /// Where responses go; a worker that fails stops the others by it.
+    gather: Gather<'a>,
 }
 
 /// A prompt that has been read: its place among those read with it.
@@ -52,57 +53,49 @@ struct Row {
     finish: Option<Finish>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<'a> Engine<'a> {
     pub(crate) fn new(
         generator: &'a Generator<'a>,
         prompts: &'a [EncodedPrompt],
         samples: Range<usize>,
+        finished: Finished<'a>,
     ) -> Self {
         let read = prompts.iter().map(|_| Mutex::new(None)).collect();
-        let (next, failed) = (Mutex::new(0), AtomicBool::new(false));
         let (first, samples) = (samples.start, samples.len());
-        Self { generator, prompts, first, samples, next, read, failed }
+        let gather = Gather::new(prompts.len(), samples, finished);
+        Self { generator, prompts, first, samples, next: Mutex::new(0), read, gather }
     }
 
     fn total(&self) -> usize {
         self.samples * self.prompts.len()
     }
 
-    pub(crate) fn run(&self) -> Result<Vec<Vec<Response>>, DecodeError> {
+    pub(crate) fn run(&self) -> Result<(), DecodeError> {
         let independent = self.generator.model.rows_are_independent();
         let workers = if independent { rayon::current_num_threads() } else { 1 };
         let workers = workers.clamp(1, self.total().max(1));
         let batch = self.generator.batch.clamp(1, self.total().max(1));
         let share = batch.div_ceil(workers);
-        let work = |_| self.work(share).inspect_err(|_| self.failed.store(true, Ordering::Relaxed));
-        let done =
-            (0..workers).into_par_iter().map(work).collect::<Result<Vec<_>, DecodeError>>()?;
-        let mut rows: Vec<Row> = done.into_iter().flatten().collect();
-        rows.sort_by_key(|row| (row.prompt, row.sample));
-        let mut rows = rows.into_iter().map(Row::response);
-        let of_prompt = |_| rows.by_ref().take(self.samples).collect();
-        Ok(self.prompts.iter().map(of_prompt).collect())
+        let work = |_| self.work(share).inspect_err(|_| self.gather.stop());
+        (0..workers).into_par_iter().map(work).collect()
     }
 
     /// Generates with at most `share` rows at a time until none is waiting.
-    fn work(&self, share: usize) -> Result<Vec<Row>, DecodeError> {
+    fn work(&self, share: usize) -> Result<(), DecodeError> {
         let mut session = self.generator.model.session(self.generator.sampling.max_tokens);
-        let (mut active, mut done): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
-        let mut weights = Vec::new();
+        let (mut active, mut weights): (Vec<Row>, _) = (Vec::new(), Vec::new());
         // A row that ends on its own is not worth a new batch where that costs a copy of the cache.
         let patience = if self.generator.model.rows_are_independent() { 0 } else { share / 4 };
         loop {
             let ended = active.iter().filter(|row| row.finish.is_some()).count();
             if ended > patience || ended == active.len() {
-                leave(session.as_mut(), &mut active, &mut done);
-                self.enter(share, session.as_mut(), &mut active, &mut done, &mut weights)?;
+                self.leave(session.as_mut(), &mut active);
+                if !self.gather.stopped() {
+                    self.enter(share, session.as_mut(), &mut active, &mut weights)?;
+                }
             }
-            if active.is_empty() || self.failed.load(Ordering::Relaxed) {
-                return Ok(done);
+            if active.is_empty() || self.gather.stopped() {
+                return Ok(());
             }
             let last: Vec<u32> =
                 active.iter().filter_map(|row| row.tokens.last().copied()).collect();
@@ -120,7 +113,6 @@ impl<'a> Engine<'a> {
         share: usize,
         session: &mut dyn Session,
         active: &mut Vec<Row>,
-        done: &mut Vec<Row>,
         weights: &mut Vec<f32>,
     ) -> Result<(), DecodeError> {
         while active.len() < share {
@@ -132,7 +124,7 @@ impl<'a> Engine<'a> {
                 let prompt = &read[row.prompt - first];
                 self.draw(&mut row, prompt.prompts.logits(prompt.index), weights)?;
                 if row.finish.is_some() {
-                    done.push(row);
+                    self.finish(row);
                 } else {
                     entering.push(prompt.clone());
                     active.push(row);
@@ -210,9 +202,9 @@ impl<'a> Engine<'a> {
         let uniform = row.stream.uniform(row.tokens.len() as u64);
         let draw = sampling.draw(logits, uniform, weights);
         if !draw.log_prob.is_finite() {
-            let EncodedPrompt { id, tokens, .. } = &self.prompts[row.prompt];
-            let source = ModelError::Logits { tokens: tokens.len() + row.tokens.len() };
-            return Err(DecodeError::Prompt { prompt: id.clone(), source });
+            let prompt = &self.prompts[row.prompt];
+            let tokens = prompt.tokens.len() + row.tokens.len();
+            return Err(prompt.refused(ModelError::Logits { tokens }));
         }
         row.tokens.push(draw.token);
         row.log_probs.push(draw.log_prob);
@@ -242,22 +234,22 @@ impl<'a> Engine<'a> {
         let event = Event { prompt: row.prompt, sample: row.sample, draw };
         self.generator.watch.is_some_and(|watch| watch(event).is_break())
     }
-}
 
-/// Takes the rows that have ended out of the batch.
-fn leave(session: &mut dyn Session, active: &mut Vec<Row>, done: &mut Vec<Row>) {
-    let running: Vec<usize> = (0..active.len()).filter(|&i| active[i].finish.is_none()).collect();
-    if running.len() < active.len() {
-        session.select(&running);
-        let (stay, left) = active.drain(..).partition(|row| row.finish.is_none());
-        *active = stay;
-        done.extend::<Vec<Row>>(left);
+    /// Takes the rows that have ended out of the batch.
+    fn leave(&self, session: &mut dyn Session, active: &mut Vec<Row>) {
+        let running: Vec<usize> =
+            (0..active.len()).filter(|&i| active[i].finish.is_none()).collect();
+        if running.len() < active.len() {
+            session.select(&running);
+            let (stay, left) = active.drain(..).partition(|row| row.finish.is_none());
+            *active = stay;
+            left.into_iter().for_each(|row: Row| self.finish(row));
+        }
     }
-}
 
-impl Row {
-    fn response(self) -> Response {
-        let finish = self.finish.unwrap_or(Finish::Cancelled);
-        Response { tokens: self.tokens, log_probs: self.log_probs, finish }
+    fn finish(&self, row: Row) {
+        let Row { prompt, sample, tokens, log_probs, finish, .. } = row;
+        let finish = finish.unwrap_or(Finish::Cancelled);
+        self.gather.add(prompt, sample, Response { tokens, log_probs, finish });
     }
 }

@@ -28,9 +28,9 @@ pub enum DecodeError {
         reason: &'static str,
     },
     /// The model or the tokenizer refused its input.
-    #[error("prompt `{prompt}`: {source}")]
+    #[error("prompt {prompt}: {source}")]
     Prompt {
-        /// Id of the prompt.
+        /// Id and first words of the prompt.
         prompt: String,
         /// What is wrong with it.
         source: ModelError,

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 
-use infalign_model::{LanguageModel, Sequence, Tokenizer};
+use infalign_model::{LanguageModel, ModelError, Sequence, Tokenizer};
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::sampler::{check_prompts, check_samples};
+use crate::sampler::{Finished, check_prompts, check_samples};
 use crate::{DecodeError, Draw, Sampler, Sampling, StopTexts};
 
 /// A prompt with its tokens.
@@ -27,10 +27,7 @@ impl EncodedPrompt {
     /// # Errors
     /// [`DecodeError::Prompt`] when the tokenizer refuses the text.
     pub fn new(id: &str, text: &str, tokenizer: &Tokenizer) -> Result<Self, DecodeError> {
-        let tokens = tokenizer
-            .encode(text)
-            .map_err(|source| DecodeError::Prompt { prompt: id.into(), source })?;
-        Ok(Self { id: id.into(), text: text.into(), tokens })
+        Self::of_tokens(id, text, tokenizer.encode(text))
     }
 
     /// Encodes a prompt that a chat template wrote, special tokens included: none is added.
@@ -38,10 +35,33 @@ impl EncodedPrompt {
     /// # Errors
     /// As [`EncodedPrompt::new`].
     pub fn chat(id: &str, text: &str, tokenizer: &Tokenizer) -> Result<Self, DecodeError> {
-        let tokens = tokenizer
-            .encode_chat(text)
-            .map_err(|source| DecodeError::Prompt { prompt: id.into(), source })?;
-        Ok(Self { id: id.into(), text: text.into(), tokens })
+        Self::of_tokens(id, text, tokenizer.encode_chat(text))
+    }
+
+    fn of_tokens(
+        id: &str,
+        text: &str,
+        tokens: Result<Vec<u32>, ModelError>,
+    ) -> Result<Self, DecodeError> {
+        let prompt = Self { id: id.into(), text: text.into(), tokens: Vec::new() };
+        match tokens {
+            Ok(tokens) => Ok(Self { tokens, ..prompt }),
+            Err(source) => Err(prompt.refused(source)),
+        }
+    }
+
+    /// The id and the first words, for messages: where a file gives no id, it is a hash, which nobody can look for.
+    pub fn name(&self) -> String {
+        const SHOWN: usize = 40;
+        let (mut rest, mut words) = (self.text.chars(), String::new());
+        words.extend(rest.by_ref().take(SHOWN));
+        let more = if rest.next().is_some() { " …" } else { "" };
+        format!("`{}` ({words:?}{more})", self.id)
+    }
+
+    /// The error of a prompt that a model or a tokenizer refuses.
+    pub(crate) fn refused(&self, source: ModelError) -> DecodeError {
+        DecodeError::Prompt { prompt: self.name(), source }
     }
 }
 
@@ -126,14 +146,15 @@ impl Generator<'_> {
 }
 
 impl Sampler for Generator<'_> {
-    fn generate(
+    fn generate_each(
         &self,
         prompts: &[EncodedPrompt],
         samples: Range<usize>,
-    ) -> Result<Vec<Vec<Response>>, DecodeError> {
+        finished: Finished<'_>,
+    ) -> Result<(), DecodeError> {
         self.check(prompts)?;
         check_samples(prompts, samples.len())?;
-        Engine::new(self, prompts, samples).run()
+        Engine::new(self, prompts, samples, finished).run()
     }
 
     fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {

@@ -1,24 +1,49 @@
 //! Who samples: a model in this process, or a server.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::sync::{Mutex, PoisonError};
 
 use infalign_model::ModelError;
 
+use crate::gather::locked;
+
 use crate::{DecodeError, EncodedPrompt, Response, Sampling, StopTexts};
+
+/// Is given all responses to a prompt, in order, as soon as the last of them has ended: the index of the prompt, and the responses. It breaks
+/// off everything else by [`ControlFlow::Break`]. It is called from several threads, which wait for it.
+pub type Finished<'a> = &'a (dyn Fn(usize, Vec<Response>) -> ControlFlow<()> + Sync);
 
 /// Samples responses: [`Generator`](crate::Generator) in this process, [`RemoteGenerator`](crate::RemoteGenerator) on a server.
 pub trait Sampler: Sync {
-    /// Samples some responses of every prompt: `[prompts][samples]`.
+    /// Samples some responses of every prompt, and hands over those of a prompt together.
     ///
     /// - samples: their numbers, by which they are drawn: `0..8` and later `8..16` are what `0..16` gives at once.
     ///
     /// # Errors
-    /// Those of [`Sampler::check`], before any work; then [`DecodeError`] says what failed.
+    /// Those of [`Sampler::check`], before any work; then [`DecodeError`] says what failed. Nothing that was finished before is lost.
+    fn generate_each(
+        &self,
+        prompts: &[EncodedPrompt],
+        samples: Range<usize>,
+        finished: Finished<'_>,
+    ) -> Result<(), DecodeError>;
+
+    /// All of them at once: `[prompts][samples]`.
+    ///
+    /// # Errors
+    /// As [`Sampler::generate_each`].
     fn generate(
         &self,
         prompts: &[EncodedPrompt],
         samples: Range<usize>,
-    ) -> Result<Vec<Vec<Response>>, DecodeError>;
+    ) -> Result<Vec<Vec<Response>>, DecodeError> {
+        let all = Mutex::new(vec![Vec::new(); prompts.len()]);
+        self.generate_each(prompts, samples, &|prompt, responses| {
+            locked(&all)[prompt] = responses;
+            ControlFlow::Continue(())
+        })?;
+        Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
 
     /// Refuses settings out of range and prompts that do not fit the model.
     ///
@@ -46,7 +71,7 @@ pub(crate) fn check_prompts(
         } else {
             continue;
         };
-        return Err(DecodeError::Prompt { prompt: prompt.id.clone(), source });
+        return Err(prompt.refused(source));
     }
     Ok(())
 }

@@ -2,6 +2,9 @@
 
 use infalign_model::{ModelError, Tokenizer};
 
+/// Tokens that are read besides those that a text can take.
+const SPARE: usize = 8;
+
 /// Texts of which the first to appear ends a response. The text of the response ends before it; its tokens include it.
 #[derive(Clone, Copy)]
 pub struct StopTexts<'a> {
@@ -21,9 +24,13 @@ impl StopTexts<'_> {
             return Ok(false);
         };
         // A token has a byte at least, but for a few that have none.
-        let first = response.len().saturating_sub(longest + 8);
-        let before = [prompt, &response[..first]].concat();
-        let text = self.tokenizer.decode_response(&before, &response[first..])?;
+        let first = response.len().saturating_sub(longest + SPARE);
+        // White space depends on whether something stands before.
+        let before = match first {
+            0 => &prompt[prompt.len().saturating_sub(SPARE)..],
+            _ => &response[first.saturating_sub(SPARE)..first],
+        };
+        let text = self.tokenizer.decode_response(before, &response[first..])?;
         Ok(self.first_in(&text).is_some())
     }
 

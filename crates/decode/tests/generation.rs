@@ -19,7 +19,7 @@ use infalign_model::{
     CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session, Tokenizer, TransformerConfig,
     write_word_tokenizer,
 };
-use infalign_reward::{Lexicon, Reward};
+use infalign_reward::{Lexicon, Reward, RewardError};
 use infalign_transform::Procedure;
 
 /// A random model over a few words, with weights large enough that its distributions are far from uniform.
@@ -222,6 +222,12 @@ fn what_cannot_be_decoded_is_refused() {
         matches!(error, DecodeError::Prompt { .. }) && error.to_string().contains("64"),
         "{error}"
     );
+    // By its first words, too, since a file may leave the id to a hash.
+    let long_winded = fixture.prompts().remove(0);
+    let words = "the rain in Spain stays mainly in the plin";
+    let text = EncodedPrompt { text: words.into(), ..long_winded };
+    let error = long.generate(&[text], 0..1).unwrap_err().to_string();
+    assert!(error.contains("(\"the rain in Spain stays mainly in the pl\" …): "), "{error}");
     let empty = EncodedPrompt { id: "none".into(), text: String::new(), tokens: Vec::new() };
     assert!(
         fixture.generator(1).generate(&[empty], 0..1).unwrap_err().to_string().contains("none")
@@ -359,6 +365,58 @@ fn tokens_are_told_as_they_come_and_a_response_can_be_broken_off() {
             }
         }
     }
+}
+
+#[test]
+fn prompts_are_handed_over_whole_and_the_rest_can_be_broken_off() {
+    let fixture = fixture();
+    let prompts = fixture.prompts();
+    let plain = fixture.generator(7).generate(&prompts, 2..6).unwrap();
+    for most in 1..=prompts.len() {
+        let handed = Mutex::new(BTreeMap::new());
+        let finished = |prompt: usize, responses: Vec<Response>| {
+            let mut handed = handed.lock().unwrap();
+            assert!(handed.insert(prompt, responses).is_none(), "once");
+            if handed.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        fixture.generator(3).generate_each(&prompts, 2..6, &finished).unwrap();
+        let handed = handed.into_inner().unwrap();
+        assert_eq!(handed.len(), most, "nothing comes after a break");
+        for (prompt, responses) in handed {
+            let tokens =
+                |all: &[Response]| all.iter().map(|r| r.tokens.clone()).collect::<Vec<_>>();
+            assert_eq!(tokens(&responses), tokens(&plain[prompt]), "in order");
+        }
+    }
+}
+
+/// A reward that fails at the second prompt.
+struct FailsAt<'a>(&'a str);
+
+impl Reward for FailsAt<'_> {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        match pairs.iter().find(|(prompt, _)| *prompt == self.0) {
+            Some(_) => Err(RewardError::Deviation),
+            None => Ok(vec![0.0; pairs.len()]),
+        }
+    }
+}
+
+#[test]
+fn what_was_decoded_before_a_failure_is_handed_over() {
+    let fixture = fixture();
+    let prompts = fixture.prompts();
+    let (generator, reward) = (fixture.generator(1), FailsAt("d e f g h"));
+    let procedure: Procedure = "best-of:2".parse().unwrap();
+    let decoder =
+        ProcedureDecoder::new(procedure, &generator, &fixture.tokenizer, Some(&reward)).unwrap();
+    let mut handed = Vec::new();
+    let mut done = |prompt, decoded: Vec<_>| {
+        handed.push((prompt, decoded.len()));
+        ControlFlow::Continue(())
+    };
+    assert!(decoder.decode_each(&prompts, 3, &mut done).is_err());
+    assert_eq!(handed, [(0, 3), (1, 3)]);
 }
 
 #[test]

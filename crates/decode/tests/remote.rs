@@ -346,7 +346,8 @@ fn a_dead_server_is_one_sentence() {
 #[test]
 fn answers_that_cannot_be_used_name_their_field() {
     let fixture = fixture();
-    let choice = json!({ "text": "a b", "finish_reason": "length", "token_ids": [4, 5],
+    let text = fixture.tokenizer.decode(&[4, 5]).unwrap();
+    let choice = json!({ "text": text, "finish_reason": "length", "token_ids": [4, 5],
         "logprobs": { "token_logprobs": [-1.0, -2.0] } });
     let with = |key: &str, value: Value| {
         let mut choice = choice.clone();
@@ -356,6 +357,9 @@ fn answers_that_cannot_be_used_name_their_field() {
     let whole = with("index", json!(0));
     assert!(one(&fixture, move |_| Reply::new(200, &whole)).is_ok());
     let cut = with("index", json!(0)).replace("]}]}", "");
+    let choice = json!({ "text": "", "finish_reason": "length", "token_ids": vec![4; 13],
+        "logprobs": { "token_logprobs": vec![-1.0; 13] } });
+    let long = json!({ "choices": [choice] }).to_string();
     for (body, told) in [
         (cut, "`body` is malformed"),
         ("<html>".to_owned(), "`body` is malformed"),
@@ -363,7 +367,10 @@ fn answers_that_cannot_be_used_name_their_field() {
         (with("logprobs", Value::Null), "`choices[0].logprobs` is missing"),
         (with("token_ids", json!([4])), "2 log-probabilities for the 1 tokens"),
         (with("token_ids", json!([4, 9999])), "has the token 9999"),
-        (with("logprobs", json!({ "token_logprobs": [-1.0, -1e39] })), "range"),
+        (with("logprobs", json!({ "token_logprobs": [-1.0, -1e39] })), "number out of range"),
+        (with("logprobs", json!({ "token_logprobs": [-1.0, 0.5] })), "holds 0.5, which is"),
+        (with("text", json!("h h")), "the server has to have the tokenizer"),
+        (long, "has 13 tokens, but at most 12 were asked for"),
         (with("finish_reason", json!("abort")), "`choices[0].finish_reason` is `abort`"),
     ] {
         let reply = body.clone();

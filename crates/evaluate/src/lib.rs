@@ -14,4 +14,6 @@ pub use noise::{Noise, noise, recommended_samples};
 pub use page::Page;
 pub use plot::{Curve, Figure, Panel, Point, draw_png, draw_svg};
 pub use sampled::{Evaluator, Judge, Sampled};
-pub use table::{Comparison, Kl, Row, compare, predicted_win_rate, row, selection, text_table};
+pub use table::{
+    Comparison, Kl, Label, Row, compare, predicted_win_rate, row, selection, text_table,
+};

@@ -27,7 +27,10 @@ pub struct Kl {
 pub struct Row {
     /// Name of the method.
     pub method: String,
-    /// What it was trained on; absent for the reference itself.
+    /// How it was trained, as recipes call it; absent for the reference itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// What it was trained on; absent for the reference itself, and where it is no reward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
     /// The procedure, on both sides.
@@ -87,25 +90,38 @@ fn per_prompt(
     Ok(pairs.map(|(ours, theirs)| win_rate(ours, theirs, selection)).collect::<Result<_, _>>()?)
 }
 
+/// What a row says of a method besides numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Label<'a> {
+    /// Its name.
+    pub method: &'a str,
+    /// How it was trained, as recipes call it; none for the reference itself.
+    pub kind: Option<&'a str>,
+    /// What it was trained on, if that is a reward.
+    pub objective: Option<&'a str>,
+    /// The transform among objectives, by which the continuous limit predicts win rates.
+    pub transform: Option<&'a Transform>,
+}
+
 /// One row of the table.
 ///
 /// # Errors
 /// [`EvaluateError`] when there are fewer samples than the procedure takes, fewer than two prompts, or no scores of that judge.
 pub fn row(
-    method: &str,
-    objective: Option<&str>,
-    transform: Option<&Transform>,
+    label: Label<'_>,
     procedure: &Procedure,
     judge: Judge,
     policy: &Sampled,
     reference: &Sampled,
 ) -> Result<Row, EvaluateError> {
+    let Label { method, kind, objective, transform } = label;
     let win_rate = mean_interval(&per_prompt(policy, reference, procedure, judge)?, LEVEL)?;
     let (kl, standard_error) = mean_and_standard_error(&policy.kl)?;
     let predicted_win_rate =
         transform.map(|transform| predicted_win_rate(transform, kl, procedure)).transpose()?;
     Ok(Row {
         method: method.into(),
+        kind: kind.map(Into::into),
         objective: objective.map(Into::into),
         procedure: *procedure,
         judge,
@@ -204,20 +220,23 @@ mod tests {
         Sampled { rewards, judged: None, kl: vec![0.4, 0.6], response_length: 3.0 }
     }
 
+    /// A label of the reference, or of any other policy.
+    fn unlabelled(method: &str) -> Label<'_> {
+        Label { method, kind: None, objective: None, transform: None }
+    }
+
     #[test]
     fn rows_hold_estimates_and_predictions() {
         let (policy, reference) = (samples(10.0), samples(0.0));
         let exp: Transform = "exp:10".parse().unwrap();
-        let row = row(
-            "ctrl",
-            Some("exp:10"),
-            Some(&exp),
-            &"best-of:2".parse().unwrap(),
-            Judge::Reward,
-            &policy,
-            &reference,
-        )
-        .unwrap();
+        let label = Label {
+            method: "best",
+            kind: Some("ctrl"),
+            objective: Some("exp:10"),
+            transform: Some(&exp),
+        };
+        let procedure = "best-of:2".parse().unwrap();
+        let row = row(label, &procedure, Judge::Reward, &policy, &reference).unwrap();
         assert!(row.win_rate.estimate > 0.5 && row.win_rate.low < row.win_rate.estimate);
         assert!(
             (row.kl.estimate - 0.5).abs() < 1e-12 && (row.kl.standard_error - 0.1).abs() < 1e-12
@@ -233,7 +252,7 @@ mod tests {
         for procedure in ["sample", "best-of:3", "worst-of:2"] {
             let procedure = procedure.parse().unwrap();
             let row =
-                row("base", None, None, &procedure, Judge::Reward, &reference, &reference).unwrap();
+                row(unlabelled("base"), &procedure, Judge::Reward, &reference, &reference).unwrap();
             assert!((row.win_rate.estimate - 0.5).abs() < 1e-12);
         }
         let same = compare(
@@ -252,7 +271,7 @@ mod tests {
         let judged =
             |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
         let win_rate = |judge| {
-            row("a", None, None, &Procedure::Sample, judge, &judged(10.0), &judged(0.0))
+            row(unlabelled("a"), &Procedure::Sample, judge, &judged(10.0), &judged(0.0))
                 .unwrap()
                 .win_rate
                 .estimate

@@ -13,18 +13,18 @@ use crate::transformer::{Block, Transformer};
 use crate::weights::{
     self, EMBEDDING, OUTPUT_MATRIX, ProjectionKind, norm_names, projection_kinds,
 };
-use crate::{ModelError, TransformerConfig};
+use crate::{ModelError, TransformerConfig, layout};
 
 /// Builds modules from a checkpoint.
 pub(crate) struct Builder<'a> {
     pub(crate) config: &'a TransformerConfig,
-    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) checkpoint: &'a mut Checkpoint,
     pub(crate) device: &'a Device,
 }
 
 impl Builder<'_> {
     /// The network that the configuration describes.
-    pub(crate) fn transformer(&self) -> Result<Transformer, ModelError> {
+    pub(crate) fn transformer(&mut self) -> Result<Transformer, ModelError> {
         let config = self.config;
         let names = weights::parameters(config).into_iter().map(|(name, _)| name).collect();
         self.checkpoint.refuse_others(&names)?;
@@ -59,7 +59,8 @@ impl Builder<'_> {
                 key: "tie_word_embeddings",
                 value: "true".into(),
                 hint: format!(
-                    "the weights hold another matrix as {OUTPUT_MATRIX}: set it to false"
+                    "the weights hold another matrix as {}: set it to false",
+                    layout::stored_name(self.config, OUTPUT_MATRIX)
                 ),
             });
         }
@@ -67,43 +68,42 @@ impl Builder<'_> {
     }
 
     /// The table of learned positions.
-    fn positions(&self) -> Result<Param<Tensor<2>>, ModelError> {
+    fn positions(&mut self) -> Result<Param<Tensor<2>>, ModelError> {
         let name = "model.embed_positions.weight";
         let shape = [self.config.max_position_embeddings, self.config.hidden_size];
         Ok(param(name, self.checkpoint.take(name, shape, self.device)?))
     }
 
-    fn block(&self, layer: usize) -> Result<Block, ModelError> {
+    fn block(&mut self, layer: usize) -> Result<Block, ModelError> {
         let (config, hidden) = (self.config, self.config.hidden_size);
-        let name = |part: &str| format!("model.layers.{layer}.{part}");
-        let norm = |part: Option<&str>| part.map(|part| self.norm(&name(part), hidden)).transpose();
-        let [before, after, feed, fed] = norm_names(config.family);
+        let name = |part: Option<&str>| part.map(|part| format!("model.layers.{layer}.{part}"));
+        let [before, after, feed, fed] = norm_names(config.family).map(name);
         Ok(Block {
-            attention_in: self.norm(&name(before.unwrap_or_default()), hidden)?,
+            attention_in: self.norm(&before.unwrap_or_default(), hidden)?,
             self_attn: self.attention(layer)?,
-            attention_out: norm(after)?,
-            feedforward_in: self.norm(&name(feed.unwrap_or_default()), hidden)?,
+            attention_out: after.map(|name| self.norm(&name, hidden)).transpose()?,
+            feedforward_in: self.norm(&feed.unwrap_or_default(), hidden)?,
             mlp: self.feed_forward(layer)?,
-            feedforward_out: norm(fed)?,
+            feedforward_out: fed.map(|name| self.norm(&name, hidden)).transpose()?,
             parallel: config.is_parallel(),
         })
     }
 
-    fn attention(&self, layer: usize) -> Result<Attention, ModelError> {
+    fn attention(&mut self, layer: usize) -> Result<Attention, ModelError> {
         let (config, width) = (self.config, self.config.head_width());
         let [q, k, v, o, ..] = projection_kinds(config);
-        let head_norm = |part: &str| {
+        let head_norm = |builder: &mut Self, part: &str| {
             let normed = config.family.normalises_queries_and_keys();
             let name = format!("model.layers.{layer}.self_attn.{part}");
-            normed.then(|| self.norm(&name, width)).transpose()
+            normed.then(|| builder.norm(&name, width)).transpose()
         };
         Ok(Attention {
             q_proj: self.layer_projection(layer, q)?,
             k_proj: self.layer_projection(layer, k)?,
             v_proj: self.layer_projection(layer, v)?,
             o_proj: self.layer_projection(layer, o)?,
-            q_norm: head_norm("q_norm")?,
-            k_norm: head_norm("k_norm")?,
+            q_norm: head_norm(self, "q_norm")?,
+            k_norm: head_norm(self, "k_norm")?,
             fused_adapter: None,
             kv_heads: config.kv_heads(),
             head_width: width,
@@ -113,7 +113,7 @@ impl Builder<'_> {
         })
     }
 
-    fn feed_forward(&self, layer: usize) -> Result<FeedForward, ModelError> {
+    fn feed_forward(&mut self, layer: usize) -> Result<FeedForward, ModelError> {
         let [.., gate, up, down] = projection_kinds(self.config);
         let gated = !self.config.family.is_gpt();
         Ok(FeedForward {
@@ -124,7 +124,7 @@ impl Builder<'_> {
         })
     }
 
-    fn norm(&self, name: &str, width: usize) -> Result<Norm, ModelError> {
+    fn norm(&mut self, name: &str, width: usize) -> Result<Norm, ModelError> {
         let weight = format!("{name}.weight");
         let scale = self.checkpoint.take(&weight, [width], self.device)?;
         let offset = if self.config.family.is_gemma() { 1.0 } else { 0.0 };
@@ -137,7 +137,7 @@ impl Builder<'_> {
     }
 
     fn layer_projection(
-        &self,
+        &mut self,
         layer: usize,
         (part, inputs, outputs, biased): ProjectionKind,
     ) -> Result<Projection, ModelError> {
@@ -145,7 +145,7 @@ impl Builder<'_> {
     }
 
     fn projection(
-        &self,
+        &mut self,
         name: &str,
         inputs: usize,
         outputs: usize,
@@ -161,13 +161,13 @@ impl Builder<'_> {
     }
 
     fn bias(
-        &self,
+        &mut self,
         name: &str,
         width: usize,
         biased: bool,
     ) -> Result<Option<Param<Tensor<1>>>, ModelError> {
         let name = format!("{name}.bias");
-        let take = || Ok(param(&name, self.checkpoint.take(&name, [width], self.device)?));
-        biased.then(take).transpose()
+        let bias = biased.then(|| self.checkpoint.take(&name, [width], self.device)).transpose()?;
+        Ok(bias.map(|bias| param(&name, bias)))
     }
 }

@@ -19,7 +19,7 @@ use crate::positions::Positions;
 use crate::rope::{Rope, Rotation};
 use crate::transformer::Transformer;
 use crate::weights::{self, Kind};
-use crate::{CpuModel, LanguageModel, ModelError, Sequence, TransformerConfig};
+use crate::{CpuModel, LanguageModel, ModelError, ModelFolder, Sequence, TransformerConfig};
 
 /// A causal language model: Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, GPT-2, GPT-NeoX.
 #[derive(Clone, Debug)]
@@ -41,18 +41,19 @@ impl CausalLm {
     ///
     /// # Errors
     /// [`ModelError`] names the file and the key or tensor at fault.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        if peft::is_adapter(dir) {
-            return Self::load_plain(&peft::base_dir(dir)?, device)?.with_adapter(dir);
+    pub fn load(folder: impl Into<ModelFolder>, device: &Device) -> Result<Self, ModelError> {
+        let folder = folder.into();
+        match folder.base()? {
+            Some(base) => Self::load_plain(&base, device)?.with_adapter(folder.path()),
+            None => Self::load_plain(folder.path(), device),
         }
-        Self::load_plain(dir, device)
     }
 
     /// Reads a model without an adapter.
     pub(crate) fn load_plain(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = TransformerConfig::read(dir, Head::CausalLm)?;
-        let checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
-        let model = Self::from_checkpoint(config, &checkpoint, device)?;
+        let mut checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
+        let model = Self::from_checkpoint(config, &mut checkpoint, device)?;
         Ok(Self { origin: dir.canonicalize().ok(), ..model })
     }
 
@@ -88,13 +89,13 @@ impl CausalLm {
                 Kind::Bias(width) => checkpoint.put(name, Tensor::<1>::zeros([width], device)),
             }
         }
-        Self::from_checkpoint(config, &checkpoint, device)
+        Self::from_checkpoint(config, &mut checkpoint, device)
     }
 
-    /// Builds the model that the configuration describes from tensors under the core's names.
+    /// Builds the model that the configuration describes from tensors under the core's names, which are taken out.
     pub(crate) fn from_checkpoint(
         config: TransformerConfig,
-        checkpoint: &Checkpoint,
+        checkpoint: &mut Checkpoint,
         device: &Device,
     ) -> Result<Self, ModelError> {
         let net = Builder { config: &config, checkpoint, device }.transformer()?;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 
-use crate::ModelError;
+use crate::tensor_file::TensorFile;
+use crate::{HubModel, ModelError};
 
 /// The tensors of a checkpoint by name, as f32.
 #[derive(Debug)]
@@ -34,18 +35,13 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::read`].
     pub(crate) fn read_file(&mut self, path: &Path) -> Result<(), ModelError> {
-        let bytes = std::fs::read(path).map_err(ModelError::read(path))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| ModelError::Safetensors {
-            path: path.into(),
-            reason: error.to_string(),
-        })?;
-        for (name, view) in file.iter().filter(|(name, _)| !is_buffer(name)) {
-            let values = to_f32(&view).map_err(|reason| ModelError::Values {
-                path: path.into(),
-                name: name.into(),
-                reason,
-            })?;
-            self.tensors.insert(name.to_owned(), (view.shape().to_vec(), values));
+        if !path.exists() {
+            return Err(absent(path));
+        }
+        let mut file = TensorFile::open(path)?;
+        for name in file.names().into_iter().filter(|name| !is_buffer(name)) {
+            let tensor = file.read(&name)?;
+            self.tensors.insert(name, tensor);
         }
         Ok(())
     }
@@ -101,19 +97,18 @@ impl Checkpoint {
         Self { path: self.path, tensors: self.tensors.into_iter().map(renamed).collect() }
     }
 
-    /// A tensor of the expected shape.
+    /// Takes a tensor of the expected shape out.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
     pub fn take<const D: usize>(
-        &self,
+        &mut self,
         name: &str,
         expected: [usize; D],
         device: &Device,
     ) -> Result<Tensor<D>, ModelError> {
-        let (shape, values) = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
-        self.check_shape(name, shape, &expected)?;
-        Ok(Tensor::from_data(TensorData::new(values.clone(), expected), device))
+        let values = self.remove(name, &expected)?;
+        Ok(Tensor::from_data(TensorData::new(values, expected), device))
     }
 
     /// Takes the numbers of a tensor of the expected shape out, row-major.
@@ -203,8 +198,26 @@ pub(crate) fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tenso
     Param::from_mapped_value(ParamId::from(hash), value, mapper).set_require_grad(true)
 }
 
+/// The error for a file of weights that is not there.
+fn absent(path: &Path) -> ModelError {
+    let dir = path.parent().unwrap_or(path);
+    let whole = "transformers import AutoModelForCausalLM";
+    let pickled = [
+        ("pytorch_model.bin", whole),
+        ("pytorch_model.bin.index.json", whole),
+        ("adapter_model.bin", "peft import AutoPeftModelForCausalLM"),
+    ];
+    if let Some((name, class)) = pickled.into_iter().find(|(name, _)| dir.join(name).exists()) {
+        return ModelError::Pickled { path: dir.join(name), class };
+    }
+    match HubModel::of_snapshot(dir) {
+        Some(hub) => hub.lacks(path.into()),
+        None => ModelError::read(path)(std::io::ErrorKind::NotFound.into()),
+    }
+}
+
 /// The files that a folder's weights are in, or would be in: `model.safetensors`, or the shards that the index lists.
-pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let index = dir.join("model.safetensors.index.json");
     if index.exists() { shards(&index) } else { Ok(vec![dir.join("model.safetensors")]) }
 }
@@ -219,24 +232,4 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
         .map_err(|source| ModelError::Json { path: index.into(), source })?;
     let names: BTreeSet<String> = weight_map.into_values().collect();
     Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
-}
-
-fn to_f32(view: &TensorView<'_>) -> Result<Vec<f32>, String> {
-    let data = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::F16 => {
-            data.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
-        }
-        Dtype::BF16 => {
-            data.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
-        }
-        other => return Err(format!("has type {other:?}; f32, f16 and bf16 are read")),
-    };
-    match values.iter().position(|v| !v.is_finite()) {
-        Some(index) => {
-            Err(format!("holds {} at element {index}: the weights are damaged", values[index]))
-        }
-        None => Ok(values),
-    }
 }

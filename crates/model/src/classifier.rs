@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, param};
 use crate::config::Head;
 use crate::layout;
 use crate::lora::peft;
-use crate::{CausalLm, LoraConfig, ModelError, Transformer, TransformerConfig};
+use crate::{CausalLm, LoraConfig, ModelError, ModelFolder, Transformer, TransformerConfig};
 
 /// The head's weight.
 const SCORE: &str = "score.weight";
@@ -64,11 +64,11 @@ impl SequenceClassifier {
     ///
     /// # Errors
     /// [`ModelError`] names the file and the key or tensor at fault.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        if !peft::is_adapter(dir) {
-            return Self::load_plain(dir, |_| 1, device);
-        }
-        let base = peft::base_dir(dir)?;
+    pub fn load(folder: impl Into<ModelFolder>, device: &Device) -> Result<Self, ModelError> {
+        let folder = folder.into();
+        let Some(base) = folder.base()? else {
+            return Self::load_plain(folder.path(), |_| 1, device);
+        };
         let classifies = TransformerConfig::read(&base, Head::SequenceClassification).is_ok();
         let base = if classifies {
             Self::load_plain(&base, |_| 1, device)?
@@ -77,7 +77,7 @@ impl SequenceClassifier {
             let pad_token = trunk.config.pad_token_id.unwrap_or(0);
             Self::on(trunk, pad_token)
         };
-        base.with_adapter(dir)
+        base.with_adapter(folder.path())
     }
 
     /// Reads a classifier without an adapter and with as many outputs as `outputs` says.
@@ -87,12 +87,25 @@ impl SequenceClassifier {
         device: &Device,
     ) -> Result<Self, ModelError> {
         let config = TransformerConfig::read(dir, Head::SequenceClassification)?;
-        let checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
+        let mut checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
         let shape = [outputs(&config), config.hidden_size];
+        let trunk = CausalLm::from_checkpoint(config, &mut checkpoint, device)?;
         let score = checkpoint.take(SCORE, shape, device)?.transpose();
-        let trunk = CausalLm::from_checkpoint(config, &checkpoint, device)?;
         let trunk = CausalLm { origin: dir.canonicalize().ok(), ..trunk };
         Ok(Self { trunk, head: ClassifierHead { score: param(SCORE, score) } })
+    }
+
+    /// Reads what was made of this classifier by training: an adapter and a head, which are put on the weights that are here, or a whole
+    /// classifier.
+    ///
+    /// # Errors
+    /// As [`SequenceClassifier::with_adapter`] and [`SequenceClassifier::load`].
+    pub fn load_trained(&self, dir: &Path) -> Result<Self, ModelError> {
+        if peft::is_adapter(dir) {
+            let trunk = self.trunk.without_adapter();
+            return Self { trunk, head: self.head.clone() }.with_adapter(dir);
+        }
+        Self::load_plain(dir, |_| 1, &self.device())
     }
 
     /// Puts the adapter of a PEFT directory on the classifier, and the head that was trained with it.
@@ -106,7 +119,6 @@ impl SequenceClassifier {
         if tensors.contains(SCORE) {
             let [hidden, outputs] = head.score.dims();
             let score = tensors.take(SCORE, [outputs, hidden], &trunk.device())?;
-            tensors.remove(SCORE, &[outputs, hidden])?;
             head.score = param(SCORE, score.transpose());
         }
         peft::refuse_rest(&tensors, dir)?;

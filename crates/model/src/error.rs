@@ -82,6 +82,16 @@ pub enum ModelError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// Weights in the format of PyTorch, whose files are programs.
+    #[error(
+        "{path}: only safetensors are read; write them, as by `python -c \"from {class} as M; M.from_pretrained('FOLDER').save_pretrained('NEW')\"` (…ForSequenceClassification for a reward model), and copy the tokenizer's files"
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+        /// From which package the class is imported that reads it.
+        class: &'static str,
+    },
     /// A safetensors file is truncated or malformed.
     #[error("{path} is not a valid safetensors file: {reason}")]
     Safetensors {

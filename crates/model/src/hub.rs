@@ -1,21 +1,22 @@
 //! Models by their name on the Hugging Face hub, found in its local cache and never fetched.
 //!
 //! The cache keeps `models--ORG--NAME/refs/REVISION`, a file with a commit's hash, and `models--ORG--NAME/snapshots/HASH/`, whose files
-//! are links to `blobs/`.
+//! are links to `blobs/`. The oldest models have no organisation, and lie in `models--NAME`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::ModelError;
-use crate::checkpoint::weight_files;
+use crate::lora::peft;
 
 /// The revision that a name without one means.
 const MAIN: &str = "main";
 
-/// A model on the hub: `org/name`, or `org/name@revision` with a branch, a tag or a commit's hash.
+/// A model on the hub: `org/name`, or `org/name@revision` with a branch, a tag or a commit's hash; of the oldest models the name alone,
+/// such as `gpt2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubModel {
-    organisation: String,
+    /// With its organisation, if it has one.
     name: String,
     revision: Option<String>,
 }
@@ -28,14 +29,23 @@ impl HubModel {
             Some((id, revision)) => (id, Some(revision)),
             None => (text.to_str()?, None),
         };
-        let (organisation, name) = id.split_once('/')?;
-        let is_revision = |text: &str| text.split('/').all(is_part);
-        let valid = is_part(organisation) && is_part(name) && revision.is_none_or(is_revision);
-        valid.then(|| Self {
-            organisation: organisation.to_owned(),
-            name: name.to_owned(),
-            revision: revision.map(str::to_owned),
-        })
+        let are_parts = |text: &str| text.split('/').all(is_part);
+        let is_name = are_parts(id) && id.split('/').count() <= 2;
+        let valid = is_name && revision.is_none_or(are_parts);
+        valid.then(|| Self { name: id.to_owned(), revision: revision.map(str::to_owned) })
+    }
+
+    /// The model whose snapshot in a cache a folder is.
+    pub(crate) fn of_snapshot(folder: &Path) -> Option<Self> {
+        let above = folder.parent().filter(|above| above.ends_with("snapshots"))?.parent()?;
+        let name = above.file_name()?.to_str()?.strip_prefix("models--")?.replace("--", "/");
+        let revision = folder.file_name()?.to_str()?;
+        Self::parse(Path::new(&format!("{name}@{revision}")))
+    }
+
+    /// The same model, at a revision where it has none.
+    pub(crate) fn or_at(self, revision: Option<String>) -> Self {
+        Self { revision: self.revision.or(revision), ..self }
     }
 
     /// The same model at the revision that the cache holds now, by its hash, so that a later download cannot change it.
@@ -48,13 +58,13 @@ impl HubModel {
         Ok(Self { revision: hash, ..self.clone() })
     }
 
-    /// The model's folder in the cache.
+    /// The model's folder in the cache. Whether its weights are there, too, is found when they are read.
     ///
     /// # Errors
-    /// [`ModelError::NotInCache`], [`ModelError::NoRevision`] with those that are there, or [`ModelError::Partial`] when `config.json` or
-    /// weights are missing. Each names the command that fetches the model.
+    /// [`ModelError::NotInCache`], [`ModelError::NoRevision`] with those that are there, or [`ModelError::Partial`] when `config.json`, or
+    /// what an adapter has in its place, is missing. Each names the command that fetches the model.
     pub fn locate(&self, cache: &Path) -> Result<PathBuf, ModelError> {
-        let folder = cache.join(format!("models--{}--{}", self.organisation, self.name));
+        let folder = cache.join(format!("models--{}", self.name.replace('/', "--")));
         if !folder.is_dir() {
             let (model, cache) = (self.to_string(), cache.to_path_buf());
             return Err(ModelError::NotInCache { model, cache, command: self.command() });
@@ -64,37 +74,28 @@ impl HubModel {
             let (wanted, present) = (folder.join("refs").join(revision), present(&folder));
             return Err(ModelError::NoRevision { wanted, present, command: self.command() });
         };
-        let missing = |path: &PathBuf| !path.exists();
         let config = snapshot.join("config.json");
-        let files = std::iter::once(config).chain(weight_files(&snapshot)?);
-        match files.into_iter().find(missing) {
-            Some(missing) => Err(ModelError::Partial { missing, command: self.command() }),
-            None => Ok(snapshot),
+        if config.exists() || peft::is_adapter(&snapshot) {
+            return Ok(snapshot);
         }
+        Err(self.lacks(config))
+    }
+
+    /// The error for a file that the model's snapshot lacks.
+    pub(crate) fn lacks(&self, missing: PathBuf) -> ModelError {
+        ModelError::Partial { missing, command: self.command() }
     }
 
     fn command(&self) -> String {
         let revision = self.revision.as_ref().map(|revision| format!(" --revision {revision}"));
-        format!("hf download {}/{}{}", self.organisation, self.name, revision.unwrap_or_default())
+        format!("hf download {}{}", self.name, revision.unwrap_or_default())
     }
 }
 
 impl fmt::Display for HubModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.organisation, self.name)?;
+        write!(f, "{}", self.name)?;
         self.revision.iter().try_for_each(|revision| write!(f, "@{revision}"))
-    }
-}
-
-/// The folder of a model that is named by a path or by its name on the hub; a path that exists wins, and any other text that is no name
-/// is left as it stands.
-///
-/// # Errors
-/// As [`HubModel::locate`].
-pub fn locate(model: &Path, cache: &Path) -> Result<PathBuf, ModelError> {
-    match HubModel::parse(model).filter(|_| !model.exists()) {
-        Some(hub) => hub.locate(cache),
-        None => Ok(model.to_path_buf()),
     }
 }
 
@@ -155,11 +156,10 @@ mod tests {
 
     #[test]
     fn names_are_told_from_paths() {
-        for name in ["org/name", "0rg-1/Na.me_2", "org/name@v1.0", "org/name@refs/pr/3"] {
+        for name in ["org/name", "gpt2", "0rg-1/Na.me_2", "org/name@v1.0", "org/name@refs/pr/3"] {
             assert_eq!(HubModel::parse(Path::new(name)).unwrap().to_string(), name);
         }
         for path in [
-            "name",
             "/org/name",
             "./name",
             "../name",
@@ -187,16 +187,6 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_exists_wins() {
-        let (cache, here) = (cache(), tempfile::tempdir().unwrap());
-        assert_eq!(locate(here.path(), cache.path()).unwrap(), here.path());
-        assert_eq!(locate(Path::new("none"), cache.path()).unwrap(), Path::new("none"));
-        // `src/hub.rs` has the form of a name, and is there when a crate's tests run.
-        assert_eq!(locate(Path::new("src/hub.rs"), cache.path()).unwrap(), Path::new("src/hub.rs"));
-        assert!(locate(Path::new("org/tiny"), cache.path()).unwrap().ends_with(HASH));
-    }
-
-    #[test]
     fn what_is_absent_is_named_with_the_command_that_fetches_it() {
         let cache = cache();
         let error = at(&cache, "org/other@v2").unwrap_err().to_string();
@@ -210,25 +200,30 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_download_is_told_from_a_whole_one() {
+    fn a_name_of_one_part_has_a_folder_of_one_part() {
+        let cache = tempfile::tempdir().unwrap();
+        let snapshot = cache.path().join("models--gpt2/snapshots").join(HASH);
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+        assert_eq!(at(&cache, &format!("gpt2@{HASH}")).unwrap(), snapshot);
+        let of_snapshot = HubModel::of_snapshot(&snapshot).unwrap();
+        assert_eq!(of_snapshot.to_string(), format!("gpt2@{HASH}"));
+        let error = at(&cache, "gpt3").unwrap_err().to_string();
+        assert!(error.contains("`hf download gpt3`"), "{error}");
+    }
+
+    #[test]
+    fn a_snapshot_has_to_hold_a_model_or_an_adapter() {
         let cache = cache();
-        let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
-        for (hash, files, missing) in [
-            ("a1", vec!["tokenizer.json"], "config.json"),
-            ("b2", vec!["config.json"], "model.safetensors"),
-            ("c3", vec!["config.json", "model-1.safetensors"], "model-2.safetensors"),
-        ] {
-            let snapshot = add(cache.path(), hash, &files);
-            if files.len() > 1 {
-                std::fs::write(snapshot.join("model.safetensors.index.json"), index).unwrap();
-            }
-            let error = at(&cache, &format!("org/tiny@{hash}")).unwrap_err();
-            assert!(
-                matches!(&error, ModelError::Partial { missing: path, .. } if path.ends_with(missing)),
-                "{error}"
-            );
-            assert!(error.to_string().contains("`hf download org/tiny --revision"), "{error}");
-        }
+        add(cache.path(), "a1", &["tokenizer.json"]);
+        let error = at(&cache, "org/tiny@a1").unwrap_err();
+        assert!(
+            matches!(&error, ModelError::Partial { missing, .. } if missing.ends_with("config.json")),
+            "{error}"
+        );
+        assert!(error.to_string().contains("`hf download org/tiny --revision a1`"), "{error}");
+        let adapter = add(cache.path(), "b2", &["adapter_config.json"]);
+        assert_eq!(at(&cache, "org/tiny@b2").unwrap(), adapter);
     }
 
     #[cfg(unix)]
@@ -236,9 +231,9 @@ mod tests {
     fn files_are_links_to_blobs_and_a_link_to_nothing_is_missing() {
         use std::os::unix::fs::symlink;
         let cache = cache();
-        let snapshot = add(cache.path(), "d4", &["config.json"]);
+        let snapshot = add(cache.path(), "d4", &[]);
         let (blob, link) =
-            (cache.path().join("models--org--tiny/blob"), snapshot.join("model.safetensors"));
+            (cache.path().join("models--org--tiny/blob"), snapshot.join("config.json"));
         symlink("../../blob", &link).unwrap();
         assert!(matches!(at(&cache, "org/tiny@d4"), Err(ModelError::Partial { .. })));
         std::fs::write(&blob, "").unwrap();

@@ -170,6 +170,10 @@ impl Stored {
         if self.transposed {
             values = transpose(&values, stored_rows);
         }
+        if let [core] = self.core.as_slice() {
+            checkpoint.insert(core.clone(), self.shape(rows, false), values);
+            return Ok(());
+        }
         let parts = split_rows(&values, self.core.len(), self.group(rows) * columns);
         for (core, part) in self.core.iter().zip(parts) {
             checkpoint.insert(core.clone(), self.shape(rows, false), part);
@@ -227,13 +231,21 @@ pub(crate) fn from_stored(
 ) -> Result<Checkpoint, ModelError> {
     let Some(layout) = Layout::of(config.family) else { return Ok(checkpoint) };
     let bare = checkpoint.contains(&layout.name("", "model.embed_tokens.weight"));
+    let prefix = if bare { "" } else { layout.prefix };
     let classifies = checkpoint.contains("score.weight");
-    for tensor in layout.tensors(config, if bare { "" } else { layout.prefix }) {
+    for tensor in layout.tensors(config, prefix) {
         if !(classifies && tensor.core[0] == OUTPUT_MATRIX) {
             tensor.unpack(&mut checkpoint)?;
         }
     }
-    Ok(checkpoint)
+    let layers = format!("{prefix}{}.", layout.module("model.layers"));
+    let output = layout.name(prefix, OUTPUT_MATRIX);
+    if let Some(name) = checkpoint.names().find(|name| name.starts_with(&layers)) {
+        let (path, name) = (checkpoint.path().into(), name.to_owned());
+        return Err(ModelError::SurplusTensor { path, name });
+    }
+    // Of a model whose output matrix is the embedding, a file may hold it all the same.
+    Ok(checkpoint.renamed(|name| if name == output { OUTPUT_MATRIX } else { name }.to_owned()))
 }
 
 /// The opposite of [`from_stored`].

@@ -6,17 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::TokenIds;
-use crate::{ModelError, TransformerConfig};
+use crate::config::{TokenIds, common::forget_negative_ids};
+use crate::{ModelError, ModelFolder, TransformerConfig};
 
 /// Files that belong to a tokenizer and travel with a saved model.
-const FILES: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "generation_config.json",
-];
+const FILES: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"];
+const GENERATION: &str = "generation_config.json";
 
 /// A Hugging Face tokenizer with its model's special tokens.
 #[derive(Clone, Debug)]
@@ -30,33 +26,35 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `DIR/tokenizer.json` and what says which tokens end a text: `eos_token_id` of `generation_config.json` and `config.json`.
+    /// Reads `tokenizer.json` of a model's folder and what says which tokens end a text: `eos_token_id` of `generation_config.json` and `config.json`.
     /// The token that opens a text ends the one before it, so it counts too.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`] when the file is malformed or has more tokens than the model's vocabulary.
-    pub fn load(dir: &Path, config: &TransformerConfig) -> Result<Self, ModelError> {
+    /// [`ModelError::Tokenizer`] when the file is malformed or has a token whose id is outside the model's vocabulary.
+    pub fn load(
+        folder: impl Into<ModelFolder>,
+        config: &TransformerConfig,
+    ) -> Result<Self, ModelError> {
+        let folder = folder.into();
+        let dir = folder.tokenizer()?;
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
         let fail = |reason: String| ModelError::Tokenizer { path: path.clone(), reason };
         let inner = read(&bytes).map_err(fail)?;
-        let (tokens, vocabulary) = (inner.get_vocab_size(true), config.vocab_size);
-        if tokens > vocabulary {
-            return Err(fail(format!(
-                "it has {tokens} tokens, but the model's vocab_size is {vocabulary}: they do not belong together"
-            )));
-        }
-        let files = FILES
-            .iter()
-            .filter_map(|name| std::fs::read(dir.join(name)).ok().map(|bytes| (*name, bytes)))
+        check_ids(&inner, config.vocab_size).map_err(fail)?;
+        // The tokenizer's files are of one piece; how to generate is written beside the weights.
+        let generation = folder.holding(GENERATION)?;
+        let of = FILES.iter().map(|name| (*name, &dir)).chain([(GENERATION, &generation)]);
+        let files = of
+            .filter_map(|(name, dir)| std::fs::read(dir.join(name)).ok().map(|bytes| (name, bytes)))
             .collect::<Vec<_>>();
         let end = config.eos_token_id.as_ref().and_then(|ids| ids.as_slice().first().copied());
         let mut stops: BTreeSet<u32> =
             config.eos_token_id.iter().flat_map(|ids| ids.as_slice().to_vec()).collect();
         stops.extend(config.bos_token_id);
-        stops.extend(generation_stops(dir)?);
+        stops.extend(generation_stops(&generation)?);
         let pad = config.pad_token_id.or(stops.first().copied()).unwrap_or(0);
-        Ok(Self { inner, path: dir.into(), files, stops, end, pad })
+        Ok(Self { inner, path: dir, files, stops, end, pad })
     }
 
     /// A tokenizer from the contents of a `tokenizer.json`, whose texts end with the token `end`.
@@ -183,6 +181,11 @@ impl Tokenizer {
         }
     }
 
+    /// The folder that it was read from, where a chat template lies, too.
+    pub fn folder(&self) -> &Path {
+        &self.path
+    }
+
     /// Tokens that end a response.
     pub fn stops(&self) -> &BTreeSet<u32> {
         &self.stops
@@ -214,6 +217,20 @@ fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     })
 }
 
+/// Refuses tokens that a model with so many has no place for. Special ones may be beyond it, since no text has them unless it spells them
+/// out: Gemma 3 has one for images, which its language model lacks.
+fn check_ids(tokenizer: &tokenizers::Tokenizer, vocabulary: usize) -> Result<(), String> {
+    let added = tokenizer.get_added_tokens_decoder();
+    let is_special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+    let tokens = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token));
+    match tokens.filter(|(id, _)| !is_special(id)).max() {
+        Some((id, token)) if id as usize >= vocabulary => Err(format!(
+            "its token {token:?} has the id {id}, but the model's vocab_size is {vocabulary}: they do not belong together"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Does what `tokenizers` may fail at; it takes parts of a file on trust, and panics where they are damaged.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     let done = std::panic::catch_unwind(AssertUnwindSafe(work));
@@ -228,10 +245,12 @@ fn generation_stops(dir: &Path) -> Result<Vec<u32>, ModelError> {
         #[serde(default)]
         eos_token_id: Option<TokenIds>,
     }
-    let path = dir.join("generation_config.json");
+    let path = dir.join(GENERATION);
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Vec::new()) };
-    let config: GenerationConfig =
-        serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })?;
+    let json = |source| ModelError::Json { path: path.clone(), source };
+    let mut keys = serde_json::from_str(&text).map_err(json)?;
+    forget_negative_ids(&mut keys);
+    let config: GenerationConfig = serde_json::from_value(keys.into()).map_err(json)?;
     Ok(config.eos_token_id.map(|ids| ids.as_slice().to_vec()).unwrap_or_default())
 }
 
@@ -252,6 +271,25 @@ mod tests {
             contents[key] = value.clone();
         }
         Tokenizer::in_memory(&contents, 2)
+    }
+
+    #[test]
+    fn a_tokenizer_is_judged_by_its_largest_id_that_is_not_special() {
+        let judged = |vocabulary: Value, special: bool| {
+            let added = json!({ "id": 9, "content": "z", "special": special, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false });
+            let model = json!({ "type": "WordLevel", "vocab": vocabulary, "unk_token": "a" });
+            let tokenizer = with(json!({ "model": model, "added_tokens": [added] })).unwrap();
+            check_ids(&tokenizer.inner, 6)
+        };
+        assert!(judged(json!({ "a": 0, "b": 5, "z": 9 }), true).is_ok());
+        let error = judged(json!({ "a": 0, "b": 6, "z": 9 }), true).unwrap_err();
+        assert!(
+            error.contains("\"b\" has the id 6") && error.contains("vocab_size is 6"),
+            "{error}"
+        );
+        let error = judged(json!({ "a": 0, "z": 9 }), false).unwrap_err();
+        assert!(error.contains("\"z\" has the id 9"), "{error}");
     }
 
     #[test]

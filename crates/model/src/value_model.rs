@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 use crate::batch::{TOKENS_PER_PASS, runs};
 use crate::classifier::ClassifierNet;
-use crate::{CausalLm, ModelError, ResponseBatch, Sequence, SequenceClassifier, TransformerConfig};
+use crate::{
+    CausalLm, ModelError, ModelFolder, ResponseBatch, Sequence, SequenceClassifier,
+    TransformerConfig,
+};
 
 /// K named values of every prefix of a text.
 ///
@@ -38,14 +41,20 @@ impl ValueModel {
         Ok(Self { classifier, names: names.iter().map(|name| (*name).to_owned()).collect() })
     }
 
-    /// Reads a `*ForSequenceClassification` directory; the heads are named as its labels.
+    /// Reads a `*ForSequenceClassification` directory, or a PEFT directory whose base is one; the heads are named as its labels.
     ///
     /// # Errors
     /// [`ModelError`] names the file and the key or tensor at fault.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        let classifier =
+    pub fn load(folder: impl Into<ModelFolder>, device: &Device) -> Result<Self, ModelError> {
+        let folder = folder.into();
+        let base = folder.base()?;
+        let dir = base.as_deref().unwrap_or(folder.path());
+        let mut classifier =
             SequenceClassifier::load_plain(dir, |config| labels(config).len(), device)?;
         let names = labels(classifier.config());
+        if base.is_some() {
+            classifier = classifier.with_adapter(folder.path())?;
+        }
         Ok(Self { classifier, names })
     }
 

@@ -48,6 +48,49 @@ fn tensors(dir: &Path) -> Tensors {
     file.iter().map(|(name, view)| (name.to_owned(), tensor(view))).collect()
 }
 
+/// Stores a copy of a matrix under another name, its last number replaced.
+fn add_copy(dir: &Path, like: &str, name: &str, last: Option<f32>) {
+    let mut stored = tensors(dir);
+    let mut copy = stored[like].clone();
+    let end = copy.2.len();
+    if let Some(last) = last {
+        copy.2[end - 4..].copy_from_slice(&last.to_le_bytes());
+    }
+    stored.insert(name.into(), copy);
+    let views = stored.iter().map(|(name, (dtype, shape, data))| {
+        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    std::fs::write(dir.join("model.safetensors"), bytes).unwrap();
+}
+
+#[test]
+fn an_output_matrix_that_is_not_the_embedding_it_is_said_to_be_is_refused() {
+    let tied = changed("gpt2", &json!({}));
+    let expected = last_logits(&CausalLm::load(tied.path(), &device()).unwrap());
+    add_copy(tied.path(), "transformer.wte.weight", "lm_head.weight", None);
+    assert_eq!(last_logits(&CausalLm::load(tied.path(), &device()).unwrap()), expected);
+    add_copy(tied.path(), "transformer.wte.weight", "lm_head.weight", Some(9.0));
+    let neox = changed("gpt-neox", &json!({ "tie_word_embeddings": true }));
+    for (dir, output) in [(tied, "lm_head.weight"), (neox, "embed_out.weight")] {
+        let error = CausalLm::load(dir.path(), &device()).unwrap_err().to_string();
+        assert!(error.contains("`tie_word_embeddings` is true"), "{error}");
+        assert!(error.contains(output), "{error}");
+    }
+}
+
+#[test]
+fn blocks_that_the_configuration_has_no_place_for_are_refused() {
+    for (name, key, first) in [
+        ("gpt2", "n_layer", "transformer.h.1."),
+        ("gpt-neox", "num_hidden_layers", "gpt_neox.layers.1."),
+    ] {
+        let dir = changed(name, &json!({ key: 1 }));
+        let error = CausalLm::load(dir.path(), &device()).unwrap_err().to_string();
+        assert!(error.contains(first) && error.contains("no place"), "{error}");
+    }
+}
+
 #[test]
 fn written_directories_have_the_family_s_names_and_the_same_weights() {
     for name in ["gpt2", "gpt-neox", "gpt-neox-serial"] {

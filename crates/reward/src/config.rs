@@ -140,6 +140,8 @@ fn batch() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn no_key(_: &str) -> Option<String> {
@@ -155,12 +157,15 @@ mod tests {
             config
         );
         let device = infalign_backend::device(None).unwrap();
-        assert_eq!(config.build(&device, &no_key).unwrap().score(&[("", "good")]).unwrap(), [1.0]);
+        assert_eq!(
+            config.build(&device, Path::new(""), &no_key).unwrap().score(&[("", "good")]).unwrap(),
+            [1.0]
+        );
         for unknown in ["kind = 'length'\nunit = 'words'\nweight = 1", "kind = 'sequence'\nk = 1"] {
             assert!(toml::from_str::<RewardConfig>(unknown).is_err(), "{unknown}");
         }
         let error = RewardConfig::Model { path: "absent".into(), reads: Reads::Response }
-            .build(&device, &no_key)
+            .build(&device, Path::new(""), &no_key)
             .err()
             .unwrap();
         assert!(error.to_string().contains("absent"));
@@ -181,7 +186,8 @@ mod tests {
         let config: RewardConfig = toml::from_str(text).unwrap();
         let written = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<RewardConfig>(&written).unwrap(), config);
-        let reward = config.build(&infalign_backend::device(None).unwrap(), &no_key).unwrap();
+        let reward =
+            config.build(&infalign_backend::device(None).unwrap(), Path::new(""), &no_key).unwrap();
         // 10 · 2 + (0 + 4)/2 − 2 · 2: of 0 and 4, the mean and the standard deviation are 2.
         assert_eq!(reward.score(&[("", "two words")]).unwrap(), [18.0]);
     }
@@ -193,7 +199,7 @@ mod tests {
             let text = format!("kind = 'remote'\nurl = 'http://host/get_reward'\n{keys}");
             let config: RewardConfig = toml::from_str(&text).unwrap();
             let key = |name: &str| (name == "KEY").then(|| "secret".to_owned());
-            config.build(&device, &key).map_err(|error| error.to_string())
+            config.build(&device, Path::new(""), &key).map_err(|error| error.to_string())
         };
         assert!(build("").is_ok() && build("api_key_env = 'KEY'\nbatch = 8").is_ok());
         for (keys, told) in [

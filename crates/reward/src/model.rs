@@ -1,9 +1,7 @@
 //! Learned reward models: a sequence classifier with one output and its tokenizer.
 
-use std::path::Path;
-
 use infalign_backend::Device;
-use infalign_model::{SequenceClassifier, Tokenizer};
+use infalign_model::{ModelFolder, SequenceClassifier, Tokenizer};
 
 use crate::{Reads, Reward, RewardError};
 
@@ -25,21 +23,31 @@ impl RewardModel {
     ///
     /// # Errors
     /// [`RewardError::Model`] names the file and the key or tensor at fault.
-    pub fn load(dir: &Path, reads: Reads, device: &Device) -> Result<Self, RewardError> {
-        let classifier = SequenceClassifier::load(dir, device)?;
-        let tokenizer = Tokenizer::load(dir, classifier.config())?;
+    pub fn load(
+        folder: impl Into<ModelFolder>,
+        reads: Reads,
+        device: &Device,
+    ) -> Result<Self, RewardError> {
+        let folder = folder.into();
+        let classifier = SequenceClassifier::load(&folder, device)?;
+        let tokenizer = Tokenizer::load(&folder, classifier.config())?;
         Ok(Self::new(classifier, tokenizer, reads))
     }
 
-    /// Tokens of what the model reads of a pair, cut at the model's context.
+    /// Tokens of what the model reads of a pair, cut to the model's context where such texts are cut in training: a response alone at its
+    /// end, as rated texts are, a prompt with its response at the prompt's beginning, as preferences are.
     fn tokens(&self, prompt: &str, response: &str) -> Result<Vec<u32>, RewardError> {
+        let config = self.classifier.config();
         let mut tokens = match self.reads {
-            Reads::Response => self.tokenizer.encode(response.trim_start())?,
+            Reads::Response => {
+                let mut tokens = self.tokenizer.encode(response.trim_start())?;
+                tokens.truncate(config.max_position_embeddings);
+                tokens
+            }
             Reads::PromptAndResponse => {
-                self.tokenizer.encode_whole(&format!("{prompt}{response}"))?
+                config.keep_end(self.tokenizer.encode_whole(&format!("{prompt}{response}"))?)
             }
         };
-        tokens.truncate(self.classifier.config().max_position_embeddings);
         if tokens.is_empty() {
             tokens.push(self.tokenizer.pad());
         }
@@ -118,6 +126,22 @@ mod tests {
             together.windows(2).all(|w| w[0] != w[1]),
             "the texts differ, and so do their scores: {together:?}"
         );
+    }
+
+    #[test]
+    fn of_a_pair_that_is_too_long_the_responses_end_is_read() {
+        let reward = reward_model(Reads::PromptAndResponse);
+        // The model reads 8 tokens: the mark of the beginning, and the last 7 words.
+        let long = "c ".repeat(20);
+        let ends = [" a b c a b c b", " a b c a b c c"];
+        let scores = reward.score(&ends.map(|end| (long.as_str(), end))).unwrap();
+        assert_eq!(scores, reward.score(&ends.map(|end| ("", end))).unwrap());
+        assert_ne!(scores[0], scores[1]);
+        // Of a response alone, its beginning, as of a rated text.
+        let reward = reward_model(Reads::Response);
+        let responses = ["a b c a b c b a a a", "a b c a b c b c c c", "c a b c a b c b"];
+        let scores = reward.score(&responses.map(|response| ("", response))).unwrap();
+        assert!(scores[0] == scores[1] && scores[0] != scores[2], "{scores:?}");
     }
 
     #[test]

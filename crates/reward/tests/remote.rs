@@ -5,6 +5,7 @@
 mod server;
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -171,7 +172,7 @@ fn the_table_of_a_recipe_makes_the_same_reward() {
     let device = infalign_backend::device(None).unwrap();
     let key = |name: &str| (name == "KEY").then(|| "secret".to_owned());
     for _ in 0..2 {
-        let reward = config.build(&device, &key).unwrap();
+        let reward = config.build(&device, Path::new(""), &key).unwrap();
         assert_eq!(reward.score(&PAIRS).unwrap(), REWARDS.map(|reward| reward / 2.0));
     }
     assert_eq!(queries.lock().unwrap().len(), 2, "the second time, all is in the cache");

@@ -1,5 +1,7 @@
 //! Which examples belong to which step.
 
+use std::cell::RefCell;
+
 use infalign_decode::Stream;
 
 /// Examples drawn epoch by epoch, each epoch a permutation of its own cut into whole batches: no batch holds an example twice, unless it
@@ -8,11 +10,13 @@ pub(crate) struct Batches {
     seed: u64,
     n: usize,
     per_step: usize,
+    /// The epoch that was asked for last, and its order: drawing one takes longer than a small step where there are many examples.
+    last: RefCell<Option<(usize, Vec<usize>)>>,
 }
 
 impl Batches {
     pub(crate) fn new(seed: u64, n: usize, per_step: usize) -> Self {
-        Self { seed, n, per_step }
+        Self { seed, n, per_step, last: RefCell::new(None) }
     }
 
     /// The epoch of a step, from 0.
@@ -26,9 +30,15 @@ impl Batches {
 
     /// The examples of a step.
     pub(crate) fn indices(&self, step: usize) -> Vec<usize> {
-        let order =
-            Stream::new(self.seed, "epoch", "", self.epoch(step) as u64).permutation(self.n);
-        let first = step % self.steps_per_epoch() * self.per_step;
+        let (epoch, first) = (self.epoch(step), step % self.steps_per_epoch() * self.per_step);
+        let mut last = self.last.borrow_mut();
+        let (_, order) = match last.take() {
+            Some(drawn) if drawn.0 == epoch => last.insert(drawn),
+            _ => last.insert((
+                epoch,
+                Stream::new(self.seed, "epoch", "", epoch as u64).permutation(self.n),
+            )),
+        };
         (first..first + self.per_step).map(|index| order[index % self.n]).collect()
     }
 }

@@ -4,6 +4,7 @@ use infalign_calibrate::{Calibration, group_quantiles};
 use infalign_decode::EncodedPrompt;
 
 use crate::TrainError;
+use crate::objective::RewardScale;
 
 /// Turns the rewards of a rollout into calibrated ones.
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +38,34 @@ impl Calibrator<'_> {
         let Self::Table(table) = self else { return 1.0 };
         let (mut squares, mut count) = (0.0, 0.0);
         for rewards in table.rows().iter().map(|row| row.values()) {
-            let n = rewards.len() as f64;
-            let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / n;
-            squares += rewards.iter().map(|&r| (f64::from(r) - mean).powi(2)).sum::<f64>();
-            count += n - 1.0;
+            squares += spread(rewards).1;
+            count += rewards.len() as f64 - 1.0;
         }
         if squares > 0.0 { (squares / count).sqrt() } else { 1.0 }
     }
+
+    /// What rewards of one prompt are measured by; `unit` is that of [`Calibrator::reward_unit`], which is all that is known without a
+    /// table.
+    pub(crate) fn scale(
+        self,
+        prompt: &EncodedPrompt,
+        unit: f64,
+    ) -> Result<RewardScale, TrainError> {
+        let Self::Table(table) = self else {
+            return Ok(RewardScale { unit, mean: 0.0, deviation: unit });
+        };
+        let rewards = table.row(&prompt.text)?.values();
+        let (mean, squares) = spread(rewards);
+        let deviation = (squares / (rewards.len() as f64 - 1.0)).sqrt();
+        let deviation = if deviation > 0.0 { deviation } else { 1.0 };
+        Ok(RewardScale { unit, mean, deviation })
+    }
+}
+
+/// The mean of rewards, and the sum of squared distances from it.
+fn spread(rewards: &[f32]) -> (f64, f64) {
+    let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / rewards.len() as f64;
+    (mean, rewards.iter().map(|&r| (f64::from(r) - mean).powi(2)).sum())
 }
 
 #[cfg(test)]
@@ -60,6 +82,22 @@ mod tests {
         let unit = Calibrator::Table(&table).reward_unit();
         assert!((unit - 5.0_f64.sqrt()).abs() < 1e-12, "pooled variance (2 + 8) / 2");
         assert_eq!(Calibrator::Group.reward_unit(), 1.0);
+    }
+
+    #[test]
+    fn a_prompt_has_a_mean_and_a_spread_of_its_own() {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("a", "a", vec![1.0, 3.0, 2.0]).unwrap();
+        table.insert("b", "b", vec![4.0, 4.0]).unwrap();
+        let scale = |text: &str| {
+            let prompt = EncodedPrompt { id: "x".into(), text: text.into(), tokens: vec![1] };
+            Calibrator::Table(&table).scale(&prompt, 7.0)
+        };
+        let expected = RewardScale { unit: 7.0, mean: 2.0, deviation: 1.0 };
+        assert_eq!(scale("a").unwrap(), expected);
+        let equal = RewardScale { unit: 7.0, mean: 4.0, deviation: 1.0 };
+        assert_eq!(scale("b").unwrap(), equal, "where all are equal, the mean alone is taken off");
+        assert!(scale("c").is_err());
     }
 
     #[test]

@@ -1,38 +1,32 @@
-//! Checkpoints of a CTRL run, with what its solver keeps: the newest complete one is what a resumed run starts from.
+//! Checkpoints of a training: the newest complete one is what a resumed run starts from.
 
 use std::path::{Path, PathBuf};
 
 use infalign_record::atomic::write_dir_atomic;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::controller::Controller;
-use crate::solver::{Learner, Solver};
-
-/// What a checkpoint holds besides weights, optimiser and what the solver keeps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {
-    /// Steps done.
-    pub(crate) step: usize,
-    pub(crate) controller: Controller,
-}
+use crate::optimizer::Optimizer;
 
 /// Writes `DIR/step-NNNNNN` whole or not at all, then removes the older ones.
-pub(crate) fn save(
+///
+/// - state: what [`load_state`] reads again.
+/// - save: writes the model, and what else the training keeps.
+pub(crate) fn write(
     dir: &Path,
-    learner: &Learner,
-    solver: &dyn Solver,
-    state: &State,
+    step: usize,
+    optimizer: &Optimizer,
+    state: &impl Serialize,
+    save: impl FnOnce(&Path) -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
     let older = list(dir);
-    let path = dir.join(format!("step-{:06}", state.step));
+    let path = dir.join(format!("step-{step:06}"));
     std::fs::create_dir_all(dir).map_err(|source| state_error(dir, source))?;
     write_dir_atomic::<TrainError>(&path, |temporary| {
-        learner.policy.save(temporary)?;
-        learner.optimizer.save(&optimizer_path(temporary))?;
-        solver.save(temporary)?;
-        write_json(&temporary.join("state.json"), state)
+        save(temporary)?;
+        optimizer.save(&optimizer_path(temporary))?;
+        write_json(&state_path(temporary), state)
     })?;
     for old in older.iter().filter(|old| **old != path) {
         // Only tidying: a folder that stays is older than the newest and never read.
@@ -47,8 +41,8 @@ pub(crate) fn newest(dir: &Path) -> Option<PathBuf> {
 }
 
 /// Reads a checkpoint's state.
-pub(crate) fn load_state(checkpoint: &Path) -> Result<State, TrainError> {
-    read_json(&checkpoint.join("state.json"))
+pub(crate) fn load_state<S: DeserializeOwned>(checkpoint: &Path) -> Result<S, TrainError> {
+    read_json(&state_path(checkpoint))
 }
 
 /// Reads a file of a checkpoint.
@@ -58,7 +52,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainErro
 }
 
 /// Writes a file of a checkpoint.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TrainError> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
     let json = serde_json::to_vec_pretty(value).map_err(|error| state_error(path, error))?;
     std::fs::write(path, json).map_err(|error| state_error(path, error))
 }
@@ -66,6 +60,10 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Tra
 /// Where a checkpoint's optimiser state is.
 pub(crate) fn optimizer_path(checkpoint: &Path) -> PathBuf {
     checkpoint.join("optimizer.bpk")
+}
+
+fn state_path(checkpoint: &Path) -> PathBuf {
+    checkpoint.join("state.json")
 }
 
 /// Complete checkpoints, oldest first: a folder gets its final name only once it is whole.

@@ -8,19 +8,20 @@
 //!    same for every response of a prompt, so the variance of RLOO's gradient vanishes there.
 //! 3. Φ is scaled to [0, 1]; with a target KL, β starts at the value of the continuous limit and is then steered.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
-use infalign_model::{CausalLm, LanguageModel, LoraConfig, Tokenizer};
+use infalign_model::{CausalLm, LoraConfig, Tokenizer};
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::adapter_uniforms;
 use crate::batches::Batches;
-use crate::checkpoint::{self, State};
+use crate::checkpoint;
 use crate::controller::Controller;
+use crate::fit::{check_counts, check_finite, checkpoint_every};
 use crate::optimizer::Optimizer;
 use crate::rollout::{Rollout, Scoring};
 use crate::schedule::linear;
@@ -56,10 +57,6 @@ pub struct CtrlConfig {
     pub lora: Option<LoraConfig>,
 }
 
-fn checkpoint_every() -> usize {
-    50
-}
-
 impl CtrlConfig {
     /// Refuses settings that are out of range, and sampling from anything but the policy itself.
     ///
@@ -77,17 +74,21 @@ impl CtrlConfig {
                 valid,
             });
         }
-        for (key, value) in [
+        check_counts(&[
             ("steps", self.steps),
             ("prompts_per_step", self.prompts_per_step),
             ("samples_per_prompt", self.samples_per_prompt),
             ("checkpoint_every", self.checkpoint_every),
-        ] {
-            if value == 0 {
-                return Err(TrainError::Setting { key, value: "0".into(), valid: "at least 1" });
-            }
-        }
+        ])?;
         self.solver.check(self.prompts_per_step, self.samples_per_prompt)?;
+        self.check_kl()
+    }
+
+    /// Refuses none or both of `target_kl` and `beta`, and values out of range.
+    ///
+    /// # Errors
+    /// As [`CtrlConfig::check`].
+    pub fn check_kl(&self) -> Result<(), TrainError> {
         if self.target_kl.is_some() == self.beta.is_some() {
             return Err(TrainError::KlOrBeta);
         }
@@ -132,6 +133,8 @@ pub struct CtrlTrainer<'a> {
     pub reward: &'a dyn Reward,
     /// What rewards are calibrated by.
     pub calibrator: Calibrator<'a>,
+    /// Stored responses of π_ref, for a solver that learns from such: at least `samples_per_prompt` of every prompt.
+    pub rollouts: Option<&'a Rollouts>,
     /// How responses are sampled: at temperature 1 over the whole vocabulary, so that they come from π itself.
     pub sampling: Sampling,
     /// Largest number of responses generated together.
@@ -147,8 +150,14 @@ struct Run {
     learner: Learner,
     solver: Box<dyn Solver>,
     state: State,
-    /// Rollouts of π_ref by the index of their prompt, where the solver learns from those.
-    stored: HashMap<usize, Rollout>,
+}
+
+/// What a checkpoint holds besides weights, optimiser and what the solver keeps.
+#[derive(Serialize, Deserialize)]
+struct State {
+    /// Steps done.
+    step: usize,
+    controller: Controller,
 }
 
 impl CtrlTrainer<'_> {
@@ -175,8 +184,7 @@ impl CtrlTrainer<'_> {
                 || run.state.step % self.config.checkpoint_every == 0
                 || run.state.step == self.config.steps
             {
-                let solver = run.solver.as_ref();
-                let dir = checkpoint::save(&self.checkpoints, &run.learner, solver, &run.state)?;
+                let dir = self.save(&run)?;
                 if stop && run.state.step < self.config.steps {
                     return Err(TrainError::Interrupted { step: run.state.step, dir });
                 }
@@ -191,11 +199,20 @@ impl CtrlTrainer<'_> {
     /// [`TrainError::State`] when the checkpoint is damaged.
     pub fn steps_done(&self) -> Result<usize, TrainError> {
         checkpoint::newest(&self.checkpoints)
-            .map_or(Ok(0), |path| Ok(checkpoint::load_state(&path)?.step))
+            .map_or(Ok(0), |path| Ok(checkpoint::load_state::<State>(&path)?.step))
+    }
+
+    fn save(&self, run: &Run) -> Result<PathBuf, TrainError> {
+        let Run { learner, solver, state } = run;
+        checkpoint::write(&self.checkpoints, state.step, &learner.optimizer, state, |folder| {
+            learner.policy.save(folder)?;
+            solver.save(folder)
+        })
     }
 
     fn check(&self) -> Result<(), TrainError> {
         self.config.check(&self.sampling)?;
+        self.check_rollouts()?;
         match self.calibrator {
             Calibrator::Table(table) => {
                 table.check_holds(self.prompts.iter().map(|p| (p.id.as_str(), p.text.as_str())))?;
@@ -215,18 +232,31 @@ impl CtrlTrainer<'_> {
         Ok(())
     }
 
+    fn check_rollouts(&self) -> Result<(), TrainError> {
+        if !self.config.solver.learns_from_reference() {
+            return Ok(());
+        }
+        let needed = self.config.samples_per_prompt;
+        match self.rollouts.map_or(0, Rollouts::samples) {
+            stored if stored >= needed => Ok(()),
+            stored => Err(TrainError::Data(format!(
+                "the solver learns from {needed} stored reference responses to a prompt, but there are {stored}"
+            ))),
+        }
+    }
+
     fn begin(&self) -> Result<Run, TrainError> {
-        let (newest, stored) = (checkpoint::newest(&self.checkpoints), HashMap::new());
+        let newest = checkpoint::newest(&self.checkpoints);
         let (config, optimizer) = (self.config, Optimizer::new(&self.config.optimizer));
         let solver = config.solver.begin(self.reference, &config.optimizer, newest.as_deref())?;
         if let Some(path) = newest {
             let policy = self.reference.load_trained(&path)?;
             let learner = Learner::new(policy, optimizer.load(&checkpoint::optimizer_path(&path))?);
-            return Ok(Run { learner, solver, state: checkpoint::load_state(&path)?, stored });
+            return Ok(Run { learner, solver, state: checkpoint::load_state(&path)? });
         }
         let beta = config.first_beta(self.objective)?;
         let state = State { step: 0, controller: Controller::new(beta, config.target_kl) };
-        Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, state, stored })
+        Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, state })
     }
 
     /// The policy before the first step: it computes what the reference does.
@@ -240,9 +270,8 @@ impl CtrlTrainer<'_> {
     fn step(&self, run: &mut Run, unit: f64) -> Result<StepMetrics, TrainError> {
         let (step, beta) = (run.state.step, run.state.controller.beta());
         let batches = Batches::new(self.seed, self.prompts.len(), self.config.prompts_per_step);
-        let indices = batches.indices(step);
         let prompts: Vec<EncodedPrompt> =
-            indices.iter().map(|&i| self.prompts[i].clone()).collect();
+            batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
         let scoring = Scoring {
             tokenizer: self.tokenizer,
             reward: self.reward,
@@ -250,15 +279,14 @@ impl CtrlTrainer<'_> {
             objective: self.objective,
             unit,
         };
-        let samples = self.config.samples_per_prompt;
-        let rollout = if let Some(kept) = self.config.solver.kept(samples) {
-            self.store(&mut run.stored, kept, &indices, &scoring)?;
-            let batch = Batches::new(self.seed, kept, samples).indices(batches.epoch(step));
-            Rollout::join(indices.iter().filter_map(|i| Some(run.stored.get(i)?.pick(&batch))))
-        } else {
-            let behaviour = run.learner.policy.clone().for_inference();
-            let stage = format!("rollout-{step}");
-            self.sample(behaviour.as_ref(), &stage, &prompts, samples, &scoring)?
+        let rollout = match self.rollouts.filter(|_| self.config.solver.learns_from_reference()) {
+            Some(rollouts) => {
+                // The next of the stored responses each time that a prompt comes up.
+                let samples = self.config.samples_per_prompt;
+                let next = Batches::new(self.seed, rollouts.samples(), samples);
+                Rollout::stored(&prompts, &next.indices(batches.epoch(step)), rollouts, &scoring)?
+            }
+            None => self.sample(&run.learner.policy, step, &prompts, &scoring)?,
         };
         run.learner.learning_rate = self.learning_rate(step);
         let task = Task {
@@ -273,7 +301,12 @@ impl CtrlTrainer<'_> {
         let tally = run.solver.update(&mut run.learner, &task)?;
         let grad_norm = run.learner.take_norm();
         let metrics = tally.metrics(step + 1, &rollout, beta, grad_norm, run.learner.learning_rate);
-        self.check_finite(&metrics)?;
+        let found = [
+            ("the KL", metrics.kl),
+            ("the gradient's norm", metrics.grad_norm),
+            ("the value model's loss", metrics.value_loss.unwrap_or(0.0)),
+        ];
+        check_finite(&self.checkpoints, metrics.step, &found)?;
         run.state.step += 1;
         run.state.controller.observe(metrics.kl, run.state.step as f64 / self.config.steps as f64);
         Ok(metrics)
@@ -285,63 +318,25 @@ impl CtrlTrainer<'_> {
         learning_rate * linear(step, self.config.steps, warmup_steps, final_share)
     }
 
-    /// Responses of a model to some prompts, `samples` to each, scored.
+    /// Responses of the policy to a step's prompts.
     fn sample(
         &self,
-        model: &dyn LanguageModel,
-        stage: &str,
+        policy: &CausalLm,
+        step: usize,
         prompts: &[EncodedPrompt],
-        samples: usize,
         scoring: &Scoring<'_>,
     ) -> Result<Rollout, TrainError> {
+        let model = policy.clone().for_inference();
         let generator = Generator {
-            model,
+            model: model.as_ref(),
             stops: self.tokenizer.stops(),
             sampling: self.sampling,
             seed: self.seed,
-            stage,
+            stage: &format!("rollout-{step}"),
             batch: self.batch,
             stop_texts: None,
             watch: None,
         };
-        Rollout::sample(prompts, samples, &generator, scoring)
-    }
-
-    /// Sees to it that `kept` responses of π_ref are there for each of some prompts, by their indices. They are drawn when a prompt first
-    /// comes up; since draws do not depend on when they are made, a resumed run draws the same again.
-    fn store(
-        &self,
-        stored: &mut HashMap<usize, Rollout>,
-        kept: usize,
-        indices: &[usize],
-        scoring: &Scoring<'_>,
-    ) -> Result<(), TrainError> {
-        let missing: Vec<usize> =
-            indices.iter().copied().filter(|i| !stored.contains_key(i)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let model = self.reference.clone().for_inference();
-        for index in missing {
-            let prompt = std::slice::from_ref(&self.prompts[index]);
-            let drawn = self.sample(model.as_ref(), "reference-rollout", prompt, kept, scoring)?;
-            stored.insert(index, Rollout { of_reference: true, ..drawn });
-        }
-        Ok(())
-    }
-
-    fn check_finite(&self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        for (what, value) in [
-            ("the KL", metrics.kl),
-            ("the gradient's norm", metrics.grad_norm),
-            ("the value model's loss", metrics.value_loss.unwrap_or(0.0)),
-        ] {
-            if !value.is_finite() {
-                let checkpoint = checkpoint::newest(&self.checkpoints)
-                    .map_or("none".into(), |path| path.display().to_string());
-                return Err(TrainError::Diverged { step: metrics.step, what, value, checkpoint });
-            }
-        }
-        Ok(())
+        Rollout::sample(prompts, self.config.samples_per_prompt, &generator, scoring)
     }
 }

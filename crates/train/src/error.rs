@@ -66,16 +66,6 @@ pub enum TrainError {
         /// Folder of the checkpoint.
         dir: PathBuf,
     },
-    /// The user asked to stop a stage that keeps no checkpoints.
-    #[error(
-        "stopped after step {step} of {steps}; this stage starts again from its beginning when the run is resumed"
-    )]
-    Stopped {
-        /// Steps done.
-        step: usize,
-        /// Steps of the stage.
-        steps: usize,
-    },
     /// The data cannot be trained on.
     #[error("{0}")]
     Data(String),

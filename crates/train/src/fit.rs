@@ -1,14 +1,99 @@
-//! The loop that supervised trainers share: batches, gradients, steps.
+//! The loop that all trainers but CTRL share: gradients, steps, checkpoints.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use infalign_model::{CausalLm, SequenceClassifier};
+use serde::{Deserialize, Serialize};
 
+use crate::checkpoint;
 use crate::optimizer::Optimizer;
 use crate::schedule::linear;
 use crate::{OptimizerConfig, TrainError};
+
+/// Diagnostics of one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FitMetrics {
+    /// From 1.
+    pub step: usize,
+    /// Mean loss of the step's examples, before the step.
+    pub loss: f64,
+    /// Euclidean norm of the whole gradient, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+}
+
+/// A model that can be trained: its weights, and its files.
+pub(crate) trait Trainable: Clone + Sync {
+    /// Its weights.
+    type Net: Module;
+
+    /// The weights, for an optimiser.
+    fn net(&self) -> Self::Net;
+
+    /// The model after an optimiser step.
+    fn stepped(self, net: Self::Net) -> Self;
+
+    /// The same with gradients, its weights leaves of its own: two backward passes at once through shared ones deadlock in burn's autodiff.
+    fn leaves(&self) -> Self;
+
+    fn save(&self, dir: &Path) -> Result<(), TrainError>;
+
+    /// What [`Trainable::save`] wrote after training began from this model, with gradients.
+    fn load(&self, dir: &Path) -> Result<Self, TrainError>;
+}
+
+impl Trainable for CausalLm {
+    type Net = infalign_model::Transformer;
+
+    fn net(&self) -> Self::Net {
+        self.net().clone()
+    }
+
+    fn stepped(self, net: Self::Net) -> Self {
+        self.with_net(net)
+    }
+
+    fn leaves(&self) -> Self {
+        self.valid().train()
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), TrainError> {
+        Ok(self.save(dir)?)
+    }
+
+    fn load(&self, dir: &Path) -> Result<Self, TrainError> {
+        Ok(self.load_trained(dir)?.train())
+    }
+}
+
+impl Trainable for SequenceClassifier {
+    type Net = infalign_model::ClassifierNet;
+
+    fn net(&self) -> Self::Net {
+        self.net()
+    }
+
+    fn stepped(self, net: Self::Net) -> Self {
+        self.with_net(net)
+    }
+
+    fn leaves(&self) -> Self {
+        self.valid().train()
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), TrainError> {
+        Ok(self.save(dir)?)
+    }
+
+    fn load(&self, dir: &Path) -> Result<Self, TrainError> {
+        Ok(self.load_trained(dir)?.train())
+    }
+}
 
 /// The value of a loss and its gradient.
 pub(crate) fn backward<M: Module>(loss: Tensor<1>, module: &M) -> (f64, GradientsParams) {
@@ -16,36 +101,102 @@ pub(crate) fn backward<M: Module>(loss: Tensor<1>, module: &M) -> (f64, Gradient
     (value, GradientsParams::from_grads(loss.backward(), module))
 }
 
-/// Minimises a loss over `steps` steps; returns the module.
-///
-/// - gradient: the loss of a step, from 0, and its gradient.
-/// - observe: given the step, from 1, and its loss.
-pub(crate) fn fit<M: Module>(
-    mut module: M,
-    config: &OptimizerConfig,
-    steps: usize,
-    gradient: impl Fn(&M, usize) -> Result<(f64, GradientsParams), TrainError>,
-    observe: &mut dyn FnMut(usize, f64),
-    interrupted: &AtomicBool,
-) -> Result<M, TrainError> {
-    let mut optimizer = Optimizer::new(config);
-    for step in 0..steps {
-        let (value, grads) = gradient(&module, step)?;
-        if !value.is_finite() {
-            return Err(TrainError::Diverged {
-                step: step + 1,
-                what: "the loss",
-                value,
-                checkpoint: "none".into(),
-            });
+/// How a loss is minimised.
+pub(crate) struct Fit<'a> {
+    pub(crate) optimizer: &'a OptimizerConfig,
+    /// At least 1.
+    pub(crate) steps: usize,
+    /// Folder of the checkpoints.
+    pub(crate) checkpoints: &'a Path,
+    /// Steps from one checkpoint to the next.
+    pub(crate) checkpoint_every: usize,
+}
+
+impl Fit<'_> {
+    /// Minimises a loss from the newest checkpoint, or from `model`, to the last step; returns the model and the last step's diagnostics.
+    ///
+    /// - gradient: the loss of a step, from 0, and its gradient; it depends on the model and the step alone.
+    /// - observe: called after every step.
+    /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
+    ///
+    /// # Errors
+    /// [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from.
+    pub(crate) fn run<T: Trainable>(
+        &self,
+        model: T,
+        gradient: impl Fn(&T, usize) -> Result<(f64, GradientsParams), TrainError>,
+        observe: &mut dyn FnMut(&FitMetrics),
+        interrupted: &AtomicBool,
+    ) -> Result<(T, FitMetrics), TrainError> {
+        let (mut model, mut optimizer, mut last) = self.begin(model)?;
+        while last.step < self.steps {
+            let (loss, grads) = gradient(&model, last.step)?;
+            let OptimizerConfig { learning_rate, warmup_steps, final_share, .. } = *self.optimizer;
+            let learning_rate =
+                learning_rate * linear(last.step, self.steps, warmup_steps, final_share);
+            let (net, grad_norm) = optimizer.step(model.net(), grads, learning_rate);
+            last = FitMetrics { step: last.step + 1, loss, grad_norm, learning_rate };
+            let found = [("the loss", loss), ("the gradient's norm", grad_norm)];
+            check_finite(self.checkpoints, last.step, &found)?;
+            model = model.stepped(net);
+            observe(&last);
+            let (stop, ends) = (interrupted.load(Ordering::Relaxed), last.step == self.steps);
+            if stop || ends || last.step % self.checkpoint_every == 0 {
+                let save = |folder: &Path| model.save(folder);
+                let dir = checkpoint::write(self.checkpoints, last.step, &optimizer, &last, save)?;
+                if stop && !ends {
+                    return Err(TrainError::Interrupted { step: last.step, dir });
+                }
+            }
         }
-        let learning_rate =
-            config.learning_rate * linear(step, steps, config.warmup_steps, config.final_share);
-        (module, _) = optimizer.step(module, grads, learning_rate);
-        observe(step + 1, value);
-        if interrupted.load(Ordering::Relaxed) && step + 1 < steps {
-            return Err(TrainError::Stopped { step: step + 1, steps });
-        }
+        Ok((model, last))
     }
-    Ok(module)
+
+    fn begin<T: Trainable>(&self, model: T) -> Result<(T, Optimizer, FitMetrics), TrainError> {
+        let optimizer = Optimizer::new(self.optimizer);
+        let Some(path) = checkpoint::newest(self.checkpoints) else {
+            let none = FitMetrics { step: 0, loss: 0.0, grad_norm: 0.0, learning_rate: 0.0 };
+            return Ok((model.leaves(), optimizer, none));
+        };
+        let optimizer = optimizer.load(&checkpoint::optimizer_path(&path))?;
+        Ok((model.load(&path)?, optimizer, checkpoint::load_state(&path)?))
+    }
+}
+
+/// Refuses to go on from a step that found something else than finite numbers.
+///
+/// - found: what they are, and their values.
+pub(crate) fn check_finite(
+    checkpoints: &Path,
+    step: usize,
+    found: &[(&'static str, f64)],
+) -> Result<(), TrainError> {
+    let Some(&(what, value)) = found.iter().find(|(_, value)| !value.is_finite()) else {
+        return Ok(());
+    };
+    let checkpoint =
+        checkpoint::newest(checkpoints).map_or("none".into(), |path| path.display().to_string());
+    Err(TrainError::Diverged { step, what, value, checkpoint })
+}
+
+/// Steps that the newest checkpoint of a folder holds: what a resumed run will not do again. Not of CTRL's.
+///
+/// # Errors
+/// [`TrainError::State`] when the checkpoint is damaged.
+pub fn fitted_steps(checkpoints: &Path) -> Result<usize, TrainError> {
+    checkpoint::newest(checkpoints)
+        .map_or(Ok(0), |path| Ok(checkpoint::load_state::<FitMetrics>(&path)?.step))
+}
+
+/// Steps from one checkpoint to the next, unless a recipe says otherwise.
+pub(crate) fn checkpoint_every() -> usize {
+    50
+}
+
+/// Refuses counts of 0.
+pub(crate) fn check_counts(counts: &[(&'static str, usize)]) -> Result<(), TrainError> {
+    match counts.iter().find(|(_, count)| *count == 0) {
+        Some(&(key, _)) => Err(TrainError::Setting { key, value: "0".into(), valid: "at least 1" }),
+        None => Ok(()),
+    }
 }

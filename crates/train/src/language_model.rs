@@ -1,5 +1,6 @@
 //! Supervised training of a language model: the mean negative log-likelihood of texts.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::activation::log_softmax;
@@ -7,7 +8,7 @@ use infalign_model::{CausalLm, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Batches;
-use crate::fit::{backward, fit};
+use crate::fit::{Fit, FitMetrics, backward, check_counts, checkpoint_every};
 use crate::{OptimizerConfig, TrainError};
 
 /// Settings of supervised training.
@@ -18,6 +19,9 @@ pub struct LanguageModelConfig {
     pub steps: usize,
     /// Texts of one step.
     pub texts_per_step: usize,
+    /// Steps from one checkpoint to the next.
+    #[serde(default = "checkpoint_every")]
+    pub checkpoint_every: usize,
     /// The optimiser.
     pub optimizer: OptimizerConfig,
 }
@@ -29,50 +33,48 @@ impl LanguageModelConfig {
     /// [`TrainError::Setting`] names the setting, its value and the range.
     pub fn check(&self) -> Result<(), TrainError> {
         self.optimizer.check()?;
-        for (key, value) in [("steps", self.steps), ("texts_per_step", self.texts_per_step)] {
-            if value == 0 {
-                return Err(TrainError::Setting { key, value: "0".into(), valid: "at least 1" });
-            }
-        }
-        Ok(())
+        check_counts(&[
+            ("steps", self.steps),
+            ("texts_per_step", self.texts_per_step),
+            ("checkpoint_every", self.checkpoint_every),
+        ])
     }
 }
 
-/// Trains a model on tokenised texts and returns it. Texts are drawn epoch by epoch, each a permutation of its own.
+/// Trains a model on tokenised texts and returns it with the last step's diagnostics, whose loss is in nats per token. Texts are drawn
+/// epoch by epoch, each a permutation of its own.
 ///
-/// - observe: called after every step with the step, from 1, and its loss in nats per token.
+/// - checkpoints: their folder; the newest is what training goes on from.
+/// - observe: called after every step.
+/// - interrupted: when it becomes true, training checkpoints after the current step and stops.
 ///
 /// # Errors
-/// [`TrainError::Data`] when there are no texts; [`TrainError`] when a text does not fit the model or the loss is no number.
+/// [`TrainError::Data`] when there are no texts; [`TrainError::Interrupted`]; [`TrainError`] when a text does not fit the model or the loss
+/// is no number.
 pub fn train_language_model(
     model: CausalLm,
     texts: &[Sequence],
     config: &LanguageModelConfig,
     seed: u64,
-    observe: &mut dyn FnMut(usize, f64),
+    checkpoints: &Path,
+    observe: &mut dyn FnMut(&FitMetrics),
     interrupted: &AtomicBool,
-) -> Result<CausalLm, TrainError> {
+) -> Result<(CausalLm, FitMetrics), TrainError> {
     config.check()?;
     if texts.is_empty() {
         return Err(TrainError::Data("there are no texts to train on".into()));
     }
-    let model = model.train();
-    let device = model.device();
     let order = Batches::new(seed, texts.len(), config.texts_per_step);
-    let frame = model.clone();
-    let net = fit(
-        model.net().clone(),
-        &config.optimizer,
-        config.steps,
-        |net, step| {
-            let batch: Vec<Sequence> =
-                order.indices(step).into_iter().map(|i| texts[i].clone()).collect();
-            let batch = ResponseBatch::new(&batch, frame.config(), &device)?;
-            let logits = frame.clone().with_net(net.clone()).response_logits(&batch);
-            Ok(backward(log_softmax(logits, 1).gather(1, batch.targets).mean().neg(), net))
-        },
-        observe,
-        interrupted,
-    )?;
-    Ok(model.with_net(net).valid())
+    let gradient = |model: &CausalLm, step| {
+        let batch: Vec<Sequence> =
+            order.indices(step).into_iter().map(|i| texts[i].clone()).collect();
+        let batch = ResponseBatch::new(&batch, model.config(), &model.device())?;
+        let logits = model.response_logits(&batch);
+        let loss = log_softmax(logits, 1).gather(1, batch.targets).mean().neg();
+        Ok(backward(loss, model.net()))
+    };
+    let LanguageModelConfig { steps, checkpoint_every, optimizer, .. } = config;
+    let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
+    let (model, last) = fit.run(model, gradient, observe, interrupted)?;
+    Ok((model.valid(), last))
 }

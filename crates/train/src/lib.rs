@@ -1,10 +1,11 @@
 //! Training: language models on texts, reward models on ratings or pairs, and policies by CTRL.
 //!
 //! [`CtrlTrainer`] is the project's heart: reinforcement learning on the transformed calibrated reward. [`train_language_model`] and
-//! [`train_reward_model`] make what it starts from.
+//! [`train_reward_model`] make what it starts from; [`baselines`] are the methods that it is compared with.
 
 mod adapter;
 mod advantage;
+pub mod baselines;
 mod batches;
 mod calibrator;
 mod checkpoint;
@@ -30,6 +31,7 @@ pub use advantage::leave_one_out;
 pub use calibrator::Calibrator;
 pub use ctrl::{CtrlConfig, CtrlTrainer};
 pub use error::TrainError;
+pub use fit::{FitMetrics, fitted_steps};
 pub use language_model::{LanguageModelConfig, train_language_model};
 pub use metrics::StepMetrics;
 pub use objective::Objective;
@@ -37,5 +39,5 @@ pub use optimizer::OptimizerConfig;
 pub use reference_rewards::{Filled, ReferenceRewards};
 pub use reward_model::{Examples, Pair, RewardModelConfig, RewardModelReport, train_reward_model};
 pub use solver::{
-    Grpo, KlEstimator, KlPlace, Ppo, Regression, Reinforce, Rloo, Rollouts, SolverConfig,
+    Grpo, KlEstimator, KlPlace, Ppo, Regression, Reinforce, Rloo, RolloutSource, SolverConfig,
 };

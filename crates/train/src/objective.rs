@@ -1,4 +1,4 @@
-//! What a policy is trained on: the raw reward, or a transform of the calibrated one.
+//! What a policy is trained on: the reward, raw or standardised, or a transform of the calibrated one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// The reward that a policy is trained on: `raw`, or a [`Transform`] of the calibrated reward.
+/// The reward that a policy is trained on: `raw`, `standardized`, or a [`Transform`] of the calibrated reward.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Objective {
     /// r itself, in units of its standard deviation under the reference policy (one number for all prompts: it only rescales β).
     Raw,
+    /// (r − mean)/deviation, those of the prompt's own rewards under the reference policy.
+    Standardized,
     /// Φ(u), scaled to [0, 1] where Φ is bounded.
     Calibrated(Transform),
+}
+
+/// What rewards under the reference policy measure r by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RewardScale {
+    /// Standard deviation within a prompt, pooled over the prompts.
+    pub(crate) unit: f64,
+    /// Mean of the prompt's own rewards.
+    pub(crate) mean: f64,
+    /// Their standard deviation; 1 where all are equal.
+    pub(crate) deviation: f64,
 }
 
 impl Objective {
@@ -23,19 +36,20 @@ impl Objective {
     ///
     /// - reward: r(x, y).
     /// - u: its calibrated value in (0, 1).
-    /// - unit: standard deviation of r under the reference policy.
-    pub(crate) fn apply(&self, reward: f32, u: f64, unit: f64) -> f64 {
+    /// - scale: what r is measured by on this prompt.
+    pub(crate) fn apply(&self, reward: f32, u: f64, scale: RewardScale) -> f64 {
         match self {
-            Self::Raw => f64::from(reward) / unit,
+            Self::Raw => f64::from(reward) / scale.unit,
+            Self::Standardized => (f64::from(reward) - scale.mean) / scale.deviation,
             Self::Calibrated(transform) => transform.apply(u),
         }
     }
 
     /// The β, on the scale of [`Objective::apply`], whose optimum is `kl` nats from the reference: exact in the continuous limit for a
-    /// transform; for the raw reward that of a normal one, 1/√(2 KL).
+    /// transform; for the reward itself that of a normal one, 1/√(2 KL).
     pub(crate) fn beta_for_kl(&self, kl: f64) -> Result<f64, TrainError> {
         Ok(match self {
-            Self::Raw => (2.0 * kl).powf(-0.5),
+            Self::Raw | Self::Standardized => (2.0 * kl).powf(-0.5),
             Self::Calibrated(transform) => beta_for_kl(transform, kl)? / transform.scale(),
         })
     }
@@ -45,10 +59,11 @@ impl FromStr for Objective {
     type Err = TrainError;
 
     fn from_str(text: &str) -> Result<Self, TrainError> {
-        if text == "raw" {
-            return Ok(Self::Raw);
-        }
-        Ok(Self::Calibrated(text.parse()?))
+        Ok(match text {
+            "raw" => Self::Raw,
+            "standardized" => Self::Standardized,
+            transform => Self::Calibrated(transform.parse()?),
+        })
     }
 }
 
@@ -56,6 +71,7 @@ impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Raw => f.write_str("raw"),
+            Self::Standardized => f.write_str("standardized"),
             Self::Calibrated(transform) => transform.fmt(f),
         }
     }
@@ -83,7 +99,7 @@ mod tests {
 
     #[test]
     fn objectives_parse_and_print() {
-        for text in ["raw", "identity", "log", "exp:-10"] {
+        for text in ["raw", "standardized", "identity", "log", "exp:-10"] {
             assert_eq!(text.parse::<Objective>().unwrap().to_string(), text);
         }
         assert!("rawe".parse::<Objective>().is_err());
@@ -105,7 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn the_raw_reward_is_in_units_of_its_spread() {
-        assert_eq!(Objective::Raw.apply(3.0, 0.5, 2.0), 1.5);
+    fn the_reward_itself_is_in_units_of_a_spread() {
+        let scale = RewardScale { unit: 2.0, mean: 1.0, deviation: 0.5 };
+        assert_eq!(Objective::Raw.apply(3.0, 0.5, scale), 1.5);
+        assert_eq!(Objective::Standardized.apply(3.0, 0.5, scale), 4.0);
     }
 }

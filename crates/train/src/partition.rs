@@ -3,28 +3,34 @@
 use infalign_calibrate::Row;
 
 use crate::Objective;
+use crate::objective::RewardScale;
 
 /// log E[e^{Φ(u)/β}] of a fresh response of π_ref, u as the trainer computes it from the row.
 ///
 /// Where no two rewards of the row are equal, a fresh reward falls into each of the K + 1 gaps between them with the same probability, so that
 /// u is uniform on (j + ½)/(K + 1), and this is the integral ∫e^{Φ/β} as far as K rewards know u. Where rewards tie they are atoms, each with
-/// its share of the row. The raw reward is not a function of u; there each reward of the row has its share.
+/// its share of the row. The reward itself is no function of u; there each reward of the row has its share.
 ///
-/// - unit: standard deviation of r under the reference policy.
+/// - scale: what r is measured by on the row's prompt.
 /// - beta: on the scale of [`Objective::apply`].
-pub(crate) fn log_partition(row: &Row, objective: &Objective, unit: f64, beta: f64) -> f64 {
+pub(crate) fn log_partition(
+    row: &Row,
+    objective: &Objective,
+    scale: RewardScale,
+    beta: f64,
+) -> f64 {
     let values = row.values();
     let ties = values.windows(2).any(|pair| pair[0] == pair[1]);
-    if ties || *objective == Objective::Raw {
+    if ties || !matches!(objective, Objective::Calibrated(_)) {
         let atoms = values.chunk_by(|a, b| a == b);
         return log_mean_exp(atoms.map(|atom| {
-            let phi = objective.apply(atom[0], row.quantile(atom[0]), unit);
+            let phi = objective.apply(atom[0], row.quantile(atom[0]), scale);
             (atom.len() as f64, phi / beta)
         }));
     }
     let gaps = row.samples() + 1;
     let u = (0..gaps).map(|j| (j as f64 + 0.5) / gaps as f64);
-    log_mean_exp(u.map(|u| (1.0, objective.apply(0.0, u, unit) / beta)))
+    log_mean_exp(u.map(|u| (1.0, objective.apply(0.0, u, scale) / beta)))
 }
 
 /// log of the mean of e^x, of pairs of weight and x.
@@ -44,7 +50,8 @@ mod tests {
     fn log_z(rewards: Vec<f32>, objective: &str, beta: f64) -> f64 {
         let mut table = Calibration::new(CalibrationMeta::default());
         table.insert("x", "x", rewards).unwrap();
-        log_partition(table.row("x").unwrap(), &objective.parse().unwrap(), 2.0, beta)
+        let scale = RewardScale { unit: 2.0, mean: 1.0, deviation: 0.5 };
+        log_partition(table.row("x").unwrap(), &objective.parse().unwrap(), scale, beta)
     }
 
     #[test]
@@ -63,5 +70,7 @@ mod tests {
         assert!((log_z(vec![0.0, 1.0, 0.0, 0.0], "identity", 0.1) - expected).abs() < 1e-12);
         let raw = (0.5 + 0.5 * 1_f64.exp()).ln();
         assert!((log_z(vec![0.0, 1.0], "raw", 0.5) - raw).abs() < 1e-12, "in units of the spread");
+        let standardised = (0.5 * (-2_f64 / 0.5).exp() + 0.5).ln();
+        assert!((log_z(vec![0.0, 1.0], "standardized", 0.5) - standardised).abs() < 1e-12);
     }
 }

@@ -1,256 +1,63 @@
-//! Forward and backward passes over a rollout, cut to a bounded size.
+//! The gradient of many examples, in passes that fit into memory.
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Tensor, TensorData, activation::log_softmax};
-use infalign_model::{CausalLm, ResponseBatch, Sequence};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::TrainError;
+use crate::fit::{Trainable, backward};
 use crate::parallel::beside_each_other;
-use crate::rollout::Rollout;
-use crate::solver::KlTerm;
-use crate::tally::Tally;
 
-/// Padded tokens that one forward and backward pass takes at most (responses that are compared with each other are never split).
+/// Padded tokens that one forward and backward pass takes at most (an example is never split).
 const TOKENS_PER_PASS: usize = 4_096;
 
-/// How many responses one pass takes: whole groups, and at least one.
-pub(crate) fn cut(sequences: &[Sequence], group: usize) -> usize {
-    let longest = sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(1);
-    group * (TOKENS_PER_PASS / (longest * group)).max(1)
+/// How many examples of at most `tokens` tokens one pass takes: at least 1.
+pub(crate) fn per_pass(tokens: usize) -> usize {
+    (TOKENS_PER_PASS / tokens.max(1)).max(1)
 }
 
-/// Gradients of passes 0, …, n − 1 beside each other, added up in their order, so that the number of threads does not change the sum.
+/// The sum of the gradients of passes 0, …, n − 1 beside each other, and what else they found. It is taken in the order of the passes, so
+/// that the number of threads does not change it.
 pub(crate) fn in_order<M: Module, T: Send>(
     net: &M,
     n: usize,
-    run: impl Fn(usize) -> Result<(GradientsParams, T), TrainError> + Sync,
-) -> Result<(GradientsParams, Vec<T>), TrainError> {
+    run: impl Fn(usize) -> Result<(T, GradientsParams), TrainError> + Sync,
+) -> Result<(Vec<T>, GradientsParams), TrainError> {
     let mut accumulator = GradientsAccumulator::new();
     let mut found = Vec::with_capacity(n);
     for result in beside_each_other(n, run) {
-        let (grads, part) = result?;
+        let (part, grads) = result?;
         accumulator.accumulate(net, grads);
         found.push(part);
     }
-    Ok((accumulator.grads(), found))
+    Ok((found, accumulator.grads()))
 }
 
-/// What all passes over a rollout share.
-pub(crate) struct Passes<'a> {
-    pub(crate) policy: &'a CausalLm,
-    /// Left out where only log π is asked for.
-    pub(crate) reference: Option<&'a CausalLm>,
-    pub(crate) rollout: &'a Rollout,
-    pub(crate) kl: KlTerm,
-    /// Whether each response counts the same, whatever its length, in place of each token.
-    pub(crate) length_normalised: bool,
-    /// Responses that are never split.
-    pub(crate) group: usize,
+/// The mean loss of some examples and its gradient. Long texts take much memory, so a pass takes examples of like length.
+///
+/// - tokens: length of an example.
+/// - loss: mean loss of some examples.
+pub(crate) fn mean_gradient<T: Trainable>(
+    model: &T,
+    mut indices: Vec<usize>,
+    tokens: impl Fn(usize) -> usize,
+    loss: impl Fn(&T, &[usize]) -> Result<Tensor<1>, TrainError> + Sync,
+) -> Result<(f64, GradientsParams), TrainError> {
+    indices.sort_by_key(|&index| tokens(index));
+    let longest = indices.last().map_or(1, |&index| tokens(index));
+    let passes: Vec<&[usize]> = indices.chunks(per_pass(longest)).collect();
+    let pass = |index: usize| -> Result<_, TrainError> {
+        let model = model.leaves();
+        let share = passes[index].len() as f64 / indices.len() as f64;
+        let loss = loss(&model, passes[index])?;
+        Ok(backward(loss.mul_scalar(share), &model.net()))
+    };
+    let (losses, grads) = in_order(&model.net(), passes.len(), pass)?;
+    Ok((losses.iter().sum(), grads))
 }
 
-/// What a pass has found of its responses, before anything is made of it.
-pub(crate) struct Seen<'a> {
-    /// Their numbers in the rollout.
-    pub(crate) responses: &'a [usize],
-    /// Their tokens.
-    pub(crate) lengths: &'a [usize],
-    /// log π of all their tokens.
-    pub(crate) log_probs: Vec<f32>,
-    /// What the KL takes off the reward of each, in nats.
-    pub(crate) penalties: Vec<f64>,
-}
-
-/// A rollout token by token, a list for each response.
-pub(crate) struct Observed {
-    /// log π.
-    pub(crate) log_probs: Vec<Vec<f32>>,
-    /// What the KL takes off the reward, in nats.
-    pub(crate) penalties: Vec<Vec<f32>>,
-}
-
-impl Passes<'_> {
-    /// The gradient of −Σ_t w_t log π(y_t) plus the KL's term in the loss, as a mean over the responses.
-    ///
-    /// - responses: numbers of responses of the rollout, in whole groups.
-    /// - weigh: w of every token of a pass, taken as constants.
-    pub(crate) fn gradient(
-        &self,
-        responses: &[usize],
-        weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
-    ) -> Result<(GradientsParams, Tally), TrainError> {
-        let rows = cut(&self.sequences(responses), self.group);
-        self.gradient_by(rows, responses, weigh)
-    }
-
-    /// The same with `rows` responses a pass.
-    pub(crate) fn gradient_by(
-        &self,
-        rows: usize,
-        responses: &[usize],
-        weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
-    ) -> Result<(GradientsParams, Tally), TrainError> {
-        let parts: Vec<&[usize]> = responses.chunks(rows).collect();
-        let n = responses.len() as f64;
-        let run = |part: usize| self.run(parts[part], n, weigh);
-        let (grads, tallies) = in_order(self.policy.net(), parts.len(), run)?;
-        Ok((grads, Tally::of(tallies)))
-    }
-
-    /// Reads the whole rollout without gradients.
-    pub(crate) fn observe(&self) -> Result<(Observed, Tally), TrainError> {
-        let policy = self.policy.valid();
-        let numbers = self.rollout.numbers();
-        let parts: Vec<&[usize]> = numbers.chunks(cut(&self.rollout.sequences, 1)).collect();
-        let read = |part: usize| -> Result<_, TrainError> {
-            let batch = self.batch(parts[part])?;
-            let forward = Forward::new(&policy, self.reference, &batch);
-            let (log_ratios, exact) = (forward.log_ratios(), forward.exact_kl());
-            let tally = forward.tally(self.rollout, parts[part], &log_ratios, &batch.lengths);
-            let penalties = self.kl.penalties(&log_ratios, &exact);
-            let split = |values: &[f32]| split(values, &batch.lengths);
-            Ok((split(&column(forward.picked.clone())), split(&penalties), tally))
-        };
-        let mut observed = Observed { log_probs: Vec::new(), penalties: Vec::new() };
-        let mut tallies = Vec::new();
-        for result in beside_each_other(parts.len(), read) {
-            let (log_probs, penalties, tally) = result?;
-            observed.log_probs.extend(log_probs);
-            observed.penalties.extend(penalties);
-            tallies.push(tally);
-        }
-        Ok((observed, Tally::of(tallies)))
-    }
-
-    fn sequences(&self, responses: &[usize]) -> Vec<Sequence> {
-        responses.iter().map(|&i| self.rollout.sequences[i].clone()).collect()
-    }
-
-    fn batch(&self, responses: &[usize]) -> Result<ResponseBatch, TrainError> {
-        let sequences = self.sequences(responses);
-        Ok(ResponseBatch::new(&sequences, self.policy.config(), &self.policy.device())?)
-    }
-
-    /// The share of some of the `n` responses.
-    fn run(
-        &self,
-        responses: &[usize],
-        n: f64,
-        weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
-    ) -> Result<(GradientsParams, Tally), TrainError> {
-        let batch = self.batch(responses)?;
-        // Leaves of its own: two backward passes at once through shared ones deadlock in burn's autodiff.
-        let policy = self.policy.valid().train();
-        let forward = Forward::new(&policy, self.reference, &batch);
-        let (log_ratios, exact) = (forward.log_ratios(), self.exact(&forward));
-        let mut tally = forward.tally(self.rollout, responses, &log_ratios, &batch.lengths);
-        let penalties = self.kl.penalties(&log_ratios, &exact);
-        let seen = Seen {
-            responses,
-            lengths: &batch.lengths,
-            log_probs: column(forward.picked.clone().inner()),
-            penalties: sums(&penalties, &batch.lengths),
-        };
-        tally.penalty = seen.penalties.iter().sum();
-        let shares = self.shares(&batch.lengths);
-        let weights = weigh(&seen).into_iter().zip(&shares);
-        let weights = weights.map(|(w, share)| (-w * share / n) as f32).collect();
-        let terms = forward.loss(self.kl);
-        let tokens = shares.len();
-        let on_device = |values: Vec<f32>| {
-            Tensor::<2>::from_data(TensorData::new(values, [tokens, 1]), &self.policy.device())
-        };
-        let mut loss = forward.picked * on_device(weights);
-        if let Some(terms) = terms {
-            let shares = shares.iter().map(|share| (share / n) as f32).collect();
-            loss = loss + terms * on_device(shares);
-        }
-        let loss = loss.mean().mul_scalar(tokens as f64);
-        Ok((GradientsParams::from_grads(loss.backward(), policy.net()), tally))
-    }
-
-    /// The exact KL of each token, where it is a reward.
-    fn exact(&self, forward: &Forward) -> Vec<f32> {
-        if self.kl == KlTerm::Exact { forward.exact_kl() } else { Vec::new() }
-    }
-
-    /// What each token counts: 1, or its part of a response.
-    fn shares(&self, lengths: &[usize]) -> Vec<f64> {
-        let share = |length: usize| if self.length_normalised { 1.0 / length as f64 } else { 1.0 };
-        lengths.iter().flat_map(|&length| std::iter::repeat_n(share(length), length)).collect()
-    }
-}
-
-/// What both models say of the tokens of a pass.
-struct Forward {
-    /// log π of every token at every place, `[tokens, vocabulary]`.
-    ours: Tensor<2>,
-    /// That of the tokens that stand there, `[tokens, 1]`.
-    picked: Tensor<2>,
-    /// The same of the reference, without gradients.
-    theirs: Option<(Tensor<2>, Tensor<2>)>,
-}
-
-impl Forward {
-    fn new(policy: &CausalLm, reference: Option<&CausalLm>, batch: &ResponseBatch) -> Self {
-        let of = |model: &CausalLm| {
-            let all = log_softmax(model.response_logits(batch), 1);
-            let picked = all.clone().gather(1, batch.targets.clone());
-            (all, picked)
-        };
-        let (ours, picked) = of(policy);
-        Self { ours, picked, theirs: reference.map(of) }
-    }
-
-    /// log π/π_ref of each token; nothing without a reference.
-    fn log_ratios(&self) -> Vec<f32> {
-        let Some((_, theirs)) = &self.theirs else { return Vec::new() };
-        column(self.picked.clone().inner() - theirs.clone())
-    }
-
-    /// The KL of each token's distributions; nothing without a reference.
-    fn exact_kl(&self) -> Vec<f32> {
-        let Some((theirs, _)) = &self.theirs else { return Vec::new() };
-        column(crate::solver::exact_kl(self.ours.clone().inner(), theirs.clone()))
-    }
-
-    /// The KL's term in the loss.
-    fn loss(&self, kl: KlTerm) -> Option<Tensor<2>> {
-        let (theirs, their_picked) = self.theirs.clone()?;
-        kl.loss(self.ours.clone(), theirs, self.picked.clone(), their_picked)
-    }
-
-    fn tally(
-        &self,
-        rollout: &Rollout,
-        responses: &[usize],
-        log_ratios: &[f32],
-        lengths: &[usize],
-    ) -> Tally {
-        let Some((theirs, their_picked)) = &self.theirs else { return Tally::default() };
-        let sampled = responses.iter().flat_map(|&i| &rollout.log_probs[i]);
-        let sampler = if rollout.of_reference { their_picked } else { &self.picked };
-        let gaps = column(sampler.clone().inner());
-        let gaps = gaps.iter().zip(sampled).map(|(ours, theirs)| f64::from((ours - theirs).abs()));
-        let log_prob_gap = gaps.fold(0.0, f64::max);
-        let log_ratios = sums(log_ratios, lengths);
-        Tally::new(self.ours.clone().inner(), theirs.clone(), log_ratios, log_prob_gap)
-    }
-}
-
-/// The numbers of `[tokens, 1]`.
-fn column(values: Tensor<2>) -> Vec<f32> {
-    values.into_data().iter::<f32>().collect()
-}
-
-/// Consecutive runs of the given lengths.
-fn split(values: &[f32], lengths: &[usize]) -> Vec<Vec<f32>> {
-    let mut values = values.iter().copied();
-    lengths.iter().map(|&length| values.by_ref().take(length).collect()).collect()
-}
-
-/// Sums of consecutive runs of the given lengths.
-fn sums(values: &[f32], lengths: &[usize]) -> Vec<f64> {
-    let mut values = values.iter().map(|&value| f64::from(value));
-    lengths.iter().map(|&length| values.by_ref().take(length).sum()).collect()
+/// Numbers as a column, `[n, 1]`.
+pub(crate) fn column(values: Vec<f32>, device: &Device) -> Tensor<2> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n, 1]), device)
 }

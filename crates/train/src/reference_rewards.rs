@@ -1,15 +1,17 @@
-//! Step 1 of CTRL: rewards of the reference policy's responses, into a calibration table.
+//! Responses of the reference policy and their rewards: into a calibration table, step 1 of CTRL, or whole, for offline methods.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
-use infalign_calibrate::Calibration;
-use infalign_decode::{EncodedPrompt, Sampler};
+use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
+use infalign_calibrate::{Calibration, CalibrationMeta};
+use infalign_decode::{EncodedPrompt, Response, Sampler};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 
 use crate::TrainError;
+use crate::rollout::rewards;
 
 /// What samples and scores the responses of π_ref.
 pub struct ReferenceRewards<'a> {
@@ -34,7 +36,7 @@ pub struct Filled {
     pub responses: usize,
     /// Time that sampling took.
     pub sampling: Duration,
-    /// Time that scoring took.
+    /// Time that scoring took, decoding included.
     pub scoring: Duration,
 }
 
@@ -91,26 +93,62 @@ impl ReferenceRewards<'_> {
         numbers: Range<usize>,
         filled: &mut Filled,
     ) -> Result<(), TrainError> {
-        let start = Instant::now();
-        let responses = self.sampler.generate(prompts, numbers.clone())?;
-        filled.sampling += start.elapsed();
-        let mut texts = Vec::with_capacity(prompts.len() * numbers.len());
-        for (prompt, responses) in prompts.iter().zip(&responses) {
-            for response in responses {
-                texts.push(self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?);
-            }
-        }
-        let owners =
-            prompts.iter().flat_map(|p| std::iter::repeat_n(p.text.as_str(), numbers.len()));
-        let pairs: Vec<(&str, &str)> = owners.zip(texts.iter().map(String::as_str)).collect();
-        let start = Instant::now();
-        let rewards = self.reward.score(&pairs)?;
-        filled.scoring += start.elapsed();
+        let (_, rewards) = self.block(prompts, numbers.clone(), filled)?;
         for (prompt, rewards) in prompts.iter().zip(rewards.chunks(numbers.len())) {
             table.extend(&prompt.id, &prompt.text, rewards.to_vec())?;
         }
-        filled.prompts += prompts.len();
-        filled.responses += texts.len();
         Ok(())
+    }
+
+    /// All K responses of every prompt with their rewards and log-probabilities.
+    ///
+    /// - meta: what they are made from; prompts: equal texts count once.
+    /// - observe: called after every block; it stops the work by [`ControlFlow::Break`], and then there are none.
+    ///
+    /// # Errors
+    /// [`TrainError`] when sampling or scoring fails, or a reward is no finite number.
+    pub fn rollouts(
+        &self,
+        meta: CalibrationMeta,
+        prompts: &[EncodedPrompt],
+        observe: &mut dyn FnMut(&Filled) -> ControlFlow<()>,
+    ) -> Result<Option<Rollouts>, TrainError> {
+        let mut rollouts = Rollouts::new(meta, self.samples);
+        let (mut filled, mut seen) = (Filled::default(), HashSet::new());
+        let distinct: Vec<EncodedPrompt> =
+            prompts.iter().filter(|prompt| seen.insert(prompt.text.as_str())).cloned().collect();
+        for block in distinct.chunks((self.block / self.samples).max(1)) {
+            let (responses, rewards) = self.block(block, 0..self.samples, &mut filled)?;
+            let scored = responses.into_iter().zip(rewards.chunks(self.samples));
+            for (prompt, (responses, rewards)) in block.iter().zip(scored) {
+                let scored = responses.into_iter().zip(rewards).map(|(response, &reward)| {
+                    let Response { tokens, log_probs, .. } = response;
+                    ReferenceResponse { tokens, log_probs, reward }
+                });
+                rollouts.insert(&prompt.id, &prompt.text, scored.collect())?;
+            }
+            if observe(&filled).is_break() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(rollouts))
+    }
+
+    /// Samples and scores some responses of some prompts: `[prompts][numbers]`, and the rewards one prompt after the other.
+    fn block(
+        &self,
+        prompts: &[EncodedPrompt],
+        numbers: Range<usize>,
+        filled: &mut Filled,
+    ) -> Result<(Vec<Vec<Response>>, Vec<f32>), TrainError> {
+        let start = Instant::now();
+        let responses = self.sampler.generate(prompts, numbers.clone())?;
+        filled.sampling += start.elapsed();
+        let start = Instant::now();
+        let rewards = rewards(prompts, &responses, self.tokenizer, self.reward)?;
+        filled.scoring += start.elapsed();
+        filled.prompts += prompts.len();
+        filled.responses += rewards.len();
+        Ok((responses, rewards))
     }
 }

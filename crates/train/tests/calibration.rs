@@ -202,6 +202,7 @@ fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -
         reference: &fixture.model,
         tokenizer: &fixture.tokenizer,
         reward: &Mapped(map),
+        rollouts: None,
         calibrator,
         sampling: Sampling { max_tokens: 5, ..Sampling::default() },
         batch: 64,

@@ -3,10 +3,13 @@
 
 mod words;
 
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use infalign_model::Sequence;
-use infalign_train::{LanguageModelConfig, OptimizerConfig, train_language_model};
+use infalign_train::{
+    FitMetrics, LanguageModelConfig, OptimizerConfig, TrainError, train_language_model,
+};
 use words::{base, optimizer};
 
 #[test]
@@ -20,10 +23,11 @@ fn a_language_model_reaches_the_entropy_of_its_texts() {
         })
         .to_vec();
     let optimizer = OptimizerConfig { learning_rate: 1e-2, ..optimizer() };
-    let config = LanguageModelConfig { steps: 300, texts_per_step: 8, optimizer };
-    let trained =
-        train_language_model(model, &texts, &config, 1, &mut |_, _| (), &AtomicBool::new(false))
-            .unwrap();
+    let config =
+        LanguageModelConfig { steps: 300, texts_per_step: 8, checkpoint_every: 300, optimizer };
+    let (dir, run_on) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let trained = train_language_model(model, &texts, &config, 1, dir.path(), &mut |_| (), &run_on);
+    let (trained, _) = trained.unwrap();
     let log_probs = trained.log_probs(&texts).unwrap();
     for text in log_probs {
         let total: f64 = text.iter().map(|&l| f64::from(l)).sum();
@@ -35,7 +39,44 @@ fn a_language_model_reaches_the_entropy_of_its_texts() {
 fn nothing_to_learn_from_is_refused() {
     let (model, _) = base();
     let stop = AtomicBool::new(false);
-    let config = LanguageModelConfig { steps: 0, texts_per_step: 1, optimizer: optimizer() };
-    let error = train_language_model(model, &[], &config, 1, &mut |_, _| (), &stop).unwrap_err();
+    let config = LanguageModelConfig {
+        steps: 0,
+        texts_per_step: 1,
+        checkpoint_every: 1,
+        optimizer: optimizer(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let result = train_language_model(model, &[], &config, 1, dir.path(), &mut |_| (), &stop);
+    let error = result.unwrap_err();
     assert!(error.to_string().contains("steps is 0"), "{error}");
+}
+
+#[test]
+fn a_resumed_training_gives_the_same_language_model() {
+    let (model, tokenizer) = base();
+    let sequence =
+        |text: &str| Sequence { tokens: tokenizer.encode(text).unwrap(), prompt_length: 1 };
+    let texts: Vec<Sequence> = (0..10).map(|i| sequence(&words::text(i))).collect();
+    let config = LanguageModelConfig {
+        steps: 7,
+        texts_per_step: 3,
+        checkpoint_every: 3,
+        optimizer: optimizer(),
+    };
+    let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let train = |dir: &Path, stop_after: usize| {
+        let stop = AtomicBool::new(false);
+        let mut observe =
+            |step: &FitMetrics| stop.store(step.step == stop_after, Ordering::Relaxed);
+        train_language_model(model.clone(), &texts, &config, 1, dir, &mut observe, &stop)
+    };
+    let (expected, last) = train(whole.path(), 0).unwrap();
+    let stop = train(stopped.path(), 5);
+    assert!(matches!(stop, Err(TrainError::Interrupted { step: 5, .. })), "{stop:?}");
+    // The second time there is nothing left to do but to tell the last loss.
+    for _ in 0..2 {
+        let (resumed, resumed_last) = train(stopped.path(), 0).unwrap();
+        assert_eq!(resumed.log_probs(&texts).unwrap(), expected.log_probs(&texts).unwrap());
+        assert_eq!(resumed_last, last);
+    }
 }

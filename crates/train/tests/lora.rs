@@ -107,6 +107,7 @@ fn train(
         tokenizer,
         reward: &Length { unit: LengthUnit::Words },
         calibrator: Calibrator::Table(&calibration(&prompts)),
+        rollouts: None,
         sampling: Sampling { max_tokens: 4, ..Sampling::default() },
         batch: 16,
         seed: 1,

@@ -6,12 +6,13 @@ mod words;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use infalign_model::{CausalLm, LoraConfig, SequenceClassifier, TargetModules, Tokenizer};
 use infalign_reward::{Reads, Reward, RewardModel};
 use infalign_train::{
-    Examples, Pair, RewardModelConfig, RewardModelReport, TrainError, train_reward_model,
+    Examples, FitMetrics, Pair, RewardModelConfig, RewardModelReport, TrainError, fitted_steps,
+    train_reward_model,
 };
 use serde_json::{Value, json};
 use words::{base, optimizer, rating, text};
@@ -22,6 +23,7 @@ fn config() -> RewardModelConfig {
         examples_per_step: 32,
         margin: 0.0,
         centring: 0.0,
+        checkpoint_every: 1000,
         optimizer: optimizer(),
         lora: None,
     }
@@ -61,8 +63,9 @@ fn train(
     training: &Examples,
     config: &RewardModelConfig,
 ) -> Result<SequenceClassifier, TrainError> {
-    let (pad, stop) = (tokenizer.pad(), AtomicBool::new(false));
-    train_reward_model(base, pad, training, config, 1, &mut |_, _| (), &stop)
+    let (dir, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let model = SequenceClassifier::on(base, tokenizer.pad());
+    train_reward_model(model, training, config, 1, dir.path(), &mut |_| (), &stop)
 }
 
 fn texts(tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
@@ -73,13 +76,14 @@ fn texts(tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
 fn ratings_are_learned_and_survive_saving() {
     let (base, tokenizer) = base();
     let mut losses = Vec::new();
+    let dir = tempfile::tempdir().unwrap();
     let model = train_reward_model(
-        base,
-        tokenizer.pad(),
+        SequenceClassifier::on(base, tokenizer.pad()),
         &rated(&tokenizer, 0..800),
         &config(),
         1,
-        &mut |_, loss| losses.push(loss),
+        dir.path(),
+        &mut |step| losses.push(step.loss),
         &AtomicBool::new(false),
     )
     .unwrap();
@@ -253,8 +257,30 @@ fn what_cannot_be_trained_is_refused() {
     assert!(message.contains("centring is NaN"), "{message}");
     let message = refused(&pairs, RewardModelConfig { steps: 0, ..config() });
     assert!(message.contains("steps is 0"), "{message}");
-    let stop = AtomicBool::new(true);
-    let (base, _) = base();
-    let stopped = train_reward_model(base, 2, &pairs, &config(), 1, &mut |_, _| (), &stop);
-    assert!(matches!(stopped, Err(TrainError::Stopped { step: 1, steps: 300 })));
+}
+
+#[test]
+fn a_resumed_training_gives_the_same_reward_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, tokenizer) = base_in(folder.path());
+    let training = paired(&tokenizer, 0..200);
+    for lora in [None, Some(lora())] {
+        let config = RewardModelConfig { steps: 7, checkpoint_every: 3, lora, ..config() };
+        let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let train = |dir: &Path, stop_after: usize| {
+            let stop = AtomicBool::new(false);
+            let mut observe =
+                |step: &FitMetrics| stop.store(step.step == stop_after, Ordering::Relaxed);
+            let model = SequenceClassifier::on(base.clone(), tokenizer.pad());
+            train_reward_model(model, &training, &config, 1, dir, &mut observe, &stop)
+        };
+        let expected = train(whole.path(), 0).unwrap();
+        let stop = train(stopped.path(), 4);
+        let Err(TrainError::Interrupted { step: 4, dir }) = stop else { panic!("{stop:?}") };
+        assert!(dir.starts_with(stopped.path()) && dir.is_dir());
+        let resumed = train(stopped.path(), 0).unwrap();
+        let texts = texts(&tokenizer);
+        assert_eq!(resumed.scores(&texts).unwrap(), expected.scores(&texts).unwrap());
+        assert_eq!(fitted_steps(stopped.path()).unwrap(), 7);
+    }
 }

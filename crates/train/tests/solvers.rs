@@ -1,20 +1,26 @@
 //! Every solver: what it refuses, what it writes of a step, and that a run which is stopped and resumed gives the same policy.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use infalign_calibrate::rollouts::Rollouts;
 use infalign_calibrate::{Calibration, CalibrationMeta};
-use infalign_decode::{EncodedPrompt, Sampling, Stream};
+use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
 use infalign_model::{CausalLm, Tokenizer, TransformerConfig, write_word_tokenizer};
 use infalign_reward::{Length, LengthUnit};
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig, StepMetrics, TrainError,
+    Calibrator, CtrlConfig, CtrlTrainer, Objective, OptimizerConfig, ReferenceRewards, StepMetrics,
+    TrainError,
 };
 
 const STEPS: usize = 4;
+/// Stored responses to each prompt.
+const STORED: usize = 40;
+const SAMPLING: Sampling = Sampling { max_tokens: 4, temperature: 1.0, top_k: 0, top_p: 1.0 };
 
 const SOLVERS: [&str; 6] = [
     r#"{"kind": "rloo", "kl": "loss", "kl_estimator": "exact"}"#,
@@ -22,7 +28,7 @@ const SOLVERS: [&str; 6] = [
     r#"{"kind": "grpo", "epochs": 2, "minibatches": 3, "clip": 0.05}"#,
     r#"{"kind": "ppo", "minibatches": 2, "clip": 0.05, "value_learning_rate": 0.02}"#,
     r#"{"kind": "regression"}"#,
-    r#"{"kind": "regression", "rollouts": "reference", "reference_samples": 40}"#,
+    r#"{"kind": "regression", "rollouts": "reference"}"#,
 ];
 
 fn config(solver: &str, samples: usize) -> CtrlConfig {
@@ -46,12 +52,13 @@ fn config(solver: &str, samples: usize) -> CtrlConfig {
     }
 }
 
-/// A random model of a few words, its tokenizer, prompts, and a table for them.
+/// A random model of a few words, its tokenizer, prompts, a table for them, and stored responses to them.
 struct Fixture {
     model: CausalLm,
     tokenizer: Tokenizer,
     prompts: Vec<EncodedPrompt>,
     table: Calibration,
+    rollouts: Rollouts,
 }
 
 fn fixture() -> Fixture {
@@ -70,10 +77,53 @@ fn fixture() -> Fixture {
     for prompt in &prompts {
         table.insert(&prompt.id, &prompt.text, vec![0.0, 1.0, 2.0, 3.0, 4.0]).unwrap();
     }
-    Fixture { model, tokenizer, prompts, table }
+    let rollouts = stored(&model, &tokenizer, &prompts);
+    Fixture { model, tokenizer, prompts, table, rollouts }
+}
+
+fn stored(model: &CausalLm, tokenizer: &Tokenizer, prompts: &[EncodedPrompt]) -> Rollouts {
+    let model = model.clone().for_inference();
+    let sampler = Generator {
+        model: model.as_ref(),
+        stops: tokenizer.stops(),
+        sampling: SAMPLING,
+        seed: 1,
+        stage: "reference-rollouts",
+        batch: 16,
+        stop_texts: None,
+        watch: None,
+    };
+    let reward = &Length { unit: LengthUnit::Words };
+    let reference =
+        ReferenceRewards { sampler: &sampler, tokenizer, reward, samples: STORED, block: STORED };
+    let mut observe = |_: &_| ControlFlow::Continue(());
+    reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap().unwrap()
 }
 
 impl Fixture {
+    /// A trainer with everything that there is to learn from.
+    fn trainer<'a>(
+        &'a self,
+        config: &'a CtrlConfig,
+        objective: &'a Objective,
+        checkpoints: &Path,
+    ) -> CtrlTrainer<'a> {
+        CtrlTrainer {
+            config,
+            objective,
+            prompts: &self.prompts,
+            reference: &self.model,
+            tokenizer: &self.tokenizer,
+            reward: &Length { unit: LengthUnit::Words },
+            calibrator: Calibrator::Table(&self.table),
+            rollouts: Some(&self.rollouts),
+            sampling: SAMPLING,
+            batch: 16,
+            seed: 1,
+            checkpoints: checkpoints.to_path_buf(),
+        }
+    }
+
     /// Trains, and stops where `stop_after` steps are done.
     fn train(
         &self,
@@ -82,19 +132,8 @@ impl Fixture {
         stop_after: usize,
         observe: &mut dyn FnMut(&StepMetrics),
     ) -> Result<CausalLm, TrainError> {
-        let trainer = CtrlTrainer {
-            config,
-            objective: &"identity".parse().unwrap(),
-            prompts: &self.prompts,
-            reference: &self.model,
-            tokenizer: &self.tokenizer,
-            reward: &Length { unit: LengthUnit::Words },
-            calibrator: Calibrator::Table(&self.table),
-            sampling: Sampling { max_tokens: 4, ..Sampling::default() },
-            batch: 16,
-            seed: 1,
-            checkpoints: checkpoints.to_path_buf(),
-        };
+        let objective = "identity".parse().unwrap();
+        let trainer = self.trainer(config, &objective, checkpoints);
         let interrupted = AtomicBool::new(false);
         let mut observe = |metrics: &StepMetrics| {
             interrupted.store(metrics.step == stop_after, Ordering::Relaxed);
@@ -178,12 +217,6 @@ fn settings_without_meaning_or_effect_are_refused() {
         (r#"{"kind": "ppo", "value_clip": -1.0}"#, 8, "solver.value_clip is -1"),
         (r#"{"kind": "ppo", "epochs": 1, "value_clip": 0.2}"#, 8, "no value has moved then"),
         (r#"{"kind": "ppo", "value_learning_rate": 0.0}"#, 8, "solver.value_learning_rate is 0"),
-        (r#"{"kind": "regression", "reference_samples": 9}"#, 8, "none are kept"),
-        (
-            r#"{"kind": "regression", "rollouts": "reference", "reference_samples": 7}"#,
-            8,
-            "solver.reference_samples is 7",
-        ),
     ] {
         let message = config(solver, samples).check(&sampling).unwrap_err().to_string();
         assert!(message.contains(says), "{solver}: {message}");
@@ -198,23 +231,21 @@ fn settings_without_meaning_or_effect_are_refused() {
 }
 
 #[test]
-fn regression_needs_a_table() {
+fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
     let fixture = fixture();
     let dir = tempfile::tempdir().unwrap();
-    let config = config(r#"{"kind": "regression"}"#, 8);
-    let trainer = CtrlTrainer {
-        config: &config,
-        objective: &"identity".parse().unwrap(),
-        prompts: &fixture.prompts,
-        reference: &fixture.model,
-        tokenizer: &fixture.tokenizer,
-        reward: &Length { unit: LengthUnit::Words },
-        calibrator: Calibrator::Group,
-        sampling: Sampling { max_tokens: 4, ..Sampling::default() },
-        batch: 16,
-        seed: 1,
-        checkpoints: dir.path().to_path_buf(),
+    let objective = "identity".parse().unwrap();
+    let refusal = |config: &CtrlConfig, change: fn(&mut CtrlTrainer<'_>)| {
+        let mut trainer = fixture.trainer(config, &objective, dir.path());
+        change(&mut trainer);
+        trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap_err()
     };
-    let error = trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap_err();
+    let regression = config(r#"{"kind": "regression"}"#, 8);
+    let error = refusal(&regression, |trainer| trainer.calibrator = Calibrator::Group);
     assert!(matches!(error, TrainError::NeedsTable), "{error}");
+    let offline = |samples| config(r#"{"kind": "regression", "rollouts": "reference"}"#, samples);
+    let message = refusal(&offline(STORED + 1), |_| ()).to_string();
+    assert!(message.contains("learns from 41") && message.contains("there are 40"), "{message}");
+    let message = refusal(&offline(8), |trainer| trainer.rollouts = None).to_string();
+    assert!(message.contains("learns from 8") && message.contains("there are 0"), "{message}");
 }

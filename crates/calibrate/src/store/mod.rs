@@ -16,15 +16,22 @@ mod write;
 pub use read::read;
 pub use write::write_to;
 
-const SCHEMA: &str = "message infalign_calibration {
+use crate::columns::Format;
+use crate::meta::SCHEMA_VERSION;
+
+const FORMAT: Format = Format {
+    what: "a calibration table",
+    version: SCHEMA_VERSION,
+    schema: "message infalign_calibration {
     required binary prompt_id (STRING);
     required binary prompt_sha256;
     required int32 samples;
     required group rewards (LIST) { repeated group list { required float element; } }
-}";
-
-/// Prompts a row group.
-const ROW_GROUP: usize = 8192;
-
-/// Prefix of this project's keys in the metadata.
-const KEY: &str = "infalign.";
+}",
+    columns: &[
+        "prompt_id: BYTE_ARRAY, levels (0, 0)",
+        "prompt_sha256: BYTE_ARRAY, levels (0, 0)",
+        "samples: INT32, levels (0, 0)",
+        "rewards.list.element: FLOAT, levels (1, 1)",
+    ],
+};

@@ -7,6 +7,7 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_calibrate::Calibration;
 use infalign_data::rewarded::{self, Rewarded};
+use infalign_record::env::hub_cache;
 use infalign_transform::Transform;
 use serde_json::{Value, json};
 
@@ -96,13 +97,14 @@ fn build(
     table: &Calibration,
 ) -> Result<Box<dyn infalign_reward::Reward>> {
     let config = reward_config(Some(path))?.context("there is no reward")?;
-    let name = identity::reward(&config, identity::as_given, identity::as_given)?;
+    let name = identity::reward(&config, identity::lies_there, identity::as_given)?;
     ensure!(
         name == table.meta().reward,
         "the table was made with the reward {}, but --reward is {name}",
         table.meta().reward
     );
-    Ok(config.build(&infalign_backend::device(args.device.as_ref())?, &api_key)?)
+    let device = infalign_backend::device(args.device.as_ref())?;
+    Ok(config.build(&device, &hub_cache(), &api_key)?)
 }
 
 fn print(

@@ -91,10 +91,10 @@ struct Reading {
 impl Reading {
     fn of(args: &ReaderArgs, meta: &CalibrationMeta) -> Result<Self> {
         let device = infalign_backend::device(args.device.as_ref())?;
-        let dir = models::folder(&args.model)?;
-        let model = CausalLm::load(&dir, &device)?;
-        let tokenizer = Tokenizer::load(&dir, model.config())?;
-        let own = identity::weights(&dir)?;
+        let folder = models::folder(&args.model)?;
+        let model = CausalLm::load(&folder, &device)?;
+        let tokenizer = Tokenizer::load(&folder, model.config())?;
+        let own = identity::weights(&folder)?;
         ensure!(
             own == meta.model_sha256,
             "{} is not the reference policy that rewards were calibrated under: its weights have the SHA-256 {own}, not {}",
@@ -102,7 +102,7 @@ impl Reading {
             meta.model_sha256
         );
         let given = prompts::read(&args.prompts)?;
-        let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
+        let encoder = Encoder::new(&tokenizer, Some(clock::now()));
         let prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
         let texts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         let features = model.last_hidden(&texts)?;

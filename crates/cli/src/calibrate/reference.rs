@@ -10,7 +10,7 @@ use infalign_calibrate::CalibrationMeta;
 use infalign_data::prompts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LanguageModel, Tokenizer};
-use infalign_record::clock;
+use infalign_record::{clock, env::hub_cache};
 use infalign_reward::Reward;
 
 use crate::encode::Encoder;
@@ -70,21 +70,21 @@ impl Reference {
     /// One sentence that names the file, the key or the prompt at fault.
     pub(crate) fn read(args: &ReferenceArgs, drawing: &DrawingArgs) -> Result<Self> {
         let device = infalign_backend::device(args.device.as_ref())?;
-        let dir = models::folder(&args.model)?;
-        let model = CausalLm::load(&dir, &device)?;
-        let tokenizer = Tokenizer::load(&dir, model.config())?;
+        let folder = models::folder(&args.model)?;
+        let model = CausalLm::load(&folder, &device)?;
+        let tokenizer = Tokenizer::load(&folder, model.config())?;
         let given = prompts::read(&args.prompts)?;
-        let encoder = Encoder::new(&dir, &tokenizer, Some(clock::now()));
+        let encoder = Encoder::new(&tokenizer, Some(clock::now()));
         let mut prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
         // A table knows a prompt by its text, whatever ids a file gives it.
         let mut seen = HashSet::new();
         prompts.retain(|prompt| seen.insert(prompt.text.clone()));
         let config = reward_config(Some(&args.reward))?.context("there is no reward")?;
         let sampling = drawing.sampling.sampling();
-        let name = identity::reward(&config, identity::as_given, identity::as_given)?;
+        let name = identity::reward(&config, identity::lies_there, identity::as_given)?;
         let template = encoder.template_sha256(&given)?;
-        let meta = identity::calibration(&dir, name, template, &sampling, args.seed)?;
-        let reward = config.build(&device, &api_key)?;
+        let meta = identity::calibration(&folder, name, template, &sampling, args.seed)?;
+        let reward = config.build(&device, &hub_cache(), &api_key)?;
         let model = model.for_inference();
         let batch = drawing.batch.size(model.as_ref(), &prompts, &sampling);
         let reference =

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
 use infalign_train::CtrlConfig;
+use infalign_train::baselines::vbon;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
-use super::RewardModelStage;
-use super::objective::ObjectiveConfig;
+use super::{Kind, Method, RewardModelStage};
 
 /// A recipe that aligns one model by several methods.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,10 +36,15 @@ pub(crate) struct AlignRecipe {
     pub(crate) reward: RewardConfig,
     /// How responses are sampled.
     pub(crate) generation: Sampling,
-    /// Reference responses.
-    pub(crate) calibration: CalibrationConfig,
-    /// The trainer; every method uses the same.
-    pub(crate) train: CtrlConfig,
+    /// What rewards are calibrated against; for methods that CTRL trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) calibration: Option<CalibrationConfig>,
+    /// Stored reference responses; for methods that learn from such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rollouts: Option<RolloutsConfig>,
+    /// The trainer of all methods that CTRL trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) train: Option<CtrlConfig>,
     /// The methods to compare.
     pub(crate) method: Vec<Method>,
     /// What is measured.
@@ -72,6 +77,87 @@ pub(crate) enum PromptsConfig {
     },
 }
 
+impl AlignRecipe {
+    /// Whether rewards are calibrated by a table.
+    pub(crate) fn has_table(&self) -> bool {
+        self.calibration.as_ref().is_some_and(|calibration| !calibration.group)
+    }
+
+    /// How CTRL trains a method: `[train]`, but for what the method has of its own. None where CTRL does not train it.
+    pub(crate) fn ctrl(&self, kind: &Kind) -> Option<CtrlConfig> {
+        let train = self.train.clone()?;
+        match kind {
+            Kind::Ctrl { solver: Some(solver), .. } => {
+                Some(CtrlConfig { solver: solver.clone(), ..train })
+            }
+            Kind::Ctrl { solver: None, .. } => Some(train),
+            Kind::Vbon { n } => {
+                Some(CtrlConfig { beta: Some(vbon(*n).1), target_kl: None, ..train })
+            }
+            _ => None,
+        }
+    }
+
+    /// How many stored reference responses to a prompt a method takes at least; none where it learns from something else.
+    fn rollouts_of(&self, kind: &Kind) -> Option<usize> {
+        let of_solver = |train: CtrlConfig| {
+            train.solver.learns_from_reference().then_some(train.samples_per_prompt)
+        };
+        kind.rollouts().or_else(|| self.ctrl(kind).and_then(of_solver))
+    }
+
+    /// Refuses methods without what they need, and tables that no method needs.
+    ///
+    /// # Errors
+    /// One sentence that names the method or the table.
+    pub(crate) fn check_methods(&self) -> Result<()> {
+        // Those of a method may have another β.
+        self.train.as_ref().map_or(Ok(()), CtrlConfig::check_kl).context("[train]")?;
+        for Method { name, kind } in &self.method {
+            kind.check().with_context(|| format!("[[method]] {name:?}"))?;
+            if kind.is_ctrl() {
+                for (table, given) in
+                    [("train", self.train.is_some()), ("calibration", self.calibration.is_some())]
+                {
+                    let kind = kind.name();
+                    ensure!(given, "method {name:?} is of kind \"{kind}\", which needs [{table}]");
+                }
+            }
+            let ctrl = self.ctrl(kind);
+            if let Some(train) = &ctrl {
+                let checked = train.check(&self.generation);
+                checked.with_context(|| format!("[train] with method {name:?}"))?;
+            }
+            if let Some(needed) = self.rollouts_of(kind) {
+                let samples = self.rollouts.map_or(0, |rollouts| rollouts.samples);
+                ensure!(
+                    samples >= needed,
+                    "method {name:?} needs {needed} reference responses to a prompt, but rollouts.samples is {samples}"
+                );
+            }
+            let solved_by_table = ctrl.is_some_and(|train| train.solver.needs_table());
+            ensure!(
+                self.has_table() || !(kind.needs_table() || solved_by_table),
+                "calibration.group = true leaves no table of reference rewards, which method {name:?} needs: give calibration.samples or calibration.table"
+            );
+        }
+        self.check_tables()
+    }
+
+    fn check_tables(&self) -> Result<()> {
+        let ctrl = self.method.iter().any(|method| method.kind.is_ctrl());
+        let stored = self.method.iter().any(|method| self.rollouts_of(&method.kind).is_some());
+        for (table, given, used) in [
+            ("train", self.train.is_some(), ctrl),
+            ("calibration", self.calibration.is_some(), ctrl),
+            ("rollouts", self.rollouts.is_some(), stored),
+        ] {
+            ensure!(used || !given, "[{table}] has no effect: no [[method]] uses it");
+        }
+        Ok(())
+    }
+}
+
 /// What rewards are calibrated against: one of three.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,11 +174,6 @@ pub(crate) struct CalibrationConfig {
 }
 
 impl CalibrationConfig {
-    /// Whether there is a table of reference rewards.
-    pub(crate) fn has_table(&self) -> bool {
-        !self.group
-    }
-
     /// Refuses none or several of the three, and too few samples.
     pub(crate) fn check(&self) -> Result<()> {
         let Self { samples, table, group } = self;
@@ -108,14 +189,12 @@ impl CalibrationConfig {
     }
 }
 
-/// One row of the table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Reference responses that are stored for methods that learn from such.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Method {
-    /// Name in tables, plots and folders.
-    pub(crate) name: String,
-    /// What it maximises: `raw`, or a transform of the calibrated reward.
-    pub(crate) objective: ObjectiveConfig,
+pub(crate) struct RolloutsConfig {
+    /// Responses to each training prompt.
+    pub(crate) samples: usize,
 }
 
 /// What is measured, on the prompts held out.
@@ -131,4 +210,56 @@ pub(crate) struct Evaluation {
     /// Another reward that judges the same responses; no policy is trained on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) judge: Option<RewardConfig>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recipe with RLOO in `[train]`; `more` is the rest of it.
+    fn recipe(more: &str) -> AlignRecipe {
+        let text = format!(
+            "task = 'align'\nname = 'a'\nseed = 1\nmodel = 'm'\n\
+             prompts = {{ kind = 'files', train = 'a.jsonl', test = 'b.jsonl' }}\n\
+             reward = {{ kind = 'length', unit = 'words' }}\ngeneration = {{ max_tokens = 4 }}\n\
+             evaluation = {{ samples = 2, procedures = ['sample'], baseline = 'a' }}\n\
+             [train]\nsteps = 3\nprompts_per_step = 2\nsamples_per_prompt = 4\ntarget_kl = 0.5\n\
+             optimizer = {{ learning_rate = 0.1 }}\n{more}"
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    const GROUP: &str = "[calibration]\ngroup = true\n";
+    const SAMPLES: &str = "[calibration]\nsamples = 4\n";
+    const OFFLINE: &str = "[[method]]\nname = 'b'\nobjective = 'log'\n\
+                           solver = { kind = 'regression', rollouts = 'reference' }\n";
+
+    #[test]
+    fn a_method_may_have_a_solver_of_its_own() {
+        let recipe = recipe(&format!(
+            "{SAMPLES}[[method]]\nname = 'a'\nobjective = 'log'\n\
+             [[method]]\nname = 'b'\nobjective = 'log'\n[method.solver]\nkind = 'ppo'\nepochs = 2\n\
+             [[method]]\nname = 'c'\nkind = 'vbon'\nn = 4\n"
+        ));
+        recipe.check_methods().unwrap();
+        let [shared, own, vbon] = [0, 1, 2].map(|i| recipe.ctrl(&recipe.method[i].kind).unwrap());
+        assert_eq!(Some(&shared), recipe.train.as_ref());
+        let ppo = serde_json::from_str(r#"{"kind": "ppo", "epochs": 2}"#).unwrap();
+        assert_eq!(own, CtrlConfig { solver: ppo, ..shared.clone() });
+        assert_eq!(vbon, CtrlConfig { beta: Some(1.0 / 3.0), target_kl: None, ..shared });
+    }
+
+    #[test]
+    fn a_solver_of_a_method_needs_what_a_shared_one_does() {
+        let refused = |more: &str| format!("{:#}", recipe(more).check_methods().unwrap_err());
+        let message = refused(&format!("{SAMPLES}{OFFLINE}"));
+        assert!(message.contains("\"b\" needs 4 reference responses"), "{message}");
+        let rollouts = "[rollouts]\nsamples = 4\n";
+        let message = refused(&format!("{GROUP}{rollouts}{OFFLINE}"));
+        assert!(message.contains("calibration.group") && message.contains("\"b\""), "{message}");
+        recipe(&format!("{SAMPLES}{rollouts}{OFFLINE}")).check_methods().unwrap();
+        let online = OFFLINE.replace("reference", "policy");
+        let message = refused(&format!("{SAMPLES}{rollouts}{online}"));
+        assert!(message.contains("[rollouts] has no effect"), "{message}");
+    }
 }

@@ -2,13 +2,15 @@
 
 mod align;
 mod language_model;
+mod method;
 mod objective;
 mod paths;
 mod read;
 mod reward_model;
 
-pub(crate) use align::{AlignRecipe, Method, PromptsConfig};
+pub(crate) use align::{AlignRecipe, CalibrationConfig, PromptsConfig};
 pub(crate) use language_model::{LanguageModelRecipe, ModelSize};
+pub(crate) use method::{Kind, Method};
 pub(crate) use paths::Paths;
 pub(crate) use read::{Recipe, read, read_resolved, read_text};
 pub(crate) use reward_model::{RewardModelRecipe, RewardModelStage};

@@ -32,9 +32,9 @@ impl ObjectiveConfig {
         }
     }
 
-    /// Whether it is the reward itself.
-    pub(crate) fn is_raw(&self) -> bool {
-        matches!(self, Self::Known(Objective::Raw))
+    /// Whether it is the reward itself, which is measured by the table's rewards.
+    pub(super) fn needs_table(&self) -> bool {
+        matches!(self, Self::Known(Objective::Raw | Objective::Standardized))
     }
 
     /// The objective, its table read.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use infalign_model::ModelFolder;
 use infalign_record::env::data_dir;
 
 use crate::{bundle, models};
@@ -45,11 +46,12 @@ impl Paths<'_> {
     ///
     /// # Errors
     /// As [`Paths::resolve`], and when the model is not in the hub's local cache.
-    pub(crate) fn model(&self, model: &Path) -> Result<PathBuf> {
-        match models::hub_folder(model)? {
-            Some(folder) => Ok(folder),
-            None => self.resolve(model),
-        }
+    pub(crate) fn model(&self, model: &Path) -> Result<ModelFolder> {
+        let folder = match models::hub_folder(model)? {
+            Some(folder) => folder,
+            None => self.resolve(model)?,
+        };
+        Ok(models::at(folder))
     }
 }
 

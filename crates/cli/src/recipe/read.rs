@@ -193,8 +193,8 @@ impl AlignRecipe {
         let rewards = [Some(&mut self.reward), self.evaluation.judge.as_mut()];
         files.extend(rewards.into_iter().flatten().flat_map(RewardConfig::files_mut));
         files.extend(self.reward_model.iter_mut().flat_map(RewardModelStage::files_mut));
-        files.extend(self.calibration.table.as_mut());
-        files.extend(self.method.iter_mut().filter_map(|method| method.objective.path_mut()));
+        files.extend(self.calibration.iter_mut().filter_map(|config| config.table.as_mut()));
+        files.extend(self.method.iter_mut().flat_map(|method| method.kind.files_mut()));
         files
     }
 }
@@ -231,7 +231,7 @@ mod tests {
         let Recipe::Align(recipe) = set(&["train.steps=7", "name=mine"]).unwrap() else {
             panic!("an align recipe")
         };
-        assert_eq!((recipe.train.steps, recipe.name.as_str()), (7, "mine"));
+        assert_eq!((recipe.train.unwrap().steps, recipe.name.as_str()), (7, "mine"));
         assert!(set(&["train.step=7"]).unwrap_err().to_string().contains("did you mean `steps`"));
         assert!(set(&["train.steps"]).unwrap_err().to_string().contains("key=value"));
         assert!(set(&["name.x=1"]).unwrap_err().to_string().contains("not a table"));

@@ -20,7 +20,7 @@ use crate::recipe::Paths;
 const TABLE: &str = "calibration.parquet";
 
 /// Batches of reference responses generated from one look at Ctrl-C to the next.
-const BATCHES_PER_BLOCK: usize = 16;
+pub(super) const BATCHES_PER_BLOCK: usize = 16;
 
 /// The table that the recipe names, or one of K reference responses to every training prompt, as `RUN/calibration.parquet`; none where
 /// rewards are calibrated within groups.
@@ -33,7 +33,7 @@ pub(crate) fn calibrate(
     progress: &mut Progress,
     interrupted: &AtomicBool,
 ) -> Result<Option<Calibration>> {
-    let config = &inputs.recipe.calibration;
+    let Some(config) = &inputs.recipe.calibration else { return Ok(None) };
     if let Some(path) = &config.table {
         return given(inputs, &Paths { run: inputs.run }.resolve(path)?, progress).map(Some);
     }
@@ -107,12 +107,13 @@ fn fill(
     Ok(())
 }
 
-fn meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
+/// What reference responses and their rewards are made from.
+pub(super) fn meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
     let paths = Paths { run: inputs.run };
     let recipe = inputs.recipe;
     let reward =
         identity::reward(&recipe.reward, |path| paths.model(path), |path| paths.resolve(path))?;
-    let dir = paths.model(&recipe.model)?;
+    let folder = paths.model(&recipe.model)?;
     let template = inputs.template_sha256.clone();
-    identity::calibration(&dir, reward, template, &recipe.generation, recipe.seed)
+    identity::calibration(&folder, reward, template, &recipe.generation, recipe.seed)
 }

@@ -6,18 +6,21 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_data::{Prompt, Text, prompts, stories};
-use infalign_decode::EncodedPrompt;
+use infalign_decode::{EncodedPrompt, Sampling};
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer};
+use infalign_record::env::hub_cache;
 use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
-use infalign_train::{Objective, TrainError};
+use infalign_train::Objective;
+use infalign_train::baselines::vbon;
 use serde_json::json;
 
+use super::given::{Given, GivenReader};
 use super::reward_model::RewardModelInputs;
 use super::rewards;
 use crate::encode::Encoder;
-use crate::recipe::{AlignRecipe, Method, Paths, PromptsConfig};
+use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths, PromptsConfig};
 use crate::server::api_key;
 
 /// The loaded inputs of an align recipe.
@@ -33,6 +36,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) test: Vec<EncodedPrompt>,
     /// SHA-256 of the chat template; empty where no prompt needs it.
     pub(crate) template_sha256: String,
+    /// What files give each method to learn from.
+    pub(crate) given: Vec<Given>,
     /// Reward models that the run trains itself.
     pub(crate) reward_models: Vec<RewardModelInputs<'a>>,
 }
@@ -46,22 +51,18 @@ impl<'a> Inputs<'a> {
         let paths = Paths { run };
         check(recipe)?;
         rewards::check(recipe)?;
-        let dir = paths.model(&recipe.model)?;
+        let folder = paths.model(&recipe.model)?;
         ensure!(
-            dir.is_dir(),
+            folder.path().is_dir(),
             "the model {} is not a folder: it must hold config.json, model.safetensors and tokenizer.json, or an adapter in their place",
-            dir.display()
+            folder.path().display()
         );
-        let reference = CausalLm::load(&dir, device)?;
-        if let Some(config) = &recipe.train.lora {
-            // That its modules are there, before any work is begun.
-            let adapted = reference.clone().with_new_adapter(config.clone(), &mut || 0.0);
-            adapted.context("[train.lora]")?;
-        }
-        let tokenizer = Tokenizer::load(&dir, reference.config())?;
+        let reference = CausalLm::load(&folder, device)?;
+        check_adapters(recipe, &reference)?;
+        let tokenizer = Tokenizer::load(&folder, reference.config())?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-        let encoder = Encoder::new(&dir, &tokenizer, None);
+        let encoder = Encoder::new(&tokenizer, None);
         let encode = |prompts: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
             prompts
                 .iter()
@@ -70,12 +71,17 @@ impl<'a> Inputs<'a> {
         };
         let template_sha256 = encoder.template_sha256(&train)?;
         let (train, test) = (encode(&train)?, encode(&test)?);
-        let per_step = recipe.train.prompts_per_step;
-        ensure!(
-            train.len() >= per_step,
-            "train.prompts_per_step is {per_step}, but there are only {} prompts to train on",
-            train.len()
-        );
+        check_prompts_per_step(recipe, train.len())?;
+        let reader = GivenReader {
+            paths: &paths,
+            encoder: &encoder,
+            tokenizer: &tokenizer,
+            model: &reference,
+        };
+        let given = recipe.method.iter().map(|method| {
+            reader.read(&method.kind).with_context(|| format!("[[method]] {:?}", method.name))
+        });
+        let given = given.collect::<Result<_>>()?;
         let reward_models = recipe.reward_model.iter().map(|stage| {
             let loaded = RewardModelInputs::load(stage, &paths, device);
             loaded.with_context(|| format!("[[reward_model]] {:?}", stage.name))
@@ -89,12 +95,17 @@ impl<'a> Inputs<'a> {
             train,
             test,
             template_sha256,
+            given,
             reward_models: reward_models.collect::<Result<_>>()?,
         };
         inputs.check_table(&paths)?;
         for method in &recipe.method {
-            let first_beta = recipe.train.first_beta(&inputs.objective(method)?);
-            first_beta.with_context(|| format!("[train] with method {:?}", method.name))?;
+            if let (Some(train), Some(objective)) =
+                (recipe.ctrl(&method.kind), inputs.objective(method)?)
+            {
+                let first_beta = train.first_beta(&objective);
+                first_beta.with_context(|| format!("[train] with method {:?}", method.name))?;
+            }
         }
         for (key, config) in rewards::configs(recipe) {
             if !rewards::is_own(config) {
@@ -106,19 +117,27 @@ impl<'a> Inputs<'a> {
 
     /// Refuses a table that lacks a prompt; what it was made from is checked once the reward is there.
     fn check_table(&self, paths: &Paths<'_>) -> Result<()> {
-        let Some(path) = &self.recipe.calibration.table else { return Ok(()) };
+        let calibration = self.recipe.calibration.as_ref();
+        let Some(path) = calibration.and_then(|config| config.table.as_ref()) else {
+            return Ok(());
+        };
         let table = infalign_calibrate::store::read(paths.resolve(path)?)?;
         let names = self.train.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()));
         table.check_holds(names).context("calibration.table")
     }
 
-    /// What a method maximises, read from its file if it is a table.
+    /// What a method that CTRL trains maximises, read from its file if it is a table.
     ///
     /// # Errors
     /// When the table cannot be read; the message names the method.
-    pub(crate) fn objective(&self, method: &Method) -> Result<Objective> {
-        let resolved = method.objective.resolve(&Paths { run: self.run });
-        resolved.with_context(|| format!("the objective of method {:?}", method.name))
+    pub(crate) fn objective(&self, method: &Method) -> Result<Option<Objective>> {
+        let objective = match &method.kind {
+            Kind::Ctrl { objective, .. } => objective,
+            Kind::Vbon { n } => return Ok(Some(vbon(*n).0)),
+            _ => return Ok(None),
+        };
+        let resolved = objective.resolve(&Paths { run: self.run });
+        resolved.map(Some).with_context(|| format!("the objective of method {:?}", method.name))
     }
 
     /// Builds a reward of the recipe; one that the run trains itself is there only after that stage.
@@ -129,30 +148,21 @@ impl<'a> Inputs<'a> {
         let mut config = config.clone();
         let paths = Paths { run: self.run };
         for model in config.models_mut() {
-            *model = paths.model(model)?;
+            *model = paths.model(model)?.path().to_path_buf();
         }
         for file in config.files_mut() {
             *file = paths.resolve(file)?;
         }
-        Ok(config.build(&self.device, &api_key)?)
+        Ok(config.build(&self.device, &hub_cache(), &api_key)?)
     }
 }
 
 /// Refuses recipes that contradict themselves.
 fn check(recipe: &AlignRecipe) -> Result<()> {
     recipe.generation.check().context("[generation]")?;
-    recipe.train.check(&recipe.generation).context("[train]")?;
-    recipe.calibration.check()?;
-    let raw = recipe.method.iter().find(|method| method.objective.is_raw());
-    if let (false, Some(method)) = (recipe.calibration.has_table(), raw) {
-        bail!(
-            "calibration.group = true leaves no table, in whose spread the raw reward of method {:?} is measured: give calibration.samples or calibration.table",
-            method.name
-        );
-    }
-    if !recipe.calibration.has_table() && recipe.train.solver.needs_table() {
-        bail!(TrainError::NeedsTable);
-    }
+    check_sampling(&recipe.generation)?;
+    recipe.calibration.as_ref().map_or(Ok(()), CalibrationConfig::check)?;
+    recipe.check_methods()?;
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");
     ensure!(!recipe.evaluation.procedures.is_empty(), "evaluation.procedures is empty");
     check_names("method", recipe.method.iter().map(|method| method.name.as_str()))?;
@@ -174,6 +184,46 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
         ensure!(
             samples >= needed,
             "evaluation.samples is {samples}, but {procedure} needs at least {needed}"
+        );
+    }
+    Ok(())
+}
+
+/// Refuses to sample from anything but the models themselves, whose own responses every method is about.
+fn check_sampling(sampling: &Sampling) -> Result<()> {
+    let plain = Sampling { max_tokens: sampling.max_tokens, ..Sampling::default() };
+    ensure!(
+        *sampling == plain,
+        "[generation] has to be at temperature 1, top_k 0 and top_p 1 in an align recipe: methods need responses of the models themselves"
+    );
+    Ok(())
+}
+
+/// Refuses adapters of modules that the model has not, before any work is begun.
+fn check_adapters(recipe: &AlignRecipe, reference: &CausalLm) -> Result<()> {
+    let shared = recipe.train.iter().filter_map(|train| train.lora.as_ref());
+    let shared = shared.map(|lora| ("[train.lora]".to_owned(), lora));
+    let own = recipe.method.iter().filter_map(|method| {
+        Some((format!("[[method]] {:?}: train.lora", method.name), method.kind.lora()?))
+    });
+    for (key, lora) in shared.chain(own) {
+        let adapted = reference.clone().with_new_adapter(lora.clone(), &mut || 0.0);
+        adapted.context(key)?;
+    }
+    Ok(())
+}
+
+/// Refuses steps of more prompts than there are.
+fn check_prompts_per_step(recipe: &AlignRecipe, prompts: usize) -> Result<()> {
+    let shared = recipe.train.iter().map(|train| ("train", train.prompts_per_step));
+    let own = recipe.method.iter().filter_map(|method| match &method.kind {
+        Kind::Bond { train } => Some((method.name.as_str(), train.prompts_per_step)),
+        _ => None,
+    });
+    for (whose, per_step) in shared.chain(own) {
+        ensure!(
+            prompts >= per_step,
+            "prompts_per_step of {whose} is {per_step}, but there are only {prompts} prompts to train on"
         );
     }
     Ok(())
@@ -231,8 +281,8 @@ fn fitting(
     let (tokens, context) = (encoded.tokens.len(), model.config().max_position_embeddings);
     if tokens + max_tokens > context {
         bail!(
-            "prompt {:?} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
-            prompt.id
+            "prompt {} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
+            encoded.name()
         );
     }
     Ok(encoded)

@@ -10,7 +10,7 @@ use infalign_data::Grammar;
 use infalign_decode::Stream;
 use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
-use infalign_train::train_language_model;
+use infalign_train::{FitMetrics, train_language_model};
 
 use super::run_dir::RESULTS;
 use super::stages::write_json;
@@ -64,18 +64,17 @@ pub(crate) fn execute(
             texts.iter().map(|text| sequence(text, &tokenizer)).collect::<Result<Vec<_>>>()?;
         let model = CausalLm::random(config, &mut normals(recipe.seed), device)?;
         let bar = Progress::new(1).stage("language model", recipe.train.steps);
-        let mut observe = |step, now| {
-            loss = now;
-            bar.set(step, format!("loss {now:.3}"));
-        };
-        let trained = train_language_model(
+        let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
+        let (trained, last) = train_language_model(
             model,
             &sequences,
             &recipe.train,
             recipe.seed,
+            &run.join("checkpoints"),
             &mut observe,
             interrupted,
         )?;
+        loss = last.loss;
         bar.finish(format!("loss {loss:.3} nats per token"));
         Ok(trained.save(folder)?)
     })?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use infalign_calibrate::Calibration;
+use infalign_calibrate::rollouts::Rollouts;
 use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
@@ -15,10 +16,11 @@ use infalign_reward::Reward;
 use infalign_train::{Calibrator, CtrlTrainer, StepMetrics};
 use serde::Serialize;
 
+use super::baselines::{train_bond, train_offline};
 use super::inputs::Inputs;
 use super::stages::{check_samples, read_json, write_json};
 use crate::progress::Progress;
-use crate::recipe::Method;
+use crate::recipe::{Kind, Method};
 
 /// Random streams of every policy's evaluation: common ones, so that differences between methods vary less.
 pub(crate) const EVALUATION_STAGE: &str = "evaluate-policy";
@@ -28,18 +30,26 @@ fn folder(inputs: &Inputs<'_>, method: &Method) -> PathBuf {
     inputs.run.join("methods").join(&method.name)
 }
 
-/// Trains the method's policy into `RUN/methods/NAME/policy`, or reads it back.
+/// What methods learn from besides the prompts.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub(crate) reward: &'a dyn Reward,
+    pub(crate) calibration: Option<&'a Calibration>,
+    pub(crate) rollouts: Option<&'a Rollouts>,
+}
+
+/// Trains the policy of a method, given by its index, into `RUN/methods/NAME/policy`, or reads it back.
 ///
 /// # Errors
 /// What stopped the training; the newest checkpoint stays.
 pub(crate) fn train(
     inputs: &Inputs<'_>,
-    method: &Method,
-    reward: &dyn Reward,
-    calibration: Option<&Calibration>,
+    index: usize,
+    sources: Sources<'_>,
     progress: &mut Progress,
     interrupted: &AtomicBool,
 ) -> Result<CausalLm> {
+    let (method, given) = (&inputs.recipe.method[index], &inputs.given[index]);
     let folder = folder(inputs, method);
     let policy_dir = folder.join("policy");
     let title = format!("train {}", method.name);
@@ -49,16 +59,44 @@ pub(crate) fn train(
     }
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
-    let config = &inputs.recipe.train;
-    let objective = inputs.objective(method)?;
+    let place = (title.as_str(), folder.as_path());
+    let policy = match (&method.kind, method.kind.offline()) {
+        (Kind::Bond { train }, _) => {
+            train_bond(inputs, train, sources, place, progress, interrupted)?
+        }
+        (kind, Some(config)) => {
+            let kind = (kind, given);
+            train_offline(inputs, kind, config, sources, place, progress, interrupted)?
+        }
+        _ => train_ctrl(inputs, method, sources, place, progress, interrupted)?,
+    };
+    write_dir_atomic::<anyhow::Error>(&policy_dir, |dir| {
+        policy.save(dir)?;
+        Ok(inputs.tokenizer.save(dir)?)
+    })?;
+    Ok(policy)
+}
+
+/// Trains a policy by CTRL, with checkpoints and metrics in `folder`.
+fn train_ctrl(
+    inputs: &Inputs<'_>,
+    method: &Method,
+    Sources { reward, calibration, rollouts }: Sources<'_>,
+    (title, folder): (&str, &Path),
+    progress: &mut Progress,
+    interrupted: &AtomicBool,
+) -> Result<CausalLm> {
+    let config = inputs.recipe.ctrl(&method.kind).context("the recipe has no [train]")?;
+    let objective = inputs.objective(method)?.context("the method has no objective")?;
     let trainer = CtrlTrainer {
-        config,
+        config: &config,
         objective: &objective,
         prompts: &inputs.train,
         reference: &inputs.reference,
         tokenizer: &inputs.tokenizer,
         reward,
         calibrator: calibration.map_or(Calibrator::Group, Calibrator::Table),
+        rollouts,
         sampling: inputs.recipe.generation,
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
@@ -66,18 +104,19 @@ pub(crate) fn train(
     };
     let mut metrics = MetricsFile::open(&folder.join("metrics.jsonl"), trainer.steps_done()?)?;
     let responses = config.prompts_per_step * config.samples_per_prompt;
-    let bar = progress.stage(&title, config.steps);
+    let bar = progress.stage(title, config.steps);
+    let (mut clock, mut last) = (Instant::now(), String::new());
     let mut observe = |step: &StepMetrics| {
-        let speed = metrics.append(step, responses);
-        bar.set(step.step, describe(step, speed));
+        let tokens = step.response_length * responses as f64;
+        let tokens_per_second = tokens / clock.elapsed().as_secs_f64();
+        clock = Instant::now();
+        metrics.append(&Line { metrics: step, tokens_per_second });
+        last = describe(step, tokens_per_second);
+        bar.set(step.step, last.clone());
     };
     let policy = trainer.run(&mut observe, interrupted)?;
     metrics.finish()?;
-    write_dir_atomic::<anyhow::Error>(&policy_dir, |dir| {
-        policy.save(dir)?;
-        Ok(inputs.tokenizer.save(dir)?)
-    })?;
-    bar.finish(metrics.last);
+    bar.finish(last);
     Ok(policy)
 }
 
@@ -120,16 +159,7 @@ fn describe(step: &StepMetrics, tokens_per_second: f64) -> String {
     )
 }
 
-/// `metrics.jsonl`: a line a step. What an interrupted run wrote past its last checkpoint is cut off, since those steps are done again.
-struct MetricsFile {
-    path: PathBuf,
-    file: File,
-    clock: Instant,
-    failed: Option<std::io::Error>,
-    last: String,
-}
-
-/// A line of the file.
+/// A line of a method that CTRL trains.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -137,8 +167,15 @@ struct Line<'a> {
     tokens_per_second: f64,
 }
 
+/// `metrics.jsonl`: a line a step. What an interrupted run wrote past its last checkpoint is cut off, since those steps are done again.
+pub(super) struct MetricsFile {
+    path: PathBuf,
+    file: File,
+    failed: Option<std::io::Error>,
+}
+
 impl MetricsFile {
-    fn open(path: &Path, steps_done: usize) -> Result<Self> {
+    pub(super) fn open(path: &Path, steps_done: usize) -> Result<Self> {
         let kept: Vec<String> = match File::open(path) {
             Ok(file) => {
                 BufReader::new(file).lines().map_while(Result::ok).take(steps_done).collect()
@@ -150,30 +187,18 @@ impl MetricsFile {
             .append(true)
             .open(path)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self {
-            path: path.into(),
-            file,
-            clock: Instant::now(),
-            failed: None,
-            last: String::new(),
-        })
+        Ok(Self { path: path.into(), file, failed: None })
     }
 
-    /// Appends a step and returns its response tokens per second.
-    fn append(&mut self, metrics: &StepMetrics, responses: usize) -> f64 {
-        let seconds = self.clock.elapsed().as_secs_f64();
-        self.clock = Instant::now();
-        let tokens_per_second = metrics.response_length * responses as f64 / seconds;
-        let written = serde_json::to_string(&Line { metrics, tokens_per_second })
-            .map_err(std::io::Error::from);
+    /// Appends a step.
+    pub(super) fn append(&mut self, line: &impl Serialize) {
+        let written = serde_json::to_string(line).map_err(std::io::Error::from);
         let written = written.and_then(|line| writeln!(self.file, "{line}"));
         self.failed = self.failed.take().or(written.err());
-        self.last = describe(metrics, tokens_per_second);
-        tokens_per_second
     }
 
     /// Reports the first line that could not be written.
-    fn finish(&mut self) -> Result<()> {
+    pub(super) fn finish(&mut self) -> Result<()> {
         match self.failed.take() {
             Some(error) => {
                 Err(error).with_context(|| format!("cannot write {}", self.path.display()))

@@ -1,6 +1,8 @@
 //! `infalign train`: run a recipe from its beginning or from where it stopped.
 
+mod baselines;
 mod calibration;
+mod given;
 mod inputs;
 mod language_model;
 mod methods;
@@ -8,6 +10,7 @@ mod results;
 mod reward_data;
 mod reward_model;
 mod rewards;
+mod rollouts;
 mod run_dir;
 mod stages;
 

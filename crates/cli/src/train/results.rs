@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use infalign_evaluate::{
-    Comparison, Curve, Figure, Judge, Panel, Point, Row, Sampled, compare, predicted_win_rate, row,
-    text_table,
+    Comparison, Curve, Figure, Judge, Label, Panel, Point, Row, Sampled, compare,
+    predicted_win_rate, row, text_table,
 };
 use infalign_train::Objective;
 use infalign_transform::{Procedure, Transform};
@@ -20,6 +20,8 @@ use crate::recipe::AlignRecipe;
 /// A method with its samples.
 pub(crate) struct Measured {
     pub(crate) name: String,
+    /// None for the reference itself.
+    pub(crate) kind: Option<&'static str>,
     pub(crate) objective: Option<Objective>,
     pub(crate) sampled: Sampled,
 }
@@ -98,11 +100,16 @@ fn judged(
     let (mut rows, mut comparisons) = (Vec::new(), Vec::new());
     for method in measured {
         let objective = method.objective.as_ref().map(ToString::to_string);
-        let (name, objective) = (method.name.as_str(), objective.as_deref());
-        let theory = method.transform().filter(|_| judge == Judge::Reward);
+        let name = method.name.as_str();
+        let label = Label {
+            method: name,
+            kind: method.kind,
+            objective: objective.as_deref(),
+            transform: method.transform().filter(|_| judge == Judge::Reward),
+        };
         for procedure in &recipe.evaluation.procedures {
-            rows.push(row(name, objective, theory, procedure, judge, &method.sampled, reference)?);
-            if objective.is_some() && name != baseline.name {
+            rows.push(row(label, procedure, judge, &method.sampled, reference)?);
+            if method.kind.is_some() && name != baseline.name {
                 let (ours, theirs) = (&method.sampled, (baseline.name.as_str(), &baseline.sampled));
                 comparisons.push(compare((name, ours), theirs, reference, procedure, judge)?);
             }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use infalign_data::{Rating, dataset, ratings, split_by_hash};
-use infalign_model::Tokenizer;
+use infalign_model::{Tokenizer, TransformerConfig};
 use infalign_train::{Examples, Pair};
 
 use crate::encode::Encoder;
@@ -32,10 +32,8 @@ pub(super) struct RewardDataReader<'a> {
     pub(super) paths: &'a Paths<'a>,
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) encoder: Encoder<'a>,
-    /// Most tokens of a text.
-    pub(super) context: usize,
-    /// The token that begins texts.
-    pub(super) begin: Option<u32>,
+    /// Of the model.
+    pub(super) config: &'a TransformerConfig,
 }
 
 impl RewardDataReader<'_> {
@@ -95,7 +93,7 @@ impl RewardDataReader<'_> {
     /// The tokens of a text, cut where the context ends.
     fn beginning(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = self.tokenizer.encode(text)?;
-        tokens.truncate(self.context);
+        tokens.truncate(self.config.max_position_embeddings);
         Ok(tokens)
     }
 
@@ -125,30 +123,9 @@ impl RewardDataReader<'_> {
         let encode = |response| -> Result<Vec<u32>> {
             let tokens = self.encoder.whole(&preference.prompt, response)?;
             ensure!(!tokens.is_empty(), "prompt and response are empty: remove the row");
-            Ok(keep_end(tokens, self.context, self.begin))
+            Ok(self.config.keep_end(tokens))
         };
         let (better, worse) = (encode(&preference.chosen)?, encode(&preference.rejected)?);
         Ok(Pair { better, worse, margin: preference.margin })
-    }
-}
-
-/// The last tokens of a conversation, since the response that is judged stands at its end. The token that begins texts stays before them.
-fn keep_end(mut tokens: Vec<u32>, context: usize, begin: Option<u32>) -> Vec<u32> {
-    let kept = usize::from(begin.is_some() && tokens.first().copied() == begin);
-    let surplus = tokens.len().saturating_sub(context);
-    tokens.drain(kept..kept + surplus);
-    tokens
-}
-
-#[cfg(test)]
-mod tests {
-    use super::keep_end;
-
-    #[test]
-    fn long_conversations_lose_their_beginning_but_for_its_mark() {
-        assert_eq!(keep_end(vec![1, 5, 6, 7, 8], 3, Some(1)), [1, 7, 8]);
-        assert_eq!(keep_end(vec![4, 5, 6, 7, 8], 3, Some(1)), [6, 7, 8]);
-        assert_eq!(keep_end(vec![4, 5, 6, 7, 8], 3, None), [6, 7, 8]);
-        assert_eq!(keep_end(vec![1, 5, 6], 3, Some(1)), [1, 5, 6]);
     }
 }

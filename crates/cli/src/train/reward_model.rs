@@ -9,7 +9,7 @@ use infalign_evaluate::{Curve, Figure, Panel, Point};
 use infalign_model::{CausalLm, SequenceClassifier, Tokenizer};
 use infalign_record::atomic::write_dir_atomic;
 use infalign_stats::{Interval, ReliabilityBin, paired_difference};
-use infalign_train::{RewardModelReport, train_reward_model};
+use infalign_train::{FitMetrics, RewardModelReport, train_reward_model};
 use serde::Serialize;
 
 use super::reward_data::{Planted, RewardData, RewardDataReader};
@@ -61,9 +61,9 @@ impl<'a> RewardModelInputs<'a> {
         paths: &Paths<'_>,
         device: &Device,
     ) -> Result<Self> {
-        let dir = paths.model(&stage.base)?;
-        let base = CausalLm::load(&dir, device).context("base")?;
-        let tokenizer = Tokenizer::load(&dir, base.config())?;
+        let folder = paths.model(&stage.base)?;
+        let base = CausalLm::load(&folder, device).context("base")?;
+        let tokenizer = Tokenizer::load(&folder, base.config())?;
         if let Some(lora) = &stage.train.lora {
             // That its modules are there, before any work is begun.
             base.clone().with_new_adapter(lora.clone(), &mut || 0.0).context("train.lora")?;
@@ -73,9 +73,8 @@ impl<'a> RewardModelInputs<'a> {
             paths,
             tokenizer: &tokenizer,
             // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-            encoder: Encoder::new(&dir, &tokenizer, None),
-            context: base.config().max_position_embeddings,
-            begin: base.config().bos_token_id,
+            encoder: Encoder::new(&tokenizer, None),
+            config: base.config(),
         };
         let data = reader.read()?;
         stage.train.check(&data.training).context("train")?;
@@ -86,23 +85,23 @@ impl<'a> RewardModelInputs<'a> {
     /// Trains the model into the folder `dir`, with `report.json` and, for pairs, `calibration-curve.svg` and `.png` beside it.
     ///
     /// # Errors
-    /// What stopped the training, which keeps no checkpoints.
+    /// What stopped the training; the newest checkpoint stays.
     pub(crate) fn train(
         &self,
-        dir: &Path,
+        (dir, checkpoints): (&Path, &Path),
         seed: u64,
         progress: &mut Progress,
         interrupted: &AtomicBool,
     ) -> Result<Report> {
         let config = &self.stage.train;
         let bar = progress.stage(&self.title(), config.steps);
-        let mut observe = |step, loss| bar.set(step, format!("loss {loss:.3}"));
+        let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
         let model = train_reward_model(
-            self.base.clone(),
-            self.tokenizer.pad(),
+            SequenceClassifier::on(self.base.clone(), self.tokenizer.pad()),
             &self.data.training,
             config,
             seed,
+            checkpoints,
             &mut observe,
             interrupted,
         )?;
@@ -212,7 +211,9 @@ pub(crate) fn execute(
     interrupted: &AtomicBool,
 ) -> Result<String> {
     let dir = run.join("reward-model");
-    let report = inputs.train(&dir, recipe.seed, &mut Progress::new(1), interrupted)?;
+    let checkpoints = run.join("checkpoints");
+    let report =
+        inputs.train((&dir, &checkpoints), recipe.seed, &mut Progress::new(1), interrupted)?;
     let text = format!("{}: {}", dir.display(), report.summary());
     let results = Results { recipe: &recipe.stage.name, seed: recipe.seed, reward_model: report };
     write_json(&run.join(RESULTS), &results)?;

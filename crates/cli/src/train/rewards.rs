@@ -74,7 +74,8 @@ pub(super) fn train(
         }
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
-        model.train(&dir, inputs.recipe.seed, progress, interrupted)?;
+        let checkpoints = inputs.run.join("checkpoints").join(&model.stage.name);
+        model.train((&dir, &checkpoints), inputs.recipe.seed, progress, interrupted)?;
     }
     Ok(())
 }

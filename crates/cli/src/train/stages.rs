@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::calibration::calibrate;
 use super::inputs::Inputs;
-use super::methods;
+use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
-use super::rewards;
+use super::{rewards, rollouts};
 use crate::progress::Progress;
 
 /// Runs what is left of the recipe and returns its results.
@@ -23,31 +23,32 @@ use crate::progress::Progress;
 /// The failure of a stage; what was finished stays.
 pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<Results> {
     let recipe = inputs.recipe;
-    let tables = usize::from(recipe.calibration.has_table());
-    let own = recipe.reward_model.len() + tables;
+    let sampled = usize::from(recipe.has_table()) + usize::from(recipe.rollouts.is_some());
+    let own = recipe.reward_model.len() + sampled;
     let mut progress = Progress::new(1 + own + 2 * recipe.method.len());
     rewards::train(inputs, &mut progress, interrupted)?;
     let reward = inputs.build(&recipe.reward)?;
     let judge = recipe.evaluation.judge.as_ref().map(|judge| inputs.build(judge)).transpose()?;
     let calibration = calibrate(inputs, reward.as_ref(), &mut progress, interrupted)?;
+    let rollouts = rollouts::sample(inputs, reward.as_ref(), &mut progress, interrupted)?;
     let evaluator = Evaluator { judge: judge.as_deref(), ..evaluator(inputs, reward.as_ref()) };
     let (reference, base) = reference_samples(inputs, &evaluator, &mut progress)?;
     stop_if(interrupted)?;
-    let mut measured = vec![Measured { name: "base".into(), objective: None, sampled: base }];
-    for method in &recipe.method {
-        let policy = methods::train(
-            inputs,
-            method,
-            reward.as_ref(),
-            calibration.as_ref(),
-            &mut progress,
-            interrupted,
-        )?;
+    let base = Measured { name: "base".into(), kind: None, objective: None, sampled: base };
+    let mut measured = vec![base];
+    let sources = Sources {
+        reward: reward.as_ref(),
+        calibration: calibration.as_ref(),
+        rollouts: rollouts.as_ref(),
+    };
+    for (index, method) in recipe.method.iter().enumerate() {
+        let policy = methods::train(inputs, index, sources, &mut progress, interrupted)?;
         let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
         stop_if(interrupted)?;
         measured.push(Measured {
             name: method.name.clone(),
-            objective: Some(inputs.objective(method)?),
+            kind: Some(method.kind.name()),
+            objective: inputs.objective(method)?,
             sampled,
         });
     }

@@ -5,12 +5,12 @@ use std::thread;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
-use minijinja_contrib::pycompat::unknown_method_callback;
 use regex::Regex;
 use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
 use super::json::to_json;
+use super::methods;
 
 /// The name of the only template of an environment.
 pub(super) const NAME: &str = "chat";
@@ -31,7 +31,7 @@ pub(super) fn environment(
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_unknown_method_callback(methods::unknown);
     environment.set_fuel(Some(WORK));
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime(now, format));

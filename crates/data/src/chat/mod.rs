@@ -10,6 +10,7 @@
 mod environment;
 mod files;
 mod json;
+mod methods;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

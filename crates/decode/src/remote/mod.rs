@@ -13,8 +13,12 @@ use serde_json::{Value, json};
 use answer::{Choice, Fault};
 pub use server::Server;
 
-use crate::sampler::{check_prompts, check_samples};
+use crate::gather::Gather;
+use crate::sampler::{Finished, check_prompts, check_samples};
 use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, Sampling, StopTexts, Stream};
+
+/// How far above 0 rounding may bring the logarithm of a probability of 1.
+const ROUNDING: f32 = 1e-4;
 
 /// Samples responses on a server that speaks OpenAI's protocol.
 ///
@@ -53,11 +57,12 @@ pub struct RemoteGenerator<'a> {
 }
 
 impl Sampler for RemoteGenerator<'_> {
-    fn generate(
+    fn generate_each(
         &self,
         prompts: &[EncodedPrompt],
         samples: Range<usize>,
-    ) -> Result<Vec<Vec<Response>>, DecodeError> {
+        finished: Finished<'_>,
+    ) -> Result<(), DecodeError> {
         self.check(prompts)?;
         let (first, samples) = (samples.start, samples.len());
         check_samples(prompts, samples)?;
@@ -69,12 +74,19 @@ impl Sampler for RemoteGenerator<'_> {
             value: threads as f64,
             valid: "small enough for this machine to start as many threads",
         })?;
-        let respond = |number| self.respond(&prompts[number / samples], first + number % samples);
+        let gather = Gather::new(prompts.len(), samples, finished);
+        let respond = |number| {
+            if gather.stopped() {
+                return Ok(());
+            }
+            let (prompt, sample) = (number / samples, first + number % samples);
+            let response = self.respond(&prompts[prompt], sample).inspect_err(|_| gather.stop())?;
+            gather.add(prompt, sample, response);
+            Ok(())
+        };
         // One at a time, so that a thread that is done helps the others.
-        let responses = (0..total).into_par_iter().with_max_len(1).map(respond);
-        let responses = pool.install(|| responses.collect::<Result<Vec<_>, _>>())?;
-        let mut responses = responses.into_iter();
-        Ok(prompts.iter().map(|_| responses.by_ref().take(samples).collect()).collect())
+        let requests = (0..total).into_par_iter().with_max_len(1);
+        pool.install(|| requests.try_for_each(respond))
     }
 
     fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
@@ -94,14 +106,17 @@ impl RemoteGenerator<'_> {
         let url = self.server.url("completions");
         let body = self.server.ask(&url, Some(&self.request(prompt, seed)), &mut stream)?;
         let choice = answer::choice(&body).map_err(|fault| fault.of(&url))?;
-        let named = |source| DecodeError::Prompt { prompt: prompt.id.clone(), source };
+        let named = |source| prompt.refused(source);
         let tokens = match &choice.tokens {
             Some(tokens) => tokens.clone(),
             None => self.encode(prompt, &choice.text).map_err(named)?,
         };
+        let response = self.response(tokens.clone(), &choice).map_err(|fault| fault.of(&url))?;
         let text = self.tokenizer.decode_response(&prompt.tokens, &tokens).map_err(named)?;
-        check_characters(&text, &choice.text).map_err(|fault| fault.of(&url))?;
-        self.response(tokens, choice).map_err(|fault| fault.of(&url))
+        check_characters(&text, &choice.text)
+            .and_then(|()| check_text(&text, &choice.text))
+            .map_err(|fault| fault.of(&url))?;
+        Ok(response)
     }
 
     fn request(&self, prompt: &EncodedPrompt, seed: u64) -> Value {
@@ -139,14 +154,19 @@ impl RemoteGenerator<'_> {
     }
 
     /// A response of these tokens, if log-probabilities belong to them.
-    fn response(&self, mut tokens: Vec<u32>, choice: Choice) -> Result<Response, Fault> {
+    fn response(&self, mut tokens: Vec<u32>, choice: &Choice) -> Result<Response, Fault> {
         self.check_tokens(&tokens)?;
-        let mut log_probs = log_probs(tokens.len(), &choice)?;
+        let mut log_probs = log_probs(tokens.len(), choice)?;
         // A server that does not know `stop_token_ids` may go on.
         let stop = tokens.iter().position(|token| self.tokenizer.stops().contains(token));
         let length = stop.map_or(tokens.len(), |stop| stop + 1);
         tokens.truncate(length);
         log_probs.truncate(length);
+        let most = self.sampling.max_tokens;
+        if length > most {
+            let reason = format!("has {length} tokens, but at most {most} were asked for");
+            return Err(Fault::new("choices[0]", reason));
+        }
         let finish = if stop.is_some() { Finish::Stop } else { choice.finish };
         Ok(Response { tokens, log_probs, finish })
     }
@@ -172,11 +192,28 @@ fn check_characters(of_tokens: &str, of_server: &str) -> Result<(), Fault> {
     Err(Fault::new("choices[0]", reason))
 }
 
+/// Refuses a text that is not that of the tokens: the server has another tokenizer. White space is left out, which servers tidy up, and so is
+/// what follows the server's text, which ends before a stop text.
+fn check_text(of_tokens: &str, of_server: &str) -> Result<(), Fault> {
+    let letters = |text: &'_ str| {
+        let kept = |c: &char| !c.is_whitespace() && *c != char::REPLACEMENT_CHARACTER;
+        text.chars().filter(kept).collect::<String>()
+    };
+    if letters(of_tokens).starts_with(&letters(of_server)) {
+        return Ok(());
+    }
+    let reason = format!(
+        "is {of_server:?}, but its tokens are those of {of_tokens:?} here: the server has to have the tokenizer of the model that was read here"
+    );
+    Err(Fault::new("choices[0].text", reason))
+}
+
 /// The log-probabilities of a response of that many tokens.
 fn log_probs(tokens: usize, choice: &Choice) -> Result<Vec<f32>, Fault> {
     let refuse = |reason: String| Err(Fault::new("choices[0].logprobs", reason));
-    if let Some(value) = choice.log_probs.iter().flatten().find(|value| !value.is_finite()) {
-        return refuse(format!("holds {value}, which is beyond the range of numbers"));
+    let bad = |value: &&f32| !value.is_finite() || **value > ROUNDING;
+    if let Some(value) = choice.log_probs.iter().flatten().find(bad) {
+        return refuse(format!("holds {value}, which is the logarithm of no probability"));
     }
     match &choice.log_probs {
         Some(log_probs) if log_probs.len() == tokens => Ok(log_probs.clone()),
@@ -197,6 +234,14 @@ fn log_probs(tokens: usize, choice: &Choice) -> Result<Vec<f32>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_has_to_be_that_of_the_tokens() {
+        assert!(check_text(" once  upon a", "once upon").is_ok(), "spaces, and a stop text");
+        assert!(check_text("a b\u{fffd}", "a b").is_ok(), "cut within a character");
+        let error = check_text("a b", "a c").unwrap_err();
+        assert!(error.reason.contains("\"a c\""), "{}", error.reason);
+    }
 
     #[test]
     fn a_character_in_parts_is_refused_but_for_the_end() {

@@ -1,8 +1,8 @@
 //! Which values of `config.json` are refused.
 
-use std::fmt::Debug;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{DEEPEST, Family, LONGEST_CONTEXT, TransformerConfig, WIDEST, names};
@@ -14,6 +14,10 @@ pub(super) fn options(
     keys: &Map<String, Value>,
     path: &Path,
 ) -> Result<(), ModelError> {
+    if let Some(value) = keys.get("quantization_config").filter(|value| !value.is_null()) {
+        let hint = "quantised weights are not read: take the model that they were made from, or write it anew with transformers after `dequantize()`";
+        return Err(unsupported(path, "quantization_config", value, hint));
+    }
     for &(key, known) in family.fixed() {
         if let Some(value) = keys.get(key).filter(|value| **value != Value::Bool(known)) {
             return Err(unsupported(path, key, value, &format!("only {known} is")));
@@ -159,7 +163,13 @@ impl TransformerConfig {
     }
 
     /// The error for a key, under the name that the family's files give it.
-    fn refuse(&self, path: &Path, key: &'static str, value: &dyn Debug, hint: &str) -> ModelError {
+    fn refuse(
+        &self,
+        path: &Path,
+        key: &'static str,
+        value: &impl Serialize,
+        hint: &str,
+    ) -> ModelError {
         unsupported(path, names::own(self.family, key).unwrap_or(key), value, hint)
     }
 }
@@ -167,8 +177,10 @@ impl TransformerConfig {
 pub(super) fn unsupported(
     path: &Path,
     key: &'static str,
-    value: &dyn Debug,
+    value: &impl Serialize,
     hint: &str,
 ) -> ModelError {
-    ModelError::Config { path: path.into(), key, value: format!("{value:?}"), hint: hint.into() }
+    // As the file has it.
+    let value = serde_json::to_value(value).unwrap_or_default().to_string();
+    ModelError::Config { path: path.into(), key, value, hint: hint.into() }
 }

@@ -50,6 +50,12 @@ impl Family {
         FAMILIES.iter().find(named).map(|(family, _)| *family)
     }
 
+    /// The family of a `model_type` such as `llama`.
+    pub(super) fn of_type(model_type: &str) -> Option<Self> {
+        let of = |(family, _): &&(Family, &str)| family.model_types().contains(&model_type);
+        FAMILIES.iter().find(of).map(|(family, _)| *family)
+    }
+
     /// The name of its architecture in `config.json`.
     pub(crate) fn architecture(self, head: Head) -> String {
         let name = FAMILIES.iter().find(|(family, _)| *family == self).map_or("", |(_, name)| name);
@@ -123,34 +129,51 @@ impl Family {
         matches!(self, Family::Qwen3 | Family::Gemma3)
     }
 
-    /// Fills in the keys that the family's files may leave out with a default of their own.
+    /// Fills in the keys that the family's files may leave out with the default that transformers has for them. The sizes of matrices are
+    /// not among them: every file names them.
     pub(super) fn fill(self, keys: &mut Map<String, Value>) {
         let gemma = json!({
             "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096, "tie_word_embeddings": true,
-            "hidden_activation": "gelu_pytorch_tanh",
+            "hidden_activation": "gelu_pytorch_tanh", "num_key_value_heads": 4, "max_position_embeddings": 8192,
+            "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
         });
         let own = match self {
-            Family::Llama => json!({}),
-            Family::Mistral => json!({ "sliding_window": 4096 }),
-            Family::Qwen2 => json!({ "max_window_layers": 28 }),
-            Family::Qwen3 => json!({ "max_window_layers": 28, "head_dim": 128 }),
+            Family::Llama => {
+                json!({ "max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2 })
+            }
+            Family::Mistral => json!({
+                "sliding_window": 4096, "num_key_value_heads": 8, "max_position_embeddings": 131072, "bos_token_id": 1, "eos_token_id": 2,
+            }),
+            Family::Qwen2 => json!({
+                "max_window_layers": 28, "num_key_value_heads": 32, "max_position_embeddings": 32768,
+            }),
+            Family::Qwen3 => json!({
+                "max_window_layers": 28, "head_dim": 128, "num_key_value_heads": 32, "max_position_embeddings": 32768,
+            }),
             Family::Gemma2 => {
                 json!({ "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0 })
             }
             Family::Gemma3 => json!({
-                "rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window_pattern": 6,
+                "rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window_pattern": 6, "max_position_embeddings": 131072,
             }),
             Family::Gpt2 => json!({
                 "model_type": "gpt2", "hidden_act": "gelu_new", "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+                "max_position_embeddings": 1024, "bos_token_id": 50256, "eos_token_id": 50256,
             }),
             Family::GptNeox => json!({
                 "model_type": "gpt_neox", "hidden_act": "gelu", "rms_norm_eps": 1e-5, "attention_bias": true,
-                "partial_rotary_factor": 0.25, "use_parallel_residual": true,
+                "partial_rotary_factor": 0.25, "use_parallel_residual": true, "max_position_embeddings": 2048, "bos_token_id": 0,
+                "eos_token_id": 2,
             }),
         };
         let shared = if self.is_gemma() { gemma } else { json!({}) };
+        // A model that was made for a test has a vocabulary without the default token.
+        let vocabulary = keys.get("vocab_size").and_then(Value::as_u64);
+        let is_there =
+            |key: &str, value: &Value| !key.ends_with("_token_id") || value.as_u64() < vocabulary;
         for defaults in [own, shared] {
-            for (key, value) in defaults.as_object().into_iter().flatten() {
+            let defaults = defaults.as_object().into_iter().flatten();
+            for (key, value) in defaults.filter(|(key, value)| is_there(key, value)) {
                 keys.entry(key.clone()).or_insert_with(|| value.clone());
             }
         }

@@ -1,6 +1,7 @@
 //! `config.json`: which architecture, and its sizes.
 
 mod check;
+pub(crate) mod common;
 mod family;
 mod names;
 mod rope;
@@ -119,7 +120,7 @@ pub struct TransformerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id2label: Option<std::collections::BTreeMap<String, String>>,
     /// Type of the stored weights.
-    #[serde(default = "float32", alias = "dtype")]
+    #[serde(default = "float32")]
     pub torch_dtype: String,
     /// What `architectures` says.
     #[serde(skip)]
@@ -144,6 +145,23 @@ impl TokenIds {
             Self::Many(ids) => ids,
         }
     }
+}
+
+/// The family that `architectures` names, or, where it is absent, `model_type` for a language model; then it is filled in.
+fn family_of(keys: &mut Map<String, Value>, head: Head, path: &Path) -> Result<Family, ModelError> {
+    let names = keys.get("architectures").cloned().unwrap_or_default();
+    let known = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+    if let Some(family) = known.clone().find_map(|name| Family::of(name, head)) {
+        return Ok(family);
+    }
+    let unnamed = head == Head::CausalLm && known.count() == 0;
+    let kind = keys.get("model_type").and_then(Value::as_str).filter(|_| unnamed);
+    let Some(family) = kind.and_then(Family::of_type) else {
+        let known = format!("known here: {}", Family::known(head));
+        return Err(unsupported(path, "architectures", &names, &known));
+    };
+    keys.insert("architectures".into(), vec![family.architecture(head)].into());
+    Ok(family)
 }
 
 /// Longest context that is believed: the tables of rotations are made for all of it.
@@ -184,13 +202,9 @@ impl TransformerConfig {
         let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
         let json = |source| ModelError::Json { path: path.clone(), source };
         let mut keys: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
-        let names = keys.get("architectures").cloned().unwrap_or_default();
-        let family = names.as_array().into_iter().flatten().filter_map(Value::as_str);
-        let Some(family) = family.clone().find_map(|name| Family::of(name, head)) else {
-            let known = format!("known here: {}", Family::known(head));
-            return Err(unsupported(&path, "architectures", &names, &known));
-        };
+        let family = family_of(&mut keys, head, &path)?;
         check::options(family, &keys, &path)?;
+        common::spellings(&mut keys);
         names::to_common(family, &mut keys);
         rope::normalise(family, &mut keys, &path)?;
         family.fill(&mut keys);
@@ -328,6 +342,16 @@ impl TransformerConfig {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
+    /// The last tokens of a text that fit the context, since the response that is judged stands at the end. The token that begins texts
+    /// stays before them.
+    pub fn keep_end(&self, mut tokens: Vec<u32>) -> Vec<u32> {
+        let begins = self.bos_token_id.is_some() && tokens.first().copied() == self.bos_token_id;
+        let surplus = tokens.len().saturating_sub(self.max_position_embeddings);
+        let kept = usize::from(begins && self.max_position_embeddings > 1);
+        tokens.drain(kept..kept + surplus);
+        tokens
+    }
+
     /// Whether it is a classifier's.
     pub(crate) fn classifies(&self) -> bool {
         self.architectures.contains(&self.family.architecture(Head::SequenceClassification))
@@ -345,5 +369,24 @@ impl TransformerConfig {
             (Family::GptNeox, Some(share)) => (self.head_width() as f64 * share) as usize,
             _ => self.head_width(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_lose_their_beginning_but_for_its_mark() {
+        let keep_end = |tokens: &[u32], context| {
+            TransformerConfig::llama(16, 8, 8, 1, 2, context).keep_end(tokens.to_vec())
+        };
+        assert_eq!(keep_end(&[1, 5, 6, 7, 8], 3), [1, 7, 8]);
+        assert_eq!(keep_end(&[4, 5, 6, 7, 8], 3), [6, 7, 8]);
+        assert_eq!(keep_end(&[1, 5, 6], 3), [1, 5, 6]);
+        assert_eq!(keep_end(&[1, 5, 6], 1), [6]);
+        let unmarked =
+            TransformerConfig { bos_token_id: None, ..TransformerConfig::llama(16, 8, 8, 1, 2, 3) };
+        assert_eq!(unmarked.keep_end(vec![1, 5, 6, 7]), [5, 6, 7]);
     }
 }

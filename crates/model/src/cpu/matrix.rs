@@ -26,11 +26,8 @@ impl Matrix {
         let mut first = 0;
         for part in parts {
             let width = part.dims()[1];
-            let values: Vec<f32> = part.into_data().iter().collect();
-            for (input, row) in values.chunks(width).enumerate() {
-                for (k, value) in row.iter().enumerate() {
-                    matrix.put(input, first + k, *value);
-                }
+            for (index, value) in part.into_data().iter::<f32>().enumerate() {
+                matrix.put(index / width, first + index % width, value);
             }
             first += width;
         }
@@ -41,11 +38,8 @@ impl Matrix {
     pub(super) fn pack_transposed(matrix: Tensor<2>) -> Self {
         let [outputs, inputs] = matrix.dims();
         let mut packed = Self::zeros(inputs, outputs);
-        let values: Vec<f32> = matrix.into_data().iter().collect();
-        for (output, row) in values.chunks(inputs).enumerate() {
-            for (input, value) in row.iter().enumerate() {
-                packed.put(input, output, *value);
-            }
+        for (index, value) in matrix.into_data().iter::<f32>().enumerate() {
+            packed.put(index % inputs, index / inputs, value);
         }
         packed
     }

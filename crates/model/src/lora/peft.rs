@@ -55,7 +55,7 @@ pub(crate) fn is_adapter(dir: &Path) -> bool {
     dir.join(CONFIG).is_file()
 }
 
-fn refuse(dir: &Path, reason: String) -> ModelError {
+pub(crate) fn refuse(dir: &Path, reason: String) -> ModelError {
     ModelError::Adapter { name: dir.display().to_string(), reason }
 }
 
@@ -65,18 +65,19 @@ fn read_keys(dir: &Path) -> Result<Map<String, Value>, ModelError> {
     serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })
 }
 
-/// The folder of the model that an adapter belongs to, as the adapter has it: relative to where the program runs.
+/// What an adapter says of the model that it belongs to: its folder or name, and the revision of the latter.
 ///
 /// # Errors
-/// [`ModelError::Adapter`] where it is no folder.
-pub(crate) fn base_dir(dir: &Path) -> Result<std::path::PathBuf, ModelError> {
+/// [`ModelError::Adapter`] where it says nothing.
+pub(crate) fn base_name(dir: &Path) -> Result<(String, Option<String>), ModelError> {
     let keys = read_keys(dir)?;
-    let base = keys.get("base_model_name_or_path").cloned().unwrap_or_default();
-    match base.as_str().map(Path::new).filter(|path| path.is_dir()) {
-        Some(path) => Ok(path.into()),
+    let text = |key| keys.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    match text("base_model_name_or_path") {
+        Some(name) => Ok((name.into(), text("revision").map(str::to_owned))),
         None => {
+            let base = keys.get("base_model_name_or_path").unwrap_or(&Value::Null);
             let reason = format!(
-                "`base_model_name_or_path` is {base}, which is no folder; write the folder of the base model there"
+                "`base_model_name_or_path` is {base}; write the folder of the base model there, or its name on the hub"
             );
             Err(refuse(dir, reason))
         }

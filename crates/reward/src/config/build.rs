@@ -1,8 +1,10 @@
 //! From the table to the reward.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use infalign_backend::Device;
+use infalign_model::ModelFolder;
 use infalign_remote::Patience;
 
 use super::{Part, RemoteConfig, RewardConfig};
@@ -15,13 +17,15 @@ use crate::{
 pub type ApiKeys<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl RewardConfig {
-    /// Builds the reward; models are loaded to `device`. A server is not asked anything yet.
+    /// Builds the reward; models are loaded to `device`, and the base of an adapter is looked up in `cache`, the hub's, where it is named as
+    /// there. A server is not asked anything yet.
     ///
     /// # Errors
     /// [`RewardError`] for a setting out of range, a rule that is no rule, a model or a file that cannot be read, or a key that is not there.
     pub fn build(
         &self,
         device: &Device,
+        cache: &Path,
         keys: ApiKeys<'_>,
     ) -> Result<Box<dyn Reward>, RewardError> {
         Ok(match self {
@@ -31,15 +35,18 @@ impl RewardConfig {
             Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
             Self::Sequence {} => Box::new(Sequence),
             Self::Answer { file, pattern } => Box::new(Answer::read(file, pattern.as_deref())?),
-            Self::Model { path, reads } => Box::new(RewardModel::load(path, *reads, device)?),
+            Self::Model { path, reads } => {
+                let folder = ModelFolder::new(path.clone(), cache);
+                Box::new(RewardModel::load(&folder, *reads, device)?)
+            }
             Self::Remote(remote) => Box::new(remote.build(keys)?),
             Self::Sum { parts } => {
-                let part = |part: &Part| Ok((part.weight, part.reward.build(device, keys)?));
+                let part = |part: &Part| Ok((part.weight, part.reward.build(device, cache, keys)?));
                 let parts = parts.iter().map(part).collect::<Result<_, RewardError>>()?;
                 Box::new(WeightedSum::new(parts)?)
             }
             Self::Ensemble { of, by, k } => {
-                let members = of.iter().map(|member| member.build(device, keys));
+                let members = of.iter().map(|member| member.build(device, cache, keys));
                 Box::new(Ensemble::new(members.collect::<Result<_, _>>()?, *by, *k)?)
             }
         })

@@ -6,10 +6,10 @@
 mod examples;
 mod report;
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use infalign_model::{CausalLm, LoraConfig, SequenceClassifier};
+use infalign_model::{LoraConfig, SequenceClassifier};
 use serde::{Deserialize, Serialize};
 
 pub use examples::{Examples, Pair};
@@ -17,12 +17,9 @@ pub use report::RewardModelReport;
 
 use crate::adapter::adapter_uniforms;
 use crate::batches::Batches;
-use crate::fit::{backward, fit};
-use crate::parallel::beside_each_other;
+use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
+use crate::passes::mean_gradient;
 use crate::{OptimizerConfig, TrainError};
-
-/// Padded tokens that one forward and backward pass takes at most (an example is never split).
-const TOKENS_PER_PASS: usize = 4_096;
 
 /// Settings of reward-model training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +35,9 @@ pub struct RewardModelConfig {
     /// Coefficient, at least 0, of the mean square of the sum of two scores.
     #[serde(default)]
     pub centring: f64,
+    /// Steps from one checkpoint to the next.
+    #[serde(default = "checkpoint_every")]
+    pub checkpoint_every: usize,
     /// The optimiser.
     pub optimizer: OptimizerConfig,
     /// A new adapter, which is trained with the head in place of all weights.
@@ -53,11 +53,11 @@ impl RewardModelConfig {
     pub fn check(&self, training: &Examples) -> Result<(), TrainError> {
         self.optimizer.check()?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check)?;
-        for (key, value) in [("steps", self.steps), ("examples_per_step", self.examples_per_step)] {
-            if value == 0 {
-                return Err(TrainError::Setting { key, value: "0".into(), valid: "at least 1" });
-            }
-        }
+        check_counts(&[
+            ("steps", self.steps),
+            ("examples_per_step", self.examples_per_step),
+            ("checkpoint_every", self.checkpoint_every),
+        ])?;
         for (key, value) in [("margin", self.margin), ("centring", self.centring)] {
             let valid = match training {
                 Examples::Rated(_) if value != 0.0 => "left out for ratings: it is for pairs",
@@ -73,69 +73,34 @@ impl RewardModelConfig {
     }
 }
 
-/// Puts a scalar head on a language model and trains both, or the head and a new adapter; returns the classifier.
+/// Trains a classifier with one output, or its head and a new adapter, and returns it.
 ///
-/// - observe: called after every step with the step, from 1, and its loss.
+/// - checkpoints: their folder; the newest is what training goes on from.
+/// - observe: called after every step.
+/// - interrupted: when it becomes true, training checkpoints after the current step and stops.
 ///
 /// # Errors
-/// As [`RewardModelConfig::check`]; [`TrainError`] when a text does not fit the model or the loss is no number.
+/// As [`RewardModelConfig::check`]; [`TrainError::Interrupted`]; [`TrainError`] when a text does not fit the model or the loss is no number.
 pub fn train_reward_model(
-    base: CausalLm,
-    pad_token: u32,
+    mut model: SequenceClassifier,
     training: &Examples,
     config: &RewardModelConfig,
     seed: u64,
-    observe: &mut dyn FnMut(usize, f64),
+    checkpoints: &Path,
+    observe: &mut dyn FnMut(&FitMetrics),
     interrupted: &AtomicBool,
 ) -> Result<SequenceClassifier, TrainError> {
     config.check(training)?;
-    let mut model = SequenceClassifier::on(base, pad_token);
     if let Some(lora) = &config.lora {
         model = model.with_new_adapter(lora.clone(), &mut adapter_uniforms(seed))?;
     }
-    let frame = model.train();
     let batches = Batches::new(seed, training.len(), config.examples_per_step);
-    let net = fit(
-        frame.net(),
-        &config.optimizer,
-        config.steps,
-        |net, step| {
-            let model = frame.clone().with_net(net.clone());
-            gradient(&model, training, batches.indices(step), config)
-        },
-        observe,
-        interrupted,
-    )?;
-    Ok(frame.with_net(net).valid())
-}
-
-/// The mean loss of some examples and its gradient.
-///
-/// Long texts take much memory, so examples of like length are put through the model in passes. These run beside each other and are
-/// added up in their order, so that the number of threads does not change the sum.
-fn gradient(
-    model: &SequenceClassifier,
-    training: &Examples,
-    mut indices: Vec<usize>,
-    config: &RewardModelConfig,
-) -> Result<(f64, GradientsParams), TrainError> {
-    indices.sort_by_key(|&index| training.tokens(index));
-    let longest = indices.last().map_or(1, |&index| training.tokens(index));
-    let passes: Vec<&[usize]> = indices.chunks((TOKENS_PER_PASS / longest).max(1)).collect();
-    let pass = |index: usize| -> Result<_, TrainError> {
-        // Leaves of its own: two backward passes at once through shared ones deadlock in burn's autodiff.
-        let model = model.valid().train();
-        let share = passes[index].len() as f64 / indices.len() as f64;
-        let loss = training.loss(&model, passes[index], config)?;
-        Ok(backward(loss.mul_scalar(share), &model.net()))
+    let gradient = |model: &SequenceClassifier, step| {
+        let loss = |model: &SequenceClassifier, pass: &[usize]| training.loss(model, pass, config);
+        mean_gradient(model, batches.indices(step), |index| training.tokens(index), loss)
     };
-    let net = model.net();
-    let mut accumulator = GradientsAccumulator::new();
-    let mut loss = 0.0;
-    for result in beside_each_other(passes.len(), pass) {
-        let (value, grads) = result?;
-        accumulator.accumulate(&net, grads);
-        loss += value;
-    }
-    Ok((loss, accumulator.grads()))
+    let RewardModelConfig { steps, checkpoint_every, optimizer, .. } = config;
+    let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
+    let (model, _) = fit.run(model, gradient, observe, interrupted)?;
+    Ok(model.valid())
 }

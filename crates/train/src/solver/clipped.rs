@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infalign_decode::Stream;
 
+use super::passes::Passes;
 use super::{KlTerm, Learner, Task};
 use crate::TrainError;
-use crate::passes::Passes;
 
 /// How often a rollout is used.
 pub(crate) struct Reuse {

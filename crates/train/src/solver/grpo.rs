@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use super::clipped::{Reuse, Surrogate};
 use super::on_policy::OnPolicy;
+use super::passes::Passes;
 use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, check_group};
 use crate::TrainError;
 use crate::advantage::{centred, standardised};
-use crate::passes::Passes;
 use crate::tally::Tally;
 
 /// What is added to the standard deviation.

@@ -2,7 +2,7 @@
 //!
 //! All maximise J/β = E[Φ]/β − KL(π‖π_ref). A solver is handed a rollout and takes one optimiser step or several; the optimiser, the
 //! schedule, the checkpoints and β are the trainer's. [`on_policy`] is what those share that use a rollout once, [`clipped`] what those
-//! share that use it again.
+//! share that use it again, [`passes`] what reads and differentiates one.
 
 mod clipped;
 mod gae;
@@ -10,6 +10,7 @@ mod grpo;
 mod kl;
 mod learner;
 mod on_policy;
+mod passes;
 mod ppo;
 mod regression;
 mod reinforce;
@@ -24,11 +25,11 @@ use infalign_model::CausalLm;
 use serde::{Deserialize, Serialize};
 
 pub use grpo::Grpo;
+pub(crate) use kl::KlTerm;
 pub use kl::{KlEstimator, KlPlace};
-pub(crate) use kl::{KlTerm, exact_kl};
 pub(crate) use learner::Learner;
 pub use ppo::Ppo;
-pub use regression::{Regression, Rollouts};
+pub use regression::{Regression, RolloutSource};
 pub use reinforce::Reinforce;
 pub use rloo::Rloo;
 
@@ -92,7 +93,7 @@ impl SolverConfig {
             Self::Reinforce(config) => config.check(),
             Self::Grpo(config) => config.check(prompts, samples),
             Self::Ppo(config) => config.check(prompts * samples),
-            Self::Regression(config) => config.check(samples),
+            Self::Regression(_) => Ok(()),
         }
     }
 
@@ -101,14 +102,9 @@ impl SolverConfig {
         matches!(self, Self::Regression(_))
     }
 
-    /// Responses of π_ref to each prompt that it learns from in place of the policy's own, if it does; `samples` of them a step.
-    pub(crate) fn kept(&self, samples: usize) -> Option<usize> {
-        match self {
-            Self::Regression(config) if config.rollouts == Rollouts::Reference => {
-                Some(config.reference_samples.unwrap_or(samples))
-            }
-            _ => None,
-        }
+    /// Whether it learns from stored responses of π_ref in place of the policy's own.
+    pub fn learns_from_reference(&self) -> bool {
+        matches!(self, Self::Regression(Regression { rollouts: RolloutSource::Reference }))
     }
 
     /// The solver before the first step, or as a checkpoint left it.

@@ -1,8 +1,8 @@
 //! One optimiser step from one rollout, by advantages of whole responses.
 
+use super::passes::Passes;
 use super::{KlTerm, Learner, Task};
 use crate::TrainError;
-use crate::passes::Passes;
 use crate::tally::Tally;
 
 /// What distinguishes the solvers that use a rollout once.

@@ -13,15 +13,15 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
 use infalign_model::{CausalLm, ResponseBatch, Sequence, ValueModel};
 use serde::{Deserialize, Serialize};
 
 use super::clipped::{Reuse, Surrogate};
+use super::passes::{Passes, cut};
 use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, gae};
+use crate::fit::backward;
 use crate::optimizer::Optimizer;
-use crate::passes::{Passes, cut, in_order};
+use crate::passes::{column, in_order};
 use crate::tally::Tally;
 use crate::{OptimizerConfig, TrainError};
 
@@ -239,26 +239,21 @@ impl WithValue {
         let clip = self.config.value_clip.unwrap_or(0.2);
         let net = self.value.net();
         let parts: Vec<_> = chosen.chunks(rows).zip(responses.chunks(rows)).collect();
-        let (grads, losses) = in_order(&net, parts.len(), |part| {
+        let (losses, grads) = in_order(&net, parts.len(), |part| {
             let (sequences, responses) = parts[part];
             // Leaves of its own, as in a pass of the policy.
             let value = self.value.valid().train();
             let device = self.value.device();
             let batch = ResponseBatch::new(sequences, value.config(), &device)?;
             let found = value.values_before(&batch);
-            let column = |of: &[Vec<f64>]| {
-                let of: Vec<f32> =
-                    responses.iter().flat_map(|&i| &of[i]).map(|&v| v as f32).collect();
-                let n = of.len();
-                Tensor::<2>::from_data(TensorData::new(of, [n, 1]), &device)
+            let chosen = |of: &[Vec<f64>]| {
+                column(responses.iter().flat_map(|&i| &of[i]).map(|&v| v as f32).collect(), &device)
             };
-            let (old, targets) = (column(&returns.values), column(&returns.targets));
+            let (old, targets) = (chosen(&returns.values), chosen(&returns.targets));
             let near = old.clone() + (found.clone() - old).clamp(-clip, clip);
             let loss = (found - targets.clone()).square().max_pair((near - targets).square());
             let share = loss.dims()[0] as f64 / tokens;
-            let loss = loss.mean().mul_scalar(0.5 * share);
-            let value_of_loss = loss.clone().inner().into_scalar::<f64>();
-            Ok((GradientsParams::from_grads(loss.backward(), &value.net()), value_of_loss))
+            Ok(backward(loss.mean().mul_scalar(0.5 * share), &value.net()))
         })?;
         let (net, _) = self.optimizer.step(net, grads, learning_rate);
         self.value = self.value.clone().with_net(net);

@@ -8,14 +8,14 @@
 //! 1. Z is that of the rewards as the trainer sees them, smoothed ranks and atoms included, not the integral of the continuous limit.
 //! 2. `rollouts = "policy"`: responses come from π at every step, and only the square is differentiated, not what they were drawn from. Its
 //!    gradient is then that of −J/β, with log Z as the baseline: RLOO whose baseline is known.
-//! 3. `rollouts = "reference"`: responses come from π_ref, drawn once, as the paper's offline data. No weights are needed, since the loss is 0
-//!    at the same policy whatever responses it is a mean over; but what π_ref seldom says is seldom corrected, and what is not among the kept
-//!    responses never is: keep many (`reference_samples`).
+//! 3. `rollouts = "reference"`: responses are stored ones of π_ref, as the paper's offline data. No weights are needed, since the loss is 0
+//!    at the same policy whatever responses it is a mean over; but what π_ref seldom says is seldom corrected, and what is not among the
+//!    stored responses never is: store many.
 //!
 //! In the second mode the metrics of a step are means over π_ref's responses, weighted by π/π_ref so that they speak of π: precise near π_ref
 //! and noisy far from it. The entropy is that after π_ref's prefixes, without weights.
 
-use infalign_calibrate::Row;
+use infalign_decode::EncodedPrompt;
 use serde::{Deserialize, Serialize};
 
 use super::on_policy::OnPolicy;
@@ -30,40 +30,21 @@ use crate::{Calibrator, TrainError};
 pub struct Regression {
     /// Where responses come from.
     #[serde(default = "policy")]
-    pub rollouts: Rollouts,
-    /// With [`Rollouts::Reference`]: responses drawn for each prompt, of which a step takes the next `samples_per_prompt`; as many as
-    /// those where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_samples: Option<usize>,
+    pub rollouts: RolloutSource,
 }
 
 /// Where responses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rollouts {
+pub enum RolloutSource {
     /// The policy, anew at every step.
     Policy,
-    /// The reference policy, once for each prompt.
+    /// The reference policy, whose responses are stored: each time that a prompt comes up, the next of them.
     Reference,
 }
 
-fn policy() -> Rollouts {
-    Rollouts::Policy
-}
-
-impl Regression {
-    pub(crate) fn check(&self, samples: usize) -> Result<(), TrainError> {
-        let Some(kept) = self.reference_samples else { return Ok(()) };
-        let refuse = |valid| {
-            let key = "solver.reference_samples";
-            Err(TrainError::Setting { key, value: kept.to_string(), valid })
-        };
-        match self.rollouts {
-            Rollouts::Policy => refuse("left out where rollouts = \"policy\": none are kept"),
-            Rollouts::Reference if kept < samples => refuse("at least samples_per_prompt"),
-            Rollouts::Reference => Ok(()),
-        }
-    }
+fn policy() -> RolloutSource {
+    RolloutSource::Policy
 }
 
 impl Solver for Regression {
@@ -85,6 +66,10 @@ fn log_partitions(task: &Task<'_>) -> Result<Vec<f64>, TrainError> {
     let Calibrator::Table(table) = task.scoring.calibrator else {
         return Err(TrainError::NeedsTable);
     };
-    let of = |row: &Row| log_partition(row, task.scoring.objective, task.scoring.unit, task.beta);
-    task.prompts.iter().map(|prompt| Ok(of(table.row(&prompt.text)?))).collect()
+    let of = |prompt: &EncodedPrompt| {
+        let scale = task.scoring.calibrator.scale(prompt, task.scoring.unit)?;
+        let row = table.row(&prompt.text)?;
+        Ok(log_partition(row, task.scoring.objective, scale, task.beta))
+    };
+    task.prompts.iter().map(of).collect()
 }

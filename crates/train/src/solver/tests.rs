@@ -7,9 +7,9 @@ use infalign_decode::Stream;
 use infalign_model::{CausalLm, ResponseBatch, Sequence, Transformer, TransformerConfig};
 
 use super::KlTerm;
+use super::passes::{Passes, Seen};
 use crate::leave_one_out;
 use crate::optimizer::{Optimizer, OptimizerConfig};
-use crate::passes::{Passes, Seen};
 use crate::rollout::Rollout;
 
 const VOCABULARY: u32 = 4;

@@ -1,6 +1,9 @@
 //! `infalign generate`: continue prompts under a procedure.
 
+mod printing;
+
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -8,10 +11,11 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
 use infalign_decode::{
-    Decoded, EncodedPrompt, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
+    Decoded, EncodedPrompt, Finish, Generator, ProcedureDecoder, RemoteGenerator, Sampler,
+    StopTexts,
 };
-use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
-use infalign_record::clock;
+use infalign_model::{CausalLm, Head, Tokenizer};
+use infalign_record::{clock, env::hub_cache};
 use infalign_reward::{Reads, Reward, RewardConfig};
 use infalign_transform::Procedure;
 
@@ -19,7 +23,8 @@ use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::{ServerArgs, api_key};
-use crate::{exact, models, output};
+use crate::{exact, interrupt, models};
+use printing::Printing;
 
 /// Names the random streams.
 const STAGE: &str = "generate";
@@ -28,7 +33,7 @@ const STAGE: &str = "generate";
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
     /// Hugging Face directory of the model, its name on the hub (org/name or org/name@revision, from the local cache), or
-    /// tabular:FILE.json with --exact.
+    /// tabular:FILE.json with --exact. An adapter's directory or name will do; its base is found by what it says of it.
     #[arg(long)]
     pub(crate) model: PathBuf,
     /// JSONL with `prompt`, or a text file with a prompt a line. A prompt of messages, also as `messages`, goes through the model's chat
@@ -72,7 +77,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) json: bool,
 }
 
-/// Runs the command.
+/// Runs the command. Responses are printed as soon as they are finished; Ctrl-C stops it after those.
 ///
 /// # Errors
 /// [`Failure::Input`] before generation, [`Failure::Run`] after.
@@ -89,30 +94,20 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
     let given = prompts::read(prompts).map_err(Failure::input)?;
-    let (prompts, decoded) = match &args.remote.server {
-        Some(url) => on_server(args, url, &given)?,
-        None => in_process(args, &given)?,
-    };
-    if args.json {
-        return print_json(args, &given, &decoded);
+    interrupt::flag();
+    match &args.remote.server {
+        Some(url) => on_server(args, url, &given),
+        None => in_process(args, &given),
     }
-    let text = |(prompt, decoded): (&EncodedPrompt, &Vec<Decoded>)| {
-        decoded.iter().map(|one| format!("{}{}", prompt.text, one.text)).collect::<Vec<_>>()
-    };
-    let texts: Vec<String> = prompts.iter().zip(&decoded).flat_map(text).collect();
-    output::print(&texts.join("\n"))
 }
 
-/// The prompts as the model reads them, and the responses to each.
-type Responses = (Vec<EncodedPrompt>, Vec<Vec<Decoded>>);
-
 /// Generates with the model in this process.
-fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<Responses, Failure> {
+fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let dir = models::folder(&args.model).map_err(Failure::input)?;
-    let model = CausalLm::load(&dir, &device).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&dir, model.config()).map_err(Failure::input)?;
-    let prompts = encode(&dir, &tokenizer, given).map_err(Failure::Input)?;
+    let folder = models::folder(&args.model).map_err(Failure::input)?;
+    let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&folder, model.config()).map_err(Failure::input)?;
+    let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
     let model = model.for_inference();
     let generator = Generator {
         model: model.as_ref(),
@@ -122,18 +117,17 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<Responses, Failur
         seed: args.seed,
         stage: STAGE,
         batch: args.batch.size(model.as_ref(), &prompts, &args.sampling.sampling()),
-        watch: None,
+        watch: Some(&|_| unless_interrupted()),
     };
-    let decoded = decode(args, &generator, &tokenizer, &prompts)?;
-    Ok((prompts, decoded))
+    decode(args, &generator, &tokenizer, given, &prompts)
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
-fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<Responses, Failure> {
-    let dir = models::folder(&args.model).map_err(Failure::input)?;
-    let config = TransformerConfig::read(&dir, Head::CausalLm).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&dir, &config).map_err(Failure::input)?;
-    let prompts = encode(&dir, &tokenizer, given).map_err(Failure::Input)?;
+fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Failure> {
+    let folder = models::folder(&args.model).map_err(Failure::input)?;
+    let config = folder.config(Head::CausalLm).map_err(Failure::input)?;
+    let tokenizer = Tokenizer::load(&folder, &config).map_err(Failure::input)?;
+    let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
     let (server, model) = args.remote.connect(url).map_err(Failure::Input)?;
     let generator = RemoteGenerator {
         server: &server,
@@ -146,54 +140,61 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<Respons
         stage: STAGE,
         batch: args.batch.batch,
     };
-    let decoded = decode(args, &generator, &tokenizer, &prompts)?;
-    Ok((prompts, decoded))
+    decode(args, &generator, &tokenizer, given, &prompts)
 }
 
-fn encode(dir: &Path, tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
-    let encoder = Encoder::new(dir, tokenizer, Some(clock::now()));
+fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
+    let encoder = Encoder::new(tokenizer, Some(clock::now()));
     given.iter().map(|prompt| encoder.prompt(prompt)).collect()
 }
 
-/// Runs the procedure on top of what samples.
+/// Runs the procedure on top of what samples, and prints responses as they are finished.
 fn decode(
     args: &GenerateArgs,
     sampler: &dyn Sampler,
     tokenizer: &Tokenizer,
+    given: &[Prompt],
     prompts: &[EncodedPrompt],
-) -> Result<Vec<Vec<Decoded>>, Failure> {
+) -> Result<(), Failure> {
     let reward = reward(args).map_err(Failure::Input)?;
     sampler.check(prompts).map_err(Failure::input)?;
     let decoder = ProcedureDecoder::new(args.procedure, sampler, tokenizer, reward.as_deref())
         .map_err(Failure::input)?;
-    decoder.decode_samples(prompts, args.samples.get()).map_err(Failure::run)
+    let mut printing = Printing::begin(args, given, prompts)?;
+    let mut failed = None;
+    let mut done = |prompt, decoded: Vec<Decoded>| {
+        if decoded.iter().any(|one| one.response.finish == Finish::Cancelled) {
+            return ControlFlow::Break(());
+        }
+        match printing.take(prompt, decoded) {
+            Ok(ControlFlow::Continue(())) => unless_interrupted(),
+            Ok(ControlFlow::Break(())) => ControlFlow::Break(()),
+            Err(failure) => {
+                failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    };
+    let decoded = decoder.decode_each(prompts, args.samples.get(), &mut done);
+    let printed = printing.end()?;
+    failed.map_or(Ok(()), Err)?;
+    decoded.map_err(Failure::run)?;
+    if unless_interrupted().is_break() && printed < prompts.len() {
+        let n = prompts.len();
+        return Err(Failure::Run(anyhow!("interrupted: {printed} of {n} prompts have responses")));
+    }
+    Ok(())
+}
+
+/// Break after Ctrl-C.
+fn unless_interrupted() -> ControlFlow<()> {
+    if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
     let Some(config) = reward_config(args.reward.as_deref())? else { return Ok(None) };
     let device = infalign_backend::device(args.device.as_ref())?;
-    Ok(Some(config.build(&device, &api_key)?))
-}
-
-fn print_json(
-    args: &GenerateArgs,
-    given: &[Prompt],
-    decoded: &[Vec<Decoded>],
-) -> Result<(), Failure> {
-    let row = |(prompt, decoded): (&Prompt, &Decoded)| {
-        serde_json::json!({
-            "id": prompt.id, "prompt": prompt.text, "response": decoded.text, "score": decoded.score,
-            "tokens": decoded.response.tokens, "log_probs": decoded.response.log_probs,
-            "finish": decoded.response.finish,
-            "model_tokens": decoded.cost.model_tokens, "scorer_calls": decoded.cost.scorer_calls,
-        })
-    };
-    let pairs = given.iter().zip(decoded);
-    let rows = pairs.flat_map(|(prompt, decoded)| decoded.iter().map(move |one| (prompt, one)));
-    let rows: Vec<_> = rows.map(row).collect();
-    let document =
-        serde_json::json!({ "procedure": args.procedure, "seed": args.seed, "responses": rows });
-    output::print(&format!("{document:#}"))
+    Ok(Some(config.build(&device, &hub_cache(), &api_key)?))
 }
 
 /// The reward of `--reward`: a TOML file like a recipe's reward table, or a reward model by its directory or its name on the hub.
@@ -202,16 +203,17 @@ fn print_json(
 /// When the file cannot be read or is no reward, or the model is not in the hub's local cache.
 pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>> {
     let Some(path) = path else { return Ok(None) };
-    let folder = models::folder(path)?;
-    if folder.is_dir() {
-        return Ok(Some(RewardConfig::Model { path: folder, reads: Reads::default() }));
+    let is_file = path.extension().is_some_and(|extension| extension == "toml");
+    if path.is_dir() || !is_file && !path.exists() {
+        let path = models::folder(path)?.path().to_path_buf();
+        return Ok(Some(RewardConfig::Model { path, reads: Reads::default() }));
     }
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;
     let mut config: RewardConfig =
         toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), error))?;
     for model in config.models_mut() {
-        *model = models::folder(model)?;
+        *model = models::folder(model)?.path().to_path_buf();
     }
     Ok(Some(config))
 }

@@ -1,0 +1,53 @@
+//! Responses come in any order, and are handed on prompt by prompt.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::Response;
+use crate::sampler::Finished;
+
+/// Collects the responses of each prompt until all are there.
+pub(crate) struct Gather<'a> {
+    /// Responses to each prompt.
+    samples: usize,
+    /// Those that have come, by their place among the prompt's.
+    responses: Vec<Mutex<Vec<(usize, Response)>>>,
+    finished: Finished<'a>,
+    stopped: AtomicBool,
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Gather<'a> {
+    pub(crate) fn new(prompts: usize, samples: usize, finished: Finished<'a>) -> Self {
+        let responses = (0..prompts).map(|_| Mutex::default()).collect();
+        Self { samples, responses, finished, stopped: AtomicBool::new(false) }
+    }
+
+    /// Takes a response, and hands on those of its prompt if it was the last.
+    pub(crate) fn add(&self, prompt: usize, sample: usize, response: Response) {
+        let mut held = locked(&self.responses[prompt]);
+        held.push((sample, response));
+        if held.len() < self.samples {
+            return;
+        }
+        let mut all = std::mem::take(&mut *held);
+        drop(held);
+        all.sort_by_key(|(sample, _)| *sample);
+        let responses = all.into_iter().map(|(_, response)| response).collect();
+        if !self.stopped() && (self.finished)(prompt, responses).is_break() {
+            self.stop();
+        }
+    }
+
+    /// Asks everybody who makes responses to make no more.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}

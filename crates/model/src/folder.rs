@@ -1,0 +1,123 @@
+//! Where the parts of a model lie: in one folder, or, of an adapter, in its own and its base's.
+
+use std::path::{Path, PathBuf};
+
+use crate::lora::peft;
+use crate::{Head, HubModel, ModelError, TransformerConfig};
+
+/// What every folder of a model holds that is no adapter's.
+const CONFIG: &str = "config.json";
+
+/// A folder in Hugging Face's layout, or in PEFT's; then the rest of the model lies in the folder of its base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFolder {
+    path: PathBuf,
+    /// Where a base is looked up that is named as on the hub.
+    cache: Option<PathBuf>,
+}
+
+impl ModelFolder {
+    /// A folder whose base may be in the hub's local cache.
+    pub fn new(path: PathBuf, cache: &Path) -> Self {
+        Self { path, cache: Some(cache.to_path_buf()) }
+    }
+
+    /// The model that is named by a path or by its name on the hub. A path that exists wins, and any other text that is no name is left as
+    /// it stands.
+    ///
+    /// # Errors
+    /// As [`HubModel::locate`].
+    pub fn find(model: &Path, cache: &Path) -> Result<Self, ModelError> {
+        let path = match HubModel::parse(model).filter(|_| !model.exists()) {
+            Some(hub) => hub.locate(cache)?,
+            None => model.to_path_buf(),
+        };
+        Ok(Self::new(path, cache))
+    }
+
+    /// The folder itself, which holds the weights, or the adapter.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of the model that an adapter belongs to; `None` where the folder holds no adapter. `base_model_name_or_path` is a folder
+    /// seen from where the program runs or from the adapter's, or a name in the hub's cache, there at the adapter's `revision`.
+    ///
+    /// # Errors
+    /// [`ModelError::Adapter`] where it is none of them, or holds an adapter itself, and as [`HubModel::locate`].
+    pub fn base(&self) -> Result<Option<PathBuf>, ModelError> {
+        if !peft::is_adapter(&self.path) {
+            return Ok(None);
+        }
+        let (name, revision) = peft::base_name(&self.path)?;
+        let mut folders = [PathBuf::from(&name), self.path.join(&name)].into_iter();
+        let holds_model = |dir: &PathBuf| dir.join(CONFIG).is_file() || peft::is_adapter(dir);
+        let base = match folders.find(holds_model) {
+            Some(folder) => folder,
+            None => self.base_on_hub(&name, revision)?,
+        };
+        if peft::is_adapter(&base) {
+            let reason = format!(
+                "`base_model_name_or_path` is {name:?}, which holds an adapter itself; merge that into its base first"
+            );
+            return Err(peft::refuse(&self.path, reason));
+        }
+        Ok(Some(base))
+    }
+
+    fn base_on_hub(&self, name: &str, revision: Option<String>) -> Result<PathBuf, ModelError> {
+        let hub = HubModel::parse(Path::new(name));
+        match (hub, &self.cache) {
+            (Some(hub), Some(cache)) => hub.or_at(revision).locate(cache),
+            _ => {
+                let reason = format!(
+                    "`base_model_name_or_path` is {name:?}, which is no folder with a {CONFIG}, neither from here nor from the adapter's, and no name on the hub; write the folder of the base model there"
+                );
+                Err(peft::refuse(&self.path, reason))
+            }
+        }
+    }
+
+    /// The configuration of the model, which is its base's where it is an adapter.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::base`] and [`TransformerConfig::read`].
+    pub fn config(&self, head: Head) -> Result<TransformerConfig, ModelError> {
+        TransformerConfig::read(&self.base()?.unwrap_or_else(|| self.path.clone()), head)
+    }
+
+    /// The folder with the tokenizer: the base's, where there is none beside an adapter.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::base`].
+    pub fn tokenizer(&self) -> Result<PathBuf, ModelError> {
+        self.holding("tokenizer.json")
+    }
+
+    /// The folder with a file that may lie beside an adapter; otherwise its base's.
+    pub(crate) fn holding(&self, file: &str) -> Result<PathBuf, ModelError> {
+        if self.path.join(file).exists() {
+            return Ok(self.path.clone());
+        }
+        Ok(self.base()?.unwrap_or_else(|| self.path.clone()))
+    }
+}
+
+/// A folder whose base, if it is an adapter, is a folder too.
+impl From<&Path> for ModelFolder {
+    fn from(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), cache: None }
+    }
+}
+
+impl From<&PathBuf> for ModelFolder {
+    fn from(path: &PathBuf) -> Self {
+        path.as_path().into()
+    }
+}
+
+impl From<&ModelFolder> for ModelFolder {
+    fn from(folder: &ModelFolder) -> Self {
+        folder.clone()
+    }
+}

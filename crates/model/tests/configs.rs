@@ -1,0 +1,106 @@
+//! The forms of `config.json` that checkpoints have, and what transformers takes for keys that they lack.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use infalign_model::{Head, ModelError, TransformerConfig};
+use serde_json::{Value, json};
+
+fn read(config: &Value) -> Result<TransformerConfig, ModelError> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    TransformerConfig::read(dir.path(), Head::CausalLm)
+}
+
+/// A configuration of this `model_type` with nothing but the sizes of its matrices, and changes to it.
+fn sizes(model_type: &str, changes: &Value) -> Value {
+    let mut config = json!({
+        "model_type": model_type, "vocab_size": 60000, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 32,
+    });
+    if model_type == "gpt2" {
+        config = json!({ "model_type": "gpt2", "vocab_size": 60000, "n_embd": 64, "n_layer": 2, "n_head": 4 });
+    }
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+#[test]
+fn absent_keys_have_the_defaults_of_transformers() {
+    // From transformers 5.23.0: context, key and value heads, width of a head, ε, and the tokens that begin and end texts.
+    let (llama, gemma) = ((Some(1), Some(2)), (Some(2), Some(1)));
+    for (model_type, context, kv_heads, width, epsilon, (begin, end)) in [
+        ("llama", 2048, 32, 2, 1e-6, llama),
+        ("mistral", 131_072, 8, 2, 1e-6, llama),
+        ("qwen2", 32_768, 32, 2, 1e-6, (None, None)),
+        ("qwen3", 32_768, 32, 128, 1e-6, (None, None)),
+        ("gemma2", 8192, 4, 256, 1e-6, gemma),
+        ("gemma3_text", 131_072, 4, 256, 1e-6, gemma),
+        ("gpt2", 1024, 4, 16, 1e-5, (Some(50_256), Some(50_256))),
+        ("gpt_neox", 2048, 32, 2, 1e-5, (Some(0), Some(2))),
+    ] {
+        let changes = match model_type {
+            "gpt_neox" => json!({ "rotary_pct": 1.0 }),
+            _ => json!({}),
+        };
+        let config = read(&sizes(model_type, &changes)).unwrap();
+        assert_eq!(config.max_position_embeddings, context, "{model_type}");
+        assert_eq!(config.kv_heads(), kv_heads, "{model_type}");
+        assert_eq!(config.head_width(), width, "{model_type}");
+        assert_eq!(config.rms_norm_eps, epsilon, "{model_type}");
+        assert_eq!(config.bos_token_id, begin, "{model_type}");
+        let ends = config.eos_token_id.map(|ids| ids.as_slice()[0]);
+        assert_eq!(ends, end, "{model_type}");
+    }
+    // A default token is none where the vocabulary has no such token.
+    let tiny = read(&sizes("gpt2", &json!({ "vocab_size": 8 }))).unwrap();
+    assert_eq!(tiny.eos_token_id, None);
+}
+
+#[test]
+fn the_model_type_tells_the_family_where_no_architecture_is_named() {
+    for names in [json!(null), json!([])] {
+        let config = read(&sizes("mistral", &json!({ "architectures": names }))).unwrap();
+        assert_eq!(config.architectures, ["MistralForCausalLM"]);
+    }
+    let error = read(&sizes("mamba", &json!({}))).unwrap_err().to_string();
+    assert!(error.contains("`architectures` is null") && error.contains("Mistral"), "{error}");
+    let other = sizes("mistral", &json!({ "architectures": ["MistralModel"] }));
+    assert!(read(&other).unwrap_err().to_string().contains("[\"MistralModel\"]"));
+    // That a model is a reward model has to be said.
+    let dir = tempfile::tempdir().unwrap();
+    let config = sizes("mistral", &json!({}));
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    assert!(TransformerConfig::read(dir.path(), Head::SequenceClassification).is_err());
+}
+
+#[test]
+fn a_type_may_stand_under_both_of_its_names_and_no_token_be_written_as_minus_one() {
+    let config = sizes(
+        "llama",
+        &json!({
+            "dtype": "bfloat16", "torch_dtype": "float16", "pad_token_id": -1, "bos_token_id": -1, "eos_token_id": [7, -1],
+        }),
+    );
+    let config = read(&config).unwrap();
+    assert_eq!(config.torch_dtype, "bfloat16");
+    assert_eq!((config.pad_token_id, config.bos_token_id), (None, None));
+    assert_eq!(config.eos_token_id.unwrap().as_slice(), [7]);
+}
+
+#[test]
+fn a_refused_value_is_shown_as_the_file_has_it() {
+    for (changes, told) in [
+        (json!({ "hidden_act": "gelu" }), "`hidden_act` is \"gelu\","),
+        (json!({ "rope_theta": -3.0 }), "`rope_theta` is -3.0,"),
+        (
+            json!({ "model_type": 3.0, "architectures": ["LlamaForCausalLM"] }),
+            "`model_type` is 3.0,",
+        ),
+        (json!({ "rope_scaling": { "type": "linear", "factor": 0.0 } }), r#""factor":0.0"#),
+        (json!({ "rope_parameters": [1] }), "`rope_parameters` is [1],"),
+    ] {
+        let error = read(&sizes("llama", &changes)).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}

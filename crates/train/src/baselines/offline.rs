@@ -1,0 +1,241 @@
+//! The trainer of all methods that learn from stored responses.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::{Tensor, TensorData, activation::log_softmax};
+use infalign_model::{CausalLm, LoraConfig, ResponseBatch, Sequence};
+use serde::{Deserialize, Serialize};
+
+use super::bonbon::bonbon;
+use super::dpo::dpo;
+use super::ipo::ipo;
+use super::sft::sft;
+use crate::adapter::adapter_uniforms;
+use crate::batches::Batches;
+use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
+use crate::passes::{column, mean_gradient};
+use crate::{OptimizerConfig, TrainError};
+
+/// Settings of training on stored responses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfflineConfig {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Examples of one step: responses, or pairs.
+    pub examples_per_step: usize,
+    /// Steps from one checkpoint to the next.
+    #[serde(default = "checkpoint_every")]
+    pub checkpoint_every: usize,
+    /// The optimiser.
+    pub optimizer: OptimizerConfig,
+    /// A new adapter, which is trained in place of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+}
+
+impl OfflineConfig {
+    /// Refuses settings that are out of range.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] names the setting, its value and the range.
+    pub fn check(&self) -> Result<(), TrainError> {
+        self.optimizer.check()?;
+        self.lora.as_ref().map_or(Ok(()), LoraConfig::check)?;
+        check_counts(&[
+            ("steps", self.steps),
+            ("examples_per_step", self.examples_per_step),
+            ("checkpoint_every", self.checkpoint_every),
+        ])
+    }
+}
+
+/// What a method learns from, and by which loss.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// Responses to imitate.
+    Imitated(Vec<Sequence>),
+    /// Pairs of responses.
+    Compared(Comparison, Vec<ResponsePair>),
+}
+
+/// The losses on pairs of responses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Comparison {
+    /// DPO with its β.
+    Dpo(f64),
+    /// IPO with its τ.
+    Ipo(f64),
+    /// BoNBoN; the first of a pair is the best, the second the worst of N.
+    BonBon {
+        /// N, at least 2.
+        n: usize,
+        /// α, in [0, 1].
+        alpha: f64,
+    },
+}
+
+/// Two responses to one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResponsePair {
+    /// Both with their prompt.
+    pub responses: [Sequence; 2],
+    /// log π_ref(y | x) of each, in nats.
+    pub reference: [f64; 2],
+    /// Probability that the first is preferred, in [0, 1].
+    pub preference: f64,
+}
+
+/// Everything that training on stored responses needs.
+pub struct OfflineTrainer<'a> {
+    /// Settings.
+    pub config: &'a OfflineConfig,
+    /// What is learned from.
+    pub stored: &'a Stored,
+    /// π_ref, from which the policy starts. Of one with an adapter, the adapter alone is trained further.
+    pub reference: &'a CausalLm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Folder of the checkpoints.
+    pub checkpoints: PathBuf,
+}
+
+impl OfflineTrainer<'_> {
+    /// Trains from the newest checkpoint, or from the reference, to the last step, and returns the policy.
+    ///
+    /// - observe: called after every step.
+    /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when there is nothing to learn from; [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the
+    /// checkpoint to go on from.
+    pub fn run(
+        &self,
+        observe: &mut dyn FnMut(&FitMetrics),
+        interrupted: &AtomicBool,
+    ) -> Result<CausalLm, TrainError> {
+        let OfflineConfig { steps, examples_per_step, checkpoint_every, optimizer, lora } =
+            self.config;
+        self.config.check()?;
+        if self.stored.len() == 0 {
+            return Err(TrainError::Data("there are no stored responses to train on".into()));
+        }
+        let mut policy = self.reference.clone();
+        if let Some(config) = lora {
+            policy = policy.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?;
+        }
+        let batches = Batches::new(self.seed, self.stored.len(), *examples_per_step);
+        let gradient = |policy: &CausalLm, step| {
+            let tokens = |index| self.stored.tokens(index);
+            let loss = |policy: &CausalLm, pass: &[usize]| self.stored.loss(policy, pass);
+            mean_gradient(policy, batches.indices(step), tokens, loss)
+        };
+        let fit = Fit {
+            optimizer,
+            steps: *steps,
+            checkpoints: &self.checkpoints,
+            checkpoint_every: *checkpoint_every,
+        };
+        Ok(fit.run(policy, gradient, observe, interrupted)?.0.valid())
+    }
+}
+
+impl Stored {
+    /// Number of responses or pairs.
+    fn len(&self) -> usize {
+        match self {
+            Self::Imitated(responses) => responses.len(),
+            Self::Compared(_, pairs) => pairs.len(),
+        }
+    }
+
+    /// Tokens of an example: those of the response and its prompt, or twice those of the pair's longer one.
+    fn tokens(&self, index: usize) -> usize {
+        match self {
+            Self::Imitated(responses) => responses[index].tokens.len(),
+            Self::Compared(_, pairs) => {
+                2 * pairs[index].responses.iter().map(|s| s.tokens.len()).max().unwrap_or(0)
+            }
+        }
+    }
+
+    /// The mean loss of the examples with the given indices.
+    fn loss(&self, policy: &CausalLm, indices: &[usize]) -> Result<Tensor<1>, TrainError> {
+        let (comparison, pairs) = match self {
+            Self::Imitated(responses) => {
+                let responses: Vec<&Sequence> = indices.iter().map(|&i| &responses[i]).collect();
+                return Ok(sft(log_probs(policy, &responses)?));
+            }
+            Self::Compared(comparison, pairs) => (comparison, pairs),
+        };
+        let pairs: Vec<&ResponsePair> = indices.iter().map(|&i| &pairs[i]).collect();
+        let of = |side: usize| pairs.iter().map(move |pair| &pair.responses[side]);
+        let both = log_probs(policy, &of(0).chain(of(1)).collect::<Vec<_>>())?;
+        let n = pairs.len();
+        let (first, second) = (both.clone().narrow(0, 0, n), both.narrow(0, n, n));
+        let device = policy.device();
+        let column = |value: fn(&ResponsePair) -> f64| {
+            column(pairs.iter().map(|pair| value(pair) as f32).collect(), &device)
+        };
+        let gaps = first.clone() - second - column(|pair| pair.reference[0] - pair.reference[1]);
+        let preferences = column(|pair| pair.preference);
+        Ok(match *comparison {
+            Comparison::Dpo(beta) => dpo(gaps, preferences, beta),
+            Comparison::Ipo(tau) => ipo(gaps, preferences, tau),
+            Comparison::BonBon { n, alpha } => bonbon(first, gaps, n, alpha),
+        })
+    }
+}
+
+/// log π(y | x) of each response, summed over its tokens, in nats: `[responses, 1]`.
+pub(super) fn log_probs(
+    policy: &CausalLm,
+    responses: &[&Sequence],
+) -> Result<Tensor<2>, TrainError> {
+    let responses: Vec<Sequence> = responses.iter().map(|&response| response.clone()).collect();
+    let batch = ResponseBatch::new(&responses, policy.config(), &policy.device())?;
+    let tokens = log_softmax(policy.response_logits(&batch), 1).gather(1, batch.targets);
+    // Every response's tokens side by side, filled up with a zero that is put behind them all.
+    let [n_tokens, _] = tokens.dims();
+    let longest = batch.lengths.iter().copied().max().unwrap_or(0);
+    let mut places = Vec::with_capacity(batch.lengths.len() * longest);
+    let mut start = 0;
+    for &length in &batch.lengths {
+        places.extend((0..longest).map(|t| if t < length { start + t } else { n_tokens } as i32));
+        start += length;
+    }
+    let n_places = places.len();
+    let places = Tensor::from_data(TensorData::new(places, [n_places]), &policy.device());
+    let tokens = Tensor::cat(vec![tokens, Tensor::zeros([1, 1], &policy.device())], 0);
+    Ok(tokens.select(0, places).reshape([batch.lengths.len(), longest]).sum_dim(1))
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use burn::tensor::Tensor;
+
+    /// The gap of a response with log-ratio 0.3 to one with log-ratio −0.45.
+    pub(in crate::baselines) const GAP: f64 = 0.75;
+
+    pub(in crate::baselines) fn close(value: f64, expected: f64, tolerance: f64) {
+        assert!((value - expected).abs() < tolerance, "{value} is not {expected}");
+    }
+
+    pub(in crate::baselines) fn column(values: &[f64]) -> Tensor<2> {
+        let device = infalign_backend::device(None).unwrap();
+        crate::passes::column(values.iter().map(|&value| value as f32).collect(), &device)
+    }
+
+    /// Compares the gradient of a loss of one number with its central differences.
+    pub(in crate::baselines) fn losses_and_slopes(loss: impl Fn(Tensor<2>) -> Tensor<1>) {
+        const STEP: f64 = 1e-2;
+        for x in [-2.0, -0.1, 0.4, 3.0] {
+            let at = |x: f64| loss(column(&[x])).into_scalar::<f64>();
+            let point = column(&[x]).autodiff().require_grad();
+            let grads = loss(point.clone()).backward();
+            let slope = point.grad(&grads).unwrap().into_scalar::<f64>();
+            close(slope, (at(x + STEP) - at(x - STEP)) / (2.0 * STEP), 1e-3);
+        }
+    }
+}

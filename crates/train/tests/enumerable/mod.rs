@@ -1,0 +1,111 @@
+//! A transformer whose every response to one prompt can be enumerated, and a reward of them.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use infalign_calibrate::{Calibration, CalibrationMeta};
+use infalign_decode::{EncodedPrompt, Stream};
+use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
+use infalign_reward::{Reward, RewardError};
+
+/// Longest response, in tokens.
+pub(crate) const LENGTH: usize = 3;
+/// Reference responses that the calibration table stands for.
+const TABLE: f64 = 20_000.0;
+
+/// A reward that depends on the order of the words: nothing is additive in them.
+pub(crate) struct Ordered;
+
+impl Reward for Ordered {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        let value = |text: &str| {
+            let code = text
+                .split_whitespace()
+                .fold(1_u32, |code, word| code * 7 + u32::from(word.as_bytes()[0]) % 7);
+            (code * 37 % 101) as f32
+        };
+        Ok(pairs.iter().map(|(_, response)| value(response)).collect())
+    }
+}
+
+/// One prompt, all of whose responses are known.
+pub(crate) struct Problem {
+    pub(crate) model: CausalLm,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) prompt: EncodedPrompt,
+    /// Every response as tokens.
+    pub(crate) responses: Vec<Vec<u32>>,
+    /// p of each.
+    pub(crate) reference: Vec<f64>,
+    pub(crate) rewards: Vec<f32>,
+    pub(crate) calibration: Calibration,
+}
+
+/// All responses of at most [`LENGTH`] tokens: those that end with a stop, and those that are cut.
+fn enumerate(vocabulary: u32, stops: &[u32]) -> Vec<Vec<u32>> {
+    let mut open = vec![Vec::new()];
+    let mut all = Vec::new();
+    for length in 1..=LENGTH {
+        let extended = open.iter().flat_map(|prefix: &Vec<u32>| {
+            (0..vocabulary).map(move |token| [prefix.as_slice(), &[token]].concat())
+        });
+        let (ended, longer) = extended
+            .partition(|response| length == LENGTH || stops.contains(&response[length - 1]));
+        all.extend::<Vec<Vec<u32>>>(ended);
+        open = longer;
+    }
+    all
+}
+
+/// The probability of every response under a model.
+pub(crate) fn probabilities(
+    model: &CausalLm,
+    prompt: &EncodedPrompt,
+    responses: &[Vec<u32>],
+) -> Vec<f64> {
+    let sequence = |response: &Vec<u32>| Sequence {
+        tokens: [prompt.tokens.as_slice(), response].concat(),
+        prompt_length: prompt.tokens.len(),
+    };
+    let sequences: Vec<Sequence> = responses.iter().map(sequence).collect();
+    let log_probs = model.log_probs(&sequences).unwrap();
+    log_probs.iter().map(|tokens| tokens.iter().map(|&l| f64::from(l)).sum::<f64>().exp()).collect()
+}
+
+pub(crate) fn problem() -> Problem {
+    let dir = tempfile::tempdir().unwrap();
+    let vocabulary = write_word_tokenizer(dir.path(), ["a b c"].into_iter()).unwrap();
+    let config = TransformerConfig::llama(vocabulary, 24, 48, 2, 2, 16);
+    let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
+    let mut stream = Stream::new(11, "weights", "", 0);
+    let mut position = 0;
+    let mut normal = || {
+        position += 1;
+        6.0 * stream.normal(position) as f32
+    };
+    let model =
+        CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap();
+    let prompt = EncodedPrompt::new("p", "a", &tokenizer).unwrap();
+    let stops: Vec<u32> = tokenizer.stops().iter().copied().collect();
+    let responses = enumerate(vocabulary as u32, &stops);
+    let reference = probabilities(&model, &prompt, &responses);
+    assert!((reference.iter().sum::<f64>() - 1.0).abs() < 1e-5, "the enumeration is complete");
+    let texts: Vec<String> =
+        responses.iter().map(|r| tokenizer.decode_response(&prompt.tokens, r).unwrap()).collect();
+    let rewards =
+        Ordered.score(&texts.iter().map(|t| ("a", t.as_str())).collect::<Vec<_>>()).unwrap();
+    let calibration = calibration(&reference, &rewards);
+    Problem { model, tokenizer, prompt, responses, reference, rewards, calibration }
+}
+
+/// A table that holds each reward in proportion to its probability.
+fn calibration(reference: &[f64], rewards: &[f32]) -> Calibration {
+    let mut calibration = Calibration::new(CalibrationMeta::default());
+    let copies = |(p, r): (&f64, &f32)| std::iter::repeat_n(*r, (p * TABLE).round() as usize);
+    calibration.insert("p", "a", reference.iter().zip(rewards).flat_map(copies).collect()).unwrap();
+    calibration
+}
+
+/// KL(p‖q) in nats.
+pub(crate) fn kl(p: &[f64], q: &[f64]) -> f64 {
+    p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum()
+}

@@ -1,0 +1,242 @@
+//! CTRL by several solvers and the methods that it is compared with, as a user runs them: in one recipe, killed, resumed, and given bad input.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod visits;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use visits::{assert_done, data, infalign, json_file, quickstart, stderr, train};
+
+/// Steps of every method.
+const STEPS: usize = 4;
+
+/// Methods of every kind.
+const METHODS: [(&str, &str); 10] = [
+    ("standardized", "objective = 'standardized'"),
+    ("vbon", "kind = 'vbon'\nn = 4"),
+    ("sft", "kind = 'sft'\ncompletions = ['completions.jsonl']"),
+    ("best-of-4-sft", "kind = 'best-of-n-sft'\nn = 4"),
+    ("dpo", "kind = 'dpo'\nbeta = 0.1\nlabels = 'bradley-terry'"),
+    ("ipo", "kind = 'ipo'\ntau = 0.5\npreferences = ['preferences.jsonl']"),
+    ("bonbon", "kind = 'bonbon'\nn = 4\nalpha = 0.5"),
+    ("bond", "kind = 'bond'"),
+    ("ppo", "objective = 'identity'\nsolver = { kind = 'ppo', epochs = 2 }"),
+    ("offline", "objective = 'identity'\nsolver = { kind = 'regression', rollouts = 'reference' }"),
+];
+
+/// The kind that the results give a method of [`METHODS`].
+fn kind(name: &str) -> &str {
+    match name {
+        "standardized" | "ppo" | "offline" => "ctrl",
+        "best-of-4-sft" => "best-of-n-sft",
+        kind => kind,
+    }
+}
+
+/// A folder with a recipe of all kinds, and the files that it reads.
+fn folder() -> (TempDir, PathBuf) {
+    let dir = data();
+    let completions = (0..12).map(|i| {
+        format!("{}\n", serde_json::json!({"prompt": format!("day {i} :"), "completion": " the soup was lovely ."}))
+    });
+    std::fs::write(dir.path().join("completions.jsonl"), completions.collect::<String>()).unwrap();
+    let inputs = quickstart();
+    for (name, lines) in [("train.jsonl", 24), ("test.jsonl", 6)] {
+        let all = std::fs::read_to_string(inputs.join(name)).unwrap();
+        let some: String = all.lines().take(lines).map(|line| format!("{line}\n")).collect();
+        std::fs::write(dir.path().join(name), some).unwrap();
+    }
+    let inputs = inputs.display();
+    let optimizer = "optimizer = { learning_rate = 1e-3 }";
+    let mut text = format!(
+        "task = 'align'\nname = 'baselines'\nseed = 1\nmodel = '{inputs}/model'\n\
+         [prompts]\nkind = 'files'\ntrain = 'train.jsonl'\ntest = 'test.jsonl'\n\
+         [reward]\nkind = 'lexicon'\nweights = {{ nice = 0.8, lovely = 1.6, awful = -2.6, nasty = -2.2 }}\n\
+         [generation]\nmax_tokens = 16\n[calibration]\nsamples = 4\n[rollouts]\nsamples = 4\n\
+         [train]\nsteps = {STEPS}\nprompts_per_step = 4\nsamples_per_prompt = 4\ntarget_kl = 0.5\n\
+         checkpoint_every = 1\n{optimizer}\n\
+         [evaluation]\nsamples = 4\nprocedures = ['sample', 'best-of:4']\nbaseline = 'dpo'\n"
+    );
+    for (name, keys) in METHODS {
+        text += &format!("[[method]]\nname = '{name}'\n{keys}\n");
+        text += &match name {
+            "standardized" | "vbon" | "ppo" | "offline" => String::new(),
+            "bond" => format!(
+                "[method.train]\nsteps = {STEPS}\nprompts_per_step = 4\nsamples_per_prompt = 2\n\
+                 anchor_rate = 0.1\ncheckpoint_every = 1\n{optimizer}\n"
+            ),
+            _ => format!(
+                "[method.train]\nsteps = {STEPS}\nexamples_per_step = 8\ncheckpoint_every = 1\n{optimizer}\n"
+            ),
+        };
+    }
+    let recipe = dir.path().join("recipe.toml");
+    std::fs::write(&recipe, text).unwrap();
+    (dir, recipe)
+}
+
+fn bytes(run: &Path, file: &str) -> Vec<u8> {
+    std::fs::read(run.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// Everything of two finished runs that must be equal byte for byte.
+fn assert_equal(a: &Path, b: &Path) {
+    for file in ["results.json", "reference-rollouts.parquet", "calibration.parquet"] {
+        assert!(bytes(a, file) == bytes(b, file), "{file} differs");
+    }
+    for (method, _) in METHODS {
+        let file = format!("methods/{method}/policy/model.safetensors");
+        assert!(bytes(a, &file) == bytes(b, &file), "{file} differs");
+        for run in [a, b] {
+            let lines = bytes(run, &format!("methods/{method}/metrics.jsonl"));
+            let lines = String::from_utf8(lines).unwrap();
+            let step = |line: &str| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64();
+            let steps: Vec<usize> =
+                lines.lines().map(|line| step(line).unwrap() as usize).collect();
+            assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>(), "{method}");
+        }
+    }
+}
+
+#[test]
+fn all_kinds_run_in_one_recipe_and_survive_being_killed() {
+    let (dir, recipe) = folder();
+    let [whole, again, killed] = ["whole", "again", "killed"].map(|name| dir.path().join(name));
+    let output = train(&recipe, &whole, &[]);
+    assert_done(&output);
+    let results = json_file(&whole.join("results.json"));
+    let rows = results["rows"].as_array().unwrap();
+    for (name, _) in METHODS {
+        let of_method: Vec<&Value> = rows.iter().filter(|row| row["method"] == name).collect();
+        assert_eq!(of_method.len(), 2, "{name}: a row a procedure");
+        assert_eq!(of_method[0]["kind"], kind(name));
+        let kl = of_method[0]["kl"]["estimate"].as_f64().unwrap();
+        assert!(kl > 0.0, "{name} was trained: {kl}");
+        let compared = results["comparisons"].as_array().unwrap();
+        let compared = compared.iter().filter(|row| row["method"] == name).count();
+        assert_eq!(compared, if name == "dpo" { 0 } else { 2 }, "{name}");
+    }
+    assert_eq!(rows.iter().find(|row| row["method"] == "vbon").unwrap()["objective"], "log");
+    let base = rows.iter().find(|row| row["method"] == "base").unwrap();
+    assert!(base.get("kind").is_none() && base.get("objective").is_none());
+    // β of variational best-of-4 is 1/3, whatever [train] says.
+    let first = |name: &str| -> Value {
+        let metrics = bytes(&whole, &format!("methods/{name}/metrics.jsonl"));
+        serde_json::from_str(String::from_utf8(metrics).unwrap().lines().next().unwrap()).unwrap()
+    };
+    let beta = |name: &str| first(name)["beta"].as_f64().unwrap();
+    assert!((beta("vbon") - 1.0 / 3.0).abs() < 1e-12, "{}", beta("vbon"));
+    // Of all others it is that of the same target KL; the solver is the method's own.
+    assert_eq!(beta("ppo"), beta("offline"));
+    assert!(first("ppo").get("value_loss").is_some(), "{}", first("ppo"));
+    assert!(first("standardized").get("value_loss").is_none(), "{}", first("standardized"));
+
+    // A second run, on one thread.
+    let mut single = infalign(&["train", "--out"]);
+    single.arg(&again).arg(&recipe).env("RAYON_NUM_THREADS", "1");
+    assert_done(&single.output().unwrap());
+    assert_equal(&whole, &again);
+
+    // Killed again and again at moments that differ from run to run of the test, until it is through.
+    let mut attempts = 0;
+    while !killed.join("results.json").exists() {
+        attempts += 1;
+        assert!(attempts < 200, "the run makes no progress");
+        let mut command = infalign(&["train", "--out"]);
+        command.arg(&killed).stdout(Stdio::null()).stderr(Stdio::null());
+        if killed.join("config.toml").exists() {
+            command.arg("--resume");
+        } else {
+            command.arg(&recipe);
+        }
+        let mut child = command.spawn().unwrap();
+        let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+        std::thread::sleep(Duration::from_millis(u64::from(nanos % 700 + 200 + 20 * attempts)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(attempts > 1, "the run must have been killed at least once");
+    assert_equal(&whole, &killed);
+}
+
+#[test]
+fn a_recipe_of_offline_methods_alone_needs_neither_train_nor_calibration() {
+    let (dir, recipe) = folder();
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let (before, rest) = text.split_once("[calibration]").unwrap();
+    let evaluation = rest.split_once("[evaluation]").unwrap().1.split_once("[[method]]").unwrap().0;
+    let best = "[[method]]\nname = 'dpo'\nkind = 'best-of-n-sft'\nn = 4\n[method.train]\nsteps = 2\n\
+                examples_per_step = 4\noptimizer = { learning_rate = 1e-3 }\n\
+                lora = { r = 2, lora_alpha = 4, target_modules = 'all-linear' }\n";
+    let text = format!("{before}[rollouts]\nsamples = 4\n[evaluation]{evaluation}{best}");
+    std::fs::write(&recipe, text).unwrap();
+    let run = dir.path().join("run");
+    assert_done(&train(&recipe, &run, &[]));
+    assert!(!run.join("calibration.parquet").exists());
+    let policy = run.join("methods/dpo/policy");
+    assert!(policy.join("adapter_config.json").is_file() && !policy.join("config.json").exists());
+    // Rollouts of another number are not taken for these.
+    std::fs::remove_file(run.join("results.json")).unwrap();
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    std::fs::write(run.join("config.toml"), config.replace("samples = 4", "samples = 8")).unwrap();
+    let mut command = infalign(&["train", "--resume", "--out"]);
+    let output = command.arg(&run).output().unwrap();
+    let message = stderr(&output);
+    assert!(message.contains("samples `4`, but the run has `8`"), "{message}");
+}
+
+#[test]
+fn contradictions_are_refused_before_any_work() {
+    let (dir, recipe) = folder();
+    let method = |keys: &str| format!("method=[{{ name = 'dpo', {keys} }}]");
+    let training =
+        "train = { steps = 1, examples_per_step = 1, optimizer = { learning_rate = 0.1 } }";
+    std::fs::write(dir.path().join("long.jsonl"), {
+        let words = "the soup was warm . ".repeat(20);
+        format!("{}\n", serde_json::json!({"prompt": "the", "completion": words}))
+    })
+    .unwrap();
+    let beside = |keys: &str| {
+        let others = format!(
+            "{{ name = 'a', objective = 'raw' }}, {{ name = 'b', kind = 'best-of-n-sft', n = 2, {training} }}"
+        );
+        format!("method=[{{ name = 'dpo', {keys}, {training} }}, {others}]")
+    };
+    for (set, needles) in [
+        ("rollouts.samples=3".to_owned(), ["best-of-4-sft", "rollouts.samples is 3"]),
+        ("calibration={ group = true }".to_owned(), ["standardized", "calibration.group"]),
+        (
+            method(&format!("kind = 'dpo', beta = 0.1, {training}")),
+            ["[train] has no effect", "no [[method]]"],
+        ),
+        (method("objective = 'raw', beta = 1"), ["unknown field `beta`", "objective"]),
+        (method(&format!("kind = 'dpo', beta = 0, {training}")), ["\"dpo\"", "beta is 0"]),
+        ("train.samples_per_prompt=5".to_owned(), ["\"offline\" needs 5", "rollouts.samples is 4"]),
+        (
+            method("objective = 'raw', solver = { kind = 'ppo', clip = 2.0 }"),
+            ["[train] with method \"dpo\"", "solver.clip is 2"],
+        ),
+        (method("kind = 'vbonn', n = 2"), ["vbonn", "did you mean `vbon`"]),
+        (beside("kind = 'sft', completions = ['long.jsonl']"), ["long.jsonl, row 1", "64"]),
+        (beside("kind = 'sft', completions = ['absent.jsonl']"), ["absent.jsonl", "\"dpo\""]),
+    ] {
+        let out = dir.path().join("refused");
+        for more in [&["--dry-run"][..], &[]] {
+            let output = train(&recipe, &out, &[&["--set", set.as_str()], more].concat());
+            let message = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{set}: {message}");
+            assert!(needles.iter().all(|needle| message.contains(needle)), "{set}: {message}");
+            assert_eq!(message.trim_end().lines().count(), 1, "{set}: {message}");
+            assert!(!out.exists(), "{set}: nothing may be left behind");
+        }
+    }
+    // In the file itself, the line is named.
+    let text = std::fs::read_to_string(&recipe).unwrap().replace("alpha = 0.5", "alfa = 0.5");
+    std::fs::write(&recipe, &text).unwrap();
+    let message = stderr(&train(&recipe, &dir.path().join("refused"), &[]));
+    assert!(message.contains("did you mean `alpha`") && message.contains(", line "), "{message}");
+}
