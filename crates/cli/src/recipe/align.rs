@@ -111,7 +111,7 @@ impl AlignRecipe {
     /// # Errors
     /// One sentence that names the method or the table.
     pub(crate) fn check_methods(&self) -> Result<()> {
-        // Those of a method may have another β.
+        // Also where every method has another β in their place.
         self.train.as_ref().map_or(Ok(()), CtrlConfig::check_kl).context("[train]")?;
         for Method { name, kind } in &self.method {
             kind.check().with_context(|| format!("[[method]] {name:?}"))?;
