@@ -1,4 +1,4 @@
-//! The methods that CTRL is compared with, as a user runs them: in one recipe, killed, resumed, and given bad input.
+//! CTRL by several solvers and the methods that it is compared with, as a user runs them: in one recipe, killed, resumed, and given bad input.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod visits;
@@ -15,7 +15,7 @@ use visits::{assert_done, data, infalign, json_file, quickstart, stderr, train};
 const STEPS: usize = 4;
 
 /// Methods of every kind.
-const METHODS: [(&str, &str); 8] = [
+const METHODS: [(&str, &str); 10] = [
     ("standardized", "objective = 'standardized'"),
     ("vbon", "kind = 'vbon'\nn = 4"),
     ("sft", "kind = 'sft'\ncompletions = ['completions.jsonl']"),
@@ -24,12 +24,14 @@ const METHODS: [(&str, &str); 8] = [
     ("ipo", "kind = 'ipo'\ntau = 0.5\npreferences = ['preferences.jsonl']"),
     ("bonbon", "kind = 'bonbon'\nn = 4\nalpha = 0.5"),
     ("bond", "kind = 'bond'"),
+    ("ppo", "objective = 'identity'\nsolver = { kind = 'ppo', epochs = 2 }"),
+    ("offline", "objective = 'identity'\nsolver = { kind = 'regression', rollouts = 'reference' }"),
 ];
 
 /// The kind that the results give a method of [`METHODS`].
 fn kind(name: &str) -> &str {
     match name {
-        "standardized" => "ctrl",
+        "standardized" | "ppo" | "offline" => "ctrl",
         "best-of-4-sft" => "best-of-n-sft",
         kind => kind,
     }
@@ -62,7 +64,7 @@ fn folder() -> (TempDir, PathBuf) {
     for (name, keys) in METHODS {
         text += &format!("[[method]]\nname = '{name}'\n{keys}\n");
         text += &match name {
-            "standardized" | "vbon" => String::new(),
+            "standardized" | "vbon" | "ppo" | "offline" => String::new(),
             "bond" => format!(
                 "[method.train]\nsteps = {STEPS}\nprompts_per_step = 4\nsamples_per_prompt = 2\n\
                  anchor_rate = 0.1\ncheckpoint_every = 1\n{optimizer}\n"
@@ -122,9 +124,16 @@ fn all_kinds_run_in_one_recipe_and_survive_being_killed() {
     let base = rows.iter().find(|row| row["method"] == "base").unwrap();
     assert!(base.get("kind").is_none() && base.get("objective").is_none());
     // β of variational best-of-4 is 1/3, whatever [train] says.
-    let metrics = String::from_utf8(bytes(&whole, "methods/vbon/metrics.jsonl")).unwrap();
-    let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
-    assert!((first["beta"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-12, "{first}");
+    let first = |name: &str| -> Value {
+        let metrics = bytes(&whole, &format!("methods/{name}/metrics.jsonl"));
+        serde_json::from_str(String::from_utf8(metrics).unwrap().lines().next().unwrap()).unwrap()
+    };
+    let beta = |name: &str| first(name)["beta"].as_f64().unwrap();
+    assert!((beta("vbon") - 1.0 / 3.0).abs() < 1e-12, "{}", beta("vbon"));
+    // Of all others it is that of the same target KL; the solver is the method's own.
+    assert_eq!(beta("ppo"), beta("offline"));
+    assert!(first("ppo").get("value_loss").is_some(), "{}", first("ppo"));
+    assert!(first("standardized").get("value_loss").is_none(), "{}", first("standardized"));
 
     // A second run, on one thread.
     let mut single = infalign(&["train", "--out"]);
@@ -206,6 +215,11 @@ fn contradictions_are_refused_before_any_work() {
         ),
         (method("objective = 'raw', beta = 1"), ["unknown field `beta`", "objective"]),
         (method(&format!("kind = 'dpo', beta = 0, {training}")), ["\"dpo\"", "beta is 0"]),
+        ("train.samples_per_prompt=5".to_owned(), ["\"offline\" needs 5", "rollouts.samples is 4"]),
+        (
+            method("objective = 'raw', solver = { kind = 'ppo', clip = 2.0 }"),
+            ["[train] with method \"dpo\"", "solver.clip is 2"],
+        ),
         (method("kind = 'vbonn', n = 2"), ["vbonn", "did you mean `vbon`"]),
         (beside("kind = 'sft', completions = ['long.jsonl']"), ["long.jsonl, row 1", "64"]),
         (beside("kind = 'sft', completions = ['absent.jsonl']"), ["absent.jsonl", "\"dpo\""]),

@@ -76,6 +76,11 @@ impl ValueModel {
         self.classifier.config()
     }
 
+    /// The device of the weights, without autodiff.
+    pub fn device(&self) -> Device {
+        self.classifier.device()
+    }
+
     /// The weights, for an optimiser.
     pub fn net(&self) -> ClassifierNet {
         self.classifier.net()

@@ -100,6 +100,7 @@ fn reinforcement(name: &str, model: &CausalLm, tokenizer: &Tokenizer) {
         tokenizer,
         reward: &Lengths,
         calibrator: Calibrator::Group,
+        rollouts: None,
         sampling: Sampling { max_tokens: 64, ..Sampling::default() },
         batch: 128,
         seed: 1,

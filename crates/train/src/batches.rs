@@ -19,10 +19,18 @@ impl Batches {
         Self { seed, n, per_step, last: RefCell::new(None) }
     }
 
+    /// The epoch of a step, from 0.
+    pub(crate) fn epoch(&self, step: usize) -> usize {
+        step / self.steps_per_epoch()
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        (self.n / self.per_step).max(1)
+    }
+
     /// The examples of a step.
     pub(crate) fn indices(&self, step: usize) -> Vec<usize> {
-        let per_epoch = (self.n / self.per_step).max(1);
-        let (epoch, first) = (step / per_epoch, step % per_epoch * self.per_step);
+        let (epoch, first) = (self.epoch(step), step % self.steps_per_epoch() * self.per_step);
         let mut last = self.last.borrow_mut();
         let (_, order) = match last.take() {
             Some(drawn) if drawn.0 == epoch => last.insert(drawn),

@@ -1,15 +1,17 @@
-//! CTRL: calibrate-and-transform reinforcement learning (InfAlign, arXiv 2412.19792), by REINFORCE leave-one-out.
+//! CTRL: calibrate-and-transform reinforcement learning (InfAlign, arXiv 2412.19792), by one of several solvers.
 //!
 //! Maximises E[Φ(C(x, y))] − β KL(π‖π_ref) over the policy π, where C is the reward's quantile under π_ref on the same prompt.
 //! How it departs from the paper:
-//! 1. The solver is RLOO (leave-one-out baseline, whole responses, one gradient step a rollout) instead of PPO.
-//! 2. The KL is in the reward, as R = Φ(u)/β − log π(y)/π_ref(y): at the optimum R is the same for every response of a prompt, so
-//!    the gradient's variance vanishes there.
+//! 1. The solver is RLOO (leave-one-out baseline, whole responses, one gradient step a rollout) where the recipe names no other; the paper's
+//!    is PPO. `solver/` has them, a file each, and each says how it departs from its own paper.
+//! 2. The KL is in the reward, as R = Φ(u)/β − log π(y)/π_ref(y), where the solver's settings do not say otherwise: at the optimum R is the
+//!    same for every response of a prompt, so the variance of RLOO's gradient vanishes there.
 //! 3. Φ is scaled to [0, 1]; with a target KL, β starts at the value of the continuous limit and is then steered.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
 use infalign_reward::Reward;
@@ -17,23 +19,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::adapter_uniforms;
 use crate::batches::Batches;
-use crate::checkpoint::{self, State};
+use crate::checkpoint;
 use crate::controller::Controller;
-use crate::gradient::policy_gradient;
+use crate::fit::{check_counts, check_finite, checkpoint_every};
 use crate::optimizer::Optimizer;
 use crate::rollout::{Rollout, Scoring};
 use crate::schedule::linear;
-use crate::{Calibrator, Objective, OptimizerConfig, StepMetrics, TrainError};
+use crate::solver::{Learner, Solver, Task};
+use crate::{Calibrator, Objective, OptimizerConfig, SolverConfig, StepMetrics, TrainError};
 
 /// Settings of a CTRL run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CtrlConfig {
-    /// Optimiser steps.
+    /// Rollouts, each good for one optimiser step or, by the solver, several.
     pub steps: usize,
     /// Prompts of one step.
     pub prompts_per_step: usize,
-    /// Responses to each, at least 2.
+    /// Responses to each; at least 2 for solvers that compare them.
     pub samples_per_prompt: usize,
     /// KL(π‖π_ref) to reach, in nats per response. Either this or `beta`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,15 +47,14 @@ pub struct CtrlConfig {
     /// Steps from one checkpoint to the next.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: usize,
+    /// How the policy is improved.
+    #[serde(default)]
+    pub solver: SolverConfig,
     /// The optimiser.
     pub optimizer: OptimizerConfig,
     /// A new adapter, which is trained in place of all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
-}
-
-fn checkpoint_every() -> usize {
-    50
 }
 
 impl CtrlConfig {
@@ -72,21 +74,21 @@ impl CtrlConfig {
                 valid,
             });
         }
-        for (key, value, least, valid) in [
-            ("steps", self.steps, 1, "at least 1"),
-            ("prompts_per_step", self.prompts_per_step, 1, "at least 1"),
-            (
-                "samples_per_prompt",
-                self.samples_per_prompt,
-                2,
-                "at least 2: each response is compared with the others",
-            ),
-            ("checkpoint_every", self.checkpoint_every, 1, "at least 1"),
-        ] {
-            if value < least {
-                return Err(TrainError::Setting { key, value: value.to_string(), valid });
-            }
-        }
+        check_counts(&[
+            ("steps", self.steps),
+            ("prompts_per_step", self.prompts_per_step),
+            ("samples_per_prompt", self.samples_per_prompt),
+            ("checkpoint_every", self.checkpoint_every),
+        ])?;
+        self.solver.check(self.prompts_per_step, self.samples_per_prompt)?;
+        self.check_kl()
+    }
+
+    /// Refuses none or both of `target_kl` and `beta`, and values out of range.
+    ///
+    /// # Errors
+    /// As [`CtrlConfig::check`].
+    pub fn check_kl(&self) -> Result<(), TrainError> {
         if self.target_kl.is_some() == self.beta.is_some() {
             return Err(TrainError::KlOrBeta);
         }
@@ -100,6 +102,18 @@ impl CtrlConfig {
             }
         }
         Ok(())
+    }
+
+    /// β at the first step, on the scale of the trained reward: fixed, or that of the theory for the target KL.
+    ///
+    /// # Errors
+    /// [`TrainError::KlOrBeta`], and [`TrainError::Transform`] for a KL that the objective cannot reach.
+    pub fn first_beta(&self, objective: &Objective) -> Result<f64, TrainError> {
+        match (self.beta, self.target_kl) {
+            (Some(beta), None) => Ok(beta),
+            (None, Some(kl)) => objective.beta_for_kl(kl),
+            _ => Err(TrainError::KlOrBeta),
+        }
     }
 }
 
@@ -119,6 +133,8 @@ pub struct CtrlTrainer<'a> {
     pub reward: &'a dyn Reward,
     /// What rewards are calibrated by.
     pub calibrator: Calibrator<'a>,
+    /// Stored responses of π_ref, for a solver that learns from such: at least `samples_per_prompt` of every prompt.
+    pub rollouts: Option<&'a Rollouts>,
     /// How responses are sampled: at temperature 1 over the whole vocabulary, so that they come from π itself.
     pub sampling: Sampling,
     /// Largest number of responses generated together.
@@ -131,9 +147,17 @@ pub struct CtrlTrainer<'a> {
 
 /// A run in progress.
 struct Run {
-    policy: CausalLm,
-    optimizer: Optimizer,
+    learner: Learner,
+    solver: Box<dyn Solver>,
     state: State,
+}
+
+/// What a checkpoint holds besides weights, optimiser and what the solver keeps.
+#[derive(Serialize, Deserialize)]
+struct State {
+    /// Steps done.
+    step: usize,
+    controller: Controller,
 }
 
 impl CtrlTrainer<'_> {
@@ -160,14 +184,13 @@ impl CtrlTrainer<'_> {
                 || run.state.step % self.config.checkpoint_every == 0
                 || run.state.step == self.config.steps
             {
-                let dir =
-                    checkpoint::save(&self.checkpoints, &run.policy, &run.optimizer, &run.state)?;
+                let dir = self.save(&run)?;
                 if stop && run.state.step < self.config.steps {
                     return Err(TrainError::Interrupted { step: run.state.step, dir });
                 }
             }
         }
-        Ok(run.policy.valid())
+        Ok(run.learner.policy.valid())
     }
 
     /// Steps that the newest checkpoint holds: what a resumed run will not do again.
@@ -179,10 +202,25 @@ impl CtrlTrainer<'_> {
             .map_or(Ok(0), |path| Ok(checkpoint::load_state::<State>(&path)?.step))
     }
 
+    fn save(&self, run: &Run) -> Result<PathBuf, TrainError> {
+        let Run { learner, solver, state } = run;
+        checkpoint::write(&self.checkpoints, state.step, &learner.optimizer, state, |folder| {
+            learner.policy.save(folder)?;
+            solver.save(folder)
+        })
+    }
+
     fn check(&self) -> Result<(), TrainError> {
         self.config.check(&self.sampling)?;
-        if let Calibrator::Table(table) = self.calibrator {
-            table.check_holds(self.prompts.iter().map(|p| (p.id.as_str(), p.text.as_str())))?;
+        self.check_rollouts()?;
+        match self.calibrator {
+            Calibrator::Table(table) => {
+                table.check_holds(self.prompts.iter().map(|p| (p.id.as_str(), p.text.as_str())))?;
+            }
+            Calibrator::Group if self.config.solver.needs_table() => {
+                return Err(TrainError::NeedsTable);
+            }
+            Calibrator::Group => {}
         }
         let (n, per_step) = (self.prompts.len(), self.config.prompts_per_step);
         if n < per_step {
@@ -194,20 +232,31 @@ impl CtrlTrainer<'_> {
         Ok(())
     }
 
-    fn begin(&self) -> Result<Run, TrainError> {
-        let optimizer = Optimizer::new(&self.config.optimizer);
-        if let Some(path) = checkpoint::newest(&self.checkpoints) {
-            let policy = self.reference.load_trained(&path)?.train();
-            let optimizer = optimizer.load(&checkpoint::optimizer_path(&path))?;
-            return Ok(Run { policy, optimizer, state: checkpoint::load_state(&path)? });
+    fn check_rollouts(&self) -> Result<(), TrainError> {
+        if !self.config.solver.learns_from_reference() {
+            return Ok(());
         }
-        let beta = match (self.config.beta, self.config.target_kl) {
-            (Some(beta), _) => beta,
-            (None, Some(kl)) => self.objective.beta_for_kl(kl)?,
-            (None, None) => return Err(TrainError::KlOrBeta),
-        };
-        let state = State { step: 0, controller: Controller::new(beta, self.config.target_kl) };
-        Ok(Run { policy: self.start()?.train(), optimizer, state })
+        let needed = self.config.samples_per_prompt;
+        match self.rollouts.map_or(0, Rollouts::samples) {
+            stored if stored >= needed => Ok(()),
+            stored => Err(TrainError::Data(format!(
+                "the solver learns from {needed} stored reference responses to a prompt, but there are {stored}"
+            ))),
+        }
+    }
+
+    fn begin(&self) -> Result<Run, TrainError> {
+        let newest = checkpoint::newest(&self.checkpoints);
+        let (config, optimizer) = (self.config, Optimizer::new(&self.config.optimizer));
+        let solver = config.solver.begin(self.reference, &config.optimizer, newest.as_deref())?;
+        if let Some(path) = newest {
+            let policy = self.reference.load_trained(&path)?;
+            let learner = Learner::new(policy, optimizer.load(&checkpoint::optimizer_path(&path))?);
+            return Ok(Run { learner, solver, state: checkpoint::load_state(&path)? });
+        }
+        let beta = config.first_beta(self.objective)?;
+        let state = State { step: 0, controller: Controller::new(beta, config.target_kl) };
+        Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, state })
     }
 
     /// The policy before the first step: it computes what the reference does.
@@ -217,24 +266,12 @@ impl CtrlTrainer<'_> {
         Ok(reference.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?)
     }
 
-    /// Samples, scores, and takes one optimiser step.
+    /// Samples, scores, and lets the solver improve the policy.
     fn step(&self, run: &mut Run, unit: f64) -> Result<StepMetrics, TrainError> {
-        let step = run.state.step;
+        let (step, beta) = (run.state.step, run.state.controller.beta());
         let batches = Batches::new(self.seed, self.prompts.len(), self.config.prompts_per_step);
         let prompts: Vec<EncodedPrompt> =
             batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
-        let behaviour = run.policy.clone().for_inference();
-        let stage = format!("rollout-{step}");
-        let generator = Generator {
-            model: behaviour.as_ref(),
-            stops: self.tokenizer.stops(),
-            sampling: self.sampling,
-            seed: self.seed,
-            stage: &stage,
-            batch: self.batch,
-            stop_texts: None,
-            watch: None,
-        };
         let scoring = Scoring {
             tokenizer: self.tokenizer,
             reward: self.reward,
@@ -242,46 +279,64 @@ impl CtrlTrainer<'_> {
             objective: self.objective,
             unit,
         };
-        let rollout =
-            Rollout::sample(&prompts, self.config.samples_per_prompt, &generator, &scoring)?;
-        let samples = self.config.samples_per_prompt;
-        let (grads, divergence) = policy_gradient(
-            &run.policy,
-            self.reference,
-            &rollout,
-            samples,
-            run.state.controller.beta(),
-        )?;
-        let factor = linear(
+        let rollout = match self.rollouts.filter(|_| self.config.solver.learns_from_reference()) {
+            Some(rollouts) => {
+                // The next of the stored responses each time that a prompt comes up.
+                let samples = self.config.samples_per_prompt;
+                let next = Batches::new(self.seed, rollouts.samples(), samples);
+                Rollout::stored(&prompts, &next.indices(batches.epoch(step)), rollouts, &scoring)?
+            }
+            None => self.sample(&run.learner.policy, step, &prompts, &scoring)?,
+        };
+        run.learner.learning_rate = self.learning_rate(step);
+        let task = Task {
+            reference: self.reference,
+            prompts: &prompts,
+            rollout: &rollout,
+            scoring: &scoring,
+            beta,
+            seed: self.seed,
             step,
-            self.config.steps,
-            self.config.optimizer.warmup_steps,
-            self.config.optimizer.final_share,
-        );
-        let learning_rate = self.config.optimizer.learning_rate * factor;
-        let (net, grad_norm) = run.optimizer.step(run.policy.net().clone(), grads, learning_rate);
-        let metrics = divergence.metrics(
-            step + 1,
-            &rollout,
-            run.state.controller.beta(),
-            grad_norm,
-            learning_rate,
-        );
-        self.check_finite(&metrics)?;
-        run.policy = run.policy.clone().with_net(net);
+        };
+        let tally = run.solver.update(&mut run.learner, &task)?;
+        let grad_norm = run.learner.take_norm();
+        let metrics = tally.metrics(step + 1, &rollout, beta, grad_norm, run.learner.learning_rate);
+        let found = [
+            ("the KL", metrics.kl),
+            ("the gradient's norm", metrics.grad_norm),
+            ("the value model's loss", metrics.value_loss.unwrap_or(0.0)),
+        ];
+        check_finite(&self.checkpoints, metrics.step, &found)?;
         run.state.step += 1;
         run.state.controller.observe(metrics.kl, run.state.step as f64 / self.config.steps as f64);
         Ok(metrics)
     }
 
-    fn check_finite(&self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        for (what, value) in [("the KL", metrics.kl), ("the gradient's norm", metrics.grad_norm)] {
-            if !value.is_finite() {
-                let checkpoint = checkpoint::newest(&self.checkpoints)
-                    .map_or("none".into(), |path| path.display().to_string());
-                return Err(TrainError::Diverged { step: metrics.step, what, value, checkpoint });
-            }
-        }
-        Ok(())
+    fn learning_rate(&self, step: usize) -> f64 {
+        let OptimizerConfig { learning_rate, warmup_steps, final_share, .. } =
+            self.config.optimizer;
+        learning_rate * linear(step, self.config.steps, warmup_steps, final_share)
+    }
+
+    /// Responses of the policy to a step's prompts.
+    fn sample(
+        &self,
+        policy: &CausalLm,
+        step: usize,
+        prompts: &[EncodedPrompt],
+        scoring: &Scoring<'_>,
+    ) -> Result<Rollout, TrainError> {
+        let model = policy.clone().for_inference();
+        let generator = Generator {
+            model: model.as_ref(),
+            stops: self.tokenizer.stops(),
+            sampling: self.sampling,
+            seed: self.seed,
+            stage: &format!("rollout-{step}"),
+            batch: self.batch,
+            stop_texts: None,
+            watch: None,
+        };
+        Rollout::sample(prompts, self.config.samples_per_prompt, &generator, scoring)
     }
 }

@@ -43,6 +43,21 @@ pub enum TrainError {
         /// The newest checkpoint, or that there is none.
         checkpoint: String,
     },
+    /// What responses are drawn by is not what they are trained by.
+    #[error(
+        "at step {step} the sampler and the trainer disagree by {gap} nats about the probability of a token: what is sampled is not the policy that is trained, which is a fault of this program or of the device's arithmetic"
+    )]
+    Sampler {
+        /// The step, from 1.
+        step: usize,
+        /// The greatest difference.
+        gap: f64,
+    },
+    /// The solver needs the partition function, which ranks in a group do not tell.
+    #[error(
+        "solver \"regression\" needs the calibration table, which tells the partition function of each prompt: give calibration.samples or calibration.table in place of calibration.group"
+    )]
+    NeedsTable,
     /// The user asked to stop.
     #[error("stopped after step {step}; the checkpoint is in {dir}")]
     Interrupted {

@@ -136,7 +136,8 @@ impl Fit<'_> {
                 learning_rate * linear(last.step, self.steps, warmup_steps, final_share);
             let (net, grad_norm) = optimizer.step(model.net(), grads, learning_rate);
             last = FitMetrics { step: last.step + 1, loss, grad_norm, learning_rate };
-            self.check_finite(&last)?;
+            let found = [("the loss", loss), ("the gradient's norm", grad_norm)];
+            check_finite(self.checkpoints, last.step, &found)?;
             model = model.stepped(net);
             observe(&last);
             let (stop, ends) = (interrupted.load(Ordering::Relaxed), last.step == self.steps);
@@ -160,19 +161,22 @@ impl Fit<'_> {
         let optimizer = optimizer.load(&checkpoint::optimizer_path(&path))?;
         Ok((model.load(&path)?, optimizer, checkpoint::load_state(&path)?))
     }
+}
 
-    fn check_finite(&self, metrics: &FitMetrics) -> Result<(), TrainError> {
-        for (what, value) in
-            [("the loss", metrics.loss), ("the gradient's norm", metrics.grad_norm)]
-        {
-            if !value.is_finite() {
-                let checkpoint = checkpoint::newest(self.checkpoints)
-                    .map_or("none".into(), |path| path.display().to_string());
-                return Err(TrainError::Diverged { step: metrics.step, what, value, checkpoint });
-            }
-        }
-        Ok(())
-    }
+/// Refuses to go on from a step that found something else than finite numbers.
+///
+/// - found: what they are, and their values.
+pub(crate) fn check_finite(
+    checkpoints: &Path,
+    step: usize,
+    found: &[(&'static str, f64)],
+) -> Result<(), TrainError> {
+    let Some(&(what, value)) = found.iter().find(|(_, value)| !value.is_finite()) else {
+        return Ok(());
+    };
+    let checkpoint =
+        checkpoint::newest(checkpoints).map_or("none".into(), |path| path.display().to_string());
+    Err(TrainError::Diverged { step, what, value, checkpoint })
 }
 
 /// Steps that the newest checkpoint of a folder holds: what a resumed run will not do again. Not of CTRL's.

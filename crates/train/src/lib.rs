@@ -13,17 +13,19 @@ mod controller;
 mod ctrl;
 mod error;
 mod fit;
-mod gradient;
 mod language_model;
 mod metrics;
 mod objective;
 mod optimizer;
 mod parallel;
+mod partition;
 mod passes;
 mod reference_rewards;
 mod reward_model;
 mod rollout;
 mod schedule;
+mod solver;
+mod tally;
 
 pub use advantage::leave_one_out;
 pub use calibrator::Calibrator;
@@ -36,3 +38,6 @@ pub use objective::Objective;
 pub use optimizer::OptimizerConfig;
 pub use reference_rewards::{Filled, ReferenceRewards};
 pub use reward_model::{Examples, Pair, RewardModelConfig, RewardModelReport, train_reward_model};
+pub use solver::{
+    Grpo, KlEstimator, KlPlace, Ppo, Regression, Reinforce, Rloo, RolloutSource, SolverConfig,
+};

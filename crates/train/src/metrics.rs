@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Diagnostics of one optimiser step, means over its responses.
+/// Diagnostics of one step, means over its responses before the update.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// From 1.
@@ -26,7 +26,14 @@ pub struct StepMetrics {
     pub entropy: f64,
     /// Tokens.
     pub response_length: f64,
-    /// Euclidean norm of the whole gradient, before clipping.
+    /// Share of tokens whose gradient was cut since their probability had moved far enough; 0 where a rollout is used once.
+    pub clip_fraction: f64,
+    /// Loss of the value model, ½ (V − what came of it)², in squared units of Φ. Of PPO alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_loss: Option<f64>,
+    /// Greatest difference of a token's log-probability between the sampler and the trainer, in nats: rounding.
+    pub log_prob_gap: f64,
+    /// Euclidean norm of the whole gradient, before clipping; a mean where a rollout is good for several.
     pub grad_norm: f64,
     /// Learning rate of the step.
     pub learning_rate: f64,

@@ -1,7 +1,8 @@
 //! The gradient of many examples, in passes that fit into memory.
 
+use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::TrainError;
 use crate::fit::{Trainable, backward};
@@ -10,10 +11,29 @@ use crate::parallel::beside_each_other;
 /// Padded tokens that one forward and backward pass takes at most (an example is never split).
 const TOKENS_PER_PASS: usize = 4_096;
 
-/// The mean loss of some examples and its gradient.
-///
-/// Long texts take much memory, so examples of like length are put through the model in passes. These run beside each other and are
-/// added up in their order, so that the number of threads does not change the sum.
+/// How many examples of at most `tokens` tokens one pass takes: at least 1.
+pub(crate) fn per_pass(tokens: usize) -> usize {
+    (TOKENS_PER_PASS / tokens.max(1)).max(1)
+}
+
+/// The sum of the gradients of passes 0, …, n − 1 beside each other, and what else they found. It is taken in the order of the passes, so
+/// that the number of threads does not change it.
+pub(crate) fn in_order<M: Module, T: Send>(
+    net: &M,
+    n: usize,
+    run: impl Fn(usize) -> Result<(T, GradientsParams), TrainError> + Sync,
+) -> Result<(Vec<T>, GradientsParams), TrainError> {
+    let mut accumulator = GradientsAccumulator::new();
+    let mut found = Vec::with_capacity(n);
+    for result in beside_each_other(n, run) {
+        let (part, grads) = result?;
+        accumulator.accumulate(net, grads);
+        found.push(part);
+    }
+    Ok((found, accumulator.grads()))
+}
+
+/// The mean loss of some examples and its gradient. Long texts take much memory, so a pass takes examples of like length.
 ///
 /// - tokens: length of an example.
 /// - loss: mean loss of some examples.
@@ -25,20 +45,19 @@ pub(crate) fn mean_gradient<T: Trainable>(
 ) -> Result<(f64, GradientsParams), TrainError> {
     indices.sort_by_key(|&index| tokens(index));
     let longest = indices.last().map_or(1, |&index| tokens(index));
-    let passes: Vec<&[usize]> = indices.chunks((TOKENS_PER_PASS / longest).max(1)).collect();
+    let passes: Vec<&[usize]> = indices.chunks(per_pass(longest)).collect();
     let pass = |index: usize| -> Result<_, TrainError> {
         let model = model.leaves();
         let share = passes[index].len() as f64 / indices.len() as f64;
         let loss = loss(&model, passes[index])?;
         Ok(backward(loss.mul_scalar(share), &model.net()))
     };
-    let net = model.net();
-    let mut accumulator = GradientsAccumulator::new();
-    let mut total = 0.0;
-    for result in beside_each_other(passes.len(), pass) {
-        let (value, grads) = result?;
-        accumulator.accumulate(&net, grads);
-        total += value;
-    }
-    Ok((total, accumulator.grads()))
+    let (losses, grads) = in_order(&model.net(), passes.len(), pass)?;
+    Ok((losses.iter().sum(), grads))
+}
+
+/// Numbers as a column, `[n, 1]`.
+pub(crate) fn column(values: Vec<f32>, device: &Device) -> Tensor<2> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n, 1]), device)
 }

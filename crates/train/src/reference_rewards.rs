@@ -11,6 +11,7 @@ use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 
 use crate::TrainError;
+use crate::rollout::rewards;
 
 /// What samples and scores the responses of π_ref.
 pub struct ReferenceRewards<'a> {
@@ -35,7 +36,7 @@ pub struct Filled {
     pub responses: usize,
     /// Time that sampling took.
     pub sampling: Duration,
-    /// Time that scoring took.
+    /// Time that scoring took, decoding included.
     pub scoring: Duration,
 }
 
@@ -143,20 +144,11 @@ impl ReferenceRewards<'_> {
         let start = Instant::now();
         let responses = self.sampler.generate(prompts, numbers.clone())?;
         filled.sampling += start.elapsed();
-        let mut texts = Vec::with_capacity(prompts.len() * numbers.len());
-        for (prompt, responses) in prompts.iter().zip(&responses) {
-            for response in responses {
-                texts.push(self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?);
-            }
-        }
-        let owners =
-            prompts.iter().flat_map(|p| std::iter::repeat_n(p.text.as_str(), numbers.len()));
-        let pairs: Vec<(&str, &str)> = owners.zip(texts.iter().map(String::as_str)).collect();
         let start = Instant::now();
-        let rewards = self.reward.score(&pairs)?;
+        let rewards = rewards(prompts, &responses, self.tokenizer, self.reward)?;
         filled.scoring += start.elapsed();
         filled.prompts += prompts.len();
-        filled.responses += texts.len();
+        filled.responses += rewards.len();
         Ok((responses, rewards))
     }
 }

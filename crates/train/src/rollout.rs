@@ -1,20 +1,105 @@
 //! One step's responses with their rewards.
 
-use infalign_decode::{EncodedPrompt, Generator, Response, Sampler};
+use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
+use infalign_decode::{EncodedPrompt, Response, Sampler};
 use infalign_model::{Sequence, Tokenizer};
 use infalign_reward::Reward;
 
 use crate::{Calibrator, Objective, TrainError};
 
-/// Responses of several prompts, `samples` of each, one prompt after the other.
-pub(crate) struct Rollout {
+/// Responses of several prompts with their rewards, as many of each, one prompt after the other.
+#[derive(Default)]
+pub(crate) struct Scored {
     pub(crate) sequences: Vec<Sequence>,
+    /// log of the probability of each token of each response, under the model that drew it.
+    pub(crate) log_probs: Vec<Vec<f32>>,
+    /// r of each response.
+    pub(crate) rewards: Vec<f32>,
+}
+
+impl Scored {
+    /// Samples `samples` responses to each prompt and scores them.
+    pub(crate) fn sample(
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        sampler: &dyn Sampler,
+        tokenizer: &Tokenizer,
+        reward: &dyn Reward,
+    ) -> Result<Self, TrainError> {
+        let by_prompt = sampler.generate(prompts, 0..samples)?;
+        let mut scored =
+            Self { rewards: rewards(prompts, &by_prompt, tokenizer, reward)?, ..Self::default() };
+        for (prompt, responses) in prompts.iter().zip(by_prompt) {
+            for response in responses {
+                scored.sequences.push(response.sequence(prompt));
+                scored.log_probs.push(response.log_probs);
+            }
+        }
+        Ok(scored)
+    }
+
+    /// Some of the stored responses of π_ref to each prompt, by their numbers.
+    fn stored(
+        prompts: &[EncodedPrompt],
+        numbers: &[usize],
+        rollouts: &Rollouts,
+    ) -> Result<Self, TrainError> {
+        let mut scored = Self::default();
+        for prompt in prompts {
+            let responses = rollouts.of(&prompt.text)?;
+            for response in numbers.iter().map(|&number| &responses[number]) {
+                scored.sequences.push(stored_sequence(prompt, response));
+                scored.log_probs.push(response.log_probs.clone());
+                scored.rewards.push(response.reward);
+            }
+        }
+        Ok(scored)
+    }
+}
+
+/// r of every response to every prompt, one prompt after the other.
+pub(crate) fn rewards(
+    prompts: &[EncodedPrompt],
+    by_prompt: &[Vec<Response>],
+    tokenizer: &Tokenizer,
+    reward: &dyn Reward,
+) -> Result<Vec<f32>, TrainError> {
+    let mut texts = Vec::new();
+    for (prompt, responses) in prompts.iter().zip(by_prompt) {
+        for response in responses {
+            let text = tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
+            texts.push((prompt.text.as_str(), text));
+        }
+    }
+    let pairs: Vec<(&str, &str)> =
+        texts.iter().map(|(prompt, response)| (*prompt, response.as_str())).collect();
+    Ok(reward.score(&pairs)?)
+}
+
+/// A prompt with a stored response to it.
+pub(crate) fn stored_sequence(prompt: &EncodedPrompt, response: &ReferenceResponse) -> Sequence {
+    Sequence {
+        tokens: [prompt.tokens.as_slice(), &response.tokens].concat(),
+        prompt_length: prompt.tokens.len(),
+    }
+}
+
+/// Responses of several prompts, `samples` of each, one prompt after the other, and what is trained on.
+#[derive(Default)]
+pub(crate) struct Rollout {
+    /// Responses to each prompt.
+    pub(crate) samples: usize,
+    pub(crate) sequences: Vec<Sequence>,
+    /// log of the probability of each token of each response, under the model that drew it.
+    pub(crate) log_probs: Vec<Vec<f32>>,
     /// r of each response.
     pub(crate) raw: Vec<f32>,
     /// u of each response, in (0, 1).
     pub(crate) calibrated: Vec<f64>,
     /// What is trained on, of each response.
     pub(crate) transformed: Vec<f64>,
+    /// Whether π_ref drew them, and not the policy.
+    pub(crate) of_reference: bool,
 }
 
 /// How responses become trained rewards.
@@ -28,43 +113,50 @@ pub(crate) struct Scoring<'a> {
 }
 
 impl Rollout {
-    /// Samples responses and scores them: InfAlign's r → u = C(x, y) → Φ(u).
+    /// Samples responses of the policy, `samples` to each prompt.
     pub(crate) fn sample(
         prompts: &[EncodedPrompt],
         samples: usize,
-        generator: &Generator<'_>,
+        sampler: &dyn Sampler,
         scoring: &Scoring<'_>,
     ) -> Result<Self, TrainError> {
-        let by_prompt = generator.generate(prompts, 0..samples)?;
-        let owners = || prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, samples));
-        let responses: Vec<Response> = by_prompt.into_iter().flatten().collect();
-        let texts = owners()
-            .zip(&responses)
-            .map(|(prompt, response)| {
-                scoring.tokenizer.decode_response(&prompt.tokens, &response.tokens)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let pairs: Vec<(&str, &str)> =
-            owners().zip(&texts).map(|(p, text)| (p.text.as_str(), text.as_str())).collect();
-        let raw = scoring.reward.score(&pairs)?;
-        let calibrated = prompts
-            .iter()
-            .zip(raw.chunks(samples))
-            .map(|(prompt, rewards)| scoring.calibrator.quantiles(prompt, rewards))
-            .collect::<Result<Vec<_>, _>>()?
-            .concat();
-        let scales = prompts
-            .iter()
-            .map(|prompt| scoring.calibrator.scale(prompt, scoring.unit))
-            .collect::<Result<Vec<_>, _>>()?;
-        let transformed = raw
-            .iter()
-            .zip(&calibrated)
-            .enumerate()
-            .map(|(index, (&r, &u))| scoring.objective.apply(r, u, scales[index / samples]))
-            .collect();
-        let sequences =
-            owners().zip(&responses).map(|(prompt, response)| response.sequence(prompt)).collect();
-        Ok(Self { sequences, raw, calibrated, transformed })
+        let scored = Scored::sample(prompts, samples, sampler, scoring.tokenizer, scoring.reward)?;
+        Self::new(prompts, samples, scored, scoring)
+    }
+
+    /// Takes some of the stored responses of π_ref to each prompt, by their numbers.
+    pub(crate) fn stored(
+        prompts: &[EncodedPrompt],
+        numbers: &[usize],
+        rollouts: &Rollouts,
+        scoring: &Scoring<'_>,
+    ) -> Result<Self, TrainError> {
+        let scored = Scored::stored(prompts, numbers, rollouts)?;
+        Ok(Self { of_reference: true, ..Self::new(prompts, numbers.len(), scored, scoring)? })
+    }
+
+    /// InfAlign's r → u = C(x, y) → Φ(u).
+    fn new(
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        scored: Scored,
+        Scoring { calibrator, objective, unit, .. }: &Scoring<'_>,
+    ) -> Result<Self, TrainError> {
+        let Scored { sequences, log_probs, rewards: raw } = scored;
+        let (mut calibrated, mut transformed) = (Vec::new(), Vec::new());
+        for (prompt, rewards) in prompts.iter().zip(raw.chunks(samples)) {
+            let quantiles = calibrator.quantiles(prompt, rewards)?;
+            let scale = calibrator.scale(prompt, *unit)?;
+            let phi = rewards.iter().zip(&quantiles).map(|(&r, &u)| objective.apply(r, u, scale));
+            transformed.extend(phi);
+            calibrated.extend(quantiles);
+        }
+        let of_reference = false;
+        Ok(Self { samples, sequences, log_probs, raw, calibrated, transformed, of_reference })
+    }
+
+    /// The numbers of its responses.
+    pub(crate) fn numbers(&self) -> Vec<usize> {
+        (0..self.sequences.len()).collect()
     }
 }

@@ -190,6 +190,7 @@ fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -
         target_kl: Some(0.3),
         beta: None,
         checkpoint_every: 100,
+        solver: infalign_train::SolverConfig::default(),
         optimizer,
         lora: None,
     };
@@ -201,6 +202,7 @@ fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -
         reference: &fixture.model,
         tokenizer: &fixture.tokenizer,
         reward: &Mapped(map),
+        rollouts: None,
         calibrator,
         sampling: Sampling { max_tokens: 5, ..Sampling::default() },
         batch: 64,

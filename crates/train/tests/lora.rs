@@ -14,7 +14,9 @@ use infalign_model::{
     CausalLm, LoraConfig, TargetModules, Tokenizer, TransformerConfig, write_word_tokenizer,
 };
 use infalign_reward::{Length, LengthUnit};
-use infalign_train::{Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig, TrainError};
+use infalign_train::{
+    Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig, SolverConfig, TrainError,
+};
 
 const STEPS: usize = 4;
 
@@ -81,6 +83,7 @@ fn config(modules_to_save: &[&str]) -> CtrlConfig {
         target_kl: None,
         beta: Some(0.1),
         checkpoint_every: 1,
+        solver: SolverConfig::default(),
         optimizer,
         lora: Some(lora),
     }
@@ -104,6 +107,7 @@ fn train(
         tokenizer,
         reward: &Length { unit: LengthUnit::Words },
         calibrator: Calibrator::Table(&calibration(&prompts)),
+        rollouts: None,
         sampling: Sampling { max_tokens: 4, ..Sampling::default() },
         batch: 16,
         seed: 1,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
 use infalign_train::CtrlConfig;
+use infalign_train::baselines::vbon;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
@@ -82,11 +83,36 @@ impl AlignRecipe {
         self.calibration.as_ref().is_some_and(|calibration| !calibration.group)
     }
 
+    /// How CTRL trains a method: `[train]`, but for what the method has of its own. None where CTRL does not train it.
+    pub(crate) fn ctrl(&self, kind: &Kind) -> Option<CtrlConfig> {
+        let train = self.train.clone()?;
+        match kind {
+            Kind::Ctrl { solver: Some(solver), .. } => {
+                Some(CtrlConfig { solver: solver.clone(), ..train })
+            }
+            Kind::Ctrl { solver: None, .. } => Some(train),
+            Kind::Vbon { n } => {
+                Some(CtrlConfig { beta: Some(vbon(*n).1), target_kl: None, ..train })
+            }
+            _ => None,
+        }
+    }
+
+    /// How many stored reference responses to a prompt a method takes at least; none where it learns from something else.
+    fn rollouts_of(&self, kind: &Kind) -> Option<usize> {
+        let of_solver = |train: CtrlConfig| {
+            train.solver.learns_from_reference().then_some(train.samples_per_prompt)
+        };
+        kind.rollouts().or_else(|| self.ctrl(kind).and_then(of_solver))
+    }
+
     /// Refuses methods without what they need, and tables that no method needs.
     ///
     /// # Errors
     /// One sentence that names the method or the table.
     pub(crate) fn check_methods(&self) -> Result<()> {
+        // Also where every method has another β in their place.
+        self.train.as_ref().map_or(Ok(()), CtrlConfig::check_kl).context("[train]")?;
         for Method { name, kind } in &self.method {
             kind.check().with_context(|| format!("[[method]] {name:?}"))?;
             if kind.is_ctrl() {
@@ -97,15 +123,21 @@ impl AlignRecipe {
                     ensure!(given, "method {name:?} is of kind \"{kind}\", which needs [{table}]");
                 }
             }
-            if let Some(needed) = kind.rollouts() {
+            let ctrl = self.ctrl(kind);
+            if let Some(train) = &ctrl {
+                let checked = train.check(&self.generation);
+                checked.with_context(|| format!("[train] with method {name:?}"))?;
+            }
+            if let Some(needed) = self.rollouts_of(kind) {
                 let samples = self.rollouts.map_or(0, |rollouts| rollouts.samples);
                 ensure!(
                     samples >= needed,
                     "method {name:?} needs {needed} reference responses to a prompt, but rollouts.samples is {samples}"
                 );
             }
+            let solved_by_table = ctrl.is_some_and(|train| train.solver.needs_table());
             ensure!(
-                self.has_table() || !kind.needs_table(),
+                self.has_table() || !(kind.needs_table() || solved_by_table),
                 "calibration.group = true leaves no table of reference rewards, which method {name:?} needs: give calibration.samples or calibration.table"
             );
         }
@@ -113,8 +145,8 @@ impl AlignRecipe {
     }
 
     fn check_tables(&self) -> Result<()> {
-        let any = |of: fn(&Kind) -> bool| self.method.iter().any(|method| of(&method.kind));
-        let (ctrl, stored) = (any(Kind::is_ctrl), any(|kind| kind.rollouts().is_some()));
+        let ctrl = self.method.iter().any(|method| method.kind.is_ctrl());
+        let stored = self.method.iter().any(|method| self.rollouts_of(&method.kind).is_some());
         for (table, given, used) in [
             ("train", self.train.is_some(), ctrl),
             ("calibration", self.calibration.is_some(), ctrl),
@@ -178,4 +210,56 @@ pub(crate) struct Evaluation {
     /// Another reward that judges the same responses; no policy is trained on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) judge: Option<RewardConfig>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recipe with RLOO in `[train]`; `more` is the rest of it.
+    fn recipe(more: &str) -> AlignRecipe {
+        let text = format!(
+            "task = 'align'\nname = 'a'\nseed = 1\nmodel = 'm'\n\
+             prompts = {{ kind = 'files', train = 'a.jsonl', test = 'b.jsonl' }}\n\
+             reward = {{ kind = 'length', unit = 'words' }}\ngeneration = {{ max_tokens = 4 }}\n\
+             evaluation = {{ samples = 2, procedures = ['sample'], baseline = 'a' }}\n\
+             [train]\nsteps = 3\nprompts_per_step = 2\nsamples_per_prompt = 4\ntarget_kl = 0.5\n\
+             optimizer = {{ learning_rate = 0.1 }}\n{more}"
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    const GROUP: &str = "[calibration]\ngroup = true\n";
+    const SAMPLES: &str = "[calibration]\nsamples = 4\n";
+    const OFFLINE: &str = "[[method]]\nname = 'b'\nobjective = 'log'\n\
+                           solver = { kind = 'regression', rollouts = 'reference' }\n";
+
+    #[test]
+    fn a_method_may_have_a_solver_of_its_own() {
+        let recipe = recipe(&format!(
+            "{SAMPLES}[[method]]\nname = 'a'\nobjective = 'log'\n\
+             [[method]]\nname = 'b'\nobjective = 'log'\n[method.solver]\nkind = 'ppo'\nepochs = 2\n\
+             [[method]]\nname = 'c'\nkind = 'vbon'\nn = 4\n"
+        ));
+        recipe.check_methods().unwrap();
+        let [shared, own, vbon] = [0, 1, 2].map(|i| recipe.ctrl(&recipe.method[i].kind).unwrap());
+        assert_eq!(Some(&shared), recipe.train.as_ref());
+        let ppo = serde_json::from_str(r#"{"kind": "ppo", "epochs": 2}"#).unwrap();
+        assert_eq!(own, CtrlConfig { solver: ppo, ..shared.clone() });
+        assert_eq!(vbon, CtrlConfig { beta: Some(1.0 / 3.0), target_kl: None, ..shared });
+    }
+
+    #[test]
+    fn a_solver_of_a_method_needs_what_a_shared_one_does() {
+        let refused = |more: &str| format!("{:#}", recipe(more).check_methods().unwrap_err());
+        let message = refused(&format!("{SAMPLES}{OFFLINE}"));
+        assert!(message.contains("\"b\" needs 4 reference responses"), "{message}");
+        let rollouts = "[rollouts]\nsamples = 4\n";
+        let message = refused(&format!("{GROUP}{rollouts}{OFFLINE}"));
+        assert!(message.contains("calibration.group") && message.contains("\"b\""), "{message}");
+        recipe(&format!("{SAMPLES}{rollouts}{OFFLINE}")).check_methods().unwrap();
+        let online = OFFLINE.replace("reference", "policy");
+        let message = refused(&format!("{SAMPLES}{rollouts}{online}"));
+        assert!(message.contains("[rollouts] has no effect"), "{message}");
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use infalign_model::LoraConfig;
+use infalign_train::SolverConfig;
 use infalign_train::baselines::{BondConfig, Labels, OfflineConfig};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -24,10 +25,13 @@ pub(crate) struct Method {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Kind {
-    /// By CTRL, as `[train]` says.
+    /// By CTRL, as `[train]` says but for the solver, where it has one of its own.
     Ctrl {
         /// What it maximises: the reward, or a transform of the calibrated reward.
         objective: ObjectiveConfig,
+        /// In place of that of `[train]`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        solver: Option<SolverConfig>,
     },
     /// By CTRL, as `[train]` says but for β, which is that of variational best-of-N.
     Vbon {
@@ -117,7 +121,7 @@ impl Kind {
     /// Whether it needs the rewards of reference responses to the same prompt, which calibration within groups has not.
     pub(crate) fn needs_table(&self) -> bool {
         match self {
-            Self::Ctrl { objective } => objective.needs_table(),
+            Self::Ctrl { objective, .. } => objective.needs_table(),
             Self::Vbon { .. } => true,
             _ => false,
         }
@@ -157,7 +161,7 @@ impl Kind {
     /// The files that it reads.
     pub(super) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
-            Self::Ctrl { objective } => objective.path_mut().into_iter().collect(),
+            Self::Ctrl { objective, .. } => objective.path_mut().into_iter().collect(),
             Self::Sft { completions: files, .. }
             | Self::Dpo { preferences: files, .. }
             | Self::Ipo { preferences: files, .. } => files.iter_mut().collect(),
@@ -235,6 +239,7 @@ mod tests {
     fn every_kind_is_written_as_it_is_read() {
         let bond = "train = { steps = 3, prompts_per_step = 2, samples_per_prompt = 2, anchor_rate = 0.1, optimizer = { learning_rate = 0.1 } }\n";
         for keys in [
+            "kind = 'ctrl'\nobjective = 'log'\nsolver = { kind = 'ppo', epochs = 2 }\n".to_owned(),
             "kind = 'vbon'\nn = 4\n".to_owned(),
             format!("kind = 'sft'\ncompletions = ['a.jsonl']\n{TRAIN}"),
             format!("kind = 'best-of-n-sft'\nn = 4\n{TRAIN}"),
@@ -257,6 +262,9 @@ mod tests {
         assert!(unknown(&format!("{dpo}objective = 'raw'")).contains("unknown field `objective`"));
         assert!(unknown(&format!("{dpo}n = 4")).contains("unknown field `n`"));
         assert!(unknown("objective = 'raw'\nbeta = 1").contains("unknown field `beta`"));
+        let solver = "solver = { kind = 'rloo', clip = 0.2 }";
+        assert!(unknown(&format!("objective = 'raw'\n{solver}")).contains("unknown field `clip`"));
+        assert!(unknown(&format!("{dpo}{solver}")).contains("unknown field `solver`"));
         assert!(unknown("kind = 'dpo'\nbeta = 1").contains("missing field `train`"));
         assert!(unknown("kind = 'ppo'").contains("unknown variant `ppo`"));
         assert!(read("objective = 'raw'").unwrap_err().contains("missing field `name`"));

@@ -100,7 +100,12 @@ impl<'a> Inputs<'a> {
         };
         inputs.check_table(&paths)?;
         for method in &recipe.method {
-            inputs.objective(method)?;
+            if let (Some(train), Some(objective)) =
+                (recipe.ctrl(&method.kind), inputs.objective(method)?)
+            {
+                let first_beta = train.first_beta(&objective);
+                first_beta.with_context(|| format!("[train] with method {:?}", method.name))?;
+            }
         }
         for (key, config) in rewards::configs(recipe) {
             if !rewards::is_own(config) {
@@ -127,7 +132,7 @@ impl<'a> Inputs<'a> {
     /// When the table cannot be read; the message names the method.
     pub(crate) fn objective(&self, method: &Method) -> Result<Option<Objective>> {
         let objective = match &method.kind {
-            Kind::Ctrl { objective } => objective,
+            Kind::Ctrl { objective, .. } => objective,
             Kind::Vbon { n } => return Ok(Some(vbon(*n).0)),
             _ => return Ok(None),
         };
@@ -156,11 +161,6 @@ impl<'a> Inputs<'a> {
 fn check(recipe: &AlignRecipe) -> Result<()> {
     recipe.generation.check().context("[generation]")?;
     check_sampling(&recipe.generation)?;
-    recipe
-        .train
-        .as_ref()
-        .map_or(Ok(()), |train| train.check(&recipe.generation))
-        .context("[train]")?;
     recipe.calibration.as_ref().map_or(Ok(()), CalibrationConfig::check)?;
     recipe.check_methods()?;
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");

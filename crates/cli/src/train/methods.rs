@@ -13,8 +13,7 @@ use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
 use infalign_reward::Reward;
-use infalign_train::baselines::vbon;
-use infalign_train::{Calibrator, CtrlConfig, CtrlTrainer, StepMetrics};
+use infalign_train::{Calibrator, CtrlTrainer, StepMetrics};
 use serde::Serialize;
 
 use super::baselines::{train_bond, train_offline};
@@ -82,17 +81,13 @@ pub(crate) fn train(
 fn train_ctrl(
     inputs: &Inputs<'_>,
     method: &Method,
-    Sources { reward, calibration, .. }: Sources<'_>,
+    Sources { reward, calibration, rollouts }: Sources<'_>,
     (title, folder): (&str, &Path),
     progress: &mut Progress,
     interrupted: &AtomicBool,
 ) -> Result<CausalLm> {
-    let config = inputs.recipe.train.clone().context("the recipe has no [train]")?;
+    let config = inputs.recipe.ctrl(&method.kind).context("the recipe has no [train]")?;
     let objective = inputs.objective(method)?.context("the method has no objective")?;
-    let config = match method.kind {
-        Kind::Vbon { n } => CtrlConfig { beta: Some(vbon(n).1), target_kl: None, ..config },
-        _ => config,
-    };
     let trainer = CtrlTrainer {
         config: &config,
         objective: &objective,
@@ -101,6 +96,7 @@ fn train_ctrl(
         tokenizer: &inputs.tokenizer,
         reward,
         calibrator: calibration.map_or(Calibrator::Group, Calibrator::Table),
+        rollouts,
         sampling: inputs.recipe.generation,
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,

@@ -20,16 +20,17 @@ use std::sync::atomic::AtomicBool;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
-use infalign_decode::{EncodedPrompt, Generator, Response, Sampler, Sampling};
+use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Sequence, Tokenizer, Transformer};
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
-use super::offline::{column, log_probs};
+use super::offline::log_probs;
 use crate::adapter::adapter_uniforms;
 use crate::batches::Batches;
 use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
-use crate::passes::mean_gradient;
+use crate::passes::{column, mean_gradient};
+use crate::rollout::Scored;
 use crate::{OptimizerConfig, TrainError, leave_one_out};
 
 /// Responses of the anchor to each prompt.
@@ -164,8 +165,12 @@ impl BondTrainer<'_> {
         let theirs =
             self.sample(&pair.anchor, &prompts, ANCHORED, &format!("bond-anchor-{step}"))?;
         let anchor = pair.anchor.log_probs(&ours.sequences)?;
-        let ratios: Vec<f64> =
-            ours.log_probs.iter().zip(&anchor).map(|(ours, tokens)| ours - sum(tokens)).collect();
+        let ratios: Vec<f64> = ours
+            .log_probs
+            .iter()
+            .zip(&anchor)
+            .map(|(ours, theirs)| sum(ours) - sum(theirs))
+            .collect();
         let rewards = self.rewards(&ours, &theirs, &ratios);
         let weighted = self.weighted(&ours, &theirs, &rewards);
         let loss = |policy: &CausalLm, pass: &[usize]| {
@@ -229,30 +234,8 @@ impl BondTrainer<'_> {
             stop_texts: None,
             watch: None,
         };
-        let responses = generator.generate(prompts, 0..samples)?;
-        let owners = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, samples));
-        let all: Vec<(&EncodedPrompt, Response)> =
-            owners.zip(responses.into_iter().flatten()).collect();
-        let texts = all.iter().map(|(prompt, response)| {
-            self.tokenizer.decode_response(&prompt.tokens, &response.tokens)
-        });
-        let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        let pairs: Vec<(&str, &str)> =
-            all.iter().zip(&texts).map(|((p, _), text)| (p.text.as_str(), text.as_str())).collect();
-        Ok(Scored {
-            rewards: self.reward.score(&pairs)?,
-            log_probs: all.iter().map(|(_, response)| sum(&response.log_probs)).collect(),
-            sequences: all.iter().map(|(prompt, response)| response.sequence(prompt)).collect(),
-        })
+        Scored::sample(prompts, samples, &generator, self.tokenizer, self.reward)
     }
-}
-
-/// Responses of several prompts, as many of each, one prompt after the other.
-struct Scored {
-    sequences: Vec<Sequence>,
-    rewards: Vec<f32>,
-    /// log π(y | x) under the model that drew them.
-    log_probs: Vec<f64>,
 }
 
 fn sum(tokens: &[f32]) -> f64 {

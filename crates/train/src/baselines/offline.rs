@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use infalign_model::{CausalLm, LoraConfig, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use super::sft::sft;
 use crate::adapter::adapter_uniforms;
 use crate::batches::Batches;
 use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
-use crate::passes::mean_gradient;
+use crate::passes::{column, mean_gradient};
 use crate::{OptimizerConfig, TrainError};
 
 /// Settings of training on stored responses.
@@ -211,12 +211,6 @@ pub(super) fn log_probs(
     Ok(tokens.select(0, places).reshape([batch.lengths.len(), longest]).sum_dim(1))
 }
 
-/// Numbers as `[n, 1]`.
-pub(super) fn column(values: Vec<f32>, device: &Device) -> Tensor<2> {
-    let n = values.len();
-    Tensor::from_data(TensorData::new(values, [n, 1]), device)
-}
-
 #[cfg(test)]
 pub(super) mod testing {
     use burn::tensor::Tensor;
@@ -230,7 +224,7 @@ pub(super) mod testing {
 
     pub(in crate::baselines) fn column(values: &[f64]) -> Tensor<2> {
         let device = infalign_backend::device(None).unwrap();
-        super::column(values.iter().map(|&value| value as f32).collect(), &device)
+        crate::passes::column(values.iter().map(|&value| value as f32).collect(), &device)
     }
 
     /// Compares the gradient of a loss of one number with its central differences.

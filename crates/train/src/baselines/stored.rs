@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ResponsePair;
 use crate::TrainError;
+use crate::rollout::stored_sequence;
 
 /// How rewards make preferences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ pub fn best_of_n(
     prompts: &[EncodedPrompt],
     n: usize,
 ) -> Result<Vec<Sequence>, TrainError> {
-    in_groups(rollouts, prompts, n, |prompt, group| sequence(prompt, best(group)))
+    in_groups(rollouts, prompts, n, |prompt, group| stored_sequence(prompt, best(group)))
 }
 
 /// The best of each group of N responses of a prompt against the worst; of equals the first is the best and the last the worst.
@@ -106,16 +107,9 @@ fn pair(
     preference: f64,
 ) -> ResponsePair {
     ResponsePair {
-        responses: [sequence(prompt, first), sequence(prompt, second)],
+        responses: [stored_sequence(prompt, first), stored_sequence(prompt, second)],
         reference: [first.log_prob(), second.log_prob()],
         preference,
-    }
-}
-
-fn sequence(prompt: &EncodedPrompt, response: &ReferenceResponse) -> Sequence {
-    Sequence {
-        tokens: [prompt.tokens.as_slice(), &response.tokens].concat(),
-        prompt_length: prompt.tokens.len(),
     }
 }
 

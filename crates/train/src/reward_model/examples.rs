@@ -1,10 +1,11 @@
 //! What a reward model learns from, and the loss that it minimises.
 
-use burn::tensor::{Device, Tensor, TensorData, activation::log_sigmoid};
+use burn::tensor::{Tensor, activation::log_sigmoid};
 use infalign_model::SequenceClassifier;
 
 use super::RewardModelConfig;
 use crate::TrainError;
+use crate::passes::column;
 
 /// What a reward model learns from, or is measured on; texts are tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,12 +85,6 @@ impl Examples {
 fn pair_loss(better: Tensor<2>, worse: Tensor<2>, margins: Tensor<2>, centring: f64) -> Tensor<1> {
     let likelihood = log_sigmoid(better.clone() - worse.clone() - margins).mean().neg();
     likelihood + (better + worse).square().mean().mul_scalar(centring)
-}
-
-/// Numbers as `[n, 1]`.
-fn column(values: Vec<f32>, device: &Device) -> Tensor<2> {
-    let n = values.len();
-    Tensor::from_data(TensorData::new(values, [n, 1]), device)
 }
 
 #[cfg(test)]

@@ -1,0 +1,145 @@
+//! Several optimiser steps from one rollout: the clipped surrogate of PPO (Schulman et al., arXiv 1707.06347).
+//!
+//! L = E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)] with ρ = π/π_old of a token. Since ∇ρ = ρ ∇log π, its gradient is ρ A ∇log π where the least is
+//! the first, and 0 where it is the second and cut.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use infalign_decode::Stream;
+
+use super::passes::Passes;
+use super::{KlTerm, Learner, Task};
+use crate::TrainError;
+
+/// How often a rollout is used.
+pub(crate) struct Reuse {
+    epochs: usize,
+    minibatches: usize,
+    /// ε.
+    pub(crate) clip: f64,
+}
+
+impl Reuse {
+    /// - clip: 0.2 where nothing is said.
+    pub(crate) fn new(epochs: usize, minibatches: usize, clip: Option<f64>) -> Self {
+        Self { epochs, minibatches, clip: clip.unwrap_or(0.2) }
+    }
+
+    /// Whether there is one step, at which every ratio is 1.
+    pub(crate) fn is_single(&self) -> bool {
+        self.epochs == 1 && self.minibatches == 1
+    }
+
+    /// - given: the clip range, if the recipe names one; responses: those of a rollout.
+    pub(crate) fn check(&self, given: Option<f64>, responses: usize) -> Result<(), TrainError> {
+        let clip = given.map_or("none".into(), |clip| clip.to_string());
+        let share = self.clip > 0.0 && self.clip < 1.0;
+        for (key, value, fine, valid) in [
+            ("solver.epochs", self.epochs.to_string(), self.epochs >= 1, "at least 1"),
+            (
+                "solver.minibatches",
+                self.minibatches.to_string(),
+                (1..=responses).contains(&self.minibatches),
+                "at least 1, and at most the responses of a step",
+            ),
+            ("solver.clip", clip.clone(), share, "above 0 and below 1"),
+            (
+                "solver.clip",
+                clip,
+                given.is_none() || !self.is_single(),
+                "left out with one epoch and one minibatch: every ratio is 1 then",
+            ),
+        ] {
+            if !fine {
+                return Err(TrainError::Setting { key, value, valid });
+            }
+        }
+        Ok(())
+    }
+
+    /// The responses of each optimiser step, each epoch in an order of its own.
+    fn minibatches(&self, task: &Task<'_>) -> Vec<Vec<usize>> {
+        let n = task.rollout.sequences.len();
+        let stage = format!("minibatches-{}", task.step);
+        let of_epoch = |epoch: usize| {
+            let order = Stream::new(task.seed, &stage, "", epoch as u64).permutation(n);
+            let border = |part: usize| part * n / self.minibatches;
+            (0..self.minibatches)
+                .map(|part| order[border(part)..border(part + 1)].to_vec())
+                .collect::<Vec<_>>()
+        };
+        (0..self.epochs).flat_map(of_epoch).collect()
+    }
+}
+
+/// A rollout as it was when it was drawn, and what its tokens are worth.
+pub(crate) struct Surrogate<'a> {
+    /// log π_old of every token of every response.
+    pub(crate) old: Vec<Vec<f32>>,
+    /// A of the same, in units of J/β.
+    pub(crate) advantages: Vec<Vec<f64>>,
+    pub(crate) kl: KlTerm,
+    pub(crate) length_normalised: bool,
+    pub(crate) task: &'a Task<'a>,
+}
+
+impl Surrogate<'_> {
+    /// Takes the steps; returns the share of tokens whose gradient was cut.
+    ///
+    /// - beside: called with the responses of each step.
+    pub(crate) fn improve(
+        &self,
+        learner: &mut Learner,
+        reuse: &Reuse,
+        beside: &mut dyn FnMut(&[usize]) -> Result<(), TrainError>,
+    ) -> Result<f64, TrainError> {
+        let (clipped, tokens) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        for responses in reuse.minibatches(self.task) {
+            let passes = Passes {
+                policy: &learner.policy,
+                reference: self.kl.is_in_loss().then_some(self.task.reference),
+                rollout: self.task.rollout,
+                kl: self.kl,
+                length_normalised: self.length_normalised,
+                group: 1,
+            };
+            let (grads, _) = passes.gradient(&responses, &|seen| {
+                let weights = self.weights(seen.responses, &seen.log_probs, reuse.clip);
+                let cut = weights.iter().filter(|weight| weight.is_none()).count();
+                clipped.fetch_add(cut, Ordering::Relaxed);
+                tokens.fetch_add(weights.len(), Ordering::Relaxed);
+                weights.into_iter().map(Option::unwrap_or_default).collect()
+            })?;
+            learner.step(grads);
+            beside(&responses)?;
+        }
+        Ok(clipped.into_inner() as f64 / tokens.into_inner() as f64)
+    }
+
+    /// ρ A of each token of some responses, none where it is cut.
+    fn weights(&self, responses: &[usize], log_probs: &[f32], clip: f64) -> Vec<Option<f64>> {
+        let old = responses.iter().flat_map(|&i| &self.old[i]);
+        let advantages = responses.iter().flat_map(|&i| &self.advantages[i]);
+        let tokens = log_probs.iter().zip(old).zip(advantages);
+        tokens.map(|((&new, &old), &a)| weight(f64::from(new - old).exp(), a, clip)).collect()
+    }
+}
+
+/// ρ A, or none where min(ρ A, clip(ρ) A) is cut.
+fn weight(ratio: f64, advantage: f64, clip: f64) -> Option<f64> {
+    let cut = if advantage > 0.0 { ratio > 1.0 + clip } else { ratio < 1.0 - clip };
+    (!cut).then_some(ratio * advantage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::weight;
+
+    #[test]
+    fn a_ratio_is_cut_where_it_has_gone_far_enough_already() {
+        assert_eq!(weight(1.1, 2.0, 0.2), Some(2.2));
+        assert_eq!((weight(1.3, 2.0, 0.2), weight(0.7, -2.0, 0.2)), (None, None));
+        // On its way back, nothing holds it.
+        assert_eq!((weight(0.7, 2.0, 0.2), weight(1.3, -2.0, 0.2)), (Some(1.4), Some(-2.6)));
+    }
+}

@@ -1,0 +1,236 @@
+//! Forward and backward passes over a rollout, cut to a bounded size.
+
+use burn::optim::GradientsParams;
+use burn::tensor::{Tensor, activation::log_softmax};
+use infalign_model::{CausalLm, ResponseBatch, Sequence};
+
+use super::KlTerm;
+use super::kl::exact_kl;
+use crate::TrainError;
+use crate::fit::{Trainable, backward};
+use crate::parallel::beside_each_other;
+use crate::passes::{column, in_order, per_pass};
+use crate::rollout::Rollout;
+use crate::tally::Tally;
+
+/// How many responses one pass takes: whole groups, whose responses are compared with each other, and at least one.
+pub(crate) fn cut(sequences: &[Sequence], group: usize) -> usize {
+    let longest = sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(1);
+    group * per_pass(longest * group)
+}
+
+/// What all passes over a rollout share.
+pub(crate) struct Passes<'a> {
+    pub(crate) policy: &'a CausalLm,
+    /// Left out where only log π is asked for.
+    pub(crate) reference: Option<&'a CausalLm>,
+    pub(crate) rollout: &'a Rollout,
+    pub(crate) kl: KlTerm,
+    /// Whether each response counts the same, whatever its length, in place of each token.
+    pub(crate) length_normalised: bool,
+    /// Responses that are never split.
+    pub(crate) group: usize,
+}
+
+/// What a pass has found of its responses, before anything is made of it.
+pub(crate) struct Seen<'a> {
+    /// Their numbers in the rollout.
+    pub(crate) responses: &'a [usize],
+    /// Their tokens.
+    pub(crate) lengths: &'a [usize],
+    /// log π of all their tokens.
+    pub(crate) log_probs: Vec<f32>,
+    /// What the KL takes off the reward of each, in nats.
+    pub(crate) penalties: Vec<f64>,
+}
+
+/// A rollout token by token, a list for each response.
+pub(crate) struct Observed {
+    /// log π.
+    pub(crate) log_probs: Vec<Vec<f32>>,
+    /// What the KL takes off the reward, in nats.
+    pub(crate) penalties: Vec<Vec<f32>>,
+}
+
+impl Passes<'_> {
+    /// The gradient of −Σ_t w_t log π(y_t) plus the KL's term in the loss, as a mean over the responses.
+    ///
+    /// - responses: numbers of responses of the rollout, in whole groups.
+    /// - weigh: w of every token of a pass, taken as constants.
+    pub(crate) fn gradient(
+        &self,
+        responses: &[usize],
+        weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
+    ) -> Result<(GradientsParams, Tally), TrainError> {
+        let rows = cut(&self.sequences(responses), self.group);
+        self.gradient_by(rows, responses, weigh)
+    }
+
+    /// The same with `rows` responses a pass.
+    pub(crate) fn gradient_by(
+        &self,
+        rows: usize,
+        responses: &[usize],
+        weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
+    ) -> Result<(GradientsParams, Tally), TrainError> {
+        let parts: Vec<&[usize]> = responses.chunks(rows).collect();
+        let n = responses.len() as f64;
+        let run = |part: usize| self.run(parts[part], n, weigh);
+        let (tallies, grads) = in_order(self.policy.net(), parts.len(), run)?;
+        Ok((grads, Tally::of(tallies)))
+    }
+
+    /// Reads the whole rollout without gradients.
+    pub(crate) fn observe(&self) -> Result<(Observed, Tally), TrainError> {
+        let policy = self.policy.valid();
+        let numbers = self.rollout.numbers();
+        let parts: Vec<&[usize]> = numbers.chunks(cut(&self.rollout.sequences, 1)).collect();
+        let read = |part: usize| -> Result<_, TrainError> {
+            let batch = self.batch(parts[part])?;
+            let forward = Forward::new(&policy, self.reference, &batch);
+            let (log_ratios, exact) = (forward.log_ratios(), forward.exact_kl());
+            let tally = forward.tally(self.rollout, parts[part], &log_ratios, &batch.lengths);
+            let penalties = self.kl.penalties(&log_ratios, &exact);
+            let split = |values: &[f32]| split(values, &batch.lengths);
+            Ok((split(&values(forward.picked.clone())), split(&penalties), tally))
+        };
+        let mut observed = Observed { log_probs: Vec::new(), penalties: Vec::new() };
+        let mut tallies = Vec::new();
+        for result in beside_each_other(parts.len(), read) {
+            let (log_probs, penalties, tally) = result?;
+            observed.log_probs.extend(log_probs);
+            observed.penalties.extend(penalties);
+            tallies.push(tally);
+        }
+        Ok((observed, Tally::of(tallies)))
+    }
+
+    fn sequences(&self, responses: &[usize]) -> Vec<Sequence> {
+        responses.iter().map(|&i| self.rollout.sequences[i].clone()).collect()
+    }
+
+    fn batch(&self, responses: &[usize]) -> Result<ResponseBatch, TrainError> {
+        let sequences = self.sequences(responses);
+        Ok(ResponseBatch::new(&sequences, self.policy.config(), &self.policy.device())?)
+    }
+
+    /// The share of some of the `n` responses.
+    fn run(
+        &self,
+        responses: &[usize],
+        n: f64,
+        weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
+    ) -> Result<(Tally, GradientsParams), TrainError> {
+        let batch = self.batch(responses)?;
+        let policy = self.policy.leaves();
+        let forward = Forward::new(&policy, self.reference, &batch);
+        let (log_ratios, exact) = (forward.log_ratios(), self.exact(&forward));
+        let mut tally = forward.tally(self.rollout, responses, &log_ratios, &batch.lengths);
+        let penalties = self.kl.penalties(&log_ratios, &exact);
+        let seen = Seen {
+            responses,
+            lengths: &batch.lengths,
+            log_probs: values(forward.picked.clone().inner()),
+            penalties: sums(&penalties, &batch.lengths),
+        };
+        tally.penalty = seen.penalties.iter().sum();
+        let shares = self.shares(&batch.lengths);
+        let weights = weigh(&seen).into_iter().zip(&shares);
+        let weights = weights.map(|(w, share)| (-w * share / n) as f32).collect();
+        let terms = forward.loss(self.kl);
+        let tokens = shares.len();
+        let device = self.policy.device();
+        let mut loss = forward.picked * column(weights, &device);
+        if let Some(terms) = terms {
+            let shares = shares.iter().map(|share| (share / n) as f32).collect();
+            loss = loss + terms * column(shares, &device);
+        }
+        let loss = loss.mean().mul_scalar(tokens as f64);
+        Ok((tally, backward(loss, policy.net()).1))
+    }
+
+    /// The exact KL of each token, where it is a reward.
+    fn exact(&self, forward: &Forward) -> Vec<f32> {
+        if self.kl == KlTerm::Exact { forward.exact_kl() } else { Vec::new() }
+    }
+
+    /// What each token counts: 1, or its part of a response.
+    fn shares(&self, lengths: &[usize]) -> Vec<f64> {
+        let share = |length: usize| if self.length_normalised { 1.0 / length as f64 } else { 1.0 };
+        lengths.iter().flat_map(|&length| std::iter::repeat_n(share(length), length)).collect()
+    }
+}
+
+/// What both models say of the tokens of a pass.
+struct Forward {
+    /// log π of every token at every place, `[tokens, vocabulary]`.
+    ours: Tensor<2>,
+    /// That of the tokens that stand there, `[tokens, 1]`.
+    picked: Tensor<2>,
+    /// The same of the reference, without gradients.
+    theirs: Option<(Tensor<2>, Tensor<2>)>,
+}
+
+impl Forward {
+    fn new(policy: &CausalLm, reference: Option<&CausalLm>, batch: &ResponseBatch) -> Self {
+        let of = |model: &CausalLm| {
+            let all = log_softmax(model.response_logits(batch), 1);
+            let picked = all.clone().gather(1, batch.targets.clone());
+            (all, picked)
+        };
+        let (ours, picked) = of(policy);
+        Self { ours, picked, theirs: reference.map(of) }
+    }
+
+    /// log π/π_ref of each token; nothing without a reference.
+    fn log_ratios(&self) -> Vec<f32> {
+        let Some((_, theirs)) = &self.theirs else { return Vec::new() };
+        values(self.picked.clone().inner() - theirs.clone())
+    }
+
+    /// The KL of each token's distributions; nothing without a reference.
+    fn exact_kl(&self) -> Vec<f32> {
+        let Some((theirs, _)) = &self.theirs else { return Vec::new() };
+        values(exact_kl(self.ours.clone().inner(), theirs.clone()))
+    }
+
+    /// The KL's term in the loss.
+    fn loss(&self, kl: KlTerm) -> Option<Tensor<2>> {
+        let (theirs, their_picked) = self.theirs.clone()?;
+        kl.loss(self.ours.clone(), theirs, self.picked.clone(), their_picked)
+    }
+
+    fn tally(
+        &self,
+        rollout: &Rollout,
+        responses: &[usize],
+        log_ratios: &[f32],
+        lengths: &[usize],
+    ) -> Tally {
+        let Some((theirs, their_picked)) = &self.theirs else { return Tally::default() };
+        let sampled = responses.iter().flat_map(|&i| &rollout.log_probs[i]);
+        let sampler = if rollout.of_reference { their_picked } else { &self.picked };
+        let gaps = values(sampler.clone().inner());
+        let gaps = gaps.iter().zip(sampled).map(|(ours, theirs)| f64::from((ours - theirs).abs()));
+        let log_prob_gap = gaps.fold(0.0, f64::max);
+        let log_ratios = sums(log_ratios, lengths);
+        Tally::new(self.ours.clone().inner(), theirs.clone(), log_ratios, log_prob_gap)
+    }
+}
+
+/// The numbers of `[tokens, 1]`.
+fn values(column: Tensor<2>) -> Vec<f32> {
+    column.into_data().iter::<f32>().collect()
+}
+
+/// Consecutive runs of the given lengths.
+fn split(values: &[f32], lengths: &[usize]) -> Vec<Vec<f32>> {
+    let mut values = values.iter().copied();
+    lengths.iter().map(|&length| values.by_ref().take(length).collect()).collect()
+}
+
+/// Sums of consecutive runs of the given lengths.
+fn sums(values: &[f32], lengths: &[usize]) -> Vec<f64> {
+    let mut values = values.iter().map(|&value| f64::from(value));
+    lengths.iter().map(|&length| values.by_ref().take(length).sum()).collect()
+}

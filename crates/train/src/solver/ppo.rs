@@ -1,0 +1,262 @@
+//! PPO, proximal policy optimisation (Schulman et al., arXiv 1707.06347), token by token, with a value model.
+//!
+//! How it departs from the paper and its use in RLHF:
+//! 1. A token's reward is −β times the KL's share at it, and Φ at the last; γ = 1. The value after the last token is 0, for a response that
+//!    was cut at the limit as well: its reward is that of what it says.
+//! 2. The value model is a network of its own, which starts from π_ref with values of 0, and has an optimiser of its own: no coefficient sets
+//!    its loss against the policy's. A reference with an adapter is merged into it, and all its weights are trained.
+//! 3. Advantages are not whitened: that would change the scale of J against a KL in the loss from one minibatch to the next.
+//! 4. There is no entropy bonus, and no early stop by KL.
+//! 5. Gradients are means over responses of sums over tokens, in units of J/β, as for the other solvers.
+//!
+//! With λ below 1 the gradient has the bias of the value model's errors.
+
+use std::path::{Path, PathBuf};
+
+use infalign_model::{CausalLm, ResponseBatch, Sequence, ValueModel};
+use serde::{Deserialize, Serialize};
+
+use super::clipped::{Reuse, Surrogate};
+use super::passes::{Passes, cut};
+use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, gae};
+use crate::fit::backward;
+use crate::optimizer::Optimizer;
+use crate::passes::{column, in_order};
+use crate::tally::Tally;
+use crate::{OptimizerConfig, TrainError};
+
+/// Settings of PPO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ppo {
+    /// Where the KL is.
+    #[serde(default = "in_reward")]
+    pub kl: KlPlace,
+    /// How it is estimated: k1 in the reward, exact in the loss where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_estimator: Option<KlEstimator>,
+    /// Times that a rollout is gone through.
+    #[serde(default = "epochs")]
+    pub epochs: usize,
+    /// Optimiser steps each time.
+    #[serde(default = "minibatches")]
+    pub minibatches: usize,
+    /// How far a ratio of new to old probability may move before its gradient is cut; 0.2 where a rollout is used more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
+    /// How far a value may move from that of the rollout before its gradient is cut, in units of Φ; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_clip: Option<f64>,
+    /// λ of the advantages, in [0, 1].
+    #[serde(default = "lambda")]
+    pub gae_lambda: f64,
+    /// Peak learning rate of the value model; the policy's where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_learning_rate: Option<f64>,
+}
+
+fn in_reward() -> KlPlace {
+    KlPlace::Reward
+}
+
+fn epochs() -> usize {
+    4
+}
+
+fn minibatches() -> usize {
+    1
+}
+
+fn lambda() -> f64 {
+    0.95
+}
+
+impl Ppo {
+    pub(crate) fn check(&self, responses: usize) -> Result<(), TrainError> {
+        let reuse = Reuse::new(self.epochs, self.minibatches, self.clip);
+        reuse.check(self.clip, responses)?;
+        self.term()?;
+        let positive = |value: Option<f64>| value.is_none_or(|v| v > 0.0 && v.is_finite());
+        let shown = |value: Option<f64>| value.map_or("none".into(), |v| v.to_string());
+        for (key, value, fine, valid) in [
+            ("solver.value_clip", shown(self.value_clip), positive(self.value_clip), "above 0"),
+            (
+                "solver.value_clip",
+                shown(self.value_clip),
+                self.value_clip.is_none() || !reuse.is_single(),
+                "left out with one epoch and one minibatch: no value has moved then",
+            ),
+            (
+                "solver.gae_lambda",
+                self.gae_lambda.to_string(),
+                (0.0..=1.0).contains(&self.gae_lambda),
+                "between 0 and 1",
+            ),
+            (
+                "solver.value_learning_rate",
+                shown(self.value_learning_rate),
+                positive(self.value_learning_rate),
+                "above 0",
+            ),
+        ] {
+            if !fine {
+                return Err(TrainError::Setting { key, value, valid });
+            }
+        }
+        Ok(())
+    }
+
+    fn term(&self) -> Result<KlTerm, TrainError> {
+        KlTerm::new(self.kl, self.kl_estimator, KlEstimator::Exact)
+    }
+
+    pub(crate) fn begin(
+        &self,
+        reference: &CausalLm,
+        optimizer: &OptimizerConfig,
+        checkpoint: Option<&Path>,
+    ) -> Result<WithValue, TrainError> {
+        let peak = self.value_learning_rate.unwrap_or(optimizer.learning_rate);
+        let (config, share) = (self.clone(), peak / optimizer.learning_rate);
+        let fresh = Optimizer::new(optimizer);
+        let (value, optimizer) = match checkpoint {
+            Some(dir) => {
+                let value = ValueModel::load(&value_path(dir), &reference.device())?;
+                (value, fresh.load(&optimizer_path(dir))?)
+            }
+            None => (ValueModel::on(reference.clone().merge()?, &["value"], 0)?, fresh),
+        };
+        Ok(WithValue { config, value: value.train(), optimizer, share })
+    }
+}
+
+/// Where a checkpoint holds the value model.
+fn value_path(checkpoint: &Path) -> PathBuf {
+    checkpoint.join("value")
+}
+
+/// Where a checkpoint holds the value model's optimiser.
+fn optimizer_path(checkpoint: &Path) -> PathBuf {
+    checkpoint.join("value-optimizer.bpk")
+}
+
+/// PPO and its value model.
+pub(crate) struct WithValue {
+    config: Ppo,
+    value: ValueModel,
+    optimizer: Optimizer,
+    /// The value model's learning rate in units of the policy's.
+    share: f64,
+}
+
+/// What the value model said of a rollout, and what it should have said.
+struct Returns {
+    /// V of what stands before each token of each response.
+    values: Vec<Vec<f64>>,
+    /// The same plus its advantage.
+    targets: Vec<Vec<f64>>,
+}
+
+impl Solver for WithValue {
+    fn update(&mut self, learner: &mut Learner, task: &Task<'_>) -> Result<Tally, TrainError> {
+        let kl = self.config.term()?;
+        let passes = Passes {
+            policy: &learner.policy,
+            reference: Some(task.reference),
+            rollout: task.rollout,
+            kl,
+            length_normalised: false,
+            group: 1,
+        };
+        let (old, mut tally) = passes.observe()?;
+        tally.check(task.step)?;
+        let values = self.values(&task.rollout.sequences)?;
+        let rewards = task.rollout.transformed.iter().zip(&old.penalties);
+        let rewards = rewards.map(|(&phi, penalties)| token_rewards(phi, penalties, task.beta));
+        let advantages: Vec<Vec<f64>> = rewards
+            .zip(&values)
+            .map(|(rewards, values)| gae::advantages(&rewards, values, self.config.gae_lambda))
+            .collect();
+        let targets = values.iter().zip(&advantages).map(|(v, a)| add(v, a)).collect();
+        let returns = Returns { values, targets };
+        let advantages = advantages
+            .iter()
+            .map(|tokens| tokens.iter().map(|a| a / task.beta).collect())
+            .collect();
+        let surrogate =
+            Surrogate { old: old.log_probs, advantages, kl, length_normalised: false, task };
+        let reuse = Reuse::new(self.config.epochs, self.config.minibatches, self.config.clip);
+        let (mut losses, learning_rate) = (Vec::new(), learner.learning_rate * self.share);
+        tally.clip_fraction = surrogate.improve(learner, &reuse, &mut |responses| {
+            losses.push(self.fit(responses, &task.rollout.sequences, &returns, learning_rate)?);
+            Ok(())
+        })?;
+        tally.value_loss = Some(losses.iter().sum::<f64>() / losses.len() as f64);
+        Ok(tally)
+    }
+
+    fn save(&self, checkpoint: &Path) -> Result<(), TrainError> {
+        let dir = value_path(checkpoint);
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| TrainError::State { path: dir.clone(), reason: error.to_string() })?;
+        self.value.valid().save(&dir)?;
+        self.optimizer.save(&optimizer_path(checkpoint))
+    }
+}
+
+/// −β times the KL's share at each token, and Φ at the last.
+fn token_rewards(phi: f64, penalties: &[f32], beta: f64) -> Vec<f64> {
+    let last = penalties.len().saturating_sub(1);
+    let rewards = penalties.iter().enumerate();
+    rewards.map(|(t, &p)| if t == last { phi } else { 0.0 } - beta * f64::from(p)).collect()
+}
+
+fn add(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+impl WithValue {
+    /// V of what stands before each token of each response.
+    fn values(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f64>>, TrainError> {
+        let values = self.value.prefix_values(sequences)?;
+        // The last is that of the whole response, which nothing follows.
+        let before =
+            |values: Vec<f32>| values[..values.len() - 1].iter().map(|&v| f64::from(v)).collect();
+        Ok(values.into_iter().map(before).collect())
+    }
+
+    /// Takes one step of the value model on some responses; returns its loss, a mean over their tokens.
+    fn fit(
+        &mut self,
+        responses: &[usize],
+        sequences: &[Sequence],
+        returns: &Returns,
+        learning_rate: f64,
+    ) -> Result<f64, TrainError> {
+        let chosen: Vec<Sequence> = responses.iter().map(|&i| sequences[i].clone()).collect();
+        let tokens = chosen.iter().map(|s| s.response().len()).sum::<usize>() as f64;
+        let rows = cut(&chosen, 1);
+        let clip = self.config.value_clip.unwrap_or(0.2);
+        let net = self.value.net();
+        let parts: Vec<_> = chosen.chunks(rows).zip(responses.chunks(rows)).collect();
+        let (losses, grads) = in_order(&net, parts.len(), |part| {
+            let (sequences, responses) = parts[part];
+            // Leaves of its own, as in a pass of the policy.
+            let value = self.value.valid().train();
+            let device = self.value.device();
+            let batch = ResponseBatch::new(sequences, value.config(), &device)?;
+            let found = value.values_before(&batch);
+            let chosen = |of: &[Vec<f64>]| {
+                column(responses.iter().flat_map(|&i| &of[i]).map(|&v| v as f32).collect(), &device)
+            };
+            let (old, targets) = (chosen(&returns.values), chosen(&returns.targets));
+            let near = old.clone() + (found.clone() - old).clamp(-clip, clip);
+            let loss = (found - targets.clone()).square().max_pair((near - targets).square());
+            let share = loss.dims()[0] as f64 / tokens;
+            Ok(backward(loss.mean().mul_scalar(0.5 * share), &value.net()))
+        })?;
+        let (net, _) = self.optimizer.step(net, grads, learning_rate);
+        self.value = self.value.clone().with_net(net);
+        Ok(losses.iter().sum())
+    }
+}

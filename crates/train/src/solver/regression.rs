@@ -1,0 +1,75 @@
+//! Closed-form regression: the policy is fitted to the optimum, which is known, its normalisation included.
+//!
+//! At the optimum log π/π_ref = Φ(u)/β − log Z. Since u is what it is under π_ref whatever the reward, Z is a number that the calibration
+//! table tells (see `partition.rs`), and no baseline has to be estimated. The loss is ½ (log π(y)/π_ref(y) − Φ/β + log Z)², as a mean over
+//! responses, in the manner of QRPO (arXiv 2507.08068).
+//!
+//! How it departs from the paper:
+//! 1. Z is that of the rewards as the trainer sees them, smoothed ranks and atoms included, not the integral of the continuous limit.
+//! 2. `rollouts = "policy"`: responses come from π at every step, and only the square is differentiated, not what they were drawn from. Its
+//!    gradient is then that of −J/β, with log Z as the baseline: RLOO whose baseline is known.
+//! 3. `rollouts = "reference"`: responses are stored ones of π_ref, as the paper's offline data. No weights are needed, since the loss is 0
+//!    at the same policy whatever responses it is a mean over; but what π_ref seldom says is seldom corrected, and what is not among the
+//!    stored responses never is: store many.
+//!
+//! In the second mode the metrics of a step are means over π_ref's responses, weighted by π/π_ref so that they speak of π: precise near π_ref
+//! and noisy far from it. The entropy is that after π_ref's prefixes, without weights.
+
+use infalign_decode::EncodedPrompt;
+use serde::{Deserialize, Serialize};
+
+use super::on_policy::OnPolicy;
+use super::{KlTerm, Learner, Solver, Task};
+use crate::partition::log_partition;
+use crate::tally::Tally;
+use crate::{Calibrator, TrainError};
+
+/// Settings of the regression.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Regression {
+    /// Where responses come from.
+    #[serde(default = "policy")]
+    pub rollouts: RolloutSource,
+}
+
+/// Where responses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RolloutSource {
+    /// The policy, anew at every step.
+    Policy,
+    /// The reference policy, whose responses are stored: each time that a prompt comes up, the next of them.
+    Reference,
+}
+
+fn policy() -> RolloutSource {
+    RolloutSource::Policy
+}
+
+impl Solver for Regression {
+    fn update(&mut self, learner: &mut Learner, task: &Task<'_>) -> Result<Tally, TrainError> {
+        let log_z = log_partitions(task)?;
+        let samples = task.rollout.samples;
+        let advantages = |responses: &[usize], penalties: &[f64]| {
+            let rewards = task.rewards(responses, penalties);
+            let log_z = responses.iter().map(|&i| log_z[i / samples]);
+            rewards.into_iter().zip(log_z).map(|(reward, log_z)| reward - log_z).collect()
+        };
+        let kl = KlTerm::Reward;
+        OnPolicy { kl, length_normalised: false, group: 1, advantages, task }.step(learner)
+    }
+}
+
+/// log Z of each prompt.
+fn log_partitions(task: &Task<'_>) -> Result<Vec<f64>, TrainError> {
+    let Calibrator::Table(table) = task.scoring.calibrator else {
+        return Err(TrainError::NeedsTable);
+    };
+    let of = |prompt: &EncodedPrompt| {
+        let scale = task.scoring.calibrator.scale(prompt, task.scoring.unit)?;
+        let row = table.row(&prompt.text)?;
+        Ok(log_partition(row, task.scoring.objective, scale, task.beta))
+    };
+    task.prompts.iter().map(of).collect()
+}

@@ -1,0 +1,121 @@
+//! What the passes over a rollout find besides gradients.
+
+use burn::tensor::Tensor;
+
+use crate::rollout::Rollout;
+use crate::{StepMetrics, TrainError};
+
+/// Greatest difference, in nats, that is taken for rounding between what a response was drawn by and what it is trained by.
+const GREATEST_GAP: f64 = 0.05;
+
+/// How far the policy is from the reference, summed over a rollout's tokens, and how its update went.
+#[derive(Default)]
+pub(crate) struct Tally {
+    kl: f64,
+    entropy: f64,
+    tokens: usize,
+    /// log π/π_ref of each response.
+    pub(crate) log_ratios: Vec<f64>,
+    kl_k1: f64,
+    /// What the KL takes off the rewards.
+    pub(crate) penalty: f64,
+    /// Greatest |log π of the sampler − log π of the trainer| of a token.
+    pub(crate) log_prob_gap: f64,
+    /// Share of tokens whose gradient was cut.
+    pub(crate) clip_fraction: f64,
+    /// Loss of the value model, if there is one.
+    pub(crate) value_loss: Option<f64>,
+}
+
+impl Tally {
+    /// What one pass has found.
+    ///
+    /// - policy, reference: log-probabilities of every token, `[tokens, vocabulary]`.
+    /// - log_ratios: of each response; log_prob_gap: the greatest of a token.
+    pub(crate) fn new(
+        policy: Tensor<2>,
+        reference: Tensor<2>,
+        log_ratios: Vec<f64>,
+        log_prob_gap: f64,
+    ) -> Self {
+        let tokens = policy.dims()[0];
+        let probabilities = policy.clone().exp();
+        let total = |x: Tensor<2>| x.sum_dim(1).mean().into_scalar::<f64>() * tokens as f64;
+        let kl = total(probabilities.clone() * (policy.clone() - reference));
+        let entropy = -total(probabilities * policy);
+        Self { kl, entropy, tokens, log_ratios, log_prob_gap, ..Self::default() }
+    }
+
+    /// The tallies of passes, put together in their order.
+    pub(crate) fn of(parts: Vec<Self>) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            all.kl += part.kl;
+            all.entropy += part.entropy;
+            all.tokens += part.tokens;
+            all.kl_k1 += part.log_ratios.iter().sum::<f64>();
+            all.penalty += part.penalty;
+            all.log_prob_gap = all.log_prob_gap.max(part.log_prob_gap);
+            all.log_ratios.extend(part.log_ratios);
+        }
+        all
+    }
+
+    /// Refuses to train by other probabilities than those that the responses were drawn by.
+    pub(crate) fn check(&self, step: usize) -> Result<(), TrainError> {
+        let gap = self.log_prob_gap;
+        if gap > GREATEST_GAP {
+            return Err(TrainError::Sampler { step: step + 1, gap });
+        }
+        Ok(())
+    }
+
+    /// The step's diagnostics.
+    pub(crate) fn metrics(
+        &self,
+        step: usize,
+        rollout: &Rollout,
+        beta: f64,
+        grad_norm: f64,
+        learning_rate: f64,
+    ) -> StepMetrics {
+        let n = rollout.sequences.len() as f64;
+        let mut metrics = StepMetrics {
+            step,
+            kl: self.kl / n,
+            kl_k1: self.kl_k1 / n,
+            reward_raw: rollout.raw.iter().map(|&r| f64::from(r)).sum::<f64>() / n,
+            reward_calibrated: rollout.calibrated.iter().sum::<f64>() / n,
+            reward_transformed: rollout.transformed.iter().sum::<f64>() / n,
+            beta,
+            entropy: self.entropy / self.tokens as f64,
+            response_length: self.tokens as f64 / n,
+            clip_fraction: self.clip_fraction,
+            value_loss: self.value_loss,
+            log_prob_gap: self.log_prob_gap,
+            grad_norm,
+            learning_rate,
+        };
+        if rollout.of_reference {
+            self.weigh(&mut metrics, rollout);
+        }
+        metrics
+    }
+
+    /// Puts means weighted by π/π_ref in place of those over π_ref's responses.
+    fn weigh(&self, metrics: &mut StepMetrics, rollout: &Rollout) {
+        let greatest = self.log_ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = self.log_ratios.iter().map(|r| (r - greatest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mean = |values: &mut dyn Iterator<Item = f64>| {
+            weights.iter().zip(values).map(|(w, value)| w * value).sum::<f64>() / total
+        };
+        metrics.kl_k1 = mean(&mut self.log_ratios.iter().copied());
+        metrics.kl = metrics.kl_k1;
+        metrics.reward_raw = mean(&mut rollout.raw.iter().map(|&r| f64::from(r)));
+        metrics.reward_calibrated = mean(&mut rollout.calibrated.iter().copied());
+        metrics.reward_transformed = mean(&mut rollout.transformed.iter().copied());
+        let lengths = rollout.sequences.iter().map(|s| s.response().len() as f64);
+        metrics.response_length = mean(&mut lengths.into_iter());
+    }
+}

@@ -1,0 +1,251 @@
+//! Every solver: what it refuses, what it writes of a step, and that a run which is stopped and resumed gives the same policy.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use infalign_calibrate::rollouts::Rollouts;
+use infalign_calibrate::{Calibration, CalibrationMeta};
+use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
+use infalign_model::{CausalLm, Tokenizer, TransformerConfig, write_word_tokenizer};
+use infalign_reward::{Length, LengthUnit};
+use infalign_train::{
+    Calibrator, CtrlConfig, CtrlTrainer, Objective, OptimizerConfig, ReferenceRewards, StepMetrics,
+    TrainError,
+};
+
+const STEPS: usize = 4;
+/// Stored responses to each prompt.
+const STORED: usize = 40;
+const SAMPLING: Sampling = Sampling { max_tokens: 4, temperature: 1.0, top_k: 0, top_p: 1.0 };
+
+const SOLVERS: [&str; 6] = [
+    r#"{"kind": "rloo", "kl": "loss", "kl_estimator": "exact"}"#,
+    r#"{"kind": "reinforce"}"#,
+    r#"{"kind": "grpo", "epochs": 2, "minibatches": 3, "clip": 0.05}"#,
+    r#"{"kind": "ppo", "minibatches": 2, "clip": 0.05, "value_learning_rate": 0.02}"#,
+    r#"{"kind": "regression"}"#,
+    r#"{"kind": "regression", "rollouts": "reference"}"#,
+];
+
+fn config(solver: &str, samples: usize) -> CtrlConfig {
+    let optimizer = OptimizerConfig {
+        learning_rate: 1e-2,
+        warmup_steps: 0,
+        final_share: 1.0,
+        weight_decay: 0.1,
+        max_grad_norm: 1.0,
+    };
+    CtrlConfig {
+        steps: STEPS,
+        prompts_per_step: 2,
+        samples_per_prompt: samples,
+        target_kl: None,
+        beta: Some(0.1),
+        checkpoint_every: 1,
+        solver: serde_json::from_str(solver).unwrap(),
+        optimizer,
+        lora: None,
+    }
+}
+
+/// A random model of a few words, its tokenizer, prompts, a table for them, and stored responses to them.
+struct Fixture {
+    model: CausalLm,
+    tokenizer: Tokenizer,
+    prompts: Vec<EncodedPrompt>,
+    table: Calibration,
+    rollouts: Rollouts,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let vocabulary = write_word_tokenizer(dir.path(), ["a b c"].into_iter()).unwrap();
+    let config = TransformerConfig::llama(vocabulary, 16, 24, 2, 2, 16);
+    let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
+    let mut stream = Stream::new(3, "weights", "", 0);
+    let mut positions = 0..;
+    let mut normal = || 6.0 * stream.normal(positions.next().unwrap()) as f32;
+    let device = infalign_backend::device(None).unwrap();
+    let model = CausalLm::random(config, &mut normal, &device).unwrap();
+    let prompt = |text| EncodedPrompt::new(text, text, &tokenizer).unwrap();
+    let prompts = vec![prompt("a"), prompt("a b"), prompt("c")];
+    let mut table = Calibration::new(CalibrationMeta::default());
+    for prompt in &prompts {
+        table.insert(&prompt.id, &prompt.text, vec![0.0, 1.0, 2.0, 3.0, 4.0]).unwrap();
+    }
+    let rollouts = stored(&model, &tokenizer, &prompts);
+    Fixture { model, tokenizer, prompts, table, rollouts }
+}
+
+fn stored(model: &CausalLm, tokenizer: &Tokenizer, prompts: &[EncodedPrompt]) -> Rollouts {
+    let model = model.clone().for_inference();
+    let sampler = Generator {
+        model: model.as_ref(),
+        stops: tokenizer.stops(),
+        sampling: SAMPLING,
+        seed: 1,
+        stage: "reference-rollouts",
+        batch: 16,
+        stop_texts: None,
+        watch: None,
+    };
+    let reward = &Length { unit: LengthUnit::Words };
+    let reference =
+        ReferenceRewards { sampler: &sampler, tokenizer, reward, samples: STORED, block: STORED };
+    let mut observe = |_: &_| ControlFlow::Continue(());
+    reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap().unwrap()
+}
+
+impl Fixture {
+    /// A trainer with everything that there is to learn from.
+    fn trainer<'a>(
+        &'a self,
+        config: &'a CtrlConfig,
+        objective: &'a Objective,
+        checkpoints: &Path,
+    ) -> CtrlTrainer<'a> {
+        CtrlTrainer {
+            config,
+            objective,
+            prompts: &self.prompts,
+            reference: &self.model,
+            tokenizer: &self.tokenizer,
+            reward: &Length { unit: LengthUnit::Words },
+            calibrator: Calibrator::Table(&self.table),
+            rollouts: Some(&self.rollouts),
+            sampling: SAMPLING,
+            batch: 16,
+            seed: 1,
+            checkpoints: checkpoints.to_path_buf(),
+        }
+    }
+
+    /// Trains, and stops where `stop_after` steps are done.
+    fn train(
+        &self,
+        config: &CtrlConfig,
+        checkpoints: &Path,
+        stop_after: usize,
+        observe: &mut dyn FnMut(&StepMetrics),
+    ) -> Result<CausalLm, TrainError> {
+        let objective = "identity".parse().unwrap();
+        let trainer = self.trainer(config, &objective, checkpoints);
+        let interrupted = AtomicBool::new(false);
+        let mut observe = |metrics: &StepMetrics| {
+            interrupted.store(metrics.step == stop_after, Ordering::Relaxed);
+            observe(metrics);
+        };
+        trainer.run(&mut observe, &interrupted)
+    }
+}
+
+/// The parameters of a network in their order.
+#[derive(Default)]
+struct Parameters(Vec<f32>);
+
+impl ModuleVisitor for Parameters {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.extend(param.val().into_data().iter::<f32>());
+    }
+}
+
+fn parameters(model: &CausalLm) -> Vec<f32> {
+    let mut parameters = Parameters::default();
+    model.net().visit(&mut parameters);
+    parameters.0
+}
+
+#[test]
+fn a_resumed_run_gives_the_same_policy_with_every_solver() {
+    let fixture = fixture();
+    for solver in SOLVERS {
+        let config = config(solver, 8);
+        let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let mut seen = Vec::new();
+        let mut observe = |metrics: &StepMetrics| seen.push(metrics.clone());
+        let expected = fixture.train(&config, whole.path(), 0, &mut observe).unwrap();
+        let mut again = Vec::new();
+        let mut observe = |metrics: &StepMetrics| again.push(metrics.clone());
+        let stop = fixture.train(&config, stopped.path(), 2, &mut observe);
+        assert!(matches!(stop, Err(TrainError::Interrupted { step: 2, .. })), "{solver}: {stop:?}");
+        let resumed = fixture.train(&config, stopped.path(), 0, &mut observe).unwrap();
+        assert!(parameters(&resumed) == parameters(&expected), "{solver}");
+        assert_eq!(seen, again, "{solver}");
+        assert!(parameters(&expected) != parameters(&fixture.model), "{solver}");
+    }
+}
+
+#[test]
+fn the_metrics_of_a_step_say_what_the_solver_did() {
+    let fixture = fixture();
+    for solver in SOLVERS {
+        let dir = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        let mut observe = |metrics: &StepMetrics| seen.push(metrics.clone());
+        fixture.train(&config(solver, 32), dir.path(), 0, &mut observe).unwrap();
+        let clips = solver.contains("clip");
+        for metrics in &seen {
+            assert!(metrics.log_prob_gap < 1e-4, "{solver}: {metrics:?}");
+            assert_eq!(metrics.clip_fraction > 0.0, clips, "{solver}: {metrics:?}");
+            assert_eq!(metrics.value_loss.is_some(), solver.contains("ppo"), "{solver}");
+        }
+        let first = &seen[0];
+        assert!(first.kl.abs() < 1e-5 && first.kl_k1.abs() < 1e-5, "π is π_ref: {first:?}");
+        assert!(seen[STEPS - 1].kl > 1e-3, "{solver}: the policy has moved: {seen:?}");
+    }
+}
+
+#[test]
+fn settings_without_meaning_or_effect_are_refused() {
+    let sampling = Sampling::default();
+    for (solver, samples, says) in [
+        (r#"{"kind": "rloo"}"#, 1, "samples_per_prompt is 1"),
+        (r#"{"kind": "grpo"}"#, 1, "samples_per_prompt is 1"),
+        (r#"{"kind": "rloo", "kl_estimator": "k3"}"#, 8, "solver.kl_estimator is k3"),
+        (r#"{"kind": "ppo", "kl_estimator": "exact"}"#, 8, "use kl = \"loss\""),
+        (r#"{"kind": "grpo", "kl_estimator": "k1"}"#, 8, "use kl = \"reward\""),
+        (r#"{"kind": "reinforce", "baseline_memory": 1.0}"#, 8, "solver.baseline_memory is 1"),
+        (r#"{"kind": "grpo", "clip": 0.2}"#, 8, "every ratio is 1 then"),
+        (r#"{"kind": "grpo", "epochs": 2, "clip": 0.0}"#, 8, "solver.clip is 0"),
+        (r#"{"kind": "grpo", "epochs": 0}"#, 8, "solver.epochs is 0"),
+        (r#"{"kind": "ppo", "minibatches": 17}"#, 8, "solver.minibatches is 17"),
+        (r#"{"kind": "ppo", "gae_lambda": 1.5}"#, 8, "solver.gae_lambda is 1.5"),
+        (r#"{"kind": "ppo", "value_clip": -1.0}"#, 8, "solver.value_clip is -1"),
+        (r#"{"kind": "ppo", "epochs": 1, "value_clip": 0.2}"#, 8, "no value has moved then"),
+        (r#"{"kind": "ppo", "value_learning_rate": 0.0}"#, 8, "solver.value_learning_rate is 0"),
+    ] {
+        let message = config(solver, samples).check(&sampling).unwrap_err().to_string();
+        assert!(message.contains(says), "{solver}: {message}");
+    }
+    for solver in [r#"{"kind": "ppo"}"#, r#"{"kind": "reinforce"}"#, r#"{"kind": "regression"}"#] {
+        config(solver, 1).check(&sampling).unwrap();
+    }
+    for unknown in [r#"{"kind": "rloo", "clip": 0.2}"#, r#"{"kind": "regression", "kl": "loss"}"#] {
+        let error = serde_json::from_str::<infalign_train::SolverConfig>(unknown).unwrap_err();
+        assert!(error.to_string().contains("unknown field"), "{error}");
+    }
+}
+
+#[test]
+fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
+    let fixture = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let objective = "identity".parse().unwrap();
+    let refusal = |config: &CtrlConfig, change: fn(&mut CtrlTrainer<'_>)| {
+        let mut trainer = fixture.trainer(config, &objective, dir.path());
+        change(&mut trainer);
+        trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap_err()
+    };
+    let regression = config(r#"{"kind": "regression"}"#, 8);
+    let error = refusal(&regression, |trainer| trainer.calibrator = Calibrator::Group);
+    assert!(matches!(error, TrainError::NeedsTable), "{error}");
+    let offline = |samples| config(r#"{"kind": "regression", "rollouts": "reference"}"#, samples);
+    let message = refusal(&offline(STORED + 1), |_| ()).to_string();
+    assert!(message.contains("learns from 41") && message.contains("there are 40"), "{message}");
+    let message = refusal(&offline(8), |trainer| trainer.rollouts = None).to_string();
+    assert!(message.contains("learns from 8") && message.contains("there are 0"), "{message}");
+}
