@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use infalign_backend::kernels::{compare, compare_distributions};
 
 use rayon::prelude::*;
 
@@ -197,10 +198,46 @@ impl CausalLm {
         self.net.logits(self.hidden(batch.ids.clone()).select(0, batch.rows.clone()))
     }
 
-    /// log π of every response token, given everything before it: `[tokens, 1]`, in the order of [`ResponseBatch::targets`].
+    /// The hidden states that predict the response tokens: `[tokens, hidden]`, in the order of [`ResponseBatch::targets`].
+    pub fn response_hidden(&self, batch: &ResponseBatch) -> Tensor<2> {
+        self.hidden(batch.ids.clone()).select(0, batch.rows.clone())
+    }
+
+    /// log π of every response token, given everything before it: `[tokens, 1]`.
     pub fn response_log_probs(&self, batch: &ResponseBatch) -> Tensor<2> {
-        let hidden = self.hidden(batch.ids.clone()).select(0, batch.rows.clone());
+        self.hidden_log_probs(self.response_hidden(batch), batch)
+    }
+
+    /// The same from [`CausalLm::response_hidden`].
+    pub fn hidden_log_probs(&self, hidden: Tensor<2>, batch: &ResponseBatch) -> Tensor<2> {
         self.net.log_probs(hidden, &batch.target_ids)
+    }
+
+    /// log-probabilities of all tokens at every place of the responses, from [`CausalLm::response_hidden`]: `[tokens, vocabulary]`.
+    pub fn distributions(&self, hidden: Tensor<2>) -> Tensor<2> {
+        log_softmax(self.net.logits(hidden), 1)
+    }
+
+    /// This model's distributions at every place of the responses, and another's, from the hidden states of both. Without gradients.
+    pub fn compare(
+        &self,
+        hidden: Tensor<2>,
+        other: &Self,
+        their_hidden: Tensor<2>,
+        batch: &ResponseBatch,
+    ) -> Comparison {
+        let targets = &batch.target_ids;
+        let found = match (self.net.plain_head(), other.net.plain_head()) {
+            (Some(ours), Some(theirs)) => compare((hidden, ours), (their_hidden, theirs), targets),
+            _ => compare_distributions(
+                self.distributions(hidden),
+                other.distributions(their_hidden),
+                targets,
+            ),
+        };
+        let numbers: Vec<f32> = found.into_data().iter::<f32>().collect();
+        let column = |k: usize| numbers.iter().skip(k).step_by(3).copied().collect();
+        Comparison { their_log_probs: column(0), kl: column(1), entropy: column(2) }
     }
 
     /// Runs of sequences that one pass can take, in order.
@@ -242,6 +279,17 @@ impl CausalLm {
             .collect::<Result<Vec<_>, ModelError>>()?;
         Ok(passes.into_iter().flatten().collect())
     }
+}
+
+/// Two models' distributions at the places of some response tokens: a number for each token, in nats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// log-probability of the token itself under the other model.
+    pub their_log_probs: Vec<f32>,
+    /// KL of this model's distribution to the other's.
+    pub kl: Vec<f32>,
+    /// Entropy of this model's distribution.
+    pub entropy: Vec<f32>,
 }
 
 /// Writes `DIR/config.json`.

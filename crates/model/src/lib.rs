@@ -37,7 +37,7 @@ mod weights;
 mod word_tokenizer;
 
 pub use batch::{ResponseBatch, Sequence};
-pub use causal_lm::CausalLm;
+pub use causal_lm::{CausalLm, Comparison};
 pub use checkpoint::Checkpoint;
 pub use classifier::{ClassifierNet, SequenceClassifier};
 pub use config::{Head, RopeScaling, TransformerConfig};

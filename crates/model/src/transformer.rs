@@ -113,18 +113,21 @@ impl Transformer {
 
     /// hidden: `[rows, hidden]` → log-probabilities of a token each: `[rows, 1]`.
     pub(crate) fn log_probs(&self, hidden: Tensor<2>, targets: &[u32]) -> Tensor<2> {
-        let weight = match &self.lm_head {
-            Some(head) => head.plain_weight(),
-            None => Some(self.embed_tokens.val().transpose()),
-        };
-        match weight {
-            Some(weight) if self.logit_cap.is_none() => log_probs(hidden, weight, targets),
-            _ => {
-                let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
-                let ids = TensorData::new(ids, [targets.len(), 1]);
-                let ids = Tensor::<2, Int>::from_data(ids, &hidden.device());
-                log_softmax(self.logits(hidden), 1).gather(1, ids)
-            }
+        if let Some(weight) = self.plain_head() {
+            return log_probs(hidden, weight, targets);
         }
+        let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+        let ids = TensorData::new(ids, [targets.len(), 1]);
+        let ids = Tensor::<2, Int>::from_data(ids, &hidden.device());
+        log_softmax(self.logits(hidden), 1).gather(1, ids)
+    }
+
+    /// The output matrix, where logits are hidden states times it and nothing else.
+    pub(crate) fn plain_head(&self) -> Option<Tensor<2>> {
+        let weight = match &self.lm_head {
+            Some(head) => head.plain_weight()?,
+            None => self.embed_tokens.val().transpose(),
+        };
+        self.logit_cap.is_none().then_some(weight)
     }
 }

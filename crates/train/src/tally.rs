@@ -1,6 +1,6 @@
 //! What the passes over a rollout find besides gradients.
 
-use burn::tensor::Tensor;
+use infalign_model::Comparison;
 
 use crate::rollout::Rollout;
 use crate::{StepMetrics, TrainError};
@@ -30,20 +30,12 @@ pub(crate) struct Tally {
 impl Tally {
     /// What one pass has found.
     ///
-    /// - policy, reference: log-probabilities of every token, `[tokens, vocabulary]`.
+    /// - compared: the policy's distributions with the reference's.
     /// - log_ratios: of each response; log_prob_gap: the greatest of a token.
-    pub(crate) fn new(
-        policy: Tensor<2>,
-        reference: Tensor<2>,
-        log_ratios: Vec<f64>,
-        log_prob_gap: f64,
-    ) -> Self {
-        let tokens = policy.dims()[0];
-        let probabilities = policy.clone().exp();
-        let total = |x: Tensor<2>| x.sum_dim(1).mean().into_scalar::<f64>() * tokens as f64;
-        let kl = total(probabilities.clone() * (policy.clone() - reference));
-        let entropy = -total(probabilities * policy);
-        Self { kl, entropy, tokens, log_ratios, log_prob_gap, ..Self::default() }
+    pub(crate) fn new(compared: &Comparison, log_ratios: Vec<f64>, log_prob_gap: f64) -> Self {
+        let total = |values: &[f32]| values.iter().map(|&value| f64::from(value)).sum();
+        let (kl, entropy) = (total(&compared.kl), total(&compared.entropy));
+        Self { kl, entropy, tokens: compared.kl.len(), log_ratios, log_prob_gap, ..Self::default() }
     }
 
     /// The tallies of passes, put together in their order.

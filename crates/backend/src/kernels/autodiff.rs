@@ -244,6 +244,19 @@ impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B
         tracked::<LogProbs, B, C, 2>([hidden, weight], targets)
     }
 
+    fn compare(
+        ours: FloatTensor<Self>,
+        our_weight: FloatTensor<Self>,
+        theirs: FloatTensor<Self>,
+        their_weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+    ) -> FloatTensor<Self> {
+        let [ours, our_weight, theirs, their_weight] =
+            constants::<B, C, _>([ours, our_weight, theirs, their_weight]);
+        let found = B::compare(ours, our_weight, theirs, their_weight, targets);
+        FloatTensor::<Self>::new(found)
+    }
+
     fn log_probs_backward(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -1,7 +1,7 @@
 //! The operations made of tensor operations: for backends without kernels of their own, and what kernels are tested against.
 
 use burn::tensor::{
-    Bool, Int, Tensor, TensorData,
+    Bool, Device, Int, Tensor, TensorData,
     activation::{log_softmax, silu, softmax},
 };
 
@@ -52,8 +52,19 @@ pub(super) fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionS
 }
 
 pub(super) fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<2> {
-    let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
-    let ids = TensorData::new(ids, [targets.len(), 1]);
-    let targets = Tensor::<2, Int>::from_data(ids, &hidden.device());
+    let targets = ids(targets, &hidden.device());
     log_softmax(hidden.matmul(weight), 1).gather(1, targets)
+}
+
+pub(super) fn compare(ours: Tensor<2>, theirs: Tensor<2>, targets: &[u32]) -> Tensor<2> {
+    let picked = theirs.clone().gather(1, ids(targets, &theirs.device()));
+    let probabilities = ours.clone().exp();
+    let kl = (probabilities.clone() * (ours.clone() - theirs)).sum_dim(1);
+    let entropy = (probabilities * ours).sum_dim(1).neg();
+    Tensor::cat(vec![picked, kl, entropy], 1)
+}
+
+fn ids(targets: &[u32], device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [targets.len(), 1]), device)
 }

@@ -16,7 +16,7 @@ mod tests;
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, activation::log_softmax};
 
 /// Sizes of causal self-attention over a batch of texts of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,6 +94,15 @@ pub trait AlignmentKernels: Backend {
         targets: Vec<u32>,
     ) -> FloatTensor<Self>;
 
+    /// [`compare`], which has no gradient.
+    fn compare(
+        ours: FloatTensor<Self>,
+        our_weight: FloatTensor<Self>,
+        theirs: FloatTensor<Self>,
+        their_weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+    ) -> FloatTensor<Self>;
+
     /// Gradients of `hidden` and of `weight`.
     fn log_probs_backward(
         hidden: FloatTensor<Self>,
@@ -166,4 +175,36 @@ pub fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tenso
         return Tensor::from_dispatch(Dispatch::log_probs(hidden, weight, targets.to_vec()));
     }
     composed::log_probs(hidden, weight, targets)
+}
+
+/// Two distributions a row, p = softmax(ours · weight) and q likewise: `[rows, 3]` with log q of the target, KL(p‖q) and the entropy of p,
+/// in nats. Without gradients.
+///
+/// - ours, theirs: hidden states and the output matrix, `[rows, width]` and `[width, vocabulary]`; widths may differ.
+/// - targets: a column for each row.
+pub fn compare(
+    (ours, our_weight): (Tensor<2>, Tensor<2>),
+    (theirs, their_weight): (Tensor<2>, Tensor<2>),
+    targets: &[u32],
+) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&ours.device()) {
+        let [ours, our_weight, theirs, their_weight] =
+            [ours, our_weight, theirs, their_weight].map(Tensor::into_dispatch);
+        let targets = targets.to_vec();
+        return Tensor::from_dispatch(Dispatch::compare(
+            ours,
+            our_weight,
+            theirs,
+            their_weight,
+            targets,
+        ));
+    }
+    let log_probs = |hidden: Tensor<2>, weight| log_softmax(hidden.matmul(weight), 1);
+    compare_distributions(log_probs(ours, our_weight), log_probs(theirs, their_weight), targets)
+}
+
+/// [`compare`] of log-probabilities `[rows, vocabulary]`.
+pub fn compare_distributions(ours: Tensor<2>, theirs: Tensor<2>, targets: &[u32]) -> Tensor<2> {
+    composed::compare(ours, theirs, targets)
 }

@@ -122,6 +122,23 @@ fn log_probabilities() {
 }
 
 #[test]
+fn comparisons() {
+    for [rows, width, vocabulary] in [[1, 1, 1], [5, 8, 33], [150, 4, 40_000]] {
+        let targets: Vec<u32> = (0..rows).map(|row| (row * 7919 % vocabulary) as u32).collect();
+        let side = |seed: f64| {
+            (numbers([rows, width], seed), numbers([width, vocabulary], seed + 1.0).mul_scalar(3.0))
+        };
+        let (ours, theirs) = (side(1.0), side(5.0));
+        let found = super::compare(ours.clone(), theirs.clone(), &targets);
+        let log_probs = |(hidden, weight): (Tensor<2>, Tensor<2>)| {
+            burn::tensor::activation::log_softmax(hidden.matmul(weight), 1)
+        };
+        let expected = composed::compare(log_probs(ours), log_probs(theirs), &targets);
+        near("compare", &found.into_data(), &expected.into_data());
+    }
+}
+
+#[test]
 fn without_gradients_they_compute_the_same() {
     let x = numbers([9, 8], 1.0);
     let (weight, plain) = (numbers([1, 8], 2.0).squeeze_dim(0), x.clone().inner());

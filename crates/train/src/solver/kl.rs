@@ -99,24 +99,12 @@ impl KlTerm {
         }
     }
 
-    /// The term of the loss at each token, `[tokens, 1]`, in nats.
-    ///
-    /// - ours, theirs: log-probabilities of every token, `[tokens, vocabulary]`; picked, their_picked: those of the sampled ones.
-    pub(crate) fn loss(
-        self,
-        ours: Tensor<2>,
-        theirs: Tensor<2>,
-        picked: Tensor<2>,
-        their_picked: Tensor<2>,
-    ) -> Option<Tensor<2>> {
+    /// The term of the loss at each token, `[tokens, 1]`, in nats, where it is one of log π/π_ref of the sampled tokens.
+    pub(crate) fn loss(self, log_ratios: Tensor<2>) -> Option<Tensor<2>> {
         match self {
-            Self::Reward => None,
-            Self::K2 => Some((picked - their_picked).square().mul_scalar(0.5)),
-            Self::K3 => {
-                let log_ratios = picked - their_picked;
-                Some(log_ratios.clone().neg().exp().sub_scalar(1.0) + log_ratios)
-            }
-            Self::Exact => Some(exact_kl(ours, theirs)),
+            Self::Reward | Self::Exact => None,
+            Self::K2 => Some(log_ratios.square().mul_scalar(0.5)),
+            Self::K3 => Some(log_ratios.clone().neg().exp().sub_scalar(1.0) + log_ratios),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Forward and backward passes over a rollout, cut to a bounded size.
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, activation::log_softmax};
-use infalign_model::{CausalLm, ResponseBatch, Sequence};
+use burn::tensor::Tensor;
+use infalign_model::{CausalLm, Comparison, ResponseBatch, Sequence};
 
 use super::KlTerm;
 use super::kl::exact_kl;
@@ -88,9 +88,9 @@ impl Passes<'_> {
         let read = |part: usize| -> Result<_, TrainError> {
             let batch = self.batch(parts[part])?;
             let forward = Forward::new(&policy, self.reference, &batch);
-            let (log_ratios, exact) = (forward.log_ratios(), forward.exact_kl());
+            let log_ratios = forward.log_ratios();
             let tally = forward.tally(self.rollout, parts[part], &log_ratios, &batch.lengths);
-            let penalties = self.kl.penalties(&log_ratios, &exact);
+            let penalties = self.kl.penalties(&log_ratios, forward.exact_kl());
             let split = |values: &[f32]| split(values, &batch.lengths);
             Ok((split(&values(forward.picked.clone())), split(&penalties), tally))
         };
@@ -124,9 +124,9 @@ impl Passes<'_> {
         let batch = self.batch(responses)?;
         let policy = self.policy.leaves();
         let forward = Forward::new(&policy, self.reference, &batch);
-        let (log_ratios, exact) = (forward.log_ratios(), self.exact(&forward));
+        let log_ratios = forward.log_ratios();
         let mut tally = forward.tally(self.rollout, responses, &log_ratios, &batch.lengths);
-        let penalties = self.kl.penalties(&log_ratios, &exact);
+        let penalties = self.kl.penalties(&log_ratios, forward.exact_kl());
         let seen = Seen {
             responses,
             lengths: &batch.lengths,
@@ -137,7 +137,7 @@ impl Passes<'_> {
         let shares = self.shares(&batch.lengths);
         let weights = weigh(&seen).into_iter().zip(&shares);
         let weights = weights.map(|(w, share)| (-w * share / n) as f32).collect();
-        let terms = forward.loss(self.kl);
+        let terms = self.reference.and_then(|reference| forward.loss(self.kl, &policy, reference));
         let tokens = shares.len();
         let device = self.policy.device();
         let mut loss = forward.picked * column(weights, &device);
@@ -149,11 +149,6 @@ impl Passes<'_> {
         Ok((tally, backward(loss, policy.net()).1))
     }
 
-    /// The exact KL of each token, where it is a reward.
-    fn exact(&self, forward: &Forward) -> Vec<f32> {
-        if self.kl == KlTerm::Exact { forward.exact_kl() } else { Vec::new() }
-    }
-
     /// What each token counts: 1, or its part of a response.
     fn shares(&self, lengths: &[usize]) -> Vec<f64> {
         let share = |length: usize| if self.length_normalised { 1.0 / length as f64 } else { 1.0 };
@@ -163,41 +158,48 @@ impl Passes<'_> {
 
 /// What both models say of the tokens of a pass.
 struct Forward {
-    /// log π of every token at every place, `[tokens, vocabulary]`.
-    ours: Tensor<2>,
-    /// That of the tokens that stand there, `[tokens, 1]`.
+    /// The policy's hidden states.
+    hidden: Tensor<2>,
+    /// log π of the tokens, `[tokens, 1]`.
     picked: Tensor<2>,
-    /// The same of the reference, without gradients.
-    theirs: Option<(Tensor<2>, Tensor<2>)>,
+    /// The reference's hidden states, and how its distributions compare.
+    theirs: Option<(Tensor<2>, Comparison)>,
 }
 
 impl Forward {
     fn new(policy: &CausalLm, reference: Option<&CausalLm>, batch: &ResponseBatch) -> Self {
-        let of = |model: &CausalLm| {
-            let all = log_softmax(model.response_logits(batch), 1);
-            let picked = all.clone().gather(1, batch.targets.clone());
-            (all, picked)
-        };
-        let (ours, picked) = of(policy);
-        Self { ours, picked, theirs: reference.map(of) }
+        let hidden = policy.response_hidden(batch);
+        let picked = policy.hidden_log_probs(hidden.clone(), batch);
+        let theirs = reference.map(|reference| {
+            let theirs = reference.response_hidden(batch);
+            let plain = policy.valid();
+            let compared = plain.compare(hidden.clone().inner(), reference, theirs.clone(), batch);
+            (theirs, compared)
+        });
+        Self { hidden, picked, theirs }
     }
 
     /// log π/π_ref of each token; nothing without a reference.
     fn log_ratios(&self) -> Vec<f32> {
-        let Some((_, theirs)) = &self.theirs else { return Vec::new() };
-        values(self.picked.clone().inner() - theirs.clone())
+        let Some((_, compared)) = &self.theirs else { return Vec::new() };
+        let ours = values(self.picked.clone().inner());
+        ours.iter().zip(&compared.their_log_probs).map(|(ours, theirs)| ours - theirs).collect()
     }
 
     /// The KL of each token's distributions; nothing without a reference.
-    fn exact_kl(&self) -> Vec<f32> {
-        let Some((theirs, _)) = &self.theirs else { return Vec::new() };
-        values(exact_kl(self.ours.clone().inner(), theirs.clone()))
+    fn exact_kl(&self) -> &[f32] {
+        self.theirs.as_ref().map_or(&[], |(_, compared)| &compared.kl)
     }
 
     /// The KL's term in the loss.
-    fn loss(&self, kl: KlTerm) -> Option<Tensor<2>> {
-        let (theirs, their_picked) = self.theirs.clone()?;
-        kl.loss(self.ours.clone(), theirs, self.picked.clone(), their_picked)
+    fn loss(&self, kl: KlTerm, policy: &CausalLm, reference: &CausalLm) -> Option<Tensor<2>> {
+        let (theirs, compared) = self.theirs.as_ref()?;
+        if kl == KlTerm::Exact {
+            let ours = policy.distributions(self.hidden.clone());
+            return Some(exact_kl(ours, reference.distributions(theirs.clone())));
+        }
+        let theirs = column(compared.their_log_probs.clone(), &policy.device());
+        kl.loss(self.picked.clone() - theirs)
     }
 
     fn tally(
@@ -207,14 +209,13 @@ impl Forward {
         log_ratios: &[f32],
         lengths: &[usize],
     ) -> Tally {
-        let Some((theirs, their_picked)) = &self.theirs else { return Tally::default() };
+        let Some((_, compared)) = &self.theirs else { return Tally::default() };
         let sampled = responses.iter().flat_map(|&i| &rollout.log_probs[i]);
-        let sampler = if rollout.of_reference { their_picked } else { &self.picked };
-        let gaps = values(sampler.clone().inner());
-        let gaps = gaps.iter().zip(sampled).map(|(ours, theirs)| f64::from((ours - theirs).abs()));
+        let ours = values(self.picked.clone().inner());
+        let sampler = if rollout.of_reference { &compared.their_log_probs } else { &ours };
+        let gaps = sampler.iter().zip(sampled).map(|(a, b)| f64::from((a - b).abs()));
         let log_prob_gap = gaps.fold(0.0, f64::max);
-        let log_ratios = sums(log_ratios, lengths);
-        Tally::new(self.ours.clone().inner(), theirs.clone(), log_ratios, log_prob_gap)
+        Tally::new(compared, sums(log_ratios, lengths), log_prob_gap)
     }
 }
 

@@ -77,6 +77,18 @@ impl AlignmentKernels for Flex {
         tensor(log_probs::forward(&hidden, &weight, &targets), [rows, 1])
     }
 
+    fn compare(
+        ours: FlexTensor,
+        our_weight: FlexTensor,
+        theirs: FlexTensor,
+        their_weight: FlexTensor,
+        targets: Vec<u32>,
+    ) -> FlexTensor {
+        let rows = targets.len();
+        let found = log_probs::compare([&ours, &our_weight], [&theirs, &their_weight], &targets);
+        tensor(found, [rows, 3])
+    }
+
     fn log_probs_backward(
         hidden: FlexTensor,
         weight: FlexTensor,

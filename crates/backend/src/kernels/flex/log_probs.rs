@@ -37,6 +37,29 @@ pub(super) fn forward(hidden: &FlexTensor, weight: &FlexTensor, targets: &[u32])
     found
 }
 
+/// log q of the target, KL(p‖q) and entropy of p for each row, given hidden states and output matrix of p and of q.
+pub(super) fn compare(
+    ours: [&FlexTensor; 2],
+    theirs: [&FlexTensor; 2],
+    targets: &[u32],
+) -> Vec<f32> {
+    let (vocabulary, mut found) = (width(ours[1]), Vec::with_capacity(3 * targets.len()));
+    for (part, targets) in targets.chunks(rows(vocabulary)).enumerate() {
+        let first = part * rows(vocabulary);
+        let [ours, theirs] =
+            [ours, theirs].map(|[hidden, weight]| logits(hidden, weight, first, targets.len()));
+        let pairs =
+            floats(&ours).par_chunks(vocabulary).zip(floats(&theirs).par_chunks(vocabulary));
+        let row = |((ours, theirs), &target): ((&[f32], &[f32]), &u32)| {
+            let (their_log_sum, kl, entropy) = Arch::new().dispatch(Compare { ours, theirs });
+            [theirs[target as usize] - their_log_sum, kl, entropy]
+        };
+        let rows: Vec<[f32; 3]> = pairs.zip(targets).map(row).collect();
+        found.extend_from_slice(rows.as_flattened());
+    }
+    found
+}
+
 /// Gradients of the hidden states and of the weight.
 pub(super) fn backward(
     hidden: &FlexTensor,
@@ -106,5 +129,34 @@ impl WithSimd for Slope<'_> {
         for e in self.row.iter_mut() {
             *e *= scale;
         }
+    }
+}
+
+/// log Σ e^l of q's logits, KL(p‖q) and the entropy of p.
+struct Compare<'a> {
+    ours: &'a [f32],
+    theirs: &'a [f32],
+}
+
+impl WithSimd for Compare<'_> {
+    type Output = (f32, f32, f32);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> (f32, f32, f32) {
+        const LANES: usize = 16;
+        let log_sum = LogSum(self.ours).with_simd(simd);
+        let their_log_sum = LogSum(self.theirs).with_simd(simd);
+        let (mut kl, mut entropy) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        for (ours, theirs) in self.ours.chunks(LANES).zip(self.theirs.chunks(LANES)) {
+            for (((l, m), kl), entropy) in
+                ours.iter().zip(theirs).zip(kl.iter_mut()).zip(entropy.iter_mut())
+            {
+                let log_p = l - log_sum;
+                let p = exp(log_p);
+                *kl += p * (log_p - (m - their_log_sum));
+                *entropy -= p * log_p;
+            }
+        }
+        (their_log_sum, kl.iter().sum(), entropy.iter().sum())
     }
 }
