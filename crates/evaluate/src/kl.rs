@@ -1,6 +1,5 @@
 //! KL(π‖π_ref) of sampled responses, exact at every token.
 
-use burn::tensor::activation::log_softmax;
 use infalign_model::{CausalLm, ModelError, ResponseBatch, Sequence};
 use rayon::prelude::*;
 
@@ -19,10 +18,9 @@ pub fn kl_per_response(
     let (policy, reference) = (policy.valid(), reference.valid());
     let measure = |pass: &[Sequence]| {
         let batch = ResponseBatch::new(pass, policy.config(), &policy.device())?;
-        let ours = log_softmax(policy.response_logits(&batch), 1);
-        let theirs = log_softmax(reference.response_logits(&batch), 1);
-        let per_token = (ours.clone().exp() * (ours - theirs)).sum_dim(1).into_data();
-        let mut values = per_token.iter::<f64>();
+        let [ours, theirs] = [&policy, &reference].map(|model| model.response_hidden(&batch));
+        let compared = policy.compare(ours, &reference, theirs, &batch);
+        let mut values = compared.kl.into_iter().map(f64::from);
         Ok(batch.lengths.iter().map(|&length| values.by_ref().take(length).sum()).collect())
     };
     let passes = policy

@@ -27,10 +27,8 @@ pub struct ResponseBatch {
     pub ids: Tensor<2, Int>,
     /// `[tokens]`: for each response token, the row of the hidden states `[batch * time]` that predicts it.
     pub rows: Tensor<1, Int>,
-    /// `[tokens, 1]`: the response tokens, sequence after sequence.
-    pub targets: Tensor<2, Int>,
-    /// The same as numbers.
-    pub target_ids: Vec<u32>,
+    /// The response tokens, sequence after sequence.
+    pub targets: Vec<u32>,
     /// Response tokens of each sequence.
     pub lengths: Vec<usize>,
 }
@@ -52,20 +50,18 @@ impl ResponseBatch {
             check_tokens(&sequence.tokens, config)?;
         }
         let time = sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(0);
-        let (mut rows, mut target_ids) = (Vec::new(), Vec::new());
+        let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (b, sequence) in sequences.iter().enumerate() {
             for t in sequence.prompt_length..sequence.tokens.len() {
                 rows.push((b * time + t - 1) as i32);
-                target_ids.push(sequence.tokens[t]);
+                targets.push(sequence.tokens[t]);
             }
         }
         let n_tokens = rows.len();
-        let targets: Vec<i32> = target_ids.iter().map(|&id| id as i32).collect();
         Ok(Self {
             ids: pad(sequences.iter().map(|s| s.tokens.as_slice()), time, device),
             rows: Tensor::from_data(TensorData::new(rows, [n_tokens]), device),
-            targets: Tensor::from_data(TensorData::new(targets, [n_tokens, 1]), device),
-            target_ids,
+            targets,
             lengths: sequences.iter().map(|s| s.response().len()).collect(),
         })
     }

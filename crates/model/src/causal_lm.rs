@@ -195,7 +195,7 @@ impl CausalLm {
 
     /// Logits of every response token's distribution: `[tokens, vocabulary]`, in the order of [`ResponseBatch::targets`].
     pub fn response_logits(&self, batch: &ResponseBatch) -> Tensor<2> {
-        self.net.logits(self.hidden(batch.ids.clone()).select(0, batch.rows.clone()))
+        self.net.logits(self.response_hidden(batch))
     }
 
     /// The hidden states that predict the response tokens: `[tokens, hidden]`, in the order of [`ResponseBatch::targets`].
@@ -210,7 +210,7 @@ impl CausalLm {
 
     /// The same from [`CausalLm::response_hidden`].
     pub fn hidden_log_probs(&self, hidden: Tensor<2>, batch: &ResponseBatch) -> Tensor<2> {
-        self.net.log_probs(hidden, &batch.target_ids)
+        self.net.log_probs(hidden, &batch.targets)
     }
 
     /// log-probabilities of all tokens at every place of the responses, from [`CausalLm::response_hidden`]: `[tokens, vocabulary]`.
@@ -226,7 +226,7 @@ impl CausalLm {
         their_hidden: Tensor<2>,
         batch: &ResponseBatch,
     ) -> Comparison {
-        let targets = &batch.target_ids;
+        let targets = &batch.targets;
         let found = match (self.net.plain_head(), other.net.plain_head()) {
             (Some(ours), Some(theirs)) => compare((hidden, ours), (their_hidden, theirs), targets),
             _ => compare_distributions(

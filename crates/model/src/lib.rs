@@ -1,7 +1,7 @@
 //! Decoder-only language models, read from and written to Hugging Face directories.
 //!
 //! [`CausalLm`] is a decoder of one of several families (see [`TransformerConfig`]) with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
-//! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_logits`] what
+//! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_log_probs`] what
 //! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer, [`ValueModel`] several that are read at every token.
 //! [`LoraConfig`] describes adapters, which are read, trained, merged and written in PEFT's form. [`Tokenizer`] reads `tokenizer.json`.
 //! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.

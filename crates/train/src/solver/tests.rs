@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Tensor, TensorData};
 use infalign_decode::Stream;
 use infalign_model::{CausalLm, ResponseBatch, Sequence, Transformer, TransformerConfig};
 
@@ -134,10 +134,7 @@ impl Problem {
         }
         let sum_of = TensorData::new(sum_of, [batch.lengths.len(), n_tokens]);
         let sum_of = Tensor::<2>::from_data(sum_of, &device);
-        let of = |model: &CausalLm| {
-            let all = log_softmax(model.response_logits(&batch), 1);
-            sum_of.clone().matmul(all.gather(1, batch.targets.clone()))
-        };
+        let of = |model: &CausalLm| sum_of.clone().matmul(model.response_log_probs(&batch));
         let (ours, theirs) = (of(&policy), of(&self.reference));
         let kl = (ours.clone().exp() * (ours - theirs)).sum();
         let grads = GradientsParams::from_grads(kl.backward(), policy.net());

@@ -171,17 +171,17 @@ impl Block {
     /// Sums over the keys of weight times number, for each query: `out[d][query]`.
     #[inline(always)]
     fn mix(&self, weights: &[Vec<Lanes>; QUERIES], values: &Turned, out: &mut [[f32; QUERIES]]) {
+        let weights = weights.each_ref().map(|weights| &weights[self.seen.clone()]);
         for (d, out) in out.iter_mut().enumerate() {
-            let values = &values.row(d)[self.seen.clone()];
-            for (weights, out) in weights.iter().zip(out) {
-                let mut sums = [0.0; LANES];
-                for (weights, values) in weights[self.seen.clone()].iter().zip(values) {
-                    for ((sum, weight), value) in sums.iter_mut().zip(weights).zip(values) {
+            let mut sums = [[0.0; LANES]; QUERIES];
+            for (at, values) in values.row(d)[self.seen.clone()].iter().enumerate() {
+                for (weights, sums) in weights.iter().zip(&mut sums) {
+                    for ((sum, weight), value) in sums.iter_mut().zip(&weights[at]).zip(values) {
                         *sum = weight.mul_add(*value, *sum);
                     }
                 }
-                *out = sums.iter().sum();
             }
+            *out = sums.map(total);
         }
     }
 
@@ -193,14 +193,17 @@ impl Block {
         queries: &[[f32; QUERIES]],
         onto: &mut Turned,
     ) {
+        let weights = weights.each_ref().map(|weights| &weights[self.seen.clone()]);
         for (d, query) in queries.iter().enumerate() {
-            let onto = &mut onto.row_mut(d)[self.seen.clone()];
-            for (at, onto) in self.seen.clone().zip(onto) {
-                for (query, weights) in query.iter().zip(weights) {
-                    for (onto, weight) in onto.iter_mut().zip(&weights[at]) {
-                        *onto = query.mul_add(*weight, *onto);
+            for (at, onto) in onto.row_mut(d)[self.seen.clone()].iter_mut().enumerate() {
+                // Copies, which nothing else can be thought to change.
+                let (mut sums, query) = (*onto, *query);
+                for (query, weights) in query.iter().zip(&weights) {
+                    for (sum, weight) in sums.iter_mut().zip(&weights[at]) {
+                        *sum = query.mul_add(*weight, *sum);
                     }
                 }
+                *onto = sums;
             }
         }
     }
@@ -222,6 +225,19 @@ impl Block {
             }
         }
     }
+}
+
+/// The sum of all lanes, by halves.
+#[inline(always)]
+fn total(mut lanes: Lanes) -> f32 {
+    let mut n = LANES / 2;
+    while n > 0 {
+        for i in 0..n {
+            lanes[i] += lanes[i + n];
+        }
+        n /= 2;
+    }
+    lanes[0]
 }
 
 /// Room for the scores of a block, or what becomes of them.
@@ -331,7 +347,7 @@ fn softmax_backward(
                 *sum = weight.mul_add(*slope, *sum);
             }
         }
-        let whole: f32 = sums.iter().sum();
+        let whole = total(sums);
         for (weight, slope) in weights.iter().zip(slopes) {
             *slope = weight * (*slope - whole);
         }
