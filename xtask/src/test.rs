@@ -51,7 +51,8 @@ fn steps(backend: Backend) -> Vec<Step> {
         cargo_step(&format!("{}{features}", test_command())),
         cargo_step(&format!("test --doc --workspace --locked{features}")),
         doc_step(deny),
-        cargo_step("check --locked -p infalign-backend --no-default-features --features wgpu"),
+        // Beside the CPU, as binaries are built.
+        cargo_step("check --locked -p infalign-backend --features wgpu"),
         Step { name: "the commands of README.md".to_owned(), work: Box::new(readme::run) },
     ]
 }
