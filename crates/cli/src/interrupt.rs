@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks for a checkpoint, the second stops at once.
+//! Ctrl-C: the first asks to keep what was done and stop, the second stops at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,7 @@ pub(crate) fn flag() -> &'static AtomicBool {
         if ASKED.swap(true, Ordering::Relaxed) {
             std::process::exit(3);
         }
-        eprintln!("\nstopping after this step; Ctrl-C again to stop at once");
+        eprintln!("\nstopping; Ctrl-C again to stop at once");
     });
     &ASKED
 }

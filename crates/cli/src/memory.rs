@@ -10,12 +10,12 @@ const PURGE_DELAY: c_int = 15;
 /// Milliseconds that freed memory is kept for the next allocation before the system gets it back.
 const KEPT: i64 = 10_000;
 
-/// Keeps freed memory for a while. Every step of a training frees what the next one needs again, and the system clears all that it hands
+/// Keeps freed memory for a while, unless `MIMALLOC_PURGE_DELAY` says otherwise. Every step of a training frees what the next one needs again, and the system clears all that it hands
 /// out: that took a fifth of a step.
 #[allow(unsafe_code, reason = "the allocator is a C library")]
 pub(crate) fn keep() {
     // SAFETY: called before any other thread is started, as the function asks for; an option is a number.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, KEPT as _) };
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, KEPT as _) };
 }
 
 #[cfg(test)]

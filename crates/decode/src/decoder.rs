@@ -7,7 +7,7 @@ use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
-use crate::{DecodeError, EncodedPrompt, Response, Sampler};
+use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler};
 
 /// What a response cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl<'a> ProcedureDecoder<'a> {
     /// - done: given the index of a prompt and its responses, while others are generated; it breaks off the rest by [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// As [`Decoder::decode`], after `done` has had whatever was finished.
+    /// As [`Decoder::decode`], after `done` has had whatever was finished. A prompt of which a response was cancelled ends the rest.
     pub fn decode_each(
         &self,
         prompts: &[EncodedPrompt],
@@ -102,11 +102,15 @@ impl<'a> ProcedureDecoder<'a> {
         done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
     ) -> Result<(), DecodeError> {
         let numbers = 0..self.procedure.samples().saturating_mul(samples);
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel::<(usize, Vec<Response>)>();
         std::thread::scope(|scope| {
             // A thread of its own: the sampler's would wait for the reward.
             let selecting = scope.spawn(move || {
                 for (prompt, candidates) in receiver {
+                    // Broken off by the watcher: there is no choice among parts.
+                    if candidates.iter().any(|one| one.finish == Finish::Cancelled) {
+                        break;
+                    }
                     if done(prompt, self.choose(&prompts[prompt], candidates)?).is_break() {
                         break;
                     }

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use infalign_model::{ModelError, Prompts, Session};
-use rayon::prelude::*;
 
 use crate::gather::{Gather, locked};
 use crate::sampler::Finished;
@@ -76,8 +75,15 @@ impl<'a> Engine<'a> {
         let workers = workers.clamp(1, self.total().max(1));
         let batch = self.generator.batch.clamp(1, self.total().max(1));
         let share = batch.div_ceil(workers);
-        let work = |_| self.work(share).inspect_err(|_| self.gather.stop());
-        (0..workers).into_par_iter().map(work).collect()
+        let work = || self.work(share).inspect_err(|_| self.gather.stop());
+        // Not rayon's threads: those are for what others do meanwhile, such as a reward that scores what is finished.
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let joined = workers.into_iter().map(|worker| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            joined.collect()
+        })
     }
 
     /// Generates with at most `share` rows at a time until none is waiting.
@@ -115,7 +121,7 @@ impl<'a> Engine<'a> {
         active: &mut Vec<Row>,
         weights: &mut Vec<f32>,
     ) -> Result<(), DecodeError> {
-        while active.len() < share {
+        while active.len() < share && !self.gather.stopped() {
             let Some(Taken { responses, read }) = self.take(share - active.len())? else { break };
             let first = responses.start / self.samples;
             let mut entering: Vec<Read> = Vec::new();

@@ -58,6 +58,7 @@ impl Fixture {
             seed: 3,
             stage: "test",
             batch: 5,
+            interrupted: None,
         }
     }
 

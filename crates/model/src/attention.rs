@@ -1,4 +1,4 @@
-//! Grouped-query causal self-attention: the one place where attention is computed.
+//! Grouped-query causal self-attention of a block: by the kernel where all tokens are at hand, over all scores where there is a cache.
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, activation::softmax};

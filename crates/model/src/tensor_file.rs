@@ -115,6 +115,11 @@ fn check(entries: &BTreeMap<String, Entry>, total: u64) -> Result<(), String> {
         }
         last = *end;
     }
+    if last != total {
+        return Err(format!(
+            "the tensors end at byte {last} of the numbers, but the file has {total}"
+        ));
+    }
     Ok(())
 }
 
@@ -183,6 +188,7 @@ mod tests {
                 "`a` has the shape [3] in F32, but 8 bytes",
             ),
             (format!("{{{}}}", entry("a", "[4294967296, 4294967296]", 0, 8)), 8, "but 8 bytes"),
+            (format!("{{{a}}}"), 12, "end at byte 8 of the numbers, but the file has 12"),
             ("{".into(), 0, "its header: EOF"),
         ] {
             let error = refused(&header, numbers);

@@ -4,6 +4,8 @@
 //! the arithmetic. On the CPU they are [`AlignmentKernels`] of burn's flex backend; elsewhere they are made of tensor operations, which
 //! compilers of GPU kernels fuse. Both are the same functions to within rounding, and are tested against each other.
 //!
+//! Tensors are f32, and of the sizes that are said: others are errors of the caller, who is told by a panic, as by burn's operations.
+//!
 //! Work is cut up by sizes alone and sums are taken in a fixed order, so the number of threads changes no bit.
 
 #[cfg(feature = "flex")]
@@ -117,6 +119,7 @@ pub trait AlignmentKernels: Backend {
 /// - x: `[rows, width]`.
 /// - weight: `[width]`.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    assert_eq!(x.dims()[1], weight.dims()[0], "a row is as wide as the weight");
     #[cfg(feature = "flex")]
     if crate::is_cpu(&x.device()) {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
@@ -127,6 +130,7 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
 
 /// gate · sigmoid(gate) · up, of the same shape.
 pub fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    assert_eq!(gate.dims(), up.dims(), "what is gated has the shape of the gate");
     #[cfg(feature = "flex")]
     if crate::is_cpu(&gate.device()) {
         return Tensor::from_dispatch(Dispatch::gated_silu(
@@ -155,6 +159,13 @@ pub fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Ten
 /// - q: `[batch * time, heads * width]`, and so the result.
 /// - k, v: `[batch * time, kv_heads * width]`.
 pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
+    let [rows, _] = q.dims();
+    assert_eq!(q.dims(), [rows, shape.heads * shape.width], "queries");
+    assert_eq!(k.dims(), [rows, shape.kv_heads * shape.width], "keys");
+    assert_eq!(v.dims(), k.dims(), "values");
+    if rows == 0 {
+        return q;
+    }
     #[cfg(feature = "flex")]
     if crate::is_cpu(&q.device()) {
         let (k, v) = (k.into_dispatch(), v.into_dispatch());
@@ -169,6 +180,7 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
 /// - weight: `[width, vocabulary]`.
 /// - targets: a column for each row.
 pub fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<2> {
+    assert_eq!(hidden.dims(), [targets.len(), weight.dims()[0]], "a row for each target");
     #[cfg(feature = "flex")]
     if crate::is_cpu(&hidden.device()) {
         let (hidden, weight) = (hidden.into_dispatch(), weight.into_dispatch());
@@ -187,6 +199,7 @@ pub fn compare(
     (theirs, their_weight): (Tensor<2>, Tensor<2>),
     targets: &[u32],
 ) -> Tensor<2> {
+    assert_eq!(our_weight.dims()[1], their_weight.dims()[1], "both have one vocabulary");
     #[cfg(feature = "flex")]
     if crate::is_cpu(&ours.device()) {
         let [ours, our_weight, theirs, their_weight] =

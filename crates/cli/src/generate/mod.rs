@@ -11,8 +11,7 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
 use infalign_decode::{
-    Decoded, EncodedPrompt, Finish, Generator, ProcedureDecoder, RemoteGenerator, Sampler,
-    StopTexts,
+    Decoded, EncodedPrompt, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
 };
 use infalign_model::{CausalLm, Head, Tokenizer};
 use infalign_record::{clock, env::hub_cache};
@@ -139,6 +138,7 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Fai
         seed: args.seed,
         stage: STAGE,
         batch: args.batch.batch,
+        interrupted: Some(interrupt::flag()),
     };
     decode(args, &generator, &tokenizer, given, &prompts)
 }
@@ -162,17 +162,12 @@ fn decode(
         .map_err(Failure::input)?;
     let mut printing = Printing::begin(args, given, prompts)?;
     let mut failed = None;
-    let mut done = |prompt, decoded: Vec<Decoded>| {
-        if decoded.iter().any(|one| one.response.finish == Finish::Cancelled) {
-            return ControlFlow::Break(());
-        }
-        match printing.take(prompt, decoded) {
-            Ok(ControlFlow::Continue(())) => unless_interrupted(),
-            Ok(ControlFlow::Break(())) => ControlFlow::Break(()),
-            Err(failure) => {
-                failed = Some(failure);
-                ControlFlow::Break(())
-            }
+    let mut done = |prompt, decoded: Vec<Decoded>| match printing.take(prompt, decoded) {
+        Ok(ControlFlow::Continue(())) => unless_interrupted(),
+        Ok(ControlFlow::Break(())) => ControlFlow::Break(()),
+        Err(failure) => {
+            failed = Some(failure);
+            ControlFlow::Break(())
         }
     };
     let decoded = decoder.decode_each(prompts, args.samples.get(), &mut done);

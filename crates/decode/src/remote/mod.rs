@@ -4,6 +4,7 @@ mod answer;
 mod server;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use infalign_model::{ModelError, Tokenizer, TransformerConfig};
 pub use infalign_remote::Patience;
@@ -54,6 +55,8 @@ pub struct RemoteGenerator<'a> {
     pub stage: &'a str,
     /// Largest number of requests at a time, a thread each.
     pub batch: usize,
+    /// When it becomes true, no more requests are sent; those that are on their way end.
+    pub interrupted: Option<&'a AtomicBool>,
 }
 
 impl Sampler for RemoteGenerator<'_> {
@@ -76,7 +79,8 @@ impl Sampler for RemoteGenerator<'_> {
         })?;
         let gather = Gather::new(prompts.len(), samples, finished);
         let respond = |number| {
-            if gather.stopped() {
+            if gather.stopped() || self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed))
+            {
                 return Ok(());
             }
             let (prompt, sample) = (number / samples, first + number % samples);

@@ -109,8 +109,10 @@ impl TransformerConfig {
             let hint = format!("it must divide the width of the stream ({})", self.hidden_size);
             return Err(self.refuse(path, "num_attention_heads", &heads, &hint));
         }
-        if self.head_width() == 0 || !self.rotary_width().is_multiple_of(2) {
-            let hint = "rotary embeddings need an even width";
+        let rotates = !self.learns_positions();
+        let unfit = |width: usize| width == 0 && rotates || !width.is_multiple_of(2);
+        if self.head_width() == 0 || unfit(self.rotary_width()) {
+            let hint = "rotary embeddings need an even width above 0";
             return Err(match self.partial_rotary_factor.filter(|_| gpt) {
                 Some(share) => self.refuse(path, "partial_rotary_factor", &share, hint),
                 None => self.refuse(path, "head_dim", &self.head_width(), hint),
