@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 
 /// Where the KL is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KlPlace {
     /// Taken off the reward.
+    #[default]
     Reward,
     /// A term of the loss, differentiated.
     Loss,

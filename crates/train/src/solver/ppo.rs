@@ -30,7 +30,7 @@ use crate::{OptimizerConfig, TrainError};
 #[serde(deny_unknown_fields)]
 pub struct Ppo {
     /// Where the KL is.
-    #[serde(default = "in_reward")]
+    #[serde(default)]
     pub kl: KlPlace,
     /// How it is estimated: k1 in the reward, exact in the loss where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,10 +53,6 @@ pub struct Ppo {
     /// Peak learning rate of the value model; the policy's where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_learning_rate: Option<f64>,
-}
-
-fn in_reward() -> KlPlace {
-    KlPlace::Reward
 }
 
 fn epochs() -> usize {

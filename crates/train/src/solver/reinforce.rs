@@ -22,7 +22,7 @@ use crate::tally::Tally;
 #[serde(deny_unknown_fields)]
 pub struct Reinforce {
     /// Where the KL is.
-    #[serde(default = "in_reward")]
+    #[serde(default)]
     pub kl: KlPlace,
     /// How it is estimated: k1 in the reward, exact in the loss where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,10 +30,6 @@ pub struct Reinforce {
     /// Weight of the past in the running mean, at least 0 and below 1.
     #[serde(default = "baseline_memory")]
     pub baseline_memory: f64,
-}
-
-fn in_reward() -> KlPlace {
-    KlPlace::Reward
 }
 
 fn baseline_memory() -> f64 {

@@ -17,25 +17,15 @@ use crate::tally::Tally;
 use crate::{TrainError, leave_one_out};
 
 /// Settings of RLOO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rloo {
     /// Where the KL is.
-    #[serde(default = "in_reward")]
+    #[serde(default)]
     pub kl: KlPlace,
     /// How it is estimated: k1 in the reward, exact in the loss where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl_estimator: Option<KlEstimator>,
-}
-
-fn in_reward() -> KlPlace {
-    KlPlace::Reward
-}
-
-impl Default for Rloo {
-    fn default() -> Self {
-        Self { kl: in_reward(), kl_estimator: None }
-    }
 }
 
 impl Rloo {
