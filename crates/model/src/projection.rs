@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use infalign_backend::kernels::project;
 
 use crate::lora::Adapter;
 
@@ -17,7 +18,7 @@ impl Projection {
     /// x: `[rows, inputs]` → `[rows, outputs]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let update = self.adapter.as_ref().map(|adapter| adapter.forward(x.clone()));
-        let y = x.matmul(self.weight.val());
+        let y = project(x, self.weight.val());
         let y = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,

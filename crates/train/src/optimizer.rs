@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::Tensor;
+use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor};
+use infalign_backend::kernels::{AdamWStep, adamw, square_sum};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -60,6 +61,48 @@ impl OptimizerConfig {
     }
 }
 
+/// AdamW as one kernel, with the state of burn's.
+#[derive(Clone)]
+struct FusedAdamW {
+    weight_decay: f32,
+}
+
+impl burn::optim::Optimizer for FusedAdamW {
+    type State<const D: usize> = AdamWState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        learning_rate: f64,
+        weight: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<AdamWState<D>>,
+    ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        let (means, time) = match state {
+            Some(AdamWState { momentum }) => {
+                ([momentum.moment_1, momentum.moment_2], momentum.time)
+            }
+            None => ([grad.zeros_like(), grad.zeros_like()], 0),
+        };
+        let step = AdamWStep {
+            beta_1: 0.9,
+            beta_2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: self.weight_decay,
+            learning_rate: learning_rate as f32,
+            time: time as i32 + 1,
+        };
+        let (weight, [moment_1, moment_2]) = adamw(weight, grad, means, step);
+        let momentum =
+            AdaptiveMomentumState { time: time + 1, moment_1, moment_2, max_moment_2: None };
+        (weight, Some(AdamWState { momentum }))
+    }
+
+    fn to_device<const D: usize>(mut state: AdamWState<D>, device: &Device) -> AdamWState<D> {
+        state.momentum = state.momentum.to_device(device);
+        state
+    }
+}
+
 /// AdamW (β₁ 0.9, β₂ 0.99, ε 1e-8) with global-norm clipping.
 pub(crate) struct Optimizer {
     adam: ModuleOptimizer,
@@ -68,12 +111,8 @@ pub(crate) struct Optimizer {
 
 impl Optimizer {
     pub(crate) fn new(config: &OptimizerConfig) -> Self {
-        let adam = AdamWConfig::new()
-            .with_beta_2(0.99)
-            .with_epsilon(1e-8)
-            .with_weight_decay(config.weight_decay)
-            .init();
-        Self { adam, max_grad_norm: config.max_grad_norm }
+        let adam = FusedAdamW { weight_decay: config.weight_decay };
+        Self { adam: adam.into(), max_grad_norm: config.max_grad_norm }
     }
 
     /// Takes one step; returns the module and the gradient's norm before clipping. A gradient that is not finite leaves the module as it is.
@@ -109,7 +148,7 @@ impl Optimizer {
     }
 }
 
-/// Adds up the squares of all gradients. A mean times a count, since a full sum is not reproducible on every backend.
+/// Adds up the squares of all gradients.
 struct SquaredNorm<'a> {
     grads: &'a GradientsParams,
     total: f64,
@@ -118,8 +157,7 @@ struct SquaredNorm<'a> {
 impl ModuleVisitor for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            let count = grad.shape().num_elements() as f64;
-            self.total += grad.square().mean().into_scalar::<f64>() * count;
+            self.total += square_sum(grad);
         }
     }
 }

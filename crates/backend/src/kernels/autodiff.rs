@@ -11,7 +11,7 @@ use burn::backend::autodiff::{
 };
 use burn::backend::{Backend, tensor::FloatTensor};
 
-use super::{AlignmentKernels, AttentionShape};
+use super::{AdamWStep, AlignmentKernels, AttentionShape};
 
 /// A kernel of N tensors and some numbers. Its inputs are all that its gradients need.
 trait Kernel<B: Backend, const N: usize>: Debug + Send + 'static {
@@ -20,11 +20,13 @@ trait Kernel<B: Backend, const N: usize>: Debug + Send + 'static {
 
     fn forward(inputs: [FloatTensor<B>; N], numbers: Self::Numbers) -> FloatTensor<B>;
 
+    /// The gradients of the inputs; one that is not wanted may be left out.
     fn gradients(
         inputs: [FloatTensor<B>; N],
         numbers: Self::Numbers,
         grad: FloatTensor<B>,
-    ) -> [FloatTensor<B>; N];
+        wanted: [bool; N],
+    ) -> [Option<FloatTensor<B>>; N];
 }
 
 /// The backward step of a kernel.
@@ -37,8 +39,10 @@ impl<B: Backend, K: Kernel<B, N>, const N: usize> Backward<B, N> for Step<K> {
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let (inputs, numbers) = ops.state;
-        for (parent, grad) in ops.parents.iter().zip(K::gradients(inputs, numbers, grad)) {
-            if let Some(parent) = parent {
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let found = K::gradients(inputs, numbers, grad, wanted);
+        for (parent, grad) in ops.parents.iter().zip(found) {
+            if let (Some(parent), Some(grad)) = (parent, grad) {
                 grads.register::<B>(parent.id, grad);
             }
         }
@@ -77,8 +81,10 @@ impl<B: AlignmentKernels> Kernel<B, 2> for RmsNorm {
         [x, weight]: [FloatTensor<B>; 2],
         epsilon: f32,
         grad: FloatTensor<B>,
-    ) -> [FloatTensor<B>; 2] {
-        B::rms_norm_backward(x, weight, grad, epsilon).into()
+        _: [bool; 2],
+    ) -> [Option<FloatTensor<B>>; 2] {
+        let (x, weight) = B::rms_norm_backward(x, weight, grad, epsilon);
+        [Some(x), Some(weight)]
     }
 }
 
@@ -96,14 +102,16 @@ impl<B: AlignmentKernels> Kernel<B, 2> for GatedSilu {
         [gate, up]: [FloatTensor<B>; 2],
         (): (),
         grad: FloatTensor<B>,
-    ) -> [FloatTensor<B>; 2] {
-        B::gated_silu_backward(gate, up, grad).into()
+        _: [bool; 2],
+    ) -> [Option<FloatTensor<B>>; 2] {
+        let (gate, up) = B::gated_silu_backward(gate, up, grad);
+        [Some(gate), Some(up)]
     }
 }
 
-/// The angles are constants: they are numbers to it.
+/// The backward step of [`AlignmentKernels::rotate`], which needs the angles alone and they are constants.
 #[derive(Debug)]
-struct Rotate<B>(PhantomData<B>);
+struct TurnBack<B>(PhantomData<B>);
 
 #[derive(Clone, Debug)]
 struct Angles<B: Backend> {
@@ -113,21 +121,15 @@ struct Angles<B: Backend> {
     turn: f32,
 }
 
-impl<B: AlignmentKernels> Kernel<B, 1> for Rotate<B> {
-    type Numbers = Angles<B>;
+impl<B: AlignmentKernels> Backward<B, 1> for TurnBack<B> {
+    type State = Angles<B>;
 
-    fn forward([x]: [FloatTensor<B>; 1], angles: Angles<B>) -> FloatTensor<B> {
-        let Angles { cos, sin, width, turn } = angles;
-        B::rotate(x, cos, sin, width, turn)
-    }
-
-    fn gradients(
-        [_]: [FloatTensor<B>; 1],
-        angles: Angles<B>,
-        grad: FloatTensor<B>,
-    ) -> [FloatTensor<B>; 1] {
-        let Angles { cos, sin, width, turn } = angles;
-        [B::rotate(grad, cos, sin, width, -turn)]
+    fn backward(self, ops: Ops<Angles<B>, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let Angles { cos, sin, width, turn } = ops.state;
+        if let [Some(parent)] = &ops.parents {
+            grads.register::<B>(parent.id, B::rotate(grad, cos, sin, width, -turn));
+        }
     }
 }
 
@@ -145,8 +147,34 @@ impl<B: AlignmentKernels> Kernel<B, 3> for Attend {
         [q, k, v]: [FloatTensor<B>; 3],
         shape: AttentionShape,
         grad: FloatTensor<B>,
-    ) -> [FloatTensor<B>; 3] {
-        B::attend_backward(q, k, v, grad, shape).into()
+        _: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let (q, k, v) = B::attend_backward(q, k, v, grad, shape);
+        [Some(q), Some(k), Some(v)]
+    }
+}
+
+#[derive(Debug)]
+struct Project;
+
+impl<B: AlignmentKernels> Kernel<B, 2> for Project {
+    type Numbers = ();
+
+    fn forward([x, weight]: [FloatTensor<B>; 2], (): ()) -> FloatTensor<B> {
+        B::project(x, weight)
+    }
+
+    fn gradients(
+        [x, weight]: [FloatTensor<B>; 2],
+        (): (),
+        grad: FloatTensor<B>,
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<B>>; 2] {
+        let [of_x, of_weight] = wanted;
+        [
+            of_x.then(|| B::project(grad.clone(), B::float_transpose(weight))),
+            of_weight.then(|| B::project(B::float_transpose(x), grad)),
+        ]
     }
 }
 
@@ -164,8 +192,10 @@ impl<B: AlignmentKernels> Kernel<B, 2> for LogProbs {
         [hidden, weight]: [FloatTensor<B>; 2],
         targets: Vec<u32>,
         grad: FloatTensor<B>,
-    ) -> [FloatTensor<B>; 2] {
-        B::log_probs_backward(hidden, weight, targets, grad).into()
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<B>>; 2] {
+        let (hidden, weight) = B::log_probs_backward(hidden, weight, targets, grad, wanted);
+        [wanted[0].then_some(hidden), wanted[1].then_some(weight)]
     }
 }
 
@@ -212,7 +242,15 @@ impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B
         turn: f32,
     ) -> FloatTensor<Self> {
         let [cos, sin] = constants::<B, C, _>([cos, sin]);
-        tracked::<Rotate<B>, B, C, 1>([x], Angles { cos, sin, width, turn })
+        let step = TurnBack::<B>(PhantomData).prepare::<C>([x.node()]).compute_bound().stateful();
+        let x = x.into_primitive();
+        match step {
+            OpsKind::Tracked(prepared) => {
+                let turned = B::rotate(x, cos.clone(), sin.clone(), width, turn);
+                prepared.finish(Angles { cos, sin, width, turn }, turned)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::rotate(x, cos, sin, width, turn)),
+        }
     }
 
     fn attend(
@@ -222,6 +260,10 @@ impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B
         shape: AttentionShape,
     ) -> FloatTensor<Self> {
         tracked::<Attend, B, C, 3>([q, k, v], shape)
+    }
+
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<Project, B, C, 2>([x, weight], ())
     }
 
     fn attend_backward(
@@ -262,10 +304,33 @@ impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B
         weight: FloatTensor<Self>,
         targets: Vec<u32>,
         grad: FloatTensor<Self>,
+        wanted: [bool; 2],
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [hidden, weight, grad] = constants::<B, C, _>([hidden, weight, grad]);
-        let (hidden, weight) = B::log_probs_backward(hidden, weight, targets, grad);
+        let (hidden, weight) = B::log_probs_backward(hidden, weight, targets, grad, wanted);
         (FloatTensor::<Self>::new(hidden), FloatTensor::<Self>::new(weight))
+    }
+
+    fn adamw(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        mean_square: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [weight, grad, mean, mean_square] =
+            constants::<B, C, _>([weight, grad, mean, mean_square]);
+        let (weight, mean, mean_square) = B::adamw(weight, grad, mean, mean_square, step);
+        (
+            FloatTensor::<Self>::new(weight),
+            FloatTensor::<Self>::new(mean),
+            FloatTensor::<Self>::new(mean_square),
+        )
+    }
+
+    fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [x] = constants::<B, C, _>([x]);
+        FloatTensor::<Self>::new(B::square_sum(x))
     }
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::{
     activation::{log_softmax, silu, softmax},
 };
 
-use super::AttentionShape;
+use super::{AdamWStep, AttentionShape};
 
 pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
     let scale = x.clone().square().mean_dim(1).add_scalar(epsilon).sqrt().recip();
@@ -62,6 +62,27 @@ pub(super) fn compare(ours: Tensor<2>, theirs: Tensor<2>, targets: &[u32]) -> Te
     let kl = (probabilities.clone() * (ours.clone() - theirs)).sum_dim(1);
     let entropy = (probabilities * ours).sum_dim(1).neg();
     Tensor::cat(vec![picked, kl, entropy], 1)
+}
+
+pub(super) fn adamw<const D: usize>(
+    weight: Tensor<D>,
+    grad: Tensor<D>,
+    [mean, mean_square]: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let AdamWStep { beta_1, beta_2, epsilon, weight_decay, learning_rate, time } = step;
+    let mean = mean.mul_scalar(beta_1) + grad.clone().mul_scalar(1.0 - beta_1);
+    let mean_square = mean_square.mul_scalar(beta_2) + grad.square().mul_scalar(1.0 - beta_2);
+    let root = mean_square.clone().div_scalar(1.0 - beta_2.powi(time)).sqrt();
+    let direction = mean.clone().div_scalar(1.0 - beta_1.powi(time)) / root.add_scalar(epsilon);
+    let kept = weight.mul_scalar(1.0 - learning_rate * weight_decay);
+    (kept - direction.mul_scalar(learning_rate), [mean, mean_square])
+}
+
+/// A mean times a count, since a full sum is not the same every time on every backend.
+pub(super) fn square_sum<const D: usize>(x: Tensor<D>) -> f64 {
+    let count = x.shape().num_elements() as f64;
+    x.square().mean().into_scalar::<f64>() * count
 }
 
 fn ids(targets: &[u32], device: &Device) -> Tensor<2, Int> {

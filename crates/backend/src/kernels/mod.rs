@@ -37,6 +37,23 @@ pub struct AttentionShape {
     pub window: Option<usize>,
 }
 
+/// One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101), as PyTorch takes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// β₁, of the mean gradient.
+    pub beta_1: f32,
+    /// β₂, of the mean squared gradient.
+    pub beta_2: f32,
+    /// ε, added to the root of the mean square.
+    pub epsilon: f32,
+    /// Decoupled weight decay, a share of the learning rate.
+    pub weight_decay: f32,
+    /// Of this step.
+    pub learning_rate: f32,
+    /// Number of this step, from 1: means over few steps are corrected for having begun at 0.
+    pub time: i32,
+}
+
 /// The operations as kernels, with their gradients.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, Autodiff)]
@@ -89,6 +106,9 @@ pub trait AlignmentKernels: Backend {
         shape: AttentionShape,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
+    /// [`project`].
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// [`log_probs`].
     fn log_probs(
         hidden: FloatTensor<Self>,
@@ -105,13 +125,26 @@ pub trait AlignmentKernels: Backend {
         targets: Vec<u32>,
     ) -> FloatTensor<Self>;
 
-    /// Gradients of `hidden` and of `weight`.
+    /// Gradients of `hidden` and of `weight`; one that is not wanted is an empty tensor.
     fn log_probs_backward(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: Vec<u32>,
         grad: FloatTensor<Self>,
+        wanted: [bool; 2],
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// [`adamw`], which has no gradient: the weight and both means after the step.
+    fn adamw(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        mean_square: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// [`square_sum`], which has no gradient.
+    fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// x / √(mean(x²) + ε) · weight for each row.
@@ -174,6 +207,20 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
     composed::attend(q, k, v, shape)
 }
 
+/// x · weight.
+///
+/// - x: `[rows, inputs]`.
+/// - weight: `[inputs, outputs]`.
+pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    assert_eq!(x.dims()[1], weight.dims()[0], "as many inputs as the weight takes");
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&x.device()) {
+        let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::project(x, weight));
+    }
+    x.matmul(weight)
+}
+
 /// log softmax(hidden · weight) at one target a row: `[rows, 1]`. On the CPU the matrix `[rows, vocabulary]` never stands as a whole.
 ///
 /// - hidden: `[rows, width]`.
@@ -220,4 +267,35 @@ pub fn compare(
 /// [`compare`] of log-probabilities `[rows, vocabulary]`.
 pub fn compare_distributions(ours: Tensor<2>, theirs: Tensor<2>, targets: &[u32]) -> Tensor<2> {
     composed::compare(ours, theirs, targets)
+}
+
+/// A step of AdamW on a weight, given its gradient and the running means of the gradient and of its square. Without gradients.
+pub fn adamw<const D: usize>(
+    weight: Tensor<D>,
+    grad: Tensor<D>,
+    [mean, mean_square]: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    assert_eq!(weight.dims(), grad.dims(), "a gradient has the shape of its weight");
+    assert_eq!(weight.dims(), mean.dims(), "so have the means");
+    assert_eq!(weight.dims(), mean_square.dims(), "so have the means");
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&weight.device()) {
+        let [weight, grad, mean, mean_square] =
+            [weight, grad, mean, mean_square].map(Tensor::into_dispatch);
+        let (weight, mean, mean_square) = Dispatch::adamw(weight, grad, mean, mean_square, step);
+        let means = [mean, mean_square].map(Tensor::from_dispatch);
+        return (Tensor::from_dispatch(weight), means);
+    }
+    composed::adamw(weight, grad, [mean, mean_square], step)
+}
+
+/// Σ x² over a whole tensor, the same bits every time. Without gradients.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> f64 {
+    #[cfg(feature = "flex")]
+    if crate::is_cpu(&x.device()) {
+        let sum = Tensor::<1>::from_dispatch(Dispatch::square_sum(x.into_dispatch()));
+        return sum.into_scalar::<f64>();
+    }
+    composed::square_sum(x)
 }

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{AttentionShape, composed};
+use super::{AdamWStep, AttentionShape, composed};
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -108,6 +108,37 @@ fn attention() {
 }
 
 #[test]
+fn projections() {
+    // The largest by several threads.
+    for [rows, inputs, outputs] in [[1, 1, 1], [5, 8, 33], [150, 300, 200]] {
+        compare(
+            "project",
+            [numbers([rows, inputs], 1.0), numbers([inputs, outputs], 2.0)],
+            |[x, weight]| super::project(x, weight),
+            |[x, weight]| x.matmul(weight),
+        );
+        compare(
+            "project turned and narrowed tensors",
+            [numbers([inputs + 2, rows], 1.0), numbers([outputs, inputs], 2.0)],
+            |[x, weight]| super::project(x.narrow(0, 1, inputs).transpose(), weight.transpose()),
+            |[x, weight]| x.narrow(0, 1, inputs).transpose().matmul(weight.transpose()),
+        );
+    }
+}
+
+#[test]
+fn gradients_that_nobody_wants_are_not_made() {
+    let targets = [2, 0, 1];
+    let (x, frozen) = (numbers([3, 4], 1.0), numbers([4, 5], 2.0).detach());
+    let y = super::log_probs(x.clone(), frozen.clone(), &targets).sum()
+        + super::project(x.clone(), frozen.clone()).sum();
+    let expected = composed::log_probs(x.clone(), frozen.clone(), &targets).sum()
+        + x.clone().matmul(frozen.clone()).sum();
+    let [found, expected] = [y, expected].map(|y| x.grad(&y.backward()).unwrap().into_data());
+    near("of a frozen weight's input", &found, &expected);
+}
+
+#[test]
 fn log_probabilities() {
     // 40,000 columns leave room for some fifty rows at a time.
     for [rows, width, vocabulary] in [[1, 1, 1], [5, 8, 33], [150, 4, 40_000]] {
@@ -135,6 +166,39 @@ fn comparisons() {
         };
         let expected = composed::compare(log_probs(ours), log_probs(theirs), &targets);
         near("compare", &found.into_data(), &expected.into_data());
+    }
+}
+
+#[test]
+fn steps_of_the_optimiser() {
+    let given = |seed: f64| numbers([150, 300], seed).inner();
+    let step = AdamWStep {
+        beta_1: 0.9,
+        beta_2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        learning_rate: 0.01,
+        time: 3,
+    };
+    let means = [given(3.0), given(4.0).square()];
+    let kept = means.clone();
+    // A gradient whose rows do not follow each other in memory.
+    let grad = numbers([300, 150], 2.0).inner().transpose();
+    let (weight, found) = super::adamw(given(1.0), grad.clone(), means.clone(), step);
+    let (expected_weight, expected) = composed::adamw(given(1.0), grad, means, step);
+    near("weight", &weight.into_data(), &expected_weight.into_data());
+    for (found, expected) in found.into_iter().zip(expected) {
+        near("mean", &found.into_data(), &expected.into_data());
+    }
+    near("what somebody else holds", &kept[0].to_data(), &given(3.0).into_data());
+}
+
+#[test]
+fn sums_of_squares() {
+    let x = numbers([150, 300], 1.0).inner();
+    let expected: f64 = x.to_data().iter::<f64>().map(|x| x * x).sum();
+    for found in [super::square_sum(x.clone()), composed::square_sum(x.transpose())] {
+        assert!((found / expected - 1.0).abs() < 1e-5, "{found} for {expected}");
     }
 }
 

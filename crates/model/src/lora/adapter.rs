@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use infalign_backend::kernels::project;
 
 use crate::checkpoint::param;
 
@@ -25,7 +26,7 @@ impl Adapter {
 
     /// x: `[rows, inputs]` → `[rows, outputs]`. The product A·B is never made.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.a.val()).mul_scalar(self.scale).matmul(self.b.val())
+        project(project(x, self.a.val()).mul_scalar(self.scale), self.b.val())
     }
 
     /// A `[inputs, rank]` and B·scale `[rank, outputs]`.

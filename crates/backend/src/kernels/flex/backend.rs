@@ -1,9 +1,13 @@
 //! Kernels take contiguous slices: this is where tensors become those, and the results tensors again.
 
 use burn::backend::Flex;
+use burn::tensor::TensorData;
 
-use super::{FlexTensor, attention, floats, gate, log_probs, norm, rotation, tensor};
-use crate::kernels::{AlignmentKernels, AttentionShape};
+use super::matrix::{Matrix, product};
+use super::{
+    FlexTensor, adamw, attention, compact, floats, gate, log_probs, norm, rotation, tensor,
+};
+use crate::kernels::{AdamWStep, AlignmentKernels, AttentionShape};
 
 fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
@@ -72,9 +76,32 @@ impl AlignmentKernels for Flex {
         (tensor(dq, dims::<2>(&q)), tensor(dk, dims::<2>(&k)), tensor(dv, dims::<2>(&v)))
     }
 
+    fn project(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        let ([rows, _], [_, columns]) = (dims(&x), dims(&weight));
+        tensor(product(Matrix::of(&x), Matrix::of(&weight)), [rows, columns])
+    }
+
     fn log_probs(hidden: FlexTensor, weight: FlexTensor, targets: Vec<u32>) -> FlexTensor {
-        let rows = targets.len();
-        tensor(log_probs::forward(&hidden, &weight, &targets), [rows, 1])
+        let found = log_probs::forward(Matrix::of(&hidden), Matrix::of(&weight), &targets);
+        tensor(found, [targets.len(), 1])
+    }
+
+    fn log_probs_backward(
+        hidden: FlexTensor,
+        weight: FlexTensor,
+        targets: Vec<u32>,
+        grad: FlexTensor,
+        wanted: [bool; 2],
+    ) -> (FlexTensor, FlexTensor) {
+        let (grad, dims) = (grad.to_contiguous(), [dims::<2>(&hidden), dims(&weight)]);
+        let (hidden, weight) = (Matrix::of(&hidden), Matrix::of(&weight));
+        let found = log_probs::backward(hidden, weight, &targets, floats(&grad), wanted);
+        let [hidden, weight] = found;
+        let gradient = |found: Option<Vec<f32>>, dims| match found {
+            Some(numbers) => tensor(numbers, dims),
+            None => tensor(Vec::new(), [0, 0]),
+        };
+        (gradient(hidden, dims[0]), gradient(weight, dims[1]))
     }
 
     fn compare(
@@ -84,18 +111,27 @@ impl AlignmentKernels for Flex {
         their_weight: FlexTensor,
         targets: Vec<u32>,
     ) -> FlexTensor {
-        let rows = targets.len();
-        let found = log_probs::compare([&ours, &our_weight], [&theirs, &their_weight], &targets);
-        tensor(found, [rows, 3])
+        let ours = [&ours, &our_weight].map(Matrix::of);
+        let theirs = [&theirs, &their_weight].map(Matrix::of);
+        tensor(log_probs::compare(ours, theirs, &targets), [targets.len(), 3])
     }
 
-    fn log_probs_backward(
-        hidden: FlexTensor,
+    fn adamw(
         weight: FlexTensor,
-        targets: Vec<u32>,
         grad: FlexTensor,
-    ) -> (FlexTensor, FlexTensor) {
-        let grad = grad.to_contiguous();
-        log_probs::backward(&hidden, &weight, &targets, floats(&grad))
+        mean: FlexTensor,
+        mean_square: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
+        let (mut mean, mut mean_square) = (compact(mean), compact(mean_square));
+        let means = (mean.storage_mut(), mean_square.storage_mut());
+        let stepped = adamw::step(floats(&weight), floats(&grad), means.0, means.1, step);
+        let shape = weight.layout().shape().clone();
+        (FlexTensor::from_data(TensorData::new(stepped, shape)), mean, mean_square)
+    }
+
+    fn square_sum(x: FlexTensor) -> FlexTensor {
+        tensor(vec![adamw::square_sum(floats(&x.to_contiguous()))], [1])
     }
 }

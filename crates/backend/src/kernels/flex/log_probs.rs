@@ -1,11 +1,9 @@
 //! Log-probabilities of targets, some rows of logits at a time.
 
-use burn::backend::Flex;
-use burn::backend::ops::FloatTensorOps;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{FlexTensor, floats, tensor};
+use super::matrix::{Matrix, add_product, extend_by_product, product};
 use crate::functions::{exp, largest, sum};
 
 /// Logits that stand at a time.
@@ -16,40 +14,27 @@ fn rows(vocabulary: usize) -> usize {
     (LOGITS / vocabulary.max(1)).max(64)
 }
 
-fn width(weight: &FlexTensor) -> usize {
-    weight.layout().shape().dims::<2>()[1]
-}
-
-/// The logits of some rows.
-fn logits(hidden: &FlexTensor, weight: &FlexTensor, first: usize, n: usize) -> FlexTensor {
-    Flex::float_matmul(hidden.narrow(0, first, n), weight.clone()).to_contiguous()
-}
-
-pub(super) fn forward(hidden: &FlexTensor, weight: &FlexTensor, targets: &[u32]) -> Vec<f32> {
-    let (vocabulary, mut found) = (width(weight), Vec::with_capacity(targets.len()));
+pub(super) fn forward(hidden: Matrix<'_>, weight: Matrix<'_>, targets: &[u32]) -> Vec<f32> {
+    let (vocabulary, mut found) = (weight.columns(), Vec::with_capacity(targets.len()));
     for (part, targets) in targets.chunks(rows(vocabulary)).enumerate() {
-        let logits = logits(hidden, weight, part * rows(vocabulary), targets.len());
+        let first = part * rows(vocabulary);
+        let logits = product(hidden.narrow(first, targets.len()), weight);
         let row = |(logits, &target): (&[f32], &u32)| {
             logits[target as usize] - Arch::new().dispatch(LogSum(logits))
         };
-        found.par_extend(floats(&logits).par_chunks(vocabulary).zip(targets).map(row));
+        found.par_extend(logits.par_chunks(vocabulary).zip(targets).map(row));
     }
     found
 }
 
 /// log q of the target, KL(p‖q) and entropy of p for each row, given hidden states and output matrix of p and of q.
-pub(super) fn compare(
-    ours: [&FlexTensor; 2],
-    theirs: [&FlexTensor; 2],
-    targets: &[u32],
-) -> Vec<f32> {
-    let (vocabulary, mut found) = (width(ours[1]), Vec::with_capacity(3 * targets.len()));
+pub(super) fn compare(ours: [Matrix<'_>; 2], theirs: [Matrix<'_>; 2], targets: &[u32]) -> Vec<f32> {
+    let (vocabulary, mut found) = (ours[1].columns(), Vec::with_capacity(3 * targets.len()));
     for (part, targets) in targets.chunks(rows(vocabulary)).enumerate() {
         let first = part * rows(vocabulary);
-        let [ours, theirs] =
-            [ours, theirs].map(|[hidden, weight]| logits(hidden, weight, first, targets.len()));
-        let pairs =
-            floats(&ours).par_chunks(vocabulary).zip(floats(&theirs).par_chunks(vocabulary));
+        let [ours, theirs] = [ours, theirs]
+            .map(|[hidden, weight]| product(hidden.narrow(first, targets.len()), weight));
+        let pairs = ours.par_chunks(vocabulary).zip(theirs.par_chunks(vocabulary));
         let row = |((ours, theirs), &target): ((&[f32], &[f32]), &u32)| {
             let (their_log_sum, kl, entropy) = Arch::new().dispatch(Compare { ours, theirs });
             [theirs[target as usize] - their_log_sum, kl, entropy]
@@ -60,18 +45,21 @@ pub(super) fn compare(
     found
 }
 
-/// Gradients of the hidden states and of the weight.
+/// Gradients of the hidden states and of the weight, each where it is wanted.
 pub(super) fn backward(
-    hidden: &FlexTensor,
-    weight: &FlexTensor,
+    hidden: Matrix<'_>,
+    weight: Matrix<'_>,
     targets: &[u32],
     grad: &[f32],
-) -> (FlexTensor, FlexTensor) {
-    let vocabulary = width(weight);
-    let (mut dhidden, mut dweight) = (Vec::new(), None);
+    wanted: [bool; 2],
+) -> [Option<Vec<f32>>; 2] {
+    let vocabulary = weight.columns();
+    let mut dhidden = wanted[0].then(|| Vec::with_capacity(targets.len() * hidden.columns()));
+    let mut dweight = wanted[1].then(|| vec![0.0; hidden.columns() * vocabulary]);
     for (part, targets) in targets.chunks(rows(vocabulary)).enumerate() {
         let first = part * rows(vocabulary);
-        let mut slopes = floats(&logits(hidden, weight, first, targets.len())).to_vec();
+        let hidden = hidden.narrow(first, targets.len());
+        let mut slopes = product(hidden, weight);
         let row = |(row, target): (&mut [f32], (&u32, &f32))| {
             let (&target, &grad) = target;
             Arch::new().dispatch(Slope { row, grad });
@@ -79,22 +67,15 @@ pub(super) fn backward(
         };
         let grads = &grad[first..first + targets.len()];
         slopes.par_chunks_mut(vocabulary).zip(targets.par_iter().zip(grads)).for_each(row);
-        let slopes = tensor(slopes, [targets.len(), vocabulary]);
-        let back = Flex::float_matmul(slopes.clone(), weight.transpose(0, 1)).to_contiguous();
-        dhidden.extend_from_slice(floats(&back));
-        let rows = hidden.narrow(0, first, targets.len());
-        let share = Flex::float_matmul(rows.transpose(0, 1), slopes);
-        dweight = Some(match dweight {
-            Some(sum) => Flex::float_add(sum, share),
-            None => share,
-        });
+        let slopes = Matrix::rows(&slopes, vocabulary);
+        if let Some(dhidden) = &mut dhidden {
+            extend_by_product(dhidden, slopes, weight.transposed());
+        }
+        if let Some(dweight) = &mut dweight {
+            add_product(dweight, hidden.transposed(), slopes);
+        }
     }
-    let dims = |tensor: &FlexTensor| tensor.layout().shape().dims::<2>();
-    let dweight = dweight.unwrap_or_else(|| {
-        let [width, vocabulary] = dims(weight);
-        tensor(vec![0.0; width * vocabulary], [width, vocabulary])
-    });
-    (tensor(dhidden, dims(hidden)), dweight)
+    [dhidden, dweight]
 }
 
 /// log Σ e^l.

@@ -1,9 +1,11 @@
 //! The kernels on the CPU: loops over rows, in vector instructions of whatever machine runs them, on all cores.
 
+mod adamw;
 mod attention;
 mod backend;
 mod gate;
 mod log_probs;
+mod matrix;
 mod norm;
 mod rotation;
 
@@ -28,4 +30,10 @@ fn floats(tensor: &FlexTensor) -> &[f32] {
 
 fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(numbers, shape))
+}
+
+/// A tensor whose storage holds its numbers in order and nothing else: the tensor itself where that is so.
+fn compact(tensor: FlexTensor) -> FlexTensor {
+    let whole = tensor.as_slice::<f32>().is_some_and(|x| x.len() == tensor.storage::<f32>().len());
+    if whole { tensor } else { tensor.to_contiguous() }
 }
