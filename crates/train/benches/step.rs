@@ -107,7 +107,7 @@ fn reinforcement(name: &str, model: &CausalLm, tokenizer: &Tokenizer) {
         checkpoints: folder.path().into(),
     };
     let mut clock = Clock::new();
-    trainer.run(&mut |_| clock.tick(), &AtomicBool::new(false)).unwrap();
+    trainer.run(&mut |_, _| clock.tick(), &AtomicBool::new(false)).unwrap();
     clock.print(name, "RLOO step");
 }
 

@@ -77,6 +77,6 @@ fn list(dir: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-fn state_error(path: &Path, reason: impl std::fmt::Display) -> TrainError {
+pub(crate) fn state_error(path: &Path, reason: impl std::fmt::Display) -> TrainError {
     TrainError::State { path: path.into(), reason: reason.to_string() }
 }

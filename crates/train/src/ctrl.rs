@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
+use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,9 @@ pub struct CtrlConfig {
     /// Steps from one checkpoint to the next.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: usize,
+    /// The policy that the run ends with.
+    #[serde(default)]
+    pub keep: Keep,
     /// How the policy is improved.
     #[serde(default)]
     pub solver: SolverConfig,
@@ -55,6 +59,18 @@ pub struct CtrlConfig {
     /// A new adapter, which is trained in place of all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
+}
+
+/// Which of its policies a run ends with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// That of the last step.
+    #[default]
+    Last,
+    /// That of the checkpoint before which E[Φ(u)] − β KL(π‖π_ref) was greatest, a mean over the steps since the checkpoint before it, at the
+    /// first step's β. The responses are those of the training: no held-out prompt takes part in the choice.
+    Best,
 }
 
 impl CtrlConfig {
@@ -158,39 +174,78 @@ struct State {
     /// Steps done.
     step: usize,
     controller: Controller,
+    /// The best checkpoint so far, where it is kept.
+    best: Option<Best>,
+    /// E[Φ(u)] − β KL of each step since the last checkpoint that was due.
+    objectives: Vec<f64>,
+}
+
+/// A checkpoint by the objective that it was reached with.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Best {
+    step: usize,
+    objective: f64,
 }
 
 impl CtrlTrainer<'_> {
     /// Trains from the newest checkpoint, or from the reference, to the last step, and returns the policy.
     ///
-    /// - observe: called after every step.
+    /// - observe: called after every step, with the policy that it led to.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
     /// [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from.
     pub fn run(
         &self,
-        observe: &mut dyn FnMut(&StepMetrics),
+        observe: &mut dyn FnMut(&StepMetrics, &CausalLm),
         interrupted: &AtomicBool,
     ) -> Result<CausalLm, TrainError> {
         self.check()?;
         let mut run = self.begin()?;
-        let unit = self.calibrator.reward_unit();
+        let (unit, beta) = (self.calibrator.reward_unit(), self.config.first_beta(self.objective)?);
         while run.state.step < self.config.steps {
             let metrics = self.step(&mut run, unit)?;
-            observe(&metrics);
+            observe(&metrics, &run.learner.policy);
+            run.state.objectives.push(metrics.reward_transformed - beta * metrics.kl);
             let stop = interrupted.load(Ordering::Relaxed);
-            if stop
-                || run.state.step % self.config.checkpoint_every == 0
-                || run.state.step == self.config.steps
-            {
+            let due = run.state.step % self.config.checkpoint_every == 0
+                || run.state.step == self.config.steps;
+            if due {
+                self.keep_best(&mut run)?;
+            }
+            if stop || due {
                 let dir = self.save(&run)?;
                 if stop && run.state.step < self.config.steps {
                     return Err(TrainError::Interrupted { step: run.state.step, dir });
                 }
             }
         }
-        Ok(run.learner.policy.valid())
+        match run.state.best {
+            Some(_) => Ok(self.reference.load_trained(&self.best())?),
+            None => Ok(run.learner.policy.valid()),
+        }
+    }
+
+    /// Where the best policy so far is.
+    fn best(&self) -> PathBuf {
+        self.checkpoints.join("best")
+    }
+
+    /// Keeps the policy if the steps since the last checkpoint went better than those before any other.
+    fn keep_best(&self, run: &mut Run) -> Result<(), TrainError> {
+        let objectives = std::mem::take(&mut run.state.objectives);
+        let objective = objectives.iter().sum::<f64>() / objectives.len() as f64;
+        let better = run.state.best.is_none_or(|best| objective > best.objective);
+        if self.config.keep == Keep::Last || !better {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&self.checkpoints)
+            .map_err(|source| checkpoint::state_error(&self.checkpoints, source))?;
+        write_dir_atomic(&self.best(), |folder| {
+            run.learner.policy.save(folder).map_err(TrainError::from)
+        })?;
+        run.state.best = Some(Best { step: run.state.step, objective });
+        Ok(())
     }
 
     /// Steps that the newest checkpoint holds: what a resumed run will not do again.
@@ -255,7 +310,8 @@ impl CtrlTrainer<'_> {
             return Ok(Run { learner, solver, state: checkpoint::load_state(&path)? });
         }
         let beta = config.first_beta(self.objective)?;
-        let state = State { step: 0, controller: Controller::new(beta, config.target_kl) };
+        let controller = Controller::new(beta, config.target_kl);
+        let state = State { step: 0, controller, best: None, objectives: Vec::new() };
         Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, state })
     }
 

@@ -29,7 +29,7 @@ mod tally;
 
 pub use advantage::leave_one_out;
 pub use calibrator::Calibrator;
-pub use ctrl::{CtrlConfig, CtrlTrainer};
+pub use ctrl::{CtrlConfig, CtrlTrainer, Keep};
 pub use error::TrainError;
 pub use fit::{FitMetrics, fitted_steps};
 pub use language_model::{LanguageModelConfig, train_language_model};

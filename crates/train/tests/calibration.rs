@@ -11,7 +11,7 @@ use infalign_decode::{EncodedPrompt, Generator, Sampler, Sampling, Stream};
 use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
 use infalign_reward::{Reward, RewardError};
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig, ReferenceRewards, TrainError,
+    Calibrator, CtrlConfig, CtrlTrainer, Keep, OptimizerConfig, ReferenceRewards, TrainError,
 };
 
 /// Depends on every word and its place, through an increasing map.
@@ -190,6 +190,7 @@ fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -
         target_kl: Some(0.3),
         beta: None,
         checkpoint_every: 100,
+        keep: Keep::Last,
         solver: infalign_train::SolverConfig::default(),
         optimizer,
         lora: None,
@@ -209,7 +210,7 @@ fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -
         seed: 1,
         checkpoints: dir.path().to_path_buf(),
     };
-    let policy = trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap();
+    let policy = trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap();
     let sequences: Vec<Sequence> = (3..8)
         .map(|token| Sequence { tokens: vec![1, token, 4, token, 5], prompt_length: 1 })
         .collect();

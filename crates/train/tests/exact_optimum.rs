@@ -21,7 +21,9 @@ use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{Generator, Sampling};
 use infalign_model::{LoraConfig, TargetModules};
 use infalign_train::baselines::vbon;
-use infalign_train::{Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig, ReferenceRewards};
+use infalign_train::{
+    Calibrator, CtrlConfig, CtrlTrainer, Keep, OptimizerConfig, ReferenceRewards,
+};
 use infalign_transform::Transform;
 
 /// The default.
@@ -110,6 +112,7 @@ fn train(
         target_kl,
         beta,
         checkpoint_every: 1000,
+        keep: Keep::Last,
         solver: serde_json::from_str(solver).unwrap(),
         optimizer,
         lora,
@@ -130,7 +133,7 @@ fn train(
         seed: 1,
         checkpoints: dir.path().to_path_buf(),
     };
-    let policy = trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap();
+    let policy = trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap();
     probabilities(&policy, &problem.prompt, &problem.responses)
 }
 

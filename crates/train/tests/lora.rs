@@ -15,7 +15,7 @@ use infalign_model::{
 };
 use infalign_reward::{Length, LengthUnit};
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, OptimizerConfig, SolverConfig, TrainError,
+    Calibrator, CtrlConfig, CtrlTrainer, Keep, OptimizerConfig, SolverConfig, TrainError,
 };
 
 const STEPS: usize = 4;
@@ -83,6 +83,7 @@ fn config(modules_to_save: &[&str]) -> CtrlConfig {
         target_kl: None,
         beta: Some(0.1),
         checkpoint_every: 1,
+        keep: Keep::Last,
         solver: SolverConfig::default(),
         optimizer,
         lora: Some(lora),
@@ -114,7 +115,7 @@ fn train(
         checkpoints: checkpoints.to_path_buf(),
     };
     let done = Cell::new(0);
-    let mut observe = |_: &infalign_train::StepMetrics| {
+    let mut observe = |_: &infalign_train::StepMetrics, _: &CausalLm| {
         done.set(done.get() + 1);
         interrupted.store(done.get() == stop_after, Ordering::Relaxed);
     };

@@ -13,8 +13,8 @@ use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
 use infalign_model::{CausalLm, Tokenizer, TransformerConfig, write_word_tokenizer};
 use infalign_reward::{Length, LengthUnit};
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, Objective, OptimizerConfig, ReferenceRewards, StepMetrics,
-    TrainError,
+    Calibrator, CtrlConfig, CtrlTrainer, Keep, Objective, OptimizerConfig, ReferenceRewards,
+    StepMetrics, TrainError,
 };
 
 const STEPS: usize = 4;
@@ -46,6 +46,7 @@ fn config(solver: &str, samples: usize) -> CtrlConfig {
         target_kl: None,
         beta: Some(0.1),
         checkpoint_every: 1,
+        keep: Keep::Last,
         solver: serde_json::from_str(solver).unwrap(),
         optimizer,
         lora: None,
@@ -135,7 +136,7 @@ impl Fixture {
         let objective = "identity".parse().unwrap();
         let trainer = self.trainer(config, &objective, checkpoints);
         let interrupted = AtomicBool::new(false);
-        let mut observe = |metrics: &StepMetrics| {
+        let mut observe = |metrics: &StepMetrics, _: &CausalLm| {
             interrupted.store(metrics.step == stop_after, Ordering::Relaxed);
             observe(metrics);
         };
@@ -177,6 +178,43 @@ fn a_resumed_run_gives_the_same_policy_with_every_solver() {
         assert_eq!(seen, again, "{solver}");
         assert!(parameters(&expected) != parameters(&fixture.model), "{solver}");
     }
+}
+
+#[test]
+fn the_best_policy_is_that_before_whose_checkpoint_the_objective_was_greatest() {
+    let fixture = fixture();
+    // A learning rate at which the policy gets worse again.
+    let config = CtrlConfig { keep: Keep::Best, checkpoint_every: 2, steps: 6, ..wild(0.5) };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut objectives, mut policies) = (Vec::new(), Vec::new());
+    let objective = "identity".parse().unwrap();
+    let mut observe = |metrics: &StepMetrics, policy: &CausalLm| {
+        objectives.push(metrics.reward_transformed - config.beta.unwrap() * metrics.kl);
+        policies.push(parameters(policy));
+    };
+    let trainer = fixture.trainer(&config, &objective, dir.path());
+    let kept = trainer.run(&mut observe, &AtomicBool::new(false)).unwrap();
+    let means: Vec<f64> = objectives.chunks(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+    let best = (0..means.len()).max_by(|&a, &b| means[a].total_cmp(&means[b])).unwrap();
+    assert!(best < 2, "the last is not the best: {means:?}");
+    assert!(parameters(&kept) == policies[2 * best + 1], "{means:?}");
+
+    let stopped = tempfile::tempdir().unwrap();
+    let trainer = fixture.trainer(&config, &objective, stopped.path());
+    let interrupted = AtomicBool::new(false);
+    let mut stop = |metrics: &StepMetrics, _: &CausalLm| {
+        interrupted.store(metrics.step == 5, Ordering::Relaxed);
+    };
+    trainer.run(&mut stop, &interrupted).unwrap_err();
+    let resumed = trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap();
+    assert!(parameters(&resumed) == parameters(&kept), "resumed in the middle of two checkpoints");
+}
+
+/// RLOO without a schedule.
+fn wild(learning_rate: f64) -> CtrlConfig {
+    let config = config(r#"{"kind": "rloo"}"#, 8);
+    let optimizer = OptimizerConfig { learning_rate, ..config.optimizer.clone() };
+    CtrlConfig { optimizer, ..config }
 }
 
 #[test]
@@ -238,7 +276,7 @@ fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
     let refusal = |config: &CtrlConfig, change: fn(&mut CtrlTrainer<'_>)| {
         let mut trainer = fixture.trainer(config, &objective, dir.path());
         change(&mut trainer);
-        trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap_err()
+        trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap_err()
     };
     let regression = config(r#"{"kind": "regression"}"#, 8);
     let error = refusal(&regression, |trainer| trainer.calibrator = Calibrator::Group);

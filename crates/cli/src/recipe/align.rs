@@ -210,6 +210,24 @@ pub(crate) struct Evaluation {
     /// Another reward that judges the same responses; no policy is trained on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) judge: Option<RewardConfig>,
+    /// Evaluation of the policies that CTRL trains, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) watch: Option<WatchConfig>,
+}
+
+/// Evaluation while a policy is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WatchConfig {
+    /// Steps from one time to the next.
+    pub(crate) every: usize,
+    /// Responses to each held-out prompt.
+    #[serde(default = "watch_samples")]
+    pub(crate) samples: usize,
+}
+
+fn watch_samples() -> usize {
+    16
 }
 
 #[cfg(test)]

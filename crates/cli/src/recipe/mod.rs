@@ -8,7 +8,7 @@ mod paths;
 mod read;
 mod reward_model;
 
-pub(crate) use align::{AlignRecipe, CalibrationConfig, PromptsConfig};
+pub(crate) use align::{AlignRecipe, CalibrationConfig, PromptsConfig, WatchConfig};
 pub(crate) use language_model::{LanguageModelRecipe, ModelSize};
 pub(crate) use method::{Kind, Method};
 pub(crate) use paths::Paths;

@@ -13,7 +13,8 @@ use infalign_train::{FitMetrics, fitted_steps};
 
 use super::given::Given;
 use super::inputs::Inputs;
-use super::methods::{MetricsFile, Sources};
+use super::methods::Sources;
+use super::metrics::Metrics;
 use crate::progress::Progress;
 use crate::recipe::Kind;
 
@@ -67,7 +68,7 @@ pub(super) fn train_bond(
     watched(title, folder, config.steps, progress, |observe| Ok(trainer.run(observe, interrupted)?))
 }
 
-/// Runs a trainer under a bar, with a line of `metrics.jsonl` a step.
+/// Runs a trainer under a bar, and writes down its steps.
 fn watched(
     title: &str,
     folder: &Path,
@@ -76,7 +77,7 @@ fn watched(
     run: impl FnOnce(&mut dyn FnMut(&FitMetrics)) -> Result<CausalLm>,
 ) -> Result<CausalLm> {
     let done = fitted_steps(&folder.join("checkpoints"))?;
-    let mut metrics = MetricsFile::open(&folder.join("metrics.jsonl"), done)?;
+    let mut metrics = Metrics::open(folder, done)?;
     let bar = progress.stage(title, steps);
     let mut last = String::new();
     let mut observe = |step: &FitMetrics| {

@@ -180,12 +180,32 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
             Selection::Sample => 1,
             Selection::Best(n) | Selection::Worst(n) => n,
         };
-        let samples = recipe.evaluation.samples;
-        ensure!(
-            samples >= needed,
-            "evaluation.samples is {samples}, but {procedure} needs at least {needed}"
-        );
+        let watched =
+            recipe.evaluation.watch.map(|watch| ("evaluation.watch.samples", watch.samples));
+        for (key, samples) in
+            watched.into_iter().chain([("evaluation.samples", recipe.evaluation.samples)])
+        {
+            ensure!(
+                samples >= needed,
+                "{key} is {samples}, but {procedure} needs at least {needed}"
+            );
+        }
     }
+    check_watch(recipe)
+}
+
+/// Refuses a watch that would never be kept.
+fn check_watch(recipe: &AlignRecipe) -> Result<()> {
+    let Some(watch) = recipe.evaluation.watch else { return Ok(()) };
+    ensure!(watch.every > 0, "evaluation.watch.every is 0, but it must be at least 1");
+    let steps =
+        recipe.method.iter().filter_map(|method| recipe.ctrl(&method.kind)).map(|c| c.steps).max();
+    let steps = steps.context("evaluation.watch has no effect: CTRL trains none of the methods")?;
+    ensure!(
+        watch.every <= steps,
+        "evaluation.watch.every is {}, but training ends after {steps} steps",
+        watch.every
+    );
     Ok(())
 }
 

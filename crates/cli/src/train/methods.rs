@@ -1,7 +1,5 @@
 //! One method: train its policy, with checkpoints and metrics, and sample from it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -11,15 +9,17 @@ use infalign_calibrate::Calibration;
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::CausalLm;
-use infalign_record::atomic::{write_atomic, write_dir_atomic};
+use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
 use infalign_train::{Calibrator, CtrlTrainer, StepMetrics};
 use serde::Serialize;
 
 use super::baselines::{train_bond, train_offline};
 use super::inputs::Inputs;
-use super::stages::{check_samples, read_json, write_json};
-use crate::progress::Progress;
+use super::metrics::Metrics;
+use super::stages::{check_samples, evaluator, read_json, write_json};
+use super::watch::Watch;
+use crate::progress::{Progress, Stage};
 use crate::recipe::{Kind, Method};
 
 /// Random streams of every policy's evaluation: common ones, so that differences between methods vary less.
@@ -36,6 +36,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) reward: &'a dyn Reward,
     pub(crate) calibration: Option<&'a Calibration>,
     pub(crate) rollouts: Option<&'a Rollouts>,
+    /// The reference's responses to the prompts held out, which policies are compared with.
+    pub(crate) reference: &'a Sampled,
 }
 
 /// Trains the policy of a method, given by its index, into `RUN/methods/NAME/policy`, or reads it back.
@@ -81,7 +83,7 @@ pub(crate) fn train(
 fn train_ctrl(
     inputs: &Inputs<'_>,
     method: &Method,
-    Sources { reward, calibration, rollouts }: Sources<'_>,
+    Sources { reward, calibration, rollouts, reference }: Sources<'_>,
     (title, folder): (&str, &Path),
     progress: &mut Progress,
     interrupted: &AtomicBool,
@@ -102,22 +104,63 @@ fn train_ctrl(
         seed: inputs.recipe.seed,
         checkpoints: folder.join("checkpoints"),
     };
-    let mut metrics = MetricsFile::open(&folder.join("metrics.jsonl"), trainer.steps_done()?)?;
-    let responses = config.prompts_per_step * config.samples_per_prompt;
-    let bar = progress.stage(title, config.steps);
-    let (mut clock, mut last) = (Instant::now(), String::new());
-    let mut observe = |step: &StepMetrics| {
-        let tokens = step.response_length * responses as f64;
-        let tokens_per_second = tokens / clock.elapsed().as_secs_f64();
-        clock = Instant::now();
-        metrics.append(&Line { metrics: step, tokens_per_second });
-        last = describe(step, tokens_per_second);
-        bar.set(step.step, last.clone());
+    let steps_done = trainer.steps_done()?;
+    let evaluation = &inputs.recipe.evaluation;
+    let watch = evaluation.watch.map(|config| {
+        let evaluator = evaluator(inputs, reward);
+        Watch::open(config, evaluator, &evaluation.procedures, reference, folder, steps_done)
+    });
+    let mut followed = Followed {
+        metrics: Metrics::open(folder, steps_done)?,
+        watch: watch.transpose()?,
+        failed: None,
+        bar: progress.stage(title, config.steps),
+        responses: config.prompts_per_step * config.samples_per_prompt,
+        clock: Instant::now(),
+        last: String::new(),
     };
-    let policy = trainer.run(&mut observe, interrupted)?;
-    metrics.finish()?;
-    bar.finish(last);
+    let policy = trainer.run(&mut |step, policy| followed.observe(step, policy), interrupted)?;
+    followed.finish()?;
     Ok(policy)
+}
+
+/// A training that CTRL does, as it is shown and written down.
+struct Followed<'a> {
+    metrics: Metrics,
+    watch: Option<Watch<'a>>,
+    /// Why the watch was given up: the training goes on without it.
+    failed: Option<anyhow::Error>,
+    bar: Stage,
+    /// Of a step.
+    responses: usize,
+    /// When the last step ended.
+    clock: Instant,
+    /// What was shown of the last step.
+    last: String,
+}
+
+impl Followed<'_> {
+    fn observe(&mut self, step: &StepMetrics, policy: &CausalLm) {
+        let tokens = step.response_length * self.responses as f64;
+        let tokens_per_second = tokens / self.clock.elapsed().as_secs_f64();
+        self.metrics.append(&Line { metrics: step, tokens_per_second });
+        self.last = describe(step, tokens_per_second);
+        self.bar.set(step.step, self.last.clone());
+        if let Some(watch) = self.watch.as_mut().filter(|_| self.failed.is_none()) {
+            self.failed = watch.look(step.step, policy, &mut self.metrics).err();
+        }
+        self.clock = Instant::now();
+    }
+
+    fn finish(self) -> Result<()> {
+        self.metrics.finish()?;
+        self.watch.map_or(Ok(()), Watch::finish)?;
+        self.bar.finish(self.last);
+        if let Some(error) = self.failed {
+            eprintln!("      evaluation on the way was given up: {error:#}");
+        }
+        Ok(())
+    }
 }
 
 /// Samples the method's policy on the held-out prompts into `RUN/methods/NAME/samples.json`, or reads them back.
@@ -148,14 +191,14 @@ pub(crate) fn evaluate(
 }
 
 fn describe(step: &StepMetrics, tokens_per_second: f64) -> String {
+    let StepMetrics { kl, beta, entropy, grad_norm, .. } = step;
+    let clipped = match step.clip_fraction {
+        0.0 => String::new(),
+        share => format!("  clipped {:.1} %", 100.0 * share),
+    };
     format!(
-        "KL {:.3}  u {:.3}  Φ {:.3}  β {:.3}  entropy {:.2}  |g| {:.2}  {tokens_per_second:.0} tokens/s",
-        step.kl,
-        step.reward_calibrated,
-        step.reward_transformed,
-        step.beta,
-        step.entropy,
-        step.grad_norm
+        "KL {kl:.3}  r {:.3}  u {:.3}  Φ {:.3}  β {beta:.3}  entropy {entropy:.2}  length {:.1}{clipped}  |g| {grad_norm:.2}  {tokens_per_second:.0} tokens/s",
+        step.reward_raw, step.reward_calibrated, step.reward_transformed, step.response_length
     )
 }
 
@@ -165,45 +208,4 @@ struct Line<'a> {
     #[serde(flatten)]
     metrics: &'a StepMetrics,
     tokens_per_second: f64,
-}
-
-/// `metrics.jsonl`: a line a step. What an interrupted run wrote past its last checkpoint is cut off, since those steps are done again.
-pub(super) struct MetricsFile {
-    path: PathBuf,
-    file: File,
-    failed: Option<std::io::Error>,
-}
-
-impl MetricsFile {
-    pub(super) fn open(path: &Path, steps_done: usize) -> Result<Self> {
-        let kept: Vec<String> = match File::open(path) {
-            Ok(file) => {
-                BufReader::new(file).lines().map_while(Result::ok).take(steps_done).collect()
-            }
-            Err(_) => Vec::new(),
-        };
-        write_atomic(path, |file| kept.iter().try_for_each(|line| writeln!(file, "{line}")))?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path: path.into(), file, failed: None })
-    }
-
-    /// Appends a step.
-    pub(super) fn append(&mut self, line: &impl Serialize) {
-        let written = serde_json::to_string(line).map_err(std::io::Error::from);
-        let written = written.and_then(|line| writeln!(self.file, "{line}"));
-        self.failed = self.failed.take().or(written.err());
-    }
-
-    /// Reports the first line that could not be written.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        match self.failed.take() {
-            Some(error) => {
-                Err(error).with_context(|| format!("cannot write {}", self.path.display()))
-            }
-            None => Ok(()),
-        }
-    }
 }

@@ -6,6 +6,7 @@ mod given;
 mod inputs;
 mod language_model;
 mod methods;
+mod metrics;
 mod results;
 mod reward_data;
 mod reward_model;
@@ -13,6 +14,8 @@ mod rewards;
 mod rollouts;
 mod run_dir;
 mod stages;
+mod tensorboard;
+mod watch;
 
 use std::path::{Path, PathBuf};
 

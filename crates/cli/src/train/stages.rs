@@ -40,6 +40,7 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         reward: reward.as_ref(),
         calibration: calibration.as_ref(),
         rollouts: rollouts.as_ref(),
+        reference: &reference,
     };
     for (index, method) in recipe.method.iter().enumerate() {
         let policy = methods::train(inputs, index, sources, &mut progress, interrupted)?;
