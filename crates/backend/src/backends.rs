@@ -1,5 +1,7 @@
 //! The backends: one small type each, compiled in by the feature of the same name.
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use crate::system;
 use crate::{BackendError, ComputeBackend, Device};
 
 /// Every compiled backend; accelerators come first, so that a binary built for one uses it by default.
@@ -12,13 +14,25 @@ pub(crate) const ALL: &[&dyn ComputeBackend] = &[
     &Flex,
 ];
 
+/// Has all threads of this program put their work into one queue of the device.
+///
+/// By default every thread has a queue, and each queue memory of its own, which it keeps when the thread ends.
+/// Other settings are those of `cubecl.toml` and of the environment, as burn reads them.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn one_queue() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, streaming::StreamPolicy};
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.streaming.policy = StreamPolicy::Single;
+    CubeClRuntimeConfig::try_set(config);
+}
+
 #[cfg(any(feature = "flex", feature = "wgpu", feature = "cuda"))]
 fn check(backend: &dyn ComputeBackend, index: usize) -> Result<(), BackendError> {
     let count = backend.count();
     if index < count {
         return Ok(());
     }
-    Err(BackendError::NoDevice { backend: backend.name(), index, count })
+    Err(BackendError::NoDevice { backend: backend.name(), index, count, needs: backend.needs() })
 }
 
 /// burn-flex: the CPU, pure Rust.
@@ -40,6 +54,14 @@ impl ComputeBackend for Flex {
         1
     }
 
+    fn describe(&self, _: usize) -> Option<(String, Option<u64>)> {
+        None
+    }
+
+    fn needs(&self) -> String {
+        "it needs nothing, and there is one".into()
+    }
+
     fn deterministic(&self) -> bool {
         true
     }
@@ -56,9 +78,29 @@ impl ComputeBackend for Wgpu {
     }
 
     fn device(&self, index: usize) -> Result<Device, BackendError> {
+        one_queue();
         check(self, index)?;
         let mut devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
-        Ok(devices.swap_remove(index))
+        let device = devices.swap_remove(index);
+        // Opened here and now, so that what is wrong with it shows before any work.
+        crate::guarded(self, index, || device.identity())?;
+        Ok(device)
+    }
+
+    fn describe(&self, index: usize) -> Option<(String, Option<u64>)> {
+        Some((self.device(index).ok()?.identity()?.name, None))
+    }
+
+    fn needs(&self) -> String {
+        if cfg!(target_os = "macos") {
+            return "it needs Metal, which macOS has".into();
+        }
+        let found = system::library("libvulkan.so.1");
+        format!(
+            "it needs a Vulkan loader ({}) and a driver of the GPU, or Mesa's lavapipe, which computes on the processor: on Debian and \
+             Ubuntu, apt install libvulkan1 mesa-vulkan-drivers",
+            system::told("libvulkan.so.1", found.as_deref())
+        )
     }
 
     fn count(&self) -> usize {
@@ -82,8 +124,42 @@ impl ComputeBackend for Cuda {
     }
 
     fn device(&self, index: usize) -> Result<Device, BackendError> {
+        one_queue();
         check(self, index)?;
-        Ok(Device::cuda(index))
+        let device = Device::cuda(index);
+        // Opened here and now, so that what is wrong with it shows before any work.
+        crate::guarded(self, index, || device.identity())?;
+        Ok(device)
+    }
+
+    fn describe(&self, index: usize) -> Option<(String, Option<u64>)> {
+        let name = self.device(index).ok()?.identity()?.name;
+        let device = cubecl::Device::cuda(index).ok()?;
+        Some((name, device.client().properties().memory.max_memory()))
+    }
+
+    fn needs(&self) -> String {
+        let driver = system::library("libcuda.so.1");
+        let toolkit = if cfg!(feature = "cuda-nvrtc") {
+            let headers = system::cuda_file("include/cuda_runtime.h");
+            let compiler = system::library("libnvrtc.so");
+            format!(
+                "of the CUDA toolkit 12 or 13 NVRTC ({}) and its headers ({})",
+                system::told("libnvrtc.so", compiler.as_deref()),
+                system::told("cuda_runtime.h", headers.as_deref())
+            )
+        } else {
+            let bitcode = system::cuda_file("nvvm/libdevice/libdevice.10.bc");
+            format!(
+                "of the CUDA toolkit 12 or 13 its library of functions ({})",
+                system::told("libdevice.10.bc", bitcode.as_deref())
+            )
+        };
+        format!(
+            "it needs NVIDIA's driver, 525 or newer ({}), which `nvidia-smi` has to list the device by, and {toolkit}; CUDA_PATH says where the \
+             toolkit lies, LD_LIBRARY_PATH where libraries are looked for, and CUDA_VISIBLE_DEVICES hides devices",
+            system::told("libcuda.so.1", driver.as_deref())
+        )
     }
 
     fn count(&self) -> usize {

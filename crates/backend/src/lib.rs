@@ -7,6 +7,8 @@
 mod backends;
 pub mod functions;
 pub mod kernels;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod system;
 
 use std::str::FromStr;
 
@@ -27,6 +29,12 @@ pub trait ComputeBackend: Send + Sync {
     /// Number of devices that this machine offers to the backend.
     fn count(&self) -> usize;
 
+    /// What the `index`-th device calls itself, and its memory in bytes; None where it is the machine's processor and memory, or says nothing.
+    fn describe(&self, index: usize) -> Option<(String, Option<u64>)>;
+
+    /// What the backend needs of a machine, where to get it, and what of it is not to be found on this one.
+    fn needs(&self) -> String;
+
     /// Whether two runs of the same binary on the same device and thread count give the same bits.
     fn deterministic(&self) -> bool;
 }
@@ -45,14 +53,52 @@ pub fn is_cpu(device: &Device) -> bool {
     cpu.and_then(|backend| backend.device(0).ok()).is_some_and(|cpu| cpu == *device)
 }
 
-/// Multiplies two small matrices on a device, to see whether it computes.
+/// The results of `work` on every item, in order: on the CPU items are worked on beside each other, elsewhere one after the other, since a
+/// device that is parallel in itself takes its work from one queue.
 ///
 /// # Errors
-/// [`BackendError::Wrong`] when the product is not right.
-pub fn try_out(device: &Device) -> Result<(), BackendError> {
-    let a = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], device);
-    let product: Vec<f32> = a.clone().matmul(a).into_data().iter::<f32>().collect();
+/// The first that `work` meets.
+pub fn in_order<I: Send, T: Send, E: Send>(
+    device: &Device,
+    items: Vec<I>,
+    work: impl Fn(I) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    #[cfg(feature = "flex")]
+    if is_cpu(device) {
+        use rayon::prelude::*;
+        return items.into_par_iter().map(&work).collect();
+    }
+    let _ = device;
+    items.into_iter().map(work).collect()
+}
+
+/// Multiplies two small matrices on the `index`-th device of a backend, to see whether it computes.
+///
+/// # Errors
+/// [`BackendError`] when it cannot be opened, cannot run the product, or the product is not right.
+pub fn try_out(backend: &dyn ComputeBackend, index: usize) -> Result<(), BackendError> {
+    let device = backend.device(index)?;
+    let product: Vec<f32> = guarded(backend, index, || {
+        let a = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], &device);
+        a.clone().matmul(a).into_data().iter::<f32>().collect()
+    })?;
     if product == [7.0, 10.0, 15.0, 22.0] { Ok(()) } else { Err(BackendError::Wrong { product }) }
+}
+
+/// Does something that the libraries below end with a panic where the machine lacks what they need.
+fn guarded<T>(
+    backend: &dyn ComputeBackend,
+    index: usize,
+    work: impl FnOnce() -> T,
+) -> Result<T, BackendError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+        let reason = panic.downcast_ref::<String>().map(String::as_str);
+        let reason =
+            reason.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it gives no reason");
+        // Of a long message, what it says before it lists calls or source.
+        let reason = reason.lines().next().unwrap_or(reason).to_owned();
+        BackendError::Unusable { backend: backend.name(), index, reason, needs: backend.needs() }
+    })
 }
 
 /// What `--device` says: a backend and the index of one of its devices, as in `cpu`, `cuda` or `wgpu:1`.
@@ -86,20 +132,31 @@ impl std::fmt::Display for DeviceName {
 /// # Errors
 /// [`BackendError`] when the backend is not compiled in, or has no such device.
 pub fn device(name: Option<&DeviceName>) -> Result<Device, BackendError> {
-    let Some(name) = name else {
-        return compiled().first().ok_or(BackendError::NoBackend)?.device(0);
-    };
-    compiled()
-        .iter()
-        .find(|backend| backend.name() == name.backend)
-        .ok_or_else(|| BackendError::NotCompiled {
-            backend: name.backend.clone(),
-            compiled: compiled().iter().map(|b| b.name()).collect::<Vec<_>>().join(", "),
-        })?
-        .device(name.index)
+    let (backend, index) = backend(name)?;
+    backend.device(index)
 }
 
-/// Why a device could not be opened.
+/// Bytes of the memory of the named device, or of the first device of the default backend; None where it is the machine's, or not known.
+pub fn memory(name: Option<&DeviceName>) -> Option<u64> {
+    let (backend, index) = backend(name).ok()?;
+    backend.describe(index)?.1
+}
+
+fn backend(
+    name: Option<&DeviceName>,
+) -> Result<(&'static dyn ComputeBackend, usize), BackendError> {
+    let Some(name) = name else {
+        return Ok((*compiled().first().ok_or(BackendError::NoBackend)?, 0));
+    };
+    let found = compiled().iter().find(|backend| backend.name() == name.backend);
+    let backend = found.ok_or_else(|| BackendError::NotCompiled {
+        backend: name.backend.clone(),
+        compiled: compiled().iter().map(|b| b.name()).collect::<Vec<_>>().join(", "),
+    })?;
+    Ok((*backend, name.index))
+}
+
+/// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
@@ -133,8 +190,22 @@ pub enum BackendError {
     /// The library was built without any backend feature.
     #[error("no backend is compiled in: enable the cargo feature `flex`, `wgpu` or `cuda`")]
     NoBackend,
+    /// A device that is there and does not work.
+    #[error("the device {backend}:{index} cannot be used: {reason}; {needs}")]
+    Unusable {
+        /// The backend.
+        backend: &'static str,
+        /// The device, from 0.
+        index: usize,
+        /// What the library below says.
+        reason: String,
+        /// What the backend needs.
+        needs: String,
+    },
     /// The machine has fewer devices than the index asks for.
-    #[error("there is no device {backend}:{index}: this machine offers {count} to that backend")]
+    #[error(
+        "there is no device {backend}:{index}: this machine offers {count} to that backend; {needs}"
+    )]
     NoDevice {
         /// The backend.
         backend: &'static str,
@@ -142,6 +213,8 @@ pub enum BackendError {
         index: usize,
         /// How many there are.
         count: usize,
+        /// What the backend needs.
+        needs: String,
     },
 }
 

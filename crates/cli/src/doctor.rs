@@ -1,7 +1,7 @@
 //! `infalign doctor`: what this machine and this build can do, and why not more.
 
 use clap::Args;
-use infalign_backend::{BackendError, DeviceName, KNOWN, compiled, device, try_out};
+use infalign_backend::{ComputeBackend, KNOWN, compiled, try_out};
 use infalign_record::env::data_dir;
 use serde_json::{Value, json};
 use sysinfo::System;
@@ -20,11 +20,19 @@ pub(crate) struct DoctorArgs {
 /// One backend on this machine.
 struct Backend {
     name: &'static str,
-    /// Devices that it finds; 0 where it is not compiled in.
-    devices: usize,
+    /// Devices that it finds; none where it is not compiled in.
+    devices: Vec<Device>,
     deterministic: bool,
     /// Why its first device cannot be used.
     problem: Option<String>,
+}
+
+/// One device of a backend.
+struct Device {
+    /// What it calls itself.
+    name: String,
+    /// Its memory in bytes, where it has its own and tells.
+    memory: Option<u64>,
 }
 
 /// Prints the report.
@@ -59,21 +67,27 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
 fn examine(name: &'static str) -> Backend {
     let Some(backend) = compiled().iter().find(|backend| backend.name() == name) else {
         let problem = format!("not compiled in: build with cargo xtask COMMAND --backend {name}");
-        return Backend { name, devices: 0, deterministic: false, problem: Some(problem) };
+        return Backend { name, devices: Vec::new(), deterministic: false, problem: Some(problem) };
     };
-    let opened = name.parse::<DeviceName>().and_then(|name| device(Some(&name)));
-    let tried: Result<(), BackendError> = opened.and_then(|device| try_out(&device));
     Backend {
         name,
-        devices: backend.count(),
+        devices: (0..backend.count()).map(|index| describe(*backend, index)).collect(),
         deterministic: backend.deterministic(),
-        problem: tried.err().map(|error| error.to_string()),
+        problem: try_out(*backend, 0).err().map(|error| error.to_string()),
     }
 }
 
+fn describe(backend: &dyn ComputeBackend, index: usize) -> Device {
+    let (name, memory) =
+        backend.describe(index).unwrap_or_else(|| ("this machine's processor".into(), None));
+    Device { name, memory }
+}
+
 fn document(backend: &Backend) -> Value {
+    let device = |device: &Device| json!({ "name": device.name, "memory_bytes": device.memory });
+    let devices: Vec<Value> = backend.devices.iter().map(device).collect();
     json!({
-        "name": backend.name, "works": backend.problem.is_none(), "devices": backend.devices,
+        "name": backend.name, "works": backend.problem.is_none(), "devices": devices,
         "deterministic": backend.deterministic, "problem": backend.problem,
     })
 }
@@ -99,7 +113,12 @@ fn rows(system: &System, cores: usize, backends: &[Backend]) -> Vec<(String, Str
     rows.extend(backends.iter().map(|backend| {
         let repeats =
             if backend.deterministic { "repeats bit for bit" } else { "may differ in last bits" };
-        let works = format!("works; devices: {}; {repeats}", backend.devices);
+        let device = |device: &Device| match device.memory {
+            Some(bytes) => format!("{}, {:.1} GiB", device.name, gib(bytes)),
+            None => device.name.clone(),
+        };
+        let devices: Vec<String> = backend.devices.iter().map(device).collect();
+        let works = format!("works on {}; {repeats}", devices.join(" and "));
         (format!("--device {}", backend.name), backend.problem.clone().unwrap_or(works))
     }));
     rows

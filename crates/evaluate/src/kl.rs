@@ -1,7 +1,7 @@
 //! KL(π‖π_ref) of sampled responses, exact at every token.
 
+use infalign_backend::in_order;
 use infalign_model::{CausalLm, ModelError, ResponseBatch, Sequence};
-use rayon::prelude::*;
 
 /// Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)) of each response, in nats.
 ///
@@ -23,10 +23,6 @@ pub fn kl_per_response(
         let mut values = compared.kl.into_iter().map(f64::from);
         Ok(batch.lengths.iter().map(|&length| values.by_ref().take(length).sum()).collect())
     };
-    let passes = policy
-        .passes(sequences)
-        .into_par_iter()
-        .map(measure)
-        .collect::<Result<Vec<Vec<f64>>, ModelError>>()?;
-    Ok(passes.concat())
+    let passes = policy.passes(sequences);
+    Ok(in_order::<_, Vec<f64>, ModelError>(&policy.device(), passes, measure)?.concat())
 }

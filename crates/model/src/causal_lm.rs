@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use infalign_backend::in_order;
 use infalign_backend::kernels::{compare, compare_distributions};
-
-use rayon::prelude::*;
 
 use crate::attention::{Context, Mask, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_tokens, runs};
@@ -266,17 +265,15 @@ impl CausalLm {
             let batch = ResponseBatch::new(pass, &model.config, &model.device())?;
             let picked = model.response_log_probs(&batch).into_data();
             let mut values = picked.iter::<f32>();
-            Ok(batch
-                .lengths
-                .iter()
-                .map(|&n| values.by_ref().take(n).collect())
-                .collect::<Vec<Vec<f32>>>())
+            Ok::<_, ModelError>(
+                batch
+                    .lengths
+                    .iter()
+                    .map(|&n| values.by_ref().take(n).collect())
+                    .collect::<Vec<Vec<f32>>>(),
+            )
         };
-        let passes = model
-            .passes(sequences)
-            .into_par_iter()
-            .map(score)
-            .collect::<Result<Vec<_>, ModelError>>()?;
+        let passes = in_order(&model.device(), model.passes(sequences), score)?;
         Ok(passes.into_iter().flatten().collect())
     }
 }

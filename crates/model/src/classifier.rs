@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use rayon::prelude::*;
+use infalign_backend::in_order;
 
 use crate::batch::{TOKENS_PER_PASS, check_tokens, pad, runs};
 use crate::causal_lm::write_config;
@@ -230,10 +230,7 @@ impl SequenceClassifier {
             let run: Vec<&[u32]> = run.iter().map(Vec::as_slice).collect();
             Ok(model.forward(&run)?.into_data().iter::<f32>().collect())
         };
-        let runs = runs(texts, Vec::len, TOKENS_PER_PASS)
-            .into_par_iter()
-            .map(score)
-            .collect::<Result<Vec<Vec<f32>>, ModelError>>()?;
-        Ok(runs.concat())
+        let runs = runs(texts, Vec::len, TOKENS_PER_PASS);
+        Ok(in_order::<_, Vec<f32>, ModelError>(&model.device(), runs, score)?.concat())
     }
 }

@@ -1,7 +1,7 @@
 //! What a model makes of a text, as a vector: for small heads that are fitted outside of it.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use rayon::prelude::*;
+use infalign_backend::in_order;
 
 use crate::batch::{TOKENS_PER_PASS, check_tokens, pad, runs};
 use crate::{CausalLm, ModelError};
@@ -20,7 +20,7 @@ impl CausalLm {
         }
         let model = self.valid();
         let runs = runs(texts, |text| text.len(), TOKENS_PER_PASS);
-        let states: Vec<Vec<f32>> = runs.into_par_iter().map(|run| model.states(run)).collect();
+        let states = in_order(&model.device(), runs, |run| Ok::<_, ModelError>(model.states(run)))?;
         let width = self.config().hidden_size;
         Ok(states.iter().flat_map(|run| run.chunks(width).map(<[f32]>::to_vec)).collect())
     }

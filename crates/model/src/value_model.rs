@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use rayon::prelude::*;
+use infalign_backend::in_order;
 
 use crate::batch::{TOKENS_PER_PASS, runs};
 use crate::classifier::ClassifierNet;
@@ -119,11 +119,8 @@ impl ValueModel {
     pub fn prefix_values(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
         let model = self.valid();
         let run = |run: &[Sequence]| model.prefix_values_of_run(run);
-        let runs = runs(sequences, |s| s.tokens.len(), TOKENS_PER_PASS)
-            .into_par_iter()
-            .map(run)
-            .collect::<Result<Vec<_>, ModelError>>()?;
-        Ok(runs.concat())
+        let runs = runs(sequences, |s| s.tokens.len(), TOKENS_PER_PASS);
+        Ok(in_order(&model.classifier.device(), runs, run)?.concat())
     }
 
     fn prefix_values_of_run(&self, run: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {

@@ -122,9 +122,9 @@ impl Optimizer {
         mut grads: GradientsParams,
         learning_rate: f64,
     ) -> (M, f64) {
-        let mut norm = SquaredNorm { grads: &grads, total: 0.0 };
+        let mut norm = SquaredNorm { grads: &grads, sums: Vec::new() };
         module.visit(&mut norm);
-        let norm = norm.total.sqrt();
+        let norm = norm.total().sqrt();
         if !norm.is_finite() {
             return (module, norm);
         }
@@ -151,13 +151,23 @@ impl Optimizer {
 /// Adds up the squares of all gradients.
 struct SquaredNorm<'a> {
     grads: &'a GradientsParams,
-    total: f64,
+    sums: Vec<Tensor<1>>,
+}
+
+impl SquaredNorm<'_> {
+    /// Reads all sums at once: a GPU is waited for once, not once a gradient.
+    fn total(self) -> f64 {
+        if self.sums.is_empty() {
+            return 0.0;
+        }
+        Tensor::cat(self.sums, 0).into_data().iter::<f64>().sum()
+    }
 }
 
 impl ModuleVisitor for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.total += square_sum(grad);
+            self.sums.push(square_sum(grad));
         }
     }
 }

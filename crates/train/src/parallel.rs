@@ -2,11 +2,19 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// `work(0)`, …, `work(n - 1)`, as many at once as rayon has threads.
+/// `work(0)`, …, `work(n - 1)`: on the CPU as many at once as rayon has threads, elsewhere one after the other, since such a device is
+/// parallel in itself and takes its work from one queue.
 ///
 /// The threads are not rayon's own: one of those, while it waits inside a backward pass for a matrix product, would take up another
 /// pass and wait for a lock that it holds itself.
-pub(crate) fn beside_each_other<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(crate) fn beside_each_other<T: Send>(
+    on_cpu: bool,
+    n: usize,
+    work: impl Fn(usize) -> T + Sync,
+) -> Vec<T> {
+    if !on_cpu {
+        return (0..n).map(work).collect();
+    }
     let next = AtomicUsize::new(0);
     let run = || {
         let mut done = Vec::new();
@@ -38,7 +46,10 @@ mod tests {
 
     #[test]
     fn results_come_in_order() {
-        assert_eq!(beside_each_other(100, |i| i * i), (0..100).map(|i| i * i).collect::<Vec<_>>());
-        assert!(beside_each_other(0, |i| i).is_empty());
+        for on_cpu in [true, false] {
+            let squares = beside_each_other(on_cpu, 100, |i| i * i);
+            assert_eq!(squares, (0..100).map(|i| i * i).collect::<Vec<_>>());
+            assert!(beside_each_other(on_cpu, 0, |i| i).is_empty());
+        }
     }
 }

@@ -3,20 +3,21 @@
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
+use infalign_backend::is_cpu;
 
 use crate::TrainError;
 use crate::fit::{Trainable, backward};
 use crate::parallel::beside_each_other;
 
 /// Padded tokens that one forward and backward pass takes at most (an example is never split).
-const TOKENS_PER_PASS: usize = 4_096;
+pub(crate) const TOKENS_PER_PASS: usize = 4_096;
 
 /// How many examples of at most `tokens` tokens one pass takes: at least 1.
 pub(crate) fn per_pass(tokens: usize) -> usize {
     (TOKENS_PER_PASS / tokens.max(1)).max(1)
 }
 
-/// The sum of the gradients of passes 0, …, n − 1 beside each other, and what else they found. It is taken in the order of the passes, so
+/// The sum of the gradients of passes 0, …, n − 1, and what else they found. It is taken in the order of the passes, so
 /// that the number of threads does not change it.
 pub(crate) fn in_order<M: Module, T: Send>(
     net: &M,
@@ -25,7 +26,8 @@ pub(crate) fn in_order<M: Module, T: Send>(
 ) -> Result<(Vec<T>, GradientsParams), TrainError> {
     let mut accumulator = GradientsAccumulator::new();
     let mut found = Vec::with_capacity(n);
-    for result in beside_each_other(n, run) {
+    let on_cpu = net.devices().iter().all(is_cpu);
+    for result in beside_each_other(on_cpu, n, run) {
         let (part, grads) = result?;
         accumulator.accumulate(net, grads);
         found.push(part);

@@ -80,9 +80,9 @@ pub(super) fn adamw<const D: usize>(
 }
 
 /// A mean times a count, since a full sum is not the same every time on every backend.
-pub(super) fn square_sum<const D: usize>(x: Tensor<D>) -> f64 {
-    let count = x.shape().num_elements() as f64;
-    x.square().mean().into_scalar::<f64>() * count
+pub(super) fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let count = x.shape().num_elements() as f32;
+    x.square().mean().mul_scalar(count)
 }
 
 fn ids(targets: &[u32], device: &Device) -> Tensor<2, Int> {

@@ -290,12 +290,11 @@ pub fn adamw<const D: usize>(
     composed::adamw(weight, grad, [mean, mean_square], step)
 }
 
-/// Σ x² over a whole tensor, the same bits every time. Without gradients.
-pub fn square_sum<const D: usize>(x: Tensor<D>) -> f64 {
+/// Σ x² over a whole tensor, the same bits every time, as one number `[1]`. Without gradients.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     #[cfg(feature = "flex")]
     if crate::is_cpu(&x.device()) {
-        let sum = Tensor::<1>::from_dispatch(Dispatch::square_sum(x.into_dispatch()));
-        return sum.into_scalar::<f64>();
+        return Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()));
     }
     composed::square_sum(x)
 }

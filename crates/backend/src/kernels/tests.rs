@@ -198,6 +198,7 @@ fn sums_of_squares() {
     let x = numbers([150, 300], 1.0).inner();
     let expected: f64 = x.to_data().iter::<f64>().map(|x| x * x).sum();
     for found in [super::square_sum(x.clone()), composed::square_sum(x.transpose())] {
+        let found = found.into_scalar::<f64>();
         assert!((found / expected - 1.0).abs() < 1e-5, "{found} for {expected}");
     }
 }

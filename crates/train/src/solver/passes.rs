@@ -2,6 +2,7 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use infalign_backend::is_cpu;
 use infalign_model::{CausalLm, Comparison, ResponseBatch, Sequence};
 
 use super::KlTerm;
@@ -96,7 +97,7 @@ impl Passes<'_> {
         };
         let mut observed = Observed { log_probs: Vec::new(), penalties: Vec::new() };
         let mut tallies = Vec::new();
-        for result in beside_each_other(parts.len(), read) {
+        for result in beside_each_other(is_cpu(&policy.device()), parts.len(), read) {
             let (log_probs, penalties, tally) = result?;
             observed.log_probs.extend(log_probs);
             observed.penalties.extend(penalties);
