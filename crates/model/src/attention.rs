@@ -1,7 +1,7 @@
 //! Grouped-query causal self-attention of a block: by the kernel where all tokens are at hand, over all scores where there is a cache.
 
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Tensor, activation::softmax};
+use burn::tensor::{Bool, DType, Device, Tensor, activation::softmax};
 use infalign_backend::kernels::{AttentionShape, attend};
 
 use crate::cache::KvCache;
@@ -163,7 +163,7 @@ impl Attention {
 
     /// softmax(cap(q kᵀ · scale)) v for q `[batch, heads, time, width]`, k and v `[batch, kv_heads, keys, width]`.
     ///
-    /// The query heads that share a key head stand one below the other, so that no key is copied.
+    /// The query heads that share a key head stand one below the other, so that no key is copied. The softmax is in f32.
     fn mix(
         &self,
         q: Tensor<4>,
@@ -186,6 +186,7 @@ impl Attention {
             ]);
             scores = scores.mask_fill(hidden, MASKED);
         }
-        softmax(scores, 3).matmul(v).reshape([batch, heads, time, width])
+        let weights = softmax(scores.cast(DType::F32), 3).cast(v.dtype());
+        weights.matmul(v).reshape([batch, heads, time, width])
     }
 }

@@ -1,6 +1,6 @@
 //! The key-value cache: preallocated for the longest sequence of a batch, whose rows end in the same column.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::TransformerConfig;
 
@@ -20,10 +20,10 @@ impl KvCache {
         config: &TransformerConfig,
         batch: usize,
         capacity: usize,
-        device: &Device,
+        (device, dtype): (&Device, DType),
     ) -> Self {
-        let zeros =
-            || Tensor::zeros([batch, config.kv_heads(), capacity, config.head_width()], device);
+        let shape = [batch, config.kv_heads(), capacity, config.head_width()];
+        let zeros = || Tensor::zeros(shape, (device, dtype));
         let layers = (0..config.num_hidden_layers).map(|_| Some((zeros(), zeros()))).collect();
         Self { layers, length: 0, capacity }
     }
@@ -87,7 +87,8 @@ impl KvCache {
         let length = self.length.max(other.length);
         let aligned = |tensor: &Tensor<4>, filled: usize| {
             let [batch, heads, _, width] = tensor.dims();
-            let room = Tensor::zeros([batch, heads, length + new, width], &tensor.device());
+            let options = (&tensor.device(), tensor.dtype());
+            let room = Tensor::zeros([batch, heads, length + new, width], options);
             let columns = [0..batch, 0..heads, length - filled..length, 0..width];
             room.slice_assign(columns, tensor.clone().narrow(2, 0, filled))
         };
@@ -105,7 +106,8 @@ impl KvCache {
     pub(crate) fn with_room(self, new: usize) -> Self {
         let widen = |tensor: Tensor<4>| {
             let [batch, heads, _, width] = tensor.dims();
-            let room = Tensor::zeros([batch, heads, new, width], &tensor.device());
+            let room =
+                Tensor::zeros([batch, heads, new, width], (&tensor.device(), tensor.dtype()));
             Tensor::cat(vec![tensor.narrow(2, 0, self.length), room], 2)
         };
         let layers = self.layers.into_iter().map(|layer| {

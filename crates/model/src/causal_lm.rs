@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::in_order;
 use infalign_backend::kernels::{compare, compare_distributions};
 
@@ -135,6 +135,12 @@ impl CausalLm {
     pub fn with_net(self, net: Transformer) -> Self {
         let origin = self.origin.filter(|_| self.adapter.is_some());
         Self { net, origin, ..self }
+    }
+
+    /// The same model with its weights rounded to bf16, in half the memory, for one that is not trained. It computes in bf16 and sums in f32,
+    /// but for norms, rotations and softmaxes, which are f32 throughout; so are logits. On the CPU what generation packs is f32 again.
+    pub fn in_bf16(self) -> Self {
+        Self { net: self.net.map(&mut Rounded), ..self }
     }
 
     /// The model with gradients enabled.
@@ -275,6 +281,15 @@ impl CausalLm {
         };
         let passes = in_order(&model.device(), model.passes(sequences), score)?;
         Ok(passes.into_iter().flatten().collect())
+    }
+}
+
+/// Rounds weights to bf16.
+struct Rounded;
+
+impl ModuleMapper for Rounded {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|weight| weight.cast(DType::BF16))
     }
 }
 

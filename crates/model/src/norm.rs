@@ -1,7 +1,7 @@
 //! Normalisation of the residual stream and of heads.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use infalign_backend::kernels::rms_norm;
 
 /// RMSNorm, x / √(mean(x²) + ε) · (weight + offset); or, with a bias, LayerNorm: the same of x − mean(x), plus the bias.
@@ -16,15 +16,18 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    /// x: `[rows, width]` → the same shape.
+    /// x: `[rows, width]` → the same shape and type; computed in f32.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let Some(bias) = &self.bias else { return self.scaled(x) };
+        let dtype = x.dtype();
+        let x = x.cast(DType::F32);
+        let Some(bias) = &self.bias else { return self.scaled(x).cast(dtype) };
         let mean = x.clone().mean_dim(1);
-        self.scaled(x - mean) + bias.val().unsqueeze()
+        let bias = bias.val().cast(DType::F32);
+        (self.scaled(x - mean) + bias.unsqueeze()).cast(dtype)
     }
 
     fn scaled(&self, x: Tensor<2>) -> Tensor<2> {
-        let weight = self.weight.val();
+        let weight = self.weight.val().cast(DType::F32);
         let weight = if self.offset == 0.0 { weight } else { weight.add_scalar(self.offset) };
         rms_norm(x, weight, self.epsilon)
     }

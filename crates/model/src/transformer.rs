@@ -4,7 +4,7 @@
 //! the scale of the embedding, learned positions in place of rotations, gates, and branches side by side.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::kernels::log_probs;
 
 use crate::attention::{Attention, Context};
@@ -102,13 +102,13 @@ impl Transformer {
         self.norm.forward(x)
     }
 
-    /// hidden: `[rows, hidden]` → logits `[rows, vocabulary]`.
+    /// hidden: `[rows, hidden]` → logits `[rows, vocabulary]`, in f32.
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let logits = match &self.lm_head {
             Some(head) => head.forward(hidden),
             None => hidden.matmul(self.embed_tokens.val().transpose()),
         };
-        cap(logits, self.logit_cap)
+        cap(logits.cast(DType::F32), self.logit_cap)
     }
 
     /// hidden: `[rows, hidden]` → log-probabilities of a token each: `[rows, 1]`.

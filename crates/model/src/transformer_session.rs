@@ -27,7 +27,12 @@ impl LanguageModel for CausalLm {
         let time = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
         let model = self.valid();
         let mut rows = Rows {
-            cache: KvCache::new(&model.config, prompts.len(), time, &model.device()),
+            cache: KvCache::new(
+                &model.config,
+                prompts.len(),
+                time,
+                (&model.device(), model.net.embed_tokens.val().dtype()),
+            ),
             starts: prompts.iter().map(|prompt| time - prompt.len()).collect(),
         };
         let padded = |prompt: &&[u32]| {
@@ -52,7 +57,8 @@ impl LanguageModel for CausalLm {
     }
 
     fn cache_bytes(&self, tokens: usize) -> usize {
-        self.config.cache_bytes(tokens)
+        let f32s = self.config.cache_bytes(tokens);
+        f32s / size_of::<f32>() * self.net.embed_tokens.val().dtype().size()
     }
 }
 

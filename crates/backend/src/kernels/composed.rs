@@ -47,13 +47,14 @@ pub(super) fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionS
     let hidden = hidden.expand([batch, kv_heads, group * time, time]);
     // exp(−∞) is quicker than an exponential that underflows, and no row is without a key.
     let scores = q.matmul(k.swap_dims(2, 3)).mask_fill(hidden, f32::NEG_INFINITY);
-    let mixed = softmax(scores, 3).matmul(v).reshape([batch, heads, time, width]);
+    let weights = softmax(scores.cast(burn::tensor::DType::F32), 3).cast(v.dtype());
+    let mixed = weights.matmul(v).reshape([batch, heads, time, width]);
     mixed.swap_dims(1, 2).reshape([batch * time, heads * width])
 }
 
 pub(super) fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<2> {
     let targets = ids(targets, &hidden.device());
-    log_softmax(hidden.matmul(weight), 1).gather(1, targets)
+    log_softmax(super::logits(hidden, weight), 1).gather(1, targets)
 }
 
 pub(super) fn compare(ours: Tensor<2>, theirs: Tensor<2>, targets: &[u32]) -> Tensor<2> {

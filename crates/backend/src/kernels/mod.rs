@@ -4,7 +4,8 @@
 //! the arithmetic. On the CPU they are [`AlignmentKernels`] of burn's flex backend; elsewhere they are made of tensor operations, which
 //! compilers of GPU kernels fuse. Both are the same functions to within rounding, and are tested against each other.
 //!
-//! Tensors are f32, and of the sizes that are said: others are errors of the caller, who is told by a panic, as by burn's operations.
+//! Tensors are f32, or, of frozen models, bf16 where it is said; and of the sizes that are said. Others are errors of the caller, who is told
+//! by a panic, as by burn's operations.
 //!
 //! Work is cut up by sizes alone and sums are taken in a fixed order, so the number of threads changes no bit.
 
@@ -18,7 +19,7 @@ mod tests;
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, activation::log_softmax};
+use burn::tensor::{DType, Tensor, activation::log_softmax};
 
 /// Sizes of causal self-attention over a batch of texts of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,6 +148,12 @@ pub trait AlignmentKernels: Backend {
     fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// Whether the kernels are there for a tensor: on the CPU, for f32.
+#[cfg(feature = "flex")]
+fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && crate::is_cpu(&x.device())
+}
+
 /// x / √(mean(x²) + ε) · weight for each row.
 ///
 /// - x: `[rows, width]`.
@@ -154,18 +161,18 @@ pub trait AlignmentKernels: Backend {
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
     assert_eq!(x.dims()[1], weight.dims()[0], "a row is as wide as the weight");
     #[cfg(feature = "flex")]
-    if crate::is_cpu(&x.device()) {
+    if has_kernel(&x) {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(Dispatch::rms_norm(x, weight, epsilon as f32));
     }
     composed::rms_norm(x, weight, epsilon)
 }
 
-/// gate · sigmoid(gate) · up, of the same shape.
+/// gate · sigmoid(gate) · up, of the same shape; f32 or bf16.
 pub fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     assert_eq!(gate.dims(), up.dims(), "what is gated has the shape of the gate");
     #[cfg(feature = "flex")]
-    if crate::is_cpu(&gate.device()) {
+    if has_kernel(&gate) {
         return Tensor::from_dispatch(Dispatch::gated_silu(
             gate.into_dispatch(),
             up.into_dispatch(),
@@ -180,14 +187,14 @@ pub fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// - cos, sin: `[batch or 1, time, half]` of the angles.
 pub fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Tensor<2> {
     #[cfg(feature = "flex")]
-    if crate::is_cpu(&x.device()) {
+    if has_kernel(&x) {
         let (cos, sin) = (cos.into_dispatch(), sin.into_dispatch());
         return Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cos, sin, width, 1.0));
     }
     composed::rotate(x, cos, sin, width)
 }
 
-/// softmax(q kᵀ · scale) v, each token looking at itself and those before it.
+/// softmax(q kᵀ · scale) v, each token looking at itself and those before it; f32 or bf16, the softmax in f32.
 ///
 /// - q: `[batch * time, heads * width]`, and so the result.
 /// - k, v: `[batch * time, kv_heads * width]`.
@@ -200,21 +207,21 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
         return q;
     }
     #[cfg(feature = "flex")]
-    if crate::is_cpu(&q.device()) {
+    if has_kernel(&q) {
         let (k, v) = (k.into_dispatch(), v.into_dispatch());
         return Tensor::from_dispatch(Dispatch::attend(q.into_dispatch(), k, v, shape));
     }
     composed::attend(q, k, v, shape)
 }
 
-/// x · weight.
+/// x · weight; f32 or bf16.
 ///
 /// - x: `[rows, inputs]`.
 /// - weight: `[inputs, outputs]`.
 pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     assert_eq!(x.dims()[1], weight.dims()[0], "as many inputs as the weight takes");
     #[cfg(feature = "flex")]
-    if crate::is_cpu(&x.device()) {
+    if has_kernel(&x) {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(Dispatch::project(x, weight));
     }
@@ -222,6 +229,7 @@ pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 }
 
 /// log softmax(hidden · weight) at one target a row: `[rows, 1]`. On the CPU the matrix `[rows, vocabulary]` never stands as a whole.
+/// Of f32 or bf16; the softmax and the result are f32.
 ///
 /// - hidden: `[rows, width]`.
 /// - weight: `[width, vocabulary]`.
@@ -229,7 +237,7 @@ pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 pub fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<2> {
     assert_eq!(hidden.dims(), [targets.len(), weight.dims()[0]], "a row for each target");
     #[cfg(feature = "flex")]
-    if crate::is_cpu(&hidden.device()) {
+    if has_kernel(&hidden) {
         let (hidden, weight) = (hidden.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(Dispatch::log_probs(hidden, weight, targets.to_vec()));
     }
@@ -237,7 +245,7 @@ pub fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tenso
 }
 
 /// Two distributions a row, p = softmax(ours · weight) and q likewise: `[rows, 3]` with log q of the target, KL(p‖q) and the entropy of p,
-/// in nats. Without gradients.
+/// in nats. Without gradients. Each side is f32 or bf16, the rest f32.
 ///
 /// - ours, theirs: hidden states and the output matrix, `[rows, width]` and `[width, vocabulary]`; widths may differ.
 /// - targets: a column for each row.
@@ -248,7 +256,7 @@ pub fn compare(
 ) -> Tensor<2> {
     assert_eq!(our_weight.dims()[1], their_weight.dims()[1], "both have one vocabulary");
     #[cfg(feature = "flex")]
-    if crate::is_cpu(&ours.device()) {
+    if has_kernel(&ours) && has_kernel(&theirs) {
         let [ours, our_weight, theirs, their_weight] =
             [ours, our_weight, theirs, their_weight].map(Tensor::into_dispatch);
         let targets = targets.to_vec();
@@ -260,8 +268,13 @@ pub fn compare(
             targets,
         ));
     }
-    let log_probs = |hidden: Tensor<2>, weight| log_softmax(hidden.matmul(weight), 1);
+    let log_probs = |hidden: Tensor<2>, weight| log_softmax(logits(hidden, weight), 1);
     compare_distributions(log_probs(ours, our_weight), log_probs(theirs, their_weight), targets)
+}
+
+/// hidden · weight, as f32.
+fn logits(hidden: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    hidden.matmul(weight).cast(DType::F32)
 }
 
 /// [`compare`] of log-probabilities `[rows, vocabulary]`.
