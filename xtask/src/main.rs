@@ -13,6 +13,7 @@ mod infalign;
 mod readme;
 mod test;
 mod tidy;
+mod vulkan;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::args::Backend;
 use crate::cargo::{cargo, root, succeed};
-use crate::{readme, tidy};
+use crate::{readme, tidy, vulkan};
 
 struct Step {
     name: String,
@@ -39,17 +39,25 @@ pub(crate) fn run(backend: Backend) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// On the CPU everything; of another backend what may be otherwise there, on every device that this machine has.
 fn steps(backend: Backend) -> Vec<Step> {
-    // Beside the CPU, which tests compare with, not instead of it.
-    let features = backend.feature().map(|name| format!(" --features infalign-cli/{name}"));
-    let features = features.unwrap_or_default();
     let deny = "-D warnings";
+    if let Some(name) = backend.feature() {
+        // Beside the CPU, which it is compared with, not instead of it.
+        let features = format!("--workspace --locked --features infalign-cli/{name}");
+        let lavapipe = Step { name: "a Vulkan driver".into(), work: Box::new(vulkan::provide) };
+        let steps = [
+            cargo_step(&format!("clippy --all-targets {features} -- {deny}")),
+            cargo_step(&format!("test {features} --test devices")),
+        ];
+        return (backend == Backend::Wgpu).then_some(lavapipe).into_iter().chain(steps).collect();
+    }
     vec![
         cargo_step("fmt --all --check"),
         Step { name: "tidy".to_owned(), work: Box::new(tidy::check) },
-        cargo_step(&format!("clippy --workspace --all-targets --locked{features} -- {deny}")),
-        cargo_step(&format!("{}{features}", test_command())),
-        cargo_step(&format!("test --doc --workspace --locked{features}")),
+        cargo_step(&format!("clippy --workspace --all-targets --locked -- {deny}")),
+        cargo_step(test_command()),
+        cargo_step("test --doc --workspace --locked"),
         doc_step(deny),
         // Beside the CPU, as binaries are built.
         cargo_step("check --locked -p infalign-backend --features wgpu"),
@@ -93,12 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_backend_is_tested_beside_the_cpu() {
+    fn a_gpu_backend_is_compared_with_the_cpu() {
         let names = |backend| steps(backend).into_iter().map(|step| step.name).collect::<Vec<_>>();
-        let (cpu, cuda) = (names(Backend::Cpu), names(Backend::Cuda));
-        assert_eq!(cpu.len(), cuda.len());
+        let [cpu, wgpu, cuda] = [Backend::Cpu, Backend::Wgpu, Backend::Cuda].map(names);
         assert_eq!(cpu[2], "cargo clippy --workspace --all-targets --locked -- -D warnings");
-        assert!(cuda[2].contains(" --features infalign-cli/cuda -- "));
-        assert!(cuda[3].ends_with(" --features infalign-cli/cuda"));
+        let devices = "cargo test --workspace --locked --features infalign-cli/cuda --test devices";
+        assert_eq!(cuda.last().map(String::as_str), Some(devices));
+        assert_eq!((wgpu[0].as_str(), wgpu.len()), ("a Vulkan driver", cuda.len() + 1));
     }
 }

@@ -1,0 +1,163 @@
+//! Kernels: results, and gradients of Σ weight · result with respect to all inputs.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use infalign_backend::kernels::{
+    AdamWStep, AttentionShape, adamw, attend, compare, gated_silu, log_probs, project, rms_norm,
+    rotate, square_sum,
+};
+
+use super::{candidates, cpu};
+
+/// Numbers between −1 and 1 that follow no pattern of the sizes.
+fn numbers<const D: usize>(shape: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
+    let n = shape.iter().product::<usize>();
+    let values: Vec<f32> =
+        (0..n).map(|i| ((i as f64 * 12.9898 + seed).sin() * 43_758.545).fract() as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// The result of a kernel on a device, then the gradients of its inputs.
+fn outcome<const N: usize>(
+    shapes: [[usize; 2]; N],
+    kernel: &dyn Fn(&Device, [Tensor<2>; N]) -> Tensor<2>,
+    device: &Device,
+) -> Vec<Vec<f32>> {
+    let device = device.clone().autodiff();
+    let mut seed = 0.0;
+    let inputs = shapes.map(|shape| {
+        seed += 1.0;
+        numbers(shape, seed, &device).require_grad()
+    });
+    let result = kernel(&device, inputs.clone());
+    let weight = numbers(result.dims(), 0.5, &device);
+    let gradients = (result.clone() * weight).sum().backward();
+    let gradients = inputs.iter().map(|input| values(input.grad(&gradients).unwrap()));
+    std::iter::once(values(result.inner())).chain(gradients).collect()
+}
+
+/// Compares a kernel on every device with the CPU.
+fn everywhere<const N: usize>(
+    name: &str,
+    shapes: [[usize; 2]; N],
+    kernel: impl Fn(&Device, [Tensor<2>; N]) -> Tensor<2>,
+) {
+    let expected = outcome(shapes, &kernel, &cpu());
+    for candidate in candidates() {
+        let found = outcome(shapes, &kernel, &candidate.device);
+        for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let what = if k == 0 { "result".into() } else { format!("gradient of input {k}") };
+            candidate.near(&format!("{name}, {what}"), found, expected);
+        }
+    }
+}
+
+#[test]
+fn norms_are_those_of_the_cpu() {
+    for [rows, width] in [[3, 8], [130, 40]] {
+        everywhere("rms_norm", [[rows, width], [1, width]], |_, [x, weight]| {
+            rms_norm(x, weight.squeeze_dim(0), 1e-5)
+        });
+    }
+}
+
+#[test]
+fn gates_are_those_of_the_cpu() {
+    everywhere("gated_silu", [[40, 24], [40, 24]], |_, [gate, up]| {
+        gated_silu(gate.mul_scalar(9.0), up)
+    });
+}
+
+#[test]
+fn projections_are_those_of_the_cpu() {
+    for [rows, inputs, outputs] in [[1, 8, 3], [130, 24, 40]] {
+        everywhere("project", [[rows, inputs], [inputs, outputs]], |_, [x, weight]| {
+            project(x, weight)
+        });
+    }
+}
+
+#[test]
+fn steps_of_the_optimiser_are_those_of_the_cpu() {
+    let step = AdamWStep {
+        beta_1: 0.9,
+        beta_2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        learning_rate: 0.1,
+        time: 3,
+    };
+    let stepped = |device: &Device| {
+        let [weight, grad, mean, root] =
+            [1.0, 2.0, 3.0, 4.0].map(|seed| numbers([30, 7], seed, device));
+        let sum = values(square_sum(grad.clone()));
+        let (weight, [mean, mean_square]) = adamw(weight, grad, [mean, root.square()], step);
+        [values(weight), values(mean), values(mean_square), sum]
+    };
+    let expected = stepped(&cpu());
+    for candidate in candidates() {
+        let found = stepped(&candidate.device);
+        for (k, what) in ["weight", "mean", "mean square", "sum of squares"].iter().enumerate() {
+            candidate.near(&format!("adamw, {what}"), &found[k], &expected[k]);
+        }
+    }
+}
+
+#[test]
+fn rotations_are_those_of_the_cpu() {
+    for [batch, texts, time, heads, width, half] in [[2, 1, 5, 3, 8, 4], [3, 3, 70, 2, 10, 3]] {
+        everywhere("rotate", [[batch * time, heads * width]], |device, [x]| {
+            let angles = |seed| numbers([texts, time, half], seed, device);
+            rotate(x, angles(1.0), angles(2.0), width)
+        });
+    }
+}
+
+#[test]
+fn attention_is_that_of_the_cpu() {
+    for (batch, time, heads, kv_heads, width, window) in
+        [(2, 37, 4, 2, 8, None), (1, 1, 1, 1, 3, None), (3, 64, 2, 2, 16, Some(5))]
+    {
+        let shape = AttentionShape { batch, heads, kv_heads, width, scale: 1.7, window };
+        let shapes = [heads, kv_heads, kv_heads].map(|heads| [batch * time, heads * width]);
+        everywhere(&format!("{shape:?}"), shapes, |_, [q, k, v]| attend(q, k, v, shape));
+    }
+}
+
+fn targets(rows: usize, vocabulary: usize) -> Vec<u32> {
+    (0..rows).map(|row| (row * 7919 % vocabulary) as u32).collect()
+}
+
+#[test]
+fn log_probabilities_are_those_of_the_cpu() {
+    for [rows, width, vocabulary] in [[5, 8, 33], [150, 4, 4_000]] {
+        let targets = targets(rows, vocabulary);
+        everywhere("log_probs", [[rows, width], [width, vocabulary]], |_, [hidden, weight]| {
+            log_probs(hidden, weight, &targets)
+        });
+    }
+}
+
+#[test]
+fn comparisons_are_those_of_the_cpu() {
+    let [rows, width, vocabulary] = [50, 8, 600];
+    let compared = |device: &Device| {
+        let side = |seed| {
+            let weight = numbers([width, vocabulary], seed + 1.0, device).mul_scalar(3.0);
+            (numbers([rows, width], seed, device), weight)
+        };
+        compare(side(1.0), side(5.0), &targets(rows, vocabulary))
+    };
+    let columns =
+        |found: Tensor<2>| [0, 1, 2].map(|column| values(found.clone().narrow(1, column, 1)));
+    let expected = columns(compared(&cpu()));
+    for candidate in candidates() {
+        let found = columns(compared(&candidate.device));
+        for (k, what) in ["log-probability", "KL", "entropy"].into_iter().enumerate() {
+            candidate.near(what, &found[k], &expected[k]);
+        }
+    }
+}
