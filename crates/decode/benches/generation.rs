@@ -1,6 +1,7 @@
 //! Tokens a second of batched generation, greedy and sampled: medians of five. On Linux also the memory that it takes.
 //!
 //! `INFALIGN_DATA=… cargo bench -p infalign-decode --bench generation`; the same with transformers: `python crates/decode/benches/generation.py`.
+//! `INFALIGN_DTYPE=bf16` rounds the weights to bf16. `INFALIGN_DEVICE` is a device as `--device` takes it; `INFALIGN_MODELS` names folders of models to measure in place of these, with colons between them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints a table")]
 
 use std::collections::BTreeSet;
@@ -8,6 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::tensor::Device;
 use infalign_decode::{EncodedPrompt, Generator, Sampler, Sampling, Stream};
 use infalign_model::{CausalLm, LanguageModel, TransformerConfig};
 
@@ -20,7 +22,15 @@ const NEW_TOKENS: usize = 128;
 const RUNS: usize = 5;
 
 fn main() {
-    let device = infalign_backend::device(None).unwrap();
+    let name = std::env::var("INFALIGN_DEVICE").ok().map(|name| name.parse().unwrap());
+    let device = infalign_backend::device(name.as_ref()).unwrap();
+    if let Ok(dirs) = std::env::var("INFALIGN_MODELS") {
+        for dir in dirs.split(':').map(Path::new) {
+            let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+            measure(&name, CausalLm::load(dir, &device).unwrap());
+        }
+        return;
+    }
     match std::env::var("INFALIGN_DATA") {
         Ok(data) => {
             let dir = Path::new(&data).join("stories260K-hf");
@@ -46,7 +56,7 @@ fn main() {
         };
         CausalLm::random(config.clone(), &mut normal, &device).unwrap()
     };
-    if cfg!(target_os = "linux") {
+    if cfg!(target_os = "linux") && infalign_backend::is_cpu(&device) {
         let before = resident("VmRSS");
         weigh(random(), before);
     }
@@ -102,8 +112,16 @@ fn generate(model: &dyn LanguageModel, sampling: Sampling) {
     generator.generate(&prompts, 0..1).unwrap();
 }
 
+/// What a GPU's memory pools hold, which is the most that they had to.
+fn reserved(device: &Device) -> String {
+    let bytes = device.memory_pool_usage().map(|usage| usage.bytes_reserved);
+    bytes.map_or_else(String::new, |bytes| format!("  reserved {} MiB", bytes >> 20))
+}
+
 fn measure(name: &str, model: CausalLm) {
-    let model = model.for_inference();
+    let device = model.device();
+    let rounded = std::env::var("INFALIGN_DTYPE").is_ok_and(|dtype| dtype == "bf16");
+    let model = if rounded { model.in_bf16() } else { model }.for_inference();
     for (how, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
         let sampling = Sampling { temperature, max_tokens: NEW_TOKENS, ..Sampling::default() };
         generate(model.as_ref(), sampling);
@@ -115,6 +133,6 @@ fn measure(name: &str, model: CausalLm) {
             })
             .collect();
         rates.sort_by(f64::total_cmp);
-        println!("{name:<12} {how:<8} {:>9.0} tokens/s", rates[RUNS / 2]);
+        println!("{name:<12} {how:<8} {:>9.0} tokens/s{}", rates[RUNS / 2], reserved(&device));
     }
 }

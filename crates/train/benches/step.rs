@@ -1,12 +1,14 @@
-//! Seconds a training step takes: medians of five, after one that does not count. On Linux also the most memory that was taken.
+//! Seconds a training step takes: medians of five, after two that do not count. On Linux also the most memory that was taken.
 //!
 //! `INFALIGN_DATA=… MIMALLOC_PURGE_DELAY=10000 cargo bench -p infalign-train --bench step`, with the allocator as the binary has it; the same with PyTorch and TRL: `python crates/train/benches/step.py`.
+//! `INFALIGN_DEVICE` is a device as `--device` takes it; `INFALIGN_MODELS` names folders of models to measure in place of these, with colons between them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints a table")]
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
 use infalign_model::{
     CausalLm, Head, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer,
@@ -21,9 +23,20 @@ use infalign_train::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RUNS: usize = 5;
+const UNCOUNTED: usize = 2;
 
 fn main() {
-    let device = infalign_backend::device(None).unwrap();
+    let name = std::env::var("INFALIGN_DEVICE").ok().map(|name| name.parse().unwrap());
+    let device = infalign_backend::device(name.as_ref()).unwrap();
+    if let Ok(dirs) = std::env::var("INFALIGN_MODELS") {
+        for dir in dirs.split(':').map(Path::new) {
+            let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+            let model = CausalLm::load(dir, &device).unwrap();
+            reinforcement(&name, &model, &words(&model));
+            supervised(&name, model);
+        }
+        return;
+    }
     if let Ok(data) = std::env::var("INFALIGN_DATA") {
         let dir = Path::new(&data).join("stories260K-hf");
         let model = CausalLm::load(&dir, &device).unwrap();
@@ -33,15 +46,19 @@ fn main() {
         println!("SKIPPED stories260K: set INFALIGN_DATA to the data folder");
     }
     let model = llama(512, &device);
-    let dir = tempfile::tempdir().unwrap();
-    write_word_tokenizer(dir.path(), std::iter::once("a b c")).unwrap();
-    let tokenizer = Tokenizer::load(dir.path(), model.config()).unwrap();
-    reinforcement("llama 5.4M", &model, &tokenizer);
+    reinforcement("llama 5.4M", &model, &words(&model));
     supervised("llama 7.2M", llama(4096, &device));
 }
 
+/// A tokenizer for a model that needs none.
+fn words(model: &CausalLm) -> Tokenizer {
+    let dir = tempfile::tempdir().unwrap();
+    write_word_tokenizer(dir.path(), std::iter::once("a b c")).unwrap();
+    Tokenizer::load(dir.path(), model.config()).unwrap()
+}
+
 /// A random Llama of 6 layers.
-fn llama(vocabulary: usize, device: &burn::tensor::Device) -> CausalLm {
+fn llama(vocabulary: usize, device: &Device) -> CausalLm {
     let config = serde_json::json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 768,
         "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": vocabulary,
@@ -80,7 +97,7 @@ fn reinforcement(name: &str, model: &CausalLm, tokenizer: &Tokenizer) {
         max_grad_norm: 1.0,
     };
     let config = serde_json::json!({
-        "steps": RUNS + 1, "prompts_per_step": 16, "samples_per_prompt": 8, "beta": 0.05, "checkpoint_every": 1000,
+        "steps": RUNS + UNCOUNTED, "prompts_per_step": 16, "samples_per_prompt": 8, "beta": 0.05, "checkpoint_every": 1000,
         "optimizer": optimizer,
     });
     let config: CtrlConfig = serde_json::from_value(config).unwrap();
@@ -108,7 +125,7 @@ fn reinforcement(name: &str, model: &CausalLm, tokenizer: &Tokenizer) {
     };
     let mut clock = Clock::new();
     trainer.run(&mut |_, _| clock.tick(), &AtomicBool::new(false)).unwrap();
-    clock.print(name, "RLOO step");
+    clock.print(name, "RLOO step", &model.device());
 }
 
 /// Steps of 16 × 128 tokens.
@@ -117,15 +134,16 @@ fn supervised(name: &str, model: CausalLm) {
     let texts: Vec<Sequence> =
         (0..16).map(|k| Sequence { tokens: tokens(k), prompt_length: 1 }).collect();
     let config = serde_json::json!({
-        "steps": RUNS + 1, "texts_per_step": 16, "checkpoint_every": 1000, "optimizer": { "learning_rate": 1e-4 },
+        "steps": RUNS + UNCOUNTED, "texts_per_step": 16, "checkpoint_every": 1000, "optimizer": { "learning_rate": 1e-4 },
     });
     let config: LanguageModelConfig = serde_json::from_value(config).unwrap();
+    let device = model.device();
     let mut clock = Clock::new();
     let stop = AtomicBool::new(false);
     let folder = tempfile::tempdir().unwrap();
     let mut observe = |_: &FitMetrics| clock.tick();
     train_language_model(model, &texts, &config, 1, folder.path(), &mut observe, &stop).unwrap();
-    clock.print(name, "supervised step");
+    clock.print(name, "supervised step", &device);
 }
 
 struct Clock {
@@ -143,10 +161,13 @@ impl Clock {
         self.last = Instant::now();
     }
 
-    fn print(mut self, name: &str, what: &str) {
-        self.steps.remove(0);
-        self.steps.sort_by(f64::total_cmp);
-        println!("{name:<12} {what:<16} {:>7.3} s{}", self.steps[self.steps.len() / 2], peak());
+    fn print(mut self, name: &str, what: &str, device: &Device) {
+        let mut steps = self.steps.split_off(UNCOUNTED);
+        steps.sort_by(f64::total_cmp);
+        let memory = device
+            .memory_pool_usage()
+            .map_or_else(peak, |usage| format!("  reserved {} MiB", usage.bytes_reserved >> 20));
+        println!("{name:<12} {what:<16} {:>7.3} s{memory}", steps[steps.len() / 2]);
     }
 }
 
