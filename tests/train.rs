@@ -192,6 +192,21 @@ fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
     assert!(stderr(&output).contains("\"query\""), "{}", stderr(&output));
 }
 
+#[test]
+fn a_run_that_does_not_fit_into_memory_is_refused_before_it_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets =
+        ["--set", "batch=1000000000000", "--set", "calibration.samples=1000000000", "--dry-run"];
+    let output = run(train(&dir.path().join("run"), &sets));
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("memory: about") && text.contains("does not fit"), "{text}");
+    assert!(text.contains("lower batch"), "{text}");
+    let output = run(train(&dir.path().join("run"), &["--dry-run"]));
+    assert!(stderr(&output).contains("memory: about"), "{}", stderr(&output));
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
 /// A recipe file made from the quickstart's, with its inputs beside it.
 fn recipe(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");

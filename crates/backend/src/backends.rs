@@ -107,7 +107,7 @@ impl ComputeBackend for Wgpu {
         Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec().len()
     }
 
-    // Kernels are picked by timing them, and some reductions use atomics.
+    // Some sums use atomics; and with the feature `autotune` kernels are picked by timing them.
     fn deterministic(&self) -> bool {
         false
     }
@@ -166,7 +166,7 @@ impl ComputeBackend for Cuda {
         Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len()
     }
 
-    // Kernels are picked by timing them, and some reductions use atomics.
+    // Some sums use atomics; and with the feature `autotune` kernels are picked by timing them.
     fn deterministic(&self) -> bool {
         false
     }

@@ -16,6 +16,7 @@ mod interrupt;
 mod memory;
 mod models;
 mod output;
+mod panics;
 mod progress;
 mod recipe;
 mod sampling;
@@ -55,14 +56,15 @@ enum Command {
 
 fn main() -> ExitCode {
     memory::keep();
-    let result = match Cli::parse_from(calibrate::words(std::env::args_os())).command {
+    let command = Cli::parse_from(calibrate::words(std::env::args_os())).command;
+    let result = panics::guarded(|| match command {
         Command::Train(args) => train::run(&args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Transform(command) => transform::run(&command),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

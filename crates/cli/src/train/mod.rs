@@ -5,6 +5,7 @@ mod calibration;
 mod given;
 mod inputs;
 mod language_model;
+mod memory_check;
 mod methods;
 mod metrics;
 mod results;
@@ -84,6 +85,7 @@ fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Re
     let text = match recipe {
         Recipe::Align(recipe) => {
             let inputs = inputs::Inputs::load(recipe, run, device).map_err(Failure::Input)?;
+            memory_check::check(&inputs, args.device.as_ref()).map_err(Failure::Input)?;
             let results = stages::execute(&inputs, interrupted).map_err(unfinished)?;
             results::text(&results, run, args.json).map_err(Failure::Run)?
         }
@@ -121,7 +123,7 @@ fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<
     let recipe = recipe
         .ok_or_else(|| Failure::Input(anyhow!("--dry-run and --resume exclude each other")))?;
     let folder = std::env::temp_dir().join(format!("infalign-dry-run-{}", std::process::id()));
-    let checked = check(&recipe, &folder, device);
+    let checked = check(args, &recipe, &folder, device);
     // Best effort: the folder is the system's temporary one.
     let _ = std::fs::remove_dir_all(&folder);
     checked?;
@@ -133,11 +135,12 @@ fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<
     Ok(())
 }
 
-fn check(recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure> {
+fn check(args: &TrainArgs, recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure> {
     bundle_if_needed(folder, recipe)?;
     match recipe {
         Recipe::Align(recipe) => {
-            inputs::Inputs::load(recipe, folder, device).map(drop).map_err(Failure::Input)
+            let inputs = inputs::Inputs::load(recipe, folder, device).map_err(Failure::Input)?;
+            memory_check::check(&inputs, args.device.as_ref()).map_err(Failure::Input)
         }
         Recipe::LanguageModel(recipe) => {
             language_model::check(recipe, folder).map(drop).map_err(Failure::Input)

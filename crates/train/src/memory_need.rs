@@ -1,0 +1,142 @@
+//! What training by CTRL holds in memory at its fullest, told before it begins.
+
+use burn::module::Module;
+use infalign_decode::Sampling;
+use infalign_model::{CausalLm, LanguageModel};
+
+use crate::passes::TOKENS_PER_PASS;
+use crate::{CtrlConfig, TrainError};
+
+const F32: u64 = size_of::<f32>() as u64;
+
+/// Bytes that a device holds, about: sizes that follow from the settings, without what allocators and libraries add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNeed {
+    /// Weights of the policy and of the reference; those that an adapter leaves alone, once.
+    pub weights: u64,
+    /// Gradients, and their sum over the passes of a step.
+    pub gradients: u64,
+    /// The optimiser's two means of every trained weight.
+    pub optimizer: u64,
+    /// Keys and values of the responses that are generated together.
+    pub cache: u64,
+    /// What a forward pass keeps for its backward pass.
+    pub activations: u64,
+    /// The output layer of a pass: logits, probabilities and their gradient where they stand as a whole, which they do not on the CPU.
+    pub logits: u64,
+}
+
+impl MemoryNeed {
+    /// The need of a CTRL run.
+    ///
+    /// - batch: responses generated together.
+    /// - prompt: tokens of the longest prompt.
+    ///
+    /// # Errors
+    /// [`TrainError`] for an adapter that fits no module.
+    pub fn of_ctrl(
+        config: &CtrlConfig,
+        reference: &CausalLm,
+        sampling: &Sampling,
+        batch: usize,
+        prompt: usize,
+    ) -> Result<Self, TrainError> {
+        let base = reference.without_adapter().net().num_params() as u64;
+        let adapted = match &config.lora {
+            Some(lora) => reference.clone().with_new_adapter(lora.clone(), &mut || 0.0)?,
+            None => reference.clone(),
+        };
+        let trained = match adapted.adapter() {
+            Some(_) => adapted.net().num_params() as u64 - base,
+            None => base,
+        };
+        let longest = prompt + sampling.max_tokens;
+        let responses = config.prompts_per_step.saturating_mul(config.samples_per_prompt);
+        let pass = TOKENS_PER_PASS.max(longest).min(responses.saturating_mul(longest)) as u64;
+        let vocabulary = reference.config().vocab_size as u64;
+        let on_cpu = infalign_backend::is_cpu(&reference.device());
+        let whole_logits = if on_cpu { 0 } else { 3 * pass * vocabulary * F32 };
+        Ok(Self {
+            weights: (base + trained) * F32,
+            gradients: 2 * trained * F32,
+            optimizer: 2 * trained * F32,
+            cache: (batch as u64).saturating_mul(reference.cache_bytes(longest) as u64),
+            activations: pass * activations(reference, longest) * F32,
+            logits: whole_logits,
+        })
+    }
+
+    /// Bytes without which nothing goes: a step may take less at a time than is counted here, but has to hold its gradients.
+    pub fn least(&self) -> u64 {
+        (self.weights + self.optimizer).saturating_add(self.gradients.max(self.cache))
+    }
+
+    /// Bytes at the fullest moment: rollouts and gradients take turns.
+    pub fn total(&self) -> u64 {
+        let step = self.gradients + self.activations + self.logits;
+        (self.weights + self.optimizer).saturating_add(step.max(self.cache))
+    }
+}
+
+/// Numbers that the blocks keep for each token of texts of a length.
+fn activations(model: &CausalLm, length: usize) -> u64 {
+    let config = model.config();
+    let kv = config.kv_heads() * config.head_width();
+    let scores = 2 * config.num_attention_heads * length;
+    let block = 8 * config.hidden_size + 4 * kv + scores + 4 * config.intermediate_size;
+    (config.num_hidden_layers * block) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_model::{Head, TransformerConfig};
+
+    use super::*;
+
+    fn need(config: serde_json::Value, batch: usize) -> MemoryNeed {
+        let dir = tempfile::tempdir().unwrap();
+        let model = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "vocab_size": 10, "max_position_embeddings": 64, "tie_word_embeddings": true,
+        });
+        std::fs::write(dir.path().join("config.json"), model.to_string()).unwrap();
+        let model = TransformerConfig::read(dir.path(), Head::CausalLm).unwrap();
+        let cpu = infalign_backend::device(Some(&"cpu".parse().unwrap())).unwrap();
+        let model = CausalLm::random(model, &mut || 0.5, &cpu).unwrap();
+        let config = serde_json::from_value(config).unwrap();
+        let sampling = Sampling { max_tokens: 12, ..Sampling::default() };
+        MemoryNeed::of_ctrl(&config, &model, &sampling, batch, 4).unwrap()
+    }
+
+    fn settings() -> serde_json::Value {
+        serde_json::json!({
+            "steps": 1, "prompts_per_step": 3, "samples_per_prompt": 2, "beta": 0.1,
+            "optimizer": { "learning_rate": 1e-3 },
+        })
+    }
+
+    #[test]
+    fn sizes_are_those_counted_by_hand() {
+        // Embedding 80; queries, keys, values and outputs 4 · 64; gate, up and down 3 · 128; three norms of 8.
+        let parameters = 80 + 256 + 384 + 24;
+        let need = need(settings(), 5);
+        assert_eq!(need.weights, 4 * 2 * parameters);
+        assert_eq!((need.gradients, need.optimizer), (4 * 2 * parameters, 4 * 2 * parameters));
+        // Two numbers of 8 for each of 16 tokens of 5 responses.
+        assert_eq!(need.cache, 4 * 2 * 8 * 16 * 5);
+        assert_eq!(need.logits, 0);
+        let step = need.gradients + need.activations;
+        assert_eq!(need.total(), need.weights + need.optimizer + step);
+    }
+
+    #[test]
+    fn of_an_adapter_only_its_own_weights_are_counted_twice() {
+        let mut config = settings();
+        config["lora"] =
+            serde_json::json!({ "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"] });
+        let need = need(config, 5);
+        let trained = 2 * (8 + 8);
+        assert_eq!((need.gradients, need.optimizer), (4 * 2 * trained, 4 * 2 * trained));
+        assert_eq!(need.weights, 4 * (744 + trained));
+    }
+}
