@@ -30,10 +30,11 @@ const OWN_COMMANDS: [(&str, &str); 2] = [
     ("tidy", "the rules of this repository that no other tool checks"),
 ];
 
-const INFALIGN_COMMANDS: [(&str, &str); 5] = [
+const INFALIGN_COMMANDS: [(&str, &str); 6] = [
     ("train", "train a policy from a recipe; without one: the quickstart"),
     ("generate", "responses under a procedure"),
     ("score", "log-probabilities and rewards of given responses"),
+    ("serve", "answer requests in OpenAI's protocol, procedures included"),
     ("transform", "exact KL, win rates and optimal transforms, as numbers and as plots"),
     ("doctor", "what this machine and this build can do, and why not more"),
 ];

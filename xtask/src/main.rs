@@ -10,6 +10,7 @@
 mod args;
 mod cargo;
 mod infalign;
+mod openai;
 mod readme;
 mod test;
 mod tidy;

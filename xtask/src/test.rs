@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::args::Backend;
 use crate::cargo::{cargo, root, succeed};
-use crate::{readme, tidy, vulkan};
+use crate::{openai, readme, tidy, vulkan};
 
 struct Step {
     name: String,
@@ -56,7 +56,7 @@ fn steps(backend: Backend) -> Vec<Step> {
         cargo_step("fmt --all --check"),
         Step { name: "tidy".to_owned(), work: Box::new(tidy::check) },
         cargo_step(&format!("clippy --workspace --all-targets --locked -- {deny}")),
-        cargo_step(test_command()),
+        tests_step(test_command()),
         cargo_step("test --doc --workspace --locked"),
         doc_step(deny),
         // Beside the CPU, as binaries are built.
@@ -68,6 +68,23 @@ fn steps(backend: Backend) -> Vec<Step> {
 fn cargo_step(line: &str) -> Step {
     let words = line.to_owned();
     let work = move || succeed(cargo().args(words.split(' ')).current_dir(root()));
+    Step { name: format!("cargo {line}"), work: Box::new(work) }
+}
+
+/// With the official client of the protocol that `infalign serve` speaks, where it can be had.
+fn tests_step(line: &str) -> Step {
+    let words = line.to_owned();
+    let work = move || {
+        let mut tests = cargo();
+        match openai::python() {
+            Some(python) => tests.env(openai::PYTHON, python),
+            None => {
+                println!("WARNING: there is no Python with `openai`: its test is SKIPPED.");
+                &mut tests
+            }
+        };
+        succeed(tests.args(words.split(' ')).current_dir(root()))
+    };
     Step { name: format!("cargo {line}"), work: Box::new(work) }
 }
 

@@ -21,6 +21,7 @@ mod progress;
 mod recipe;
 mod sampling;
 mod score;
+mod serve;
 mod server;
 mod train;
 mod transform;
@@ -47,6 +48,8 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Log-probabilities and rewards of given responses.
     Score(score::ScoreArgs),
+    /// Answer requests in OpenAI's protocol, procedures included.
+    Serve(Box<serve::ServeArgs>),
     /// What this machine and this build can do, and why not more.
     Doctor(doctor::DoctorArgs),
     /// Exact KL, win rates and optimal transforms, as numbers and as plots.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Transform(command) => transform::run(&command),
     });
     match result {

@@ -18,7 +18,16 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// # Errors
 /// As for [`print()`].
 pub(crate) fn print_on(text: &str) -> Result<ControlFlow<()>, Failure> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
+    print_part(&format!("{text}\n"))
+}
+
+/// Prints a part of a line, to be seen at once; Break where the reader has gone away.
+///
+/// # Errors
+/// As for [`print()`].
+pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(ControlFlow::Continue(())),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
         Err(error) => Err(Failure::run(error)),

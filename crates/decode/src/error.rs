@@ -70,6 +70,15 @@ pub enum DecodeError {
         /// The value.
         value: f64,
     },
+    /// The batch failed that a response was part of.
+    #[error("the batch that this response was part of failed: {reason}")]
+    Batch {
+        /// Why.
+        reason: String,
+    },
+    /// The engine ended before the response.
+    #[error("the engine has stopped, and what it had not finished is lost: start it again")]
+    Stopped,
     /// A server brought nothing that can be used.
     #[error(transparent)]
     Remote(#[from] RemoteError),

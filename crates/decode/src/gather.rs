@@ -1,18 +1,17 @@
 //! Responses come in any order, and are handed on prompt by prompt.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Response;
-use crate::sampler::Finished;
 
 /// Collects the responses of each prompt until all are there.
-pub(crate) struct Gather<'a> {
+pub(crate) struct Gather {
     /// Responses to each prompt.
     samples: usize,
     /// Those that have come, by their place among the prompt's.
     responses: Vec<Mutex<Vec<(usize, Response)>>>,
-    finished: Finished<'a>,
     stopped: AtomicBool,
 }
 
@@ -20,26 +19,29 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'a> Gather<'a> {
-    pub(crate) fn new(prompts: usize, samples: usize, finished: Finished<'a>) -> Self {
+impl Gather {
+    pub(crate) fn new(prompts: usize, samples: usize) -> Self {
         let responses = (0..prompts).map(|_| Mutex::default()).collect();
-        Self { samples, responses, finished, stopped: AtomicBool::new(false) }
+        Self { samples, responses, stopped: AtomicBool::new(false) }
     }
 
-    /// Takes a response, and hands on those of its prompt if it was the last.
-    pub(crate) fn add(&self, prompt: usize, sample: usize, response: Response) {
+    /// Takes a response, and hands on those of its prompt if it was the last. What it returns is the receiver's.
+    pub(crate) fn add(
+        &self,
+        prompt: usize,
+        sample: usize,
+        response: Response,
+        finished: impl FnOnce(Vec<Response>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let mut held = locked(&self.responses[prompt]);
         held.push((sample, response));
-        if held.len() < self.samples {
-            return;
+        if held.len() < self.samples || self.stopped() {
+            return ControlFlow::Continue(());
         }
         let mut all = std::mem::take(&mut *held);
         drop(held);
         all.sort_by_key(|(sample, _)| *sample);
-        let responses = all.into_iter().map(|(_, response)| response).collect();
-        if !self.stopped() && (self.finished)(prompt, responses).is_break() {
-            self.stop();
-        }
+        finished(all.into_iter().map(|(_, response)| response).collect())
     }
 
     /// Asks everybody who makes responses to make no more.

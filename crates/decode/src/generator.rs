@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 use infalign_model::{LanguageModel, ModelError, Sequence, Tokenizer};
 use serde::Serialize;
 
-use crate::engine::Engine;
+use crate::engine;
 use crate::sampler::{Finished, check_prompts, check_samples};
 use crate::{DecodeError, Draw, Sampler, Sampling, StopTexts};
 
@@ -100,18 +100,20 @@ impl Response {
 
 /// A token as soon as it is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Event {
+pub struct Event<'a> {
     /// Index of the prompt.
     pub prompt: usize,
     /// Number of the response to it.
     pub sample: usize,
     /// The token.
     pub draw: Draw,
+    /// What the model said of every token in its place, `[vocabulary]`.
+    pub logits: &'a [f32],
 }
 
 /// What is told of every token, in the order of each response; it breaks off the response by [`ControlFlow::Break`]. It is called from
 /// several threads.
-pub type Watch<'a> = &'a (dyn Fn(Event) -> ControlFlow<()> + Sync);
+pub type Watch<'a> = &'a (dyn Fn(Event<'_>) -> ControlFlow<()> + Sync);
 
 /// Samples responses in this process. The same (seed, stage, prompt id, sample index) gives the same response, whatever else is in its batch.
 ///
@@ -154,7 +156,7 @@ impl Sampler for Generator<'_> {
     ) -> Result<(), DecodeError> {
         self.check(prompts)?;
         check_samples(prompts, samples.len())?;
-        Engine::new(self, prompts, samples, finished).run()
+        engine::run(self, prompts, samples, finished)
     }
 
     fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {

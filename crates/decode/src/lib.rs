@@ -1,7 +1,8 @@
 //! Batched generation and inference-time procedures.
 //!
-//! Two kinds of [`Sampler`] draw responses. [`Generator`] runs a model in this process, in batches whose composition never changes a result:
-//! every draw comes from a [`Stream`] that belongs to one response. [`RemoteGenerator`] asks a server that speaks OpenAI's protocol.
+//! Three kinds of [`Sampler`] draw responses. [`Generator`] runs a model in this process, in batches whose composition never changes a result:
+//! every draw comes from a [`Stream`] that belongs to one response. [`SharedGenerator`] does the same on an [`Engine`] that many callers
+//! share. [`RemoteGenerator`] asks a server that speaks OpenAI's protocol.
 //! [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as best-of-N on top.
 //! [`exact`] computes the distribution of a procedure on a tabular model, without drawing.
 
@@ -16,8 +17,10 @@ mod sampler;
 mod sampling;
 mod stop_texts;
 mod stream;
+mod text_stream;
 
 pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
+pub use engine::{Draws, Engine, Load, SharedGenerator, SharedWatch};
 pub use error::DecodeError;
 pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};
 pub use remote::{Patience, RemoteGenerator, Server};
@@ -25,3 +28,4 @@ pub use sampler::{Finished, Sampler};
 pub use sampling::{Draw, Sampling};
 pub use stop_texts::StopTexts;
 pub use stream::Stream;
+pub use text_stream::TextStream;

@@ -6,63 +6,21 @@
     reason = "tests fail by panicking"
 )]
 
+mod fixture;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fixture::fixture;
 use infalign_decode::{
     DecodeError, Decoder, EncodedPrompt, Event, Finish, Generator, ProcedureDecoder, Response,
-    Sampler, Sampling, StopTexts, Stream,
+    Sampler, Sampling, StopTexts,
 };
-use infalign_model::{
-    CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session, Tokenizer, TransformerConfig,
-    write_word_tokenizer,
-};
+use infalign_model::{LanguageModel, ModelError, Prompts, Sequence, Session};
 use infalign_reward::{Lexicon, Reward, RewardError};
 use infalign_transform::Procedure;
-
-/// A random model over a few words, with weights large enough that its distributions are far from uniform.
-struct Fixture {
-    model: CausalLm,
-    tokenizer: Tokenizer,
-}
-
-fn fixture() -> Fixture {
-    let dir = tempfile::tempdir().unwrap();
-    let vocabulary = write_word_tokenizer(dir.path(), ["a b c d e f g h"].into_iter()).unwrap();
-    let config = TransformerConfig::llama(vocabulary, 16, 24, 2, 2, 64);
-    let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
-    let mut stream = Stream::new(5, "weights", "", 0);
-    let mut position = 0;
-    let mut normal = || {
-        position += 1;
-        15.0 * stream.normal(position) as f32
-    };
-    let device = infalign_backend::device(None).unwrap();
-    Fixture { model: CausalLm::random(config, &mut normal, &device).unwrap(), tokenizer }
-}
-
-impl Fixture {
-    fn prompts(&self) -> Vec<EncodedPrompt> {
-        let texts = ["a b", "c", "d e f g h", "a", "h h", "b c"];
-        texts.iter().map(|text| EncodedPrompt::new(text, text, &self.tokenizer).unwrap()).collect()
-    }
-
-    fn generator(&self, batch: usize) -> Generator<'_> {
-        let sampling = Sampling { max_tokens: 12, ..Sampling::default() };
-        Generator {
-            model: &self.model,
-            stops: self.tokenizer.stops(),
-            sampling,
-            seed: 3,
-            stage: "test",
-            batch,
-            stop_texts: None,
-            watch: None,
-        }
-    }
-}
 
 #[test]
 fn responses_do_not_depend_on_batch_order_or_threads() {
@@ -251,8 +209,8 @@ impl LanguageModel for Counting<'_> {
         self.prompts.fetch_add(prompts.len(), Ordering::Relaxed);
         self.model.read(prompts)
     }
-    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_> {
-        self.model.session(new_tokens)
+    fn session(&self) -> Box<dyn Session + '_> {
+        self.model.session()
     }
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
         self.model.log_probs(sequences)

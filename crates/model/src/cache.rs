@@ -33,11 +33,6 @@ impl KvCache {
         self.length
     }
 
-    /// Columns that the cache can hold.
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     /// Writes the keys and values of new columns into `layer` and returns all of the layer's columns.
     ///
     /// The tensors are taken out while they are written, so that the write happens in place.

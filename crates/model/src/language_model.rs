@@ -18,8 +18,8 @@ pub trait LanguageModel: Send + Sync {
     /// [`ModelError`] when a prompt is empty or is nothing that the model can read.
     fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError>;
 
-    /// An empty batch, whose rows may each take `new_tokens` tokens after their prompts.
-    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_>;
+    /// An empty batch.
+    fn session(&self) -> Box<dyn Session + '_>;
 
     /// log π(token | everything before it) of every response token, in nats, at temperature 1 over the whole vocabulary.
     ///
@@ -34,7 +34,7 @@ pub trait LanguageModel: Send + Sync {
     /// What a session keeps for a sequence of so many tokens, in bytes.
     fn cache_bytes(&self, tokens: usize) -> usize;
 
-    /// A batch with a row for each prompt.
+    /// A batch with a row for each prompt, which may take `new_tokens` tokens.
     ///
     /// # Errors
     /// As [`LanguageModel::read`] and [`Session::join`].
@@ -44,8 +44,8 @@ pub trait LanguageModel: Send + Sync {
         new_tokens: usize,
     ) -> Result<Box<dyn Session + '_>, ModelError> {
         let read = self.read(prompts)?;
-        let mut session = self.session(new_tokens);
-        session.join(&read, &(0..prompts.len()).collect::<Vec<_>>())?;
+        let mut session = self.session();
+        session.join(&read, &(0..prompts.len()).collect::<Vec<_>>(), new_tokens)?;
         Ok(session)
     }
 }
@@ -88,18 +88,23 @@ pub trait Session: Send {
     /// Appends one token to every row and computes the next logits.
     ///
     /// # Errors
-    /// [`ModelError::TooLong`] when more tokens are pushed than the session was started for.
+    /// [`ModelError::TooLong`] when a row has no more room: it was joined for fewer tokens.
     fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError>;
 
     /// Keeps the given rows in the given order. A row may be repeated: so several continue from the same place.
     fn select(&mut self, rows: &[usize]);
 
     /// Appends rows that continue the given prompts, each of which may be named more than once: so K responses share the pass over their
-    /// prompt.
+    /// prompt. Each may take `new_tokens` tokens.
     ///
     /// # Errors
-    /// [`ModelError::TooLong`] when a prompt and the session's new tokens do not fit the model.
-    fn join(&mut self, prompts: &Prompts, chosen: &[usize]) -> Result<(), ModelError>;
+    /// [`ModelError::TooLong`] when a prompt and the new tokens do not fit the model; then the batch stays as it was.
+    fn join(
+        &mut self,
+        prompts: &Prompts,
+        chosen: &[usize],
+        new_tokens: usize,
+    ) -> Result<(), ModelError>;
 }
 
 /// log π(token) in nats, from the token's logit less the greatest, and the sum of [`softmax_weights`](infalign_backend::functions::softmax_weights) at scale 1.

@@ -181,6 +181,30 @@ impl Tokenizer {
         }
     }
 
+    /// The text of one token after another, by which a word tells whether a space stands before it; special tokens are written out.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn token_text(&self, before: Option<u32>, token: u32) -> Result<String, ModelError> {
+        let text = |ids: &[u32]| {
+            guarded(|| self.inner.decode(ids, false)).map_err(|reason| self.fail(reason))
+        };
+        if let Some(before) = before
+            && let Some(after) = text(&[before, token])?.strip_prefix(&text(&[before])?)
+        {
+            return Ok(after.to_owned());
+        }
+        text(&[token])
+    }
+
+    /// Whether a token stands for a byte, as those of Llama's tokenizers do from which characters are made that have no token.
+    pub fn is_byte(&self, token: u32) -> bool {
+        self.inner.id_to_token(token).is_some_and(|text| {
+            let digits = text.strip_prefix("<0x").and_then(|text| text.strip_suffix('>'));
+            digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
+        })
+    }
+
     /// The folder that it was read from, where a chat template lies, too.
     pub fn folder(&self) -> &Path {
         &self.path

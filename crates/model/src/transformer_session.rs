@@ -34,6 +34,7 @@ impl LanguageModel for CausalLm {
                 (&model.device(), model.net.embed_tokens.val().dtype()),
             ),
             starts: prompts.iter().map(|prompt| time - prompt.len()).collect(),
+            left: vec![0; prompts.len()],
         };
         let padded = |prompt: &&[u32]| {
             let padding = std::iter::repeat_n(0, time - prompt.len());
@@ -43,9 +44,9 @@ impl LanguageModel for CausalLm {
         Ok(Prompts::new(prompts.len(), logits, rows))
     }
 
-    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_> {
+    fn session(&self) -> Box<dyn Session + '_> {
         let model = self.valid();
-        Box::new(TransformerSession { model, rows: None, new_tokens, logits: Vec::new() })
+        Box::new(TransformerSession { model, rows: None, logits: Vec::new() })
     }
 
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
@@ -68,13 +69,14 @@ struct Rows {
     cache: KvCache,
     /// First real column of each row.
     starts: Vec<usize>,
+    /// Tokens that each row may still take.
+    left: Vec<usize>,
 }
 
 /// A batch in generation; None as long as it has no row.
 struct TransformerSession {
     model: CausalLm,
     rows: Option<Rows>,
-    new_tokens: usize,
     logits: Vec<f32>,
 }
 
@@ -85,18 +87,24 @@ impl Rows {
         Self {
             cache: self.cache.select(rows, first),
             starts: rows.iter().map(|&row| self.starts[row] - first).collect(),
+            left: rows.iter().map(|&row| self.left[row]).collect(),
         }
     }
 
+    /// Columns that the rows may still take.
+    fn room(&self) -> usize {
+        self.left.iter().copied().max().unwrap_or(0)
+    }
+
     /// The rows of both, those of `other` last.
-    fn join(&self, other: &Self, new_tokens: usize) -> Self {
-        let cache = self.cache.join(&other.cache, new_tokens);
+    fn join(&self, other: &Self) -> Self {
+        let cache = self.cache.join(&other.cache, self.room().max(other.room()));
         let moved = |rows: &Self| {
             let by = cache.length() - rows.cache.length();
             rows.starts.iter().map(|start| start + by).collect::<Vec<usize>>()
         };
         let starts = [moved(self), moved(other)].concat();
-        Self { cache, starts }
+        Self { cache, starts, left: [self.left.as_slice(), &other.left].concat() }
     }
 
     /// Runs `time` new columns, ids row-major `[rows, time]`, and returns the last column's logits `[rows, vocabulary]`.
@@ -159,10 +167,12 @@ impl Session for TransformerSession {
 
     fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
         let Some(rows) = &mut self.rows else { return Ok(()) };
-        let (length, limit) = (rows.cache.length() + 1, rows.cache.capacity());
-        if length > limit {
-            return Err(ModelError::TooLong { length, limit });
+        let full = |(start, left): (&usize, &usize)| (*left == 0).then_some(*start);
+        if let Some(start) = rows.starts.iter().zip(&rows.left).find_map(full) {
+            let limit = rows.cache.length() - start;
+            return Err(ModelError::TooLong { length: limit + 1, limit });
         }
+        rows.left.iter_mut().for_each(|left| *left -= 1);
         let ids = tokens.iter().map(|&t| t as i32).collect();
         self.logits = rows.forward(&self.model, ids, 1);
         Ok(())
@@ -175,22 +185,28 @@ impl Session for TransformerSession {
         self.rows = self.rows.take().filter(|_| !rows.is_empty()).map(|own| own.select(rows));
     }
 
-    fn join(&mut self, prompts: &Prompts, chosen: &[usize]) -> Result<(), ModelError> {
+    fn join(
+        &mut self,
+        prompts: &Prompts,
+        chosen: &[usize],
+        new_tokens: usize,
+    ) -> Result<(), ModelError> {
         if chosen.is_empty() {
             return Ok(());
         }
-        let read = prompts.state::<Rows>()?.select(chosen);
+        let mut read = prompts.state::<Rows>()?.select(chosen);
         let (length, limit) =
-            (read.cache.length().saturating_add(self.new_tokens), self.model.context());
+            (read.cache.length().saturating_add(new_tokens), self.model.context());
         if length > limit {
             return Err(ModelError::TooLong { length, limit });
         }
+        read.left = vec![new_tokens; chosen.len()];
         self.rows = Some(match self.rows.take() {
             Some(rows) => {
                 let all: Vec<usize> = (0..rows.starts.len()).collect();
-                rows.select(&all).join(&read, self.new_tokens)
+                rows.select(&all).join(&read)
             }
-            None => Rows { cache: read.cache.with_room(self.new_tokens), starts: read.starts },
+            None => Rows { cache: read.cache.with_room(new_tokens), ..read },
         });
         chosen.iter().for_each(|&row| self.logits.extend_from_slice(prompts.logits(row)));
         Ok(())

@@ -137,17 +137,17 @@ fn rows_that_join_and_leave_do_not_change_the_others() {
         for (kind, model) in both(&CausalLm::load(&dir, &device()).unwrap()) {
             let vocabulary = model.vocabulary();
             let read = model.read(&[&prompts[0], &prompts[1]]).unwrap();
-            let mut session = model.session(8);
+            let mut session = model.session();
             let token = |session: &dyn Session, row: usize| {
                 largest(&session.logits()[row * vocabulary..(row + 1) * vocabulary])
             };
-            // The first prompt alone, then the second twice beside it, then the second alone again.
-            session.join(&read, &[0]).unwrap();
+            // The first prompt alone and with less room, then the second twice beside it, then the second alone again.
+            session.join(&read, &[0], 6).unwrap();
             for &next in &expected[0][..3] {
                 assert_eq!(token(session.as_ref(), 0), next, "{name} {kind}");
                 session.push(&[next]).unwrap();
             }
-            session.join(&read, &[1, 1]).unwrap();
+            session.join(&read, &[1, 1], 8).unwrap();
             for step in 0..3 {
                 let rows = [expected[0][3 + step], expected[1][step], expected[1][step]];
                 let found = [0, 1, 2].map(|row| token(session.as_ref(), row));

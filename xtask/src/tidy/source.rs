@@ -25,8 +25,8 @@ const RULES: [Rule; 3] = [
     },
     Rule {
         words: &["Instant"],
-        allowed_in: &["record", "train", "cli", "xtask"],
-        instead: "Only progress reports of `train` and `cli` measure time: take it as an argument.",
+        allowed_in: &["record", "train", "serve", "cli", "xtask"],
+        instead: "Only progress reports of `train` and `cli`, and the limits of `serve`, measure time: take it as an argument.",
     },
 ];
 

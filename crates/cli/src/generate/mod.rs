@@ -1,5 +1,6 @@
 //! `infalign generate`: continue prompts under a procedure.
 
+mod live;
 mod printing;
 
 use std::num::NonZeroUsize;
@@ -11,7 +12,7 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
 use infalign_decode::{
-    Decoded, EncodedPrompt, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
+    Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
 };
 use infalign_model::{CausalLm, Head, Tokenizer};
 use infalign_record::{clock, env::hub_cache};
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::{ServerArgs, api_key};
 use crate::{exact, interrupt, models};
+use live::Live;
 use printing::Printing;
 
 /// Names the random streams.
@@ -108,6 +110,11 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
     let tokenizer = Tokenizer::load(&folder, model.config()).map_err(Failure::input)?;
     let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
     let model = model.for_inference();
+    let live = Live::new(args, &prompts, &tokenizer);
+    let watch = |event: Event<'_>| {
+        let shown = live.as_ref().map(|live| live.token(event.draw.token));
+        shown.filter(ControlFlow::is_break).unwrap_or_else(unless_interrupted)
+    };
     let generator = Generator {
         model: model.as_ref(),
         stops: tokenizer.stops(),
@@ -116,9 +123,9 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
         seed: args.seed,
         stage: STAGE,
         batch: args.batch.size(model.as_ref(), &prompts, &args.sampling.sampling()),
-        watch: Some(&|_| unless_interrupted()),
+        watch: Some(&watch),
     };
-    decode(args, &generator, &tokenizer, given, &prompts)
+    decode(args, &generator, &tokenizer, given, &prompts, live.as_ref())
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
@@ -140,7 +147,7 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Fai
         batch: args.batch.batch,
         interrupted: Some(interrupt::flag()),
     };
-    decode(args, &generator, &tokenizer, given, &prompts)
+    decode(args, &generator, &tokenizer, given, &prompts, None)
 }
 
 fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
@@ -148,19 +155,20 @@ fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>>
     given.iter().map(|prompt| encoder.prompt(prompt)).collect()
 }
 
-/// Runs the procedure on top of what samples, and prints responses as they are finished.
+/// Runs the procedure on top of what samples, and prints responses as they are finished, but for what is printed already.
 fn decode(
     args: &GenerateArgs,
     sampler: &dyn Sampler,
     tokenizer: &Tokenizer,
     given: &[Prompt],
     prompts: &[EncodedPrompt],
+    live: Option<&Live<'_>>,
 ) -> Result<(), Failure> {
     let reward = reward(args).map_err(Failure::Input)?;
     sampler.check(prompts).map_err(Failure::input)?;
     let decoder = ProcedureDecoder::new(args.procedure, sampler, tokenizer, reward.as_deref())
         .map_err(Failure::input)?;
-    let mut printing = Printing::begin(args, given, prompts)?;
+    let mut printing = Printing::begin(args, given, prompts, live)?;
     let mut failed = None;
     let mut done = |prompt, decoded: Vec<Decoded>| match printing.take(prompt, decoded) {
         Ok(ControlFlow::Continue(())) => unless_interrupted(),

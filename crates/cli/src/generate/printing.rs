@@ -9,15 +9,18 @@ use infalign_data::Prompt;
 use infalign_decode::{Decoded, EncodedPrompt};
 
 use super::GenerateArgs;
+use super::live::Live;
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::{Progress, Stage};
 
 /// Prints texts, or the JSON document row by row.
-pub(crate) struct Printing<'a> {
+pub(crate) struct Printing<'a, 'l> {
     args: &'a GenerateArgs,
     given: &'a [Prompt],
     prompts: &'a [EncodedPrompt],
+    /// Has printed the prompt and a part of its response.
+    live: Option<&'a Live<'l>>,
     /// Finished, but behind one that is not.
     waiting: BTreeMap<usize, Vec<Decoded>>,
     /// Prompts whose responses are printed.
@@ -28,7 +31,7 @@ pub(crate) struct Printing<'a> {
     stage: Option<Stage>,
 }
 
-impl<'a> Printing<'a> {
+impl<'a, 'l> Printing<'a, 'l> {
     /// Begins, with the head of the document.
     ///
     /// # Errors
@@ -37,6 +40,7 @@ impl<'a> Printing<'a> {
         args: &'a GenerateArgs,
         given: &'a [Prompt],
         prompts: &'a [EncodedPrompt],
+        live: Option<&'a Live<'l>>,
     ) -> Result<Self, Failure> {
         if args.json {
             let procedure = serde_json::json!(args.procedure);
@@ -48,7 +52,7 @@ impl<'a> Printing<'a> {
         let shown = std::io::stdout().is_terminal() || prompts.len() < 2;
         let stage = (!shown).then(|| Progress::new(1).stage("generate", prompts.len()));
         let (waiting, start) = (BTreeMap::new(), Instant::now());
-        Ok(Self { args, given, prompts, waiting, printed: 0, tokens: 0, start, stage })
+        Ok(Self { args, given, prompts, live, waiting, printed: 0, tokens: 0, start, stage })
     }
 
     /// Takes the responses to a prompt, and prints what is next; Break where nobody reads any more.
@@ -101,6 +105,8 @@ impl<'a> Printing<'a> {
             let rows: Vec<String> =
                 decoded.iter().map(|one| row(&self.given[prompt], one).to_string()).collect();
             format!("{comma}{}", rows.join(",\n  "))
+        } else if let (Some(live), [one]) = (self.live, decoded) {
+            live.rest(&one.text).to_owned()
         } else {
             let text = &self.prompts[prompt].text;
             let texts: Vec<String> =

@@ -77,7 +77,7 @@ impl Sampler for RemoteGenerator<'_> {
             value: threads as f64,
             valid: "small enough for this machine to start as many threads",
         })?;
-        let gather = Gather::new(prompts.len(), samples, finished);
+        let gather = Gather::new(prompts.len(), samples);
         let respond = |number| {
             if gather.stopped() || self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed))
             {
@@ -85,7 +85,10 @@ impl Sampler for RemoteGenerator<'_> {
             }
             let (prompt, sample) = (number / samples, first + number % samples);
             let response = self.respond(&prompts[prompt], sample).inspect_err(|_| gather.stop())?;
-            gather.add(prompt, sample, response);
+            let hand_on = |responses| finished(prompt, responses);
+            if gather.add(prompt, sample, response, hand_on).is_break() {
+                gather.stop();
+            }
             Ok(())
         };
         // One at a time, so that a thread that is done helps the others.

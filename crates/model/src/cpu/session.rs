@@ -33,12 +33,11 @@ impl LanguageModel for CpuModel {
         Ok(Prompts::new(prompts.len(), logits, rows))
     }
 
-    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_> {
+    fn session(&self) -> Box<dyn Session + '_> {
         Box::new(CpuSession {
             model: self,
             rows: Vec::new(),
             left: Vec::new(),
-            new_tokens,
             logits: Vec::new(),
             scratch: Scratch::default(),
         })
@@ -94,7 +93,6 @@ struct CpuSession<'a> {
     rows: Vec<Row>,
     /// Tokens that each row may still take.
     left: Vec<usize>,
-    new_tokens: usize,
     logits: Vec<f32>,
     scratch: Scratch,
 }
@@ -138,17 +136,22 @@ impl Session for CpuSession<'_> {
         self.rows = taken;
     }
 
-    fn join(&mut self, prompts: &Prompts, chosen: &[usize]) -> Result<(), ModelError> {
+    fn join(
+        &mut self,
+        prompts: &Prompts,
+        chosen: &[usize],
+        new_tokens: usize,
+    ) -> Result<(), ModelError> {
         let rows: &Vec<Row> = prompts.state()?;
         let limit = self.model.context();
         for &row in chosen {
-            let length = rows[row].length().saturating_add(self.new_tokens);
+            let length = rows[row].length().saturating_add(new_tokens);
             if length > limit {
                 return Err(ModelError::TooLong { length, limit });
             }
         }
         self.rows.extend(chosen.iter().map(|&row| rows[row].clone()));
-        self.left.extend(chosen.iter().map(|_| self.new_tokens));
+        self.left.extend(chosen.iter().map(|_| new_tokens));
         chosen.iter().for_each(|&row| self.logits.extend_from_slice(prompts.logits(row)));
         Ok(())
     }

@@ -28,8 +28,8 @@ impl LanguageModel for TabularLm {
         Ok(Prompts::new(prompts.len(), logits, read))
     }
 
-    fn session(&self, new_tokens: usize) -> Box<dyn Session + '_> {
-        Box::new(TabularSession { model: self, rows: Vec::new(), new_tokens, logits: Vec::new() })
+    fn session(&self) -> Box<dyn Session + '_> {
+        Box::new(TabularSession { model: self, rows: Vec::new(), logits: Vec::new() })
     }
 
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
@@ -126,7 +126,6 @@ struct Row {
 struct TabularSession<'a> {
     model: &'a TabularLm,
     rows: Vec<Row>,
-    new_tokens: usize,
     logits: Vec<f32>,
 }
 
@@ -153,15 +152,23 @@ impl Session for TabularSession<'_> {
         Ok(())
     }
 
-    fn join(&mut self, prompts: &Prompts, rows: &[usize]) -> Result<(), ModelError> {
+    fn join(
+        &mut self,
+        prompts: &Prompts,
+        chosen: &[usize],
+        new_tokens: usize,
+    ) -> Result<(), ModelError> {
         let (read, limit) = (prompts.state::<Vec<ReadPrompt>>()?, self.model.context());
-        for ReadPrompt { prefix, length } in rows.iter().map(|&row| &read[row]) {
-            let length = length.saturating_add(self.new_tokens);
+        let row = |&chosen: &usize| {
+            let ReadPrompt { prefix, length } = read[chosen];
+            let length = length.saturating_add(new_tokens);
             if length > limit {
                 return Err(ModelError::TooLong { length, limit });
             }
-            self.rows.push(Row { prefix: *prefix, left: self.new_tokens });
-        }
+            Ok(Row { prefix, left: new_tokens })
+        };
+        let rows = chosen.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        self.rows.extend(rows);
         self.refresh();
         Ok(())
     }

@@ -1,0 +1,148 @@
+//! `infalign serve`: a model behind OpenAI's protocol.
+
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use infalign_backend::DeviceName;
+use infalign_decode::{Engine, Sampling};
+use infalign_model::{CausalLm, Tokenizer};
+use infalign_record::{clock, env::hub_cache};
+use infalign_serve::{Limits, Service};
+
+use crate::failure::Failure;
+use crate::generate::reward_config;
+use crate::sampling::BatchArgs;
+use crate::server::api_key;
+use crate::{exact, interrupt, models};
+
+/// Arguments of `infalign serve`.
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// Hugging Face directory of the model, or its name on the hub (org/name or org/name@revision, from the local cache). An adapter's will
+    /// do, too.
+    #[arg(long)]
+    model: PathBuf,
+    /// What procedures choose by: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
+    #[arg(long)]
+    reward: Option<PathBuf>,
+    /// Name of the model in requests; without it, the last part of its path, or its name on the hub.
+    #[arg(long)]
+    name: Option<String>,
+    /// Address to listen at.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen at; 0: any that is free.
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Environment variable that holds the key that clients have to send; without it, everybody is answered.
+    #[arg(long, value_name = "NAME")]
+    api_key_env: Option<String>,
+    #[command(flatten)]
+    batch: BatchArgs,
+    /// Responses that may wait for a place in the batch; a request for which there is no room is answered with 429.
+    #[arg(long, default_value_t = 256)]
+    queue: usize,
+    /// Longest response that may be asked for, in tokens; without it, what the model's context has room for.
+    #[arg(long)]
+    max_tokens: Option<usize>,
+    /// Largest body of a request, in bytes; larger ones are answered with 413.
+    #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
+    max_body: usize,
+    /// Seconds that a request may take, its time in the queue included.
+    #[arg(long, default_value = "600", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
+    timeout: Duration,
+    /// Seconds that running requests have to end after Ctrl-C or SIGTERM.
+    #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
+    grace: Duration,
+    /// Seed that requests without a seed of their own have theirs from; without it, another one at every start.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
+    #[arg(long)]
+    device: Option<DeviceName>,
+}
+
+/// Runs the command, until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// [`Failure::Input`] before the first request, [`Failure::Run`] after.
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    if let Some(file) = exact::table(&args.model) {
+        return Err(Failure::Input(anyhow!(
+            "the model {file} is a table, which is enumerated, not served"
+        )));
+    }
+    interrupt::flag();
+    // Before the model is loaded, which may take long.
+    let listener = listen(args).map_err(Failure::Input)?;
+    let service = service(args).map_err(Failure::Input)?;
+    let address = listener.local_addr().map_err(Failure::run)?;
+    if service.api_key.is_none() && !args.host.is_loopback() {
+        eprintln!("warning: whoever reaches {address} is answered: set a key with --api-key-env");
+    }
+    eprintln!("serving {} at http://{address}/v1", service.name);
+    infalign_serve::run(listener, service, interrupt::asked).map_err(Failure::run)?;
+    eprintln!("stopped");
+    Ok(())
+}
+
+fn listen(args: &ServeArgs) -> Result<TcpListener> {
+    let ServeArgs { host, port, .. } = args;
+    TcpListener::bind((*host, *port))
+        .with_context(|| format!("cannot listen at {host}, port {port}"))
+}
+
+fn service(args: &ServeArgs) -> Result<Service> {
+    let secret = args.api_key_env.as_deref().map(key).transpose()?;
+    let device = infalign_backend::device(args.device.as_ref())?;
+    let folder = models::folder(&args.model)?;
+    let model = CausalLm::load(&folder, &device)?;
+    let tokenizer = Tokenizer::load(&folder, model.config())?;
+    let reward = match reward_config(args.reward.as_deref())? {
+        Some(config) => Some(config.build(&device, &hub_cache(), &api_key)?),
+        None => None,
+    };
+    let model = model.for_inference();
+    let context = model.context();
+    let longest = Sampling { max_tokens: context, ..Sampling::default() };
+    let batch = args.batch.size(model.as_ref(), &[], &longest);
+    let limits = Limits {
+        batch,
+        queue: args.queue,
+        body: args.max_body,
+        max_tokens: args.max_tokens.unwrap_or(context),
+        timeout: args.timeout,
+        grace: args.grace,
+    };
+    Ok(Service {
+        name: args.name.clone().unwrap_or_else(|| name(&args.model)),
+        engine: Engine::start(model.into(), batch)?,
+        tokenizer: Arc::new(tokenizer),
+        reward,
+        api_key: secret,
+        seed: args.seed.unwrap_or_else(|| clock::now().unix_timestamp_nanos() as u64),
+        limits,
+    })
+}
+
+fn key(variable: &str) -> Result<String> {
+    let no_key = || format!("the environment variable {variable} of --api-key-env holds no key");
+    api_key(variable).with_context(no_key)
+}
+
+/// The last part of a path, or a name on the hub as it is.
+fn name(model: &Path) -> String {
+    let path = model.is_dir().then(|| model.canonicalize().ok()).flatten();
+    let last = path.as_deref().and_then(Path::file_name).map(Path::new);
+    last.unwrap_or(model).display().to_string()
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| "give a number of seconds, 0 or more".to_owned())
+}

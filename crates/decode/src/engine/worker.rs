@@ -1,0 +1,147 @@
+//! One batch, from step to step.
+
+use std::sync::Arc;
+
+use infalign_model::{LanguageModel, ModelError, Session};
+
+use super::job::{Caller, Job, Read, Row};
+use super::queue::Queue;
+use crate::{DecodeError, Finish};
+
+/// A session and the responses in it.
+pub(super) struct Worker<'w, C: Caller> {
+    model: &'w dyn LanguageModel,
+    queue: &'w Queue<C>,
+    /// Most rows at a time.
+    share: usize,
+    /// Rows that have ended and stay for a while.
+    patience: usize,
+    session: Box<dyn Session + 'w>,
+    active: Vec<Row<C>>,
+    weights: Vec<f32>,
+}
+
+impl<'w, C: Caller> Worker<'w, C> {
+    pub(super) fn new(model: &'w dyn LanguageModel, queue: &'w Queue<C>, share: usize) -> Self {
+        // A row that ends on its own is not worth a new batch where that costs a copy of the cache.
+        let patience = if model.rows_are_independent() { 0 } else { share / 4 };
+        let (session, active, weights) = (model.session(), Vec::new(), Vec::new());
+        Self { model, queue, share, patience, session, active, weights }
+    }
+
+    /// Makes responses until none is waiting and none will come.
+    pub(super) fn run(mut self) {
+        let _alarm = Alarm(self.queue);
+        loop {
+            self.leave();
+            self.enter();
+            if !self.active.is_empty() {
+                self.step();
+            } else if !self.queue.wait() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the rows that have ended out of the batch.
+    fn leave(&mut self) {
+        for row in self.active.iter_mut().filter(|row| row.job.stopped()) {
+            row.finish.get_or_insert(Finish::Cancelled);
+        }
+        let running: Vec<usize> =
+            (0..self.active.len()).filter(|&i| self.active[i].finish.is_none()).collect();
+        let ended = self.active.len() - running.len();
+        let no_room = self.active.iter().any(Row::must_leave);
+        if ended == 0 || (ended <= self.patience && !running.is_empty() && !no_room) {
+            return;
+        }
+        self.session.select(&running);
+        let rows = std::mem::take(&mut self.active);
+        let (stay, left): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.finish.is_none());
+        self.active = stay;
+        // Before anybody hears of it.
+        self.queue.left(left.len());
+        left.into_iter().for_each(Row::hand_over);
+    }
+
+    /// Fills the batch with waiting responses.
+    fn enter(&mut self) {
+        while let Some((job, responses)) = self.queue.take(self.active.len(), self.share) {
+            let (taken, before) = (responses.len(), self.active.len());
+            let ended = match job.rows(responses, self.model) {
+                Ok(rows) => self.join(&job, rows),
+                Err(error) => {
+                    job.fail(error);
+                    Vec::new()
+                }
+            };
+            self.queue.left(taken + before - self.active.len());
+            ended.into_iter().for_each(Row::hand_over);
+        }
+    }
+
+    /// Lets rows of a job enter, and returns those that have ended already. Their first token is drawn before they enter: some end with it.
+    fn join(&mut self, job: &Job<C>, rows: Vec<(Row<C>, Read)>) -> Vec<Row<C>> {
+        let (mut ended, mut entering, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+        for (mut row, read) in rows {
+            match row.draw(read.prompts.logits(read.index), &mut self.weights) {
+                Err(error) => job.fail(error),
+                Ok(()) if row.finish.is_some() => ended.push(row),
+                Ok(()) => {
+                    entering.push(row);
+                    reads.push(read);
+                }
+            }
+        }
+        // Those that were read together join together.
+        for together in reads.chunk_by(|a, b| Arc::ptr_eq(&a.prompts, &b.prompts)) {
+            let chosen: Vec<usize> = together.iter().map(|read| read.index).collect();
+            let rows = entering.drain(..chosen.len());
+            let new_tokens = job.caller.sampling().max_tokens;
+            match self.session.join(&together[0].prompts, &chosen, new_tokens) {
+                Ok(()) => self.active.extend(rows),
+                Err(error) => job.fail(error.into()),
+            }
+        }
+        ended
+    }
+
+    /// Draws the next token of every row.
+    fn step(&mut self) {
+        let last: Vec<u32> =
+            self.active.iter().filter_map(|row| row.tokens.last().copied()).collect();
+        if let Err(error) = self.session.push(&last) {
+            return self.fail(error);
+        }
+        let logits = self.session.logits().chunks(self.model.vocabulary());
+        for (row, logits) in self.active.iter_mut().zip(logits) {
+            row.pushed += 1;
+            if let Err(error) = row.draw(logits, &mut self.weights) {
+                row.job.fail(error);
+            }
+        }
+    }
+
+    /// Gives up the whole batch.
+    fn fail(&mut self, error: ModelError) {
+        let reason = error.to_string();
+        let mut error = Some(error);
+        self.queue.left(self.active.len());
+        for row in self.active.drain(..) {
+            let batch = || DecodeError::Batch { reason: reason.clone() };
+            row.job.fail(error.take().map_or_else(batch, DecodeError::from));
+        }
+        self.session = self.model.session();
+    }
+}
+
+/// Closes the queue when a worker panics, so that nobody waits for it.
+struct Alarm<'w, C: Caller>(&'w Queue<C>);
+
+impl<C: Caller> Drop for Alarm<'_, C> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abandon();
+        }
+    }
+}

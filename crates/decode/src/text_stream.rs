@@ -1,0 +1,74 @@
+//! The text of a response while its tokens come.
+
+use infalign_model::{ModelError, Tokenizer};
+
+use crate::EncodedPrompt;
+
+/// Tokens of the prompt that are read before a response: white space depends on whether something stands before.
+const BEFORE: usize = 8;
+
+/// Turns the tokens of a response into text as they come: the parts, one after the other, are the text of the whole response.
+///
+/// A part is held back until it is sure: bytes until they are characters, and what may become a stop text until it is none.
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    stop_texts: &'a [String],
+    /// The prompt's last tokens and the response's.
+    tokens: Vec<u32>,
+    /// Where the tokens begin from which text is made, and up to where it has been.
+    window: (usize, usize),
+    /// The response's text so far, and how much of it has been told.
+    text: String,
+    told: usize,
+}
+
+impl<'a> TextStream<'a> {
+    /// The text of a response to the prompt.
+    pub fn new(tokenizer: &'a Tokenizer, stop_texts: &'a [String], prompt: &EncodedPrompt) -> Self {
+        let tokens = prompt.tokens[prompt.tokens.len().saturating_sub(BEFORE)..].to_vec();
+        let window = (0, tokens.len());
+        Self { tokenizer, stop_texts, tokens, window, text: String::new(), told: 0 }
+    }
+
+    /// The text that is sure with these tokens.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the tokenizer fails.
+    pub fn push(&mut self, tokens: &[u32]) -> Result<&str, ModelError> {
+        self.tokens.extend_from_slice(tokens);
+        let (start, read) = self.window;
+        let before = self.tokenizer.decode(&self.tokens[start..read])?;
+        let now = self.tokenizer.decode(&self.tokens[start..])?;
+        // Of a row of tokens that are bytes, one that makes no character unmakes all others.
+        let in_bytes = tokens.last().is_some_and(|token| self.tokenizer.is_byte(*token));
+        if let Some(new) = now.strip_prefix(&before)
+            && !in_bytes
+            && !new.is_empty()
+            && !new.ends_with(char::REPLACEMENT_CHARACTER)
+        {
+            self.text += new;
+            self.window = (read, self.tokens.len());
+        }
+        let from = self.told;
+        self.told = self.sure().max(from);
+        Ok(&self.text[from..self.told])
+    }
+
+    /// What is still missing of the whole text of the response.
+    pub fn rest<'t>(&self, whole: &'t str) -> &'t str {
+        whole.strip_prefix(&self.text[..self.told]).unwrap_or_default()
+    }
+
+    /// Where the text ends that no stop text can take away again.
+    fn sure(&self) -> usize {
+        let stops = || self.stop_texts.iter().filter(|stop| !stop.is_empty());
+        if let Some(stopped) = stops().filter_map(|stop| self.text.find(stop.as_str())).min() {
+            return stopped;
+        }
+        let begun = |stop: &String| {
+            let mut lengths = (1..stop.len()).rev().filter(|&n| stop.is_char_boundary(n));
+            lengths.find(|&n| self.text.ends_with(&stop[..n])).unwrap_or(0)
+        };
+        self.text.len() - stops().map(begun).max().unwrap_or(0)
+    }
+}

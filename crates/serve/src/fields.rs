@@ -1,0 +1,164 @@
+//! The fields of a request, taken one by one; what is left in the end is unknown.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::failure::Failure;
+
+/// Fields of a JSON object that have not been taken.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    fields: Map<String, Value>,
+    /// Where the object stands, as `messages[0].`; empty for the body.
+    place: String,
+}
+
+impl Fields {
+    /// The fields of a body.
+    pub(crate) fn of_body(body: &[u8]) -> Result<Self, Failure> {
+        let value = serde_json::from_slice(body)
+            .map_err(|error| Failure::request(format!("the body is not valid JSON: {error}")))?;
+        match value {
+            Value::Object(fields) => Ok(Self { fields, place: String::new() }),
+            other => {
+                let found = shown(&other);
+                Err(Failure::request(format!("the body has to be a JSON object, but is {found}")))
+            }
+        }
+    }
+
+    /// The fields of an object within a body.
+    pub(crate) fn of(value: Value, place: &str) -> Result<Self, Failure> {
+        match value {
+            Value::Object(fields) => Ok(Self { fields, place: format!("{place}.") }),
+            other => {
+                let message =
+                    format!("`{place}` has to be a JSON object, but is {}", shown(&other));
+                Err(Failure::field(place, message))
+            }
+        }
+    }
+
+    /// The value of a field; None where it is missing or null.
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, Failure> {
+        let Some(value) = self.fields.remove(key).filter(|value| !value.is_null()) else {
+            return Ok(None);
+        };
+        let text = shown(&value);
+        let read = serde_json::from_value(value);
+        read.map(Some).map_err(|error| self.refuse(key, format_args!("is {text}: {error}")))
+    }
+
+    /// A field that is known to other servers: it may only say what is so without it.
+    pub(crate) fn neutral(&mut self, key: &str, neutral: &Value) -> Result<(), Failure> {
+        match self.take::<Value>(key)? {
+            None => Ok(()),
+            Some(value) if same(&value, neutral) => Ok(()),
+            Some(value) => {
+                let value = shown(&value);
+                Err(self
+                    .refuse(key, format_args!("is {value}, but this server has only {neutral}")))
+            }
+        }
+    }
+
+    /// Refuses what has not been taken.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        let names: Vec<String> =
+            self.fields.keys().map(|key| format!("`{}{key}`", self.place)).collect();
+        let Some(first) = self.fields.keys().next() else { return Ok(()) };
+        let (noun, verb) = if names.len() == 1 { ("field", "is") } else { ("fields", "are") };
+        let message = format!("the {noun} {} {verb} unknown to this server", names.join(", "));
+        let first = format!("{}{first}", self.place);
+        Err(Failure::field(&first, message).with_code("unknown_field"))
+    }
+
+    /// Leaves null for what has not been taken.
+    pub(crate) fn forget_nulls(&mut self) {
+        self.fields.retain(|_, value| !value.is_null());
+    }
+
+    /// The error that a field is at fault.
+    pub(crate) fn refuse(&self, key: &str, what: impl std::fmt::Display) -> Failure {
+        let name = format!("{}{key}", self.place);
+        Failure::field(&name, format!("`{name}` {what}"))
+    }
+}
+
+/// Equal, whether numbers are written as 0 or as 0.0.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// The beginning of a value, for messages.
+pub(crate) fn shown(value: &Value) -> String {
+    const SHOWN: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(failure: Failure) -> String {
+        failure.json()["error"]["message"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn fields_are_taken_by_type_and_the_rest_is_named() {
+        let body = br#"{"n": 2, "x": null, "temperature": "hot", "b": 1, "a": [2]}"#;
+        let mut fields = Fields::of_body(body).unwrap();
+        assert_eq!(fields.take::<usize>("n").unwrap(), Some(2));
+        assert_eq!(fields.take::<usize>("x").unwrap(), None);
+        let failure = fields.take::<f64>("temperature").unwrap_err();
+        assert_eq!(failure.json()["error"]["param"], "temperature");
+        assert!(message(failure).contains("`temperature` is \"hot\": invalid type"));
+        assert_eq!(
+            message(fields.finish().unwrap_err()),
+            "the fields `a`, `b` are unknown to this server"
+        );
+    }
+
+    #[test]
+    fn a_body_is_an_object() {
+        for (body, told) in [
+            (&b"{\"a\": "[..], "not valid JSON: EOF"),
+            (b"[1]", "but is [1]"),
+            (b"", "not valid JSON"),
+            (b"\xff", "not valid JSON"),
+        ] {
+            assert!(message(Fields::of_body(body).unwrap_err()).contains(told), "{body:?}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(message(Fields::of_body(deep.as_bytes()).unwrap_err()).contains("recursion limit"));
+    }
+
+    #[test]
+    fn what_others_know_may_change_nothing() {
+        let mut fields = Fields::of_body(br#"{"a": 0.0, "b": 0, "c": 0.5}"#).unwrap();
+        assert!(fields.neutral("a", &json!(0)).is_ok() && fields.neutral("b", &json!(0)).is_ok());
+        let failure = fields.neutral("c", &json!(0)).unwrap_err();
+        assert_eq!(message(failure), "`c` is 0.5, but this server has only 0");
+        assert!(fields.neutral("d", &json!(0)).is_ok());
+    }
+
+    #[test]
+    fn places_within_the_body_are_named() {
+        let mut fields =
+            Fields::of(json!({"role": 1, "name": "x", "audio": null}), "messages[3]").unwrap();
+        assert!(
+            message(fields.take::<String>("role").unwrap_err()).contains("`messages[3].role` is 1")
+        );
+        fields.forget_nulls();
+        assert!(message(fields.finish().unwrap_err()).contains("the field `messages[3].name` is"));
+    }
+}

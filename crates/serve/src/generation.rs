@@ -1,0 +1,211 @@
+//! A request at work: from what is asked for to responses, on a thread of its own.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::http::StatusCode;
+use infalign_decode::{
+    DecodeError, Decoded, Event, ProcedureDecoder, Sampler, SharedGenerator, SharedWatch,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+use crate::log_probs::Scored;
+use crate::places::Place;
+use crate::request::Asked;
+use crate::service::State;
+
+/// A token that belongs to the answer, as soon as it is drawn.
+pub(crate) struct Token {
+    /// Number of the response in the answer.
+    pub(crate) choice: usize,
+    pub(crate) scored: Scored,
+}
+
+/// The responses to a prompt.
+pub(crate) struct Done {
+    pub(crate) prompt: usize,
+    pub(crate) decoded: Vec<Decoded>,
+}
+
+/// A request at work. When it is dropped, it leaves the engine.
+pub(crate) struct Generation {
+    state: Arc<State>,
+    results: mpsc::UnboundedReceiver<Result<Done, DecodeError>>,
+    /// Prompts without responses yet.
+    left: usize,
+    cancelled: Arc<AtomicBool>,
+    ending: watch::Receiver<bool>,
+    start: Instant,
+    answered: bool,
+}
+
+/// Where the thread of a request sends what it makes.
+struct Senders {
+    tokens: mpsc::UnboundedSender<Token>,
+    results: mpsc::UnboundedSender<Result<Done, DecodeError>>,
+}
+
+impl Generation {
+    /// Begins the work; the tokens come as well where they are wanted as they are drawn, or alternatives to them are.
+    pub(crate) async fn begin(
+        state: Arc<State>,
+        asked: Arc<Asked>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Token>), Failure> {
+        let place = place(&state, &asked)?;
+        let (sender, tokens) = mpsc::unbounded_channel();
+        let (results_sender, results) = mpsc::unbounded_channel();
+        let senders = Senders { tokens: sender, results: results_sender };
+        let (ready, begun) = oneshot::channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let generation = Self {
+            state: state.clone(),
+            results,
+            left: asked.prompts.len(),
+            cancelled: cancelled.clone(),
+            ending: state.ending.clone(),
+            start: Instant::now(),
+            answered: false,
+        };
+        tokio::task::spawn_blocking(move || {
+            decode(&state, &asked, &senders, cancelled, ready);
+            drop(place);
+        });
+        begun.await.map_err(|_| broken())??;
+        Ok((generation, tokens))
+    }
+
+    /// The responses to the next prompt that is finished; None after the last.
+    pub(crate) async fn done(&mut self) -> Option<Result<Done, Failure>> {
+        if self.left == 0 {
+            return None;
+        }
+        let limit = self.state.service.limits.timeout;
+        let result = tokio::select! {
+            // What is there is told, whatever else has happened.
+            biased;
+            result = self.results.recv() => match result {
+                Some(result) => result.map_err(Failure::from),
+                None => Err(broken()),
+            },
+            () = tokio::time::sleep_until(self.start + limit) => Err(too_long(&self.state)),
+            // The sender lives as long as the server.
+            _ = self.ending.wait_for(|ending| *ending) => Err(Failure::ending()),
+        };
+        self.left = if result.is_ok() { self.left - 1 } else { 0 };
+        if result.is_ok() {
+            self.tell();
+        }
+        Some(result)
+    }
+
+    /// Notes that the first part of the answer is there.
+    pub(crate) fn tell(&mut self) {
+        if !std::mem::replace(&mut self.answered, true) {
+            self.state.metrics.first_token.observe(self.start.elapsed());
+        }
+    }
+
+    /// When the request has taken too long.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.start + self.state.service.limits.timeout
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.state.metrics.duration.observe(self.start.elapsed());
+        if self.left > 0 {
+            self.state.metrics.abandoned.add(1);
+        }
+    }
+}
+
+/// Places for the responses of a request.
+fn place(state: &State, asked: &Asked) -> Result<Place, Failure> {
+    let (responses, most) = (asked.responses(), state.places.most);
+    if responses > most {
+        return Err(Failure::request(format!(
+            "the request needs {responses} responses (prompts × n × those that its procedure chooses from), but this server \
+             makes at most {most} at a time"
+        )));
+    }
+    state.places.take(responses).ok_or_else(|| {
+        let message = format!(
+            "the server has {most} places in its batch and its queue, and fewer than {responses} are free: try again later"
+        );
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
+    })
+}
+
+/// Runs the procedure.
+fn decode(
+    state: &State,
+    asked: &Arc<Asked>,
+    senders: &Senders,
+    cancelled: Arc<AtomicBool>,
+    ready: oneshot::Sender<Result<(), Failure>>,
+) {
+    let engine = &state.service.engine;
+    let watch = watcher(asked, &senders.tokens);
+    let sampler = SharedGenerator { engine, draws: asked.draws.clone(), watch, cancelled };
+    // Only what chooses needs rewards.
+    let reward = if asked.is_plain() { None } else { state.service.reward.as_deref() };
+    let decoder = sampler.check(&asked.prompts).and_then(|()| {
+        ProcedureDecoder::new(asked.procedure, &sampler, &state.service.tokenizer, reward)
+    });
+    let decoder = match decoder {
+        Ok(decoder) => decoder,
+        Err(error) => {
+            let _ = ready.send(Err(error.into()));
+            return;
+        }
+    };
+    state.metrics.prompt_tokens.add(asked.prompt_tokens());
+    // Whoever has gone away has cancelled, too.
+    let _ = ready.send(Ok(()));
+    let mut done = |prompt, decoded: Vec<Decoded>| {
+        let cost = |cost: fn(&Decoded) -> usize| decoded.iter().map(cost).sum();
+        state.metrics.generated_tokens.add(cost(|one| one.cost.model_tokens));
+        state.metrics.scorer_calls.add(cost(|one| one.cost.scorer_calls));
+        match senders.results.send(Ok(Done { prompt, decoded })) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    };
+    if let Err(error) = decoder.decode_each(&asked.prompts, asked.n, &mut done) {
+        let _ = senders.results.send(Err(error));
+    }
+}
+
+/// Sends tokens to whoever answers, where it needs them before they are a response.
+fn watcher(asked: &Arc<Asked>, tokens: &mpsc::UnboundedSender<Token>) -> Option<SharedWatch> {
+    let alternatives = asked.log_probs.unwrap_or(0);
+    if !asked.is_plain() || !(asked.stream || alternatives > 0) {
+        return None;
+    }
+    let (tokens, n) = (tokens.clone(), asked.n);
+    Some(Arc::new(move |event: Event<'_>| {
+        let choice = event.prompt * n + event.sample;
+        match tokens.send(Token { choice, scored: Scored::of(&event, alternatives) }) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }))
+}
+
+fn too_long(state: &State) -> Failure {
+    let seconds = state.service.limits.timeout.as_secs_f64();
+    let message = format!(
+        "the request took longer than {seconds} s, which is all that this server gives one"
+    );
+    Failure::new(StatusCode::GATEWAY_TIMEOUT, message).with_code("timeout")
+}
+
+/// The thread of a request has ended before its time.
+fn broken() -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the request ended without an answer")
+}

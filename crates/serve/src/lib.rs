@@ -1,0 +1,30 @@
+//! A server of one model in OpenAI's protocol: `/v1/completions`, `/v1/chat/completions` and `/v1/models`, with `/health` and `/metrics` beside.
+//!
+//! 1. A request may name a procedure, such as best-of-N by the reward that the server was started with, and a seed. The same request with the
+//!    same seed has the same answer, whatever else is asked for at the time: all requests share the batches of one
+//!    [`Engine`](infalign_decode::Engine), which promises that.
+//! 2. A field that the server does not know, or a value that it does not follow, is refused; nothing is ignored that would change an answer.
+//! 3. Responses are streamed as their tokens come under `sample`; under a procedure that chooses among several, once it has chosen.
+//! 4. A request that nobody waits for any more, be it that the client has gone or that it took too long, leaves the engine.
+//!
+//! `request` is what is asked for, `generation` does it, `answer` and `streaming` say it.
+
+mod access;
+mod answer;
+mod body;
+mod failure;
+mod fields;
+mod generation;
+mod log_probs;
+mod messages;
+mod metrics;
+mod places;
+mod request;
+mod routes;
+mod serve;
+mod service;
+mod streaming;
+mod templates;
+
+pub use serve::{ServeError, run};
+pub use service::{Limits, Service};

@@ -1,0 +1,344 @@
+//! What a request asks for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use infalign_data::{Message, Prompt, Text};
+use infalign_decode::{DecodeError, Draws, EncodedPrompt, Sampling};
+use infalign_transform::Procedure;
+use serde_json::{Number, Value, json};
+
+use crate::failure::Failure;
+use crate::fields::{Fields, shown};
+use crate::messages;
+use crate::service::{Service, State};
+
+/// Names the random streams, as for the command `generate`, so that both draw the same responses.
+const STAGE: &str = "generate";
+/// What OpenAI's protocol has for completions that name no length.
+const SHORT: usize = 16;
+/// Most alternatives to each token.
+const ALTERNATIVES: usize = 20;
+/// Most stop texts, and most bytes of one: each token is compared with them.
+const STOP_TEXTS: usize = 16;
+const STOP_BYTES: usize = 256;
+
+/// The two ways to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Texts or tokens to be continued.
+    Completion,
+    /// Messages to be answered.
+    Chat,
+}
+
+/// A request that can be followed.
+pub(crate) struct Asked {
+    pub(crate) form: Form,
+    pub(crate) prompts: Vec<EncodedPrompt>,
+    /// Responses of the procedure to each prompt.
+    pub(crate) n: usize,
+    pub(crate) procedure: Procedure,
+    pub(crate) draws: Arc<Draws>,
+    /// Whether log-probabilities are told, and with how many alternatives to each token.
+    pub(crate) log_probs: Option<usize>,
+    pub(crate) token_ids: bool,
+    pub(crate) stream: bool,
+    /// Whether a stream ends with what was used.
+    pub(crate) usage: bool,
+}
+
+impl Asked {
+    /// Reads a body.
+    ///
+    /// - seed: for a request that brings none.
+    pub(crate) fn read(form: Form, body: &[u8], state: &State, seed: u64) -> Result<Self, Failure> {
+        let service = &state.service;
+        let mut fields = Fields::of_body(body)?;
+        check_model(&mut fields, service)?;
+        let text = match form {
+            Form::Completion => fields.take::<Value>("prompt")?,
+            Form::Chat => fields.take::<Vec<Value>>("messages")?.map(Value::Array),
+        };
+        let n = fields.take::<NonZeroUsize>("n")?.map_or(1, NonZeroUsize::get);
+        let procedure = procedure(&mut fields)?;
+        let log_probs = log_probs(&mut fields, form, procedure)?;
+        let seed = read_seed(&mut fields)?.unwrap_or(seed);
+        let (stream, usage) = streaming(&mut fields)?;
+        let token_ids = fields.take("return_token_ids")?.unwrap_or(false);
+        let longest = longest(&mut fields, service)?;
+        let sampling = sampling(&mut fields)?;
+        let stop_texts = stop_texts(&mut fields)?;
+        let mut stops = service.tokenizer.stops().clone();
+        stops.extend(fields.take::<BTreeSet<u32>>("stop_token_ids")?.unwrap_or_default());
+        neutral(&mut fields, form)?;
+        fields.finish()?;
+        let prompts = match form {
+            Form::Completion => prompts(text, service)?,
+            Form::Chat => vec![conversation(text, state)?],
+        };
+        let sampling = Sampling {
+            max_tokens: longest.unwrap_or_else(|| default_length(form, &prompts, service)),
+            ..sampling
+        };
+        sampling.check()?;
+        let tokenizer = service.tokenizer.clone();
+        let stage = STAGE.to_owned();
+        let draws = Arc::new(Draws { tokenizer, stops, stop_texts, sampling, seed, stage });
+        Ok(Self { form, prompts, n, procedure, draws, log_probs, token_ids, stream, usage })
+    }
+
+    /// Responses that the model has to make for it.
+    pub(crate) fn responses(&self) -> usize {
+        self.prompts.len().saturating_mul(self.n).saturating_mul(self.procedure.samples())
+    }
+
+    /// Tokens of all prompts.
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|prompt| prompt.tokens.len()).sum()
+    }
+
+    /// Whether a token belongs to the answer as soon as it is drawn.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.procedure == Procedure::Sample
+    }
+}
+
+fn check_model(fields: &mut Fields, service: &Service) -> Result<(), Failure> {
+    match fields.take::<String>("model")? {
+        Some(model) if model != service.name => Err(no_model(&model, service)),
+        _ => Ok(()),
+    }
+}
+
+/// The error of a request for another model.
+pub(crate) fn no_model(model: &str, service: &Service) -> Failure {
+    let message = format!("there is no model `{model}`; this server has `{}`", service.name);
+    let failure = Failure::new(StatusCode::NOT_FOUND, message);
+    failure.in_field("model").with_code("model_not_found")
+}
+
+fn procedure(fields: &mut Fields) -> Result<Procedure, Failure> {
+    let Some(text) = fields.take::<String>("procedure")? else { return Ok(Procedure::Sample) };
+    text.parse().map_err(|error| Failure::field("procedure", format!("{error}")))
+}
+
+fn log_probs(
+    fields: &mut Fields,
+    form: Form,
+    procedure: Procedure,
+) -> Result<Option<usize>, Failure> {
+    let (key, asked) = match form {
+        Form::Completion => ("logprobs", fields.take::<usize>("logprobs")?),
+        Form::Chat => {
+            let told = fields.take::<bool>("logprobs")?.unwrap_or(false);
+            let alternatives = fields.take::<usize>("top_logprobs")?;
+            if alternatives.is_some() && !told {
+                return Err(fields.refuse("top_logprobs", "needs `logprobs` to be true"));
+            }
+            ("top_logprobs", told.then(|| alternatives.unwrap_or(0)))
+        }
+    };
+    match asked {
+        Some(n) if n > ALTERNATIVES => {
+            Err(fields.refuse(key, format!("is {n}, but at most {ALTERNATIVES} are told")))
+        }
+        // The model's own distributions are not kept for all candidates.
+        Some(1..) if procedure != Procedure::Sample => {
+            Err(fields.refuse(key, format!("has to be 0 with the procedure `{procedure}`")))
+        }
+        asked => Ok(asked),
+    }
+}
+
+fn read_seed(fields: &mut Fields) -> Result<Option<u64>, Failure> {
+    let Some(number) = fields.take::<Number>("seed")? else { return Ok(None) };
+    // Negative ones are seeds as well.
+    let seed = number.as_u64().or_else(|| number.as_i64().map(|seed| seed as u64));
+    let refuse =
+        || fields.refuse("seed", format!("is {number}, but has to be a whole number of 64 bits"));
+    seed.map(Some).ok_or_else(refuse)
+}
+
+/// `stream`, and whether it ends with what was used.
+fn streaming(fields: &mut Fields) -> Result<(bool, bool), Failure> {
+    let stream = fields.take("stream")?.unwrap_or(false);
+    let Some(options) = fields.take::<Value>("stream_options")? else { return Ok((stream, false)) };
+    if !stream {
+        return Err(fields.refuse("stream_options", "needs `stream` to be true"));
+    }
+    let mut options = Fields::of(options, "stream_options")?;
+    let usage = options.take("include_usage")?.unwrap_or(false);
+    options.finish()?;
+    Ok((stream, usage))
+}
+
+/// `max_tokens`, or its newer name.
+fn longest(fields: &mut Fields, service: &Service) -> Result<Option<usize>, Failure> {
+    let [old, new] = ["max_tokens", "max_completion_tokens"].map(|key| (key, fields.take(key)));
+    let (old, new) = ((old.0, old.1?), (new.0, new.1?));
+    let (key, longest): (_, Option<usize>) = match (old, new) {
+        ((key, Some(old)), (_, Some(new))) if old != new => {
+            return Err(
+                fields.refuse(key, format!("is {old}, but `max_completion_tokens` is {new}"))
+            );
+        }
+        (old, (_, None)) => old,
+        (_, new) => new,
+    };
+    let limit = service.limits.max_tokens;
+    match longest {
+        Some(n) if n > limit => {
+            Err(fields.refuse(key, format!("is {n}, but this server makes at most {limit}")))
+        }
+        longest => Ok(longest),
+    }
+}
+
+fn default_length(form: Form, prompts: &[EncodedPrompt], service: &Service) -> usize {
+    let wanted = match form {
+        Form::Completion => SHORT,
+        Form::Chat => {
+            let prompt = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+            // A prompt that leaves no room is refused as one that is too long.
+            service.engine.model().context().saturating_sub(prompt).max(1)
+        }
+    };
+    wanted.min(service.limits.max_tokens)
+}
+
+fn sampling(fields: &mut Fields) -> Result<Sampling, Failure> {
+    let plain = Sampling::default();
+    let top_k = match fields.take::<i64>("top_k")? {
+        None | Some(-1) => 0,
+        Some(k) => usize::try_from(k)
+            .map_err(|_| fields.refuse("top_k", format!("is {k}, but must be -1 or at least 0")))?,
+    };
+    Ok(Sampling {
+        temperature: fields.take("temperature")?.unwrap_or(plain.temperature),
+        top_p: fields.take("top_p")?.unwrap_or(plain.top_p),
+        top_k,
+        ..plain
+    })
+}
+
+fn stop_texts(fields: &mut Fields) -> Result<Vec<String>, Failure> {
+    let texts: Vec<String> = match fields.take::<Value>("stop")? {
+        None => Vec::new(),
+        Some(Value::String(text)) => vec![text],
+        Some(list) => {
+            let text = shown(&list);
+            let refuse = |_| {
+                fields.refuse("stop", format!("is {text}, but has to be text or a list of texts"))
+            };
+            serde_json::from_value(list).map_err(refuse)?
+        }
+    };
+    if texts.len() > STOP_TEXTS || texts.iter().any(|text| text.len() > STOP_BYTES) {
+        let what = format!("may hold at most {STOP_TEXTS} texts of at most {STOP_BYTES} bytes");
+        return Err(fields.refuse("stop", what));
+    }
+    Ok(texts)
+}
+
+/// What this server does not do, and what it has no use for.
+fn neutral(fields: &mut Fields, form: Form) -> Result<(), Failure> {
+    fields.take::<String>("user")?;
+    let penalties = ["presence_penalty", "frequency_penalty", "min_p"].map(|key| (key, json!(0)));
+    let factors = ["repetition_penalty", "repeat_penalty"].map(|key| (key, json!(1)));
+    let of_form = match form {
+        Form::Completion => {
+            vec![("echo", json!(false)), ("best_of", json!(1)), ("suffix", json!(""))]
+        }
+        Form::Chat => vec![
+            ("tools", json!([])),
+            ("tool_choice", json!("none")),
+            ("response_format", json!({ "type": "text" })),
+            ("store", json!(false)),
+        ],
+    };
+    let others = penalties.into_iter().chain(factors).chain(of_form);
+    for (key, value) in others.chain([("logit_bias", json!({}))]) {
+        fields.neutral(key, &value)?;
+    }
+    Ok(())
+}
+
+/// The prompts of a completion: a text or its tokens, or several of one kind.
+fn prompts(prompt: Option<Value>, service: &Service) -> Result<Vec<EncodedPrompt>, Failure> {
+    let missing = || Failure::field("prompt", "`prompt` is missing");
+    let prompt = prompt.ok_or_else(missing)?;
+    let list = match prompt {
+        Value::Array(list) if !list.is_empty() && !list[0].is_number() => list,
+        one => vec![one],
+    };
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let encode = |value: Value| {
+        let prompt = encoded(value, service)?;
+        check_tokens(&prompt, service)?;
+        // The same prompt again draws other responses.
+        let times = seen.entry(prompt.id.clone()).or_default();
+        *times += 1;
+        let id = if *times == 1 { prompt.id } else { format!("{}#{times}", prompt.id) };
+        Ok(EncodedPrompt { id, ..prompt })
+    };
+    list.into_iter().map(encode).collect()
+}
+
+fn encoded(prompt: Value, service: &Service) -> Result<EncodedPrompt, Failure> {
+    match prompt {
+        Value::String(text) => {
+            let id = Prompt::new(text.as_str()).id;
+            Ok(EncodedPrompt::new(&id, &text, &service.tokenizer)?)
+        }
+        list @ Value::Array(_) => {
+            let text = shown(&list);
+            let tokens: Vec<u32> = serde_json::from_value(list).map_err(|error| {
+                Failure::field(
+                    "prompt",
+                    format!("`prompt` holds {text}, which are no tokens: {error}"),
+                )
+            })?;
+            check_ids(&tokens, "prompt", service)?;
+            let text = service.tokenizer.decode(&tokens).map_err(DecodeError::from)?;
+            Ok(EncodedPrompt { id: Prompt::new(text.as_str()).id, text, tokens })
+        }
+        other => {
+            let found = shown(&other);
+            let what = "has to be text, a list of texts, a list of tokens, or a list of such lists";
+            Err(Failure::field("prompt", format!("`prompt` holds {found}, but {what}")))
+        }
+    }
+}
+
+fn conversation(list: Option<Value>, state: &State) -> Result<EncodedPrompt, Failure> {
+    let refuse = |what: String| Failure::field("messages", what);
+    let Some(Value::Array(list)) = list else {
+        return Err(refuse("`messages` is missing".to_owned()));
+    };
+    let messages: Vec<Message> = messages::read(list)?;
+    let template = state.templates.today().map_err(|error| refuse(error.to_string()))?;
+    let text = template.prompt(&messages).map_err(|error| refuse(error.to_string()))?;
+    let id = Prompt::new(Text::Messages(messages)).id;
+    let prompt = EncodedPrompt::chat(&id, &text, &state.service.tokenizer)?;
+    check_tokens(&prompt, &state.service)?;
+    Ok(prompt)
+}
+
+fn check_tokens(prompt: &EncodedPrompt, service: &Service) -> Result<(), Failure> {
+    check_ids(&prompt.tokens, "prompt", service)
+}
+
+/// Refuses tokens that the model has no place for, which a text may spell out.
+fn check_ids(tokens: &[u32], field: &str, service: &Service) -> Result<(), Failure> {
+    let n = service.engine.model().vocabulary();
+    match tokens.iter().find(|token| **token as usize >= n) {
+        Some(token) => {
+            let message = format!("the prompt has the token {token}, but the model has {n} tokens");
+            Err(Failure::field(field, message))
+        }
+        None => Ok(()),
+    }
+}

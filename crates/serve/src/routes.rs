@@ -1,0 +1,107 @@
+//! Paths and what is done for them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Request, State as Shared};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::request::{Asked, Form, no_model};
+use crate::service::State;
+use crate::{access, answer, body, streaming};
+
+/// All paths. `/health` and `/metrics` need no key.
+pub(crate) fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/v1/completions", post(completions))
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*name}", get(model))
+        .route_layer(from_fn_with_state(state.clone(), access::check_key))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing_here)
+        .layer(from_fn_with_state(state.clone(), access::count))
+        .with_state(state)
+}
+
+async fn completions(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    respond(state, Form::Completion, request).await.unwrap_or_else(Failure::into_response)
+}
+
+async fn chat(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    respond(state, Form::Chat, request).await.unwrap_or_else(Failure::into_response)
+}
+
+async fn respond(state: Arc<State>, form: Form, request: Request) -> Result<Response, Failure> {
+    let limits = state.service.limits;
+    let (head, body) = request.into_parts();
+    let body = body::read(&head, body, limits.body, limits.timeout).await?;
+    let (number, seed) = state.number();
+    // A long prompt takes a while to encode, and other requests go on meanwhile.
+    let read = || Asked::read(form, &body, &state, seed);
+    let asked = Arc::new(tokio::task::block_in_place(read)?);
+    if asked.stream {
+        return streaming::parts(state, asked, number).await;
+    }
+    Ok(document(&answer::whole(state, asked, number).await?))
+}
+
+fn described(state: &State) -> Value {
+    json!({
+        "id": state.service.name, "object": "model", "created": state.created, "owned_by": "infalign",
+        "max_model_len": state.service.engine.model().context(),
+    })
+}
+
+async fn models(Shared(state): Shared<Arc<State>>) -> Response {
+    document(&json!({ "object": "list", "data": [described(&state)] }))
+}
+
+async fn model(Shared(state): Shared<Arc<State>>, Path(name): Path<String>) -> Response {
+    if name == state.service.name {
+        document(&described(&state))
+    } else {
+        no_model(&name, &state.service).into_response()
+    }
+}
+
+async fn health(Shared(state): Shared<Arc<State>>) -> Response {
+    if state.service.engine.is_working() {
+        return document(&json!({ "status": "ok" }));
+    }
+    let message = "the engine has stopped: start the server again";
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+}
+
+async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    let load = state.service.engine.load();
+    let text = state.metrics.text(load, state.service.limits.batch);
+    typed(text, "text/plain; version=0.0.4; charset=utf-8")
+}
+
+async fn nothing_here(request: Request) -> Response {
+    let message = format!("there is nothing at {}", request.uri().path());
+    Failure::new(StatusCode::NOT_FOUND, message).into_response()
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let message = format!("{} does not answer to {}", request.uri().path(), request.method());
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response()
+}
+
+fn document(document: &Value) -> Response {
+    typed(document.to_string(), "application/json")
+}
+
+fn typed(body: String, kind: &'static str) -> Response {
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

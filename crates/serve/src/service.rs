@@ -1,0 +1,79 @@
+//! What is served, within which limits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use infalign_decode::{Engine, Stream};
+use infalign_model::Tokenizer;
+use infalign_reward::Reward;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::places::Places;
+use crate::templates::Templates;
+
+/// A model with all that answers about it need.
+pub struct Service {
+    /// The model's name in requests.
+    pub name: String,
+    /// The model at work.
+    pub engine: Engine,
+    /// Its tokenizer, beside whose files the chat template lies.
+    pub tokenizer: Arc<Tokenizer>,
+    /// What procedures choose by.
+    pub reward: Option<Box<dyn Reward>>,
+    /// What clients have to know.
+    pub api_key: Option<String>,
+    /// Gives requests without a seed theirs.
+    pub seed: u64,
+    /// How much is done for whom.
+    pub limits: Limits,
+}
+
+/// How much a server does for its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Responses generated together, as the engine was started with.
+    pub batch: usize,
+    /// Responses that may wait for a place in the batch; whoever comes then is refused.
+    pub queue: usize,
+    /// Largest body of a request, in bytes.
+    pub body: usize,
+    /// Longest response that may be asked for, in tokens.
+    pub max_tokens: usize,
+    /// Longest time that a request may take.
+    pub timeout: Duration,
+    /// Time that running requests have when the server is asked to stop.
+    pub grace: Duration,
+}
+
+/// A service at work.
+pub(crate) struct State {
+    pub(crate) service: Service,
+    pub(crate) metrics: Metrics,
+    pub(crate) places: Places,
+    pub(crate) templates: Templates,
+    /// Seconds since 1970 at the start.
+    pub(crate) created: i64,
+    /// Becomes true when requests have to end.
+    pub(crate) ending: watch::Receiver<bool>,
+    /// Requests so far.
+    requests: AtomicU64,
+}
+
+impl State {
+    pub(crate) fn new(service: Service, created: i64, ending: watch::Receiver<bool>) -> Self {
+        let places = Places::new(service.limits.batch.saturating_add(service.limits.queue));
+        let templates = Templates::new(service.tokenizer.folder().to_path_buf());
+        let (metrics, requests) = (Metrics::default(), AtomicU64::new(0));
+        Self { service, metrics, places, templates, created, ending, requests }
+    }
+
+    /// The number of a new request, and the seed that it has unless it brings one: 53 bits, so that every reader of JSON keeps it.
+    pub(crate) fn number(&self) -> (u64, u64) {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let uniform = Stream::new(self.service.seed, "serve", "", number).uniform(0);
+        (number, (uniform * (1_u64 << 53) as f64) as u64)
+    }
+}

@@ -1,0 +1,586 @@
+//! `infalign serve` as its clients see it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod serving;
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use serving::{Answer, Server, answer, model, recipes};
+
+const LEXICON: &str =
+    "kind = \"lexicon\"\nweights = { good = 1.0, nice = 1.0, dull = -1.0, cold = -1.0 }\n";
+
+fn reward(dir: &tempfile::TempDir) -> PathBuf {
+    let path = dir.path().join("reward.toml");
+    std::fs::write(&path, LEXICON).unwrap();
+    path
+}
+
+/// Some prompts of the quickstart, as rows.
+fn rows() -> Vec<Value> {
+    let text = std::fs::read_to_string(recipes().join("test.jsonl")).unwrap();
+    text.lines().take(4).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn generate(args: &[&str], rows: &[Value]) -> Vec<Value> {
+    let model = model();
+    let prompts = model.path().join("prompts.jsonl");
+    std::fs::write(&prompts, rows.iter().map(|row| format!("{row}\n")).collect::<String>())
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command.arg("generate").arg("--model").arg(model.path()).arg("--prompts").arg(prompts);
+    let output: Output = command.arg("--json").args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    document["responses"].as_array().unwrap().clone()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn joined(parts: &[Value], index: u64, text: impl Fn(&Value) -> &Value) -> String {
+    let choices = parts.iter().flat_map(|part| part["choices"].as_array().unwrap());
+    let own = choices.filter(|choice| choice["index"] == index);
+    own.map(|choice| text(choice).as_str().unwrap_or_default()).collect()
+}
+
+#[test]
+fn a_seed_gives_what_generate_gives_in_whole_and_in_parts() {
+    let server = Server::start(&["--batch", "5"]);
+    let rows: Vec<Value> = rows().iter().map(|row| json!({ "prompt": row["prompt"] })).collect();
+    let common = ["--seed", "7", "--max-tokens", "24", "--samples", "2", "--stop", " and"];
+    let expected =
+        generate(&[&common[..], &["--top-p", "0.9", "--temperature", "1.1"]].concat(), &rows);
+    let prompts: Vec<&Value> = rows.iter().map(|row| &row["prompt"]).collect();
+    let asked = json!({
+        "model": "tiny", "prompt": prompts, "n": 2, "seed": 7, "max_tokens": 24, "stop": " and", "top_p": 0.9,
+        "temperature": 1.1, "logprobs": 0, "return_token_ids": true, "user": "me",
+    });
+    let answer = server.completion(&asked);
+    assert_eq!((&answer["object"], &answer["seed"]), (&json!("text_completion"), &json!(7)));
+    let choices = answer["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 8);
+    for (index, (choice, expected)) in choices.iter().zip(&expected).enumerate() {
+        assert_eq!(choice["index"], index);
+        assert_eq!(choice["text"], expected["response"]);
+        assert_eq!(choice["token_ids"], expected["tokens"]);
+        assert_eq!(choice["finish_reason"], expected["finish"]);
+        let log_probs = &choice["logprobs"];
+        assert_eq!(numbers(&log_probs["token_logprobs"]), numbers(&expected["log_probs"]));
+        assert_eq!(
+            log_probs["tokens"].as_array().unwrap().len(),
+            log_probs["text_offset"].as_array().unwrap().len()
+        );
+    }
+    let drawn: usize = expected.iter().map(|row| row["tokens"].as_array().unwrap().len()).sum();
+    assert_eq!(answer["usage"]["completion_tokens"], drawn);
+    assert_eq!(server.metric("infalign_generated_tokens_total"), drawn as f64);
+
+    let mut streamed = asked.clone();
+    streamed["stream"] = true.into();
+    streamed["stream_options"] = json!({ "include_usage": true });
+    let parts = server.stream("/v1/completions", &streamed);
+    let (last, parts) = parts.split_last().unwrap();
+    assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &answer["usage"]));
+    for (index, choice) in choices.iter().enumerate() {
+        let index = index as u64;
+        assert_eq!(
+            joined(parts, index, |choice| &choice["text"]),
+            choice["text"].as_str().unwrap()
+        );
+        let own = || parts.iter().map(|part| &part["choices"][0]).filter(|c| c["index"] == index);
+        let list = |key: fn(&Value) -> &Value| {
+            own()
+                .flat_map(|choice| key(choice).as_array().cloned().unwrap_or_default())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(json!(list(|choice| &choice["token_ids"])), choice["token_ids"]);
+        for key in ["token_logprobs", "tokens", "text_offset", "top_logprobs"] {
+            let all: Vec<Value> = own()
+                .flat_map(|c| c["logprobs"][key].as_array().cloned().unwrap_or_default())
+                .collect();
+            assert_eq!(json!(all), choice["logprobs"][key], "{key}");
+        }
+        let ends: Vec<&Value> =
+            own().map(|c| &c["finish_reason"]).filter(|end| !end.is_null()).collect();
+        assert_eq!(ends, [&choice["finish_reason"]]);
+    }
+}
+
+#[test]
+fn messages_are_answered_by_the_template() {
+    let server = Server::start(&[]);
+    let messages = json!([{ "role": "user", "content": "the soup" }]);
+    let expected =
+        generate(&["--seed", "3", "--max-tokens", "12"], &[json!({ "messages": messages })]);
+    let asked = json!({ "model": "tiny", "messages": messages, "seed": 3, "max_completion_tokens": 12, "logprobs": true, "top_logprobs": 2 });
+    let answer = server.post("/v1/chat/completions", &asked).json();
+    let choice = &answer["choices"][0];
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(choice["message"]["role"], "assistant");
+    assert_eq!(choice["message"]["content"], expected[0]["response"]);
+    let content = choice["logprobs"]["content"].as_array().unwrap();
+    let told: Vec<f32> =
+        content.iter().map(|token| token["logprob"].as_f64().unwrap() as f32).collect();
+    assert_eq!(told, numbers(&expected[0]["log_probs"]));
+    for token in content {
+        let top = token["top_logprobs"].as_array().unwrap();
+        let of = |k: usize| top[k]["logprob"].as_f64().unwrap();
+        assert!(top.len() == 2 && of(0) >= of(1) && of(0) >= token["logprob"].as_f64().unwrap());
+        let bytes: Vec<u8> = serde_json::from_value(token["bytes"].clone()).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), token["token"].as_str().unwrap());
+    }
+    let mut streamed = asked.clone();
+    streamed["stream"] = true.into();
+    let parts = server.stream("/v1/chat/completions", &streamed);
+    assert_eq!(parts[0]["choices"][0]["delta"], json!({ "role": "assistant", "content": "" }));
+    assert!(
+        parts
+            .iter()
+            .all(|part| part["object"] == "chat.completion.chunk" && part["id"] == parts[0]["id"])
+    );
+    assert_eq!(
+        joined(&parts, 0, |choice| &choice["delta"]["content"]),
+        choice["message"]["content"].as_str().unwrap()
+    );
+    // Without a length, an answer may be as long as the context has room for.
+    let long =
+        server.post("/v1/chat/completions", &json!({ "messages": messages, "seed": 3 })).json();
+    let text = long["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    assert!(text.starts_with(choice["message"]["content"].as_str().unwrap()));
+}
+
+#[test]
+fn greedy_alternatives_begin_with_what_is_drawn() {
+    let server = Server::start(&[]);
+    let asked = json!({ "prompt": "the soup", "temperature": 0, "logprobs": 3, "max_tokens": 8 });
+    let log_probs = server.completion(&asked)["choices"][0]["logprobs"].clone();
+    let drawn = numbers(&log_probs["token_logprobs"]);
+    for (drawn, top) in drawn.iter().zip(log_probs["top_logprobs"].as_array().unwrap()) {
+        let top: Vec<f32> =
+            top.as_object().unwrap().values().map(|n| n.as_f64().unwrap() as f32).collect();
+        assert_eq!(top.len(), 3);
+        assert_eq!(top.iter().copied().fold(f32::MIN, f32::max), *drawn);
+    }
+}
+
+#[test]
+fn a_procedure_chooses_by_the_reward() {
+    let dir = tempfile::tempdir().unwrap();
+    let reward = reward(&dir);
+    let server = Server::start(&["--reward", reward.to_str().unwrap()]);
+    let rows: Vec<Value> = rows().iter().map(|row| json!({ "prompt": row["prompt"] })).collect();
+    for procedure in ["best-of:4", "worst-of:3"] {
+        let args = [
+            "--seed",
+            "5",
+            "--max-tokens",
+            "24",
+            "--procedure",
+            procedure,
+            "--reward",
+            reward.to_str().unwrap(),
+        ];
+        for (row, expected) in rows.iter().zip(generate(&args, &rows)) {
+            let asked = json!({ "prompt": row["prompt"], "seed": 5, "max_tokens": 24, "procedure": procedure });
+            let answer = server.completion(&asked);
+            assert_eq!(answer["procedure"], procedure);
+            let choice = &answer["choices"][0];
+            assert_eq!(choice["text"], expected["response"]);
+            for key in ["score", "model_tokens", "scorer_calls"] {
+                assert_eq!(choice[key], expected[key], "{key}");
+            }
+            let streamed = json!({ "prompt": row["prompt"], "seed": 5, "max_tokens": 24, "procedure": procedure, "stream": true });
+            let parts = server.stream("/v1/completions", &streamed);
+            assert_eq!(
+                joined(&parts, 0, |choice| &choice["text"]),
+                choice["text"].as_str().unwrap()
+            );
+            assert_eq!(parts.last().unwrap()["choices"][0]["score"], choice["score"]);
+        }
+    }
+}
+
+#[test]
+fn what_else_is_asked_for_changes_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let reward = reward(&dir);
+    let args = ["--reward", reward.to_str().unwrap(), "--batch", "7"];
+    let (server, rows) = (Server::start(&args), rows());
+    let asked = |k: usize| {
+        let procedure = ["sample", "best-of:2"][k % 2];
+        json!({
+            "prompt": rows[k % rows.len()]["prompt"], "seed": k, "n": 1 + k % 3, "max_tokens": 4 + k % 20, "logprobs": 0,
+            "temperature": 0.5 + k as f64 / 20.0, "top_k": k % 5, "procedure": procedure,
+        })
+    };
+    let choices = |server: &Server, k: usize| server.completion(&asked(k))["choices"].clone();
+    let alone: Vec<Value> = (0..24).map(|k| choices(&server, k)).collect();
+    let (server, choices) = (&server, &choices);
+    for _ in 0..3 {
+        let together: Vec<Value> = std::thread::scope(|scope| {
+            let clients: Vec<_> =
+                (0..24).map(|k| scope.spawn(move || choices(server, k))).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        assert_eq!(together, alone);
+    }
+}
+
+#[test]
+fn an_answer_tells_the_seed_that_repeats_it_and_equal_prompts_differ() {
+    let server = Server::start(&[]);
+    let mut asked = json!({ "prompt": ["the soup", "the soup"], "max_tokens": 24 });
+    let answer = server.completion(&asked);
+    assert_ne!(answer["choices"][0]["text"], answer["choices"][1]["text"]);
+    assert_ne!(server.completion(&asked)["seed"], answer["seed"]);
+    asked["seed"] = answer["seed"].clone();
+    assert_eq!(server.completion(&asked)["choices"], answer["choices"]);
+}
+
+#[test]
+fn bad_requests_are_refused_by_field() {
+    let server = Server::start(&[
+        "--max-tokens",
+        "20",
+        "--batch",
+        "4",
+        "--queue",
+        "4",
+        "--max-body",
+        "5000",
+    ]);
+    let with = |more: Value| {
+        let mut body = json!({ "model": "tiny", "prompt": "the soup" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for (body, status, field, told) in [
+        (
+            with(json!({ "temprature": 1, "zeal": 2 })),
+            400,
+            "temprature",
+            "the fields `temprature`, `zeal` are unknown",
+        ),
+        (with(json!({ "scorers": {} })), 400, "scorers", "the field `scorers` is unknown"),
+        (with(json!({ "temperature": "hot" })), 400, "temperature", "`temperature` is \"hot\""),
+        (with(json!({ "temperature": -1 })), 400, "temperature", "temperature is -1"),
+        (with(json!({ "top_p": 0 })), 400, "top_p", "top_p is 0"),
+        (with(json!({ "top_k": -2 })), 400, "top_k", "`top_k` is -2"),
+        (with(json!({ "n": 0 })), 400, "n", "`n` is 0"),
+        (with(json!({ "n": 9 })), 400, "", "needs 9 responses"),
+        (with(json!({ "n": u64::MAX, "prompt": ["a", "b"] })), 400, "", "at most 8 at a time"),
+        (with(json!({ "max_tokens": 0 })), 400, "max_tokens", "max_tokens is 0"),
+        (with(json!({ "max_tokens": 21 })), 400, "max_tokens", "this server makes at most 20"),
+        (with(json!({ "max_tokens": 1e300 })), 400, "max_tokens", "`max_tokens` is 1e+300"),
+        (
+            with(json!({ "max_tokens": 3, "max_completion_tokens": 4 })),
+            400,
+            "max_tokens",
+            "but `max_completion_tokens` is 4",
+        ),
+        (with(json!({ "seed": 0.5 })), 400, "seed", "a whole number"),
+        (with(json!({ "stop": [1] })), 400, "stop", "text or a list of texts"),
+        (with(json!({ "stop": "x".repeat(300) })), 400, "stop", "at most 256 bytes"),
+        (with(json!({ "stream": "yes" })), 400, "stream", "`stream` is \"yes\""),
+        (with(json!({ "stream_options": {} })), 400, "stream_options", "needs `stream`"),
+        (
+            with(json!({ "stream": true, "stream_options": { "x": 1 } })),
+            400,
+            "stream_options.x",
+            "unknown",
+        ),
+        (with(json!({ "logprobs": 21 })), 400, "logprobs", "at most 20"),
+        (with(json!({ "presence_penalty": 0.5 })), 400, "presence_penalty", "only 0"),
+        (with(json!({ "procedure": "best-off:2" })), 400, "procedure", "nearest valid form"),
+        (with(json!({ "procedure": "best-of:2" })), 400, "procedure", "needs a reward"),
+        (
+            with(json!({ "procedure": "cd-block:length=0,samples=2" })),
+            400,
+            "procedure",
+            "length is `0`",
+        ),
+        (with(json!({ "procedure": 3 })), 400, "procedure", "`procedure` is 3"),
+        (with(json!({ "prompt": 3 })), 400, "prompt", "`prompt` holds 3"),
+        (with(json!({ "prompt": [] })), 400, "", "empty"),
+        (with(json!({ "prompt": [1, -1] })), 400, "prompt", "no tokens"),
+        (with(json!({ "prompt": [100_000] })), 400, "prompt", "the token 100000"),
+        (with(json!({ "prompt": vec![3; 100] })), 400, "", "context"),
+        (with(json!({ "prompt": null })), 400, "prompt", "`prompt` is missing"),
+        (with(json!({ "model": "huge" })), 404, "model", "this server has `tiny`"),
+        (json!([1]), 400, "", "has to be a JSON object"),
+        (with(json!({ "user": "x".repeat(6000) })), 413, "", "larger than 5000 bytes"),
+    ] {
+        for stream in [false, true] {
+            let mut body = body.clone();
+            if stream
+                && body.get("stream").is_none()
+                && body.get("stream_options").is_none()
+                && body.is_object()
+            {
+                body["stream"] = true.into();
+            }
+            let answer = server.post("/v1/completions", &body);
+            let error = answer.error();
+            assert_eq!(answer.status, status, "{body}: {error}");
+            assert_eq!(error["param"].as_str().unwrap_or_default(), field, "{body}: {error}");
+            assert!(error["message"].as_str().unwrap().contains(told), "{body}: {error}");
+            assert_eq!(error["type"], "invalid_request_error");
+        }
+    }
+    for (body, told) in [
+        (json!({ "messages": [] }), "the last message is none"),
+        (json!({ "messages": [{ "role": "user" }] }), "`messages[0].content` is missing"),
+        (json!({ "prompt": "a" }), "unknown"),
+        (json!({}), "`messages` is missing"),
+        (
+            json!({ "messages": [{ "role": "user", "content": "a" }], "top_logprobs": 1 }),
+            "needs `logprobs`",
+        ),
+    ] {
+        let answer = server.post("/v1/chat/completions", &body);
+        let error = answer.error();
+        assert_eq!(answer.status, 400, "{error}");
+        assert!(error["message"].as_str().unwrap().contains(told), "{body}: {error}");
+    }
+    for body in [
+        &b"{\"prompt\": "[..],
+        b"",
+        b"\xff\xfe",
+        b"{\"temperature\": NaN}",
+        "[".repeat(4000).as_bytes(),
+    ] {
+        let answer = server.ask("POST", "/v1/completions", &[], body);
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(
+            answer.error()["message"].as_str().unwrap().contains("not valid JSON"),
+            "{answer:?}"
+        );
+    }
+    let huge = vec![b' '; 50_000_000];
+    assert_eq!(server.ask("POST", "/v1/completions", &[], &huge).status, 413);
+    assert_eq!(server.get("/v1/completions").status, 405);
+    assert_eq!(server.get("/v2").status, 404);
+    assert_eq!(server.get("/v1/models/other").status, 404);
+    // After all that, it answers as before.
+    assert_eq!(server.completion(&with(json!({})))["choices"].as_array().unwrap().len(), 1);
+    assert_eq!(server.metric("infalign_responses_running"), 0.0);
+}
+
+#[test]
+fn only_who_knows_the_key_is_answered() {
+    let server = Server::start(&["--api-key-env", "TEST_KEY"]);
+    let ask = |path: &str, headers: &[&str]| server.ask("GET", path, headers, b"");
+    for (headers, told) in [
+        (&[][..], "there is no API key"),
+        (&["Authorization: Bearer open"], "the API key is wrong"),
+        (&["Authorization: open sesame"], "the API key is wrong"),
+    ] {
+        let answer = ask("/v1/models", headers);
+        assert_eq!((answer.status, &answer.error()["code"]), (401, &json!("invalid_api_key")));
+        assert!(answer.error()["message"].as_str().unwrap().contains(told), "{answer:?}");
+        assert_eq!(server.ask("POST", "/v1/completions", headers, b"{}").status, 401);
+    }
+    let models = ask("/v1/models", &["Authorization: Bearer open sesame"]).json();
+    assert_eq!((&models["object"], &models["data"][0]["id"]), (&json!("list"), &json!("tiny")));
+    assert_eq!(ask("/v1/models/tiny", &["Authorization: Bearer open sesame"]).json()["id"], "tiny");
+    assert_eq!(ask("/health", &[]).json(), json!({ "status": "ok" }));
+    let metrics = ask("/metrics", &[]);
+    assert!(metrics.head.contains("text/plain; version=0.0.4"));
+    assert!(
+        metrics
+            .body
+            .contains("infalign_http_responses_total{path=\"/v1/models\",status=\"401\"} 3"),
+        "{}",
+        metrics.body
+    );
+}
+
+/// Asks for so much that it takes minutes.
+fn endless(stream: bool) -> Vec<u8> {
+    let asked = json!({ "prompt": "the soup", "n": 30_000, "max_tokens": 40, "stream": stream });
+    asked.to_string().into_bytes()
+}
+
+/// An answer once the places of an earlier request are free.
+fn once_free(ask: impl Fn() -> Answer) -> Answer {
+    let start = Instant::now();
+    loop {
+        let answer = ask();
+        if answer.status != 429 {
+            return answer;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "its places are not free again");
+    }
+}
+
+#[test]
+fn who_goes_away_makes_room_for_others() {
+    let server = Server::start(&["--batch", "2", "--queue", "30000"]);
+    for (round, stream) in [false, true].into_iter().enumerate() {
+        let mut connection = server.send("POST", "/v1/completions", &[], &endless(stream));
+        server.wait_for("infalign_responses_running", |running| running == 2.0);
+        assert!(server.metric("infalign_responses_waiting") > 1000.0);
+        if stream {
+            let mut some = [0; 1000];
+            connection.read_exact(&mut some).unwrap();
+            assert!(some.starts_with(b"HTTP/1.1 200"));
+        }
+        let full = server.post("/v1/completions", &json!({ "prompt": "the soup", "n": 3 }));
+        assert_eq!((full.status, &full.error()["code"]), (429, &json!("queue_full")));
+        assert!(full.head.contains("retry-after: 1"), "{}", full.head);
+        drop(connection);
+        server.wait_for("infalign_responses_running", |running| running == 0.0);
+        assert_eq!(server.metric("infalign_responses_waiting"), 0.0);
+        assert_eq!(server.metric("infalign_abandoned_requests_total"), (round + 1) as f64);
+        let all = json!({ "prompt": "the soup", "n": 30_000, "max_tokens": 1 });
+        assert_eq!(once_free(|| server.post("/v1/completions", &all)).status, 200);
+    }
+}
+
+#[test]
+fn what_takes_too_long_is_broken_off() {
+    let server = Server::start(&["--batch", "1", "--queue", "30000", "--timeout", "0.5"]);
+    let answer_to = |server: &Server, stream| {
+        answer(server.send("POST", "/v1/completions", &[], &endless(stream)))
+    };
+    let answer = answer_to(&server, false);
+    assert_eq!((answer.status, &answer.error()["code"]), (504, &json!("timeout")));
+    let streamed = once_free(|| answer_to(&server, true));
+    assert_eq!(streamed.status, 200);
+    let events = streamed.events();
+    assert!(events.len() > 1);
+    assert_eq!(events.last().unwrap()["error"]["code"], "timeout");
+    server.wait_for("infalign_responses_running", |running| running == 0.0);
+    // A body that never comes.
+    let mut slow = std::net::TcpStream::connect(&server.address).unwrap();
+    slow.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n{").unwrap();
+    assert_eq!(serving::answer(slow).status, 408);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_lets_running_requests_end() {
+    let server = Server::start(&["--batch", "1", "--queue", "3000"]);
+    let asked = json!({ "prompt": "the soup", "n": 300, "max_tokens": 40 }).to_string();
+    let connection = server.send("POST", "/v1/completions", &[], asked.as_bytes());
+    server.wait_for("infalign_responses_running", |running| running == 1.0);
+    server.signal("-TERM");
+    let document = answer(connection).json();
+    assert_eq!(document["choices"].as_array().unwrap().len(), 300);
+    let (status, stderr) = server.ended();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("stopped"), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_does_not_end_in_time_is_told_so() {
+    let server = Server::start(&["--batch", "1", "--queue", "90000", "--grace", "0.2"]);
+    let streamed = server.send("POST", "/v1/completions", &[], &endless(true));
+    let whole = server.send("POST", "/v1/completions", &[], &endless(false));
+    // A client that keeps its connection has no say in it.
+    let _idle = std::net::TcpStream::connect(&server.address).unwrap();
+    server.wait_for("infalign_responses_waiting", |waiting| waiting > 40_000.0);
+    server.signal("-INT");
+    assert_eq!(answer(whole).status, 503);
+    let events = answer(streamed).events();
+    assert_eq!(events.last().unwrap()["error"]["message"], "the server is shutting down");
+    let (status, stderr) = server.ended();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_served_is_one_sentence() {
+    let model = recipes().join("model");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, told) in [
+        (&["--port", &port][..], "cannot listen at 127.0.0.1"),
+        (&["--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY of --api-key-env holds no key"),
+        (&["--reward", "none.toml"], "cannot read the reward none.toml"),
+        (&["--timeout", "-1"], "0 or more"),
+        (&["--batch", "0"], "at least 1"),
+        (&["--host", "nowhere"], "--host"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+        command.arg("serve").arg("--model").arg(&model);
+        if !args.contains(&"--port") {
+            command.args(["--port", "0"]);
+        }
+        let output = command.args(args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(told), "{args:?}: {stderr}");
+    }
+}
+
+/// What `generate --server` asks is what `serve` answers, tokens and log-probabilities included.
+#[test]
+fn generate_can_ask_this_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let reward = reward(&dir);
+    let server = Server::start(&["--api-key-env", "TEST_KEY"]);
+    let rows = rows();
+    let args = [
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "20",
+        "--procedure",
+        "best-of:2",
+        "--reward",
+        reward.to_str().unwrap(),
+    ];
+    let here = generate(&args, &rows);
+    let model = model();
+    let prompts = model.path().join("prompts.jsonl");
+    std::fs::write(&prompts, rows.iter().map(|row| format!("{row}\n")).collect::<String>())
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command
+        .arg("generate")
+        .arg("--model")
+        .arg(model.path())
+        .arg("--prompts")
+        .arg(prompts)
+        .arg("--json")
+        .args(args);
+    command
+        .args(["--server", &server.url(), "--api-key-env", "TEST_KEY"])
+        .env("TEST_KEY", "open sesame");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["responses"], json!(here));
+}
+
+/// The official client, streaming included; `cargo xtask test` makes the environment for it.
+#[test]
+fn the_official_client_works_unchanged() {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/openai_client.py");
+    let Some(python) = std::env::var_os("INFALIGN_OPENAI_PYTHON").filter(|path| !path.is_empty())
+    else {
+        eprintln!("SKIPPED: INFALIGN_OPENAI_PYTHON names no Python that has the package `openai`");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let reward = reward(&dir);
+    let server =
+        Server::start(&["--api-key-env", "TEST_KEY", "--reward", reward.to_str().unwrap()]);
+    let output =
+        Command::new(python).arg(script).arg(server.url()).arg("open sesame").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("all is well"), "{told}");
+}

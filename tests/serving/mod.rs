@@ -1,0 +1,211 @@
+//! `infalign serve` as a process, and a client that sends what it is told to, wrong or right.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Written by hand, in the manner of those that models have.
+const TEMPLATE: &str = "{{ bos_token }} {% for message in messages %}{{ message.role }} : {{ message.content }} {{ eos_token }} {% endfor %}
+{%- if add_generation_prompt %}assistant :{% endif %}";
+
+pub(crate) fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart")
+}
+
+/// The quickstart's model with a chat template.
+pub(crate) fn model() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(recipes().join("model")).unwrap().flatten() {
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    std::fs::write(dir.path().join("chat_template.jinja"), TEMPLATE).unwrap();
+    dir
+}
+
+/// A server, which is killed in the end unless it has been stopped.
+pub(crate) struct Server {
+    child: Child,
+    /// HOST:PORT.
+    pub(crate) address: String,
+    stderr: Arc<Mutex<String>>,
+    _model: TempDir,
+}
+
+/// An answer whose end has come.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Server {
+    /// A server of the quickstart's model, at a port of its own.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let model = model();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+        command
+            .arg("serve")
+            .arg("--model")
+            .arg(model.path())
+            .args(["--port", "0", "--name", "tiny"]);
+        command.args(args).env("TEST_KEY", "open sesame").stdin(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let serving = |line: &String| line.contains("serving ");
+        let line = lines.by_ref().map_while(Result::ok).find(serving).expect("the server starts");
+        let address =
+            line.rsplit_once("http://").unwrap().1.strip_suffix("/v1").unwrap().to_owned();
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let told = stderr.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *told.lock().unwrap() += &(line + "\n");
+            }
+        });
+        Self { child, address, stderr, _model: model }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Sends a request, and returns the connection.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &[u8],
+    ) -> TcpStream {
+        let mut connection = TcpStream::connect(&self.address).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+        head += &format!("Content-Length: {}\r\n", body.len());
+        headers.iter().for_each(|header| head += &format!("{header}\r\n"));
+        connection.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+        connection.write_all(body).unwrap();
+        connection
+    }
+
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+        answer(self.send(method, path, headers, body))
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, &[], body.to_string().as_bytes())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], b"")
+    }
+
+    /// A completion that has to succeed.
+    pub(crate) fn completion(&self, body: &Value) -> Value {
+        self.post("/v1/completions", body).json()
+    }
+
+    /// The parts of a streamed answer that has to succeed, without the mark of the end.
+    pub(crate) fn stream(&self, path: &str, body: &Value) -> Vec<Value> {
+        let answer = self.post(path, body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.head.contains("content-type: text/event-stream"), "{}", answer.head);
+        answer.events()
+    }
+
+    /// A number of `/metrics`.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").body;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+    }
+
+    pub(crate) fn wait_for(&self, name: &str, wanted: impl Fn(f64) -> bool) {
+        let start = Instant::now();
+        while !wanted(self.metric(name)) {
+            assert!(start.elapsed() < Duration::from_secs(60), "{name} is {}", self.metric(name));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// How it ended, and what it said after it had started.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let start = Instant::now();
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(start.elapsed() < Duration::from_secs(60), "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        std::thread::sleep(Duration::from_millis(50));
+        let stderr = self.stderr.lock().unwrap().clone();
+        (status, stderr)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Receives an answer to its end.
+pub(crate) fn answer(mut connection: TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    connection.read_to_end(&mut bytes).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let chunked = head.contains("transfer-encoding: chunked");
+    let body = if chunked { unchunked(body) } else { body.to_owned() };
+    Answer { status, head: head.to_owned(), body }
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            break;
+        }
+        text += &rest[..length];
+        body = &rest[length + 2..];
+    }
+    text
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// The error that it tells, in OpenAI's form.
+    pub(crate) fn error(&self) -> Value {
+        let document: Value =
+            serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"));
+        document["error"].clone()
+    }
+
+    /// Its events, without the mark of the end.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let mut events: Vec<&str> =
+            self.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        assert_eq!(events.pop(), Some("[DONE]"), "{}", self.body);
+        events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+    }
+}
