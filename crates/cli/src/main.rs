@@ -5,8 +5,10 @@
 
 mod bundle;
 mod calibrate;
+mod compare;
 mod doctor;
 mod encode;
+mod evaluate;
 mod exact;
 mod failure;
 mod figure;
@@ -18,9 +20,12 @@ mod models;
 mod output;
 mod progress;
 mod recipe;
+mod report;
 mod sampling;
 mod score;
 mod server;
+mod sources;
+mod statistics;
 mod train;
 mod transform;
 
@@ -46,6 +51,12 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Log-probabilities and rewards of given responses.
     Score(score::ScoreArgs),
+    /// The inference-time win rate of a policy over a reference, and the KL that it costs.
+    Evaluate(Box<evaluate::EvaluateArgs>),
+    /// Differences between evaluated methods, on the same prompts.
+    Compare(compare::CompareArgs),
+    /// One page from runs and evaluations: tables, plots, responses side by side.
+    Report(report::ReportArgs),
     /// What this machine and this build can do, and why not more.
     Doctor(doctor::DoctorArgs),
     /// Exact KL, win rates and optimal transforms, as numbers and as plots.
@@ -61,6 +72,9 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Transform(command) => transform::run(&command),
     };
     match result {

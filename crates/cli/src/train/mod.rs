@@ -14,6 +14,9 @@ mod rollouts;
 mod run_dir;
 mod stages;
 
+pub(crate) use results::SCHEMA;
+pub(crate) use run_dir::RESULTS;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
