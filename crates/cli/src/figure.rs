@@ -6,10 +6,6 @@ use anyhow::{Context, Result};
 use infalign_evaluate::{Figure, draw_png, draw_svg};
 use infalign_record::atomic::write_atomic;
 
-/// Axes of a plot of win rate against KL.
-pub(crate) const KL_AND_WIN_RATE: [&str; 2] =
-    ["KL from the reference, nats per response", "win rate against the reference"];
-
 /// Writes `NAME.svg` and `NAME.png` into a folder, which is made if need be, and returns their paths.
 ///
 /// # Errors

@@ -5,8 +5,10 @@
 
 mod bundle;
 mod calibrate;
+mod compare;
 mod doctor;
 mod encode;
+mod evaluate;
 mod exact;
 mod failure;
 mod figure;
@@ -19,10 +21,13 @@ mod output;
 mod panics;
 mod progress;
 mod recipe;
+mod report;
 mod sampling;
 mod score;
 mod serve;
 mod server;
+mod sources;
+mod statistics;
 mod train;
 mod transform;
 
@@ -50,6 +55,12 @@ enum Command {
     Score(score::ScoreArgs),
     /// Answer requests in OpenAI's protocol, procedures included.
     Serve(Box<serve::ServeArgs>),
+    /// The inference-time win rate of a policy over a reference, and the KL that it costs.
+    Evaluate(Box<evaluate::EvaluateArgs>),
+    /// Differences between evaluated methods, on the same prompts.
+    Compare(compare::CompareArgs),
+    /// One page from runs and evaluations: tables, plots, responses side by side.
+    Report(report::ReportArgs),
     /// What this machine and this build can do, and why not more.
     Doctor(doctor::DoctorArgs),
     /// Exact KL, win rates and optimal transforms, as numbers and as plots.
@@ -67,6 +78,9 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Transform(command) => transform::run(&command),
     });
     match result {

@@ -34,6 +34,19 @@ pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
     }
 }
 
+/// The command as it was given, so that a shell reads it the same again.
+pub(crate) fn command_line() -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    let quoted = |word: String| {
+        if !word.is_empty() && word.chars().all(plain) {
+            return word;
+        }
+        format!("'{}'", word.replace('\'', "'\\''"))
+    };
+    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    std::iter::once("infalign".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
 /// Prints rows of a name and what belongs to it, the names in a column of their own.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ mod mix;
 mod plant;
 pub mod prompts;
 pub mod ratings;
+pub mod responses;
 pub mod rewarded;
 pub mod rows;
 mod split;

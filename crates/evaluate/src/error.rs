@@ -21,6 +21,55 @@ pub enum EvaluateError {
     /// The samples were judged by the reward alone.
     #[error("the samples hold no scores of another judge: sample again with one")]
     NotJudged,
+    /// The samples do not belong together.
+    #[error(
+        "the samples do not belong together: prompts, responses and rewards have to be as many, and at least one"
+    )]
+    Damaged,
+    /// A reward that is no number.
+    #[error(
+        "a reward of the prompt `{prompt}` is {reward}; every reward has to be a finite number"
+    )]
+    NotFinite {
+        /// The prompt's id.
+        prompt: String,
+        /// The reward.
+        reward: f64,
+    },
+    /// Two sets of samples that cannot be compared prompt by prompt.
+    #[error(
+        "{first} and {second} have other prompts: {problem}; they can only be compared on the same prompts in the same order"
+    )]
+    Prompts {
+        /// One of the two.
+        first: String,
+        /// The other.
+        second: String,
+        /// Where they differ.
+        problem: String,
+    },
+    /// Samples that another procedure has made.
+    #[error(
+        "the responses of {method} are those of `{made}`, from which `{procedure}` cannot be evaluated: take `{made}`, or plain samples"
+    )]
+    MadeByOther {
+        /// The method.
+        method: String,
+        /// What made them.
+        made: String,
+        /// What was asked for.
+        procedure: String,
+    },
+    /// A prompt whose numbers could not be computed.
+    #[error("{method}, prompt `{prompt}`: {source}")]
+    Prompt {
+        /// The method.
+        method: String,
+        /// The prompt's id.
+        prompt: String,
+        /// What was wrong.
+        source: StatsError,
+    },
     /// A plot could not be drawn.
     #[error("cannot draw the plot: {0}")]
     Plot(String),

@@ -1,12 +1,24 @@
-//! KL(π‖π_ref) of sampled responses, exact at every token.
+//! KL(π‖π_ref) of responses sampled from π, by three estimators.
 
 use infalign_backend::in_order;
 use infalign_model::{CausalLm, ModelError, ResponseBatch, Sequence};
+use serde::{Deserialize, Serialize};
 
-/// Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)) of each response, in nats.
+/// What one response, sampled from π, says of KL(π‖π_ref), in nats. Averaged over responses, all three estimate it without bias.
 ///
-/// Averaged over responses sampled from π this estimates KL(π‖π_ref) without bias, and with less variance than the log-ratio of the
-/// sampled tokens, whose conditional expectation it is (Rao-Blackwell).
+/// With ℓ_t = log π(y_t | x, y_<t) − log π_ref(y_t | x, y_<t):
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KlSample {
+    /// Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)), exact at every token. It is the conditional expectation of the others' terms
+    /// (Rao-Blackwell), so it varies least.
+    pub exact: f64,
+    /// Σ_t ℓ_t, the log-ratio: of either sign.
+    pub k1: f64,
+    /// Σ_t (e^{−ℓ_t} − 1 + ℓ_t): never negative.
+    pub k3: f64,
+}
+
+/// The estimates of each response.
 ///
 /// # Errors
 /// [`ModelError`] for sequences that do not fit the models.
@@ -14,15 +26,38 @@ pub fn kl_per_response(
     policy: &CausalLm,
     reference: &CausalLm,
     sequences: &[Sequence],
-) -> Result<Vec<f64>, ModelError> {
+) -> Result<Vec<KlSample>, ModelError> {
     let (policy, reference) = (policy.valid(), reference.valid());
     let measure = |pass: &[Sequence]| {
         let batch = ResponseBatch::new(pass, policy.config(), &policy.device())?;
         let [ours, theirs] = [&policy, &reference].map(|model| model.response_hidden(&batch));
+        let log_probs = policy.hidden_log_probs(ours.clone(), &batch).into_data();
         let compared = policy.compare(ours, &reference, theirs, &batch);
-        let mut values = compared.kl.into_iter().map(f64::from);
-        Ok(batch.lengths.iter().map(|&length| values.by_ref().take(length).sum()).collect())
+        let log_ratios = log_probs.iter::<f32>().zip(&compared.their_log_probs);
+        let tokens: Vec<KlSample> = log_ratios
+            .zip(&compared.kl)
+            .map(|((ours, theirs), kl)| token(f64::from(*kl), f64::from(ours - theirs)))
+            .collect();
+        let mut tokens = tokens.into_iter();
+        let response =
+            |&length: &usize| tokens.by_ref().take(length).fold(KlSample::default(), sum);
+        Ok(batch.lengths.iter().map(response).collect())
     };
     let passes = policy.passes(sequences);
-    Ok(in_order::<_, Vec<f64>, ModelError>(&policy.device(), passes, measure)?.concat())
+    Ok(in_order::<_, Vec<KlSample>, ModelError>(&policy.device(), passes, measure)?.concat())
+}
+
+fn token(exact: f64, log_ratio: f64) -> KlSample {
+    KlSample { exact, k1: log_ratio, k3: (-log_ratio).exp_m1() + log_ratio }
+}
+
+fn sum(a: KlSample, b: KlSample) -> KlSample {
+    KlSample { exact: a.exact + b.exact, k1: a.k1 + b.k1, k3: a.k3 + b.k3 }
+}
+
+/// The mean over the responses to one prompt.
+pub(crate) fn mean(samples: &[KlSample]) -> KlSample {
+    let total = samples.iter().copied().fold(KlSample::default(), sum);
+    let n = samples.len() as f64;
+    KlSample { exact: total.exact / n, k1: total.k1 / n, k3: total.k3 / n }
 }

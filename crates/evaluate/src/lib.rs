@@ -1,19 +1,43 @@
-//! Evaluation: inference-time win rates against the reference under the same procedure, the KL that they cost, tables and plots.
+//! Evaluation: inference-time win rates against the reference under the same procedure, the KL that they cost, comparisons, tables, plots and
+//! reports.
+//!
+//! [`table()`] is where stored [`Sampled`] responses become numbers; [`frontiers`] compares methods at the same KL.
 
+mod contest;
+mod divergence;
 mod error;
+mod figures;
+mod frontier;
 mod kl;
 mod noise;
 mod page;
+mod pairwise;
+mod planning;
 mod plot;
+pub mod report;
 mod sampled;
+mod statistics;
 mod table;
+#[cfg(test)]
+mod test_samples;
+mod text;
 
+pub use contest::{Contest, selection};
+pub use divergence::{Estimate, Kl, KlKind};
 pub use error::EvaluateError;
-pub use kl::kl_per_response;
+pub use figures::{KL_AND_WIN_RATE, score_against_cost, score_against_kl, win_rate_against_kl};
+pub use frontier::{
+    FrontierBand, Frontiers, Matched, MatchedComparison, Sweep, common_kl, frontiers,
+};
+pub use kl::{KlSample, kl_per_response};
 pub use noise::{Noise, noise, recommended_samples};
 pub use page::Page;
-pub use plot::{Curve, Figure, Panel, Point, draw_png, draw_svg};
-pub use sampled::{Evaluator, Judge, Sampled};
+pub use pairwise::{Pairwise, pairwise};
+pub use planning::{Effect, Need, Planned, plan};
+pub use plot::{Band, Curve, Figure, Panel, Point, draw_png, draw_svg};
+pub use sampled::{Evaluator, Judge, PromptText, Sampled, score};
+pub use statistics::{Intervals, Statistics};
 pub use table::{
-    Comparison, Kl, Label, Row, compare, predicted_win_rate, row, selection, text_table,
+    Comparison, Entry, Equivalence, Label, Plan, Row, Table, predicted_win_rate, table,
 };
+pub use text::{kl_text, markdown_table, text_comparisons, text_table, with_interval, with_signs};

@@ -3,7 +3,9 @@
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}\
-td{overflow-wrap:anywhere}td:first-child{white-space:nowrap}";
+td{overflow-wrap:anywhere}td:first-child{white-space:nowrap}\
+blockquote{white-space:pre-wrap;margin:1.5rem 0 .5rem;padding-left:.8rem;border-left:3px solid #bbb}\
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f5f5f5;padding:.6rem}figure{margin:1rem 0}";
 
 /// A page in the making; all texts are escaped.
 #[derive(Clone, Debug)]
@@ -29,6 +31,28 @@ impl Page {
     #[must_use]
     pub fn paragraph(mut self, text: &str) -> Self {
         self.body += &format!("<p>{}</p>\n", escaped(text));
+        self
+    }
+
+    /// Adds a text of someone else's, its line breaks kept.
+    #[must_use]
+    pub fn quotation(mut self, text: &str) -> Self {
+        self.body += &format!("<blockquote>{}</blockquote>\n", escaped(text));
+        self
+    }
+
+    /// Adds a command or a file.
+    #[must_use]
+    pub fn code(mut self, text: &str) -> Self {
+        self.body += &format!("<pre>{}</pre>\n", escaped(text));
+        self
+    }
+
+    /// Adds a file that is unfolded on demand.
+    #[must_use]
+    pub fn details(mut self, summary: &str, text: &str) -> Self {
+        let (summary, text) = (escaped(summary), escaped(text));
+        self.body += &format!("<details><summary>{summary}</summary><pre>{text}</pre></details>\n");
         self
     }
 
@@ -81,9 +105,14 @@ mod tests {
             .heading("\"x\"")
             .paragraph("<script>")
             .table(&["one"], &[vec!["&".to_owned(), "2".to_owned()]])
+            .quotation("</blockquote>")
+            .code("a && b")
+            .details("<i>", "</pre>")
             .figure("<svg></svg>");
         let html = page.html();
         assert!(html.contains("<title>a &lt; b</title>") && !html.contains("<script>"));
+        assert!(html.contains("&lt;/blockquote&gt;") && html.contains("a &amp;&amp; b"));
+        assert!(html.contains("&lt;/pre&gt;") && !html.contains("<i>"));
         assert!(
             html.contains("<tr><td>&amp;</td><td>2</td></tr>") && html.contains("<figure><svg>")
         );

@@ -1,53 +1,81 @@
 //! The result table: a row a method and procedure, and differences between methods on the same prompts.
 
 use infalign_stats::{
-    Interval, Selection, mean_and_standard_error, mean_interval, paired_difference, win_rate,
+    Interval, Lengths, StatsError, equivalence_test, holm, length_controlled, selection_weights,
+    t_test,
 };
 use infalign_transform::{Beta, Procedure, Tilt, Transform, beta_for_kl};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{EvaluateError, Judge, Sampled};
-
-/// Confidence level of every interval.
-const LEVEL: f64 = 0.95;
-
-/// KL(π‖π_ref) in nats per response.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Kl {
-    /// The estimate.
-    pub estimate: f64,
-    /// Its standard error over prompts.
-    pub standard_error: f64,
-    /// `estimate`: exact at every token, over sampled responses.
-    pub kind: String,
-}
+use crate::contest::{Contributions, contributions, same_prompts, selection_among};
+use crate::divergence::{Kl, of_policy, of_procedure};
+use crate::statistics::{Series, Statistics};
+use crate::{Contest, EvaluateError, Judge, Sampled};
 
 /// One method under one procedure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the method.
     pub method: String,
-    /// How it was trained, as recipes call it; absent for the reference itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// How it was trained, as recipes call it; absent for the reference itself, and where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// What it was trained on; absent for the reference itself, and where it is no reward.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
-    /// The procedure, on both sides.
+    /// The procedure of the policy, and of the reference unless the next says otherwise.
     pub procedure: Procedure,
+    /// The procedure of the reference, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_procedure: Option<Procedure>,
     /// By what responses were judged.
     pub judge: Judge,
     /// Inference-time win rate against the reference, ties ½.
     pub win_rate: Interval,
+    /// Its standard error over prompts.
+    pub win_rate_error: f64,
+    /// The same if both sides wrote at the same length, where it was asked for and has an estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_controlled_win_rate: Option<Interval>,
     /// What the integrals of the continuous limit give for this objective at this KL; absent where they give nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_win_rate: Option<f64>,
-    /// Divergence from the reference.
-    pub kl: Kl,
+    /// Expected score of the response that is kept.
+    pub score: Interval,
+    /// The same of the reference.
+    pub reference_score: Interval,
+    /// Divergence of the policy from the reference; null where the samples do not tell it.
+    pub kl: Option<Kl>,
+    /// Divergence that the procedure adds, of what it keeps from the policy; absent where nothing is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procedure_kl: Option<Kl>,
+    /// Tokens made for a response that is kept, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<f64>,
     /// Prompts.
     pub n_prompts: usize,
-    /// Responses a prompt and side.
+    /// Responses a prompt, at least, of either side.
     pub n_samples: usize,
+}
+
+impl Row {
+    /// Both procedures.
+    pub fn contest(&self) -> Contest {
+        Contest {
+            policy: self.procedure,
+            reference: self.reference_procedure.unwrap_or(self.procedure),
+        }
+    }
+}
+
+/// Two one-sided tests of whether a difference is too small to matter.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Equivalence {
+    /// The greatest difference that does not matter.
+    pub margin: f64,
+    /// p-value of a difference that does: small where the two are equivalent.
+    pub p_value: f64,
 }
 
 /// Difference of two methods' win rates under one procedure, on the same prompts.
@@ -59,35 +87,43 @@ pub struct Comparison {
     pub baseline: String,
     /// The procedure.
     pub procedure: Procedure,
+    /// The procedure of the reference, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_procedure: Option<Procedure>,
     /// By what responses were judged.
     pub judge: Judge,
     /// Win rate of the first minus win rate of the second.
     pub difference: Interval,
+    /// Two-sided p-value of no difference, by Student's test of the paired differences.
+    pub p_value: f64,
+    /// The same, adjusted for all comparisons of the table by this judge (Holm).
+    pub p_adjusted: f64,
+    /// Whether the two are as good as equal, where a margin was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivalence: Option<Equivalence>,
 }
 
-/// The selection that a rank procedure makes among stored samples.
-///
-/// # Errors
-/// [`EvaluateError::Procedure`] for a procedure that does more than select.
-pub fn selection(procedure: &Procedure) -> Result<Selection, EvaluateError> {
-    match procedure {
-        Procedure::Sample => Ok(Selection::Sample),
-        Procedure::BestOf(n) => Ok(Selection::Best(n.get())),
-        Procedure::WorstOf(n) => Ok(Selection::Worst(n.get())),
-        _ => Err(EvaluateError::Procedure { procedure: procedure.to_string() }),
+impl Comparison {
+    /// What follows at a level such as 0.95, in a word or two.
+    pub fn verdict(&self, level: f64) -> &'static str {
+        let alpha = 1.0 - level;
+        let equivalent = self.equivalence.is_some_and(|test| test.p_value < alpha);
+        match (self.p_adjusted < alpha, equivalent) {
+            (true, true) => "different, and equivalent",
+            (true, false) if self.difference.estimate > 0.0 => "better",
+            (true, false) => "worse",
+            (false, true) => "equivalent",
+            (false, false) => "undecided",
+        }
     }
-}
 
-/// Win rate of each prompt.
-fn per_prompt(
-    policy: &Sampled,
-    reference: &Sampled,
-    procedure: &Procedure,
-    judge: Judge,
-) -> Result<Vec<f64>, EvaluateError> {
-    let selection = selection(procedure)?;
-    let pairs = policy.by(judge)?.iter().zip(reference.by(judge)?);
-    Ok(pairs.map(|(ours, theirs)| win_rate(ours, theirs, selection)).collect::<Result<_, _>>()?)
+    /// Both procedures.
+    pub fn contest(&self) -> Contest {
+        Contest {
+            policy: self.procedure,
+            reference: self.reference_procedure.unwrap_or(self.procedure),
+        }
+    }
 }
 
 /// What a row says of a method besides numbers.
@@ -103,56 +139,192 @@ pub struct Label<'a> {
     pub transform: Option<&'a Transform>,
 }
 
-/// One row of the table.
+/// A method with its samples, and those of the reference that it is measured against.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// What rows say of it.
+    pub label: Label<'a>,
+    /// Its responses.
+    pub sampled: &'a Sampled,
+    /// The reference's.
+    pub reference: &'a Sampled,
+}
+
+/// What is measured of the methods of a table.
+#[derive(Clone, Debug)]
+pub struct Plan<'a> {
+    /// The procedures; rows and comparisons for each.
+    pub contests: &'a [Contest],
+    /// Who decides.
+    pub judge: Judge,
+    /// Which methods are compared, by their places: the second is subtracted.
+    pub pairs: &'a [(usize, usize)],
+    /// Whether rows have win rates at equal lengths, too.
+    pub length_controlled: bool,
+    /// How intervals are made.
+    pub statistics: Statistics,
+}
+
+/// Rows and comparisons.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// A row a method and contest, methods in their order.
+    pub rows: Vec<Row>,
+    /// A comparison a pair and contest.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// Series of each entry and contest, one after the other.
+const SERIES: usize = 3;
+
+/// Measures methods and compares them, all on the same resamples of the prompts.
 ///
 /// # Errors
-/// [`EvaluateError`] when there are fewer samples than the procedure takes, fewer than two prompts, or no scores of that judge.
-pub fn row(
-    label: Label<'_>,
-    procedure: &Procedure,
-    judge: Judge,
-    policy: &Sampled,
-    reference: &Sampled,
+/// [`EvaluateError`] when there are fewer samples than a procedure takes, other prompts in one method than in another, fewer than two
+/// prompts, or no scores of that judge.
+pub fn table(entries: &[Entry<'_>], plan: &Plan<'_>) -> Result<Table, EvaluateError> {
+    for pair in entries.windows(2) {
+        same_prompts(
+            (pair[0].label.method, pair[0].sampled),
+            (pair[1].label.method, pair[1].sampled),
+        )?;
+    }
+    let cells: Vec<(&Entry<'_>, &Contest)> =
+        entries.iter().flat_map(|e| plan.contests.iter().map(move |c| (e, c))).collect();
+    let mut values = Vec::with_capacity(SERIES * cells.len());
+    for (entry, contest) in &cells {
+        let policy = (entry.label.method, entry.sampled);
+        let reference = ("the reference", entry.reference);
+        let Contributions { wins, ours, theirs } =
+            contributions(policy, reference, contest, plan.judge)?;
+        values.extend([wins, ours, theirs]);
+    }
+    let series = Series::new(&values, &plan.statistics)?;
+    let rows = cells
+        .par_iter()
+        .enumerate()
+        .map(|(cell, (entry, contest))| row(entry, contest, plan, &series, SERIES * cell))
+        .collect::<Result<_, _>>()?;
+    let at = |entry: usize, contest: usize| SERIES * (entry * plan.contests.len() + contest);
+    let pairs: Vec<_> = (0..plan.contests.len())
+        .flat_map(|contest| plan.pairs.iter().map(move |&(a, b)| (contest, a, b)))
+        .collect();
+    let mut comparisons = pairs
+        .par_iter()
+        .map(|&(contest, a, b)| {
+            let places = (at(a, contest), at(b, contest));
+            let names = (entries[a].label.method, entries[b].label.method);
+            comparison(names, &plan.contests[contest], plan, &series, &values, places)
+        })
+        .collect::<Result<Vec<Comparison>, EvaluateError>>()?;
+    let p_values: Vec<f64> = comparisons.iter().map(|one| one.p_value).collect();
+    for (comparison, adjusted) in comparisons.iter_mut().zip(holm(&p_values)) {
+        comparison.p_adjusted = adjusted;
+    }
+    // By pair, as rows are by method.
+    comparisons.sort_by_key(|one| {
+        plan.pairs.iter().position(|&(a, b)| {
+            (entries[a].label.method, entries[b].label.method)
+                == (one.method.as_str(), one.baseline.as_str())
+        })
+    });
+    Ok(Table { rows, comparisons })
+}
+
+fn row(
+    entry: &Entry<'_>,
+    contest: &Contest,
+    plan: &Plan<'_>,
+    series: &Series<'_>,
+    place: usize,
 ) -> Result<Row, EvaluateError> {
-    let Label { method, kind, objective, transform } = label;
-    let win_rate = mean_interval(&per_prompt(policy, reference, procedure, judge)?, LEVEL)?;
-    let (kl, standard_error) = mean_and_standard_error(&policy.kl)?;
-    let predicted_win_rate =
-        transform.map(|transform| predicted_win_rate(transform, kl, procedure)).transpose()?;
+    let Entry { label: Label { method, kind, objective, transform }, sampled, reference } = *entry;
+    let kl = of_policy(sampled)?;
+    let predicted_win_rate = match (transform, kl) {
+        (Some(transform), Some(kl)) if contest.policy == contest.reference => {
+            Some(predicted_win_rate(transform, kl.estimate, &contest.policy)?)
+        }
+        _ => None,
+    };
+    let fewest = |sampled: &Sampled| sampled.rewards.iter().map(Vec::len).min().unwrap_or(0);
+    let controlled =
+        if plan.length_controlled { at_equal_length(entry, contest, plan)? } else { None };
     Ok(Row {
         method: method.into(),
         kind: kind.map(Into::into),
         objective: objective.map(Into::into),
-        procedure: *procedure,
-        judge,
-        win_rate,
+        procedure: contest.policy,
+        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
+        judge: plan.judge,
+        win_rate: series.mean(place)?,
+        win_rate_error: series.standard_error(place)?,
+        length_controlled_win_rate: controlled,
         predicted_win_rate,
-        kl: Kl { estimate: kl, standard_error, kind: "estimate".into() },
-        n_prompts: policy.rewards.len(),
-        n_samples: policy.rewards.first().map_or(0, Vec::len),
+        score: series.mean(place + 1)?,
+        reference_score: series.mean(place + 2)?,
+        kl,
+        procedure_kl: of_procedure(&contest.policy, sampled)?,
+        tokens: sampled.cost(&contest.policy),
+        n_prompts: sampled.prompts.len(),
+        n_samples: fewest(sampled).min(fewest(reference)),
     })
 }
 
-/// The difference of two methods on the same prompts.
-///
-/// # Errors
-/// As [`row`].
-pub fn compare(
-    (method, ours): (&str, &Sampled),
-    (baseline, theirs): (&str, &Sampled),
-    reference: &Sampled,
-    procedure: &Procedure,
-    judge: Judge,
+/// Win rate at equal lengths, in characters; none where it has no estimate.
+fn at_equal_length(
+    entry: &Entry<'_>,
+    contest: &Contest,
+    plan: &Plan<'_>,
+) -> Result<Option<Interval>, EvaluateError> {
+    type Side = Vec<(Vec<f64>, Vec<f64>)>;
+    let side = |sampled: &Sampled, procedure: &Procedure| -> Result<Side, EvaluateError> {
+        let selection = selection_among(entry.label.method, sampled, procedure)?;
+        let prompts = sampled.responses.iter().zip(&sampled.rewards);
+        prompts
+            .map(|(responses, rewards)| {
+                let lengths = responses.iter().map(|text| text.chars().count() as f64).collect();
+                Ok((lengths, selection_weights(rewards, selection)?))
+            })
+            .collect()
+    };
+    let ours = side(entry.sampled, &contest.policy)?;
+    let theirs = side(entry.reference, &contest.reference)?;
+    let scores = entry.sampled.by(plan.judge)?.iter().zip(entry.reference.by(plan.judge)?);
+    let prompts: Vec<(Lengths<'_>, Lengths<'_>)> = scores
+        .zip(ours.iter().zip(&theirs))
+        .map(|((ours, theirs), (a, b))| {
+            let lengths = |scores, (lengths, weights)| Lengths { scores, lengths, weights };
+            (lengths(ours.as_slice(), (&a.0, &a.1)), lengths(theirs.as_slice(), (&b.0, &b.1)))
+        })
+        .collect();
+    match length_controlled(&prompts, plan.statistics.level) {
+        Err(StatsError::Separated) => Ok(None),
+        found => Ok(Some(found?)),
+    }
+}
+
+fn comparison(
+    (method, baseline): (&str, &str),
+    contest: &Contest,
+    plan: &Plan<'_>,
+    series: &Series<'_>,
+    values: &[Vec<f64>],
+    (a, b): (usize, usize),
 ) -> Result<Comparison, EvaluateError> {
-    let wins = |sampled| per_prompt(sampled, reference, procedure, judge);
-    let (a, b) = (wins(ours)?, wins(theirs)?);
-    let difference = paired_difference(&a, &b, LEVEL)?;
+    let differences: Vec<f64> = values[a].iter().zip(&values[b]).map(|(a, b)| a - b).collect();
+    let equivalence = |margin| -> Result<Equivalence, EvaluateError> {
+        Ok(Equivalence { margin, p_value: equivalence_test(&differences, margin)? })
+    };
     Ok(Comparison {
         method: method.into(),
         baseline: baseline.into(),
-        procedure: *procedure,
-        judge,
-        difference,
+        procedure: contest.policy,
+        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
+        judge: plan.judge,
+        difference: series.difference(a, b)?,
+        p_value: t_test(&differences, 0.0)?,
+        p_adjusted: 1.0,
+        equivalence: plan.statistics.margin.map(equivalence).transpose()?,
     })
 }
 
@@ -173,56 +345,28 @@ pub fn predicted_win_rate(
     Ok(tilt.win_rate(procedure)?)
 }
 
-/// The rows as a table for people: a line a method, a column a procedure.
-pub fn text_table(rows: &[Row]) -> String {
-    let mut procedures: Vec<String> = Vec::new();
-    let mut methods: Vec<&str> = Vec::new();
-    for row in rows {
-        if !procedures.contains(&row.procedure.to_string()) {
-            procedures.push(row.procedure.to_string());
-        }
-        if !methods.contains(&row.method.as_str()) {
-            methods.push(&row.method);
-        }
-    }
-    let mut text = format!("{:<12} {:>14}", "method", "KL (nats)");
-    for procedure in &procedures {
-        text += &format!("  {procedure:>29}");
-    }
-    text.push('\n');
-    for method in methods {
-        let of_method: Vec<&Row> = rows.iter().filter(|row| row.method == method).collect();
-        let Some(first) = of_method.first() else { continue };
-        text += &format!(
-            "{method:<12} {:>14}",
-            format!("{:.3} ± {:.3}", first.kl.estimate, first.kl.standard_error)
-        );
-        for row in of_method {
-            let predicted = row.predicted_win_rate.map_or(String::new(), |p| format!(" ({p:.3})"));
-            let Interval { estimate, low, high, .. } = row.win_rate;
-            text += &format!("  {:>29}", format!("{estimate:.3} [{low:.3}, {high:.3}]{predicted}"));
-        }
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Two prompts, four samples: the second policy is the reference.
-    fn samples(shift: f64) -> Sampled {
-        let rewards = vec![
-            vec![0.0 + shift, 1.0 + shift, 2.0 + shift, 3.0 + shift],
-            vec![5.0, 5.0, 7.0, 9.0 + shift],
-        ];
-        Sampled { rewards, judged: None, kl: vec![0.4, 0.6], response_length: 3.0 }
-    }
+    use crate::test_samples::samples;
+    use crate::{Intervals, text_table};
 
     /// A label of the reference, or of any other policy.
     fn unlabelled(method: &str) -> Label<'_> {
         Label { method, kind: None, objective: None, transform: None }
+    }
+
+    fn entry<'a>(method: &'a str, sampled: &'a Sampled, reference: &'a Sampled) -> Entry<'a> {
+        Entry { label: unlabelled(method), sampled, reference }
+    }
+
+    fn plan<'a>(contests: &'a [Contest], pairs: &'a [(usize, usize)], judge: Judge) -> Plan<'a> {
+        let statistics = Statistics { margin: Some(0.3), ..Statistics::new(1) };
+        Plan { contests, judge, pairs, length_controlled: false, statistics }
+    }
+
+    fn contests<const N: usize>(procedures: [&str; N]) -> [Contest; N] {
+        procedures.map(|procedure| Contest::same(procedure.parse().unwrap()))
     }
 
     #[test]
@@ -235,57 +379,100 @@ mod tests {
             objective: Some("exp:10"),
             transform: Some(&exp),
         };
-        let procedure = "best-of:2".parse().unwrap();
-        let row = row(label, &procedure, Judge::Reward, &policy, &reference).unwrap();
+        let entries = [Entry { label, sampled: &policy, reference: &reference }];
+        let contests = contests(["best-of:2"]);
+        let found = table(&entries, &plan(&contests, &[], Judge::Reward)).unwrap();
+        let row = &found.rows[0];
         assert!(row.win_rate.estimate > 0.5 && row.win_rate.low < row.win_rate.estimate);
-        assert!(
-            (row.kl.estimate - 0.5).abs() < 1e-12 && (row.kl.standard_error - 0.1).abs() < 1e-12
-        );
+        assert!((row.kl.unwrap().estimate - 0.5).abs() < 1e-12);
+        assert_eq!((row.tokens, row.n_samples, row.n_prompts), (Some(6.0), 4, 2));
+        assert!(row.score.estimate > row.reference_score.estimate);
         let predicted = row.predicted_win_rate.unwrap();
         assert!(predicted > 0.7 && predicted < 0.9, "{predicted}");
-        assert!(text_table(&[row]).contains("best-of:2"));
+        assert!(text_table(&found.rows).contains("best-of:2"));
+        let json = serde_json::to_string(row).unwrap();
+        assert_eq!(&serde_json::from_str::<Row>(&json).unwrap(), row);
     }
 
     #[test]
     fn a_model_against_itself_wins_half() {
         let reference = samples(0.0);
-        for procedure in ["sample", "best-of:3", "worst-of:2"] {
-            let procedure = procedure.parse().unwrap();
-            let row =
-                row(unlabelled("base"), &procedure, Judge::Reward, &reference, &reference).unwrap();
-            assert!((row.win_rate.estimate - 0.5).abs() < 1e-12);
+        let entries = [entry("a", &reference, &reference), entry("b", &reference, &reference)];
+        let contests = contests(["sample", "best-of:3", "worst-of:2"]);
+        let found = table(&entries, &plan(&contests, &[(0, 1)], Judge::Reward)).unwrap();
+        assert!(found.rows.iter().all(|row| (row.win_rate.estimate - 0.5).abs() < 1e-12));
+        assert_eq!((found.rows.len(), found.comparisons.len()), (6, 3));
+        for one in &found.comparisons {
+            assert_eq!((one.difference.estimate, one.p_value, one.p_adjusted), (0.0, 1.0, 1.0));
+            assert_eq!(one.verdict(0.95), "equivalent");
         }
-        let same = compare(
-            ("a", &reference),
-            ("b", &reference),
-            &reference,
-            &Procedure::Sample,
-            Judge::Reward,
-        )
-        .unwrap();
-        assert_eq!(same.difference.estimate, 0.0);
+    }
+
+    #[test]
+    fn the_sides_may_have_other_procedures() {
+        let reference = samples(0.0);
+        let contest = Contest {
+            policy: "best-of:4".parse().unwrap(),
+            reference: "worst-of:4".parse().unwrap(),
+        };
+        let entries = [entry("a", &reference, &reference)];
+        let found = table(&entries, &plan(&[contest], &[], Judge::Reward)).unwrap();
+        assert_eq!(found.rows[0].win_rate.estimate, 1.0);
+        assert_eq!(found.rows[0].contest(), contest);
+        assert_eq!(contest.to_string(), "best-of:4 against worst-of:4");
     }
 
     #[test]
     fn another_judge_may_see_it_the_other_way_round() {
         let judged =
             |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
-        let win_rate = |judge| {
-            row(unlabelled("a"), &Procedure::Sample, judge, &judged(10.0), &judged(0.0))
-                .unwrap()
-                .win_rate
-                .estimate
+        let (policy, reference) = (judged(10.0), judged(0.0));
+        let win_rate = |judge, procedure| {
+            let contests = contests([procedure]);
+            let entries = [entry("a", &policy, &reference)];
+            table(&entries, &plan(&contests, &[], judge)).unwrap().rows[0].win_rate.estimate
         };
-        let (reward, judge) = (win_rate(Judge::Reward), win_rate(Judge::Judge));
-        assert!(reward > 0.6 && judge < 0.4, "{reward} {judge}");
-        let pair = [("a", &samples(0.0)), ("b", &samples(0.0))];
-        let error = compare(pair[0], pair[1], &samples(0.0), &Procedure::Sample, Judge::Judge);
+        assert!(win_rate(Judge::Reward, "sample") > 0.6 && win_rate(Judge::Judge, "sample") < 0.4);
+        // Selected by the reward, the judge's worst responses are kept.
+        let (one, best) = (win_rate(Judge::Judge, "sample"), win_rate(Judge::Judge, "best-of:2"));
+        assert!(best < one, "{best} {one}");
+        let plain = samples(0.0);
+        let contests = contests(["sample"]);
+        let error = table(&[entry("a", &plain, &plain)], &plan(&contests, &[], Judge::Judge));
         assert!(matches!(error, Err(EvaluateError::NotJudged)));
     }
 
     #[test]
-    fn procedures_that_steer_are_refused() {
-        let message = selection(&"cd-token:lambda=1".parse().unwrap()).unwrap_err().to_string();
-        assert!(message.contains("cd-token"), "{message}");
+    fn closed_forms_and_resamples_agree_on_the_estimates() {
+        let (a, b, reference) = (samples(1.0), samples(2.5), samples(0.0));
+        let entries = [entry("a", &a, &reference), entry("b", &b, &reference)];
+        let contests = contests(["sample", "best-of:2"]);
+        let of = |intervals| {
+            let plan = plan(&contests, &[(1, 0)], Judge::Reward);
+            let statistics = Statistics { intervals, ..plan.statistics };
+            table(&entries, &Plan { statistics, length_controlled: true, ..plan }).unwrap()
+        };
+        let bootstrap = of(Intervals::Bca { replicates: 500, seed: 3 });
+        let student = of(Intervals::StudentT);
+        for (first, second) in bootstrap.rows.iter().zip(&student.rows) {
+            assert!((first.win_rate.estimate - second.win_rate.estimate).abs() < 1e-12);
+            assert!(first.length_controlled_win_rate.is_some());
+        }
+        for (first, second) in bootstrap.comparisons.iter().zip(&student.comparisons) {
+            assert!((first.difference.estimate - second.difference.estimate).abs() < 1e-12);
+            assert_eq!(first.p_value, second.p_value);
+        }
+    }
+
+    #[test]
+    fn one_prompt_is_too_few() {
+        let mut one = samples(0.0);
+        one.prompts.pop();
+        one.rewards.pop();
+        one.responses.pop();
+        one.kl = None;
+        let contests = contests(["sample"]);
+        let error = table(&[entry("a", &one, &one)], &plan(&contests, &[], Judge::Reward));
+        assert!(error.unwrap_err().to_string().contains("at least 2"));
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use infalign_decode::Stream;
-use infalign_evaluate::kl_per_response;
+use infalign_evaluate::{KlSample, kl_per_response};
 use infalign_model::{CausalLm, Sequence, TransformerConfig};
 
 const LENGTH: usize = 3;
@@ -50,9 +50,18 @@ fn its_expectation_is_the_kl_of_the_distributions() {
     assert!((ours.iter().map(|l| l.exp()).sum::<f64>() - 1.0).abs() < 1e-5);
     let exact: f64 = ours.iter().zip(&theirs).map(|(p, q)| p.exp() * (p - q)).sum();
     let rows = kl_per_response(&policy, &reference, &all).unwrap();
-    let expected: f64 = ours.iter().zip(&rows).map(|(p, kl)| p.exp() * kl).sum();
-    assert!(exact > 0.1 && (exact - expected).abs() < 1e-4 * exact, "{expected} against {exact}");
-    assert!(rows.iter().all(|kl| *kl > 0.0));
+    let expected = |of: fn(&KlSample) -> f64| -> f64 {
+        ours.iter().zip(&rows).map(|(p, kl)| p.exp() * of(kl)).sum()
+    };
+    let estimators = [|kl: &KlSample| kl.exact, |kl: &KlSample| kl.k1, |kl: &KlSample| kl.k3];
+    for (name, of) in ["exact", "k1", "k3"].into_iter().zip(estimators) {
+        let found = expected(of);
+        assert!(exact > 0.1 && (exact - found).abs() < 1e-3 * exact, "{name}: {found} not {exact}");
+    }
+    assert!(rows.iter().all(|kl| kl.exact > 0.0 && kl.k3 > -1e-6));
+    assert!(rows.iter().any(|kl| kl.k1 < 0.0), "a log-ratio has either sign");
+    let log_ratios = ours.iter().zip(&theirs).map(|(p, q)| p - q);
+    assert!(rows.iter().zip(log_ratios).all(|(kl, ratio)| (kl.k1 - ratio).abs() < 1e-3));
     let itself = kl_per_response(&policy, &policy, &all).unwrap();
-    assert!(itself.iter().all(|kl| kl.abs() < 1e-5));
+    assert!(itself.iter().all(|kl| kl.exact.abs() < 1e-5 && kl.k1 == 0.0 && kl.k3 == 0.0));
 }

@@ -57,9 +57,7 @@ pub fn mean_and_standard_error(per_cluster: &[f64]) -> Result<(f64, f64), StatsE
 /// # Ok::<(), infalign_stats::StatsError>(())
 /// ```
 pub fn mean_interval(per_cluster: &[f64], level: f64) -> Result<Interval, StatsError> {
-    if !(level > 0.0 && level < 1.0) {
-        return Err(StatsError::Level(level));
-    }
+    check_level(level)?;
     let (estimate, standard_error) = mean_and_standard_error(per_cluster)?;
     let half_width = t_quantile(level, per_cluster.len() - 1) * standard_error;
     Ok(Interval { estimate, low: estimate - half_width, high: estimate + half_width, level })
@@ -84,12 +82,17 @@ pub fn paired_difference(a: &[f64], b: &[f64], level: f64) -> Result<Interval, S
     mean_interval(&differences, level)
 }
 
+/// Refuses what is no probability strictly between 0 and 1.
+pub(crate) fn check_level(level: f64) -> Result<(), StatsError> {
+    if level > 0.0 && level < 1.0 { Ok(()) } else { Err(StatsError::Level(level)) }
+}
+
 /// The t that a Student t variable of `freedom` degrees stays within, in absolute value, with
 /// probability `level`.
 ///
 /// The library's inverse loses digits as the degrees grow (1e-4 at a million), so Newton steps on its
 /// distribution function finish the work.
-fn t_quantile(level: f64, freedom: usize) -> f64 {
+pub(crate) fn t_quantile(level: f64, freedom: usize) -> f64 {
     // The location, scale and degrees are valid by construction, so this never falls back.
     let Ok(student) = StudentsT::new(0.0, 1.0, freedom as f64) else { return f64::INFINITY };
     let tail = 0.5 - 0.5 * level;

@@ -50,6 +50,25 @@ pub enum StatsError {
         /// Where the last bin ends.
         high: f64,
     },
+    /// An effect or a margin that is no size.
+    #[error("{0} is no size of a difference; give a finite number above 0, such as 0.02")]
+    Margin(f64),
+    /// A function of means that is not a number.
+    #[error(
+        "the statistic is a number for {defined} of {of} resamples of the prompts, which is too few for an \
+         interval; it may lie outside of what was measured"
+    )]
+    Undefined {
+        /// Resamples for which it is a number.
+        defined: usize,
+        /// All resamples.
+        of: usize,
+    },
+    /// A logistic regression without an optimum.
+    #[error(
+        "the win rate at equal lengths has no estimate: pairs are decided by one side, or by their length, alone"
+    )]
+    Separated,
     /// Paired samples that are not of one length.
     #[error(
         "paired samples must hold one value a prompt each, but the first holds {first} and the \

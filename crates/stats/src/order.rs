@@ -1,11 +1,11 @@
 //! Inference-time win rates and rewards of one prompt from stored rewards, by U-statistics.
 //!
 //! A procedure that keeps the best (or worst) of N responses is evaluated without running it: from
-//! M ≥ N stored rewards of each side, the estimate averages over every one of the C(M, N) subsets of
+//! M ≥ N stored responses of each side, the estimate averages over every one of the C(M, N) subsets of
 //! each side. Such an average is a U-statistic: it is unbiased for the procedure with N independent
 //! draws, and no unbiased estimator that uses the same samples, in whatever order they came, has a
-//! smaller variance. The selected reward of a random subset is at most the c-th smallest sample with
-//! probability H(c) = C(c, N) / C(M, N), so no subset is ever formed.
+//! smaller variance. The greatest of a random subset is the i-th smallest sample with probability
+//! C(i−1, N−1) / C(M, N), so no subset is ever formed: [`Kept`] holds these probabilities.
 
 use crate::error::{StatsError, check};
 
@@ -30,21 +30,121 @@ impl Selection {
     }
 }
 
+/// How likely each stored sample is to be what the selection keeps of N of them, over all subsets of N: `[samples]`, summing to 1.
+///
+/// Equation: C(i−1, N−1) / C(M, N) for the i-th smallest of M rewards (for the worst, the i-th greatest), shared evenly among equal ones.
+///
+/// - `rewards`: of independent responses to one prompt, in any order, N or more: what the selection goes by.
+///
+/// # Errors
+/// [`StatsError::EmptySelection`] when N is 0, [`StatsError::TooFew`] for fewer than N rewards, [`StatsError::NotFinite`] for a reward that
+/// is NaN or infinite.
+pub fn selection_weights(rewards: &[f64], selection: Selection) -> Result<Vec<f64>, StatsError> {
+    let n = selection.samples();
+    if n == 0 {
+        return Err(StatsError::EmptySelection);
+    }
+    check("rewards", rewards, n)?;
+    let mut order: Vec<usize> = (0..rewards.len()).collect();
+    order.sort_unstable_by(|&a, &b| rewards[a].total_cmp(&rewards[b]));
+    if let Selection::Worst(_) = selection {
+        order.reverse();
+    }
+    let by_rank = greatest_weights(rewards.len(), n);
+    let mut weights = vec![0.0; rewards.len()];
+    let mut rank = 0;
+    for ties in order.chunk_by(|&a, &b| rewards[a] == rewards[b]) {
+        let share = by_rank[rank..rank + ties.len()].iter().sum::<f64>() / ties.len() as f64;
+        ties.iter().for_each(|&sample| weights[sample] = share);
+        rank += ties.len();
+    }
+    Ok(weights)
+}
+
+/// The response to ONE prompt that a side keeps, as a distribution over its stored samples.
+///
+/// ```
+/// use infalign_stats::{Kept, Selection};
+/// // The decoder keeps the best of two by its own reward; a judge decides whose response is better.
+/// let reward = [0.9, 0.4, 0.7];
+/// let policy = Kept::judged(&reward, &[3.0, 1.0, 5.0], Selection::Best(2))?;
+/// let reference = Kept::new(&[2.0, 4.0], Selection::Sample)?;
+/// assert!((policy.mean() - (3.0 + 3.0 + 5.0) / 3.0).abs() < 1e-15);
+/// assert!((policy.win_rate(&reference) - (0.5 + 0.5 + 1.0) / 3.0).abs() < 1e-15);
+/// # Ok::<(), infalign_stats::StatsError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// What decides who wins, ascending, with the probability of each.
+    scores: Vec<(f64, f64)>,
+}
+
+impl Kept {
+    /// Selected and judged by the same rewards.
+    ///
+    /// # Errors
+    /// As for [`selection_weights`].
+    pub fn new(rewards: &[f64], selection: Selection) -> Result<Self, StatsError> {
+        Self::judged(rewards, rewards, selection)
+    }
+
+    /// Selected by `rewards`, judged by `scores`: the two numbers of each response, in the same order.
+    ///
+    /// # Errors
+    /// As for [`selection_weights`], and [`StatsError::Unpaired`] for lists of different lengths.
+    pub fn judged(
+        rewards: &[f64],
+        scores: &[f64],
+        selection: Selection,
+    ) -> Result<Self, StatsError> {
+        if rewards.len() != scores.len() {
+            return Err(StatsError::Unpaired { first: rewards.len(), second: scores.len() });
+        }
+        check("scores", scores, 1)?;
+        let weights = selection_weights(rewards, selection)?;
+        let mut scores: Vec<(f64, f64)> = scores.iter().copied().zip(weights).collect();
+        scores.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(Self { scores })
+    }
+
+    /// Expected score of what is kept: the U-statistic of the expected maximum (minimum) of N independent rewards.
+    pub fn mean(&self) -> f64 {
+        self.scores.iter().map(|(score, weight)| score * weight).sum()
+    }
+
+    /// P(ours > theirs) + ½·P(ours = theirs), in [0, 1]: the inference-time win rate on this prompt (InfAlign, arXiv 2412.19792).
+    ///
+    /// The two sides may keep by different procedures, and out of different numbers of samples. Costs O(M).
+    pub fn win_rate(&self, theirs: &Self) -> f64 {
+        let theirs = &theirs.scores;
+        let (mut below, mut at_most, mut under, mut upto) = (0, 0, 0.0, 0.0);
+        let mut won = 0.0;
+        for &(score, weight) in &self.scores {
+            while below < theirs.len() && theirs[below].0 < score {
+                under += theirs[below].1;
+                below += 1;
+            }
+            while at_most < theirs.len() && theirs[at_most].0 <= score {
+                upto += theirs[at_most].1;
+                at_most += 1;
+            }
+            won += weight * 0.5 * (under + upto);
+        }
+        won
+    }
+}
+
 /// Inference-time win rate of a policy over a reference on ONE prompt, in [0, 1].
 ///
 /// Equation: W^T = P(r(y) > r(z)) + ½·P(r(y) = r(z)), y ~ T(π), z ~ T(π_ref), with the procedure T on
-/// both sides (InfAlign, arXiv 2412.19792, inference-time win rate).
+/// both sides (InfAlign, arXiv 2412.19792, inference-time win rate). [`Kept`] has what differs between the sides.
 ///
 /// - `policy`, `reference`: rewards of independent responses, in any order, N or more of each; the two
 ///   numbers of samples may differ.
 /// - `selection`: what T keeps; N is [`Selection::samples`].
 ///
-/// The estimator is the U-statistic over all subsets of size N of either side: unbiased, and of least
-/// variance among unbiased estimators. Costs O(M log M) whatever N.
-///
 /// # Errors
-/// [`StatsError::EmptySelection`] when N is 0, [`StatsError::TooFew`] when a side holds fewer than N
-/// rewards, [`StatsError::NotFinite`] for a reward that is NaN or infinite.
+/// As for [`selection_weights`].
 ///
 /// ```
 /// use infalign_stats::{Selection, win_rate};
@@ -58,74 +158,7 @@ pub fn win_rate(
     reference: &[f64],
     selection: Selection,
 ) -> Result<f64, StatsError> {
-    let n = checked_size(selection)?;
-    check("policy", policy, n)?;
-    check("reference", reference, n)?;
-    Ok(match selection {
-        Selection::Sample | Selection::Best(_) => best_of_n(sorted(policy), &sorted(reference), n),
-        // The smallest reward is the greatest of the negated ones, which swaps the sides.
-        Selection::Worst(_) => best_of_n(negated(reference), &negated(policy), n),
-    })
-}
-
-/// Expected reward of what a side keeps of N responses, in units of the reward.
-///
-/// Equation: Σᵢ s₍ᵢ₎·C(i−1, N−1)/C(M, N) over the M samples in ascending order (for the worst, in
-/// descending order): the U-statistic of the expected maximum (minimum) of N independent rewards.
-///
-/// - `samples`: rewards of independent responses to one prompt, in any order, N or more.
-///
-/// # Errors
-/// As for [`win_rate`].
-///
-/// ```
-/// use infalign_stats::{Selection, expected_selected};
-/// let mean_of_maxima = expected_selected(&[1.0, 2.0, 4.0], Selection::Best(2))?;
-/// assert!((mean_of_maxima - (2.0 + 4.0 + 4.0) / 3.0).abs() < 1e-15);
-/// # Ok::<(), infalign_stats::StatsError>(())
-/// ```
-pub fn expected_selected(samples: &[f64], selection: Selection) -> Result<f64, StatsError> {
-    let n = checked_size(selection)?;
-    check("samples", samples, n)?;
-    let expected_greatest = |ascending: Vec<f64>| -> f64 {
-        let weights = greatest_weights(ascending.len(), n);
-        ascending.iter().zip(weights).map(|(reward, weight)| reward * weight).sum()
-    };
-    Ok(match selection {
-        Selection::Sample | Selection::Best(_) => expected_greatest(sorted(samples)),
-        Selection::Worst(_) => -expected_greatest(negated(samples)),
-    })
-}
-
-fn checked_size(selection: Selection) -> Result<usize, StatsError> {
-    match selection.samples() {
-        0 => Err(StatsError::EmptySelection),
-        n => Ok(n),
-    }
-}
-
-fn sorted(samples: &[f64]) -> Vec<f64> {
-    let mut ascending = samples.to_vec();
-    ascending.sort_unstable_by(f64::total_cmp);
-    ascending
-}
-
-fn negated(samples: &[f64]) -> Vec<f64> {
-    let mut ascending: Vec<f64> = samples.iter().map(|value| -value).collect();
-    ascending.sort_unstable_by(f64::total_cmp);
-    ascending
-}
-
-/// P(best of `left` > best of `right`) + ½·P(equal); both ascending.
-fn best_of_n(left: Vec<f64>, right: &[f64], n: usize) -> f64 {
-    let right_at_most = subsets_within(right.len(), n);
-    let weights = greatest_weights(left.len(), n);
-    let beaten = |reward: f64| {
-        let below = right.partition_point(|&other| other < reward);
-        let at_most = below + right[below..].partition_point(|&other| other == reward);
-        0.5 * (right_at_most[below] + right_at_most[at_most])
-    };
-    left.iter().zip(weights).map(|(&reward, weight)| weight * beaten(reward)).sum()
+    Ok(Kept::new(policy, selection)?.win_rate(&Kept::new(reference, selection)?))
 }
 
 /// H(c) = C(c, N) / C(M, N) for c = 0..=M: the share of subsets within the c smallest samples.
@@ -141,9 +174,9 @@ fn subsets_within(m: usize, n: usize) -> Vec<f64> {
 }
 
 /// C(i−1, N−1) / C(M, N) = H(i)·N/i for i = 1..=M: the share of subsets whose greatest is the i-th.
-fn greatest_weights(m: usize, n: usize) -> impl Iterator<Item = f64> {
+fn greatest_weights(m: usize, n: usize) -> Vec<f64> {
     let within = subsets_within(m, n);
-    (1..=m).map(move |i| within[i] * (n as f64 / i as f64))
+    (1..=m).map(|i| within[i] * (n as f64 / i as f64)).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +240,7 @@ mod tests {
                     assert!((got - exact).abs() < 1e-14, "{selection:?}: {got} against {exact}");
                     let kept = selected(&policy, selection);
                     let mean = kept.iter().sum::<f64>() / kept.len() as f64;
-                    let got = expected_selected(&policy, selection).unwrap();
+                    let got = Kept::new(&policy, selection).unwrap().mean();
                     assert!((got - mean).abs() < 1e-14, "{selection:?}: {got} against {mean}");
                 }
             }
@@ -260,8 +293,8 @@ mod tests {
         let samples: Vec<f64> = (1..=10_000).map(f64::from).collect();
         for n in [1usize, 7, 128, 9_999] {
             let exact = n as f64 * 10_001.0 / (n as f64 + 1.0);
-            let best = expected_selected(&samples, Selection::Best(n)).unwrap();
-            let worst = expected_selected(&samples, Selection::Worst(n)).unwrap();
+            let best = Kept::new(&samples, Selection::Best(n)).unwrap().mean();
+            let worst = Kept::new(&samples, Selection::Worst(n)).unwrap().mean();
             assert!((best / exact - 1.0).abs() < 1e-11, "{best} against {exact}");
             assert!(((10_001.0 - worst) / exact - 1.0).abs() < 1e-11);
         }
@@ -273,9 +306,56 @@ mod tests {
         assert_eq!(win_rate(&one, &one, Selection::Best(0)), Err(StatsError::EmptySelection));
         assert_eq!(
             win_rate(&one, &[1.0, 2.0], Selection::Worst(2)),
-            Err(StatsError::TooFew { what: "policy", needed: 2, found: 1 })
+            Err(StatsError::TooFew { what: "rewards", needed: 2, found: 1 })
         );
-        let message = expected_selected(&[0.0, f64::INFINITY], Selection::Sample).unwrap_err();
-        assert_eq!(message.to_string(), "value 1 of samples is inf; every value must be finite");
+        let message = Kept::new(&[0.0, f64::INFINITY], Selection::Sample).unwrap_err();
+        assert_eq!(message.to_string(), "value 1 of scores is inf; every value must be finite");
+        let unpaired = Kept::judged(&one, &[1.0, 2.0], Selection::Sample);
+        assert_eq!(unpaired, Err(StatsError::Unpaired { first: 1, second: 2 }));
+    }
+
+    /// The pairs (reward, score) that subsets keep; of equal rewards one subset keeps each as often as another.
+    fn kept_scores(rewards: &[f64], scores: &[f64], selection: Selection) -> Vec<(f64, f64)> {
+        let indices: Vec<f64> = (0..rewards.len()).map(|i| i as f64).collect();
+        let mut kept = Vec::new();
+        for subset in subsets(&indices, selection.samples()) {
+            let of = |i: &f64| rewards[*i as usize];
+            let best = select(&subset.iter().map(of).collect::<Vec<_>>(), selection);
+            let ties: Vec<&f64> = subset.iter().filter(|i| of(i) == best).collect();
+            kept.extend(ties.iter().map(|i| (scores[**i as usize], 1.0 / ties.len() as f64)));
+        }
+        kept
+    }
+
+    #[test]
+    fn a_judge_and_another_procedure_on_the_other_side_equal_the_enumeration() {
+        let mut random = SplitMix(13);
+        let mut draw = |len: usize, levels: f64| -> Vec<f64> {
+            (0..len).map(|_| (random.uniform() * levels).floor()).collect()
+        };
+        for (ours, theirs) in [
+            (Selection::Best(3), Selection::Best(2)),
+            (Selection::Sample, Selection::Worst(2)),
+            (Selection::Worst(4), Selection::Best(1)),
+        ] {
+            let (rewards, scores) = (draw(7, 4.0), draw(7, 5.0));
+            let (their_rewards, their_scores) = (draw(5, 3.0), draw(5, 5.0));
+            let policy = Kept::judged(&rewards, &scores, ours).unwrap();
+            let reference = Kept::judged(&their_rewards, &their_scores, theirs).unwrap();
+            let (a, b) = (
+                kept_scores(&rewards, &scores, ours),
+                kept_scores(&their_rewards, &their_scores, theirs),
+            );
+            let (mut won, mut all) = (0.0, 0.0);
+            for (y, v) in &a {
+                for (z, w) in &b {
+                    let wins = f64::from(y > z) + 0.5 * f64::from(y == z);
+                    (won, all) = (won + v * w * wins, all + v * w);
+                }
+            }
+            let got = policy.win_rate(&reference);
+            assert!((got - won / all).abs() < 1e-14, "{ours:?} {theirs:?}: {got}");
+            assert!((got + reference.win_rate(&policy) - 1.0).abs() < 1e-14);
+        }
     }
 }

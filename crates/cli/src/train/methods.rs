@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use infalign_calibrate::Calibration;
 use infalign_calibrate::rollouts::Rollouts;
-use infalign_evaluate::{Evaluator, Sampled};
+use infalign_evaluate::{Evaluator, KlSample, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
@@ -21,13 +21,14 @@ use super::stages::{check_samples, evaluator, read_json, write_json};
 use super::watch::Watch;
 use crate::progress::{Progress, Stage};
 use crate::recipe::{Kind, Method};
+use crate::sources::{METHODS, SAMPLES};
 
 /// Random streams of every policy's evaluation: common ones, so that differences between methods vary less.
 pub(crate) const EVALUATION_STAGE: &str = "evaluate-policy";
 
 /// Where a method's files are.
 fn folder(inputs: &Inputs<'_>, method: &Method) -> PathBuf {
-    inputs.run.join("methods").join(&method.name)
+    inputs.run.join(METHODS).join(&method.name)
 }
 
 /// What methods learn from besides the prompts.
@@ -174,7 +175,7 @@ pub(crate) fn evaluate(
     evaluator: &Evaluator<'_>,
     progress: &mut Progress,
 ) -> Result<Sampled> {
-    let path = folder(inputs, method).join("samples.json");
+    let path = folder(inputs, method).join(SAMPLES);
     let title = format!("evaluate {}", method.name);
     if path.exists() {
         progress.skip(&title);
@@ -185,8 +186,11 @@ pub(crate) fn evaluate(
     let bar = progress.stage(&title, 1);
     let sampled = evaluator.sample(policy, EVALUATION_STAGE)?;
     write_json(&path, &sampled)?;
-    let kl = sampled.kl.iter().sum::<f64>() / sampled.kl.len() as f64;
-    bar.finish(format!("KL {kl:.3} nats, {:.1} tokens a response", sampled.response_length));
+    let mean = |kl: &[KlSample]| kl.iter().map(|kl| kl.exact).sum::<f64>() / kl.len() as f64;
+    let kl =
+        sampled.kl.as_deref().map_or("not known".to_owned(), |kl| format!("{:.3} nats", mean(kl)));
+    let length = sampled.response_length().unwrap_or(f64::NAN);
+    bar.finish(format!("KL {kl}, {length:.1} tokens a response"));
     Ok(sampled)
 }
 

@@ -18,6 +18,9 @@ mod stages;
 mod tensorboard;
 mod watch;
 
+pub(crate) use results::SCHEMA;
+pub(crate) use run_dir::RESULTS;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;

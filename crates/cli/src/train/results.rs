@@ -4,18 +4,21 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use infalign_evaluate::{
-    Comparison, Curve, Figure, Judge, Label, Panel, Point, Row, Sampled, compare,
-    predicted_win_rate, row, text_table,
+    Comparison, Contest, Entry, Figure, Judge, Label, Plan, Row, Sampled, Statistics, Table, table,
+    text_comparisons, text_table, win_rate_against_kl,
 };
 use infalign_train::Objective;
-use infalign_transform::{Procedure, Transform};
+use infalign_transform::Transform;
 use serde::Serialize;
 
 use super::inputs::Inputs;
 use super::run_dir::RESULTS;
 use super::stages::write_json;
-use crate::figure::{KL_AND_WIN_RATE, write_figure};
+use crate::figure::write_figure;
 use crate::recipe::AlignRecipe;
+
+/// The form of `results.json`.
+pub(crate) const SCHEMA: &str = "results/1";
 
 /// A method with its samples.
 pub(crate) struct Measured {
@@ -38,6 +41,7 @@ impl Measured {
 /// `results.json`. It holds nothing that differs between two runs of the same recipe.
 #[derive(Serialize)]
 pub(crate) struct Results {
+    schema: &'static str,
     recipe: String,
     seed: u64,
     rows: Vec<Row>,
@@ -56,13 +60,14 @@ pub(crate) fn write(
 ) -> Result<Results> {
     let recipe = inputs.recipe;
     let mut results = Results {
+        schema: SCHEMA,
         recipe: recipe.name.clone(),
         seed: recipe.seed,
         rows: Vec::new(),
         comparisons: Vec::new(),
     };
     for judge in judges(recipe) {
-        let (rows, comparisons) = judged(recipe, measured, reference, judge)?;
+        let Table { rows, comparisons } = judged(recipe, measured, reference, judge)?;
         let figure = figure(recipe, judge, measured, &rows)?;
         write_figure(inputs.run, plot(judge), &figure)?;
         results.rows.extend(rows);
@@ -92,30 +97,39 @@ fn judged(
     measured: &[Measured],
     reference: &Sampled,
     judge: Judge,
-) -> Result<(Vec<Row>, Vec<Comparison>)> {
-    let baseline = measured
+) -> Result<Table> {
+    let baseline = measured.iter().position(|m| m.name == recipe.evaluation.baseline);
+    let baseline = baseline.context("the baseline was not measured")?;
+    let objectives: Vec<Option<String>> =
+        measured.iter().map(|m| m.objective.as_ref().map(ToString::to_string)).collect();
+    let entries: Vec<Entry<'_>> = measured
         .iter()
-        .find(|m| m.name == recipe.evaluation.baseline)
-        .context("the baseline was not measured")?;
-    let (mut rows, mut comparisons) = (Vec::new(), Vec::new());
-    for method in measured {
-        let objective = method.objective.as_ref().map(ToString::to_string);
-        let name = method.name.as_str();
-        let label = Label {
-            method: name,
-            kind: method.kind,
-            objective: objective.as_deref(),
-            transform: method.transform().filter(|_| judge == Judge::Reward),
-        };
-        for procedure in &recipe.evaluation.procedures {
-            rows.push(row(label, procedure, judge, &method.sampled, reference)?);
-            if method.kind.is_some() && name != baseline.name {
-                let (ours, theirs) = (&method.sampled, (baseline.name.as_str(), &baseline.sampled));
-                comparisons.push(compare((name, ours), theirs, reference, procedure, judge)?);
-            }
-        }
-    }
-    Ok((rows, comparisons))
+        .zip(&objectives)
+        .map(|(method, objective)| Entry {
+            label: Label {
+                method: &method.name,
+                kind: method.kind,
+                objective: objective.as_deref(),
+                transform: method.transform().filter(|_| judge == Judge::Reward),
+            },
+            sampled: &method.sampled,
+            reference,
+        })
+        .collect();
+    let pairs: Vec<(usize, usize)> = (0..measured.len())
+        .filter(|&method| method != baseline && measured[method].kind.is_some())
+        .map(|method| (method, baseline))
+        .collect();
+    let contests: Vec<Contest> =
+        recipe.evaluation.procedures.iter().map(|procedure| Contest::same(*procedure)).collect();
+    let plan = Plan {
+        contests: &contests,
+        judge,
+        pairs: &pairs,
+        length_controlled: false,
+        statistics: Statistics::new(recipe.seed),
+    };
+    Ok(table(&entries, &plan)?)
 }
 
 fn figure(
@@ -124,58 +138,20 @@ fn figure(
     measured: &[Measured],
     rows: &[Row],
 ) -> Result<Figure> {
-    let farthest = rows.iter().map(|row| row.kl.estimate).fold(0.2, f64::max);
-    let panel = |procedure: &Procedure| -> Result<Panel> {
-        let of_procedure = rows.iter().filter(|row| row.procedure == *procedure);
-        let points = of_procedure.map(|row| Point {
-            name: row.method.clone(),
-            x: row.kl.estimate,
-            y: [row.win_rate.estimate, row.win_rate.low, row.win_rate.high],
-            label: None,
-        });
-        let with_theory = measured
-            .iter()
-            .filter(|_| judge == Judge::Reward)
-            .filter_map(|m| m.transform().map(|transform| (&m.name, transform)));
-        let curves =
-            with_theory.map(|(name, transform)| curve(name, transform, procedure, 1.3 * farthest));
-        Ok(Panel {
-            title: procedure.to_string(),
-            points: points.collect(),
-            curves: curves.collect::<Result<_>>()?,
-        })
-    };
-    let panels = recipe.evaluation.procedures.iter().map(panel).collect::<Result<_>>()?;
-    let (by, lines) = match judge {
-        Judge::Reward => ("", "; lines: continuous limit"),
-        Judge::Judge => (", by the judge", ""),
+    let theories: Vec<(String, Transform)> =
+        measured.iter().filter_map(|m| Some((m.name.clone(), m.transform()?.clone()))).collect();
+    let by = match judge {
+        Judge::Reward => "",
+        Judge::Judge => ", by the judge",
     };
     let name = &recipe.name;
-    Ok(Figure {
-        title: format!(
-            "{name}: win rate against the reference, both sides under the same procedure{by}"
-        ),
-        legend: measured.iter().map(|method| method.name.clone()).collect(),
-        note: format!("bars: 95 % intervals over prompts{lines}"),
-        axes: KL_AND_WIN_RATE.map(str::to_owned),
-        panels,
-    })
-}
-
-/// The continuous limit's win rate from KL 0 to `farthest`.
-fn curve(name: &str, transform: &Transform, procedure: &Procedure, farthest: f64) -> Result<Curve> {
-    const STEPS: usize = 40;
-    let mut points = vec![(0.0, 0.5)];
-    for step in 1..=STEPS {
-        // Closer together near 0, where the win rate rises with the root of the KL.
-        let kl = farthest * (step as f64 / STEPS as f64).powi(2);
-        points.push((kl, predicted_win_rate(transform, kl, procedure)?));
-    }
-    Ok(Curve { name: name.into(), points })
+    let title =
+        format!("{name}: win rate against the reference, both sides under the same procedure{by}");
+    Ok(win_rate_against_kl(&title, rows, &theories, &[])?)
 }
 
 /// The table of one judge, and its comparisons.
-fn table(results: &Results, judge: Judge) -> String {
+fn text_of(results: &Results, judge: Judge) -> String {
     let rows: Vec<Row> = results.rows.iter().filter(|row| row.judge == judge).cloned().collect();
     let mut text = match judge {
         Judge::Reward => String::new(),
@@ -189,11 +165,7 @@ fn table(results: &Results, judge: Judge) -> String {
         Judge::Judge => "\nwin rates: [95 % interval over prompts]\n\n",
     };
     let comparisons = results.comparisons.iter().filter(|comparison| comparison.judge == judge);
-    for Comparison { method, baseline, procedure, difference: d, .. } in comparisons {
-        let title = format!("{method} − {baseline}, {procedure}");
-        text += &format!("{title:<30} {:+.3} [{:+.3}, {:+.3}]\n", d.estimate, d.low, d.high);
-    }
-    text
+    text + &text_comparisons(&comparisons.cloned().collect::<Vec<_>>(), 0.95)
 }
 
 /// The results for a program, or for a person.
@@ -208,7 +180,7 @@ pub(crate) fn text(results: &Results, run: &Path, json: bool) -> Result<String> 
         .into_iter()
         .filter(|judge| results.rows.iter().any(|row| row.judge == *judge))
         .collect();
-    let tables: Vec<String> = judges.into_iter().map(|judge| table(results, judge)).collect();
+    let tables: Vec<String> = judges.into_iter().map(|judge| text_of(results, judge)).collect();
     let mut text = tables.join("\n");
     let run = run.display();
     text +=

@@ -187,6 +187,7 @@ fn calibration_curve(name: &str, bins: &[ReliabilityBin]) -> Figure {
             title: "held-out pairs".to_owned(),
             points: bins.iter().map(point).collect(),
             curves: vec![Curve { name: IDEAL.to_owned(), points: vec![(0.0, 0.0), (1.0, 1.0)] }],
+            ..Panel::default()
         }],
     }
 }

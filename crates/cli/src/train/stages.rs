@@ -16,6 +16,7 @@ use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
 use super::{rewards, rollouts};
 use crate::progress::Progress;
+use crate::sources::REFERENCE;
 
 /// Runs what is left of the recipe and returns its results.
 ///
@@ -70,7 +71,7 @@ pub(crate) fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> E
     Evaluator {
         prompts: &inputs.test,
         samples: inputs.recipe.evaluation.samples,
-        reference: &inputs.reference,
+        reference: Some(&inputs.reference),
         tokenizer: &inputs.tokenizer,
         reward,
         judge: None,
@@ -86,7 +87,7 @@ fn reference_samples(
     evaluator: &Evaluator<'_>,
     progress: &mut Progress,
 ) -> Result<(Sampled, Sampled)> {
-    let path = inputs.run.join("reference-samples.json");
+    let path = inputs.run.join(REFERENCE);
     if path.exists() {
         progress.skip("reference samples");
         let both: (Sampled, Sampled) = read_json(&path)?;
@@ -114,14 +115,11 @@ pub(crate) fn check_samples(
     sampled: &Sampled,
     evaluator: &Evaluator<'_>,
 ) -> Result<()> {
-    let whole = |rewards: &[Vec<f64>]| {
-        rewards.len() == evaluator.prompts.len()
-            && rewards.iter().all(|rewards| rewards.len() == evaluator.samples)
-    };
-    let fits = whole(&sampled.rewards)
-        && sampled.judged.is_some() == evaluator.judge.is_some()
-        && sampled.judged.as_deref().is_none_or(whole)
-        && sampled.kl.len() == evaluator.prompts.len();
+    let ids = sampled.prompts.iter().map(|prompt| &prompt.id);
+    let fits = sampled.check().is_ok()
+        && ids.eq(evaluator.prompts.iter().map(|prompt| &prompt.id))
+        && sampled.rewards.iter().all(|rewards| rewards.len() == evaluator.samples)
+        && sampled.judged.is_some() == evaluator.judge.is_some();
     anyhow::ensure!(
         fits,
         "{} holds samples of other prompts: delete it and resume",

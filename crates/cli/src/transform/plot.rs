@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use infalign_evaluate::{Curve, Figure, Panel, Point};
+use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, Panel, Point};
 use infalign_transform::{
     FrontierPoint, Optimum, Procedure, RankDensity, Transform, TransformError, best_of_n, frontier,
     optimal_frontier,
@@ -12,7 +12,7 @@ use infalign_transform::{
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::figure::{KL_AND_WIN_RATE, write_figure};
+use crate::figure::write_figure;
 use crate::output;
 
 /// Figures of `infalign transform plot`.
@@ -116,6 +116,7 @@ fn frontiers(args: &FrontierArgs) -> Result<Figure, TransformError> {
             title: procedure.to_string(),
             points: best_of_points(&ranks[index..=index], args.max_kl)?,
             curves: std::iter::once(best).chain(curves.iter().map(other)).collect(),
+            ..Panel::default()
         })
     });
     let names = curves.iter().map(|(name, _)| name.clone());
@@ -163,7 +164,7 @@ fn transforms(args: &TransformsArgs) -> Result<Figure, TransformError> {
         let optima = args.kl.iter().map(|&kl| optimal(procedure, kl));
         let mut curves = optima.collect::<Result<Vec<_>, TransformError>>()?;
         curves.extend(args.transform.iter().map(|t| drawn(t.to_string(), &|u| t.apply(u))));
-        Ok(Panel { title: procedure.to_string(), points: Vec::new(), curves })
+        Ok(Panel { title: procedure.to_string(), curves, ..Panel::default() })
     };
     let panels = args.procedure.iter().map(panel);
     let others = args.transform.iter().map(Transform::to_string);

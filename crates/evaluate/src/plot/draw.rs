@@ -7,7 +7,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-use super::{Curve, Figure, Panel};
+use super::{Band, Curve, Figure, Panel};
 use crate::EvaluateError;
 
 const PANEL: (u32, u32) = (480, 460);
@@ -65,13 +65,40 @@ pub(super) fn draw<B: DrawingBackend>(
     area.present().map_err(failed)
 }
 
-/// The colour of a name, and whether its line is dashed, which tells names of the same colour apart.
-fn style(figure: &Figure, name: &str) -> (RGBColor, bool) {
+/// How a name is drawn.
+struct Look {
+    colour: RGBColor,
+    /// Corners about the place of a point.
+    marker: Vec<(i32, i32)>,
+    /// Lengths of dashes and gaps; none for a whole line.
+    dashes: Option<(i32, i32)>,
+}
+
+fn look(figure: &Figure, name: &str) -> Look {
+    const DASHES: [Option<(i32, i32)>; 4] = [None, Some((10, 5)), Some((3, 4)), Some((18, 4))];
     let index = figure.legend.iter().position(|n| *n == name).unwrap_or(0);
-    match index.checked_sub(COLOURS.len()) {
-        None => (COLOURS[index], false),
-        // The first colour is for what stands out.
-        Some(rest) => (COLOURS[1 + rest % (COLOURS.len() - 1)], true),
+    Look {
+        colour: COLOURS[index % COLOURS.len()],
+        marker: marker(index),
+        dashes: DASHES[index % DASHES.len()],
+    }
+}
+
+/// A disc, a square, triangles, a diamond, a cross.
+fn marker(index: usize) -> Vec<(i32, i32)> {
+    match index % 6 {
+        0 => (0..16)
+            .map(|k| (f64::from(k) * std::f64::consts::TAU / 16.0).sin_cos())
+            .map(|(sin, cos)| ((5.5 * cos).round() as i32, (5.5 * sin).round() as i32))
+            .collect(),
+        1 => vec![(-5, -5), (5, -5), (5, 5), (-5, 5)],
+        2 => vec![(-6, 5), (6, 5), (0, -6)],
+        3 => vec![(0, -7), (7, 0), (0, 7), (-7, 0)],
+        4 => vec![(-6, -5), (6, -5), (0, 6)],
+        _ => [(-2, -6), (2, -6), (2, -2), (6, -2), (6, 2), (2, 2)]
+            .into_iter()
+            .chain([(2, 6), (-2, 6), (-2, 2), (-6, 2), (-6, -2), (-2, -2)])
+            .collect(),
     }
 }
 
@@ -117,22 +144,26 @@ fn draw_header<B: DrawingBackend>(
     Ok(())
 }
 
-/// A dot for what has points, and a line, broken where it is dashed, for what has curves only.
+/// A marker for what has points, and a line for what has curves only.
 fn draw_key<B: DrawingBackend>(
     figure: &Figure,
     name: &str,
     (x, y): (i32, i32),
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), EvaluateError> {
-    let (colour, dashed) = style(figure, name);
+    let Look { colour, marker, dashes } = look(figure, name);
     let mut points = figure.panels.iter().flat_map(|panel| &panel.points);
     if points.any(|point| point.name == name) {
-        return area.draw(&Circle::new((x + 6, y), 5, colour.filled())).map_err(failed);
+        let at = |(dx, dy): (i32, i32)| (x + 6 + dx, y + dy);
+        let corners: Vec<_> = marker.into_iter().map(at).collect();
+        return area.draw(&Polygon::new(corners, colour.filled())).map_err(failed);
     }
-    let parts = if dashed { vec![(-4, 4), (8, 14)] } else { vec![(-4, 14)] };
-    for (from, to) in parts {
-        let line = [(x + from, y), (x + to, y)];
+    let (dash, gap) = dashes.unwrap_or((20, 0));
+    let (mut from, end) = (x - 4, x + 16);
+    while from < end {
+        let line = [(from, y), ((from + dash).min(end), y)];
         area.draw(&PathElement::new(line, colour.stroke_width(3))).map_err(failed)?;
+        from += dash + gap;
     }
     Ok(())
 }
@@ -161,10 +192,26 @@ fn draw_panel<B: DrawingBackend>(
         .label_style(("sans-serif", 15))
         .draw()
         .map_err(failed)?;
+    for band in &panel.bands {
+        draw_band(figure, band, &mut chart)?;
+    }
     for curve in panel.curves.iter().rev() {
         draw_curve(figure, curve, &mut chart)?;
     }
     draw_points(figure, panel, &mut chart)
+}
+
+fn draw_band<B: DrawingBackend>(
+    figure: &Figure,
+    band: &Band,
+    chart: &mut Chart<'_, B>,
+) -> Result<(), EvaluateError> {
+    let lower = band.points.iter().map(|&(x, low, _)| (x, low));
+    let upper = band.points.iter().rev().map(|&(x, _, high)| (x, high));
+    let corners: Vec<(f64, f64)> = lower.chain(upper).collect();
+    let shade = look(figure, &band.name).colour.mix(0.15).filled();
+    chart.draw_series([Polygon::new(corners, shade)]).map_err(failed)?;
+    Ok(())
 }
 
 fn draw_curve<B: DrawingBackend>(
@@ -172,12 +219,15 @@ fn draw_curve<B: DrawingBackend>(
     curve: &Curve,
     chart: &mut Chart<'_, B>,
 ) -> Result<(), EvaluateError> {
-    let (colour, dashed) = style(figure, &curve.name);
+    let Look { colour, dashes, .. } = look(figure, &curve.name);
     let (line, points) = (colour.mix(0.8).stroke_width(2), curve.points.iter().copied());
-    if dashed {
-        chart.draw_series(DashedLineSeries::new(points, 8, 5, line)).map_err(failed)?;
-    } else {
-        chart.draw_series(LineSeries::new(points, line)).map_err(failed)?;
+    match dashes {
+        Some((dash, gap)) => {
+            chart.draw_series(DashedLineSeries::new(points, dash, gap, line)).map_err(failed)?;
+        }
+        None => {
+            chart.draw_series(LineSeries::new(points, line)).map_err(failed)?;
+        }
     }
     Ok(())
 }
@@ -188,15 +238,15 @@ fn draw_points<B: DrawingBackend>(
     chart: &mut Chart<'_, B>,
 ) -> Result<(), EvaluateError> {
     for point in &panel.points {
-        let (colour, _) = style(figure, &point.name);
+        let Look { colour, marker, .. } = look(figure, &point.name);
         let [estimate, low, high] = point.y;
         if low < high {
             let line = colour.stroke_width(2);
             let bar = ErrorBar::new_vertical(point.x, low, estimate, high, line, 9);
             chart.draw_series([bar]).map_err(failed)?;
         }
-        let dot = Circle::new((point.x, estimate), 5, colour.filled());
-        chart.draw_series([dot]).map_err(failed)?;
+        let at = EmptyElement::at((point.x, estimate));
+        chart.draw_series([at + Polygon::new(marker, colour.filled())]).map_err(failed)?;
         if let Some(label) = &point.label {
             let width = 4 + 8 * label.chars().count() as i32;
             let beside = EmptyElement::at((point.x, estimate))
@@ -210,14 +260,23 @@ fn draw_points<B: DrawingBackend>(
 
 /// Common axes of all panels: the horizontal one from 0, the vertical one with some room.
 fn ranges(figure: &Figure) -> (f64, (f64, f64)) {
-    let points = || figure.panels.iter().flat_map(|panel| &panel.points);
-    let curves = || {
-        figure.panels.iter().flat_map(|panel| panel.curves.iter().flat_map(|curve| &curve.points))
-    };
+    let panels = || figure.panels.iter();
+    let points = || panels().flat_map(|panel| &panel.points);
+    let curves = || panels().flat_map(|panel| panel.curves.iter().flat_map(|curve| &curve.points));
+    let bands = || panels().flat_map(|panel| panel.bands.iter().flat_map(|band| &band.points));
     let x = points().map(|p| p.x).chain(curves().map(|c| c.0)).fold(0.1, f64::max);
-    let low = points().map(|p| p.y[1]).chain(curves().map(|c| c.1)).fold(0.5, f64::min);
-    let high = points().map(|p| p.y[2]).chain(curves().map(|c| c.1)).fold(0.6, f64::max);
-    // Shares end at 1.
-    let high = if high <= 1.0 { (high + 0.03).min(1.02) } else { 1.05 * high };
-    (x * 1.05, (low - 0.03, high))
+    let lows = points().map(|p| p.y[1]).chain(curves().map(|c| c.1)).chain(bands().map(|b| b.1));
+    let highs = points().map(|p| p.y[2]).chain(curves().map(|c| c.1)).chain(bands().map(|b| b.2));
+    let (low, high) = (lows.fold(f64::INFINITY, f64::min), highs.fold(f64::NEG_INFINITY, f64::max));
+    let y = if low > high {
+        // Nothing is drawn.
+        (0.0, 1.0)
+    } else if low >= 0.0 && high <= 1.0 {
+        // Shares: the middle is always seen, and they end at 1.
+        (low.min(0.5) - 0.03, (high.max(0.6) + 0.03).min(1.02))
+    } else {
+        let room = (0.06 * (high - low)).max(0.01 * high.abs().max(low.abs()));
+        (low - room, high + room)
+    };
+    (x * 1.05, y)
 }

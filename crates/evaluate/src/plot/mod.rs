@@ -28,11 +28,22 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// One part of a figure.
+/// The uncertainty of a curve.
 #[derive(Clone, Debug, PartialEq)]
+pub struct Band {
+    /// Whose it is, in the legend.
+    pub name: String,
+    /// Horizontal place, lower and upper end.
+    pub points: Vec<(f64, f64, f64)>,
+}
+
+/// One part of a figure.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Panel {
     /// Heading.
     pub title: String,
+    /// Drawn beneath everything else.
+    pub bands: Vec<Band>,
     /// Drawn over the curves.
     pub points: Vec<Point>,
     /// The first one is drawn last, on top of the others.
@@ -44,7 +55,8 @@ pub struct Panel {
 pub struct Figure {
     /// Heading of the whole.
     pub title: String,
-    /// Names of points and curves, in the order of the legend and of the colours; from the eighth on, lines are dashed.
+    /// Names of points and curves, in the order of the legend. Each has a colour, a marker and a pattern of line of its own, so that they can
+    /// be told apart in black and white, too; the seventh has the first one's marker, the eighth its colour.
     pub legend: Vec<String>,
     /// What the legend does not say, behind it.
     pub note: String,
@@ -98,6 +110,10 @@ mod tests {
         let curve = Curve { name: "exp:10".into(), points: vec![(0.0, 0.5), (1.0, 0.9)] };
         let panel = |title: &str| Panel {
             title: title.into(),
+            bands: vec![Band {
+                name: "exp:10".into(),
+                points: vec![(0.0, 0.5, 0.5), (1.0, 0.8, 0.95)],
+            }],
             points: vec![point("raw"), point("exp:10")],
             curves: vec![curve.clone(), Curve { name: "optimum".into(), ..curve.clone() }],
         };
@@ -114,5 +130,23 @@ mod tests {
             assert!(svg.contains(text), "{text}");
         }
         assert!(draw_png(&figure).unwrap().len() > 5_000);
+    }
+
+    #[test]
+    fn axes_follow_what_is_drawn() {
+        let figure = |y: f64| Figure {
+            title: String::new(),
+            legend: vec!["a".into()],
+            note: String::new(),
+            axes: ["tokens".into(), "reward".into()],
+            panels: vec![Panel {
+                points: vec![Point { name: "a".into(), x: 80.0, y: [y; 3], label: None }],
+                ..Panel::default()
+            }],
+        };
+        // Negative and large rewards have axes, too.
+        for (y, mark) in [(-7.5, "-7"), (250.0, "250")] {
+            assert!(draw_svg(&figure(y)).unwrap().contains(mark), "{y}");
+        }
     }
 }

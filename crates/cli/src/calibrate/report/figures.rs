@@ -70,7 +70,7 @@ fn figure(title: &str, axes: &[&str; 2], curves: Vec<Curve>, points: Vec<Point>)
     let mut legend: Vec<String> =
         points.first().map(|point| point.name.clone()).into_iter().collect();
     legend.extend(curves.iter().map(|curve| curve.name.clone()));
-    let panels = vec![Panel { title: String::new(), points, curves }];
+    let panels = vec![Panel { points, curves, ..Panel::default() }];
     Figure {
         title: title.to_owned(),
         legend,

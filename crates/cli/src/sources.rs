@@ -1,0 +1,365 @@
+//! Stored samples, as commands name them: a run's folder, a method of one, or a file.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use infalign_data::responses::{self, StoredPrompt};
+use infalign_data::{Role, Text};
+use infalign_evaluate::report::Source as Origin;
+use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled, score};
+use infalign_record::hash::sha256_file;
+use infalign_reward::Reward;
+use infalign_transform::{Procedure, Transform};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::train::RESULTS;
+
+/// What a run's folder holds of the reference.
+pub(crate) const REFERENCE: &str = "reference-samples.json";
+/// Where its methods are.
+pub(crate) const METHODS: &str = "methods";
+/// What each of them holds.
+pub(crate) const SAMPLES: &str = "samples.json";
+
+/// A method with its samples.
+pub(crate) struct Method {
+    /// As its run calls it.
+    pub(crate) name: String,
+    /// The same, but other than all others of the command.
+    pub(crate) unique: String,
+    kind: Option<String>,
+    objective: Option<String>,
+    pub(crate) transform: Option<Transform>,
+    pub(crate) sampled: Sampled,
+    /// Whether it is the reference's own row.
+    pub(crate) is_base: bool,
+}
+
+/// Methods that were measured against the same samples of a reference.
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    /// What a report is called.
+    pub(crate) title: String,
+    pub(crate) methods: Vec<Method>,
+    pub(crate) reference: Sampled,
+    /// What the run was evaluated under.
+    contests: Vec<Contest>,
+    pub(crate) origin: Origin,
+}
+
+/// What is needed of `results.json`, whoever wrote it.
+#[derive(Deserialize)]
+struct Results {
+    #[serde(default)]
+    recipe: Option<String>,
+    #[serde(default)]
+    command: Option<String>,
+    rows: Vec<Row>,
+}
+
+/// `reference-samples.json` of a recipe's run has the reference's own row besides.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum References {
+    Both(Box<Sampled>, Box<Sampled>),
+    One(Box<Sampled>),
+}
+
+impl Source {
+    /// Reads what a path names: a run's folder, a method of one (`RUN/methods/NAME`), or a file of samples.
+    ///
+    /// - `reference`: the reference's samples, for a file.
+    ///
+    /// # Errors
+    /// One sentence that names the file and what is wrong with it.
+    pub(crate) fn read(path: &Path, reference: Option<&Path>) -> Result<Self> {
+        if path.is_file() {
+            return Self::file(path, reference);
+        }
+        ensure!(path.is_dir(), "there is no file or folder {}", path.display());
+        if path.join(REFERENCE).is_file() {
+            return Self::run(path, None);
+        }
+        let run = path.parent().and_then(Path::parent);
+        match (run.filter(|run| run.join(REFERENCE).is_file()), path.file_name()) {
+            (Some(run), Some(name)) if path.join(SAMPLES).is_file() => {
+                Self::run(run, Some(&name.to_string_lossy()))
+            }
+            _ => bail!(
+                "{} holds no evaluation: give the folder of a finished run, which has {REFERENCE}, RUN/{METHODS}/NAME of one, or a file of samples",
+                path.display()
+            ),
+        }
+    }
+
+    fn run(run: &Path, only: Option<&str>) -> Result<Self> {
+        let results = run.join(RESULTS);
+        ensure!(results.is_file(), "{} has no {RESULTS}: the run has not finished", run.display());
+        let results: Results = json(&results)?;
+        let (reference, base) = match json(&run.join(REFERENCE))? {
+            References::Both(reference, base) => (*reference, Some(*base)),
+            References::One(reference) => (*reference, None),
+        };
+        checked(&run.join(REFERENCE), &reference)?;
+        let mut origin = origin(run, &results)?;
+        let mut source = Self {
+            path: run.to_path_buf(),
+            title: results.recipe.clone().unwrap_or_else(|| name_of(run)),
+            methods: Vec::new(),
+            reference,
+            contests: Vec::new(),
+            origin: Origin::default(),
+        };
+        for row in &results.rows {
+            if !source.contests.contains(&row.contest()) {
+                source.contests.push(row.contest());
+            }
+            let known = source.methods.iter().any(|method| method.name == row.method);
+            if known || only.is_some_and(|name| name != row.method) {
+                continue;
+            }
+            let file = run.join(METHODS).join(&row.method).join(SAMPLES);
+            let (sampled, is_base) = match (&base, row.kind.is_none() && !file.exists()) {
+                (Some(base), true) => (base.clone(), true),
+                _ => (json(&file)?, false),
+            };
+            checked(&file, &sampled)?;
+            if !is_base {
+                let name = format!("{METHODS}/{}/{SAMPLES}", row.method);
+                origin.sha256.push((name, sha256_file(&file)?));
+            }
+            source.methods.push(Method {
+                name: row.method.clone(),
+                unique: row.method.clone(),
+                kind: row.kind.clone(),
+                objective: row.objective.clone(),
+                transform: row.objective.as_ref().and_then(|text| text.parse().ok()),
+                sampled,
+                is_base,
+            });
+        }
+        ensure!(!source.methods.is_empty(), "{} holds no such method", run.display());
+        source.origin = origin;
+        Ok(source)
+    }
+
+    fn file(path: &Path, reference: Option<&Path>) -> Result<Self> {
+        let reference = reference.with_context(|| {
+            format!(
+                "{} is a file of samples: give those of the reference with --reference",
+                path.display()
+            )
+        })?;
+        let (ours, theirs) = (read_samples(path, None)?, read_samples(reference, None)?);
+        let origin = Origin {
+            path: path.display().to_string(),
+            sha256: vec![
+                (name_of(path), sha256_file(path)?),
+                (name_of(reference), sha256_file(reference)?),
+            ],
+            ..Origin::default()
+        };
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let method = Method {
+            unique: name.clone(),
+            name: name.clone(),
+            kind: None,
+            objective: None,
+            transform: None,
+            sampled: ours,
+            is_base: false,
+        };
+        Ok(Self {
+            path: path.to_path_buf(),
+            title: name,
+            methods: vec![method],
+            reference: theirs,
+            contests: Vec::new(),
+            origin,
+        })
+    }
+
+    /// Its methods as a table takes them.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Method, Entry<'_>)> {
+        self.methods.iter().map(|method| {
+            let label = Label {
+                method: &method.unique,
+                kind: method.kind.as_deref(),
+                objective: method.objective.as_deref(),
+                transform: method.transform.as_ref(),
+            };
+            (method, Entry { label, sampled: &method.sampled, reference: &self.reference })
+        })
+    }
+
+    /// Whether another judge judged every response.
+    fn is_judged(&self) -> bool {
+        let methods = self.methods.iter().all(|method| method.sampled.judged.is_some());
+        methods && self.reference.judged.is_some()
+    }
+}
+
+/// Reads several, and gives methods of the same name others.
+///
+/// # Errors
+/// As [`Source::read`].
+pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Vec<Source>> {
+    let mut sources =
+        paths.iter().map(|path| Source::read(path, reference)).collect::<Result<Vec<_>>>()?;
+    let names: Vec<String> =
+        sources.iter().flat_map(|s| s.methods.iter().map(|m| m.name.clone())).collect();
+    let twice = |name: &str| names.iter().filter(|other| *other == name).count() > 1;
+    let mut seen = HashSet::new();
+    for (source, number) in sources.iter_mut().zip(1..) {
+        let folder = name_of(&source.path);
+        for method in &mut source.methods {
+            if twice(&method.name) {
+                method.unique = format!("{folder}/{}", method.name);
+            }
+            // Folders may have the same name, too.
+            if !seen.insert(method.unique.clone()) {
+                method.unique = format!("{} ({number})", method.unique);
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// The procedures asked for, or those of the first source.
+pub(crate) fn contests(
+    sources: &[Source],
+    policy: &[Procedure],
+    reference: Option<Procedure>,
+) -> Vec<Contest> {
+    let stored = sources.first().map_or(&[][..], |source| &source.contests);
+    if policy.is_empty() && reference.is_none() && !stored.is_empty() {
+        return stored.to_vec();
+    }
+    let stored = stored.iter().map(|contest| contest.policy);
+    let policies: Vec<Procedure> = match (policy.is_empty(), stored.len()) {
+        (false, _) => policy.to_vec(),
+        (true, 0) => vec![Procedure::Sample],
+        (true, _) => stored.collect(),
+    };
+    let contest = |policy| Contest { policy, reference: reference.unwrap_or(policy) };
+    policies.into_iter().map(contest).collect()
+}
+
+/// The reward, and the judge where all sources have one.
+pub(crate) fn judges(sources: &[Source]) -> Vec<Judge> {
+    let judged = sources.iter().all(Source::is_judged);
+    [Some(Judge::Reward), judged.then_some(Judge::Judge)].into_iter().flatten().collect()
+}
+
+/// Samples of a file: a `samples.json`, what `generate --json` printed, or rows. They are scored where a judge is given.
+///
+/// # Errors
+/// When the file cannot be read, or its responses have no rewards and there is no judge.
+pub(crate) fn read_samples(path: &Path, judge: Option<&dyn Reward>) -> Result<Sampled> {
+    let mut sampled = match whole(path)? {
+        Some(sampled) => sampled,
+        None => from_rows(path, responses::read(path)?, judge.is_none())?,
+    };
+    if let Some(judge) = judge {
+        let prompts = sampled.prompts.iter().map(|prompt| prompt.text.as_str());
+        sampled.rewards = score(judge, prompts, &sampled.responses)?;
+    }
+    checked(path, &sampled)?;
+    Ok(sampled)
+}
+
+/// A file that is a [`Sampled`] as a whole.
+fn whole(path: &Path) -> Result<Option<Sampled>> {
+    if path.extension().is_none_or(|ending| ending != "json") {
+        return Ok(None);
+    }
+    let value: Value = json(path)?;
+    if value.get("rewards").is_none() {
+        return Ok(None);
+    }
+    let sampled = serde_json::from_value(value).with_context(|| path.display().to_string())?;
+    Ok(Some(sampled))
+}
+
+fn from_rows(path: &Path, prompts: Vec<StoredPrompt>, need_rewards: bool) -> Result<Sampled> {
+    let mut sampled = Sampled::default();
+    let all = |of: fn(&responses::StoredResponse) -> bool| {
+        prompts.iter().all(|prompt| prompt.responses.iter().all(of))
+    };
+    let tokens = all(|response| response.tokens.is_some());
+    if need_rewards && !all(|response| response.reward.is_some()) {
+        return Err(anyhow!(
+            "{}: not every response has a `reward`; add them, or give a --judge that scores the texts",
+            path.display()
+        ));
+    }
+    if tokens {
+        let count = |prompt: &StoredPrompt| {
+            prompt.responses.iter().filter_map(|response| response.tokens).collect()
+        };
+        sampled.tokens = Some(prompts.iter().map(count).collect());
+    }
+    for StoredPrompt { prompt, responses } in prompts {
+        sampled.prompts.push(PromptText { id: prompt.id, text: plain(&prompt.text) });
+        sampled.rewards.push(responses.iter().map(|one| one.reward.unwrap_or(0.0)).collect());
+        sampled.responses.push(responses.into_iter().map(|one| one.text).collect());
+    }
+    Ok(sampled)
+}
+
+/// A conversation as one text, for people and for judges of texts.
+fn plain(text: &Text) -> String {
+    match text {
+        Text::Plain(text) => text.clone(),
+        Text::Messages(messages) => messages
+            .iter()
+            .map(|message| {
+                let who = match message.role {
+                    Role::System => "system",
+                    Role::User => "user",
+                    Role::Assistant => "assistant",
+                };
+                format!("{who}: {}\n", message.content)
+            })
+            .collect(),
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} is damaged, or of another version", path.display()))
+}
+
+fn checked(path: &Path, sampled: &Sampled) -> Result<()> {
+    sampled.check().with_context(|| path.display().to_string())
+}
+
+/// The last part of a path.
+fn name_of(path: &Path) -> String {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn origin(run: &Path, results: &Results) -> Result<Origin> {
+    let recipe = std::fs::read_to_string(run.join("config.toml")).ok();
+    let start: Option<Value> = json(&run.join("start.json")).ok();
+    let start = start.and_then(|start| Some(start["start"].as_str()?.to_owned()));
+    let again = format!("infalign train {}", run.join("config.toml").display());
+    let mut sha256 = Vec::new();
+    for file in [RESULTS, REFERENCE, "config.toml", "record.json"] {
+        let path = run.join(file);
+        if path.is_file() {
+            sha256.push((file.to_owned(), sha256_file(&path)?));
+        }
+    }
+    Ok(Origin {
+        path: run.display().to_string(),
+        command: results.command.clone().or(recipe.is_some().then_some(again)),
+        start,
+        sha256,
+        recipe,
+    })
+}

@@ -1,0 +1,170 @@
+//! Stored responses with their rewards, several to a prompt: rows of any format, or the document of `infalign generate --json`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::lines::{at, open, plain_name};
+use crate::prompts::Prompt;
+use crate::rows::{self, Row};
+use crate::{DataError, Place, Text};
+
+/// A response and what is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredResponse {
+    /// The text; may be empty.
+    pub text: String,
+    /// Its reward, finite.
+    pub reward: Option<f64>,
+    /// Its length in tokens.
+    pub tokens: Option<usize>,
+}
+
+/// A prompt with its responses, in the order of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredPrompt {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// At least one.
+    pub responses: Vec<StoredResponse>,
+}
+
+/// Reads a file with a row a response: `prompt` (or `messages`), `response`, and optionally `id`, `reward` (or `score`) and `tokens`, a number
+/// or the tokens themselves. Rows of one id belong together, wherever they stand. `.json` is read as what `infalign generate --json` prints.
+///
+/// # Errors
+/// [`DataError`] when the file cannot be read or holds no row, and for a row without prompt or response, with a reward that is no finite
+/// number, or with the id of another prompt.
+pub fn read(path: &Path) -> Result<Vec<StoredPrompt>, DataError> {
+    let rows =
+        if plain_name(path).ends_with(".json") { document(path)? } else { rows::read(path)? };
+    let mut prompts: Vec<StoredPrompt> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for row in &rows {
+        let (prompt, response) = from_row(row).map_err(at(path, row.place))?;
+        let place = *places.entry(prompt.id.clone()).or_insert(prompts.len());
+        match prompts.get_mut(place) {
+            None => prompts.push(StoredPrompt { prompt, responses: vec![response] }),
+            Some(known) if known.prompt == prompt => known.responses.push(response),
+            Some(_) => {
+                return Err(at(path, row.place)(format!(
+                    "The id `{}` is that of another prompt already. Give each prompt one of its own.",
+                    prompt.id
+                )));
+            }
+        }
+    }
+    if prompts.is_empty() {
+        return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
+    }
+    Ok(prompts)
+}
+
+/// The rows of `{"responses": […]}`, counted from 1.
+fn document(path: &Path) -> Result<Vec<Row>, DataError> {
+    let refuse = |problem: String| at(path, Place::Line(1))(problem);
+    let value: Value = serde_json::from_reader(open(path)?)
+        .map_err(|cause| refuse(format!("{cause}. The file has to be one JSON document.")))?;
+    let Some(rows) = value.get("responses").and_then(Value::as_array) else {
+        return Err(refuse(
+            "There is no list `responses`, as `infalign generate --json` prints one.".to_owned(),
+        ));
+    };
+    let row = |(row, place): (&Value, usize)| match row {
+        Value::Object(values) => Ok(Row { place: Place::Row(place), values: values.clone() }),
+        _ => Err(at(path, Place::Row(place))("It is no object.".to_owned())),
+    };
+    rows.iter().zip(1..).map(row).collect()
+}
+
+fn from_row(row: &Row) -> Result<(Prompt, StoredResponse), String> {
+    let prompt = Prompt::new(Text::of_prompt(row)?);
+    let id = row.get("id").is_some().then(|| row.string("id")).transpose()?;
+    let prompt = Prompt { id: id.unwrap_or(prompt.id), ..prompt };
+    let key = if row.get("reward").is_some() { "reward" } else { "score" };
+    let reward = row.get(key).map(|value| finite(key, value)).transpose()?;
+    let tokens = row.get("tokens").map(length).transpose()?;
+    Ok((prompt, StoredResponse { text: row.string("response")?, reward, tokens }))
+}
+
+/// A number, also as the text that a table has.
+fn finite(key: &str, value: &Value) -> Result<f64, String> {
+    let number =
+        value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    let number = number.filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| {
+        format!("The key `{key}` is {value}, but a reward has to be a finite number.")
+    })
+}
+
+fn length(value: &Value) -> Result<usize, String> {
+    let number =
+        value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    let tokens = value.as_array().map(|tokens| tokens.len() as u64);
+    let length = tokens.or(number).ok_or_else(|| {
+        format!("The key `tokens` is {value}, but has to be a count or a list of tokens.")
+    })?;
+    Ok(length as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_files::plain;
+
+    #[test]
+    fn rows_of_a_prompt_belong_together() {
+        let text = "{\"prompt\": \"a\", \"response\": \"x\", \"reward\": 1, \"tokens\": [5, 6]}\n\
+                    {\"prompt\": \"b\", \"response\": \"\", \"score\": -0.5, \"tokens\": 3}\n\
+                    {\"prompt\": \"a\", \"response\": \"y\"}\n";
+        let prompts = read(plain("r.jsonl", text).path()).unwrap();
+        let shape: Vec<usize> = prompts.iter().map(|prompt| prompt.responses.len()).collect();
+        assert_eq!(
+            (shape, prompts[0].prompt.id.as_str()),
+            (vec![2, 1], Prompt::new("a").id.as_str())
+        );
+        let [x, y] = &prompts[0].responses[..] else { panic!("two") };
+        assert_eq!((x.reward, x.tokens, y.reward, y.tokens), (Some(1.0), Some(2), None, None));
+        let b = &prompts[1].responses[0];
+        assert_eq!((b.reward, b.tokens, b.text.as_str()), (Some(-0.5), Some(3), ""));
+    }
+
+    #[test]
+    fn tables_and_documents_are_read_too() {
+        let table = plain("r.csv", "prompt,response,reward,tokens\na,x,0.25,7\n");
+        let document = plain(
+            "r.json",
+            "{\"seed\": 1, \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1]}]}",
+        );
+        assert_eq!(read(table.path()).unwrap()[0].responses[0].reward, Some(0.25));
+        let read = read(document.path()).unwrap();
+        assert_eq!((read[0].prompt.id.as_str(), read[0].responses[0].tokens), ("one", Some(1)));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_by_its_place() {
+        for (name, text, told) in [
+            ("r.csv", "prompt,response,reward\na,x,nan\n", "line 2: The key `reward`"),
+            ("r.jsonl", "{\"prompt\": \"a\"}\n", "`response` is missing"),
+            (
+                "r.jsonl",
+                "{\"prompt\": \"a\", \"response\": \"x\", \"reward\": \"much\"}\n",
+                "finite number",
+            ),
+            ("r.jsonl", "{\"prompt\": \"a\", \"response\": \"x\", \"tokens\": -1}\n", "a count"),
+            (
+                "r.jsonl",
+                "{\"prompt\": \"a\", \"id\": \"i\", \"response\": \"x\"}\n{\"prompt\": \"b\", \"id\": \"i\", \"response\": \"x\"}\n",
+                "line 2: The id `i`",
+            ),
+            ("r.json", "{\"rows\": []}", "no list `responses`"),
+            ("r.json", "[", "one JSON document"),
+            ("r.json", "{\"responses\": [1]}", "row 1: It is no object"),
+            ("r.jsonl", "\n", "holds no response"),
+        ] {
+            let message = read(plain(name, text).path()).unwrap_err().to_string();
+            assert!(message.contains(told), "{text}: {message}");
+        }
+    }
+}

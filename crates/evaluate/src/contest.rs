@@ -1,0 +1,179 @@
+//! What each prompt contributes: who wins under a procedure, and what the kept response is worth.
+
+use std::fmt;
+
+use infalign_stats::{Kept, Selection};
+use infalign_transform::Procedure;
+use rayon::prelude::*;
+
+use crate::{EvaluateError, Judge, Sampled};
+
+/// The procedures of the two sides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contest {
+    /// T of the policy.
+    pub policy: Procedure,
+    /// T of the reference.
+    pub reference: Procedure,
+}
+
+impl Contest {
+    /// The same procedure on both sides.
+    pub fn same(procedure: Procedure) -> Self {
+        Self { policy: procedure, reference: procedure }
+    }
+}
+
+impl fmt::Display for Contest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.policy == self.reference {
+            return write!(f, "{}", self.policy);
+        }
+        write!(f, "{} against {}", self.policy, self.reference)
+    }
+}
+
+/// The selection that a rank procedure makes among stored samples.
+///
+/// # Errors
+/// [`EvaluateError::Procedure`] for a procedure that does more than select.
+pub fn selection(procedure: &Procedure) -> Result<Selection, EvaluateError> {
+    match procedure {
+        Procedure::Sample => Ok(Selection::Sample),
+        Procedure::BestOf(n) => Ok(Selection::Best(n.get())),
+        Procedure::WorstOf(n) => Ok(Selection::Worst(n.get())),
+        _ => Err(EvaluateError::Procedure { procedure: procedure.to_string() }),
+    }
+}
+
+/// What the procedure selects among these samples: nothing any more where it has made them itself.
+pub(crate) fn selection_among(
+    method: &str,
+    sampled: &Sampled,
+    procedure: &Procedure,
+) -> Result<Selection, EvaluateError> {
+    match sampled.procedure {
+        None => selection(procedure),
+        Some(made) if made == *procedure => Ok(Selection::Sample),
+        Some(made) => Err(EvaluateError::MadeByOther {
+            method: method.to_owned(),
+            made: made.to_string(),
+            procedure: procedure.to_string(),
+        }),
+    }
+}
+
+/// A method's samples under a name for messages.
+pub(crate) type Named<'a> = (&'a str, &'a Sampled);
+
+/// `[prompts]` each.
+#[derive(Clone, Debug)]
+pub(crate) struct Contributions {
+    /// Win rate of the policy over the reference.
+    pub(crate) wins: Vec<f64>,
+    /// Expected score of the response that the policy's procedure keeps.
+    pub(crate) ours: Vec<f64>,
+    /// The same of the reference.
+    pub(crate) theirs: Vec<f64>,
+}
+
+/// Win rates and expected scores of each prompt: the procedure selects by the reward, the judge decides.
+pub(crate) fn contributions(
+    policy: Named<'_>,
+    reference: Named<'_>,
+    contest: &Contest,
+    judge: Judge,
+) -> Result<Contributions, EvaluateError> {
+    same_prompts(policy, reference)?;
+    let ours = kept(policy, &contest.policy, judge)?;
+    let theirs = kept(reference, &contest.reference, judge)?;
+    let wins = ours.iter().zip(&theirs).map(|(ours, theirs)| ours.win_rate(theirs)).collect();
+    let means = |kept: &[Kept]| kept.iter().map(Kept::mean).collect();
+    Ok(Contributions { wins, ours: means(&ours), theirs: means(&theirs) })
+}
+
+fn kept(
+    (method, sampled): Named<'_>,
+    procedure: &Procedure,
+    judge: Judge,
+) -> Result<Vec<Kept>, EvaluateError> {
+    let selection = selection_among(method, sampled, procedure)?;
+    let judged = sampled.by(judge)?;
+    let prompts = sampled.prompts.par_iter().zip(&sampled.rewards).zip(judged);
+    prompts
+        .map(|((prompt, rewards), scores)| {
+            Kept::judged(rewards, scores, selection).map_err(|source| EvaluateError::Prompt {
+                method: method.to_owned(),
+                prompt: prompt.id.clone(),
+                source,
+            })
+        })
+        .collect()
+}
+
+/// Refuses samples of other prompts, or of the same in another order.
+pub(crate) fn same_prompts(first: Named<'_>, second: Named<'_>) -> Result<(), EvaluateError> {
+    let refuse = |problem: String| {
+        let (first, second) = (first.0.to_owned(), second.0.to_owned());
+        Err(EvaluateError::Prompts { first, second, problem })
+    };
+    let (ours, theirs) = (&first.1.prompts, &second.1.prompts);
+    if ours.len() != theirs.len() {
+        return refuse(format!("{} against {} of them", ours.len(), theirs.len()));
+    }
+    match ours.iter().zip(theirs).position(|(a, b)| a.id != b.id) {
+        Some(place) => refuse(format!(
+            "prompt {} is `{}` and `{}`",
+            place + 1,
+            ours[place].id,
+            theirs[place].id
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_samples::samples;
+
+    #[test]
+    fn procedures_that_steer_are_refused() {
+        let message = selection(&"cd-token:lambda=1".parse().unwrap()).unwrap_err().to_string();
+        assert!(message.contains("cd-token"), "{message}");
+    }
+
+    #[test]
+    fn what_a_procedure_has_made_is_not_selected_from_again() {
+        let made: Procedure = "cd-block:length=4,samples=2".parse().unwrap();
+        let decoded = Sampled { procedure: Some(made), ..samples(0.0) };
+        assert_eq!(selection_among("a", &decoded, &made).unwrap(), Selection::Sample);
+        let message = selection_among("a", &decoded, &Procedure::Sample).unwrap_err().to_string();
+        assert!(message.contains("responses of a are those of `cd-block"), "{message}");
+    }
+
+    #[test]
+    fn other_prompts_are_refused_where_they_differ() {
+        let contest = Contest::same(Procedure::Sample);
+        let (first, mut second) = (samples(0.0), samples(0.0));
+        second.prompts[1].id = "other".into();
+        let compare = |second: &Sampled| {
+            contributions(("A", &first), ("B", second), &contest, Judge::Reward)
+                .unwrap_err()
+                .to_string()
+        };
+        let message = compare(&second);
+        assert!(message.contains("A and B") && message.contains("prompt 2 is"), "{message}");
+        second.prompts.pop();
+        assert!(compare(&second).contains("2 against 1"));
+    }
+
+    #[test]
+    fn too_few_samples_name_the_method_and_the_prompt() {
+        let contest = Contest::same("best-of:5".parse().unwrap());
+        let all = samples(0.0);
+        let message = contributions(("A", &all), ("B", &all), &contest, Judge::Reward);
+        let message = message.unwrap_err().to_string();
+        assert!(message.contains("A, prompt `p0`") && message.contains("at least 5"), "{message}");
+    }
+}

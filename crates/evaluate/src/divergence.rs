@@ -1,0 +1,128 @@
+//! KL of a policy from the reference, and of what a procedure makes of a policy, with what kind of number each is.
+
+use infalign_decode::exact::best_of_kl_bound;
+use infalign_stats::mean_and_standard_error;
+use infalign_transform::Procedure;
+use serde::{Deserialize, Serialize};
+
+use crate::{EvaluateError, Sampled};
+
+/// What kind of number a KL is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KlKind {
+    /// Known without sampling.
+    Exact,
+    /// An upper bound.
+    Bound,
+    /// From sampled responses, without bias.
+    Estimate,
+}
+
+/// A mean over prompts with its standard error, in nats.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The mean.
+    pub estimate: f64,
+    /// Its standard error over prompts.
+    pub standard_error: f64,
+}
+
+/// A KL in nats per response.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kl {
+    /// The KL.
+    pub estimate: f64,
+    /// Its standard error over prompts.
+    pub standard_error: f64,
+    /// What kind of number it is.
+    pub kind: KlKind,
+    /// The same from log-ratios alone; of estimates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k1: Option<Estimate>,
+    /// The same from log-ratios, in the form that is never negative; of estimates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k3: Option<Estimate>,
+}
+
+/// KL(π‖π_ref) from the samples of a method, exact at every token; none where they do not tell it.
+///
+/// # Errors
+/// [`EvaluateError::Stats`] for fewer than two prompts.
+pub(crate) fn of_policy(sampled: &Sampled) -> Result<Option<Kl>, EvaluateError> {
+    let Some(kl) = &sampled.kl else { return Ok(None) };
+    let over = |values: Vec<f64>| -> Result<Estimate, EvaluateError> {
+        let (estimate, standard_error) = mean_and_standard_error(&values)?;
+        Ok(Estimate { estimate, standard_error })
+    };
+    let Estimate { estimate, standard_error } = over(kl.iter().map(|kl| kl.exact).collect())?;
+    Ok(Some(Kl {
+        estimate,
+        standard_error,
+        kind: KlKind::Estimate,
+        k1: Some(over(kl.iter().map(|kl| kl.k1).collect())?),
+        k3: Some(over(kl.iter().map(|kl| kl.k3).collect())?),
+    }))
+}
+
+/// KL(T(π)‖π), what the procedure adds on top of the policy that it decodes from, where something is known of it.
+///
+/// A selection of N responses costs at most log N − (N−1)/N, with equality where no two rewards tie; blocks of M tokens, K of them to choose
+/// from, at most that of K times the expected number of blocks (controlled decoding, arXiv 2310.17022, §3).
+///
+/// # Errors
+/// [`EvaluateError::Stats`] for fewer than two prompts.
+pub(crate) fn of_procedure(
+    procedure: &Procedure,
+    sampled: &Sampled,
+) -> Result<Option<Kl>, EvaluateError> {
+    let known = |estimate, standard_error, kind| {
+        Ok(Some(Kl { estimate, standard_error, kind, k1: None, k3: None }))
+    };
+    match procedure {
+        Procedure::Sample => known(0.0, 0.0, KlKind::Exact),
+        Procedure::BestOf(n) | Procedure::WorstOf(n) => {
+            known(best_of_kl_bound(*n), 0.0, KlKind::Bound)
+        }
+        Procedure::CdBlock { length, samples } => {
+            let Some(tokens) = &sampled.tokens else { return Ok(None) };
+            let blocks = |tokens: &usize| tokens.div_ceil(length.get()) as f64;
+            let per_prompt: Vec<f64> = tokens
+                .iter()
+                .map(|all| all.iter().map(blocks).sum::<f64>() / all.len() as f64)
+                .collect();
+            let (mean, error) = mean_and_standard_error(&per_prompt)?;
+            let block = best_of_kl_bound(*samples);
+            known(block * mean, block * error, KlKind::Bound)
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_samples::samples;
+
+    #[test]
+    fn estimates_come_with_their_rivals_and_errors() {
+        let kl = of_policy(&samples(0.0)).unwrap().unwrap();
+        assert!((kl.estimate - 0.5).abs() < 1e-12 && (kl.standard_error - 0.1).abs() < 1e-12);
+        assert!((kl.k1.unwrap().estimate - 0.55).abs() < 1e-12 && kl.kind == KlKind::Estimate);
+        let unknown = Sampled { kl: None, ..samples(0.0) };
+        assert_eq!(of_policy(&unknown).unwrap(), None);
+    }
+
+    #[test]
+    fn procedures_have_a_kl_of_their_own_where_it_is_known() {
+        let of =
+            |procedure: &str| of_procedure(&procedure.parse().unwrap(), &samples(0.0)).unwrap();
+        assert_eq!(of("sample").map(|kl| (kl.estimate, kl.kind)), Some((0.0, KlKind::Exact)));
+        let four = of("worst-of:4").unwrap();
+        assert!((four.estimate - (4f64.ln() - 0.75)).abs() < 1e-12 && four.kind == KlKind::Bound);
+        assert_eq!(of("cd-token:lambda=1"), None);
+        // 3 tokens are two blocks of 2.
+        let block = of("cd-block:length=2,samples=2").unwrap();
+        assert!((block.estimate - 2.0 * (2f64.ln() - 0.5)).abs() < 1e-12, "{block:?}");
+    }
+}

@@ -1,0 +1,192 @@
+//! The plots of a table: win rate against KL, reward against KL, and reward against what decoding costs.
+
+use infalign_transform::{Procedure, Transform, optimal_frontier};
+
+use crate::{
+    Band, Curve, EvaluateError, Figure, FrontierBand, Judge, Panel, Point, Row, predicted_win_rate,
+};
+
+/// Axes of a plot of win rate against KL.
+pub const KL_AND_WIN_RATE: [&str; 2] =
+    ["KL from the reference, nats per response", "win rate against the reference"];
+/// Name of the best that there is.
+const OPTIMUM: &str = "optimum";
+
+/// Win rate against KL, a panel a procedure: methods with their intervals, what the continuous limit has for their transforms, the optimum,
+/// and the frontiers of methods that were run at several KLs.
+///
+/// - `rows`: those of one judge; rows without a KL have no place and are left out.
+/// - `theories`: transforms by the names of the methods that were trained on them.
+///
+/// # Errors
+/// [`EvaluateError::Transform`] where theory fails.
+pub fn win_rate_against_kl(
+    title: &str,
+    rows: &[Row],
+    theories: &[(String, Transform)],
+    bands: &[FrontierBand],
+) -> Result<Figure, EvaluateError> {
+    let by_reward = rows.iter().all(|row| row.judge == Judge::Reward);
+    let farthest = kls(rows).fold(0.2, f64::max);
+    let panel = |procedure: &Procedure| -> Result<Panel, EvaluateError> {
+        let mut curves = Vec::new();
+        if by_reward {
+            for (name, transform) in theories {
+                curves.push(theory(name, transform, procedure, 1.3 * farthest)?);
+            }
+            curves.extend(optimum(procedure, 1.3 * farthest));
+        }
+        let measured: Vec<&FrontierBand> =
+            bands.iter().filter(|band| band.procedure == *procedure).collect();
+        curves.extend(measured.iter().map(|band| Curve {
+            name: band.method.clone(),
+            points: band.points.iter().map(|(kl, win_rate)| (*kl, win_rate.estimate)).collect(),
+        }));
+        let of_procedure = rows.iter().filter(|row| row.procedure == *procedure);
+        Ok(Panel {
+            title: procedure.to_string(),
+            bands: measured
+                .iter()
+                .map(|band| Band {
+                    name: band.method.clone(),
+                    points: band.points.iter().map(|(kl, w)| (*kl, w.low, w.high)).collect(),
+                })
+                .collect(),
+            points: of_procedure
+                .filter_map(|row| Some(point(row, row.kl?.estimate, &row.win_rate)))
+                .collect(),
+            curves,
+        })
+    };
+    let same = |row: &&Row| row.reference_procedure.is_none();
+    let all = procedures(rows.iter().filter(same));
+    let panels = all.iter().map(panel).collect::<Result<Vec<Panel>, EvaluateError>>()?;
+    let lines = if by_reward { "; lines: continuous limit" } else { "" };
+    Ok(Figure {
+        title: title.to_owned(),
+        legend: legend(rows, &panels),
+        note: format!("bars: {} intervals over prompts{lines}", percent(rows)),
+        axes: KL_AND_WIN_RATE.map(str::to_owned),
+        panels,
+    })
+}
+
+/// Expected score of the kept response against KL, a panel a procedure.
+pub fn score_against_kl(title: &str, rows: &[Row]) -> Figure {
+    let panel = |procedure: &Procedure| Panel {
+        title: procedure.to_string(),
+        points: rows
+            .iter()
+            .filter(|row| row.procedure == *procedure)
+            .filter_map(|row| Some(point(row, row.kl?.estimate, &row.score)))
+            .collect(),
+        ..Panel::default()
+    };
+    let panels = procedures(rows.iter()).iter().map(panel).collect();
+    scores(title, rows, "KL from the reference, nats per response", panels)
+}
+
+/// Expected score of the kept response against the tokens that are made for it, all procedures in one panel.
+pub fn score_against_cost(title: &str, rows: &[Row]) -> Figure {
+    let points = rows.iter().filter_map(|row| {
+        let label = Some(row.procedure.to_string());
+        Some(Point { label, ..point(row, row.tokens?, &row.score) })
+    });
+    let panel = Panel { points: points.collect(), ..Panel::default() };
+    scores(title, rows, "tokens made for a response", vec![panel])
+}
+
+/// Win rate against KL by the reward and by the judge: where the first goes on rising and the second does not, the reward is over-optimised.
+pub(crate) fn over_optimisation(title: &str, by_reward: &[Row], by_judge: &[Row]) -> Figure {
+    const NAMES: [&str; 2] = ["by the reward", "by the judge"];
+    let panel = |procedure: &Procedure| {
+        let of = |name: &str, rows: &[Row]| -> Vec<Point> {
+            let rows = rows.iter().filter(|row| row.procedure == *procedure);
+            let at = |row: &Row| Some(point(row, row.kl?.estimate, &row.win_rate));
+            rows.filter_map(at)
+                .map(|point| Point { label: Some(point.name), name: name.to_owned(), ..point })
+                .collect()
+        };
+        let points = [of(NAMES[0], by_reward), of(NAMES[1], by_judge)].concat();
+        Panel { title: procedure.to_string(), points, ..Panel::default() }
+    };
+    Figure {
+        title: title.to_owned(),
+        legend: NAMES.map(str::to_owned).to_vec(),
+        note: format!("bars: {} intervals over prompts", percent(by_reward)),
+        axes: KL_AND_WIN_RATE.map(str::to_owned),
+        panels: procedures(by_reward.iter()).iter().map(panel).collect(),
+    }
+}
+
+fn scores(title: &str, rows: &[Row], horizontal: &str, panels: Vec<Panel>) -> Figure {
+    Figure {
+        title: title.to_owned(),
+        legend: legend(rows, &panels),
+        note: format!("bars: {} intervals over prompts", percent(rows)),
+        axes: [horizontal.to_owned(), "expected score of the response kept".to_owned()],
+        panels,
+    }
+}
+
+fn percent(rows: &[Row]) -> String {
+    format!("{} %", rows.first().map_or(95.0, |row| (1000.0 * row.win_rate.level).round() / 10.0))
+}
+
+fn point(row: &Row, x: f64, y: &infalign_stats::Interval) -> Point {
+    Point { name: row.method.clone(), x, y: [y.estimate, y.low, y.high], label: None }
+}
+
+fn kls(rows: &[Row]) -> impl Iterator<Item = f64> {
+    rows.iter().filter_map(|row| row.kl.map(|kl| kl.estimate))
+}
+
+/// Each once, in the order of the rows.
+fn procedures<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Procedure> {
+    let mut all: Vec<Procedure> = Vec::new();
+    for row in rows {
+        if !all.contains(&row.procedure) {
+            all.push(row.procedure);
+        }
+    }
+    all
+}
+
+/// Methods in the order of the rows, then what else is drawn.
+fn legend(rows: &[Row], panels: &[Panel]) -> Vec<String> {
+    let curves = panels.iter().flat_map(|panel| panel.curves.iter().map(|curve| &curve.name));
+    let mut names: Vec<String> = Vec::new();
+    for name in rows.iter().map(|row| &row.method).chain(curves) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// The continuous limit's win rate from KL 0 to `farthest`.
+fn theory(
+    name: &str,
+    transform: &Transform,
+    procedure: &Procedure,
+    farthest: f64,
+) -> Result<Curve, EvaluateError> {
+    const STEPS: usize = 40;
+    let mut points = vec![(0.0, 0.5)];
+    for step in 1..=STEPS {
+        // Closer together near 0, where the win rate rises with the root of the KL.
+        let kl = farthest * (step as f64 / STEPS as f64).powi(2);
+        points.push((kl, predicted_win_rate(transform, kl, procedure)?));
+    }
+    Ok(Curve { name: name.into(), points })
+}
+
+/// What no policy exceeds in the continuous limit; none for a procedure that has no such theory.
+fn optimum(procedure: &Procedure, farthest: f64) -> Option<Curve> {
+    let best = optimal_frontier(procedure, (1e-3 * farthest, farthest), 40).ok()?;
+    let points = best.iter().filter_map(|at| Some((at.kl, *at.win_rates.first()?)));
+    Some(Curve {
+        name: OPTIMUM.to_owned(),
+        points: std::iter::once((0.0, 0.5)).chain(points).collect(),
+    })
+}

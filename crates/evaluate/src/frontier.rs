@@ -1,0 +1,283 @@
+//! Methods compared at the same KL: win rate against KL over sweeps, interpolated, with the uncertainty of both.
+//!
+//! A sweep is what runs of one method measured, each a mean KL and win rates. Every resample of the prompts moves all of them together, and
+//! the interpolation is done anew in each: so the interval of a win rate at a common KL has the uncertainty of the KLs in it, and that of a
+//! difference is paired. Between measured points the win rate is linear in √KL, as it is near KL 0, where every sweep begins: a policy that is
+//! the reference wins ½ under the same procedure on both sides. Nothing is extrapolated.
+
+use infalign_stats::{Interval, Resamples};
+use infalign_transform::Procedure;
+use serde::{Deserialize, Serialize};
+
+use crate::contest::contributions;
+use crate::divergence::of_policy;
+use crate::{Contest, Entry, EvaluateError, Intervals, Judge, Statistics};
+
+/// What one method measured, at one KL or several.
+#[derive(Clone, Debug)]
+pub struct Sweep<'a> {
+    /// Name of the method.
+    pub method: &'a str,
+    /// A point a run, in any order.
+    pub points: Vec<Entry<'a>>,
+}
+
+/// Win rate of a method at a KL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Matched {
+    /// Name of the method.
+    pub method: String,
+    /// The procedure on both sides.
+    pub procedure: Procedure,
+    /// By what responses were judged.
+    pub judge: Judge,
+    /// The KL in nats per response.
+    pub kl: f64,
+    /// The win rate there; null where it was not measured as far.
+    pub win_rate: Option<Interval>,
+    /// That of the best policy there is in the continuous limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimum: Option<f64>,
+}
+
+/// Difference of two methods' win rates at a KL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MatchedComparison {
+    /// The first method.
+    pub method: String,
+    /// The method that is subtracted.
+    pub baseline: String,
+    /// The procedure on both sides.
+    pub procedure: Procedure,
+    /// By what responses were judged.
+    pub judge: Judge,
+    /// The KL in nats per response.
+    pub kl: f64,
+    /// Win rate of the first minus that of the second; null where either was not measured as far.
+    pub difference: Option<Interval>,
+}
+
+/// Win rate against KL of a method that was run at several, with its uncertainty.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FrontierBand {
+    /// Name of the method.
+    pub method: String,
+    /// The procedure on both sides.
+    pub procedure: Procedure,
+    /// KL and win rate, from 0 on.
+    pub points: Vec<(f64, Interval)>,
+}
+
+/// Methods at a common KL, and their frontiers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Frontiers {
+    /// Each method at the common KL.
+    pub rows: Vec<Matched>,
+    /// Each pair of methods there.
+    pub comparisons: Vec<MatchedComparison>,
+    /// Of methods with two points or more.
+    pub bands: Vec<FrontierBand>,
+}
+
+/// Points of a band.
+const BAND_POINTS: usize = 24;
+
+/// The greatest KL that every sweep reaches beyond doubt, three standard errors of its farthest point below it; none where a sweep has no
+/// KL, or hardly any.
+///
+/// # Errors
+/// [`EvaluateError::Stats`] for fewer than two prompts.
+pub fn common_kl(sweeps: &[Sweep<'_>]) -> Result<Option<f64>, EvaluateError> {
+    let mut common = f64::INFINITY;
+    for sweep in sweeps {
+        let mut farthest = 0.0_f64;
+        for point in &sweep.points {
+            let Some(kl) = of_policy(point.sampled)? else { return Ok(None) };
+            farthest = farthest.max(kl.estimate - 3.0 * kl.standard_error);
+        }
+        common = common.min(farthest);
+    }
+    Ok(Some(common).filter(|kl| kl.is_finite() && *kl > 1e-3))
+}
+
+/// Compares sweeps at a KL, under the same procedure on both sides.
+///
+/// - `pairs`: which are compared, by their places: the second is subtracted.
+///
+/// # Errors
+/// [`EvaluateError`] as for [`crate::table`].
+pub fn frontiers(
+    sweeps: &[Sweep<'_>],
+    procedure: Procedure,
+    judge: Judge,
+    kl: f64,
+    pairs: &[(usize, usize)],
+    statistics: &Statistics,
+) -> Result<Frontiers, EvaluateError> {
+    let contest = Contest::same(procedure);
+    let mut values: Vec<Vec<f64>> = Vec::new();
+    let mut places: Vec<std::ops::Range<usize>> = Vec::new();
+    for sweep in sweeps {
+        let start = values.len() / 2;
+        for point in &sweep.points {
+            // Without a KL there is no place on the axis.
+            let Some(kl) = &point.sampled.kl else { continue };
+            let named = (sweep.method, point.sampled);
+            let reference = ("the reference", point.reference);
+            values.push(kl.iter().map(|kl| kl.exact).collect());
+            values.push(contributions(named, reference, &contest, judge)?.wins);
+        }
+        places.push(start..values.len() / 2);
+    }
+    let slices: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
+    let (replicates, seed) = match statistics.intervals {
+        Intervals::Bca { replicates, seed } => (replicates, seed),
+        // An interpolation has no closed form.
+        Intervals::StudentT => (10_000, 0),
+    };
+    let resamples = Resamples::new(&slices, replicates, seed)?;
+    let interval = |statistic: &(dyn Fn(&[f64]) -> f64 + Sync)| {
+        resamples.interval(statistics.level, statistic).ok()
+    };
+    let at = |means: &[f64], sweep: usize, kl: f64| {
+        let points = places[sweep].clone().map(|point| (means[2 * point], means[2 * point + 1]));
+        interpolated(points.collect(), kl)
+    };
+    let rows = sweeps.iter().enumerate().map(|(sweep, one)| Matched {
+        method: one.method.to_owned(),
+        procedure,
+        judge,
+        kl,
+        win_rate: interval(&|means| at(means, sweep, kl)),
+        optimum: match judge {
+            Judge::Reward => optimum(&procedure, kl),
+            Judge::Judge => None,
+        },
+    });
+    let comparisons = pairs.iter().map(|&(a, b)| MatchedComparison {
+        method: sweeps[a].method.to_owned(),
+        baseline: sweeps[b].method.to_owned(),
+        procedure,
+        judge,
+        kl,
+        difference: interval(&|means| at(means, a, kl) - at(means, b, kl)),
+    });
+    let bands = sweeps.iter().enumerate().filter(|(sweep, _)| places[*sweep].len() > 1);
+    let bands = bands.map(|(sweep, one)| {
+        let of_sweep = places[sweep].clone();
+        let mean = |series: &[f64]| series.iter().sum::<f64>() / series.len() as f64;
+        let farthest = of_sweep.map(|point| mean(&values[2 * point])).fold(0.0, f64::max);
+        let point = |step: usize| {
+            let kl = farthest * (step as f64 / BAND_POINTS as f64).powi(2);
+            Some((kl, interval(&|means| at(means, sweep, kl))?))
+        };
+        let points = (0..=BAND_POINTS).filter_map(point).collect();
+        FrontierBand { method: one.method.to_owned(), procedure, points }
+    });
+    Ok(Frontiers {
+        rows: rows.collect(),
+        comparisons: comparisons.collect(),
+        bands: bands.collect(),
+    })
+}
+
+/// The win rate of the best policy there is at a KL, in the continuous limit; none for what has no such theory.
+pub(crate) fn optimum(procedure: &Procedure, kl: f64) -> Option<f64> {
+    infalign_transform::Optimum::for_kl(procedure, kl).ok().map(|optimum| optimum.win_rate)
+}
+
+/// The win rate at a KL, linear in √KL between points (KL, win rate) and from (0, ½) on; NaN beyond the last.
+fn interpolated(mut points: Vec<(f64, f64)>, kl: f64) -> f64 {
+    points.push((0.0, 0.5));
+    // An estimate of a KL near 0 may be below it.
+    points.iter_mut().for_each(|point| point.0 = point.0.max(0.0).sqrt());
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let place = kl.sqrt();
+    for pair in points.windows(2) {
+        let [(x, y), (next_x, next_y)] = [pair[0], pair[1]];
+        if (x..=next_x).contains(&place) && next_x > x {
+            return y + (next_y - y) * (place - x) / (next_x - x);
+        }
+    }
+    if place == 0.0 { 0.5 } else { f64::NAN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kl::KlSample;
+    use crate::{Label, PromptText, Sampled};
+    use infalign_decode::Stream;
+
+    /// A policy whose calibrated rewards are u^{1/a}, at its own KL, log a − (a − 1)/a, which is measured with noise.
+    fn policy(a: f64, stage: &str, prompts: usize) -> Sampled {
+        let truth = a.ln() - (a - 1.0) / a;
+        let mut all = Sampled::default();
+        for prompt in 0..prompts {
+            let mut stream = Stream::new(3, stage, &prompt.to_string(), 0);
+            let kl = truth * (1.0 + 0.3 * stream.normal(100));
+            all.prompts.push(PromptText { id: prompt.to_string(), text: String::new() });
+            all.responses.push(vec![String::new(); 16]);
+            all.rewards.push((0..16).map(|k| stream.uniform(k).powf(1.0 / a)).collect());
+            all.kl.get_or_insert_default().push(KlSample { exact: kl, k1: kl, k3: kl });
+        }
+        all
+    }
+
+    fn entry<'a>(sampled: &'a Sampled, reference: &'a Sampled) -> Entry<'a> {
+        let label = Label { method: "log", kind: None, objective: None, transform: None };
+        Entry { label, sampled, reference }
+    }
+
+    #[test]
+    fn interpolation_is_linear_in_the_root_and_ends_where_measurements_do() {
+        let points = || vec![(0.36, 0.8), (0.04, 0.6)];
+        assert_eq!(interpolated(points(), 0.0), 0.5);
+        assert!((interpolated(points(), 0.01) - 0.55).abs() < 1e-12);
+        assert!((interpolated(points(), 0.16) - 0.7).abs() < 1e-12);
+        assert!((interpolated(points(), 0.36) - 0.8).abs() < 1e-12);
+        assert!(interpolated(points(), 0.37).is_nan());
+    }
+
+    #[test]
+    fn sweeps_are_compared_at_a_kl_that_no_run_had() {
+        // Both sweeps are of the same family, whose win rate is a/(a + 1): no difference at any KL.
+        let policies = [1.5, 2.5, 1.9, 3.2].map(|a| policy(a, &format!("policy {a}"), 150));
+        let reference = policy(1.0, "reference", 150);
+        let entries: Vec<Entry<'_>> = policies.iter().map(|p| entry(p, &reference)).collect();
+        let sweeps = [
+            Sweep { method: "one", points: vec![entries[1], entries[0]] },
+            Sweep { method: "other", points: entries[2..].to_vec() },
+        ];
+        let kl = common_kl(&sweeps).unwrap().unwrap();
+        let reach = 2.5_f64.ln() - 0.6;
+        assert!(kl < reach && kl > 0.85 * reach, "{kl} of {reach}");
+        let statistics = Statistics {
+            intervals: Intervals::Bca { replicates: 600, seed: 1 },
+            ..Statistics::new(1)
+        };
+        let found =
+            frontiers(&sweeps, Procedure::Sample, Judge::Reward, 0.2, &[(0, 1)], &statistics)
+                .unwrap();
+        // log a − (a − 1)/a = 0.2 at a = 1.9236…: found by bisection here.
+        let (mut low, mut high) = (1.0_f64, 3.0_f64);
+        for _ in 0..60 {
+            let a = 0.5 * (low + high);
+            if a.ln() - (a - 1.0) / a < 0.2 { low = a } else { high = a }
+        }
+        for row in &found.rows {
+            let win_rate = row.win_rate.unwrap();
+            assert!((win_rate.estimate - low / (low + 1.0)).abs() < 0.02, "{row:?}");
+            assert!(win_rate.low < win_rate.estimate && row.optimum.unwrap() > 0.6);
+        }
+        let difference = found.comparisons[0].difference.unwrap();
+        assert!(difference.low < 0.0 && 0.0 < difference.high, "{difference:?}");
+        assert_eq!(found.bands.len(), 2);
+        assert!(found.bands[0].points.len() > 15 && found.bands[0].points[0].1.estimate == 0.5);
+        // Farther than measured there is no number, and the row says so.
+        let far = frontiers(&sweeps, Procedure::Sample, Judge::Reward, 2.0, &[(0, 1)], &statistics);
+        let far = far.unwrap();
+        assert!(far.rows.iter().all(|row| row.win_rate.is_none()));
+        assert!(far.comparisons[0].difference.is_none());
+    }
+}

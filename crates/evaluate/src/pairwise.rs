@@ -1,0 +1,118 @@
+//! Win rates by a judge that compares two responses, in both orders.
+
+use infalign_reward::{Preference, Shown};
+use infalign_stats::{Agreement, Interval, Outcome, Selection, StatsError, agreement};
+use infalign_transform::Procedure;
+use serde::{Deserialize, Serialize};
+
+use crate::contest::{Named, same_prompts, selection_among};
+use crate::statistics::Series;
+use crate::{Contest, Entry, EvaluateError, Statistics};
+
+/// What a pairwise judge says of a policy against the reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pairwise {
+    /// The procedure of the policy.
+    pub procedure: Procedure,
+    /// The procedure of the reference, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_procedure: Option<Procedure>,
+    /// Win rate of the policy: the mean over both orders, ties ½.
+    pub win_rate: Interval,
+    /// How often the judge prefers whichever response is shown first, ties ½: ½ where the order does not matter.
+    pub first_preferred: Interval,
+    /// Agreement with the reward that the procedures select by, about the same pairs.
+    pub agreement: Agreement,
+    /// Pairs of responses, each shown in both orders.
+    pub n_pairs: usize,
+}
+
+/// Judges what the procedures keep: the k-th N responses of a prompt give the k-th that is kept, on either side, and they are compared.
+///
+/// - `most_pairs`: of a prompt; there are at most as many as groups of N.
+///
+/// # Errors
+/// [`EvaluateError`] for samples of other prompts or too few of them, and [`EvaluateError::Reward`] where the judge fails.
+pub fn pairwise(
+    entry: &Entry<'_>,
+    contest: &Contest,
+    judge: &Preference,
+    most_pairs: usize,
+    statistics: &Statistics,
+) -> Result<Pairwise, EvaluateError> {
+    let policy = (entry.label.method, entry.sampled);
+    let reference = ("the reference", entry.reference);
+    same_prompts(policy, reference)?;
+    let ours = kept(policy, &contest.policy)?;
+    let theirs = kept(reference, &contest.reference)?;
+    let mut shown: Vec<Shown<'_>> = Vec::new();
+    let mut by_reward: Vec<Vec<Outcome>> = Vec::new();
+    for (prompt, (ours, theirs)) in policy.1.prompts.iter().zip(ours.iter().zip(&theirs)) {
+        let mut outcomes = Vec::new();
+        for (y, z) in ours.iter().zip(theirs).take(most_pairs) {
+            shown.push((&prompt.text, y.0, z.0));
+            shown.push((&prompt.text, z.0, y.0));
+            outcomes.push(Outcome::of(y.1, z.1));
+        }
+        by_reward.push(outcomes);
+    }
+    let mut answers = judge.of_first(&shown)?.into_iter().map(f64::from);
+    let (mut wins, mut firsts, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
+    for by_reward in by_reward {
+        let (mut won, mut first) = (0.0, 0.0);
+        let mut pairs = Vec::new();
+        for outcome in &by_reward {
+            let (Some(forth), Some(back)) = (answers.next(), answers.next()) else { break };
+            let win = 0.5 * (forth + 1.0 - back);
+            (won, first) = (won + win, first + 0.5 * (forth + back));
+            pairs.push((*outcome, Outcome::of(win, 0.5)));
+        }
+        wins.push(won / by_reward.len() as f64);
+        firsts.push(first / by_reward.len() as f64);
+        outcomes.push(pairs);
+    }
+    let values = [wins, firsts];
+    let series = Series::new(&values, statistics)?;
+    Ok(Pairwise {
+        procedure: contest.policy,
+        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
+        win_rate: series.mean(0)?,
+        first_preferred: series.mean(1)?,
+        agreement: agreement(&outcomes, statistics.level)?,
+        n_pairs: shown.len() / 2,
+    })
+}
+
+/// What is kept of each group of N responses to each prompt, with its reward; the first of equals.
+fn kept<'a>(
+    (method, sampled): Named<'a>,
+    procedure: &Procedure,
+) -> Result<Vec<Vec<(&'a str, f64)>>, EvaluateError> {
+    let selection = selection_among(method, sampled, procedure)?;
+    let n = selection.samples();
+    let prompts = sampled.prompts.iter().zip(sampled.responses.iter().zip(&sampled.rewards));
+    prompts
+        .map(|(prompt, (texts, rewards))| {
+            if rewards.len() < n {
+                let (needed, found) = (n, rewards.len());
+                return Err(EvaluateError::Prompt {
+                    method: method.to_owned(),
+                    prompt: prompt.id.clone(),
+                    source: StatsError::TooFew { what: "rewards", needed, found },
+                });
+            }
+            let better = |a: f64, b: f64| match selection {
+                Selection::Worst(_) => a < b,
+                _ => a > b,
+            };
+            let groups = texts.chunks_exact(n).zip(rewards.chunks_exact(n));
+            Ok(groups
+                .map(|(texts, rewards)| {
+                    let keep = |kept, i| if better(rewards[i], rewards[kept]) { i } else { kept };
+                    let place = (1..n).fold(0, keep);
+                    (texts[place].as_str(), rewards[place])
+                })
+                .collect())
+        })
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! How many prompts and samples it takes to see an effect, from a pilot of stored samples.
+
+use infalign_stats::Spread;
+use serde::Serialize;
+
+use crate::contest::contributions;
+use crate::{Contest, Entry, EvaluateError, Judge, Sampled, Statistics};
+
+/// What is to be seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effect {
+    /// The least effect that matters: a win rate's distance from ½, or a difference of two.
+    pub size: f64,
+    /// The probability with which it is to be found, such as 0.8.
+    pub power: f64,
+}
+
+/// A number of samples a prompt with the prompts that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// Responses a prompt and side.
+    pub samples: usize,
+    /// Prompts.
+    pub prompts: usize,
+}
+
+/// What a pilot says of the runs to come.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Planned {
+    /// The method.
+    pub method: String,
+    /// What it is compared with; absent: the reference itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
+    /// The procedures.
+    pub procedure: String,
+    /// The effect.
+    pub effect: f64,
+    /// The probability of finding it.
+    pub power: f64,
+    /// Standard deviation over prompts of what they truly contribute.
+    pub between_prompts: f64,
+    /// Standard deviation of the noise of the pilot's samples.
+    pub within_prompts: f64,
+    /// For several numbers of samples.
+    pub needs: Vec<Need>,
+}
+
+/// Plans a measurement of a method against the reference, or of its difference from a baseline.
+///
+/// # Errors
+/// [`EvaluateError::Prompt`] where half of the pilot's samples are fewer than a procedure takes, and as for [`crate::table`].
+pub fn plan(
+    method: &Entry<'_>,
+    baseline: Option<&Entry<'_>>,
+    contest: &Contest,
+    judge: Judge,
+    effect: Effect,
+    statistics: &Statistics,
+) -> Result<Planned, EvaluateError> {
+    let numbers = |part: Part| -> Result<Vec<f64>, EvaluateError> {
+        let wins = |entry: &Entry<'_>| -> Result<Vec<f64>, EvaluateError> {
+            let (policy, reference) = (part.of(entry.sampled), part.of(entry.reference));
+            let policy = (entry.label.method, &policy);
+            Ok(contributions(policy, ("the reference", &reference), contest, judge)?.wins)
+        };
+        let mut ours = wins(method)?;
+        if let Some(baseline) = baseline {
+            ours.iter_mut().zip(wins(baseline)?).for_each(|(ours, theirs)| *ours -= theirs);
+        }
+        Ok(ours)
+    };
+    let entries = || [Some(method), baseline].into_iter().flatten();
+    let sides = entries().flat_map(|entry| [entry.sampled, entry.reference]);
+    let counts = sides.flat_map(|side| side.rewards.iter().map(Vec::len));
+    let samples = counts.min().unwrap_or(0);
+    let (first, second) = (numbers(Part::First)?, numbers(Part::Second)?);
+    let spread = Spread::of_halves(&numbers(Part::Whole)?, [&first, &second], samples)?;
+    let least = contest.policy.samples().max(contest.reference.samples());
+    let mut needs = Vec::new();
+    for samples in [1, 2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|n| *n >= least) {
+        let prompts =
+            spread.prompts_needed(effect.size, samples, statistics.level, effect.power)?;
+        needs.push(Need { samples, prompts });
+    }
+    Ok(Planned {
+        method: method.label.method.to_owned(),
+        baseline: baseline.map(|entry| entry.label.method.to_owned()),
+        procedure: contest.to_string(),
+        effect: effect.size,
+        power: effect.power,
+        between_prompts: spread.between.sqrt(),
+        within_prompts: spread.within.sqrt(),
+        needs,
+    })
+}
+
+/// Which of the samples of each prompt.
+#[derive(Clone, Copy)]
+enum Part {
+    Whole,
+    First,
+    Second,
+}
+
+impl Part {
+    fn of(self, sampled: &Sampled) -> Sampled {
+        let half = |scores: &[Vec<f64>]| -> Vec<Vec<f64>> {
+            let part = |all: &Vec<f64>| {
+                let middle = all.len() / 2;
+                match self {
+                    Part::Whole => all.clone(),
+                    Part::First => all[..middle].to_vec(),
+                    Part::Second => all[middle..].to_vec(),
+                }
+            };
+            scores.iter().map(part).collect()
+        };
+        Sampled {
+            prompts: sampled.prompts.clone(),
+            procedure: sampled.procedure,
+            rewards: half(&sampled.rewards),
+            judged: sampled.judged.as_deref().map(half),
+            ..Sampled::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Label;
+    use crate::test_samples::samples;
+
+    #[test]
+    fn more_samples_need_fewer_prompts_down_to_what_prompts_differ_by() {
+        let (policy, reference) = (samples(0.7), samples(0.0));
+        let label = Label { method: "a", kind: None, objective: None, transform: None };
+        let entry = Entry { label, sampled: &policy, reference: &reference };
+        let (contest, effect) =
+            (Contest::same("best-of:2".parse().unwrap()), Effect { size: 0.05, power: 0.8 });
+        let plan_of = |baseline, contest: &Contest| {
+            plan(&entry, baseline, contest, Judge::Reward, effect, &Statistics::new(0))
+        };
+        let planned = plan_of(None, &contest).unwrap();
+        assert_eq!(planned.needs[0].samples, 2);
+        assert!(planned.needs.windows(2).all(|two| two[0].prompts >= two[1].prompts));
+        assert!(planned.needs.last().unwrap().prompts > 2, "{planned:?}");
+        // Of no difference there is no spread.
+        let same = plan_of(Some(&entry), &contest).unwrap();
+        assert!(same.needs.iter().all(|need| need.prompts == 2), "{same:?}");
+        let half = plan_of(None, &Contest::same("best-of:3".parse().unwrap())).unwrap_err();
+        assert!(half.to_string().contains("at least 3"), "{half}");
+    }
+}

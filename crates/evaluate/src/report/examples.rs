@@ -1,0 +1,86 @@
+//! Responses of the methods side by side.
+
+use infalign_transform::Procedure;
+use serde::{Deserialize, Serialize};
+
+use super::{Member, Request};
+use crate::Sampled;
+
+/// A prompt with a response of each method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// The prompt.
+    pub prompt: String,
+    /// The reference's first, then the methods', for each procedure that is shown.
+    pub responses: Vec<ExampleResponse>,
+}
+
+/// A response with what it was given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExampleResponse {
+    /// Whose it is.
+    pub method: String,
+    /// Which procedure keeps it among the first samples.
+    pub procedure: Procedure,
+    /// The text.
+    pub text: String,
+    /// Its reward.
+    pub reward: f64,
+    /// The judge's, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<f64>,
+}
+
+/// The first prompts: what plain sampling gives, and what the last procedure asked for keeps.
+pub(super) fn examples(members: &[Member<'_>], request: &Request<'_>) -> Vec<Example> {
+    let Some(first) = members.first() else { return Vec::new() };
+    let mut procedures: Vec<Procedure> =
+        request.contests.iter().map(|contest| contest.policy).collect();
+    if procedures.len() > 2 {
+        procedures.drain(1..procedures.len() - 1);
+    }
+    let shown = request.examples.min(first.entry.sampled.prompts.len());
+    let example = |prompt: usize| {
+        let reference = ("reference", first.entry.reference);
+        let compared = members.iter().filter(|member| member.compared);
+        let methods = compared.map(|member| (member.entry.label.method, member.entry.sampled));
+        let all: Vec<(&str, &Sampled)> = std::iter::once(reference).chain(methods).collect();
+        let responses = procedures.iter().flat_map(|procedure| {
+            all.iter()
+                .filter_map(move |(method, sampled)| response(method, sampled, prompt, procedure))
+        });
+        Example {
+            prompt: first.entry.sampled.prompts[prompt].text.clone(),
+            responses: responses.collect(),
+        }
+    };
+    (0..shown).map(example).collect()
+}
+
+/// What the procedure keeps of the first samples; the first of equals.
+fn response(
+    method: &str,
+    sampled: &Sampled,
+    prompt: usize,
+    procedure: &Procedure,
+) -> Option<ExampleResponse> {
+    let rewards = sampled.rewards.get(prompt)?;
+    let looked_at = match sampled.procedure {
+        Some(_) => 1,
+        None => procedure.samples(),
+    };
+    let better = |a: f64, b: f64| match procedure {
+        Procedure::WorstOf(_) => a < b,
+        _ => a > b,
+    };
+    let first = rewards.get(..looked_at)?;
+    let kept =
+        (1..first.len()).fold(0, |kept, i| if better(first[i], first[kept]) { i } else { kept });
+    Some(ExampleResponse {
+        method: method.to_owned(),
+        procedure: *procedure,
+        text: sampled.responses.get(prompt)?.get(kept)?.clone(),
+        reward: *rewards.get(kept)?,
+        judged: sampled.judged.as_ref().and_then(|judged| judged.get(prompt)?.get(kept).copied()),
+    })
+}

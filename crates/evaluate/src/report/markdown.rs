@@ -1,0 +1,226 @@
+//! A report as Markdown, and for a terminal.
+
+use super::{Judged, Report, Source};
+use crate::{
+    Intervals, Judge, Row, Statistics, kl_text, markdown_table, text_comparisons, text_table,
+    with_interval, with_signs,
+};
+
+/// A table as a head and cells, which every form of a report shows.
+pub(super) type Cells = (Vec<&'static str>, Vec<Vec<String>>);
+
+/// Rows of a judge.
+pub(super) fn rows(judged: &Judged) -> Cells {
+    let rows = &judged.table.rows;
+    let controlled = rows.iter().any(|row| row.length_controlled_win_rate.is_some());
+    let predicted = rows.iter().any(|row| row.predicted_win_rate.is_some());
+    let mut head = vec!["method", "procedure", "KL (nats)", "win rate"];
+    if controlled {
+        head.push("at equal length");
+    }
+    if predicted {
+        head.push("theory at that KL");
+    }
+    head.extend(["score", "score of the reference", "tokens a response"]);
+    let line = |row: &Row| {
+        let mut cells = vec![
+            row.method.clone(),
+            row.contest().to_string(),
+            kl_text(row),
+            with_interval(&row.win_rate),
+        ];
+        let dash = || "–".to_owned();
+        if controlled {
+            let win_rate = row.length_controlled_win_rate.as_ref();
+            cells.push(win_rate.map_or_else(dash, with_interval));
+        }
+        if predicted {
+            cells.push(row.predicted_win_rate.map_or_else(dash, |p| format!("{p:.3}")));
+        }
+        cells.extend([with_interval(&row.score), with_interval(&row.reference_score)]);
+        cells.push(row.tokens.map_or_else(dash, |tokens| format!("{tokens:.1}")));
+        cells
+    };
+    (head, rows.iter().map(line).collect())
+}
+
+/// Comparisons of a judge.
+pub(super) fn comparisons(judged: &Judged, level: f64) -> Cells {
+    let head = vec!["difference", "procedure", "win rate", "p", "p adjusted", "verdict"];
+    let lines = judged.table.comparisons.iter().map(|one| {
+        vec![
+            format!("{} − {}", one.method, one.baseline),
+            one.contest().to_string(),
+            with_signs(&one.difference),
+            p_value(one.p_value),
+            p_value(one.p_adjusted),
+            one.verdict(level).to_owned(),
+        ]
+    });
+    (head, lines.collect())
+}
+
+/// Methods at the common KL.
+pub(super) fn matched(judged: &Judged) -> Cells {
+    let beyond = || "not measured as far".to_owned();
+    let rows = judged.at_common_kl.rows.iter().map(|row| {
+        vec![
+            row.method.clone(),
+            row.procedure.to_string(),
+            row.win_rate.as_ref().map_or_else(beyond, with_interval),
+            row.optimum.map_or("–".to_owned(), |optimum| format!("{optimum:.3}")),
+        ]
+    });
+    (vec!["method", "procedure", "win rate", "optimum"], rows.collect())
+}
+
+/// Pairs of methods at the common KL.
+pub(super) fn matched_comparisons(judged: &Judged) -> Cells {
+    let rows = judged.at_common_kl.comparisons.iter().map(|one| {
+        vec![
+            format!("{} − {}", one.method, one.baseline),
+            one.procedure.to_string(),
+            one.difference.as_ref().map_or("not measured as far".to_owned(), with_signs),
+        ]
+    });
+    (vec!["difference", "procedure", "win rate"], rows.collect())
+}
+
+/// Agreement of the judges.
+pub(super) fn agreement(report: &Report) -> Cells {
+    let rows = report.agreement.iter().map(|one| {
+        let kappa = one.agreement.kappa.as_ref();
+        vec![
+            one.method.clone(),
+            with_interval(&one.agreement.share),
+            kappa.map_or("–".to_owned(), with_interval),
+            one.agreement.n_pairs.to_string(),
+        ]
+    });
+    (vec!["method", "share of pairs judged alike", "Cohen's κ", "pairs"], rows.collect())
+}
+
+/// How KL was estimated, row by method.
+pub(super) fn kls(judged: &Judged) -> Cells {
+    let head = vec!["method", "exact at every token", "k1", "k3", "kind", "the procedure's own"];
+    let dash = || "–".to_owned();
+    let mut lines: Vec<Vec<String>> = Vec::new();
+    for row in &judged.table.rows {
+        let of = |estimate: f64, error: f64| format!("{estimate:.4} ± {error:.4}");
+        let (kl, own) = (row.kl, row.procedure_kl);
+        let other = |part: Option<crate::Estimate>| {
+            part.map_or_else(dash, |part| of(part.estimate, part.standard_error))
+        };
+        lines.push(vec![
+            row.method.clone(),
+            kl.map_or_else(dash, |kl| of(kl.estimate, kl.standard_error)),
+            other(kl.and_then(|kl| kl.k1)),
+            other(kl.and_then(|kl| kl.k3)),
+            kl.map_or("not known".to_owned(), |kl| format!("{:?}", kl.kind).to_lowercase()),
+            own.map_or("not known".to_owned(), |kl| {
+                let kind = format!("{:?}", kl.kind).to_lowercase();
+                format!("{}: {:.3} ({kind})", row.procedure, kl.estimate)
+            }),
+        ]);
+    }
+    (head, lines)
+}
+
+pub(super) fn p_value(p: f64) -> String {
+    if p < 0.0001 { "< 0.0001".to_owned() } else { format!("{p:.4}") }
+}
+
+/// Who judges.
+pub(super) fn judge_name(judge: Judge) -> &'static str {
+    match judge {
+        Judge::Reward => "By the reward",
+        Judge::Judge => "By the judge",
+    }
+}
+
+/// How intervals and tests were made, as a sentence.
+pub(super) fn method(statistics: &Statistics) -> String {
+    let percent = (1000.0 * statistics.level).round() / 10.0;
+    let how = match statistics.intervals {
+        Intervals::Bca { replicates, .. } => {
+            format!("the BCa bootstrap with {replicates} resamples")
+        }
+        Intervals::StudentT => "Student's t".to_owned(),
+    };
+    let margin = statistics.margin.map_or(String::new(), |margin| {
+        format!(" Equivalent is what two one-sided tests place within ±{margin}.")
+    });
+    format!(
+        "Win rates count ties ½ and are averaged over all subsets of the stored responses. Intervals are {percent} %, over prompts, by {how}; \
+         differences are paired by prompt, and their p-values are adjusted for all pairs and procedures of the table (Holm).{margin}"
+    )
+}
+
+/// What methods at the same KL means, as a sentence.
+pub(super) fn matching(kl: f64) -> String {
+    format!(
+        "At {kl:.3} nats. Win rates are interpolated linearly in √KL between what was measured, from ½ at KL 0 on; the intervals hold the \
+         uncertainty of the KL, too. The optimum is the best that any policy has there in the continuous limit."
+    )
+}
+
+pub(super) fn markdown(report: &Report) -> String {
+    let table = |(head, rows): Cells| markdown_table(&head, &rows);
+    let level = report.statistics.level;
+    let mut text = format!("# {}\n", report.title);
+    for judged in &report.judged {
+        text += &format!("\n## {}\n\n", judge_name(judged.judge));
+        for finding in &judged.findings {
+            text += &format!("- {finding}\n");
+        }
+        text += &format!("\n{}", table(rows(judged)));
+        if let Some(kl) = judged.common_kl {
+            text += &format!("\n### At the same KL\n\n{}\n\n", matching(kl));
+            text += &table(matched(judged));
+            text += &format!("\n{}", table(matched_comparisons(judged)));
+        }
+        if !judged.table.comparisons.is_empty() {
+            text += &format!("\n### As trained\n\n{}", table(comparisons(judged, level)));
+        }
+        text += &format!("\n### KL\n\n{}", table(kls(judged)));
+    }
+    if !report.agreement.is_empty() {
+        text += &format!("\n## Agreement of the judges\n\n{}", table(agreement(report)));
+    }
+    text += &format!("\n## How\n\n{}\n\n", method(&report.statistics));
+    text += &format!(
+        "This report: `{}`, infalign {}.\n",
+        report.provenance.command, report.provenance.version
+    );
+    for source in &report.provenance.sources {
+        text += &format!("\n{}", source_lines(source));
+    }
+    text
+}
+
+fn source_lines(source: &Source) -> String {
+    let mut text = format!("- {}", source.path);
+    if let Some(start) = &source.start {
+        text += &format!(", begun {start}");
+    }
+    if let Some(command) = &source.command {
+        text += &format!(", made again by `{command}`");
+    }
+    for (file, hash) in &source.sha256 {
+        text += &format!("\n  - {file}: SHA-256 {hash}");
+    }
+    text + "\n"
+}
+
+pub(super) fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for judged in &report.judged {
+        text += &format!("{}:\n{}\n", judge_name(judged.judge), text_table(&judged.table.rows));
+        for finding in &judged.findings {
+            text += &format!("{finding}\n");
+        }
+        let lines = text_comparisons(&judged.table.comparisons, report.statistics.level);
+        text += &format!("\n{lines}\n");
+    }
+    text
+}

@@ -1,0 +1,312 @@
+//! A report: everything that a reader needs to decide between methods, as data, as Markdown and as a page.
+
+mod examples;
+mod findings;
+mod judges;
+mod markdown;
+mod page;
+
+use infalign_stats::Interval;
+use infalign_transform::{Procedure, Transform};
+use serde::{Deserialize, Serialize};
+
+pub use examples::{Example, ExampleResponse};
+pub use judges::JudgeAgreement;
+
+use crate::{
+    Contest, Entry, EvaluateError, Frontiers, Judge, Plan, Statistics, Sweep, Table, common_kl,
+    frontiers, table,
+};
+
+/// The form of `report.json`.
+pub const SCHEMA: &str = "report/1";
+
+/// What one judge says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// Who.
+    pub judge: Judge,
+    /// Rows, and every pair of methods.
+    #[serde(flatten)]
+    pub table: Table,
+    /// The KL at which methods are compared, in nats; absent where they have none in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_kl: Option<f64>,
+    /// Methods at that KL, and every pair of them.
+    pub at_common_kl: Frontiers,
+    /// What follows, in sentences.
+    pub findings: Vec<String>,
+}
+
+/// Where the numbers come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The command that repeats this report.
+    pub command: String,
+    /// Each run or file that was read.
+    pub sources: Vec<Source>,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// A run or a file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it lies.
+    pub path: String,
+    /// The command that makes it again, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// When it began, in UTC, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// SHA-256 of the files of it that were read, by their names.
+    pub sha256: Vec<(String, String)>,
+    /// The resolved recipe, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
+}
+
+/// Everything on a page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Its heading.
+    pub title: String,
+    /// How intervals and tests were made.
+    pub statistics: Statistics,
+    /// By the reward, and by the judge where there is one.
+    pub judged: Vec<Judged>,
+    /// How far the two agree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreement: Vec<JudgeAgreement>,
+    /// Responses side by side.
+    pub examples: Vec<Example>,
+    /// Where all this comes from.
+    pub provenance: Provenance,
+}
+
+/// A method of a report.
+#[derive(Clone, Debug)]
+pub struct Member<'a> {
+    /// Its samples, under a name that no other has.
+    pub entry: Entry<'a>,
+    /// The method that it is a run of: runs of one method are points of its frontier.
+    pub sweep: &'a str,
+    /// Whether it is compared with others: not the reference itself.
+    pub compared: bool,
+}
+
+/// What a report is asked for.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// Its heading.
+    pub title: String,
+    /// Procedures of both sides.
+    pub contests: &'a [Contest],
+    /// Who judges: the reward, and the judge where there is one.
+    pub judges: &'a [Judge],
+    /// The KL at which methods are compared; none: the greatest that all of them reach.
+    pub kl: Option<f64>,
+    /// Whether there are win rates at equal lengths.
+    pub length_controlled: bool,
+    /// How many prompts are shown with responses.
+    pub examples: usize,
+    /// How intervals and tests are made.
+    pub statistics: Statistics,
+}
+
+impl Report {
+    /// Measures and compares.
+    ///
+    /// # Errors
+    /// [`EvaluateError`] as for [`table()`].
+    pub fn new(
+        members: &[Member<'_>],
+        request: &Request<'_>,
+        provenance: Provenance,
+    ) -> Result<Self, EvaluateError> {
+        let judged = request.judges.iter().map(|&judge| judged(members, request, judge));
+        let judged = judged.collect::<Result<_, _>>()?;
+        Ok(Self {
+            schema: SCHEMA.to_owned(),
+            title: request.title.clone(),
+            statistics: request.statistics,
+            judged,
+            agreement: judges::agreement(members, request)?,
+            examples: examples::examples(members, request),
+            provenance,
+        })
+    }
+
+    /// For a terminal.
+    pub fn text(&self) -> String {
+        markdown::text(self)
+    }
+
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        markdown::markdown(self)
+    }
+
+    /// As one page of HTML that needs nothing beside it.
+    ///
+    /// - `theories`: transforms by the names of the methods that were trained on them, for plots.
+    ///
+    /// # Errors
+    /// [`EvaluateError::Plot`] and [`EvaluateError::Transform`].
+    pub fn html(&self, theories: &[(String, Transform)]) -> Result<String, EvaluateError> {
+        page::html(self, theories)
+    }
+
+    /// The plots by the names of their files.
+    ///
+    /// # Errors
+    /// As [`Report::html`].
+    pub fn figures(
+        &self,
+        theories: &[(String, Transform)],
+    ) -> Result<Vec<(&'static str, crate::Figure)>, EvaluateError> {
+        page::figures(self, theories)
+    }
+}
+
+fn judged(
+    members: &[Member<'_>],
+    request: &Request<'_>,
+    judge: Judge,
+) -> Result<Judged, EvaluateError> {
+    let entries: Vec<Entry<'_>> = members.iter().map(|member| member.entry).collect();
+    let compared: Vec<usize> =
+        (0..members.len()).filter(|&place| members[place].compared).collect();
+    let table = table(
+        &entries,
+        &Plan {
+            contests: request.contests,
+            judge,
+            pairs: &all_pairs(&compared),
+            length_controlled: request.length_controlled,
+            statistics: request.statistics,
+        },
+    )?;
+    let sweeps = sweeps(members);
+    let common = match request.kl {
+        Some(kl) => Some(kl),
+        None if sweeps.is_empty() => None,
+        None => common_kl(&sweeps)?,
+    };
+    let mut at_common_kl = Frontiers::default();
+    if let Some(kl) = common {
+        let pairs = all_pairs(&(0..sweeps.len()).collect::<Vec<_>>());
+        let same = request.contests.iter().filter(|c| c.policy == c.reference);
+        for procedure in same.map(|contest| contest.policy).filter(selects) {
+            let found = frontiers(&sweeps, procedure, judge, kl, &pairs, &request.statistics)?;
+            at_common_kl.rows.extend(found.rows);
+            at_common_kl.comparisons.extend(found.comparisons);
+            at_common_kl.bands.extend(found.bands);
+        }
+    }
+    let mut judged = Judged { judge, table, common_kl: common, at_common_kl, findings: Vec::new() };
+    judged.findings = findings::findings(&judged, request.statistics.level);
+    Ok(judged)
+}
+
+/// Whether a procedure only selects, so that the policy's KL is what it costs.
+fn selects(procedure: &Procedure) -> bool {
+    crate::selection(procedure).is_ok()
+}
+
+/// Each with each before it, which is subtracted.
+fn all_pairs(places: &[usize]) -> Vec<(usize, usize)> {
+    let mut pairs = Vec::new();
+    for (k, &earlier) in places.iter().enumerate() {
+        pairs.extend(places[k + 1..].iter().map(|&later| (later, earlier)));
+    }
+    pairs
+}
+
+/// Runs of the same method together, in the order in which methods come.
+fn sweeps<'a>(members: &'a [Member<'a>]) -> Vec<Sweep<'a>> {
+    let mut sweeps: Vec<Sweep<'a>> = Vec::new();
+    for member in members.iter().filter(|member| member.compared) {
+        match sweeps.iter_mut().find(|sweep| sweep.method == member.sweep) {
+            Some(sweep) => sweep.points.push(member.entry),
+            None => sweeps.push(Sweep { method: member.sweep, points: vec![member.entry] }),
+        }
+    }
+    sweeps
+}
+
+/// The same from the other side.
+fn reversed(Interval { estimate, low, high, level }: Interval) -> Interval {
+    Interval { estimate: -estimate, low: -high, high: -low, level }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_samples::samples;
+    use crate::{Intervals, Label, Sampled};
+
+    #[test]
+    fn a_report_says_who_wins_at_the_same_kl_in_every_form() {
+        let judged =
+            |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
+        let (reference, base, a, b) = (judged(0.0), judged(0.0), judged(1.5), judged(40.0));
+        let member = |method, sampled, compared| {
+            let label = Label { method, kind: None, objective: None, transform: None };
+            let entry = Entry { label, sampled, reference: &reference };
+            Member { entry, sweep: method, compared }
+        };
+        let members =
+            [member("base", &base, false), member("plain", &a, true), member("strong", &b, true)];
+        let contests =
+            [Contest::same("sample".parse().unwrap()), Contest::same("best-of:2".parse().unwrap())];
+        let intervals = Intervals::Bca { replicates: 200, seed: 1 };
+        let request = Request {
+            title: "a test <report>".into(),
+            contests: &contests,
+            judges: &[Judge::Reward, Judge::Judge],
+            kl: None,
+            length_controlled: true,
+            examples: 1,
+            statistics: Statistics { intervals, ..Statistics::new(1) },
+        };
+        let source = Source {
+            path: "runs/x".into(),
+            command: Some("infalign train runs/x/config.toml".into()),
+            sha256: vec![("results.json".into(), "ab".repeat(32))],
+            recipe: Some("seed = 1".into()),
+            ..Source::default()
+        };
+        let provenance = Provenance {
+            command: "infalign report runs/x".into(),
+            sources: vec![source],
+            version: "0".into(),
+        };
+        let report = Report::new(&members, &request, provenance).unwrap();
+        assert_eq!(report.judged.len(), 2);
+        let first = &report.judged[0];
+        // The KL's two prompts are 0.4 and 0.6: three standard errors of 0.1 below 0.5.
+        assert!((first.common_kl.unwrap() - 0.2).abs() < 1e-12);
+        assert_eq!((first.table.rows.len(), first.table.comparisons.len()), (6, 2));
+        assert!(first.findings[1].starts_with("Under best-of:2"), "{:?}", first.findings);
+        assert!(first.findings[1].contains("strong"), "{:?}", first.findings);
+        assert_eq!(report.agreement.len(), 3);
+        assert_eq!(report.examples.len(), 1);
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        let html = report.html(&[]).unwrap();
+        let (text, markdown) = (report.text(), report.markdown());
+        for told in ["strong", "best-of:2", "infalign train runs/x/config.toml", "0.200 nats"] {
+            assert!(html.contains(told), "{told} in the page");
+            assert!(markdown.contains(told), "{told} in Markdown");
+        }
+        assert!(html.contains("<svg") && !html.contains("<report>") && html.contains("response 0"));
+        assert!(!html.contains("http://") || html.contains("www.w3.org"), "nothing is fetched");
+        assert!(text.contains("strong − plain, best-of:2"), "{text}");
+        let names: Vec<&str> = report.figures(&[]).unwrap().iter().map(|(name, _)| *name).collect();
+        assert!(names.contains(&"win-rate-kl") && names.contains(&"proxy-gold"), "{names:?}");
+    }
+}

@@ -1,0 +1,171 @@
+//! A report as a page.
+
+use infalign_transform::Transform;
+
+use super::markdown::{
+    Cells, agreement, comparisons, judge_name, kls, matched, matched_comparisons, matching, method,
+    rows,
+};
+use super::{Judged, Report};
+use crate::figures::over_optimisation;
+use crate::{
+    EvaluateError, Figure, Judge, Page, draw_svg, score_against_cost, score_against_kl,
+    win_rate_against_kl,
+};
+
+/// The plots by the names of their files.
+pub(super) fn figures(
+    report: &Report,
+    theories: &[(String, Transform)],
+) -> Result<Vec<(&'static str, Figure)>, EvaluateError> {
+    let mut figures = Vec::new();
+    for judged in &report.judged {
+        figures.extend(of_judge(report, judged, theories)?);
+    }
+    if let [reward, judge] = &report.judged[..] {
+        let title = format!("{}: the same responses by the reward and by the judge", report.title);
+        figures
+            .push(("proxy-gold", over_optimisation(&title, &reward.table.rows, &judge.table.rows)));
+    }
+    figures.retain(|(_, figure)| figure.panels.iter().any(|panel| !panel.points.is_empty()));
+    Ok(figures)
+}
+
+fn of_judge(
+    report: &Report,
+    judged: &Judged,
+    theories: &[(String, Transform)],
+) -> Result<Vec<(&'static str, Figure)>, EvaluateError> {
+    let (by, names) = match judged.judge {
+        Judge::Reward => ("", ["win-rate-kl", "score-kl", "score-cost"]),
+        Judge::Judge => {
+            (", by the judge", ["win-rate-kl-judge", "score-kl-judge", "score-cost-judge"])
+        }
+    };
+    let title = |what: &str| format!("{}: {what}{by}", report.title);
+    let rows = &judged.table.rows;
+    let win_rates = win_rate_against_kl(
+        &title("win rate against KL"),
+        rows,
+        theories,
+        &judged.at_common_kl.bands,
+    )?;
+    Ok(vec![
+        (names[0], win_rates),
+        (names[1], score_against_kl(&title("score against KL"), rows)),
+        (names[2], score_against_cost(&title("score against what decoding costs"), rows)),
+    ])
+}
+
+pub(super) fn html(
+    report: &Report,
+    theories: &[(String, Transform)],
+) -> Result<String, EvaluateError> {
+    let mut page = Page::new(&report.title);
+    for judged in &report.judged {
+        page = judged_section(page, report, judged, theories)?;
+    }
+    if !report.agreement.is_empty() {
+        page = with_table(page.heading("Agreement of the judges"), agreement(report));
+        page = page.paragraph(
+            "Of a method's k-th response against the reference's k-th: whether the reward and the judge say the same of win, tie and loss.",
+        );
+        for (_, figure) in
+            figures(report, theories)?.iter().filter(|(name, _)| *name == "proxy-gold")
+        {
+            page = page.figure(&draw_svg(figure)?);
+        }
+    }
+    page = examples(page, report);
+    page = page.heading("How this was measured").paragraph(&method(&report.statistics));
+    Ok(provenance(page, report).html())
+}
+
+fn with_table(page: Page, (head, rows): Cells) -> Page {
+    page.table(&head, &rows)
+}
+
+fn judged_section(
+    page: Page,
+    report: &Report,
+    judged: &Judged,
+    theories: &[(String, Transform)],
+) -> Result<Page, EvaluateError> {
+    let mut page = page.heading(judge_name(judged.judge));
+    for finding in &judged.findings {
+        page = page.paragraph(finding);
+    }
+    let figures = of_judge(report, judged, theories)?;
+    let drawn = |figure: &Figure| figure.panels.iter().any(|panel| !panel.points.is_empty());
+    let mut figures = figures.into_iter().map(|(_, figure)| figure).filter(drawn);
+    if let Some(first) = figures.next() {
+        page = page.figure(&draw_svg(&first)?);
+    }
+    page = with_table(page, rows(judged));
+    if let Some(kl) = judged.common_kl {
+        page = page.heading("At the same KL").paragraph(&matching(kl));
+        page = with_table(page, matched(judged));
+        page = with_table(page, matched_comparisons(judged));
+    }
+    if !judged.table.comparisons.is_empty() {
+        page = page.heading("As trained, each at its own KL");
+        page = with_table(page, comparisons(judged, report.statistics.level));
+    }
+    for figure in figures {
+        page = page.figure(&draw_svg(&figure)?);
+    }
+    page = page.heading("KL from the reference, nats per response").paragraph(
+        "Estimates are over responses sampled from the policy, ± a standard error over prompts; k1 and k3 use log-ratios alone. What a \
+         procedure adds is the divergence of what it keeps from the policy.",
+    );
+    Ok(with_table(page, kls(judged)))
+}
+
+fn examples(mut page: Page, report: &Report) -> Page {
+    if report.examples.is_empty() {
+        return page;
+    }
+    page = page.heading("Responses side by side");
+    for example in &report.examples {
+        let judged = example.responses.iter().any(|response| response.judged.is_some());
+        let mut head = vec!["method", "procedure", "response", "reward"];
+        head.extend(judged.then_some("judge"));
+        let row = |response: &super::ExampleResponse| {
+            let mut cells = vec![
+                response.method.clone(),
+                response.procedure.to_string(),
+                response.text.clone(),
+                format!("{:.3}", response.reward),
+            ];
+            cells.extend(response.judged.map(|score| format!("{score:.3}")));
+            cells
+        };
+        let rows: Vec<Vec<String>> = example.responses.iter().map(row).collect();
+        page = page.quotation(&example.prompt).table(&head, &rows);
+    }
+    page
+}
+
+fn provenance(mut page: Page, report: &Report) -> Page {
+    let provenance = &report.provenance;
+    page = page.heading("Where it comes from").paragraph("This page:");
+    page = page.code(&provenance.command);
+    page = page.paragraph(&format!("infalign {}. It was made from:", provenance.version));
+    for source in &provenance.sources {
+        let mut rows = vec![vec!["folder or file".to_owned(), source.path.clone()]];
+        rows.extend(source.start.as_ref().map(|start| vec!["begun".to_owned(), start.clone()]));
+        rows.extend(
+            source
+                .command
+                .as_ref()
+                .map(|command| vec!["made again by".to_owned(), command.clone()]),
+        );
+        let hashes = source.sha256.iter();
+        rows.extend(hashes.map(|(file, hash)| vec![format!("SHA-256 of {file}"), hash.clone()]));
+        page = page.table(&[], &rows);
+        if let Some(recipe) = &source.recipe {
+            page = page.details("The resolved recipe", recipe);
+        }
+    }
+    page
+}

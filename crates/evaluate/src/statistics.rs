@@ -1,0 +1,87 @@
+//! How the numbers of prompts become intervals and tests.
+
+use infalign_stats::{
+    Interval, Resamples, mean_and_standard_error, mean_interval, paired_difference,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::EvaluateError;
+
+/// How intervals are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Intervals {
+    /// The bootstrap over prompts, bias-corrected and accelerated.
+    Bca {
+        /// Resamples.
+        replicates: usize,
+        /// Which resamples.
+        seed: u64,
+    },
+    /// Student's t, in closed form.
+    StudentT,
+}
+
+/// Intervals and tests of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Nominal coverage of every interval; 1 less it is the level of every test.
+    pub level: f64,
+    /// How they are made.
+    pub intervals: Intervals,
+    /// The greatest difference of win rates that does not matter: what equivalence is tested against.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+}
+
+impl Statistics {
+    /// 95 % intervals from 10,000 resamples, without a test of equivalence.
+    pub fn new(seed: u64) -> Self {
+        let intervals = Intervals::Bca { replicates: 10_000, seed };
+        Self { level: 0.95, intervals, margin: None }
+    }
+}
+
+/// Numbers of the same prompts, which are resampled together.
+pub(crate) struct Series<'a> {
+    values: &'a [Vec<f64>],
+    level: f64,
+    /// None for intervals in closed form.
+    resamples: Option<Resamples>,
+}
+
+impl<'a> Series<'a> {
+    /// - values: `[series][prompts]`.
+    pub(crate) fn new(
+        values: &'a [Vec<f64>],
+        statistics: &Statistics,
+    ) -> Result<Self, EvaluateError> {
+        let slices: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
+        let resamples = match statistics.intervals {
+            Intervals::Bca { replicates, seed } => Some(Resamples::new(&slices, replicates, seed)?),
+            Intervals::StudentT => None,
+        };
+        Ok(Self { values, level: statistics.level, resamples })
+    }
+
+    /// Of the mean of a series.
+    pub(crate) fn mean(&self, series: usize) -> Result<Interval, EvaluateError> {
+        Ok(match &self.resamples {
+            Some(resamples) => resamples.interval(self.level, |means| means[series])?,
+            None => mean_interval(&self.values[series], self.level)?,
+        })
+    }
+
+    /// Standard error of the mean of a series.
+    pub(crate) fn standard_error(&self, series: usize) -> Result<f64, EvaluateError> {
+        Ok(mean_and_standard_error(&self.values[series])?.1)
+    }
+
+    /// Of the mean of one series less that of another.
+    pub(crate) fn difference(&self, a: usize, b: usize) -> Result<Interval, EvaluateError> {
+        Ok(match &self.resamples {
+            Some(resamples) => resamples.interval(self.level, |means| means[a] - means[b])?,
+            None => paired_difference(&self.values[a], &self.values[b], self.level)?,
+        })
+    }
+}

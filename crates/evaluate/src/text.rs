@@ -1,0 +1,89 @@
+//! Tables as text, for a terminal and as Markdown.
+
+use infalign_stats::Interval;
+
+use crate::{Comparison, Row};
+
+/// An estimate and its interval.
+pub fn with_interval(Interval { estimate, low, high, .. }: &Interval) -> String {
+    format!("{estimate:.3} [{low:.3}, {high:.3}]")
+}
+
+/// The same with signs, for differences.
+pub fn with_signs(Interval { estimate, low, high, .. }: &Interval) -> String {
+    format!("{estimate:+.3} [{low:+.3}, {high:+.3}]")
+}
+
+/// A KL and its standard error; a dash where it is not known.
+pub fn kl_text(row: &Row) -> String {
+    row.kl.map_or("–".to_owned(), |kl| format!("{:.3} ± {:.3}", kl.estimate, kl.standard_error))
+}
+
+/// The rows as a table for people: a line a method, a column a procedure.
+pub fn text_table(rows: &[Row]) -> String {
+    let mut contests: Vec<String> = Vec::new();
+    let mut methods: Vec<&str> = Vec::new();
+    for row in rows {
+        let contest = row.contest().to_string();
+        if !contests.contains(&contest) {
+            contests.push(contest);
+        }
+        if !methods.contains(&row.method.as_str()) {
+            methods.push(&row.method);
+        }
+    }
+    let longest = methods.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(12);
+    let mut text = format!("{:<longest$} {:>14}", "method", "KL (nats)");
+    for contest in &contests {
+        text += &format!("  {contest:>29}");
+    }
+    text.push('\n');
+    for method in methods {
+        let of_method: Vec<&Row> = rows.iter().filter(|row| row.method == method).collect();
+        let Some(first) = of_method.first() else { continue };
+        text += &format!("{method:<longest$} {:>14}", kl_text(first));
+        for row in of_method {
+            let predicted = row.predicted_win_rate.map_or(String::new(), |p| format!(" ({p:.3})"));
+            text += &format!("  {:>29}", format!("{}{predicted}", with_interval(&row.win_rate)));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The comparisons as lines for people.
+pub fn text_comparisons(comparisons: &[Comparison], level: f64) -> String {
+    let title = |one: &Comparison| format!("{} − {}, {}", one.method, one.baseline, one.contest());
+    let longest = comparisons.iter().map(|one| title(one).chars().count()).max().unwrap_or(0);
+    let width = longest.max(30);
+    let line = |one: &Comparison| {
+        let (title, difference) = (title(one), with_signs(&one.difference));
+        format!("{title:<width$} {difference}  {}\n", one.verdict(level))
+    };
+    comparisons.iter().map(line).collect()
+}
+
+/// A table in Markdown.
+///
+/// - `rows`: as many cells each as the head.
+pub fn markdown_table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(head.iter().map(|text| cell(text)).collect());
+    text += &line(vec!["---".to_owned(); head.len()]);
+    for row in rows {
+        text += &line(row.iter().map(|text| cell(text)).collect());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_cannot_break_a_table() {
+        let table = markdown_table(&["a", "b"], &[vec!["x|y".to_owned(), "one\ntwo".to_owned()]]);
+        assert_eq!(table, "| a | b |\n| --- | --- |\n| x\\|y | one two |\n");
+    }
+}

@@ -1,0 +1,75 @@
+//! A chat model that judges pairs: what is asked, what is kept, and what is refused.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[path = "../../remote/tests/server/mod.rs"]
+mod server;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use infalign_reward::{Preference, PreferenceConfig};
+use serde_json::json;
+
+use server::{Reply, Request, serve};
+
+/// Prefers the longer response, and the first of equals, as a model that is biased by place would.
+fn longest(request: &Request) -> Reply {
+    assert_eq!(request.path, "/v1/chat/completions");
+    assert_eq!(
+        (&request.json["model"], &request.json["temperature"]),
+        (&json!("judge"), &json!(0))
+    );
+    let question = request.json["messages"][1]["content"].as_str().unwrap();
+    let part = |from: &str, to: &str| {
+        let begin = question.find(from).unwrap() + from.len();
+        question[begin..begin + question[begin..].find(to).unwrap()].len()
+    };
+    let first = part("[Response A]\n", "\n\n[Response B]");
+    let second = part("[Response B]\n", "\n\nWhich");
+    let verdict = if first >= second { "A" } else { "B" };
+    Reply::new(200, json!({ "choices": [{ "message": { "content": verdict } }] }))
+}
+
+fn config(url: &str, cache: Option<&Path>, most_requests: usize) -> PreferenceConfig {
+    let text = format!(
+        "url = '{url}/v1/chat/completions'\nmodel = 'judge'\nmost_requests = {most_requests}"
+    );
+    PreferenceConfig { cache: cache.map(Into::into), ..toml::from_str(&text).unwrap() }
+}
+
+const PAIRS: [(&str, &str, &str); 3] =
+    [("Say", "long response", "short"), ("Say", "short", "long response"), ("Say", "same", "same")];
+
+#[test]
+fn answers_are_kept_and_the_number_of_questions_is_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("judge.jsonl");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let url = serve(move |request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        longest(request)
+    });
+    let judge = |most| Preference::new(&config(&url, Some(&cache), most), &|_| None).unwrap();
+    // Two of the three may be asked.
+    let two = judge(2);
+    assert_eq!(two.of_first(&PAIRS[..2]).unwrap(), [1.0, 0.0]);
+    let error = two.of_first(&PAIRS).unwrap_err().to_string();
+    assert!(error.contains("`most_requests` is 2"), "{error}");
+    // Another process goes on with what was answered.
+    assert_eq!(judge(1).of_first(&PAIRS).unwrap(), [1.0, 0.0, 1.0]);
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!(judge(0).of_first(&PAIRS).unwrap(), [1.0, 0.0, 1.0]);
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn an_answer_that_is_none_names_the_server() {
+    let url = serve(|_: &Request| {
+        Reply::new(200, json!({ "choices": [{ "message": { "content": "It depends." } }] }))
+    });
+    let judge = Preference::new(&config(&url, None, 9), &|_| None).unwrap();
+    let error = judge.of_first(&PAIRS).unwrap_err().to_string();
+    assert!(error.contains(&url) && error.contains("none of A, B and C"), "{error}");
+}

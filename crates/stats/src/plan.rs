@@ -1,0 +1,151 @@
+//! How many prompts and samples an effect needs to be seen.
+
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use crate::cluster::{check_level, mean_and_standard_error, t_quantile};
+use crate::error::{StatsError, check};
+
+/// Where the variance of a per-prompt number, such as a win rate or a paired difference, comes from.
+///
+/// With M samples a prompt, the variance over prompts is `between` + `within`·(samples/M): what prompts differ by, which more samples do not
+/// lessen, and the noise of the samples, which falls as 1/M.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Variance of the prompts' true values.
+    pub between: f64,
+    /// Variance of the samples' noise, at `samples` of them.
+    pub within: f64,
+    /// M of the pilot.
+    pub samples: usize,
+}
+
+impl Spread {
+    /// Estimates it from a pilot whose samples are also taken in two halves, each with its own number.
+    ///
+    /// Equation: the halves' difference has the variance 4·within, since each has twice the noise of the whole.
+    ///
+    /// - `whole`, `halves`: one number a prompt, from all samples, from the first half and from the second; 2 prompts or more.
+    /// - `samples`: a prompt, in the whole.
+    ///
+    /// # Errors
+    /// [`StatsError::TooFew`], [`StatsError::NotFinite`], and [`StatsError::Unpaired`] for different numbers of prompts.
+    pub fn of_halves(
+        whole: &[f64],
+        halves: [&[f64]; 2],
+        samples: usize,
+    ) -> Result<Self, StatsError> {
+        let n = whole.len();
+        for half in halves {
+            check("halves", half, 2)?;
+            if half.len() != n {
+                return Err(StatsError::Unpaired { first: n, second: half.len() });
+            }
+        }
+        let (_, standard_error) = mean_and_standard_error(whole)?;
+        let total = standard_error * standard_error * n as f64;
+        let differences = halves[0].iter().zip(halves[1]).map(|(a, b)| (a - b).powi(2));
+        let within = (differences.sum::<f64>() / (4.0 * n as f64)).min(total);
+        Ok(Self { between: total - within, within, samples })
+    }
+
+    /// Variance over prompts with that many samples a prompt.
+    pub fn variance(&self, samples: usize) -> f64 {
+        self.between + self.within * self.samples as f64 / samples as f64
+    }
+
+    /// The least number of prompts with which a true effect of that size is found with probability `power`, by a two-sided test of level
+    /// 1 − `level`; at least 2.
+    ///
+    /// Equation: n ≥ (t₍n−1₎ + z)²·σ²/effect², t the quantile of the test, z that of the power.
+    ///
+    /// # Errors
+    /// [`StatsError::Level`] for a level or power that is no probability, [`StatsError::Margin`] for an effect that is not above 0.
+    ///
+    /// ```
+    /// use infalign_stats::Spread;
+    /// let pilot = Spread { between: 0.02, within: 0.04, samples: 16 };
+    /// let few = pilot.prompts_needed(0.02, 16, 0.95, 0.8)?;
+    /// let many = pilot.prompts_needed(0.02, 64, 0.95, 0.8)?;
+    /// assert!(few == 1180 && many < few / 2 + 100);
+    /// # Ok::<(), infalign_stats::StatsError>(())
+    /// ```
+    pub fn prompts_needed(
+        &self,
+        effect: f64,
+        samples: usize,
+        level: f64,
+        power: f64,
+    ) -> Result<usize, StatsError> {
+        check_level(level)?;
+        check_level(power)?;
+        if !(effect > 0.0 && effect.is_finite()) {
+            return Err(StatsError::Margin(effect));
+        }
+        let z = Normal::standard().inverse_cdf(power);
+        let ratio = self.variance(samples) / (effect * effect);
+        let needed = |n: usize| (t_quantile(level, n - 1) + z).powi(2) * ratio;
+        // t falls as n grows, so the least n that is enough is found from below.
+        let normal = (Normal::standard().inverse_cdf(0.5 + 0.5 * level) + z).powi(2) * ratio;
+        let mut n = (normal.ceil() as usize).max(2);
+        while (n as f64) < needed(n) {
+            n += 1;
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::t_test;
+    use crate::testing::SplitMix;
+
+    /// A prompt's number from M samples: its own value and the mean of M noises.
+    fn prompt(random: &mut SplitMix, value: f64, samples: usize) -> [f64; 3] {
+        let noises: Vec<f64> = (0..samples).map(|_| random.normal()).collect();
+        let mean = |part: &[f64]| value + part.iter().sum::<f64>() / part.len() as f64;
+        [mean(&noises), mean(&noises[..samples / 2]), mean(&noises[samples / 2..])]
+    }
+
+    #[test]
+    fn the_parts_of_the_variance_are_found() {
+        let mut random = SplitMix(37);
+        let rows: Vec<[f64; 3]> = (0..4_000)
+            .map(|_| {
+                let value = 0.3 * random.normal();
+                prompt(&mut random, value, 16)
+            })
+            .collect();
+        let column = |k: usize| -> Vec<f64> { rows.iter().map(|row| row[k]).collect() };
+        let spread = Spread::of_halves(&column(0), [&column(1), &column(2)], 16).unwrap();
+        assert!((spread.between - 0.09).abs() < 0.01, "{spread:?}");
+        assert!((spread.within - 1.0 / 16.0).abs() < 0.005, "{spread:?}");
+        assert!((spread.variance(64) - (0.09 + 1.0 / 64.0)).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_plan_has_the_power_that_it_says() {
+        let mut random = SplitMix(38);
+        let spread = Spread { between: 0.09, within: 1.0 / 16.0, samples: 16 };
+        for (effect, samples) in [(0.1, 16), (0.25, 4)] {
+            let n = spread.prompts_needed(effect, samples, 0.95, 0.8).unwrap();
+            let sigma = spread.variance(samples).sqrt();
+            let found = (0..1_500).filter(|_| {
+                let x: Vec<f64> = (0..n).map(|_| effect + sigma * random.normal()).collect();
+                t_test(&x, 0.0).unwrap() < 0.05
+            });
+            let power = found.count() as f64 / 1_500.0;
+            assert!((0.77..0.84).contains(&power), "{power} with {n} prompts");
+        }
+    }
+
+    #[test]
+    fn what_is_no_effect_or_level_is_refused() {
+        let spread = Spread { between: 1.0, within: 0.0, samples: 1 };
+        assert!(matches!(spread.prompts_needed(0.0, 1, 0.95, 0.8), Err(StatsError::Margin(_))));
+        assert!(matches!(spread.prompts_needed(0.1, 1, 0.95, 1.0), Err(StatsError::Level(_))));
+        assert_eq!(spread.prompts_needed(1e9, 1, 0.95, 0.8).unwrap(), 2);
+        let unpaired = Spread::of_halves(&[1.0, 2.0, 3.0], [&[1.0, 2.0], &[1.0, 2.0]], 2);
+        assert!(matches!(unpaired, Err(StatsError::Unpaired { .. })));
+    }
+}

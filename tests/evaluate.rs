@@ -1,0 +1,456 @@
+//! `infalign evaluate`, `compare` and `report` as a user runs them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[allow(dead_code, reason = "other tests use more of it")]
+mod visits;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::{Value, json};
+use visits::{assert_done, infalign, json_file, quickstart, stderr};
+
+fn run(args: &[&str]) -> Output {
+    infalign(args).output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    assert_done(output);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert_done(output);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Rows of stored responses: for each prompt its rewards. Texts are as long as their number says.
+fn stored(dir: &Path, name: &str, prompts: &[(&str, &[f64])]) -> String {
+    let mut text = String::new();
+    for (prompt, rewards) in prompts {
+        for (k, reward) in rewards.iter().enumerate() {
+            let response = "x".repeat(3 + k);
+            let row =
+                json!({"prompt": prompt, "response": response, "reward": reward, "tokens": k + 1});
+            text += &format!("{row}\n");
+        }
+    }
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn stored_responses_have_the_win_rates_worked_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = stored(dir.path(), "policy.jsonl", &[("a", &[1.0, 3.0]), ("b", &[2.0, 2.0])]);
+    let reference =
+        stored(dir.path(), "reference.jsonl", &[("a", &[2.0, 0.0]), ("b", &[2.0, 1.0])]);
+    let sides = ["evaluate", "--policy", &policy, "--reference", &reference];
+    // One sample: on a 3 of 4 pairs are won, on b 2 won and 2 tied.
+    let one = json(&run(&[&sides[..], &["--json"]].concat()));
+    assert!((one["win_rate"]["estimate"].as_f64().unwrap() - 0.75).abs() < 1e-12, "{one}");
+    assert_eq!(
+        (&one["procedure"], &one["n_prompts"], &one["n_samples"]),
+        (&json!("sample"), &json!(2), &json!(2))
+    );
+    assert_eq!((&one["kl"], &one["win_rate"]["level"]), (&Value::Null, &json!(0.95)));
+    // The best of two: 3 beats 2, and 2 ties 2. Against a single sample of the reference: 1, and ¾.
+    let best = [&sides[..], &["--json", "--procedure", "best-of:2"]].concat();
+    assert!((json(&run(&best))["win_rate"]["estimate"].as_f64().unwrap() - 0.75).abs() < 1e-12);
+    let other = json(&run(&[&best[..], &["--reference-procedure", "sample"]].concat()));
+    assert!((other["win_rate"]["estimate"].as_f64().unwrap() - 0.875).abs() < 1e-12, "{other}");
+    assert_eq!(other["reference_procedure"], "sample");
+    assert_eq!(other["score"]["estimate"], json!(2.5));
+    // (1 + 2)/2 tokens, twice.
+    assert_eq!(other["tokens"], json!(3.0));
+    let text = stdout(&run(&[&sides[..], &["--procedure", "best-of:2"]].concat()));
+    assert!(
+        text.contains("best-of:2: win rate 0.750") && text.contains("do not tell it"),
+        "{text}"
+    );
+    assert!(text.contains("the procedure adds 0.193 nats (bound)"), "{text}");
+    // In closed form the estimate is the same.
+    let student = json(&run(&[&best[..], &["--interval", "t"]].concat()));
+    assert_eq!(student["win_rate"]["estimate"], json!(0.75));
+    assert_ne!(student["win_rate"]["low"], json(&run(&best))["win_rate"]["low"]);
+}
+
+#[test]
+fn a_judge_scores_stored_texts_and_the_reward_selects() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let rows = |texts: [&str; 4]| -> String {
+        let row = |(k, text): (usize, &&str)| {
+            format!("{}\n", json!({"prompt": format!("p{}", k / 2), "response": text}))
+        };
+        texts.iter().enumerate().map(row).collect()
+    };
+    let policy = write("a.jsonl", &rows(["good good", "dull", "good", "dull dull dull"]));
+    let reference = write("b.jsonl", &rows(["dull", "dull dull", "dull", "good dull"]));
+    let lexicon =
+        write("lexicon.toml", "kind = 'lexicon'\nweights = { good = 1.0, dull = -1.0 }\n");
+    let length = write("length.toml", "kind = 'length'\nunit = 'words'\n");
+    let sides = ["evaluate", "--policy", &policy, "--reference", &reference, "--json"];
+    let missing = run(&sides);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("--judge"), "{}", stderr(&missing));
+    let by =
+        |more: &[&str]| json(&run(&[&sides[..], &["--procedure", "best-of:2"], more].concat()));
+    // The best by the lexicon: "good good" and "good" against "dull" and "good dull".
+    let lexical = by(&["--judge", &lexicon]);
+    assert_eq!(lexical["win_rate"]["estimate"], json!(1.0));
+    assert_eq!(lexical["judge"], "reward");
+    // The same are kept where the length judges: 2 words against 1, 1 against 2.
+    let judged = by(&["--judge", &length, "--reward", &lexicon]);
+    assert_eq!((&judged["win_rate"]["estimate"], &judged["judge"]), (&json!(0.5), &json!("judge")));
+    // The longest of two win where the length selects, too: 2 against 2, 3 against 2.
+    assert_eq!(by(&["--judge", &length])["win_rate"]["estimate"], json!(0.75));
+}
+
+#[test]
+fn bad_input_is_one_sentence_and_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = stored(dir.path(), "whole.jsonl", &[("a", &[1.0, 2.0]), ("b", &[1.0, 2.0])]);
+    let other = stored(dir.path(), "other.jsonl", &[("a", &[1.0, 2.0]), ("c", &[1.0, 2.0])]);
+    let single = stored(dir.path(), "single.jsonl", &[("a", &[1.0, 2.0])]);
+    let nan = dir.path().join("nan.csv");
+    std::fs::write(&nan, "prompt,response,reward\na,x,1\nb,y,NaN\n").unwrap();
+    let nan = nan.to_str().unwrap();
+    let model = quickstart().join("model");
+    let (model, prompts) = (model.to_str().unwrap(), quickstart().join("test.jsonl"));
+    let prompts = prompts.to_str().unwrap();
+    let one_prompt = dir.path().join("one.jsonl");
+    std::fs::write(&one_prompt, "{\"prompt\": \"monday :\"}\n").unwrap();
+    let one_prompt = one_prompt.to_str().unwrap();
+    let judge = dir.path().join("judge.toml");
+    std::fs::write(&judge, "kind = 'length'\nunit = 'words'\n").unwrap();
+    let judge = judge.to_str().unwrap();
+    let remote = dir.path().join("remote.toml");
+    std::fs::write(&remote, "kind = 'remote'\nurl = 'http://127.0.0.1:9/r'\ntimeout_seconds = 1\n")
+        .unwrap();
+    let models = ["--policy", model, "--reference", model];
+    for (args, told) in [
+        (&["--policy", &whole, "--reference", &other][..], "prompt 2 is"),
+        (&["--policy", &whole, "--reference", &single], "2 against 1"),
+        (&["--policy", &single, "--reference", &single], "at least 2"),
+        (&["--policy", nan, "--reference", nan], "line 3: The key `reward`"),
+        (&["--policy", &whole, "--reference", &whole, "--procedure", "best-of:3"], "at least 3"),
+        (
+            &["--policy", &whole, "--reference", &whole, "--procedure", "cd-token:lambda=1"],
+            "cd-token",
+        ),
+        (&["--policy", &whole, "--reference", model], "two files or two models"),
+        (&["--policy", &whole, "--reference", &whole, "--samples", "4"], "--samples is for models"),
+        (&["--policy", &whole, "--reference", &whole, "--level", "1"], "between 0 and 1"),
+        (&["--policy", &whole, "--reference", &whole, "--replicates", "5"], "at least 100"),
+        (
+            &["--policy", &whole, "--reference", &whole, "--judge", remote.to_str().unwrap()],
+            "gave no answer",
+        ),
+        (
+            &[
+                "--policy",
+                "absent",
+                "--reference",
+                "absent",
+                "--prompts",
+                prompts,
+                "--judge",
+                judge,
+                "--samples",
+                "2",
+            ],
+            "absent",
+        ),
+        (&models[..], "--prompts is missing"),
+        (&[&models[..], &["--prompts", prompts, "--samples", "2"]].concat(), "--judge is missing"),
+        (
+            &[&models[..], &["--prompts", prompts, "--judge", judge]].concat(),
+            "--samples is missing",
+        ),
+        (
+            &[
+                &models[..],
+                &[
+                    "--prompts",
+                    prompts,
+                    "--judge",
+                    judge,
+                    "--samples",
+                    "2",
+                    "--procedure",
+                    "best-of:4",
+                ],
+            ]
+            .concat(),
+            "give 4 or more",
+        ),
+        (
+            &[&models[..], &["--prompts", one_prompt, "--judge", judge, "--samples", "2"]].concat(),
+            "one prompt",
+        ),
+        (
+            &[
+                &models[..],
+                &["--prompts", prompts, "--judge", judge, "--samples", "2", "--max-tokens", "600"],
+            ]
+            .concat(),
+            "context",
+        ),
+    ] {
+        let output = run(&[&["evaluate"], args].concat());
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(told), "{args:?}: {text}");
+    }
+    for (args, told) in [
+        (&["compare", dir.path().to_str().unwrap()][..], "holds no evaluation"),
+        (&["compare", &whole], "--reference"),
+        (&["compare", "absent"], "no file or folder"),
+        (&["compare", &whole, "--reference", &whole], "no two methods"),
+        (&["compare", &whole, &other, "--reference", &whole], "prompt 2 is"),
+        (&["report", "absent"], "no file or folder"),
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn plans_tell_how_many_prompts_an_effect_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let rewards: Vec<Vec<f64>> =
+        (0..12).map(|p| (0..8).map(|k| f64::from((p * 7 + k * 5) % 11)).collect()).collect();
+    let names: Vec<String> = (0..12).map(|p| format!("p{p}")).collect();
+    let rows = |shift: usize| -> Vec<(&str, &[f64])> {
+        (0..12).map(|p| (names[p].as_str(), rewards[(p + shift) % 12].as_slice())).collect()
+    };
+    let (a, b) = (stored(dir.path(), "a.jsonl", &rows(1)), stored(dir.path(), "b.jsonl", &rows(0)));
+    let found =
+        json(&run(&["evaluate", "--policy", &a, "--reference", &b, "--json", "--plan", "0.05"]));
+    let needs = found["plans"][0]["needs"].as_array().unwrap();
+    assert_eq!(needs[0]["samples"], 1);
+    let prompts: Vec<u64> = needs.iter().map(|need| need["prompts"].as_u64().unwrap()).collect();
+    assert!(prompts.is_sorted_by(|a, b| a >= b) && prompts[0] > 2, "{prompts:?}");
+    let text = stdout(&run(&["evaluate", "--policy", &a, "--reference", &b, "--plan", "0.05"]));
+    assert!(text.contains("a win rate 0.05 from ½ is seen with probability 0.8 from"), "{text}");
+}
+
+/// The quickstart made small.
+const SMALL: [&str; 8] = [
+    "calibration.samples=4",
+    "train.steps=3",
+    "train.prompts_per_step=2",
+    "train.samples_per_prompt=4",
+    "evaluation.samples=6",
+    "train.optimizer.warmup_steps=1",
+    "evaluation.procedures=['sample', 'best-of:2']",
+    "evaluation.judge={ kind = 'length', unit = 'words' }",
+];
+
+fn small_run(out: &Path, seed: &str) {
+    let seed = format!("seed={seed}");
+    let mut args = vec!["train", "--out", out.to_str().unwrap(), "--set", &seed];
+    for set in &SMALL {
+        args.extend(["--set", set]);
+    }
+    assert_done(&run(&args));
+}
+
+#[test]
+fn a_run_is_compared_reported_and_its_policies_evaluated_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("first");
+    small_run(&out, "1");
+    let path = |part: &str| -> PathBuf { out.join(part) };
+    let text = |part: &str| path(part).to_str().unwrap().to_owned();
+    let run_folder = out.to_str().unwrap();
+    compared(
+        run_folder,
+        &text("methods/ctrl-best"),
+        &text("methods/raw"),
+        &json_file(&path("results.json")),
+    );
+    reported(&out, run_folder);
+    evaluated_again(dir.path(), &text("methods/ctrl-best/policy"));
+
+    // Another seed of the same recipe: methods of the same name, and points of one frontier.
+    let second = dir.path().join("second");
+    small_run(&second, "1");
+    let second = second.to_str().unwrap();
+    let both = json(&run(&[
+        "compare",
+        run_folder,
+        second,
+        "--json",
+        "--procedure",
+        "best-of:2",
+        "--margin",
+        "0.02",
+    ]));
+    let comparisons = both["comparisons"].as_array().unwrap();
+    assert_eq!(comparisons.len(), 8, "four methods by two judges");
+    for one in comparisons {
+        // The run repeats bit for bit, so nothing differs.
+        assert_eq!(one["difference"]["estimate"], json!(0.0), "{one}");
+        assert_eq!(
+            (&one["p_adjusted"], &one["equivalence"]["p_value"]),
+            (&json!(1.0), &json!(0.0))
+        );
+        assert!(one["method"].as_str().unwrap().starts_with("first/"), "{one}");
+    }
+    let both = json(&run(&[
+        "report",
+        run_folder,
+        second,
+        "--out",
+        dir.path().join("both").to_str().unwrap(),
+        "--json",
+    ]));
+    assert_eq!(both["provenance"]["sources"].as_array().unwrap().len(), 2);
+    let names = both["judged"][0]["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["method"].as_str().unwrap());
+    assert_eq!(names.filter(|name| name.ends_with("/raw")).count(), 4);
+}
+
+fn compared(run_folder: &str, best: &str, raw: &str, results: &Value) {
+    let all = json(&run(&["compare", run_folder, "--json"]));
+    // Six pairs of four methods, two procedures, two judges.
+    assert_eq!(all["comparisons"].as_array().unwrap().len(), 24);
+    let two = json(&run(&["compare", best, raw, "--json"]));
+    let comparisons = two["comparisons"].as_array().unwrap();
+    assert_eq!(comparisons.len(), 4);
+    // The run's own table has the same numbers, its baseline being `raw`.
+    let same = |one: &Value| {
+        let own = results["comparisons"].as_array().unwrap().iter();
+        let mut own = own.filter(|own| {
+            ["method", "baseline", "procedure", "judge"].iter().all(|key| own[key] == one[key])
+        });
+        own.next().unwrap()["difference"]["estimate"].clone()
+    };
+    assert!(comparisons.iter().all(|one| one["difference"]["estimate"] == same(one)));
+    let text = stdout(&run(&["compare", best, raw, "--plan", "0.05", "--margin", "0.1"]));
+    assert!(
+        text.contains("ctrl-best − raw, best-of:2") && text.contains("by the judge:"),
+        "{text}"
+    );
+    assert!(text.contains("a difference of 0.05 is seen"), "{text}");
+}
+
+fn reported(out: &Path, run_folder: &str) {
+    let exports = ["--export", "alpaca-eval", "--export", "lm-eval", "--length-controlled"];
+    let text = stdout(&run(&[&["report", run_folder, "--examples", "2"], &exports[..]].concat()));
+    assert!(text.contains("report.html"), "{text}");
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for told in [
+        "ctrl-best",
+        "Responses side by side",
+        "<svg",
+        "config.toml",
+        "infalign report",
+        "Agreement of the judges",
+    ] {
+        assert!(page.contains(told), "{told}");
+    }
+    let fetched = page.matches("http").count() - page.matches("http://www.w3.org").count();
+    assert_eq!(fetched, 0, "the page needs nothing from elsewhere");
+    assert!(!page.contains("<script"), "nor does it run anything");
+    let report = json_file(&out.join("report.json"));
+    assert_eq!(report["schema"], "report/1");
+    assert_eq!(report["examples"].as_array().unwrap().len(), 2);
+    assert!(report["judged"][0]["rows"][0]["length_controlled_win_rate"].is_object());
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("| ctrl-best |"));
+    for file in ["win-rate-kl.svg", "win-rate-kl.png", "score-cost.png", "proxy-gold.svg"] {
+        assert!(out.join("report").join(file).is_file(), "{file}");
+    }
+    let outputs = json_file(&out.join("report/alpaca-eval-ctrl-best.json"));
+    assert_eq!(outputs[0]["generator"], "ctrl-best");
+    assert!(outputs[0]["output"].is_string() && outputs[0]["instruction"].is_string());
+    let harness = json_file(&out.join("report/lm-eval.json"));
+    let task = &harness["results"]["infalign_best_of_2_ctrl-best"];
+    assert!(
+        task["win_rate,none"].is_number() && task["win_rate_stderr,none"].is_number(),
+        "{harness}"
+    );
+}
+
+fn evaluated_again(dir: &Path, policy: &str) {
+    let prompts = dir.join("prompts.jsonl");
+    let all = std::fs::read_to_string(quickstart().join("test.jsonl")).unwrap();
+    std::fs::write(&prompts, all.lines().take(8).collect::<Vec<_>>().join("\n")).unwrap();
+    let judge = dir.join("judge.toml");
+    std::fs::write(&judge, "kind = 'lexicon'\nweights = { good = 1.0, nice = 1.0, dull = -1.0 }\n")
+        .unwrap();
+    let (model, out) = (quickstart().join("model"), dir.join("evaluation"));
+    let args = [
+        "evaluate",
+        "--policy",
+        policy,
+        "--reference",
+        model.to_str().unwrap(),
+        "--prompts",
+        prompts.to_str().unwrap(),
+        "--judge",
+        judge.to_str().unwrap(),
+        "--samples",
+        "6",
+        "--max-tokens",
+        "20",
+        "--procedure",
+        "best-of:2",
+        "--procedure",
+        "sample",
+        "--name",
+        "again",
+        "--json",
+    ];
+    let found = json(&run(&[&args[..], &["--out", out.to_str().unwrap()]].concat()));
+    assert_eq!(
+        (&found["procedure"], &found["n_prompts"], &found["n_samples"]),
+        (&json!("best-of:2"), &json!(8), &json!(6))
+    );
+    assert_eq!(found["rows"].as_array().unwrap().len(), 2);
+    let kl = &found["kl"];
+    assert!(kl["estimate"].as_f64().unwrap() > 0.0 && kl["standard_error"].as_f64().unwrap() > 0.0);
+    assert_eq!(kl["kind"], "estimate");
+    assert!(kl["k1"]["estimate"].is_number() && kl["k3"]["estimate"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        json(&run(&[&args[..], &["--batch", "3"]].concat())),
+        found,
+        "the batch does not matter"
+    );
+    // Tempered tokens are not the model's own, so that its KL is not told.
+    let tempered = json(&run(&[&args[..], &["--temperature", "0.7"]].concat()));
+    assert_eq!(tempered["kl"], Value::Null);
+    let again = run(&[&args[..], &["--out", out.to_str().unwrap()]].concat());
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("is not empty"), "{}", stderr(&again));
+    // What was stored has the same numbers, and a page.
+    let samples = out.join("methods/again/samples.json");
+    let reference = out.join("reference-samples.json");
+    let stored = json(&run(&[
+        "evaluate",
+        "--policy",
+        samples.to_str().unwrap(),
+        "--reference",
+        reference.to_str().unwrap(),
+        "--procedure",
+        "best-of:2",
+        "--json",
+    ]));
+    for key in ["win_rate", "kl", "score", "tokens"] {
+        assert_eq!(stored[key], found[key], "{key}");
+    }
+    assert_done(&run(&["report", out.to_str().unwrap()]));
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("infalign evaluate --policy"), "the command that made it");
+}
