@@ -17,6 +17,9 @@ use super::results::{self, Measured, Results};
 use super::{rewards, rollouts};
 use crate::progress::Progress;
 
+/// Two sets of the reference's samples.
+pub(crate) const REFERENCE_SAMPLES: &str = "reference-samples.json";
+
 /// Runs what is left of the recipe and returns its results.
 ///
 /// # Errors
@@ -34,8 +37,7 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
     let evaluator = Evaluator { judge: judge.as_deref(), ..evaluator(inputs, reward.as_ref()) };
     let (reference, base) = reference_samples(inputs, &evaluator, &mut progress)?;
     stop_if(interrupted)?;
-    let base = Measured { name: "base".into(), kind: None, objective: None, sampled: base };
-    let mut measured = vec![base];
+    let mut measured = vec![Measured::base(base)];
     let sources = Sources {
         reward: reward.as_ref(),
         calibration: calibration.as_ref(),
@@ -45,14 +47,9 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         let policy = methods::train(inputs, index, sources, &mut progress, interrupted)?;
         let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
         stop_if(interrupted)?;
-        measured.push(Measured {
-            name: method.name.clone(),
-            kind: Some(method.kind.name()),
-            objective: inputs.objective(method)?,
-            sampled,
-        });
+        measured.push(Measured::of(method, inputs.run, sampled)?);
     }
-    results::write(inputs, &measured, &reference)
+    results::write((recipe, inputs.run), &measured, &reference)
 }
 
 /// Stops between two pieces of work once Ctrl-C was pressed.
@@ -85,7 +82,7 @@ fn reference_samples(
     evaluator: &Evaluator<'_>,
     progress: &mut Progress,
 ) -> Result<(Sampled, Sampled)> {
-    let path = inputs.run.join("reference-samples.json");
+    let path = inputs.run.join(REFERENCE_SAMPLES);
     if path.exists() {
         progress.skip("reference samples");
         let both: (Sampled, Sampled) = read_json(&path)?;
