@@ -11,6 +11,7 @@ mod args;
 mod cargo;
 mod infalign;
 mod readme;
+mod records;
 mod test;
 mod tidy;
 
