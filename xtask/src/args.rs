@@ -30,12 +30,21 @@ const OWN_COMMANDS: [(&str, &str); 2] = [
     ("tidy", "the rules of this repository that no other tool checks"),
 ];
 
-const INFALIGN_COMMANDS: [(&str, &str); 6] = [
+const INFALIGN_COMMANDS: [(&str, &str); 15] = [
     ("train", "train a policy from a recipe; without one: the quickstart"),
+    ("calibrate", "tables of reference rewards, by which rewards are calibrated"),
     ("generate", "responses under a procedure"),
     ("score", "log-probabilities and rewards of given responses"),
     ("serve", "answer requests in OpenAI's protocol, procedures included"),
+    ("evaluate", "the inference-time win rate of a policy over a reference"),
+    ("compare", "differences between evaluated methods, on the same prompts"),
+    ("report", "one page from runs and evaluations"),
     ("transform", "exact KL, win rates and optimal transforms, as numbers and as plots"),
+    ("verify", "whether a run's folder is what was recorded"),
+    ("replay", "a run's table and plots again, from its stored samples"),
+    ("replicate", "a run again, and how near it comes, result by result"),
+    ("checklist", "what conferences ask, answered from a run's record"),
+    ("badges", "what a run and its replications are evidence of"),
     ("doctor", "what this machine and this build can do, and why not more"),
 ];
 

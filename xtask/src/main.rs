@@ -12,6 +12,7 @@ mod cargo;
 mod infalign;
 mod openai;
 mod readme;
+mod records;
 mod test;
 mod tidy;
 mod vulkan;

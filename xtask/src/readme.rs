@@ -1,4 +1,4 @@
-//! The commands of README.md, run as a reader would.
+//! The commands of README.md and of documents, run as a reader would.
 //!
 //! In a fenced `console` block, a line that begins with `$ ` is a command (a `\` at its end
 //! continues it) and other lines are what it prints. Blocks with the comment `<!-- tested -->` on
@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{root, succeed};
 
+/// In the order in which a reader would come to them: each may use what the ones before have made.
+const DOCUMENTS: [&str; 2] = ["README.md", "docs/replicate.md"];
 const MARK: &str = "<!-- tested -->";
 const FENCE: &str = "```";
 
@@ -22,19 +24,23 @@ struct ReadmeCommand {
 
 /// Runs the marked commands in order, from the repository root; stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
-    let path = root().join("README.md");
-    let text = std::fs::read_to_string(path).context("Cannot read README.md")?;
-    let commands = tested_commands(&text)?;
+    DOCUMENTS.iter().try_for_each(|document| run_those_of(document))
+}
+
+fn run_those_of(document: &str) -> Result<()> {
+    let text = std::fs::read_to_string(root().join(document));
+    let text = text.with_context(|| format!("Cannot read {document}"))?;
+    let commands = tested_commands(&text).with_context(|| document.to_owned())?;
     for ReadmeCommand { line, text } in &commands {
-        println!("README.md:{line}: $ {text}");
+        println!("{document}:{line}: $ {text}");
         // Being run by whoever is running this.
         if text.contains("xtask test") {
             continue;
         }
         succeed(Command::new("sh").args(["-e", "-c", text]).current_dir(root()))
-            .with_context(|| format!("README.md:{line}: the command `{text}` fails"))?;
+            .with_context(|| format!("{document}:{line}: the command `{text}` fails"))?;
     }
-    println!("{} commands", commands.len());
+    println!("{document}: {} commands", commands.len());
     Ok(())
 }
 
@@ -46,10 +52,10 @@ fn tested_commands(readme: &str) -> Result<Vec<ReadmeCommand>> {
             continue;
         }
         if lines.next().is_none_or(|(fence, _)| fence.trim() != "```console") {
-            bail!("README.md:{number}: no ```console block follows on {MARK}.");
+            bail!("line {number}: no ```console block follows on {MARK}.");
         }
         let Some(block) = block(&mut lines) else {
-            bail!("README.md:{number}: the block after {MARK} is not closed.");
+            bail!("line {number}: the block after {MARK} is not closed.");
         };
         commands.extend(commands_of(&block));
     }
@@ -108,10 +114,8 @@ mod tests {
     #[test]
     fn a_mark_without_a_whole_block_is_an_error() {
         let error = |readme: &str| tested_commands(readme).unwrap_err().to_string();
-        assert!(
-            error("a\n<!-- tested -->\n\n```console\n$ ls\n```").starts_with("README.md:2: no ")
-        );
-        assert!(error("<!-- tested -->").starts_with("README.md:1: no "));
+        assert!(error("a\n<!-- tested -->\n\n```console\n$ ls\n```").starts_with("line 2: no "));
+        assert!(error("<!-- tested -->").starts_with("line 1: no "));
         assert!(error("<!-- tested -->\n```console\n$ ls\n").contains("is not closed"));
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::args::Backend;
 use crate::cargo::{cargo, root, succeed};
-use crate::{openai, readme, tidy, vulkan};
+use crate::{openai, readme, records, tidy, vulkan};
 
 struct Step {
     name: String,
@@ -61,7 +61,11 @@ fn steps(backend: Backend) -> Vec<Step> {
         doc_step(deny),
         // Beside the CPU, as binaries are built.
         cargo_step("check --locked -p infalign-backend --features wgpu"),
-        Step { name: "the commands of README.md".to_owned(), work: Box::new(readme::run) },
+        Step { name: "the commands of the documents".to_owned(), work: Box::new(readme::run) },
+        Step {
+            name: "records before an independent validator".to_owned(),
+            work: Box::new(records::check),
+        },
     ]
 }
 

@@ -6,6 +6,7 @@ use infalign_record::env::data_dir;
 use serde_json::{Value, json};
 use sysinfo::System;
 
+use crate::build_record::build_record;
 use crate::failure::Failure;
 use crate::output;
 
@@ -125,8 +126,6 @@ fn rows(system: &System, cores: usize, backends: &[Backend]) -> Vec<(String, Str
 }
 
 /// The version of burn that this was built with.
-fn burn_version() -> &'static str {
-    let lock = include_str!("../../../Cargo.lock");
-    let entry = lock.split("name = \"burn\"\nversion = \"").nth(1);
-    entry.and_then(|rest| rest.split('"').next()).unwrap_or("unknown")
+fn burn_version() -> String {
+    build_record().burn.unwrap_or_else(|| "unknown".to_owned())
 }

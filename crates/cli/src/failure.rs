@@ -24,6 +24,12 @@ impl Failure {
         Self::Run(error.into())
     }
 
+    /// What went wrong, as one sentence.
+    pub(crate) fn message(&self) -> String {
+        let (Self::Check(error) | Self::Input(error) | Self::Run(error)) = self;
+        sentence(error)
+    }
+
     /// Prints the failure and gives its exit code.
     pub(crate) fn report(self) -> ExitCode {
         let (error, code) = match self {

@@ -3,6 +3,7 @@
 //! stdout carries results, stderr progress and messages. Exit codes: 0 done, 1 a check failed, 2 usage or bad input, 3 the run failed.
 #![allow(clippy::print_stderr, reason = "printing is what a command line is for")]
 
+mod build_record;
 mod bundle;
 mod calibrate;
 mod compare;
@@ -21,19 +22,26 @@ mod output;
 mod panics;
 mod progress;
 mod recipe;
+mod recording;
 mod report;
+mod runs;
 mod sampling;
 mod score;
 mod serve;
 mod server;
+mod slurm;
 mod sources;
 mod statistics;
 mod train;
 mod transform;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use failure::Failure;
+use recording::RunInputs;
 
 /// Align language models for the decoder they will be used with.
 #[derive(Parser)]
@@ -41,6 +49,15 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Keep what is printed in a new folder, with the record of the run; for generate, score and calibrate make. train always does, in --out.
+    #[arg(long, global = true, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Write a job script for Slurm, or for bash, that runs this command; with --array N, N times, {i} in its words being the job's number.
+    #[arg(long, global = true, value_name = "FILE")]
+    slurm: Option<PathBuf>,
+    /// With --slurm: the number of jobs.
+    #[arg(long, global = true, value_name = "N", requires = "slurm")]
+    array: Option<u32>,
 }
 
 #[derive(Subcommand)]
@@ -66,25 +83,74 @@ enum Command {
     /// Exact KL, win rates and optimal transforms, as numbers and as plots.
     #[command(subcommand)]
     Transform(transform::TransformCommand),
+    /// Whether a run's folder is what was recorded: every file, digest and size, and no secret.
+    Verify(runs::VerifyArgs),
+    /// Compute a run's table and plots again from its stored samples, without a model, and compare.
+    Replay(runs::ReplayArgs),
+    /// Run a run again and compare result by result.
+    Replicate(Box<runs::ReplicateArgs>),
+    /// Answers to the reproducibility questions of conferences, from a run's record.
+    Checklist(runs::ChecklistArgs),
+    /// The badges that a run and its replications are evidence of, and why not more.
+    Badges(runs::BadgesArgs),
+}
+
+impl Command {
+    /// What a command that makes results reads; none for others, and for train, which keeps a record of its own.
+    fn reads(&self) -> Option<RunInputs> {
+        match self {
+            Self::Generate(args) => Some(args.reads()),
+            Self::Score(args) => Some(args.reads()),
+            Self::Calibrate(args) => args.reads(),
+            _ => None,
+        }
+    }
+
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Train(args) => train::run(&args),
+            Self::Calibrate(args) => calibrate::run(args),
+            Self::Generate(args) => generate::run(&args),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Score(args) => score::run(&args),
+            Self::Serve(args) => serve::run(&args),
+            Self::Evaluate(args) => evaluate::run(&args),
+            Self::Compare(args) => compare::run(&args),
+            Self::Report(args) => report::run(&args),
+            Self::Transform(command) => transform::run(&command),
+            Self::Verify(args) => runs::verify(&args),
+            Self::Replay(args) => runs::replay(&args),
+            Self::Replicate(args) => runs::replicate(&args),
+            Self::Checklist(args) => runs::checklist(&args),
+            Self::Badges(args) => runs::badges(&args),
+        }
+    }
 }
 
 fn main() -> ExitCode {
     memory::keep();
-    let command = Cli::parse_from(calibrate::words(std::env::args_os())).command;
-    let result = panics::guarded(|| match command {
-        Command::Train(args) => train::run(&args),
-        Command::Calibrate(args) => calibrate::run(args),
-        Command::Generate(args) => generate::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Score(args) => score::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Evaluate(args) => evaluate::run(&args),
-        Command::Compare(args) => compare::run(&args),
-        Command::Report(args) => report::run(&args),
-        Command::Transform(command) => transform::run(&command),
-    });
-    match result {
+    match panics::guarded(execute) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+fn execute() -> Result<(), Failure> {
+    if build_record::is_asked_for(std::env::args_os().skip(1)) {
+        return build_record::print();
+    }
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(script) = slurm::Script::of(&words).map_err(Failure::Input)? {
+        // What it says is checked as if it were run.
+        Cli::parse_from(calibrate::words(script.first().into_iter()));
+        return output::print(&script.write().map_err(Failure::Run)?);
+    }
+    let Cli { command, record, .. } = Cli::parse_from(calibrate::words(words.into_iter()));
+    match (record, command.reads()) {
+        (None, _) => command.run(),
+        (Some(dir), Some(reads)) => recording::in_folder(&dir, reads, || command.run()),
+        (Some(_), None) => Err(Failure::Input(anyhow::anyhow!(
+            "--record is for generate, score and calibrate make; train keeps its record in --out"
+        ))),
     }
 }

@@ -1,9 +1,25 @@
 //! Results on stdout.
 
+use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::failure::Failure;
+
+/// Where results are kept besides.
+static COPY: OnceLock<File> = OnceLock::new();
+
+/// Keeps what is printed from now on in a file, too.
+///
+/// # Errors
+/// When the file cannot be made.
+pub(crate) fn copy_to(path: &Path) -> std::io::Result<()> {
+    // Called once, at the beginning of a command.
+    let _ = COPY.set(File::create(path)?);
+    Ok(())
+}
 
 /// Prints a result. A reader that has gone away, as `head` does, is no failure.
 ///
@@ -26,6 +42,9 @@ pub(crate) fn print_on(text: &str) -> Result<ControlFlow<()>, Failure> {
 /// # Errors
 /// As for [`print()`].
 pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
+    if let Some(mut copy) = COPY.get() {
+        copy.write_all(text.as_bytes()).map_err(Failure::run)?;
+    }
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(ControlFlow::Continue(())),

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::generate::reward_config;
+use crate::recording::RunInputs;
 use crate::server::api_key;
 use crate::{models, output};
 
@@ -36,6 +37,15 @@ pub(crate) struct ScoreArgs {
     /// Print a JSON document instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+impl ScoreArgs {
+    /// What is read.
+    pub(crate) fn reads(&self) -> RunInputs {
+        let reads =
+            RunInputs::new(None, self.device.as_ref(), self.json).model("--model", &self.model);
+        reads.file("--input", &self.input).reward("--reward", self.reward.as_deref())
+    }
 }
 
 /// One line of the input as the model reads it.

@@ -26,6 +26,25 @@ pub enum RecordError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file or folder of a run that is not to be trusted.
+    #[error("{path} is refused: {reason}")]
+    Refused {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of a run holds a secret.
+    #[error(
+        "{path} holds {what}, which must not be recorded: take it out of the recipe or the input that it comes from, and \
+         run again"
+    )]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What it holds, without showing it.
+        what: String,
+    },
     /// A run's command cannot be part of a folder name.
     #[error(
         "the command `{command}` cannot name a run folder: use lower-case ASCII letters, digits \

@@ -14,7 +14,8 @@ use crate::atomic::write_atomic;
 use crate::hash::sha256_bytes;
 use crate::{RecordError, clock};
 
-const START_FILE: &str = "start.json";
+/// The first file of a run.
+pub const START_FILE: &str = "start.json";
 const START_SCHEMA: &str = "start/1";
 
 /// A folder that one run writes to. It exists as long as nobody deletes it.

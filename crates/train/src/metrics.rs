@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct StepMetrics {
     /// From 1.
     pub step: usize,
+    /// Digest of the token ids of its responses: equal where the same was sampled.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rollout: String,
     /// KL(π‖π_ref) in nats per response: exact per token, summed over sampled responses.
     pub kl: f64,
     /// The same from the sampled tokens' log-ratios alone.

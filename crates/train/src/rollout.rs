@@ -3,6 +3,7 @@
 use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
 use infalign_decode::{EncodedPrompt, Response, Sampler};
 use infalign_model::{Sequence, Tokenizer};
+use infalign_record::hash::sha256_bytes;
 use infalign_reward::Reward;
 
 use crate::{Calibrator, Objective, TrainError};
@@ -153,6 +154,16 @@ impl Rollout {
         }
         let of_reference = false;
         Ok(Self { samples, sequences, log_probs, raw, calibrated, transformed, of_reference })
+    }
+
+    /// Sixteen hexadecimal digits of the SHA-256 over all tokens, each sequence with its length before it.
+    pub(crate) fn digest(&self) -> String {
+        let mut bytes = Vec::new();
+        for sequence in &self.sequences {
+            bytes.extend((sequence.tokens.len() as u64).to_le_bytes());
+            bytes.extend(sequence.tokens.iter().flat_map(|token| token.to_le_bytes()));
+        }
+        sha256_bytes(&bytes)[..16].to_owned()
     }
 
     /// The numbers of its responses.

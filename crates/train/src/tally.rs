@@ -74,6 +74,7 @@ impl Tally {
         let n = rollout.sequences.len() as f64;
         let mut metrics = StepMetrics {
             step,
+            rollout: rollout.digest(),
             kl: self.kl / n,
             kl_k1: self.kl_k1 / n,
             reward_raw: rollout.raw.iter().map(|&r| f64::from(r)).sum::<f64>() / n,

@@ -15,6 +15,7 @@ use super::reference::{DrawingArgs, Reference, ReferenceArgs, table};
 use super::saving::Saving;
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::recording::RunInputs;
 use crate::{interrupt, output};
 
 /// Batches of responses that are sampled and scored from one look at Ctrl-C to the next.
@@ -41,6 +42,18 @@ pub(crate) struct MakeArgs {
     json: bool,
 }
 
+impl MakeArgs {
+    /// What is read.
+    pub(crate) fn reads(&self) -> RunInputs {
+        let of = &self.reference;
+        let reads = RunInputs::new(Some(of.seed), of.device.as_ref(), self.json);
+        reads
+            .model("--model", &of.model)
+            .file("--prompts", &of.prompts)
+            .reward("--reward", Some(&of.reward))
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -64,7 +77,7 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
     report(args, &calibration, &filled, start.elapsed())
 }
 
-/// Reads everything, and the table that is there.
+/// RunInputs everything, and the table that is there.
 fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
     ensure!(args.samples >= 2, "--samples is {}: a quantile needs 2 or more", args.samples);
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());

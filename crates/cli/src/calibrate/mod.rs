@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
+use crate::recording::RunInputs;
 pub(crate) use saving::Saving;
 
 /// Arguments of `infalign calibrate`.
@@ -40,6 +41,16 @@ enum Action {
     Learn(learn::LearnArgs),
     /// A table of predicted quantiles for prompts that nothing was sampled for.
     Predict(learn::PredictArgs),
+}
+
+impl CalibrateArgs {
+    /// What is read where reference responses are sampled.
+    pub(crate) fn reads(&self) -> Option<RunInputs> {
+        match &self.action {
+            Action::Make(args) => Some(args.reads()),
+            _ => None,
+        }
+    }
 }
 
 /// Runs the command.

@@ -21,6 +21,7 @@ use infalign_transform::Procedure;
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::recording::RunInputs;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::{ServerArgs, api_key};
 use crate::{exact, interrupt, models};
@@ -76,6 +77,21 @@ pub(crate) struct GenerateArgs {
     /// Print a JSON document instead of texts.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl GenerateArgs {
+    /// What is read.
+    pub(crate) fn reads(&self) -> RunInputs {
+        let reads = RunInputs::new(Some(self.seed), self.device.as_ref(), self.json);
+        let reads = match exact::table(&self.model) {
+            Some(file) => reads.file("--model", Path::new(file)),
+            None => reads.model("--model", &self.model),
+        };
+        let prompts = self.prompts.iter();
+        prompts
+            .fold(reads, |reads, path| reads.file("--prompts", path))
+            .reward("--reward", self.reward.as_deref())
+    }
 }
 
 /// Runs the command. Responses are printed as soon as they are finished; Ctrl-C stops it after those.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use infalign_decode::Sampling;
+use infalign_record::{Claim, Expect};
 use infalign_reward::RewardConfig;
 use infalign_train::CtrlConfig;
 use infalign_train::baselines::vbon;
@@ -49,6 +50,9 @@ pub(crate) struct AlignRecipe {
     pub(crate) method: Vec<Method>,
     /// What is measured.
     pub(crate) evaluation: Evaluation,
+    /// What a replication has to reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expect: Option<Expect>,
 }
 
 fn batch() -> usize {
@@ -142,6 +146,29 @@ impl AlignRecipe {
             );
         }
         self.check_tables()
+    }
+
+    /// Refuses claims about what is not measured.
+    ///
+    /// # Errors
+    /// One sentence that names the method or the procedure.
+    pub(crate) fn check_claims(&self) -> Result<()> {
+        for Claim { better, worse, procedure } in
+            self.expect.iter().flat_map(|expect| &expect.claims)
+        {
+            for name in [better, worse] {
+                ensure!(
+                    self.method.iter().any(|method| method.name == *name),
+                    "[[expect.claim]] names the method {name:?}, but no [[method]] has that name"
+                );
+            }
+            let measured = |known: &Procedure| known.to_string() == *procedure;
+            ensure!(
+                self.evaluation.procedures.iter().any(measured),
+                "[[expect.claim]] is about {procedure:?}, which is not in evaluation.procedures"
+            );
+        }
+        Ok(())
     }
 
     fn check_tables(&self) -> Result<()> {
@@ -245,6 +272,20 @@ mod tests {
              optimizer = {{ learning_rate = 0.1 }}\n{more}"
         );
         toml::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn claims_are_about_what_is_measured() {
+        let method = format!("{SAMPLES}[[method]]\nname = 'a'\nobjective = 'log'\n");
+        let claim = |better: &str, procedure: &str| {
+            let claim = format!(
+                "[[expect.claim]]\nbetter = '{better}'\nworse = 'a'\nprocedure = '{procedure}'\n"
+            );
+            recipe(&format!("{method}{claim}")).check_claims()
+        };
+        claim("a", "sample").unwrap();
+        assert!(claim("b", "sample").unwrap_err().to_string().contains("\"b\""));
+        assert!(claim("a", "best-of:2").unwrap_err().to_string().contains("best-of:2"));
     }
 
     const GROUP: &str = "[calibration]\ngroup = true\n";

@@ -1,5 +1,6 @@
 //! From TOML text and `--set` to a recipe, with errors that name the line and the nearest key.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -139,6 +140,15 @@ fn with_nearest(message: &str) -> String {
 }
 
 impl Recipe {
+    /// Seed of every random draw.
+    pub(crate) fn seed(&self) -> u64 {
+        match self {
+            Self::Align(recipe) => recipe.seed,
+            Self::LanguageModel(recipe) => recipe.seed,
+            Self::RewardModel(recipe) => recipe.seed,
+        }
+    }
+
     /// The resolved recipe as TOML, every default explicit.
     ///
     /// # Errors
@@ -149,6 +159,27 @@ impl Recipe {
             Self::LanguageModel(recipe) => toml::to_string_pretty(recipe)?,
             Self::RewardModel(recipe) => toml::to_string_pretty(recipe)?,
         })
+    }
+
+    /// Models and other files that the recipe reads, each with the key that names it.
+    ///
+    /// # Errors
+    /// As [`Recipe::to_toml`].
+    pub(crate) fn reads(&self) -> Result<[Vec<(String, PathBuf)>; 2]> {
+        let keys = keys(&toml::from_str(&self.to_toml()?)?);
+        let (models, files): (Vec<PathBuf>, Vec<PathBuf>) = match self.clone() {
+            Self::Align(mut recipe) => (owned(recipe.models_mut()), owned(recipe.files_mut())),
+            Self::LanguageModel(recipe) => (Vec::new(), vec![recipe.grammar]),
+            Self::RewardModel(mut recipe) => {
+                (vec![recipe.stage.base.clone()], owned(recipe.stage.files_mut()))
+            }
+        };
+        let named = |paths: Vec<PathBuf>| {
+            let key =
+                |path: &PathBuf| keys.get(&*path.to_string_lossy()).cloned().unwrap_or_default();
+            paths.into_iter().map(|path| (key(&path), path)).collect()
+        };
+        Ok([named(models), named(files)])
     }
 
     fn anchor(&mut self, folder: &Path) -> Result<()> {
@@ -165,6 +196,32 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+fn owned<'a>(paths: impl IntoIterator<Item = &'a mut PathBuf>) -> Vec<PathBuf> {
+    paths.into_iter().map(|path| path.clone()).collect()
+}
+
+/// The key of every text of a recipe.
+fn keys(value: &Value) -> BTreeMap<String, String> {
+    let mut keys = BTreeMap::new();
+    let mut waiting = vec![(String::new(), value)];
+    while let Some((key, value)) = waiting.pop() {
+        match value {
+            Value::String(text) => drop(keys.insert(text.clone(), key)),
+            Value::Table(table) => {
+                let dot = if key.is_empty() { "" } else { "." };
+                waiting
+                    .extend(table.iter().map(|(name, value)| (format!("{key}{dot}{name}"), value)));
+            }
+            Value::Array(values) => {
+                let indexed = values.iter().enumerate();
+                waiting.extend(indexed.map(|(index, value)| (format!("{key}[{index}]"), value)));
+            }
+            _ => {}
+        }
+    }
+    keys
 }
 
 impl AlignRecipe {
@@ -236,6 +293,15 @@ mod tests {
         assert!(set(&["train.steps"]).unwrap_err().to_string().contains("key=value"));
         assert!(set(&["name.x=1"]).unwrap_err().to_string().contains("not a table"));
         assert!(set(&["evaluation.procedures=[\"best-of:0\"]"]).is_err());
+    }
+
+    #[test]
+    fn what_a_recipe_reads_goes_by_its_keys() {
+        let recipe = read_text(QUICKSTART, "q.toml", Path::new("$RUN/inputs"), &[]).unwrap();
+        let [models, files] = recipe.reads().unwrap();
+        assert_eq!(models, [("model".to_owned(), "$RUN/inputs/quickstart/model".into())]);
+        let keys: Vec<_> = files.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["prompts.train", "prompts.test"]);
     }
 
     #[test]

@@ -131,13 +131,7 @@ impl<'a> Inputs<'a> {
     /// # Errors
     /// When the table cannot be read; the message names the method.
     pub(crate) fn objective(&self, method: &Method) -> Result<Option<Objective>> {
-        let objective = match &method.kind {
-            Kind::Ctrl { objective, .. } => objective,
-            Kind::Vbon { n } => return Ok(Some(vbon(*n).0)),
-            _ => return Ok(None),
-        };
-        let resolved = objective.resolve(&Paths { run: self.run });
-        resolved.map(Some).with_context(|| format!("the objective of method {:?}", method.name))
+        objective(method, self.run)
     }
 
     /// Builds a reward of the recipe; one that the run trains itself is there only after that stage.
@@ -157,12 +151,27 @@ impl<'a> Inputs<'a> {
     }
 }
 
+/// What a method that CTRL trains maximises, in the run of a folder.
+///
+/// # Errors
+/// As [`Inputs::objective`].
+pub(crate) fn objective(method: &Method, run: &Path) -> Result<Option<Objective>> {
+    let objective = match &method.kind {
+        Kind::Ctrl { objective, .. } => objective,
+        Kind::Vbon { n } => return Ok(Some(vbon(*n).0)),
+        _ => return Ok(None),
+    };
+    let resolved = objective.resolve(&Paths { run });
+    resolved.map(Some).with_context(|| format!("the objective of method {:?}", method.name))
+}
+
 /// Refuses recipes that contradict themselves.
 fn check(recipe: &AlignRecipe) -> Result<()> {
     recipe.generation.check().context("[generation]")?;
     check_sampling(&recipe.generation)?;
     recipe.calibration.as_ref().map_or(Ok(()), CalibrationConfig::check)?;
     recipe.check_methods()?;
+    recipe.check_claims()?;
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");
     ensure!(!recipe.evaluation.procedures.is_empty(), "evaluation.procedures is empty");
     check_names("method", recipe.method.iter().map(|method| method.name.as_str()))?;

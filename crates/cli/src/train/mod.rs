@@ -8,6 +8,7 @@ mod language_model;
 mod memory_check;
 mod methods;
 mod metrics;
+mod replay;
 mod results;
 mod reward_data;
 mod reward_model;
@@ -26,10 +27,13 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::Args;
 use infalign_backend::{Device, DeviceName};
+use infalign_record::Expect;
 
+pub(crate) use self::replay::replay;
 use self::reward_model::RewardModelInputs;
 use crate::failure::Failure;
 use crate::recipe::{Paths, Recipe, read, read_text};
+use crate::recording::{RunInputs, recorded};
 use crate::{bundle, interrupt, output};
 
 /// Arguments of `infalign train`.
@@ -80,6 +84,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
 fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Result<(), Failure> {
     bundle_if_needed(run, recipe)?;
     let interrupted = interrupt::flag();
+    let reads = reads(recipe, run, args).map_err(Failure::Input)?;
     let unfinished = |error: anyhow::Error| {
         let how =
             format!("the run in {} has not finished; --resume goes on with it", run.display());
@@ -89,22 +94,39 @@ fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Re
         Recipe::Align(recipe) => {
             let inputs = inputs::Inputs::load(recipe, run, device).map_err(Failure::Input)?;
             memory_check::check(&inputs, args.device.as_ref()).map_err(Failure::Input)?;
-            let results = stages::execute(&inputs, interrupted).map_err(unfinished)?;
+            let expect = recipe.expect.clone().unwrap_or_default();
+            let work = || stages::execute(&inputs, interrupted).map_err(unfinished);
+            let results = recorded(run, reads, Some(expect), work)?;
             results::text(&results, run, args.json).map_err(Failure::Run)?
         }
         Recipe::LanguageModel(recipe) => {
             let grammar = language_model::check(recipe, run).map_err(Failure::Input)?;
-            language_model::execute(recipe, &grammar, run, device, interrupted)
-                .map_err(unfinished)?
+            let work = || language_model::execute(recipe, &grammar, run, device, interrupted);
+            recorded(run, reads, Some(Expect::default()), || work().map_err(unfinished))?
         }
         Recipe::RewardModel(recipe) => {
             let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run }, device)
                 .map_err(Failure::Input)?;
-            reward_model::execute(recipe, &inputs, run, args.json, interrupted)
-                .map_err(unfinished)?
+            let work = || reward_model::execute(recipe, &inputs, run, args.json, interrupted);
+            recorded(run, reads, Some(Expect::default()), || work().map_err(unfinished))?
         }
     };
     output::print(&text)
+}
+
+/// Everything that the recipe reads, but for what the run makes itself.
+fn reads(recipe: &Recipe, run: &Path, args: &TrainArgs) -> anyhow::Result<RunInputs> {
+    let paths = Paths { run };
+    let is_read = |path: &Path| !path.starts_with("$RUN") || path.starts_with(bundle::FOLDER);
+    let mut reads = RunInputs::new(Some(recipe.seed()), args.device.as_ref(), args.json);
+    let [models, files] = recipe.reads()?;
+    for (key, path) in models.iter().filter(|(_, path)| is_read(path)) {
+        reads = reads.model_at(key, &path.to_string_lossy(), &paths.model(path)?);
+    }
+    for (key, path) in files.iter().filter(|(_, path)| is_read(path)) {
+        reads = reads.named(key, &path.to_string_lossy(), &paths.resolve(path)?);
+    }
+    Ok(reads)
 }
 
 /// The recipe of the command line; None when a run is resumed without naming one.

@@ -11,11 +11,11 @@ use infalign_train::Objective;
 use infalign_transform::Transform;
 use serde::Serialize;
 
-use super::inputs::Inputs;
+use super::inputs::objective;
 use super::run_dir::RESULTS;
 use super::stages::write_json;
 use crate::figure::write_figure;
-use crate::recipe::AlignRecipe;
+use crate::recipe::{AlignRecipe, Method};
 
 /// The form of `results.json`.
 pub(crate) const SCHEMA: &str = "results/1";
@@ -30,6 +30,20 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// The reference itself.
+    pub(crate) fn base(sampled: Sampled) -> Self {
+        Self { name: "base".into(), kind: None, objective: None, sampled }
+    }
+
+    /// A method's policy, in the run of a folder.
+    ///
+    /// # Errors
+    /// When the table of its objective cannot be read.
+    pub(crate) fn of(method: &Method, run: &Path, sampled: Sampled) -> Result<Self> {
+        let (name, kind) = (method.name.clone(), Some(method.kind.name()));
+        Ok(Self { name, kind, objective: objective(method, run)?, sampled })
+    }
+
     fn transform(&self) -> Option<&Transform> {
         match &self.objective {
             Some(Objective::Calibrated(transform)) => Some(transform),
@@ -49,16 +63,15 @@ pub(crate) struct Results {
     comparisons: Vec<Comparison>,
 }
 
-/// Computes the table, draws the plot, and writes both; results.json comes last, so that its presence means a finished run.
+/// Computes the table, draws the plot, and writes both into a folder; results.json comes last, so that its presence means a finished run.
 ///
 /// # Errors
 /// When a statistic is not defined or a file cannot be written.
 pub(crate) fn write(
-    inputs: &Inputs<'_>,
+    (recipe, folder): (&AlignRecipe, &Path),
     measured: &[Measured],
     reference: &Sampled,
 ) -> Result<Results> {
-    let recipe = inputs.recipe;
     let mut results = Results {
         schema: SCHEMA,
         recipe: recipe.name.clone(),
@@ -69,11 +82,11 @@ pub(crate) fn write(
     for judge in judges(recipe) {
         let Table { rows, comparisons } = judged(recipe, measured, reference, judge)?;
         let figure = figure(recipe, judge, measured, &rows)?;
-        write_figure(inputs.run, plot(judge), &figure)?;
+        write_figure(folder, plot(judge), &figure)?;
         results.rows.extend(rows);
         results.comparisons.extend(comparisons);
     }
-    write_json(&inputs.run.join(RESULTS), &results)?;
+    write_json(&folder.join(RESULTS), &results)?;
     Ok(results)
 }
 

@@ -4,17 +4,15 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use infalign_record::RunDir;
 use infalign_record::atomic::write_atomic;
+use infalign_record::folder::{CONFIG, LOCK};
+use infalign_record::{RunDir, START_FILE};
 
 use crate::recipe::{Recipe, read_resolved};
+use crate::recording::refuse_secrets;
 
 /// Runs are made here unless `--out` says otherwise.
 const ROOT: &str = "runs";
-/// The resolved recipe.
-const CONFIG: &str = "config.toml";
-/// Locked while a process works on the run.
-const LOCK: &str = ".lock";
 /// The file that ends a run.
 pub(crate) const RESULTS: &str = "results.json";
 
@@ -33,6 +31,9 @@ pub(crate) struct Opened {
 /// # Errors
 /// When a folder holds a run and `--resume` is not given, or holds a run of another recipe, or there is nothing to resume.
 pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> Result<Opened> {
+    if let Some(recipe) = &recipe {
+        refuse_secrets("the recipe", &recipe.to_toml()?)?;
+    }
     let dir = match (out, resume) {
         (Some(dir), _) => dir.to_path_buf(),
         (None, true) => newest_unfinished()?,
@@ -88,7 +89,7 @@ fn lock(dir: &Path) -> Result<File> {
 pub(crate) fn abandon(dir: &Path) {
     // Best effort: the failure that led here is what is reported.
     let _ = std::fs::remove_dir_all(dir.join("inputs"));
-    for file in [CONFIG, LOCK, "start.json"] {
+    for file in [CONFIG, LOCK, START_FILE] {
         let _ = std::fs::remove_file(dir.join(file));
     }
     let _ = std::fs::remove_dir(dir);

@@ -35,8 +35,7 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
     let evaluator = Evaluator { judge: judge.as_deref(), ..evaluator(inputs, reward.as_ref()) };
     let (reference, base) = reference_samples(inputs, &evaluator, &mut progress)?;
     stop_if(interrupted)?;
-    let base = Measured { name: "base".into(), kind: None, objective: None, sampled: base };
-    let mut measured = vec![base];
+    let mut measured = vec![Measured::base(base)];
     let sources = Sources {
         reward: reward.as_ref(),
         calibration: calibration.as_ref(),
@@ -47,14 +46,9 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         let policy = methods::train(inputs, index, sources, &mut progress, interrupted)?;
         let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
         stop_if(interrupted)?;
-        measured.push(Measured {
-            name: method.name.clone(),
-            kind: Some(method.kind.name()),
-            objective: inputs.objective(method)?,
-            sampled,
-        });
+        measured.push(Measured::of(method, inputs.run, sampled)?);
     }
-    results::write(inputs, &measured, &reference)
+    results::write((recipe, inputs.run), &measured, &reference)
 }
 
 /// Stops between two pieces of work once Ctrl-C was pressed.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use infalign_decode::Sampler;
-use infalign_evaluate::{Evaluator, Judge, Label, Sampled, row};
+use infalign_evaluate::{
+    Contest, Entry, Evaluator, Judge, Label, Plan, Sampled, Statistics, table,
+};
 use infalign_model::CausalLm;
 use infalign_transform::Procedure;
 use serde::Serialize;
@@ -20,7 +21,7 @@ const SHOWN: usize = 3;
 pub(super) struct Watch<'a> {
     config: WatchConfig,
     evaluator: Evaluator<'a>,
-    procedures: &'a [Procedure],
+    contests: Vec<Contest>,
     reference: &'a Sampled,
     evaluations: Lines,
     responses: Lines,
@@ -31,7 +32,7 @@ pub(super) struct Watch<'a> {
 struct Shown<'a> {
     step: usize,
     prompt: &'a str,
-    response: String,
+    response: &'a str,
     reward: f64,
 }
 
@@ -44,7 +45,7 @@ impl<'a> Watch<'a> {
     pub(super) fn open(
         config: WatchConfig,
         evaluator: Evaluator<'a>,
-        procedures: &'a [Procedure],
+        procedures: &[Procedure],
         reference: &'a Sampled,
         folder: &Path,
         steps_done: usize,
@@ -55,7 +56,7 @@ impl<'a> Watch<'a> {
         Ok(Self {
             config,
             evaluator,
-            procedures,
+            contests: procedures.iter().map(|procedure| Contest::same(*procedure)).collect(),
             reference,
             evaluations: Lines::open(&folder.join("evaluations.jsonl"), times)?,
             responses: Lines::open(&folder.join("responses.jsonl"), times * shown)?,
@@ -75,11 +76,12 @@ impl<'a> Watch<'a> {
         if !step.is_multiple_of(self.config.every) {
             return Ok(());
         }
-        let policy = policy.valid();
-        let numbers = self.numbers(step, &policy)?;
+        let sampled = self.evaluator.sample(&policy.valid(), STAGE)?;
+        let numbers = self.numbers(step, &sampled)?;
         metrics.show("held-out/", &numbers);
         self.evaluations.append(&numbers);
-        self.show(step, &policy)
+        self.show(step, &sampled);
+        Ok(())
     }
 
     /// Reports the first line that could not be written.
@@ -89,22 +91,30 @@ impl<'a> Watch<'a> {
     }
 
     /// KL, reward, and win rates against the reference with their intervals.
-    fn numbers(&self, step: usize, policy: &CausalLm) -> Result<Map<String, Value>> {
-        let sampled = self.evaluator.sample(policy, STAGE)?;
-        let rewards = sampled.rewards.concat();
-        let reward = rewards.iter().sum::<f64>() / rewards.len() as f64;
+    fn numbers(&self, step: usize, sampled: &Sampled) -> Result<Map<String, Value>> {
+        let label = Label { method: "", kind: None, objective: None, transform: None };
+        let plan = Plan {
+            contests: &self.contests,
+            judge: Judge::Reward,
+            pairs: &[],
+            length_controlled: false,
+            statistics: Statistics::new(self.evaluator.seed),
+        };
+        let entry = Entry { label, sampled, reference: self.reference };
         let mut numbers = Map::new();
         let mut set = |key: String, value: Value| {
             numbers.insert(key, value);
         };
         set("step".into(), json!(step));
-        set("reward/raw".into(), json!(reward));
-        set("response_length".into(), json!(sampled.response_length));
-        let label = Label { method: "", kind: None, objective: None, transform: None };
-        for procedure in self.procedures {
-            let row = row(label, procedure, Judge::Reward, &sampled, self.reference)?;
-            set("kl".into(), json!(row.kl.estimate));
-            set("kl_standard_error".into(), json!(row.kl.standard_error));
+        let rewards = sampled.rewards.concat();
+        set("reward/raw".into(), json!(rewards.iter().sum::<f64>() / rewards.len() as f64));
+        set("response_length".into(), json!(sampled.response_length()));
+        for row in table(&[entry], &plan)?.rows {
+            let procedure = row.procedure;
+            if let Some(kl) = row.kl {
+                set("kl".into(), json!(kl.estimate));
+                set("kl_standard_error".into(), json!(kl.standard_error));
+            }
             set(format!("win_rate/{procedure}"), json!(row.win_rate.estimate));
             set(format!("win_rate/{procedure}/low"), json!(row.win_rate.low));
             set(format!("win_rate/{procedure}/high"), json!(row.win_rate.high));
@@ -113,20 +123,14 @@ impl<'a> Watch<'a> {
     }
 
     /// Writes down what the policy says to the first prompts.
-    fn show(&mut self, step: usize, policy: &CausalLm) -> Result<()> {
-        let prompts = &self.evaluator.prompts[..SHOWN.min(self.evaluator.prompts.len())];
-        let first = Evaluator { prompts, samples: 1, ..self.evaluator };
-        let inference = policy.clone().for_inference();
-        let responses = first.generator(inference.as_ref(), STAGE).generate(prompts, 0..1)?;
-        let rewards = first.rewards(&responses)?;
-        for ((prompt, responses), rewards) in prompts.iter().zip(&responses).zip(&rewards) {
-            for (response, &reward) in responses.iter().zip(rewards) {
-                let tokenizer = self.evaluator.tokenizer;
-                let response = tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
-                self.responses.append(&Shown { step, prompt: &prompt.text, response, reward });
+    fn show(&mut self, step: usize, sampled: &Sampled) {
+        let first = sampled.prompts.iter().zip(&sampled.responses).zip(&sampled.rewards);
+        for ((prompt, responses), rewards) in first.take(SHOWN) {
+            let prompt = prompt.text.as_str();
+            for (response, &reward) in responses.iter().zip(rewards).take(1) {
+                self.responses.append(&Shown { step, prompt, response, reward });
             }
         }
-        Ok(())
     }
 }
 

@@ -1,0 +1,79 @@
+//! Whether the inputs of a run are here, and the same.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use infalign_record::Record;
+use infalign_record::env::data_dir;
+use infalign_record::hash::sha256_file;
+use infalign_record::record::Input;
+
+use super::not_comparable;
+
+/// Refuses inputs that are not here or are others. Those that lie in the run's own folder come with the program; names on the hub, which
+/// hold a revision, and keys that `sets` changes are compared after the run.
+///
+/// # Errors
+/// One sentence that names each with its digest.
+pub(super) fn check(original: &Record, sets: &[String]) -> Result<()> {
+    let given: Vec<&str> =
+        sets.iter().filter_map(|set| set.split('=').next()).map(str::trim).collect();
+    let named = original.inputs.iter().filter(|input| {
+        !given.iter().any(|key| input.role == *key || input.role.starts_with(&format!("{key} (")))
+    });
+    let obstacles: Vec<String> = named.filter_map(obstacle).collect();
+    if obstacles.is_empty() { Ok(()) } else { Err(not_comparable(&obstacles)) }
+}
+
+fn obstacle(input: &Input) -> Option<String> {
+    let Input { role, path, sha256, .. } = input;
+    let here = place(path)?;
+    let what = format!("the input {path} ({role})");
+    if !here.is_file() {
+        return Some(format!(
+            "{what} is not there; find the file whose SHA-256 is {sha256}, and say where it lies by --set {role}=PATH or INFALIGN_DATA"
+        ));
+    }
+    match sha256_file(&here) {
+        Ok(found) if found == *sha256 => None,
+        Ok(found) => Some(format!("{what} is another: its SHA-256 is {found}, not {sha256}")),
+        Err(error) => Some(format!("{what}: {error}")),
+    }
+}
+
+/// Where an input is to be found here; none for one in the run's folder, or on the hub.
+fn place(path: &str) -> Option<PathBuf> {
+    if let Some(inside) = path.strip_prefix("$INFALIGN_DATA/") {
+        return Some(data_dir().unwrap_or_else(|| "$INFALIGN_DATA".into()).join(inside));
+    }
+    if let Some(inside) = path.strip_prefix("~/") {
+        return Some(std::env::home_dir()?.join(inside));
+    }
+    let on_hub = path.contains('@') || path.starts_with("base/");
+    (!path.starts_with('$') && !on_hub).then(|| Path::new(path).to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(path: &str, sha256: &str) -> Input {
+        Input { role: "prompts.train".into(), path: path.into(), sha256: sha256.into(), bytes: 3 }
+    }
+
+    #[test]
+    fn swapped_and_missing_inputs_are_named_with_their_digests() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.jsonl");
+        std::fs::write(&file, "abc").unwrap();
+        let path = file.display().to_string();
+        let right = sha256_file(&file).unwrap();
+        assert_eq!(obstacle(&input(&path, &right)), None);
+        assert!(obstacle(&input(&path, &"0".repeat(64))).unwrap().contains("is another"));
+        let missing = obstacle(&input("no/such/file", &right)).unwrap();
+        assert!(missing.contains("--set prompts.train=PATH") && missing.contains(&right));
+        for elsewhere in ["$RUN/inputs/a", "org/name@abc/model.safetensors"] {
+            assert_eq!(obstacle(&input(elsewhere, &right)), None);
+        }
+    }
+}

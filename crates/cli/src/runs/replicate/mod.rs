@@ -1,0 +1,201 @@
+//! `infalign replicate`: run a run again and compare, result by result.
+//!
+//! The folder is verified; a program made from the same source is found, or built from the run's commit, and the inputs are looked for;
+//! it runs into a new folder; and both runs are compared (`report.rs`). Whatever stands in the way before the run ends it: runs that
+//! were told to do different things are not comparable.
+
+mod inputs;
+mod program;
+mod report;
+mod spot;
+mod statistics;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use infalign_record::env::BASED_ON;
+use infalign_record::folder::CONFIG;
+use infalign_record::{Record, RunDir};
+
+use self::program::Program;
+use super::trusted;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::output;
+
+/// Replications are made here unless `--out` says otherwise.
+const ROOT: &str = "runs";
+
+/// Arguments of `infalign replicate`.
+#[derive(Args)]
+pub(crate) struct ReplicateArgs {
+    /// The run's folder. It is only read.
+    run: PathBuf,
+    /// New folder for the replica and the report; absent: one under runs/.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Compare with this run, which was run again by other means such as a job of a cluster, and run nothing.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["spot", "sets", "source", "any_program"])]
+    replica: Option<PathBuf>,
+    /// Do only K stages again, from the run's own files before them: which ones follows from the record and --nonce.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    spot: Option<u64>,
+    /// With --spot: what the run's author could not know beforehand.
+    #[arg(long, default_value = "", requires = "spot")]
+    nonce: String,
+    /// With --spot: of a training, do its first N steps.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "spot")]
+    steps: usize,
+    /// Give a key of the recipe another value, such as where an input lies on this machine: prompts.train=/data/train.jsonl. What is another
+    /// setting makes the runs not comparable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Clone of the repository from which the run's program is built, where this program is another.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    source: PathBuf,
+    /// Use this program whatever it was built from; the report says so.
+    #[arg(long)]
+    any_program: bool,
+    /// Print the in-toto statement instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Check`] when a required level was not reached or a claim does not hold, [`Failure::Input`] when the runs are not
+/// comparable, [`Failure::Run`] when the replica failed.
+pub(crate) fn replicate(args: &ReplicateArgs) -> Result<(), Failure> {
+    let original = trusted(&args.run)?.record;
+    if let Some(replica) = &args.replica {
+        return compare_with(args, &original, replica);
+    }
+    inputs::check(&original, &args.sets).map_err(Failure::Input)?;
+    let folder = new_folder(args.out.as_deref()).map_err(Failure::Input)?;
+    let program = Program::find(&original, args.any_program, &args.source, &folder)
+        .map_err(Failure::Input)?;
+    let mut report = match args.spot {
+        Some(k) => spot::run(args, k as usize, &original, &program, &folder)?,
+        None => {
+            let replica = folder.join("run");
+            run_again(args, &original, &program, &replica).map_err(Failure::Run)?;
+            let record = trusted(&replica)?.record;
+            report::whole((&args.run, &original), (&replica, &record)).map_err(Failure::Input)?
+        }
+    };
+    report.program = program.what.clone();
+    report::finish(&report, &original, &folder, args.json)
+}
+
+/// Compares with a run that is there.
+fn compare_with(args: &ReplicateArgs, original: &Record, replica: &Path) -> Result<(), Failure> {
+    let record = trusted(replica)?.record;
+    let mut report =
+        report::whole((&args.run, original), (replica, &record)).map_err(Failure::Input)?;
+    report.program = "whatever ran the replica".to_owned();
+    let folder = new_folder(args.out.as_deref()).map_err(Failure::Input)?;
+    report::finish(&report, original, &folder, args.json)
+}
+
+fn new_folder(out: Option<&Path>) -> Result<PathBuf> {
+    let Some(out) = out else {
+        return Ok(RunDir::create(Path::new(ROOT), "replicate")?.path().to_path_buf());
+    };
+    let used =
+        out.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+    if used {
+        bail!("{} is not empty: give a new folder by --out", out.display());
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    Ok(out.to_path_buf())
+}
+
+/// Runs the original's command again into the folder `replica`.
+fn run_again(
+    args: &ReplicateArgs,
+    original: &Record,
+    program: &Program,
+    replica: &Path,
+) -> Result<()> {
+    let mut command = again(args, original, program, replica)?;
+    interrupt::flag();
+    let status = command
+        .env(BASED_ON, &original.uuid)
+        // Results of the replica are in its folder; stdout is for the comparison.
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {}", program.path.display()))?;
+    if !status.success() {
+        bail!("the replica in {} failed: {status}", replica.display());
+    }
+    Ok(())
+}
+
+fn again(
+    args: &ReplicateArgs,
+    original: &Record,
+    program: &Program,
+    replica: &Path,
+) -> Result<Command> {
+    let mut command = Command::new(&program.path);
+    if original.command == "train" {
+        command.arg("train").arg(args.run.join(CONFIG)).arg("--out").arg(replica);
+        command.args(args.sets.iter().flat_map(|set| ["--set", set]));
+        if let Some(device) = value_of(&original.argv, "--device") {
+            command.args(["--device", device]);
+        }
+        return Ok(command);
+    }
+    if !args.sets.is_empty() {
+        bail!("--set is for runs of train");
+    }
+    if original.argv.iter().any(|word| word.contains("«redacted")) {
+        bail!(
+            "its command line held a secret, which was not recorded: run it by hand, and compare with --replica"
+        );
+    }
+    let old = value_of(&original.argv, "--record").context("its command line has no --record")?;
+    let new = replica.to_string_lossy();
+    // What the command writes lies in its folder.
+    let word = |word: &String| {
+        let inside =
+            word.strip_prefix(old).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let as_one = word.strip_prefix("--record=").map(|_| format!("--record={new}"));
+        as_one.unwrap_or_else(|| if inside { word.replacen(old, &new, 1) } else { word.clone() })
+    };
+    command.args(original.argv.iter().map(word));
+    Ok(command)
+}
+
+/// The value of an option on a command line.
+fn value_of<'a>(argv: &'a [String], option: &str) -> Option<&'a str> {
+    let one = argv.iter().find_map(|word| word.strip_prefix(option)?.strip_prefix('='));
+    let two = || argv.windows(2).find(|pair| pair[0] == option).map(|pair| pair[1].as_str());
+    one.or_else(two)
+}
+
+/// Not comparable: what stands in the way, a sentence each.
+fn not_comparable(obstacles: &[String]) -> anyhow::Error {
+    anyhow!("not comparable: {}", obstacles.join("; "))
+}
+
+/// Prints the report of a replication.
+fn print(text: &str) -> Result<(), Failure> {
+    output::print(text.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_found_in_both_forms() {
+        let argv: Vec<String> = ["a", "--device", "cpu", "--record=x/y"].map(str::to_owned).into();
+        assert_eq!(value_of(&argv, "--device"), Some("cpu"));
+        assert_eq!(value_of(&argv, "--record"), Some("x/y"));
+        assert_eq!(value_of(&argv, "--out"), None);
+    }
+}

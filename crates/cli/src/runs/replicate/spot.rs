@@ -1,0 +1,227 @@
+//! `--spot K`: some stages of a long run again, each from what the run itself stored of the stages before it.
+//!
+//! Which stages follows from the record and a nonce that the run's author could not know: whoever made up a stage's result would have to
+//! be lucky not to be asked for it. Every stage of an align run ends with a file, so the folder without that file, resumed, does that
+//! stage again and no other. Of a training, the first steps are compared, and then it is stopped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use infalign_record::env::BASED_ON;
+use infalign_record::folder::{self, CONFIG, EXPECT, RECORD};
+use infalign_record::hash::{sha256_bytes, sha256_file};
+use infalign_record::replication::{Replication, Row, RunName};
+use infalign_record::{Expect, Level, Record, START_FILE, divergence};
+
+use super::program::Program;
+use super::{ReplicateArgs, report};
+use crate::failure::Failure;
+use crate::interrupt;
+
+const STEPS: &str = "metrics.jsonl";
+/// How often a training is looked at.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// A stage: its name, and the file or folder that it ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stage {
+    name: String,
+    product: String,
+}
+
+/// Does K stages again.
+///
+/// # Errors
+/// [`Failure::Input`] for a run without such stages, [`Failure::Run`] when a stage fails.
+pub(super) fn run(
+    args: &ReplicateArgs,
+    k: usize,
+    original: &Record,
+    program: &Program,
+    folder: &Path,
+) -> Result<Replication, Failure> {
+    let stages = stages(original).map_err(Failure::Input)?;
+    let digest = sha256_file(&args.run.join(RECORD)).map_err(Failure::input)?;
+    let chosen = choose(stages, k, &digest, &args.nonce);
+    let expect = Expect::read(&args.run).map_err(Failure::input)?;
+    interrupt::flag();
+    let (mut results, mut replica) = (Vec::new(), None);
+    for (stage, number) in chosen.iter().zip(1..) {
+        eprintln!("{number}/{}: {}", chosen.len(), stage.name);
+        let copy = folder.join(stage.name.replace(' ', "-"));
+        let row = again(args, stage, original, program, &copy).map_err(Failure::Run)?;
+        results.push(row);
+        replica = Some(folder::record(&copy).map_err(Failure::run)?);
+    }
+    let replica = replica.ok_or_else(|| Failure::Input(anyhow!("the run has no stages")))?;
+    let same = infalign_record::compare::same_machine(original, &replica);
+    let required = if same { expect.same_machine } else { Level::Differs };
+    results.iter_mut().for_each(|row| row.required = required);
+    let names: Vec<&str> = chosen.iter().map(|stage| stage.name.as_str()).collect();
+    Ok(Replication {
+        original: RunName::of(original),
+        replica: RunName::of(&replica),
+        extent: format!("spot: {}", names.join(", ")),
+        program: String::new(),
+        results,
+        claims: Vec::new(),
+        differences: report::differences(original, &replica),
+    })
+}
+
+/// The stages of an align run, from the files that it left.
+fn stages(record: &Record) -> Result<Vec<Stage>> {
+    let stage =
+        |name: &str, product: &str| Stage { name: name.to_owned(), product: product.to_owned() };
+    let mut stages = Vec::new();
+    for output in &record.outputs {
+        let path = output.path.as_str();
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts.as_slice() {
+            ["calibration.parquet"] => stages.push(stage("calibration", path)),
+            ["reference-rollouts.parquet"] => stages.push(stage("reference rollouts", path)),
+            ["reference-samples.json"] => stages.push(stage("reference samples", path)),
+            ["methods", method, "samples.json"] => {
+                stages.push(stage(&format!("evaluate {method}"), path));
+            }
+            ["methods", method, STEPS] => {
+                stages.push(stage(&format!("train {method}"), &format!("methods/{method}")));
+            }
+            _ => {}
+        }
+    }
+    ensure!(
+        stages.iter().any(|stage| stage.name == "reference samples"),
+        "--spot is for align runs, whose stages end with files; leave it out to do the whole run again"
+    );
+    Ok(stages)
+}
+
+/// K stages by the digests of record, nonce and name.
+fn choose(mut stages: Vec<Stage>, k: usize, record: &str, nonce: &str) -> Vec<Stage> {
+    stages.sort_by_key(|stage| sha256_bytes(format!("{record} {nonce} {}", stage.name).as_bytes()));
+    stages.truncate(k);
+    stages
+}
+
+/// Does one stage again in a copy of the run.
+fn again(
+    args: &ReplicateArgs,
+    stage: &Stage,
+    original: &Record,
+    program: &Program,
+    copy: &Path,
+) -> Result<Row> {
+    prepare(&args.run, copy, stage)?;
+    let mut command = Command::new(&program.path);
+    command.args(["train", "--resume", "--out"]).arg(copy).env(BASED_ON, &original.uuid);
+    if let Some(device) = super::value_of(&original.argv, "--device") {
+        command.args(["--device", device]);
+    }
+    let mut child = command
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.path.display()))?;
+    let steps = copy.join(&stage.product).join(STEPS);
+    if stage.name.starts_with("train ") {
+        wait_for_steps(&mut child, &steps, args.steps)?;
+        return first_steps(&args.run.join(&stage.product).join(STEPS), &steps, args.steps, stage);
+    }
+    let status = child.wait().context("the stage was lost")?;
+    ensure!(status.success(), "the stage {:?} failed: {status}", stage.name);
+    let digest = sha256_file(&copy.join(&stage.product))?;
+    let recorded = original.outputs.iter().find(|output| output.path == stage.product);
+    let same = recorded.is_some_and(|output| output.sha256 == digest);
+    let (reached, note) = if same {
+        (Level::Bitwise, String::new())
+    } else {
+        (Level::Differs, format!("{} has other bytes", stage.product))
+    };
+    Ok(row(stage, reached, note))
+}
+
+fn row(stage: &Stage, reached: Level, note: String) -> Row {
+    let (original, replica) = (None, None);
+    Row { result: stage.name.clone(), required: Level::Differs, reached, original, replica, note }
+}
+
+/// Copies a run without its record, its results, what the stage makes, and checkpoints, which finished trainings do not need.
+fn prepare(run: &Path, copy: &Path, stage: &Stage) -> Result<()> {
+    let of_record = |path: &str| {
+        folder::OF_RECORD.contains(&path) && ![START_FILE, CONFIG, EXPECT].contains(&path)
+    };
+    let of_stage = |path: &str| {
+        path.strip_prefix(&stage.product)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    for path in folder::files(run)? {
+        let left_out = of_record(&path)
+            || of_stage(&path)
+            || path == "results.json"
+            || path.contains("checkpoints/");
+        if left_out {
+            continue;
+        }
+        let to: PathBuf = copy.join(&path);
+        let parent = to.parent().unwrap_or(copy);
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make {}", parent.display()))?;
+        std::fs::copy(run.join(&path), &to)
+            .with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    Ok(())
+}
+
+/// Waits until a training has done its first steps, or has ended, and stops it.
+fn wait_for_steps(child: &mut Child, steps: &Path, n: usize) -> Result<()> {
+    loop {
+        let done = std::fs::read_to_string(steps).map_or(0, |text| text.matches('\n').count());
+        let ended = child.try_wait().context("the training was lost")?;
+        if done >= n || ended.is_some_and(|status| status.success()) {
+            // It may have ended by itself in the meantime.
+            let _ = child.kill();
+            child.wait().context("the training was lost")?;
+            return Ok(());
+        }
+        if let Some(status) = ended {
+            bail!("the training failed after {done} steps: {status}");
+        }
+        if interrupt::asked() {
+            let _ = child.kill();
+            bail!("interrupted");
+        }
+        std::thread::sleep(EVERY);
+    }
+}
+
+fn first_steps(original: &Path, replica: &Path, n: usize, stage: &Stage) -> Result<Row> {
+    let first = |path: &Path| -> Result<String> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.split_inclusive('\n').filter(|line| line.ends_with('\n')).take(n).collect())
+    };
+    let found = divergence(&first(original)?, &first(replica)?);
+    let level = if found.is_none() { Level::Bitwise } else { Level::Differs };
+    Ok(row(stage, level, found.describe()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(k: usize, nonce: &str) -> Vec<String> {
+        let stage = |i: usize| Stage { name: format!("stage {i}"), product: String::new() };
+        let chosen = choose((0..8).map(stage).collect(), k, "digest", nonce);
+        chosen.into_iter().map(|stage| stage.name).collect()
+    }
+
+    #[test]
+    fn the_choice_is_fixed_by_the_nonce_and_changes_with_it() {
+        assert_eq!(names(3, "a"), names(3, "a"));
+        assert_eq!(names(2, "a"), names(3, "a")[..2]);
+        assert_eq!(names(99, "a").len(), 8);
+        assert!((0..20).any(|nonce| names(3, &nonce.to_string()) != names(3, "a")));
+    }
+}

@@ -1,0 +1,148 @@
+//! `--slurm FILE`: a job script in place of running, for Slurm and for a plain shell alike.
+//!
+//! With `--array N`, the command is run N times, and `{i}` in its words is the number of the job, from 1: of a shard, of a seed, of a
+//! folder. What is recorded of each run has the job's numbers in it ([`infalign_record::capture::Scheduler`]).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use infalign_record::atomic::write_atomic;
+
+use crate::build_record::build_record;
+
+/// Stands for the job's number.
+const NUMBER: &str = "{i}";
+
+/// A command line that asks for a script.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Script {
+    path: PathBuf,
+    jobs: Option<u32>,
+    /// The words of the command, without the program.
+    words: Vec<String>,
+}
+
+impl Script {
+    /// Takes `--slurm` and `--array` out of a command line; none where there is no `--slurm`.
+    ///
+    /// # Errors
+    /// When a value is missing or no number of jobs, or the two do not fit together.
+    pub(crate) fn of(words: &[OsString]) -> Result<Option<Self>> {
+        let plain: Option<Vec<String>> =
+            words.iter().skip(1).map(|w| w.to_str().map(str::to_owned)).collect();
+        let Some(mut words) = plain else { return Ok(None) };
+        if !words.iter().any(|word| word == "--slurm" || word.starts_with("--slurm=")) {
+            return Ok(None);
+        }
+        let path = take(&mut words, "--slurm")?.context("--slurm needs the name of a file")?;
+        let jobs = take(&mut words, "--array")?;
+        let jobs = jobs.map(|jobs| jobs.parse::<u32>().ok().filter(|jobs| *jobs > 0));
+        let jobs = match jobs {
+            Some(None) => bail!("--array is the number of jobs, 1 or more"),
+            Some(jobs) => jobs,
+            None => None,
+        };
+        let numbered = words.iter().any(|word| word.contains(NUMBER));
+        ensure!(
+            numbered || jobs.is_none_or(|jobs| jobs == 1),
+            "--array runs the same command several times: tell its runs apart by {NUMBER}, as in --out runs/seed-{NUMBER} --set seed={NUMBER}"
+        );
+        ensure!(jobs.is_some() || !numbered, "{NUMBER} is a number of --array");
+        Ok(Some(Self { path: path.into(), jobs, words }))
+    }
+
+    /// The command line of the first job, to be checked as if it were run.
+    pub(crate) fn first(&self) -> Vec<OsString> {
+        let words = self.words.iter().map(|word| word.replace(NUMBER, "1").into());
+        std::iter::once("infalign".into()).chain(words).collect()
+    }
+
+    /// Writes the script, and says how it is run.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self) -> Result<String> {
+        let program = std::env::current_exe().context("this program cannot be found")?;
+        let text = self.text(&program.to_string_lossy());
+        write_atomic(&self.path, |file| file.write_all(text.as_bytes()))?;
+        let path = self.path.display();
+        Ok(format!("{path}: submit it by sbatch {path}, or run it here by bash {path}"))
+    }
+
+    fn text(&self, program: &str) -> String {
+        let command =
+            self.words.iter().find(|word| !word.starts_with('-')).map_or("run", String::as_str);
+        let words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
+        let (version, program) = (build_record().full_version(), quoted(program));
+        let array = self.jobs.map_or(String::new(), |jobs| format!("#SBATCH --array=1-{jobs}\n"));
+        let log = if self.jobs.is_some() { "%A-%a" } else { "%j" };
+        let on_gpu = self.words.iter().any(|word| word.contains("cuda"));
+        let gpu = if on_gpu { "#SBATCH --gpus=1\n" } else { "" };
+        let jobs = self.jobs.unwrap_or(1);
+        format!(
+            "#!/bin/bash\n\
+             # Written by infalign {version}. By sbatch it runs as a job; by bash, here, one job after the other.\n\
+             # Time, memory and partition are the cluster's own: add them below, or give them to sbatch.\n\
+             #SBATCH --job-name=infalign-{command}\n\
+             #SBATCH --ntasks=1\n{array}{gpu}\
+             #SBATCH --output=infalign-{command}-{log}.log\n\
+             set -euo pipefail\n\
+             # As many threads as the job has processors.\n\
+             if [[ -n \"${{SLURM_CPUS_PER_TASK:-}}\" ]]; then export RAYON_NUM_THREADS=\"$SLURM_CPUS_PER_TASK\"; fi\n\n\
+             job() {{\n    local i=\"$1\"\n    {program} {}\n}}\n\n\
+             if [[ -n \"${{SLURM_ARRAY_TASK_ID:-}}\" ]]; then\n    job \"$SLURM_ARRAY_TASK_ID\"\nelse\n    \
+             for i in $(seq 1 {jobs}); do job \"$i\"; done\nfi\n",
+            words.join(" ")
+        )
+    }
+}
+
+/// Takes an option with its value out of the words.
+fn take(words: &mut Vec<String>, option: &str) -> Result<Option<String>> {
+    let is_it = |word: &String| word == option || word.starts_with(&format!("{option}="));
+    let Some(at) = words.iter().position(is_it) else { return Ok(None) };
+    let word = words.remove(at);
+    if let Some((_, value)) = word.split_once('=') {
+        return Ok(Some(value.to_owned()));
+    }
+    ensure!(at < words.len(), "{option} needs a value");
+    Ok(Some(words.remove(at)))
+}
+
+/// A word as the shell reads it back, with the job's number where it stands.
+fn quoted(word: &str) -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    word.split(NUMBER).map(quote).collect::<Vec<_>>().join("\"$i\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(line: &str) -> Result<Option<Script>> {
+        Script::of(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_script_is_made_where_it_is_asked_for() {
+        assert_eq!(script("infalign train r.toml").unwrap(), None);
+        let script =
+            script("infalign train --slurm=j.sh --set seed={i} --array 3").unwrap().unwrap();
+        assert_eq!(script.words, ["train", "--set", "seed={i}"]);
+        assert_eq!(script.first(), ["infalign", "train", "--set", "seed=1"]);
+        let text = script.text("/opt/in'f");
+        assert!(text.contains("#SBATCH --array=1-3\n") && text.contains("seq 1 3"), "{text}");
+        assert!(text.contains("'/opt/in'\\''f' 'train' '--set' 'seed='\"$i\"''"), "{text}");
+        assert!(!text.contains("gpus"));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let error = |line: &str| script(line).unwrap_err().to_string();
+        assert!(error("infalign train --slurm").contains("needs a value"));
+        assert!(error("infalign train --slurm j.sh --array 0").contains("1 or more"));
+        assert!(error("infalign train --slurm j.sh --array 2").contains("tell its runs apart"));
+        assert!(error("infalign train --slurm j.sh --out {i}").contains("a number of --array"));
+    }
+}

@@ -1,0 +1,253 @@
+//! Badges after those of the ACM, each given for evidence alone, and withheld with the reason.
+
+use std::path::Path;
+
+use crate::manifest::Manifest;
+use crate::replication::Replication;
+use crate::verify::{Problem, Verified, verify};
+use crate::{RecordError, manifest, run_dir};
+
+/// A badge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Badge {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is given for, or why it is not.
+    pub verdict: Result<String, Vec<String>>,
+}
+
+/// What is shown beside a run's own folder.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// A persistent identifier of the folder: a DOI, or an identifier of Software Heritage.
+    pub identifier: Option<String>,
+    /// Replications, with the digests of their statements.
+    pub replications: Vec<(Replication, String)>,
+}
+
+/// The badges of a run.
+///
+/// # Errors
+/// As [`verify`], and when the copy that verification is tried on cannot be written.
+pub fn badges(run: &Path, evidence: &Evidence) -> Result<Vec<Badge>, RecordError> {
+    let verified = verify(run)?;
+    let mut broken: Vec<String> = verified.findings.iter().map(ToString::to_string).collect();
+    if broken.is_empty() && !notices_a_change(run)? {
+        broken.push("verification does not notice a flipped bit".to_owned());
+    }
+    let whole = |reasons: Vec<String>| broken.iter().cloned().chain(reasons).collect::<Vec<_>>();
+    let (name, available) = available(&verified, evidence);
+    Ok(vec![
+        badge(name, whole(available), "the folder verifies, its licence, commit and inputs are recorded"),
+        functional(&broken, &verified, evidence),
+        badge(
+            "Artifacts Evaluated: Reusable",
+            vec!["a record does not show that documentation and tests were whole at its commit; a reviewer has to say so".to_owned()],
+            "",
+        ),
+        reproduced(&broken, &verified, evidence),
+        badge(
+            "Results Replicated",
+            vec!["it needs artefacts made independently, which no record of this program can show".to_owned()],
+            "",
+        ),
+    ])
+}
+
+fn badge(name: &'static str, reasons: Vec<String>, given_for: &str) -> Badge {
+    Badge {
+        name,
+        verdict: if reasons.is_empty() { Ok(given_for.to_owned()) } else { Err(reasons) },
+    }
+}
+
+fn available(verified: &Verified, evidence: &Evidence) -> (&'static str, Vec<String>) {
+    let record = &verified.record;
+    let source = &record.build.source;
+    let mut reasons = Vec::new();
+    if record.license.is_none() {
+        reasons.push(
+            "no licence was recorded: set INFALIGN_LICENSE to its address before a run".to_owned(),
+        );
+    }
+    match (&source.commit, source.dirty) {
+        (None, _) => {
+            reasons.push("the program was built without git, so its commit is unknown".to_owned())
+        }
+        (_, Some(true)) => {
+            reasons.push("the program was built from changes that are in no commit".to_owned())
+        }
+        _ => {}
+    }
+    let elsewhere = record.inputs.iter().filter(|input| {
+        let kept = input.path.starts_with("$RUN/");
+        let named = input.path.starts_with("$INFALIGN_DATA/") || input.path.contains('@');
+        !kept && !named
+    });
+    reasons.extend(elsewhere.map(|input| {
+        format!(
+            "the input {} is a file of one machine: name it below $INFALIGN_DATA or on the hub",
+            input.path
+        )
+    }));
+    let persistent = evidence
+        .identifier
+        .as_ref()
+        .is_some_and(|id| id.starts_with("swh:1:") || id.starts_with("https://doi.org/"));
+    let name = if persistent { "Artifacts Available" } else { "Artifacts Available (local)" };
+    (name, reasons)
+}
+
+fn functional(broken: &[String], verified: &Verified, evidence: &Evidence) -> Badge {
+    let mut reasons = broken.to_vec();
+    let again = evidence
+        .replications
+        .iter()
+        .find(|(replication, _)| replication.original.uuid == verified.record.uuid);
+    let given_for = match again {
+        Some((replication, sha256)) => format!(
+            "it verifies, a flipped bit is noticed, and it ran again to its end ({} of {}, statement {})",
+            replication.word(),
+            replication.replica.start,
+            &sha256[..12]
+        ),
+        None => {
+            reasons.push(
+                "no statement of a replication was given that ran to its end: --replication FILE"
+                    .to_owned(),
+            );
+            String::new()
+        }
+    };
+    badge("Artifacts Evaluated: Functional", reasons, &given_for)
+}
+
+fn reproduced(broken: &[String], verified: &Verified, evidence: &Evidence) -> Badge {
+    let mut reasons = broken.to_vec();
+    let mut given_for = None;
+    for (replication, sha256) in &evidence.replications {
+        let which = format!("the replication of {}", replication.replica.start);
+        let (original, replica) = (&replication.original, &replication.replica);
+        let differs = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+        if original.uuid != verified.record.uuid {
+            reasons.push(format!("{which} is of another run"));
+        } else if replication.extent != "whole" {
+            reasons.push(format!("{which} did only a part of the run again"));
+        } else if !differs(&original.host, &replica.host) {
+            reasons.push(format!("{which} was on the same host"));
+        } else if !differs(&original.agent, &replica.agent) {
+            reasons.push(format!(
+                "{which} was not by somebody else, or names are not recorded: set INFALIGN_AGENT"
+            ));
+        } else if !replication.holds() {
+            reasons.push(format!("{which} did not reach what was required"));
+        } else {
+            given_for = Some(format!(
+                "{which}, by {}, statement {}",
+                replica.agent.as_deref().unwrap_or(""),
+                &sha256[..12]
+            ));
+        }
+    }
+    match given_for.filter(|_| broken.is_empty()) {
+        Some(given_for) => badge("Results Reproduced", Vec::new(), &given_for),
+        None => {
+            if evidence.replications.is_empty() {
+                reasons
+                    .push("no statement of a replication was given: --replication FILE".to_owned());
+            }
+            badge("Results Reproduced", reasons, "")
+        }
+    }
+}
+
+/// Flips a bit of a copy of the smallest output and sees whether verification notices: the negative control of every badge.
+fn notices_a_change(run: &Path) -> Result<bool, RecordError> {
+    let copy = tempfile::tempdir().map_err(RecordError::io("write", run))?;
+    let manifest: Manifest = manifest::read(run)?;
+    let path = copy.path();
+    for name in crate::folder::OF_RECORD.iter().filter(|name| run.join(name).exists()) {
+        std::fs::copy(run.join(name), path.join(name)).map_err(RecordError::io("copy", path))?;
+    }
+    let start = path.join(run_dir::START_FILE);
+    let mut bytes = std::fs::read(&start).map_err(RecordError::io("read", &start))?;
+    if let Some(byte) = bytes.last_mut() {
+        *byte ^= 1;
+    }
+    std::fs::write(&start, bytes).map_err(RecordError::io("write", &start))?;
+    let findings = verify(path)?.findings;
+    let changed = |finding: &&crate::verify::Finding| finding.problem == Problem::Changed;
+    let only_start = findings.iter().filter(changed).all(|f| f.path == run_dir::START_FILE);
+    Ok(manifest.contains_key(run_dir::START_FILE)
+        && only_start
+        && findings.iter().any(|f| changed(&f)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::expect::Level;
+    use crate::recorder::tests::finished_run;
+    use crate::replication::tests::replication;
+
+    fn given(run: &Path, evidence: &Evidence) -> Vec<&'static str> {
+        let badges = badges(run, evidence).unwrap();
+        badges.into_iter().filter(|badge| badge.verdict.is_ok()).map(|badge| badge.name).collect()
+    }
+
+    fn run() -> (tempfile::TempDir, PathBuf, Replication) {
+        let root = tempfile::tempdir().unwrap();
+        let run = finished_run(root.path(), "run");
+        let mut replication = replication(Level::Bitwise);
+        replication.original.uuid = crate::folder::record(&run).unwrap().uuid;
+        (root, run, replication)
+    }
+
+    fn with(replication: Replication) -> Evidence {
+        Evidence { identifier: None, replications: vec![(replication, "f".repeat(64))] }
+    }
+
+    #[test]
+    fn nothing_is_given_without_evidence() {
+        let (_root, run, _) = run();
+        assert_eq!(given(&run, &Evidence::default()), Vec::<&str>::new());
+        for badge in badges(&run, &Evidence::default()).unwrap() {
+            assert!(!badge.verdict.unwrap_err().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_replication_elsewhere_by_somebody_else_reproduces() {
+        let (_root, run, replication) = run();
+        let both = ["Artifacts Evaluated: Functional", "Results Reproduced"];
+        assert_eq!(given(&run, &with(replication.clone())), both);
+        std::fs::write(run.join("results.json"), "{}").unwrap();
+        assert_eq!(
+            given(&run, &with(replication)),
+            Vec::<&str>::new(),
+            "a changed folder has none"
+        );
+    }
+
+    #[test]
+    fn one_on_the_same_host_or_by_the_same_person_or_of_a_part_does_not() {
+        let (_root, run, replication) = run();
+        let functional = ["Artifacts Evaluated: Functional"];
+        let mut same_host = replication.clone();
+        same_host.replica.host = same_host.original.host.clone();
+        let mut same_agent = replication.clone();
+        same_agent.replica.agent = same_agent.original.agent.clone();
+        let mut part = replication.clone();
+        part.extent = "spot: train raw".into();
+        let mut failed = replication.clone();
+        failed.claims[0].holds = false;
+        for replication in [same_host, same_agent, part, failed] {
+            assert_eq!(given(&run, &with(replication)), functional);
+        }
+        let mut of_another = replication;
+        of_another.original.uuid = "x".into();
+        assert_eq!(given(&run, &with(of_another)), Vec::<&str>::new());
+    }
+}

@@ -1,0 +1,309 @@
+//! How near one run comes to another: settings, inputs, files, and what is different around them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::expect::{Level, Tolerance};
+use crate::folder::{self, CONFIG, stays_inside};
+use crate::record::Record;
+use crate::steps::{TIMING, divergence};
+use crate::surroundings::head;
+use crate::{RecordError, folder::refused};
+
+/// A file of both runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileComparison {
+    /// From the run's folder.
+    pub path: String,
+    /// How near they are; never [`Level::Equivalent`], which is for numbers with a spread.
+    pub level: Level,
+    /// What differs, where something does.
+    pub note: String,
+}
+
+/// Why two runs were told to do different things, a sentence each; empty where they can be compared.
+///
+/// Paths may differ, since machines do: what lies there is compared as input.
+///
+/// # Errors
+/// As [`folder::text`], and [`RecordError::Refused`] for a `config.toml` that is no TOML.
+pub fn obstacles(
+    (original, a): (&Path, &Record),
+    (replica, b): (&Path, &Record),
+) -> Result<Vec<String>, RecordError> {
+    let mut found = Vec::new();
+    if a.command != b.command {
+        found.push(format!("the commands differ: {} and {}", a.command, b.command));
+    }
+    let (ours, theirs) = (settings(original)?, settings(replica)?);
+    let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    for key in keys {
+        let (a, b) = (ours.get(key), theirs.get(key));
+        let both_paths = is_path(a) && is_path(b);
+        if a != b && !both_paths {
+            let show = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
+            found.push(format!("{CONFIG} differs in {key}: {} and {}", show(a), show(b)));
+        }
+    }
+    found.extend(input_obstacles(a, b));
+    Ok(found)
+}
+
+/// Inputs by what they are for, and by their names where several are for the same, wherever they lie.
+fn input_obstacles(a: &Record, b: &Record) -> Vec<String> {
+    let (ours, theirs) = (inputs_by_name(a), inputs_by_name(b));
+    let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+    let differing = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
+    let short = |digest: Option<&String>| digest.map_or("absent".to_owned(), |digest| head(digest));
+    differing
+        .map(|name| {
+            let (a, b) = (short(ours.get(name)), short(theirs.get(name)));
+            format!("the input {name} differs: SHA-256 {a} and {b}")
+        })
+        .collect()
+}
+
+fn inputs_by_name(record: &Record) -> BTreeMap<String, String> {
+    let alone = |role: &str| record.inputs.iter().filter(|input| input.role == role).count() == 1;
+    let inputs = record.inputs.iter().map(|input| {
+        let last = input.path.rsplit('/').next().unwrap_or(&input.path);
+        let role = &input.role;
+        let name = if alone(role) { role.clone() } else { format!("{role}/{last}") };
+        (name, input.sha256.clone())
+    });
+    inputs.collect()
+}
+
+/// The leaves of `config.toml` by their keys.
+fn settings(run: &Path) -> Result<BTreeMap<String, String>, RecordError> {
+    if !run.join(CONFIG).exists() {
+        return Ok(BTreeMap::new());
+    }
+    let table: toml::Table = toml::from_str(&folder::text(run, CONFIG)?).map_err(|error| {
+        refused(&run.join(CONFIG), &format!("it is no TOML: {}", error.message()))
+    })?;
+    let mut found = BTreeMap::new();
+    leaves(&toml::Value::Table(table), String::new(), &mut found);
+    Ok(found)
+}
+
+fn leaves(value: &toml::Value, key: String, found: &mut BTreeMap<String, String>) {
+    match value {
+        toml::Value::Table(table) => {
+            let dot = if key.is_empty() { "" } else { "." };
+            for (name, value) in table {
+                leaves(value, format!("{key}{dot}{name}"), found);
+            }
+        }
+        toml::Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                leaves(value, format!("{key}[{index}]"), found);
+            }
+        }
+        value => drop(found.insert(key, value.to_string())),
+    }
+}
+
+fn is_path(value: Option<&String>) -> bool {
+    let text = value.map(|value| value.trim_matches(['"', '\'']));
+    text.is_some_and(|text| Path::new(text).is_absolute() || text.starts_with('$'))
+}
+
+/// Every output of the first run beside that of the second.
+///
+/// - `tolerance`: within which numbers of JSON files count as [`Level::Tolerance`].
+///
+/// # Errors
+/// When a file of the second run cannot be read.
+pub fn files(
+    (original, a): (&Path, &Record),
+    (replica, b): (&Path, &Record),
+    tolerance: &Tolerance,
+) -> Result<Vec<FileComparison>, RecordError> {
+    let theirs: BTreeMap<&str, &str> =
+        b.outputs.iter().map(|output| (output.path.as_str(), output.sha256.as_str())).collect();
+    let mut found = Vec::new();
+    for output in &a.outputs {
+        let path = output.path.clone();
+        if !stays_inside(&path) {
+            return Err(refused(&original.join(folder::RECORD), &format!("it names {path:?}")));
+        }
+        let comparison = match theirs.get(path.as_str()) {
+            None => FileComparison { path, level: Level::Differs, note: "not there".to_owned() },
+            Some(digest) if *digest == output.sha256 => {
+                FileComparison { path, level: Level::Bitwise, note: String::new() }
+            }
+            Some(_) => contents(&path, original, replica, tolerance),
+        };
+        found.push(comparison);
+    }
+    let ours: BTreeSet<&str> = a.outputs.iter().map(|output| output.path.as_str()).collect();
+    for path in theirs.keys().filter(|path| !ours.contains(*path)) {
+        let note = "not in the original".to_owned();
+        found.push(FileComparison { path: (*path).to_owned(), level: Level::Differs, note });
+    }
+    Ok(found)
+}
+
+/// Compares two files of different bytes by what they mean.
+fn contents(path: &str, original: &Path, replica: &Path, tolerance: &Tolerance) -> FileComparison {
+    let both = || Some((folder::text(original, path).ok()?, folder::text(replica, path).ok()?));
+    let (level, note) = match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
+        "jsonl" => both().map_or((Level::Differs, String::new()), |(a, b)| steps(&a, &b)),
+        "json" => {
+            both().map_or((Level::Differs, String::new()), |(a, b)| documents(&a, &b, tolerance))
+        }
+        _ => (Level::Differs, "other bytes".to_owned()),
+    };
+    FileComparison { path: path.to_owned(), level, note }
+}
+
+fn steps(a: &str, b: &str) -> (Level, String) {
+    let found = divergence(a, b);
+    if found.is_none() {
+        return (Level::Bitwise, "but for times".to_owned());
+    }
+    (Level::Differs, found.describe())
+}
+
+fn documents(a: &str, b: &str, tolerance: &Tolerance) -> (Level, String) {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let (Some(a), Some(b)) = (parse(a), parse(b)) else {
+        return (Level::Differs, "no JSON".to_owned());
+    };
+    let mut worst = (Level::Bitwise, "but for times or layout".to_owned());
+    let differs = |place: &str, a: &Value, b: &Value| format!("{place}: {a} and {b}");
+    walk((&a, &b), "", &mut |place, a, b| {
+        let level = match (a.as_f64(), b.as_f64()) {
+            _ if a == b => Level::Bitwise,
+            (Some(a), Some(b)) if tolerance.holds(a, b) => Level::Tolerance,
+            _ => Level::Differs,
+        };
+        if level < worst.0 {
+            worst = (level, differs(place, a, b));
+        }
+    });
+    worst
+}
+
+/// Visits what two documents have in the same places, from the top; times are passed over.
+fn walk((a, b): (&Value, &Value), place: &str, visit: &mut impl FnMut(&str, &Value, &Value)) {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
+            for (name, a) in x.iter().filter(|(name, _)| !TIMING.contains(&name.as_str())) {
+                walk((a, &y[name]), &format!("{place}.{name}"), visit);
+            }
+        }
+        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
+            for (index, (a, b)) in x.iter().zip(y).enumerate() {
+                walk((a, b), &format!("{place}[{index}]"), visit);
+            }
+        }
+        _ => visit(place.trim_start_matches('.'), a, b),
+    }
+}
+
+/// Whether two runs had the same program on the same kind of machine, with a backend that repeats bit for bit: then their results
+/// have to be the same bits.
+#[must_use]
+pub fn same_machine(a: &Record, b: &Record) -> bool {
+    let repeats =
+        |record: &Record| record.device.as_ref().is_none_or(|device| device.deterministic);
+    let of = |record: &Record| {
+        let cpu = &record.host.cpu;
+        (
+            record.executable_sha256.clone(),
+            cpu.model.clone(),
+            cpu.flags.clone(),
+            record.device.clone(),
+        )
+    };
+    repeats(a) && repeats(b) && of(a) == of(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::recorder::tests::finished_run;
+    use crate::surroundings::environment;
+
+    fn two() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let (a, b) = (finished_run(root.path(), "a"), finished_run(root.path(), "b"));
+        (root, a, b)
+    }
+
+    fn record(run: &Path) -> Record {
+        folder::record(run).unwrap()
+    }
+
+    #[test]
+    fn the_same_run_twice_is_the_same_in_everything_but_its_times() {
+        let (_root, a, b) = two();
+        let (ra, rb) = (record(&a), record(&b));
+        assert_eq!(obstacles((&a, &ra), (&b, &rb)).unwrap(), Vec::<String>::new());
+        let files = files((&a, &ra), (&b, &rb), &Tolerance::default()).unwrap();
+        assert!(files.iter().all(|file| file.level == Level::Bitwise), "{files:?}");
+        assert!(same_machine(&ra, &rb));
+        assert_eq!(environment(&ra, &rb), []);
+    }
+
+    #[test]
+    fn a_changed_seed_rate_or_input_is_named() {
+        let (_root, a, b) = two();
+        let (ra, mut rb) = (record(&a), record(&b));
+        let text = folder::text(&b, CONFIG).unwrap();
+        std::fs::write(b.join(CONFIG), text.replace("seed = 7", "seed = 8").replace("0.1", "0.2"))
+            .unwrap();
+        rb.inputs[0].sha256 = "0".repeat(64);
+        let found = obstacles((&a, &ra), (&b, &rb)).unwrap();
+        assert_eq!(found[0], "config.toml differs in seed: 7 and 8");
+        assert_eq!(found[1], "config.toml differs in train.learning_rate: 0.1 and 0.2");
+        assert!(found[2].starts_with("the input prompts differs"), "{found:?}");
+    }
+
+    #[test]
+    fn paths_may_differ_where_the_inputs_are_the_same() {
+        let (_root, a, b) = two();
+        for (run, path) in [(&a, "/one/m"), (&b, "/two/m")] {
+            std::fs::write(run.join(CONFIG), format!("model = '{path}'\n")).unwrap();
+        }
+        assert!(obstacles((&a, &record(&a)), (&b, &record(&b))).unwrap().is_empty());
+    }
+
+    #[test]
+    fn numbers_within_tolerance_and_beyond_are_told_apart() {
+        let level = |a: &str, b: &str| documents(a, b, &Tolerance::default()).0;
+        assert_eq!(level("{\"a\": 1.0}", "{\"a\":1.0}"), Level::Bitwise);
+        assert_eq!(level("[1.0, 2.0]", "[1.0, 2.000001]"), Level::Tolerance);
+        assert_eq!(level("[1.0, 2.000001, 1]", "[1.0, 2.0, 2]"), Level::Differs);
+        assert_eq!(level("{\"a\": 1}", "{\"b\": 1}"), Level::Differs);
+        assert_eq!(level("{\"a\": \"x\"}", "{\"a\": \"y\"}"), Level::Differs);
+        assert_eq!(level("{\"seconds\": 1}", "{\"seconds\": 2}"), Level::Bitwise);
+        assert_eq!(
+            documents("[{\"k\":1}]", "[{\"k\":2}]", &Tolerance::default()).1,
+            "[0].k: 1 and 2"
+        );
+    }
+
+    #[test]
+    fn another_number_of_threads_is_named_and_called_harmless() {
+        let (_root, a, b) = two();
+        let (ra, mut rb) = (record(&a), record(&b));
+        rb.threads = ra.threads + 1;
+        let found = environment(&ra, &rb);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].what, found[0].original.clone()), ("threads", ra.threads.to_string()));
+        assert!(same_machine(&ra, &rb), "the promise holds for any number of threads");
+        rb.device = Some(crate::record::Device {
+            name: "cuda:0".into(),
+            deterministic: false,
+            dtype: "f32".into(),
+        });
+        assert!(!same_machine(&ra, &rb));
+    }
+}

@@ -1,0 +1,194 @@
+//! Reading a run's folder, which may come from a stranger.
+//!
+//! Nothing is followed out of it, nothing is read without a limit, and what is refused is named.
+
+use std::fs;
+use std::path::{Component, Path};
+
+use serde::de::DeserializeOwned;
+
+use crate::RecordError;
+use crate::record::{Record, SCHEMA};
+use crate::run_dir::START_FILE;
+
+/// The record.
+pub const RECORD: &str = "record.json";
+/// The digests of all files.
+pub const MANIFEST: &str = "manifest-sha256.txt";
+/// The resolved configuration.
+pub const CONFIG: &str = "config.toml";
+/// What a replication has to reach, declared before the run.
+pub const EXPECT: &str = "expect.toml";
+/// The RO-Crate.
+pub const CRATE: &str = "ro-crate-metadata.json";
+/// The page for people.
+pub const PREVIEW: &str = "ro-crate-preview.html";
+/// Held by the process that works on a run; empty.
+pub const LOCK: &str = ".lock";
+
+/// Files of the record itself, which are no outputs.
+pub const OF_RECORD: [&str; 7] = [START_FILE, RECORD, MANIFEST, CONFIG, EXPECT, CRATE, PREVIEW];
+
+/// Larger files of the record are refused.
+const MAX_BYTES: u64 = 64 << 20;
+/// More files, or deeper folders, are no run's.
+const MAX_FILES: usize = 200_000;
+const MAX_DEPTH: usize = 32;
+
+/// All files below a folder with `/` between names, in order, but for an empty [`LOCK`].
+///
+/// # Errors
+/// [`RecordError::Refused`] for a symbolic link, something that is neither file nor folder, a name that is not UTF-8 or holds a
+/// control character, too many files, or too deep folders; [`RecordError::Io`].
+pub fn files(folder: &Path) -> Result<Vec<String>, RecordError> {
+    let metadata = fs::symlink_metadata(folder).map_err(RecordError::io("read", folder))?;
+    if !metadata.is_dir() {
+        return Err(refused(folder, "it is no folder"));
+    }
+    let mut found = Vec::new();
+    walk(folder, "", 0, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn walk(
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    found: &mut Vec<String>,
+) -> Result<(), RecordError> {
+    if depth > MAX_DEPTH {
+        return Err(refused(folder, "its folders are too deep"));
+    }
+    for entry in fs::read_dir(folder).map_err(RecordError::io("read the folder", folder))? {
+        let entry = entry.map_err(RecordError::io("read the folder", folder))?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(RecordError::io("read", &path))?;
+        let name = entry.file_name().into_string().ok();
+        let name = name.filter(|name| !name.contains(char::is_control));
+        let Some(name) = name else { return Err(refused(&path, "its name is no plain text")) };
+        let relative = format!("{prefix}{name}");
+        if kind.is_symlink() {
+            return Err(refused(&path, "it is a symbolic link, which may lead out of the run"));
+        } else if kind.is_dir() {
+            walk(&path, &format!("{relative}/"), depth + 1, found)?;
+        } else if !kind.is_file() {
+            return Err(refused(&path, "it is neither a file nor a folder"));
+        } else if relative != LOCK || entry.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+            found.push(relative);
+        }
+        if found.len() > MAX_FILES {
+            return Err(refused(folder, "it holds too many files"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path stays below the folder that it is joined to, on every system.
+#[must_use]
+pub fn stays_inside(path: &str) -> bool {
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    !path.is_empty() && plain && !path.contains(['\\', ':', '\0'])
+}
+
+/// A file of the record as text.
+///
+/// # Errors
+/// [`RecordError::Refused`] for one that is a link, too large, or no text; [`RecordError::Io`].
+pub fn text(folder: &Path, name: &str) -> Result<String, RecordError> {
+    let path = folder.join(name);
+    let metadata = fs::symlink_metadata(&path).map_err(RecordError::io("read", &path))?;
+    if !metadata.is_file() {
+        return Err(refused(&path, "it is no file"));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(refused(&path, "it is too large for a file of a record"));
+    }
+    let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
+    String::from_utf8(bytes).map_err(|_| refused(&path, "it is no text"))
+}
+
+/// A file of the record as JSON.
+///
+/// # Errors
+/// As [`text`], and [`RecordError::Refused`] for what is no JSON, is nested too deep, or is not what is expected there.
+pub fn json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, RecordError> {
+    let text = text(folder, name)?;
+    serde_json::from_str(&text).map_err(|error| {
+        refused(&folder.join(name), &format!("it is not what is expected there: {error}"))
+    })
+}
+
+/// The record of a run's folder.
+///
+/// # Errors
+/// As [`json`], and [`RecordError::Refused`] for another schema than [`SCHEMA`].
+pub fn record(folder: &Path) -> Result<Record, RecordError> {
+    let document: serde_json::Value = json(folder, RECORD)?;
+    let schema = document.get("schema").and_then(|schema| schema.as_str()).unwrap_or("none");
+    if schema != SCHEMA {
+        let what = format!("its schema is {schema:?}; this version reads {SCHEMA:?} alone");
+        return Err(refused(&folder.join(RECORD), &what));
+    }
+    serde_json::from_value(document).map_err(|error| {
+        refused(&folder.join(RECORD), &format!("it is not what is expected there: {error}"))
+    })
+}
+
+pub(crate) fn refused(path: &Path, reason: &str) -> RecordError {
+    RecordError::Refused { path: path.to_path_buf(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_out_of_the_folder_are_known() {
+        for path in ["a", "a/b.json", "methods/ctrl-best/policy/x", "..a/b.."] {
+            assert!(stays_inside(path), "{path}");
+        }
+        for path in ["", "../a", "a/../../b", "/etc/passwd", "./a", "c:\\x", "a\\..\\b", "a\0b"] {
+            assert!(!stays_inside(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn files_are_listed_in_order_and_an_empty_lock_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("b/c")).unwrap();
+        for name in ["b/c/z", "b/a", "a", LOCK] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(files(folder.path()).unwrap(), ["a", "b/a", "b/c/z"]);
+        fs::write(folder.path().join(LOCK), "x").unwrap();
+        assert_eq!(files(folder.path()).unwrap()[0], LOCK);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_refused_wherever_they_lead() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "").unwrap();
+        std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
+        let error = files(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+        text(folder.path(), "b").unwrap_err();
+    }
+
+    #[test]
+    fn other_schemas_nonsense_and_nesting_are_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |content: &str| {
+            fs::write(folder.path().join(RECORD), content).unwrap();
+            record(folder.path()).unwrap_err().to_string()
+        };
+        assert!(error(r#"{"schema": "record/99"}"#).contains("record/99"));
+        assert!(error(r#"{"schema": "record/1"}"#).contains("missing field"));
+        assert!(error("{").contains("EOF"));
+        assert!(error(&"[".repeat(100_000)).contains("recursion"));
+        let file = fs::File::create(folder.path().join(RECORD)).unwrap();
+        file.set_len(MAX_BYTES + 1).unwrap();
+        assert!(record(folder.path()).unwrap_err().to_string().contains("too large"));
+    }
+}

@@ -1,0 +1,113 @@
+//! `ro-crate-preview.html`: a run as a page that needs nothing beside its folder.
+
+use std::fmt::Write as _;
+
+use crate::record::Record;
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+td{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd;overflow-wrap:anywhere}\
+code{font-size:.85em}img{max-width:100%}";
+/// More numbers are in results.json.
+const MAX_NUMBERS: usize = 60;
+
+/// The page.
+pub(crate) fn html(record: &Record) -> String {
+    let title = format!("infalign {} {}", record.command, record.start);
+    let mut body = format!("<h1>{}</h1>\n<p>{}</p>\n", escaped(&title), escaped(&summary(record)));
+    for output in record.outputs.iter().filter(|output| output.path.ends_with(".svg")) {
+        let _ = writeln!(body, "<p><img src=\"{0}\" alt=\"{0}\"></p>", escaped(&output.path));
+    }
+    let numbers = record.metrics.iter().take(MAX_NUMBERS);
+    let numbers = numbers.map(|(name, value)| (escaped(name), format!("{value}")));
+    section(&mut body, "Numbers", numbers);
+    if record.metrics.len() > MAX_NUMBERS {
+        body += "<p>More are in <a href=\"results.json\">results.json</a>.</p>\n";
+    }
+    section(&mut body, "How it was run", run(record).into_iter());
+    let inputs = record.inputs.iter();
+    let inputs = inputs.map(|input| {
+        (escaped(&input.role), file(&escaped(&input.path), &input.sha256, input.bytes))
+    });
+    section(&mut body, "Inputs", inputs);
+    let outputs = record.outputs.iter().map(|output| {
+        let path = escaped(&output.path);
+        (format!("<a href=\"{path}\">{path}</a>"), file("", &output.sha256, output.bytes))
+    });
+    section(&mut body, "Outputs", outputs);
+    let build = record.build.rows().into_iter();
+    let build = build.map(|(name, value)| (escaped(name), escaped(&value)));
+    section(&mut body, "The program", build);
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
+         </head>\n<body>\n{body}</body>\n</html>\n",
+        escaped(&title)
+    )
+}
+
+fn summary(record: &Record) -> String {
+    let seconds = record.seconds.map_or(String::new(), |s| format!(" after {s:.1} seconds"));
+    let error = record.error.as_ref().map_or(String::new(), |error| format!(": {error}"));
+    format!(
+        "{}{seconds}{error}. Check this folder with `infalign verify` or `sha256sum -c manifest-sha256.txt`, and run it again with \
+         `infalign replicate`.",
+        record.status.word()
+    )
+}
+
+fn run(record: &Record) -> Vec<(String, String)> {
+    let host = &record.host;
+    let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
+    let rows = [
+        ("command", Some(format!("infalign {}", record.argv.join(" ")))),
+        ("seed", record.seed.as_ref().map(|seed| seed.master.to_string())),
+        (
+            "device",
+            record.device.as_ref().map(|device| format!("{}, {}", device.name, device.dtype)),
+        ),
+        ("threads", Some(record.threads.to_string())),
+        ("processor", host.cpu.model.clone()),
+        ("system", Some(format!("{} {}", host.os, host.architecture))),
+        ("memory", host.memory_bytes.map(gib)),
+        ("greatest use of memory", record.peak_memory_bytes.map(gib)),
+        ("job", record.scheduler.as_ref().map(|job| format!("{} {}", job.kind, job.job))),
+        ("steps", record.steps.map(|steps| steps.to_string())),
+        ("recording took", record.overhead_seconds.map(|seconds| format!("{seconds:.3} s"))),
+    ];
+    let known = rows.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    known.map(|(name, value)| (name.to_owned(), escaped(&value))).collect()
+}
+
+fn file(name: &str, sha256: &str, bytes: u64) -> String {
+    format!("{name} {bytes} bytes <code>{}</code>", escaped(sha256))
+}
+
+/// A table of two columns under a heading, unless it would be empty; its cells are escaped already.
+fn section(body: &mut String, heading: &str, rows: impl Iterator<Item = (String, String)>) {
+    let rows: String =
+        rows.map(|(name, value)| format!("<tr><td>{name}</td><td>{value}</td></tr>\n")).collect();
+    if !rows.is_empty() {
+        let _ = write!(body, "<h2>{heading}</h2>\n<table>\n{rows}</table>\n");
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::tests::finished_run;
+
+    #[test]
+    fn texts_of_the_run_cannot_become_markup() {
+        let root = tempfile::tempdir().unwrap();
+        let mut record = crate::folder::record(&finished_run(root.path(), "run")).unwrap();
+        record.argv = vec!["<script>".to_owned()];
+        record.outputs[0].path = "\"><b>.svg".to_owned();
+        let page = html(&record);
+        assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
+        assert!(page.contains("&lt;script&gt;") && page.contains("rows[a].kl"));
+    }
+}

@@ -1,0 +1,282 @@
+//! `record.json`: everything that is recorded of a run, in one versioned schema.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::build_record::BuildRecord;
+use crate::capture::{Gpu, Host, Scheduler};
+
+/// The schema that this version writes, and the only one that it reads.
+pub const SCHEMA: &str = "record/1";
+
+/// A run. What is unknown is absent, never guessed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Of this run, unlike any other.
+    pub uuid: String,
+    /// How it ended; `running` stays where a run was killed.
+    pub status: Status,
+    /// The command, such as `train`.
+    pub command: String,
+    /// The command line, without the program, secrets, and the home folder.
+    pub argv: Vec<String>,
+    /// UTC, RFC 3339.
+    pub start: String,
+    /// UTC, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// From start to end, of the process that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// SHA-256 of `config.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_sha256: Option<String>,
+    /// Where random draws come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
+    /// What computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// Threads on the CPU.
+    pub threads: usize,
+    /// The variables of [`crate::env::RECORDED`] that were set.
+    pub environment: BTreeMap<String, String>,
+    /// The machine.
+    pub host: Host,
+    /// Its GPUs, where one computed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<Gpu>,
+    /// The scheduler's job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Scheduler>,
+    /// What the program was built from.
+    pub build: BuildRecord,
+    /// Of the program itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable_sha256: Option<String>,
+    /// Files that the run read, in its folder or elsewhere.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
+    /// Files that the run wrote, those of the record itself aside.
+    #[serde(default)]
+    pub outputs: Vec<Output>,
+    /// The numbers of `results.json` by their places in it.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+    /// Steps of all trainings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// The most memory that the process has held at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+    /// Seconds that recording took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overhead_seconds: Option<f64>,
+    /// Processes that worked on the run before and did not finish it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Attempt>,
+    /// The run that this one repeats, by its `uuid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub based_on: Option<String>,
+    /// Who ran it, where they wanted that recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+    /// Address of the licence of the folder, where one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is going on, or was killed.
+    Running,
+    /// All is there.
+    Completed,
+    /// An error ended it.
+    Failed,
+}
+
+impl Status {
+    /// The word in the record.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Where random draws come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed {
+    /// The run's seed.
+    pub master: u64,
+    /// How each draw follows from it.
+    pub rule: String,
+}
+
+impl Seed {
+    /// The one way of this project.
+    #[must_use]
+    pub fn of(master: u64) -> Self {
+        let rule = "ChaCha8 keyed by SHA-256(seed, stage, prompt id, sample index), at the draw's position";
+        Self { master, rule: rule.to_owned() }
+    }
+}
+
+/// What computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// As `--device` has it.
+    pub name: String,
+    /// Whether its backend repeats bit for bit.
+    pub deterministic: bool,
+    /// Type of the numbers that are computed with.
+    pub dtype: String,
+}
+
+/// A file that a run read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// What it was for: a key of the recipe or an option.
+    pub role: String,
+    /// As it was named; `$RUN/…` for one in the run's own folder, `$INFALIGN_DATA/…` for one of the data folder, else on the machine it was
+    /// run on, `~` for the home folder.
+    pub path: String,
+    /// Of its bytes.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A file that a run wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// From the run's folder, with `/` on every system.
+    pub path: String,
+    /// Of its bytes.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// IANA's name of its format.
+    pub media_type: String,
+}
+
+/// A process that worked on a run and did not finish it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// UTC, RFC 3339.
+    pub start: String,
+    /// UTC, RFC 3339; absent where it was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// How it ended.
+    pub status: Status,
+    /// Its threads.
+    pub threads: usize,
+    /// The machine's [`Host::id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The build's [`BuildRecord::build_id`].
+    pub build_id: String,
+}
+
+/// Who ran it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Name.
+    pub name: String,
+    /// Address of an ORCID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcid: Option<String>,
+}
+
+/// IANA's name of a file's format, by its ending.
+#[must_use]
+pub fn media_type(path: &str) -> &'static str {
+    match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
+        "json" => "application/json",
+        "jsonl" => "application/jsonl",
+        "toml" => "application/toml",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "html" => "text/html",
+        "md" => "text/markdown",
+        "csv" => "text/csv",
+        "txt" | "jinja" => "text/plain",
+        "parquet" => "application/vnd.apache.parquet",
+        _ => "application/octet-stream",
+    }
+}
+
+/// The numbers of a JSON document by their places, such as `rows[ctrl exp:10 best-of:4].win_rate.estimate`: what an array holds is
+/// named by its texts, or counted where it has none.
+#[must_use]
+pub fn numbers(document: &serde_json::Value) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    collect(document, String::new(), &mut found);
+    found
+}
+
+fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String, f64>) {
+    use serde_json::Value;
+    match value {
+        Value::Number(number) => {
+            if let Some(number) = number.as_f64() {
+                found.insert(place, number);
+            }
+        }
+        Value::Object(fields) => {
+            let dot = if place.is_empty() { "" } else { "." };
+            for (name, value) in fields {
+                collect(value, format!("{place}{dot}{name}"), found);
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                let label = label(value).unwrap_or_else(|| index.to_string());
+                collect(value, format!("{place}[{label}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The texts of an object.
+fn label(value: &serde_json::Value) -> Option<String> {
+    let texts: Vec<&str> = value.as_object()?.values().filter_map(|v| v.as_str()).collect();
+    (!texts.is_empty()).then(|| texts.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_are_named_by_what_stands_beside_them() {
+        let document =
+            json!({"seed": 1, "rows": [{"method": "a", "kl": {"estimate": 0.5}}, {"x": 2}]});
+        let expected = [("rows[1].x", 2.0), ("rows[a].kl.estimate", 0.5), ("seed", 1.0)];
+        let found = numbers(&document);
+        let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn formats_are_known_by_their_endings() {
+        let types = ["a/b.json", "x.parquet", "policy", "m.safetensors"].map(media_type);
+        let binary = "application/octet-stream";
+        assert_eq!(types, ["application/json", "application/vnd.apache.parquet", binary, binary]);
+    }
+}

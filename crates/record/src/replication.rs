@@ -1,0 +1,295 @@
+//! What a replication found: an in-toto test result for programs, a table for people.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::expect::Level;
+use crate::{Difference, Record};
+
+/// Type of the statement.
+const STATEMENT: &str = "https://in-toto.io/Statement/v1";
+/// Type of what it says.
+const PREDICATE: &str = "https://in-toto.io/attestation/test-result/v0.1";
+
+/// One run, as a replication names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunName {
+    /// Its `uuid`.
+    pub uuid: String,
+    /// When it began.
+    pub start: String,
+    /// The machine's [`crate::capture::Host::id`].
+    pub host: Option<String>,
+    /// Who ran it, where that is recorded.
+    pub agent: Option<String>,
+    /// Version of the program.
+    pub version: String,
+}
+
+impl RunName {
+    /// Of a record.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        Self {
+            uuid: record.uuid.clone(),
+            start: record.start.clone(),
+            host: record.host.id.clone(),
+            agent: record.agent.as_ref().map(|agent| agent.name.clone()),
+            version: record.build.full_version(),
+        }
+    }
+}
+
+/// One result of both runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// A file, or a number by its name.
+    pub result: String,
+    /// How near the runs have to be; [`Level::Differs`] asks for nothing.
+    pub required: Level,
+    /// How near they are.
+    pub reached: Level,
+    /// In the original, where that is a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<String>,
+    /// In the replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
+    /// What differs, or the interval of the difference.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+impl Row {
+    /// Whether it is as near as it has to be.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.reached >= self.required
+    }
+}
+
+/// A claim of the original, tried on the replica alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRow {
+    /// In words.
+    pub claim: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// The difference with its interval.
+    pub difference: String,
+}
+
+/// A replication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replication {
+    /// What was run again.
+    pub original: RunName,
+    /// The new run.
+    pub replica: RunName,
+    /// What was done: `whole`, or `spot` with the stages that were done again.
+    pub extent: String,
+    /// Whether the original's program was used again, or one built from its commit, or another.
+    pub program: String,
+    /// All results.
+    pub results: Vec<Row>,
+    /// All claims.
+    pub claims: Vec<ClaimRow>,
+    /// What differs around the runs, as text.
+    pub differences: Vec<String>,
+}
+
+impl Replication {
+    /// Whether every required level was reached and every claim holds.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.results.iter().all(Row::holds) && self.claims.iter().all(|claim| claim.holds)
+    }
+
+    /// `repeat` on the same host, `replicate` on another.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        let same = self.original.host.is_some() && self.original.host == self.replica.host;
+        if same { "repeat" } else { "replicate" }
+    }
+
+    /// The lowest level among the results that something is asked of; none where nothing is.
+    #[must_use]
+    pub fn lowest(&self) -> Option<Level> {
+        let required = self.results.iter().filter(|row| row.required > Level::Differs);
+        required.map(|row| row.reached).min()
+    }
+
+    /// The in-toto statement.
+    ///
+    /// - `original`: whose outputs it is about.
+    #[must_use]
+    pub fn statement(&self, original: &Record) -> Value {
+        let digest = |sha256: &str| json!({ "sha256": sha256 });
+        let subject = original.outputs.iter();
+        let subject: Vec<Value> = subject
+            .map(|output| json!({ "name": output.path, "digest": digest(&output.sha256) }))
+            .collect();
+        let config = original.config_sha256.iter();
+        let config: Vec<Value> = config
+            .map(|sha256| json!({ "name": "config.toml", "digest": digest(sha256) }))
+            .collect();
+        let named = |holds: bool| -> Vec<&str> {
+            let rows = self.results.iter().filter(|row| row.holds() == holds);
+            let claims = self.claims.iter().filter(|claim| claim.holds == holds);
+            rows.map(|row| row.result.as_str()).chain(claims.map(|c| c.claim.as_str())).collect()
+        };
+        json!({
+            "_type": STATEMENT, "subject": subject, "predicateType": PREDICATE,
+            "predicate": {
+                "result": if self.holds() { "PASSED" } else { "FAILED" }, "configuration": config,
+                "passedTests": named(true), "failedTests": named(false),
+                "infalign": self,
+            },
+        })
+    }
+
+    /// Reads a statement.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn of_statement(statement: &Value) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(statement["predicate"]["infalign"].clone())
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let verdict = if self.holds() { "reproduced" } else { "NOT reproduced" };
+        let mut text = format!(
+            "# {verdict} ({})\n\noriginal {} of {}, infalign {}\nreplica {} of {}, infalign {}\nextent: {}\nprogram: {}\n\n",
+            self.word(),
+            self.original.uuid,
+            self.original.start,
+            self.original.version,
+            self.replica.uuid,
+            self.replica.start,
+            self.replica.version,
+            self.extent,
+            self.program,
+        );
+        let bitwise = |row: &&Row| {
+            row.reached == Level::Bitwise && row.note.is_empty() && row.original.is_none()
+        };
+        let n = self.results.iter().filter(bitwise).count();
+        let _ = writeln!(text, "The same bytes: {n} of {} results.\n", self.results.len());
+        if n < self.results.len() {
+            text += "| result | required | reached | original | replica | note |\n|---|---|---|---|---|---|\n";
+        }
+        for row in self.results.iter().filter(|row| !bitwise(row)) {
+            let required = if row.required == Level::Differs { "-" } else { row.required.word() };
+            let failed = if row.holds() { "" } else { " (fails)" };
+            let value = |value: &Option<String>| value.clone().unwrap_or_default();
+            let _ = writeln!(
+                text,
+                "| {} | {required} | {}{failed} | {} | {} | {} |",
+                row.result,
+                row.reached.word(),
+                value(&row.original),
+                value(&row.replica),
+                row.note.replace('|', "\\|")
+            );
+        }
+        if !self.claims.is_empty() {
+            text += "\n| claim | holds | difference |\n|---|---|---|\n";
+        }
+        for ClaimRow { claim, holds, difference } in &self.claims {
+            let _ = writeln!(
+                text,
+                "| {claim} | {} | {difference} |",
+                if *holds { "yes" } else { "NO" }
+            );
+        }
+        if self.differences.is_empty() {
+            text += "\nNothing around the runs differs.\n";
+        } else {
+            text += "\nWhat differs around the runs, what matters most first:\n";
+            self.differences.iter().for_each(|difference| text += &format!("- {difference}\n"));
+        }
+        text
+    }
+}
+
+/// A difference as a line of a report.
+#[must_use]
+pub fn describe(difference: &Difference) -> String {
+    let Difference { what, original, replica, effect } = difference;
+    format!("{what}: {original} → {replica} ({effect})")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn replication(reached: Level) -> Replication {
+        let name = |host: &str| RunName {
+            uuid: format!("u-{host}"),
+            start: "then".into(),
+            host: Some(host.into()),
+            agent: Some(host.into()),
+            version: "0.1.0".into(),
+        };
+        let row = Row {
+            result: "results.json".into(),
+            required: Level::Equivalent,
+            reached,
+            original: None,
+            replica: None,
+            note: "kl: 1 and 2".into(),
+        };
+        let free = Row {
+            result: "plot.svg".into(),
+            required: Level::Differs,
+            reached: Level::Differs,
+            ..row.clone()
+        };
+        let claim = ClaimRow { claim: "a beats b".into(), holds: true, difference: "+0.1".into() };
+        Replication {
+            original: name("one"),
+            replica: name("two"),
+            extent: "whole".into(),
+            program: "the same".into(),
+            results: vec![row, free],
+            claims: vec![claim],
+            differences: vec!["threads: 1 → 2".into()],
+        }
+    }
+
+    #[test]
+    fn a_required_level_decides_and_a_free_result_does_not() {
+        assert!(replication(Level::Tolerance).holds());
+        assert!(!replication(Level::Differs).holds());
+        assert_eq!(replication(Level::Tolerance).lowest(), Some(Level::Tolerance));
+        assert_eq!(replication(Level::Bitwise).word(), "replicate");
+    }
+
+    #[test]
+    fn the_statement_is_in_totos_and_reads_back() {
+        let root = tempfile::tempdir().unwrap();
+        let record =
+            crate::folder::record(&crate::recorder::tests::finished_run(root.path(), "run"))
+                .unwrap();
+        let whole = replication(Level::Differs);
+        let statement = whole.statement(&record);
+        assert_eq!(statement["_type"], STATEMENT);
+        assert_eq!(statement["predicate"]["result"], "FAILED");
+        assert_eq!(statement["predicate"]["failedTests"], json!(["results.json"]));
+        assert_eq!(statement["subject"][0]["digest"]["sha256"], record.outputs[0].sha256);
+        assert_eq!(Replication::of_statement(&statement).unwrap(), whole);
+        assert!(Replication::of_statement(&json!({})).is_err());
+    }
+
+    #[test]
+    fn the_table_shows_what_fails_and_what_differs() {
+        let text = replication(Level::Differs).markdown();
+        assert!(text.starts_with("# NOT reproduced (replicate)"));
+        assert!(text.contains("| results.json | equivalent | differs (fails) |"), "{text}");
+        assert!(text.contains("| plot.svg | - | differs |") && text.contains("- threads: 1 → 2"));
+    }
+}

@@ -1,0 +1,216 @@
+//! What must not be recorded: values of secret environment variables, and whatever looks like a key.
+//!
+//! Three walls. The environment is recorded by an allow-list of names ([`crate::env::recorded`]). No text that holds the
+//! value of a variable whose name sounds secret gets through, whichever way it came. And texts that look like well-known
+//! keys do not either, which works for runs of others, too.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use crate::RecordError;
+
+/// Names of variables whose values are secret.
+const SECRET_NAMES: &str = "(?i)(key|token|secret|passw|cred|auth|cookie|session)";
+/// Shorter values, such as `true`, would be found everywhere.
+const MIN_LENGTH: usize = 8;
+
+/// Texts that look like keys: what they are, and how they look.
+const PATTERNS: [(&str, &str); 6] = [
+    ("a Hugging Face token", r"\bhf_[A-Za-z0-9]{20,}"),
+    ("a GitHub token", r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
+    ("an AWS key", r"\bAKIA[0-9A-Z]{16}\b"),
+    ("an API key", r"\bsk-[A-Za-z0-9_-]{20,}"),
+    ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY"),
+    ("a password in an address", r"://[^/:@\s\x22']+:[^@/\s\x22']+@"),
+];
+
+/// Bytes read at a time, and how many of them are looked at again with the next.
+const CHUNK: usize = 1 << 20;
+const OVERLAP: usize = 1 << 12;
+
+/// Knows secrets when it sees them.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// What each is called, and the forms in which it may appear.
+    known: Vec<(String, Regex)>,
+    patterns: Vec<(&'static str, Regex)>,
+}
+
+impl Secrets {
+    /// The values of this process's environment, of the hub's token file and of `.netrc`, and the patterns.
+    #[must_use]
+    pub fn here() -> Self {
+        let secret = Regex::new(SECRET_NAMES).ok();
+        let is_secret =
+            |name: &str| secret.as_ref().is_some_and(|secret| secret.is_match(name.as_bytes()));
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let variables = variables.filter(|(name, _)| is_secret(name));
+        Self::new(variables.chain(crate::env::token_files()))
+    }
+
+    /// The given values by their names, and the patterns.
+    #[must_use]
+    pub fn new(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        let long = values.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
+        let long = long.filter(|(_, value)| value.len() >= MIN_LENGTH);
+        let known = long.filter_map(|(name, value)| Some((name, any_form(&value)?))).collect();
+        let patterns =
+            PATTERNS.iter().filter_map(|(what, pattern)| Some((*what, Regex::new(pattern).ok()?)));
+        Self { known, patterns: patterns.collect() }
+    }
+
+    /// What the bytes give away, if anything: never the secret itself.
+    #[must_use]
+    pub fn find(&self, bytes: &[u8]) -> Option<String> {
+        let known = self.known.iter().find(|(_, value)| value.is_match(bytes));
+        let known = known.map(|(name, _)| format!("the value of {name}"));
+        let pattern = || self.patterns.iter().find(|(_, pattern)| pattern.is_match(bytes));
+        known.or_else(|| pattern().map(|(what, _)| format!("what looks like {what}")))
+    }
+
+    /// What a text file gives away; binary files, known by a zero byte near their beginning, are looked through for known values alone.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`] when the file cannot be read.
+    pub fn find_in_file(&self, path: &Path) -> Result<Option<String>, RecordError> {
+        self.search(path).map_err(RecordError::io("read", path))
+    }
+
+    fn search(&self, path: &Path) -> io::Result<Option<String>> {
+        let mut file = File::open(path)?;
+        let (mut window, mut is_text, mut first) = (Vec::new(), true, true);
+        loop {
+            let kept = window.len();
+            let n = file.by_ref().take(CHUNK as u64).read_to_end(&mut window)?;
+            if std::mem::take(&mut first) {
+                is_text = !window[..window.len().min(8192)].contains(&0);
+            }
+            let found = if is_text { self.find(&window) } else { self.find_known(&window) };
+            if found.is_some() || n == 0 {
+                return Ok(found);
+            }
+            let from = (kept + n).saturating_sub(OVERLAP);
+            window.drain(..from);
+        }
+    }
+
+    fn find_known(&self, bytes: &[u8]) -> Option<String> {
+        let known = self.known.iter().find(|(_, value)| value.is_match(bytes));
+        known.map(|(name, _)| format!("the value of {name}"))
+    }
+
+    /// The text with `«redacted:NAME»` in place of every secret.
+    #[must_use]
+    pub fn scrub(&self, text: &str) -> String {
+        let mut bytes = text.as_bytes().to_vec();
+        let known = self.known.iter().map(|(name, value)| (name.as_str(), value));
+        let patterns = self.patterns.iter().map(|(what, pattern)| (*what, pattern));
+        for (name, secret) in known.chain(patterns) {
+            let with = format!("«redacted:{name}»");
+            bytes =
+                secret.replace_all(&bytes, regex::bytes::NoExpand(with.as_bytes())).into_owned();
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// The value as it stands, and as JSON, addresses and base64 write it.
+fn any_form(value: &str) -> Option<Regex> {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let json = json.trim_matches('"').to_owned();
+    let forms = [value.to_owned(), json, percent_encoded(value), base64(value.as_bytes())];
+    let forms: Vec<String> = forms.iter().map(|form| regex::escape(form)).collect();
+    RegexBuilder::new(&forms.join("|")).size_limit(1 << 24).build().ok()
+}
+
+fn percent_encoded(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let encode = |byte: u8| {
+        if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    value.bytes().map(encode).collect()
+}
+
+/// Without the padding, so that it is found with and without.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group.iter().enumerate().map(|(i, byte)| u32::from(*byte) << (16 - 8 * i));
+        let bits: u32 = bits.sum();
+        for digit in 0..=group.len() {
+            text.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUE: &str = "s3cr3t/va lue+";
+
+    fn secrets() -> Secrets {
+        Secrets::new([("MY_TOKEN".to_owned(), VALUE.to_owned()), ("A_KEY".into(), "short".into())])
+    }
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let encoded = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes()));
+        assert_eq!(encoded, ["", "Zg", "Zm8", "Zm9v", "Zm9vYg"]);
+    }
+
+    #[test]
+    fn a_value_is_found_in_every_form_and_named_without_being_shown() {
+        let secrets = secrets();
+        for form in [VALUE.to_owned(), percent_encoded(VALUE), base64(VALUE.as_bytes())] {
+            let text = format!("https://host/?q={form}&x");
+            assert_eq!(secrets.find(text.as_bytes()).unwrap(), "the value of MY_TOKEN");
+            let scrubbed = secrets.scrub(&text);
+            assert!(scrubbed.contains("«redacted:MY_TOKEN»") && !scrubbed.contains(&form));
+        }
+        assert_eq!(secrets.find(b"short and sweet"), None, "too short to be told from words");
+    }
+
+    #[test]
+    fn well_known_keys_are_found_by_their_looks_and_ordinary_text_is_not() {
+        let secrets = Secrets::new([]);
+        // In two parts each, or this file would be found itself.
+        for key in [
+            concat!("hf", "_abcdefghijklmnopqrstuv"),
+            concat!("ghp", "_abcdefghijklmnopqrstuv"),
+            concat!("AKIA", "ABCDEFGHIJKLMNOP"),
+            concat!("sk", "-abcdefghijklmnopqrstuv"),
+            concat!("-----BEGIN RSA ", "PRIVATE KEY-----"),
+            concat!("https://me:", "pass@host/x"),
+        ] {
+            assert!(secrets.find(key.as_bytes()).is_some(), "{key}");
+            assert!(!secrets.scrub(key).contains(key), "{key}");
+        }
+        for text in
+            ["https://host:8000/v1", "num_memory_tokens = 12", "mail me@host", "risk-averse"]
+        {
+            assert_eq!(secrets.find(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_across_the_chunks_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.txt");
+        for before in [0, CHUNK - 5, 2 * CHUNK - 1, 3 * CHUNK] {
+            std::fs::write(&path, format!("{}{VALUE}", "x".repeat(before))).unwrap();
+            assert!(secrets().find_in_file(&path).unwrap().is_some(), "{before}");
+        }
+        std::fs::write(&path, "x".repeat(3 * CHUNK)).unwrap();
+        assert_eq!(secrets().find_in_file(&path).unwrap(), None);
+        std::fs::write(&path, concat!("\0 hf", "_abcdefghijklmnopqrstuv")).unwrap();
+        assert_eq!(secrets().find_in_file(&path).unwrap(), None, "binary files have no patterns");
+    }
+}

@@ -1,0 +1,218 @@
+//! Runs again, and what is found where something differs.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod runs;
+
+use std::path::{Path, PathBuf};
+
+use infalign_record::{Expect, Opening, Recorder, folder};
+use runs::{claim, copy, done, fails, infalign, recipe, train, with_run};
+use serde_json::{Value, json};
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// The run as if another machine had done it, after a change of its files: closed anew by the library that closes every run.
+fn elsewhere(from: &Path, to: &Path, change: impl Fn(&Path)) {
+    copy(from, to);
+    change(to);
+    let original = folder::record(from).unwrap();
+    let inputs = original.inputs.iter().map(|input| {
+        let path = input.path.replace("$RUN", &text(to));
+        (input.role.clone(), input.path.clone(), PathBuf::from(path))
+    });
+    let opening = Opening {
+        command: original.command.clone(),
+        argv: original.argv.clone(),
+        build: original.build.clone(),
+        device: original.device.clone(),
+        seed: Some(1),
+        inputs: inputs.collect(),
+        expect: None,
+    };
+    Recorder::begin(to, opening).unwrap().end(None).unwrap();
+}
+
+/// Changes the rewards that a method's samples hold.
+fn rewards(run: &Path, method: &str, change: impl Fn(usize, f64) -> f64) {
+    let path = run.join(format!("methods/{method}/samples.json"));
+    let mut samples: Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for (prompt, rewards) in samples["rewards"].as_array_mut().unwrap().iter_mut().enumerate() {
+        for reward in rewards.as_array_mut().unwrap() {
+            *reward = json!(change(prompt, reward.as_f64().unwrap()));
+        }
+    }
+    std::fs::write(path, samples.to_string()).unwrap();
+}
+
+#[test]
+fn a_run_repeats_bit_for_bit_on_another_number_of_threads_which_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let original = path("original");
+    let mut command = train(&original, &[]);
+    command.env("RAYON_NUM_THREADS", "2").env("INFALIGN_AGENT", "Ada");
+    done(command);
+    let mut command = with_run("replicate", &original, &["--out", &text(&path("again"))]);
+    command.env("RAYON_NUM_THREADS", "1").env("INFALIGN_AGENT", "Grace");
+    let report = done(command);
+    assert!(report.starts_with("# reproduced (repeat)"), "{report}");
+    assert!(report.contains("program: the same bytes as the original's"), "{report}");
+    assert!(report.contains("threads: 2 → 1"), "{report}");
+    let statement = path("again/replication.json");
+    let found: Value = serde_json::from_str(&std::fs::read_to_string(&statement).unwrap()).unwrap();
+    assert_eq!(found["predicate"]["result"], "PASSED");
+    let rows = found["predicate"]["infalign"]["results"].as_array().unwrap();
+    // burn names the parameters in an optimizer's state at random.
+    let named_anew = |row: &&Value| row["result"].as_str().unwrap().ends_with("optimizer.bpk");
+    let rows: Vec<&Value> = rows.iter().filter(|row| !named_anew(row)).collect();
+    assert!(rows.len() > 10 && rows.iter().all(|row| row["reached"] == "bitwise"), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row["required"] == "bitwise"),
+        "on the same machine nothing less will do"
+    );
+    let replica = folder::record(&path("again/run")).unwrap();
+    assert_eq!(replica.based_on, Some(folder::record(&original).unwrap().uuid));
+
+    // What it is evidence of: that it runs; not that somebody else on another machine found the same.
+    let badges = done(with_run("badges", &original, &["--replication", &text(&statement)]));
+    assert!(badges.contains("Functional: yes"), "{badges}");
+    assert!(
+        badges.contains("Results Reproduced: no; the replication of")
+            && badges.contains("same host"),
+        "{badges}"
+    );
+
+    let replayed = done(with_run("replay", &original, &["--out", &text(&path("replayed"))]));
+    assert!(
+        replayed.contains("results.json") && replayed.contains("win-rate-kl.svg"),
+        "{replayed}"
+    );
+    assert!(!replayed.contains("DIFFERS"), "{replayed}");
+
+    let spot = ["--out", &text(&path("spot")), "--spot", "3", "--nonce", "dice", "--steps", "2"];
+    let report = done(with_run("replicate", &original, &spot));
+    assert!(report.contains("extent: spot: ") && report.starts_with("# reproduced"), "{report}");
+
+    // Nothing was written into the original.
+    done(with_run("verify", &original, &[]));
+
+    runs_elsewhere_are_judged_by_their_statistics(dir.path(), &original);
+}
+
+fn runs_elsewhere_are_judged_by_their_statistics(dir: &Path, original: &Path) {
+    let compare = |name: &str, change: &dyn Fn(&Path)| {
+        let other = dir.join(name);
+        elsewhere(original, &other, change);
+        let out = dir.join(format!("{name}-report"));
+        with_run("replicate", original, &["--replica", &text(&other), "--out", &text(&out)])
+    };
+    let report = done(compare("same", &|_| ()));
+    assert!(report.contains("program: ") && report.starts_with("# reproduced"), "{report}");
+
+    let worse = |run: &Path| rewards(run, "ctrl-best", |_, reward| reward - 10.0);
+    let report = fails(compare("worse", &worse), 1);
+    assert!(report.starts_with("# NOT reproduced"), "{report}");
+    assert!(
+        report.contains("ctrl-best: win rate, sample | equivalent | differs (fails)"),
+        "{report}"
+    );
+    assert!(report.contains("different: "), "{report}");
+
+    // Another layout of the same numbers.
+    let layout = |run: &Path| rewards(run, "ctrl-best", |_, reward| reward);
+    let report = done(compare("layout", &layout));
+    let row = "| methods/ctrl-best/samples.json | - | bitwise |  |  | but for times or layout |";
+    assert!(report.contains(row), "{report}");
+}
+
+#[test]
+fn claims_are_tried_on_the_replica() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let original = path("original");
+    // `base` is not a method of a recipe, so this claim is refused before anything is run.
+    assert!(fails(train(&original, &claim()), 2).contains("\"base\""));
+    let set =
+        "expect={ claim = [{ better = 'ctrl-best', worse = 'raw', procedure = 'best-of:4' }] }";
+    done(train(&original, &["--set", set]));
+    for (name, change, holds) in [("better", 10.0, true), ("worse", -10.0, false)] {
+        let other = path(name);
+        elsewhere(&original, &other, |run| rewards(run, "ctrl-best", |_, reward| reward + change));
+        let out = text(&path(&format!("{name}-report")));
+        let report = fails(
+            with_run("replicate", &original, &["--replica", &text(&other), "--out", &out]),
+            1,
+        );
+        let row = "| ctrl-best wins more than raw under best-of:4 | ";
+        let expected = format!("{row}{} |", if holds { "yes" } else { "NO" });
+        assert!(report.contains(&expected), "{report}");
+    }
+}
+
+#[test]
+fn runs_that_were_told_to_do_different_things_are_not_comparable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (recipe, original) = (recipe(dir.path()), path("original"));
+    let from_recipe = |out: &Path, more: &[&str]| {
+        let mut command = train(out, more);
+        command.arg(&recipe);
+        command
+    };
+    done(from_recipe(&original, &[]));
+    for (name, set) in [("seed", "seed=2"), ("rate", "train.optimizer.learning_rate=0.01")] {
+        let other = path(name);
+        done(from_recipe(&other, &["--set", set]));
+        let more = ["--replica", &text(&other), "--out", &text(&path(&format!("{name}-report")))];
+        let message = fails(with_run("replicate", &original, &more), 2);
+        let key = set.split('=').next().unwrap();
+        assert!(message.contains("not comparable") && message.contains(key), "{message}");
+    }
+
+    // A swapped data set: found before anything is run, with both digests.
+    let prompts = dir.path().join("quickstart/train.jsonl");
+    let whole = std::fs::read_to_string(&prompts).unwrap();
+    let swapped: Vec<&str> = whole.lines().rev().collect();
+    std::fs::write(&prompts, swapped.join("\n")).unwrap();
+    let out = text(&path("swapped"));
+    let message = fails(with_run("replicate", &original, &["--out", &out]), 2);
+    assert!(message.contains("train.jsonl (prompts.train) is another"), "{message}");
+    assert!(!path("swapped").exists());
+
+    // The same data set elsewhere will do.
+    let moved = path("moved.jsonl");
+    std::fs::write(&moved, &whole).unwrap();
+    let set = format!("prompts.train={}", moved.display());
+    let message = fails(
+        with_run("replicate", &original, &["--out", &out, "--set", "seed=3", "--set", &set]),
+        2,
+    );
+    assert!(message.contains("differs in seed: 1 and 3"), "{message}");
+
+    // A folder that does not verify is not run.
+    std::fs::write(original.join("results.json"), "{}").unwrap();
+    for command in ["replicate", "replay"] {
+        let message = fails(with_run(command, &original, &[]), 2);
+        assert!(message.contains("results.json has changed"), "{message}");
+    }
+}
+
+#[test]
+fn a_replica_that_fails_is_told_from_one_that_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, original) = (recipe(dir.path()), dir.path().join("original"));
+    let mut command = train(&original, &[]);
+    command.arg(&recipe);
+    done(command);
+    let out = text(&dir.path().join("out"));
+    let set = ["--out", &out, "--set", "train.optimizer.learning_rate=-1"];
+    let message = fails(with_run("replicate", &original, &set), 3);
+    assert!(message.contains("failed"), "{message}");
+    let expect = Expect::read(&original).unwrap();
+    assert_eq!(expect, Expect::default());
+    // Not one of train's words.
+    assert!(fails(infalign(&["replicate"]), 2).contains("RUN"));
+}
