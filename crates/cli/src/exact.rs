@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use infalign_decode::DecodeError;
-use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values, best_of_kl_bound};
+use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values};
+use infalign_decode::{DecodeError, best_of_kl_bound};
 use infalign_model::TabularProblem;
 use infalign_transform::Procedure;
 use serde_json::{Map, Value, json};
