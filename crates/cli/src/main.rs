@@ -20,6 +20,7 @@ mod progress;
 mod recipe;
 mod sampling;
 mod score;
+mod scorers;
 mod server;
 mod train;
 mod transform;
@@ -42,6 +43,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Rewards of a reference policy's responses, as a table by which rewards are calibrated: make one, or merge, inspect and apply some.
     Calibrate(calibrate::CalibrateArgs),
+    /// Train a prefix scorer for controlled decoding, by a recipe of task "scorer".
+    Scorer(train::TrainArgs),
     /// Continue prompts under an inference-time procedure.
     Generate(Box<generate::GenerateArgs>),
     /// Log-probabilities and rewards of given responses.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse_from(calibrate::words(std::env::args_os())).command {
         Command::Train(args) => train::run(&args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Scorer(args) => train::run_scorer(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Score(args) => score::run(&args),

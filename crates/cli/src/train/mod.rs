@@ -12,6 +12,8 @@ mod reward_model;
 mod rewards;
 mod rollouts;
 mod run_dir;
+mod scorer;
+mod scorer_evaluation;
 mod stages;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use clap::Args;
 use infalign_backend::{Device, DeviceName};
 
 use self::reward_model::RewardModelInputs;
+use self::scorer::ScorerInputs;
 use crate::failure::Failure;
 use crate::recipe::{Paths, Recipe, read, read_text};
 use crate::{bundle, interrupt, output};
@@ -69,6 +72,23 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     result
 }
 
+/// Runs `infalign scorer`, which takes recipes of that task alone.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_scorer(args: &TrainArgs) -> Result<(), Failure> {
+    let recipe = match (&args.recipe, args.resume) {
+        (None, false) => return Err(Failure::Input(anyhow!("give the recipe of a scorer"))),
+        _ => given_recipe(args).map_err(Failure::Input)?,
+    };
+    match recipe {
+        Some(Recipe::Scorer(_)) | None => run(args),
+        Some(_) => Err(Failure::Input(anyhow!(
+            "the recipe has another task than \"scorer\": run it by `infalign train`"
+        ))),
+    }
+}
+
 /// Loads and checks the inputs, and only then works.
 fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Result<(), Failure> {
     bundle_if_needed(run, recipe)?;
@@ -94,6 +114,10 @@ fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Re
                 .map_err(Failure::Input)?;
             reward_model::execute(recipe, &inputs, run, args.json, interrupted)
                 .map_err(unfinished)?
+        }
+        Recipe::Scorer(recipe) => {
+            let inputs = ScorerInputs::load(recipe, run, device).map_err(Failure::Input)?;
+            scorer::execute(&inputs, args.json, interrupted).map_err(unfinished)?
         }
     };
     output::print(&text)
@@ -142,6 +166,9 @@ fn check(recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure>
         Recipe::RewardModel(recipe) => {
             let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run: folder }, device);
             inputs.map(drop).map_err(Failure::Input)
+        }
+        Recipe::Scorer(recipe) => {
+            ScorerInputs::load(recipe, folder, device).map(drop).map_err(Failure::Input)
         }
     }
 }
