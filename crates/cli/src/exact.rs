@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use infalign_decode::DecodeError;
-use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values, best_of_kl_bound};
+use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values};
+use infalign_decode::{DecodeError, best_of_kl_bound};
 use infalign_model::TabularProblem;
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
@@ -32,7 +32,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             "--exact enumerates a table, but the model is {model}: give --model {TABULAR}FILE.json, or --prompts instead of --exact"
         ))
     })?;
-    let guided = matches!(args.procedure, Procedure::CdToken { .. } | Procedure::CdBlock { .. });
+    let Composed { selection, inner } = args.procedure;
+    let guided = inner != Procedure::Sample;
     if !(args.scorer.is_empty() || guided) {
         return Err(Failure::Input(anyhow!(
             "--scorer guides cd-token and cd-block only, and the procedure is {}: leave it out",
@@ -41,7 +42,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     }
     let problem = TabularProblem::read(Path::new(file)).map_err(Failure::input)?;
     let decoder = decoder(&problem, &args.scorer)?;
-    let distribution = decoder.decode(args.procedure).map_err(Failure::input)?;
+    let distribution = decoder
+        .decode(inner)
+        .and_then(|inner| match selection {
+            Procedure::Sample => Ok(inner),
+            _ => inner.select(&selection, problem.rewards()),
+        })
+        .map_err(Failure::input)?;
     let measures = measures(args.procedure, &problem, &distribution).map_err(Failure::input)?;
     if args.json {
         return print_json(args.procedure, measures, &distribution);
@@ -50,7 +57,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 }
 
 fn print_json(
-    procedure: Procedure,
+    procedure: Composed,
     measures: Vec<(&str, f64)>,
     distribution: &ResponseDistribution,
 ) -> Result<(), Failure> {
@@ -63,7 +70,7 @@ fn print_json(
 }
 
 fn print_rows(
-    procedure: Procedure,
+    procedure: Composed,
     measures: Vec<(&str, f64)>,
     distribution: &ResponseDistribution,
 ) -> Result<(), Failure> {
@@ -123,7 +130,7 @@ fn values(scorer: &str) -> Result<Values, Failure> {
 
 /// The numbers that sum a distribution up, with their names in JSON.
 fn measures(
-    procedure: Procedure,
+    procedure: Composed,
     problem: &TabularProblem,
     distribution: &ResponseDistribution,
 ) -> Result<Vec<(&'static str, f64)>, DecodeError> {
@@ -134,7 +141,9 @@ fn measures(
         ("win_rate", distribution.win_rate(rewards)?),
         ("expected_length", distribution.expected_length()),
     ];
-    if let Procedure::CdBlock { length, samples } = procedure {
+    if let (Procedure::Sample, Procedure::CdBlock { length, samples }) =
+        (procedure.selection, procedure.inner)
+    {
         let blocks = distribution.expected_blocks(length);
         measures.push(("expected_blocks", blocks));
         measures.push(("kl_bound", blocks * best_of_kl_bound(samples)));

@@ -27,6 +27,7 @@ mod report;
 mod runs;
 mod sampling;
 mod score;
+mod scorers;
 mod serve;
 mod server;
 mod slurm;
@@ -66,6 +67,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Rewards of a reference policy's responses, as a table by which rewards are calibrated: make one, or merge, inspect and apply some.
     Calibrate(calibrate::CalibrateArgs),
+    /// Train a prefix scorer for controlled decoding, by a recipe of task "scorer".
+    Scorer(train::TrainArgs),
     /// Continue prompts under an inference-time procedure.
     Generate(Box<generate::GenerateArgs>),
     /// Log-probabilities and rewards of given responses.
@@ -110,6 +113,7 @@ impl Command {
         match self {
             Self::Train(args) => train::run(&args),
             Self::Calibrate(args) => calibrate::run(args),
+            Self::Scorer(args) => train::run_scorer(&args),
             Self::Generate(args) => generate::run(&args),
             Self::Doctor(args) => doctor::run(&args),
             Self::Score(args) => score::run(&args),

@@ -1,20 +1,26 @@
 //! Inference-time procedures: from prompts to the responses that a user would see.
 
-use std::ops::ControlFlow;
+use std::collections::HashMap;
+use std::ops::{ControlFlow, Range};
 use std::sync::mpsc;
 
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 
-use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler};
+use crate::guided::{Candidate, GuidedGenerator};
+use crate::kl::{Kl, KlKind, best_of_kl_estimate};
+use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, StopTexts, Stream};
+
+/// Names the random streams by which a selection draws.
+const STAGE: &str = "select";
 
 /// What a response cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Response tokens drawn from the model, those of discarded candidates included.
     pub model_tokens: usize,
-    /// Responses scored.
+    /// Values that were asked for: of responses by the reward, and of prefixes by the prefix scorer.
     pub scorer_calls: usize,
 }
 
@@ -27,8 +33,22 @@ pub struct Decoded {
     pub response: Response,
     /// Its reward, where the procedure or the caller has one.
     pub score: Option<f32>,
+    /// V of the complete response, where a prefix scorer was asked for it.
+    pub value: Option<f64>,
     /// What it cost.
     pub cost: Cost,
+    /// What is known of the procedure's KL to the model.
+    pub kl: Vec<Kl>,
+    /// The most that limiting the candidates of `cd-token` can have moved of the distribution of responses, in total variation.
+    pub truncation: f64,
+}
+
+impl Decoded {
+    /// A response of which nothing else is known.
+    pub fn new(text: String, response: Response) -> Self {
+        let (score, value, cost, kl) = (None, None, Cost::default(), Vec::new());
+        Self { text, response, score, value, cost, kl, truncation: 0.0 }
+    }
 }
 
 /// Turns prompts into responses.
@@ -40,16 +60,23 @@ pub trait Decoder {
     fn decode(&self, prompts: &[EncodedPrompt]) -> Result<Vec<Decoded>, DecodeError>;
 }
 
-/// `sample`, `best-of:N` and `worst-of:N`: N samples, of which the reward selects one.
+/// Any procedure: responses from a sampler, or from one that a prefix scorer guides, and a selection among them.
 pub struct ProcedureDecoder<'a> {
-    sampler: &'a dyn Sampler,
+    source: Source<'a>,
     tokenizer: &'a Tokenizer,
-    procedure: Procedure,
+    selection: Procedure,
     reward: Option<&'a dyn Reward>,
+    seed: u64,
+}
+
+/// Where the responses come from between which a procedure selects.
+enum Source<'a> {
+    Plain(&'a dyn Sampler),
+    Guided(GuidedGenerator<'a>),
 }
 
 impl<'a> ProcedureDecoder<'a> {
-    /// A decoder of the procedure.
+    /// A decoder of a procedure that looks at complete responses only.
     ///
     /// # Errors
     /// [`DecodeError::Procedure`] when a selection has no reward to select by, or the procedure needs a prefix scorer.
@@ -59,17 +86,35 @@ impl<'a> ProcedureDecoder<'a> {
         tokenizer: &'a Tokenizer,
         reward: Option<&'a dyn Reward>,
     ) -> Result<Self, DecodeError> {
-        let refuse =
-            |reason| Err(DecodeError::Procedure { procedure: procedure.to_string(), reason });
-        match procedure {
-            Procedure::Sample => {}
-            Procedure::BestOf(_) | Procedure::WorstOf(_) if reward.is_some() => {}
-            Procedure::BestOf(_) | Procedure::WorstOf(_) => {
-                return refuse("selecting among samples needs a reward");
-            }
-            _ => return refuse("only sample, best-of:N and worst-of:N have a decoder"),
+        check_selection(procedure, procedure.into(), reward)?;
+        let source = Source::Plain(sampler);
+        Ok(Self { source, tokenizer, selection: procedure, reward, seed: 0 })
+    }
+
+    /// A decoder of a selection among responses that a prefix scorer guides; `sample` takes the one there is.
+    ///
+    /// # Errors
+    /// As [`ProcedureDecoder::new`].
+    pub fn guided(
+        selection: Procedure,
+        guided: GuidedGenerator<'a>,
+        tokenizer: &'a Tokenizer,
+        reward: Option<&'a dyn Reward>,
+    ) -> Result<Self, DecodeError> {
+        let composed = Composed { selection, inner: guided.procedure };
+        check_selection(selection, composed, reward)?;
+        let pruned = matches!(guided.procedure, Procedure::PrunedBestOf { .. });
+        if pruned && reward.is_none() {
+            return Err(without_reward(composed));
         }
-        Ok(Self { sampler, tokenizer, procedure, reward })
+        let seed = guided.generator.seed;
+        Ok(Self { source: Source::Guided(guided), tokenizer, selection, reward, seed })
+    }
+
+    /// The seed of what a selection draws, as `soft-best-of` does; 0 unless it is set or a [`GuidedGenerator`] has one.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// Several independent responses of the procedure to each prompt: `[prompts][samples]`.
@@ -101,14 +146,15 @@ impl<'a> ProcedureDecoder<'a> {
         samples: usize,
         done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
     ) -> Result<(), DecodeError> {
-        let numbers = 0..self.procedure.samples().saturating_mul(samples);
-        let (sender, receiver) = mpsc::channel::<(usize, Vec<Response>)>();
+        let numbers = 0..self.selection.samples().saturating_mul(samples);
+        let (sender, receiver) = mpsc::channel::<(usize, Vec<Vec<Candidate>>)>();
         std::thread::scope(|scope| {
             // A thread of its own: the sampler's would wait for the reward.
             let selecting = scope.spawn(move || {
                 for (prompt, candidates) in receiver {
                     // Broken off by the watcher: there is no choice among parts.
-                    if candidates.iter().any(|one| one.finish == Finish::Cancelled) {
+                    let mut all = candidates.iter().flatten();
+                    if all.any(|one| one.response.finish == Finish::Cancelled) {
                         break;
                     }
                     if done(prompt, self.choose(&prompts[prompt], candidates)?).is_break() {
@@ -117,7 +163,7 @@ impl<'a> ProcedureDecoder<'a> {
                 }
                 Ok(())
             });
-            let sampled = self.sampler.generate_each(prompts, numbers, &|prompt, candidates| {
+            let sampled = self.source.each(prompts, numbers, &|prompt, candidates| {
                 // Nobody receives any more where the reward failed or the caller has had enough.
                 match sender.send((prompt, candidates)) {
                     Ok(()) => ControlFlow::Continue(()),
@@ -131,52 +177,104 @@ impl<'a> ProcedureDecoder<'a> {
         })
     }
 
-    /// Of every N candidates, the one that the procedure keeps.
+    /// Of every N responses, the one that the procedure keeps.
     fn choose(
         &self,
         prompt: &EncodedPrompt,
-        candidates: Vec<Response>,
+        responses: Vec<Vec<Candidate>>,
     ) -> Result<Vec<Decoded>, DecodeError> {
-        let texts = candidates
+        let all: Vec<&Candidate> = responses.iter().flatten().collect();
+        let texts = all
             .iter()
-            .map(|response| self.text(prompt, response))
+            .map(|one| self.text(prompt, &one.response))
             .collect::<Result<Vec<_>, _>>()?;
         let pairs: Vec<(&str, &str)> =
             texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
         let scores = self.reward.map(|reward| reward.score(&pairs)).transpose()?;
-        let n = self.procedure.samples();
-        let choose = |(number, texts): (usize, &[String])| {
-            let of_these = number * n..number * n + texts.len();
-            let scores = scores.as_ref().map(|scores| &scores[of_these.clone()]);
-            let kept = scores.map_or(0, |scores| self.select(scores));
-            let responses = &candidates[of_these];
-            let cost = Cost {
-                model_tokens: responses.iter().map(|response| response.tokens.len()).sum(),
-                scorer_calls: scores.map_or(0, <[f32]>::len),
-            };
-            Decoded {
-                text: texts[kept].clone(),
-                response: responses[kept].clone(),
-                score: scores.map(|scores| scores[kept]),
-                cost,
-            }
-        };
-        Ok(texts.chunks(n).enumerate().map(choose).collect())
+        // Where a response has several finalists, the reward decides between them first.
+        let mut first = 0;
+        let mut singles = Vec::with_capacity(responses.len());
+        for finalists in &responses {
+            let range = first..first + finalists.len();
+            first = range.end;
+            let kept = scores.as_ref().map_or(0, |scores| greatest(&scores[range.clone()]));
+            singles.push(Single { place: range.start + kept, range });
+        }
+        let texts = Texts { all: &all, texts: &texts, scores: scores.as_deref() };
+        let groups = singles.chunks(self.selection.samples()).enumerate();
+        Ok(groups.map(|(number, group)| self.select(prompt, number, group, &texts)).collect())
     }
 
-    /// The candidate that the procedure keeps; the first of equals.
-    fn select(&self, scores: &[f32]) -> usize {
-        let better = |a: f32, b: f32| match self.procedure {
-            Procedure::WorstOf(_) => a < b,
-            _ => a > b,
+    /// The response that the selection keeps of some, with the cost of all.
+    ///
+    /// - `number`: of the response among those of the procedure to the prompt.
+    fn select(
+        &self,
+        prompt: &EncodedPrompt,
+        number: usize,
+        group: &[Single],
+        texts: &Texts<'_>,
+    ) -> Decoded {
+        let scores: Vec<f32> =
+            group.iter().map(|one| texts.scores.map_or(0.0, |scores| scores[one.place])).collect();
+        let kept = match self.selection {
+            Procedure::BestOf(_) => greatest(&scores),
+            Procedure::WorstOf(_) => {
+                greatest(&scores.iter().map(|score| -score).collect::<Vec<f32>>())
+            }
+            Procedure::SoftBestOf { temperature, .. } => {
+                let mut stream = Stream::new(self.seed, STAGE, &prompt.id, number as u64);
+                softly(&scores, temperature, stream.uniform(0))
+            }
+            Procedure::Majority(_) => {
+                most_frequent(group.iter().map(|one| texts.texts[one.place].as_str()))
+            }
+            _ => 0,
         };
-        (1..scores.len()).fold(0, |kept, i| if better(scores[i], scores[kept]) { i } else { kept })
+        let place = group[kept].place;
+        let mut cost = Cost::default();
+        for one in group.iter().flat_map(|single| single.range.clone()) {
+            cost.model_tokens += texts.all[one].cost.model_tokens;
+            cost.scorer_calls += texts.all[one].cost.scorer_calls;
+        }
+        let scored: usize = group.iter().map(|single| single.range.len()).sum();
+        cost.scorer_calls += texts.scores.map_or(0, |_| scored);
+        let candidate = texts.all[place];
+        Decoded {
+            text: texts.texts[place].clone(),
+            response: candidate.response.clone(),
+            score: texts.scores.map(|scores| scores[place]),
+            value: candidate.value,
+            cost,
+            kl: self.kl(candidate),
+            truncation: candidate.truncation,
+        }
+    }
+
+    /// What is known of the KL from the response that was kept.
+    ///
+    /// KL(S(T)‖π) = KL(S(T)‖T) + E[log T/π], the expectation over what S keeps.
+    fn kl(&self, kept: &Candidate) -> Vec<Kl> {
+        let selection = Kl::of_selection(self.selection);
+        let plain = matches!(self.source, Source::Plain(_));
+        if selection == Kl::exact(0.0) {
+            return vec![kept.kl];
+        }
+        let bound = Kl::bound(selection.nats + kept.log_ratio);
+        match self.selection {
+            Procedure::BestOf(n) if plain => {
+                let log_prob = kept.response.log_probs.iter().map(|&p| f64::from(p)).sum();
+                let nats = best_of_kl_estimate(n, log_prob);
+                vec![bound, Kl { nats, kind: KlKind::Estimate }]
+            }
+            _ => vec![bound],
+        }
     }
 
     /// The text of a response, up to where a stop text ends it.
     fn text(&self, prompt: &EncodedPrompt, response: &Response) -> Result<String, DecodeError> {
         let text = self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
-        let cut = self.sampler.stop_texts().map(|stops| stops.cut(&text).len());
+        let cut = self.source.stop_texts().map(|stops| stops.cut(&text).len());
         Ok(text[..cut.unwrap_or(text.len())].to_owned())
     }
 }
@@ -184,5 +282,128 @@ impl<'a> ProcedureDecoder<'a> {
 impl Decoder for ProcedureDecoder<'_> {
     fn decode(&self, prompts: &[EncodedPrompt]) -> Result<Vec<Decoded>, DecodeError> {
         Ok(self.decode_samples(prompts, 1)?.into_iter().flatten().collect())
+    }
+}
+
+impl Source<'_> {
+    fn each(
+        &self,
+        prompts: &[EncodedPrompt],
+        numbers: Range<usize>,
+        found: &(dyn Fn(usize, Vec<Vec<Candidate>>) -> ControlFlow<()> + Sync),
+    ) -> Result<(), DecodeError> {
+        match self {
+            Self::Plain(sampler) => {
+                sampler.generate_each(prompts, numbers, &|prompt, responses| {
+                    found(
+                        prompt,
+                        responses.into_iter().map(|response| vec![plain(response)]).collect(),
+                    )
+                })
+            }
+            Self::Guided(guided) => guided.generate_each(prompts, numbers, found),
+        }
+    }
+
+    fn stop_texts(&self) -> Option<StopTexts<'_>> {
+        match self {
+            Self::Plain(sampler) => sampler.stop_texts(),
+            Self::Guided(guided) => guided.generator.stop_texts,
+        }
+    }
+}
+
+/// A response as it was sampled.
+fn plain(response: Response) -> Candidate {
+    let cost = Cost { model_tokens: response.tokens.len(), scorer_calls: 0 };
+    Candidate { response, value: None, cost, kl: Kl::exact(0.0), log_ratio: 0.0, truncation: 0.0 }
+}
+
+/// A response among all candidates: its place, and those that it was among.
+struct Single {
+    place: usize,
+    range: Range<usize>,
+}
+
+/// All candidates of a prompt with their texts and rewards.
+struct Texts<'a> {
+    all: &'a [&'a Candidate],
+    texts: &'a [String],
+    scores: Option<&'a [f32]>,
+}
+
+/// Refuses a selection that is none, or has nothing to select by.
+fn check_selection(
+    selection: Procedure,
+    whole: Composed,
+    reward: Option<&dyn Reward>,
+) -> Result<(), DecodeError> {
+    match selection {
+        Procedure::Sample | Procedure::Majority(_) => Ok(()),
+        Procedure::BestOf(_) | Procedure::WorstOf(_) | Procedure::SoftBestOf { .. } => {
+            if reward.is_some() { Ok(()) } else { Err(without_reward(whole)) }
+        }
+        _ => Err(DecodeError::Procedure {
+            procedure: whole.to_string(),
+            reason: "it chooses among prefixes, which needs a prefix scorer",
+        }),
+    }
+}
+
+fn without_reward(procedure: Composed) -> DecodeError {
+    let procedure = procedure.to_string();
+    DecodeError::Procedure { procedure, reason: "selecting among samples needs a reward" }
+}
+
+/// The place of the greatest score; the first of equals.
+fn greatest(scores: &[f32]) -> usize {
+    (1..scores.len()).fold(0, |kept, i| if scores[i] > scores[kept] { i } else { kept })
+}
+
+/// A place, drawn with probability ∝ exp(score/τ).
+fn softly(scores: &[f32], temperature: f64, uniform: f64) -> usize {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |score: &f32| (f64::from(score - largest) / temperature).exp();
+    let target = uniform * scores.iter().map(weight).sum::<f64>();
+    let mut mass = 0.0;
+    let passes = |score: &f32| {
+        mass += weight(score);
+        mass > target
+    };
+    scores.iter().position(passes).unwrap_or_else(|| greatest(scores))
+}
+
+/// The place of the first of the texts that occur most often.
+fn most_frequent<'t>(texts: impl Iterator<Item = &'t str>) -> usize {
+    let mut found: HashMap<&str, (usize, usize)> = HashMap::new();
+    for (place, text) in texts.enumerate() {
+        found.entry(text).or_insert((0, place)).0 += 1;
+    }
+    let best = found.into_values().max_by_key(|(count, place)| (*count, usize::MAX - place));
+    best.map_or(0, |(_, place)| place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_the_most_frequent_is_kept() {
+        assert_eq!(most_frequent(["a", "b", "c", "b", "a"].into_iter()), 0);
+        assert_eq!(most_frequent(["a", "b", "c", "b"].into_iter()), 1);
+        assert_eq!(most_frequent(["a"].into_iter()), 0);
+    }
+
+    #[test]
+    fn soft_selection_has_its_shares() {
+        let (scores, n) = ([1.0, 0.0, 1.0, -3.0], 10_000);
+        let mut shares = [0.0; 4];
+        for i in 0..n {
+            shares[softly(&scores, 0.5, (f64::from(i) + 0.5) / f64::from(n))] += 1.0 / f64::from(n);
+        }
+        let total: f64 = scores.iter().map(|s| (f64::from(*s) / 0.5).exp()).sum();
+        for (share, score) in shares.iter().zip(scores) {
+            assert!((share - (f64::from(score) / 0.5).exp() / total).abs() < 1e-3, "{shares:?}");
+        }
     }
 }

@@ -27,6 +27,12 @@ pub enum DecodeError {
         /// What is missing.
         reason: &'static str,
     },
+    /// A prefix scorer does not go with the model, or with itself.
+    #[error("the prefix scorer: {reason}")]
+    Scorer {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// The model or the tokenizer refused its input.
     #[error("prompt {prompt}: {source}")]
     Prompt {

@@ -107,7 +107,7 @@ pub struct Event<'a> {
     pub sample: usize,
     /// The token.
     pub draw: Draw,
-    /// What the model said of every token in its place, `[vocabulary]`.
+    /// What the model said of every token in its place, `[vocabulary]`; empty where tokens are told after their choice among several.
     pub logits: &'a [f32],
 }
 

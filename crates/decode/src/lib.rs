@@ -3,7 +3,8 @@
 //! Three kinds of [`Sampler`] draw responses. [`Generator`] runs a model in this process, in batches whose composition never changes a result:
 //! every draw comes from a [`Stream`] that belongs to one response. [`SharedGenerator`] does the same on an [`Engine`] that many callers
 //! share. [`RemoteGenerator`] asks a server that speaks OpenAI's protocol.
-//! [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as best-of-N on top.
+//! [`guided`] draws responses that values of prefixes guide. [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as
+//! best-of-N on top of any.
 //! [`exact`] computes the distribution of a procedure on a tabular model, without drawing.
 
 mod decoder;
@@ -12,6 +13,8 @@ mod error;
 pub mod exact;
 mod gather;
 mod generator;
+pub mod guided;
+mod kl;
 mod remote;
 mod sampler;
 mod sampling;
@@ -23,6 +26,7 @@ pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
 pub use engine::{Draws, Engine, Load, SharedGenerator, SharedWatch};
 pub use error::DecodeError;
 pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};
+pub use kl::{Kl, KlKind, best_of_kl_bound, best_of_kl_estimate};
 pub use remote::{Patience, RemoteGenerator, Server};
 pub use sampler::{Finished, Sampler};
 pub use sampling::{Draw, Sampling};

@@ -35,6 +35,17 @@ pub struct Draw {
     pub log_prob: f32,
 }
 
+impl Draw {
+    /// A token that was drawn by other means, with what the model says of it.
+    ///
+    /// - `weights`: room to work in.
+    pub(crate) fn of(token: u32, logits: &[f32], weights: &mut Vec<f32>) -> Self {
+        let total = softmax_weights(logits, 1.0, weights);
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        Self { token, log_prob: log_prob(logits[token as usize] - largest, total) }
+    }
+}
+
 impl Sampling {
     /// Refuses settings that are out of range.
     ///
@@ -71,6 +82,24 @@ impl Sampling {
         Draw { token: token as u32, log_prob: log_prob(logits[token] - largest, total) }
     }
 
+    /// What tokens are drawn from: those of positive probability in the order of the vocabulary, and their probabilities.
+    pub(crate) fn distribution(&self, logits: &[f32], weights: &mut Vec<f32>) -> Vec<(u32, f64)> {
+        if self.temperature == 0.0 {
+            return vec![(self.draw(logits, 0.0, weights).token, 1.0)];
+        }
+        softmax_weights(logits, (1.0 / self.temperature) as f32, weights);
+        let mut order: Vec<usize> = if self.top_k == 0 && self.top_p == 1.0 {
+            (0..weights.len()).collect()
+        } else {
+            self.most_probable(weights)
+        };
+        order.retain(|&token| weights[token] > 0.0);
+        order.sort_unstable();
+        let total: f64 = order.iter().map(|&token| f64::from(weights[token])).sum();
+        let share = |token: usize| (token as u32, f64::from(weights[token]) / total);
+        order.into_iter().map(share).collect()
+    }
+
     fn choose(&self, weights: &[f32], total: f64, uniform: f64) -> usize {
         if self.top_k == 0 && self.top_p == 1.0 {
             invert(weights.iter().copied(), total, uniform)
@@ -81,6 +110,13 @@ impl Sampling {
 
     /// The same from the most probable tokens only.
     fn draw_truncated(&self, weights: &[f32], uniform: f64) -> usize {
+        let kept = self.most_probable(weights);
+        let total = kept.iter().map(|&token| f64::from(weights[token])).sum();
+        kept[invert(kept.iter().map(|&token| weights[token]), total, uniform)]
+    }
+
+    /// The tokens that top_k and top_p leave, the most probable first.
+    fn most_probable(&self, weights: &[f32]) -> Vec<usize> {
         let mut order: Vec<usize> = (0..weights.len()).collect();
         order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
         if self.top_k > 0 {
@@ -93,8 +129,8 @@ impl Sampling {
             .iter()
             .scan(0.0, |mass, token| Some(std::mem::replace(mass, *mass + weight(token))));
         let kept = before.take_while(|mass| *mass < limit).count();
-        let total = order[..kept].iter().map(weight).sum();
-        order[invert(order[..kept].iter().map(|&token| weights[token]), total, uniform)]
+        order.truncate(kept);
+        order
     }
 }
 
@@ -181,6 +217,25 @@ mod tests {
             let draw = sampling.draw(&LOGITS, 0.2, &mut Vec::new());
             let expected = softmax(&LOGITS.map(f64::from))[draw.token as usize].ln();
             assert!((f64::from(draw.log_prob) - expected).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn distributions_are_what_is_drawn_from() {
+        let default = Sampling::default();
+        let top_k = Sampling { top_k: 2, ..default };
+        for sampling in [
+            default,
+            Sampling { temperature: 0.5, ..default },
+            top_k,
+            Sampling { top_p: 0.95, temperature: 2.0, ..default },
+            Sampling { temperature: 0.0, ..default },
+        ] {
+            let mut expected = vec![0.0; LOGITS.len()];
+            for (token, p) in sampling.distribution(&LOGITS, &mut Vec::new()) {
+                expected[token as usize] = p;
+            }
+            close(&shares(sampling, &LOGITS), &expected);
         }
     }
 

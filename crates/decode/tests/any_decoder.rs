@@ -3,8 +3,8 @@
 
 use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values, rank_estimate};
 use infalign_decode::{
-    Cost, DecodeError, Decoded, Decoder, EncodedPrompt, Finish, Generator, ProcedureDecoder,
-    Response, Sampling, Stream,
+    DecodeError, Decoded, Decoder, EncodedPrompt, Finish, Generator, ProcedureDecoder, Response,
+    Sampling, Stream,
 };
 use infalign_model::TabularProblem;
 use infalign_reward::TabularReward;
@@ -81,7 +81,7 @@ impl Decoder for BestOfBlocks<'_> {
             let response =
                 Response { log_probs: vec![0.0; tokens.len()], tokens, finish: Finish::Stop };
             let text = tree.text(best);
-            decoded.push(Decoded { text, response, score: None, cost: Cost::default() });
+            decoded.push(Decoded::new(text, response));
         }
         Ok(decoded)
     }

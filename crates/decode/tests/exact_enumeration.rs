@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use infalign_decode::DecodeError;
-use infalign_decode::exact::{ExactDecoder, Values, best_of_kl_bound};
+use infalign_decode::best_of_kl_bound;
+use infalign_decode::exact::{ExactDecoder, Values};
 use infalign_model::TabularProblem;
 
 /// Two letters, at most three tokens. Rewards tie, and so do values that are sums: V(a) = V(b) = 0.3, of different terms.

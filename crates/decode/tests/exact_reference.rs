@@ -8,7 +8,8 @@
 
 use std::path::Path;
 
-use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values, best_of_kl_bound};
+use infalign_decode::best_of_kl_bound;
+use infalign_decode::exact::{ExactDecoder, ResponseDistribution, Values};
 use infalign_model::TabularProblem;
 use infalign_transform::Procedure;
 use serde_json::Value;
@@ -115,7 +116,7 @@ fn the_optimum_over_whole_responses() {
         }
         // The tokenwise policy of the soft values is that optimum.
         let guided = ExactDecoder::with_values(&problem, soft).unwrap();
-        let tokenwise = guided.decode(Procedure::CdToken { lambda }).unwrap();
+        let tokenwise = guided.decode(Procedure::CdToken { lambda, candidates: None }).unwrap();
         check(&what, row, &problem, &tokenwise);
     }
 }
@@ -150,7 +151,7 @@ fn several_rewards() {
         let weighted = |i: usize| values[i].clone().scaled(number(&row["w"][i]));
         let both = weighted(0).plus(&weighted(1)).unwrap();
         let decoder = ExactDecoder::with_values(&problem, both).unwrap();
-        let cd = Procedure::CdToken { lambda: number(&row["lambda"]) };
+        let cd = Procedure::CdToken { lambda: number(&row["lambda"]), candidates: None };
         let distribution = decoder.decode(cd).unwrap();
         check("two rewards", row, &problem, &distribution);
         close("second reward", distribution.expected(second.rewards()), &row["E_r2"]);

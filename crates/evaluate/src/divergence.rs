@@ -1,6 +1,6 @@
 //! KL of a policy from the reference, and of what a procedure makes of a policy, with what kind of number each is.
 
-use infalign_decode::exact::best_of_kl_bound;
+use infalign_decode::best_of_kl_bound;
 use infalign_stats::mean_and_standard_error;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};

@@ -164,6 +164,17 @@ impl CausalLm {
         }
     }
 
+    /// The same for whoever asks sessions for hidden states alone: where it saves work, their logits are empty.
+    pub fn for_states(self) -> Box<dyn LanguageModel> {
+        let model = self.valid();
+        drop(self);
+        if infalign_backend::is_cpu(&model.device()) {
+            Box::new(CpuModel::new(model).for_states())
+        } else {
+            Box::new(model)
+        }
+    }
+
     /// The device of the weights, without autodiff.
     pub fn device(&self) -> Device {
         self.net.embed_tokens.val().device().without_autodiff()

@@ -85,6 +85,9 @@ pub trait Session: Send {
     /// Logits of each row's next token, row-major `[rows, vocabulary]`.
     fn logits(&self) -> &[f32];
 
+    /// Final hidden state of each row's last token, row-major `[rows, hidden]`; empty for a model that has none.
+    fn states(&self) -> Vec<f32>;
+
     /// Appends one token to every row and computes the next logits.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! [`CausalLm`] is a decoder of one of several families (see [`TransformerConfig`]) with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
 //! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_log_probs`] what
-//! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer, [`ValueModel`] several that are read at every token.
+//! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer, [`ValueModel`] several that are read at every token,
+//! and [`ScorerModel`] one that gives the values of all tokens that may follow.
 //! [`LoraConfig`] describes adapters, which are read, trained, merged and written in PEFT's form. [`Tokenizer`] reads `tokenizer.json`.
 //! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.
 
@@ -27,6 +28,7 @@ mod norm;
 mod positions;
 mod projection;
 mod rope;
+mod scorer;
 mod tabular;
 mod tensor_file;
 mod tokenizer;
@@ -47,6 +49,7 @@ pub use folder::ModelFolder;
 pub use hub::HubModel;
 pub use language_model::{LanguageModel, Prompts, Session, log_prob};
 pub use lora::{LoraConfig, TargetModules};
+pub use scorer::{PrefixValues, ScoredReward, ScorerHead, ScorerModel, ScorerNet, ScorerSpec};
 pub use tabular::{PrefixTree, TabularLm, TabularProblem};
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;

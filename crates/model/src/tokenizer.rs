@@ -82,6 +82,17 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// Whether the `tokenizer.json` of a folder has the same tokens under the same ids.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] when the file is malformed.
+    pub fn has_tokens_of(&self, dir: &Path) -> Result<bool, ModelError> {
+        let path = dir.join(FILES[0]);
+        let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
+        let other = read(&bytes).map_err(|reason| ModelError::Tokenizer { path, reason })?;
+        Ok(self.inner.get_vocab(true) == other.get_vocab(true))
+    }
+
     /// Token ids of a text, with the special tokens that the tokenizer's template adds.
     ///
     /// # Errors

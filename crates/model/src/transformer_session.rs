@@ -35,6 +35,7 @@ impl LanguageModel for CausalLm {
             ),
             starts: prompts.iter().map(|prompt| time - prompt.len()).collect(),
             left: vec![0; prompts.len()],
+            states: Tensor::zeros([prompts.len(), model.config.hidden_size], &model.device()),
         };
         let padded = |prompt: &&[u32]| {
             let padding = std::iter::repeat_n(0, time - prompt.len());
@@ -71,6 +72,8 @@ struct Rows {
     starts: Vec<usize>,
     /// Tokens that each row may still take.
     left: Vec<usize>,
+    /// Hidden states of the last column, `[rows, hidden]`.
+    states: Tensor<2>,
 }
 
 /// A batch in generation; None as long as it has no row.
@@ -88,6 +91,7 @@ impl Rows {
             cache: self.cache.select(rows, first),
             starts: rows.iter().map(|&row| self.starts[row] - first).collect(),
             left: rows.iter().map(|&row| self.left[row]).collect(),
+            states: self.states.clone().select(0, indices(rows, &self.states.device())),
         }
     }
 
@@ -104,7 +108,8 @@ impl Rows {
             rows.starts.iter().map(|start| start + by).collect::<Vec<usize>>()
         };
         let starts = [moved(self), moved(other)].concat();
-        Self { cache, starts, left: [self.left.as_slice(), &other.left].concat() }
+        let states = Tensor::cat(vec![self.states.clone(), other.states.clone()], 0);
+        Self { cache, starts, left: [self.left.as_slice(), &other.left].concat(), states }
     }
 
     /// Runs `time` new columns, ids row-major `[rows, time]`, and returns the last column's logits `[rows, vocabulary]`.
@@ -130,9 +135,9 @@ impl Rows {
         };
         let states = model.net.hidden(ids, &context, Some(&mut self.cache));
         let width = states.dims()[1];
-        let last =
+        self.states =
             states.reshape([rows, time, width]).narrow(1, time - 1, 1).reshape([rows, width]);
-        model.net.logits(last).into_data().iter::<f32>().collect()
+        model.net.logits(self.states.clone()).into_data().iter::<f32>().collect()
     }
 
     /// True where a key is hidden from a new column: later columns, those that the window has left behind, and a row's padding (which sees
@@ -163,6 +168,11 @@ impl Rows {
 impl Session for TransformerSession {
     fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    fn states(&self) -> Vec<f32> {
+        let states = self.rows.as_ref().map(|rows| rows.states.clone().into_data());
+        states.map(|states| states.iter::<f32>().collect()).unwrap_or_default()
     }
 
     fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
@@ -211,4 +221,11 @@ impl Session for TransformerSession {
         chosen.iter().for_each(|&row| self.logits.extend_from_slice(prompts.logits(row)));
         Ok(())
     }
+}
+
+/// Row numbers as a tensor.
+fn indices(rows: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
+    let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let count = rows.len();
+    Tensor::from_data(TensorData::new(rows, [count]), device)
 }

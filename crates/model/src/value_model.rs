@@ -1,4 +1,4 @@
-//! Several scalar heads on one transformer, read at every token: baselines of policy gradients, and prefix scorers.
+//! Several scalar heads on one transformer, read at every token: baselines of policy gradients.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -106,7 +106,7 @@ impl ValueModel {
         self.classifier.outputs(batch.ids.clone(), batch.rows.clone())
     }
 
-    /// V(x, y₁ … yₜ), the values of the prefix that each response token yₜ ends: `[tokens, K]`. What prefix scorers are trained on.
+    /// V(x, y₁ … yₜ), the values of the prefix that each response token yₜ ends: `[tokens, K]`.
     pub fn values_after(&self, batch: &ResponseBatch) -> Tensor<2> {
         self.classifier.outputs(batch.ids.clone(), batch.rows.clone().add_scalar(1))
     }

@@ -1,7 +1,7 @@
 //! Training: language models on texts, reward models on ratings or pairs, and policies by CTRL.
 //!
 //! [`CtrlTrainer`] is the project's heart: reinforcement learning on the transformed calibrated reward. [`train_language_model`] and
-//! [`train_reward_model`] make what it starts from; [`baselines`] are the methods that it is compared with.
+//! [`train_reward_model`] make what it starts from; [`train_prefix_scorer`] makes what controlled decoding needs; [`baselines`] are the methods that it is compared with.
 
 mod adapter;
 mod advantage;
@@ -16,11 +16,13 @@ mod fit;
 mod language_model;
 mod memory_need;
 mod metrics;
+mod moving_average;
 mod objective;
 mod optimizer;
 mod parallel;
 mod partition;
 mod passes;
+mod prefix_scorer;
 mod reference_rewards;
 mod reward_model;
 mod rollout;
@@ -38,6 +40,10 @@ pub use memory_need::MemoryNeed;
 pub use metrics::StepMetrics;
 pub use objective::Objective;
 pub use optimizer::OptimizerConfig;
+pub use prefix_scorer::{
+    LengthReport, ScoredResponse, ScorerConfig, ScorerData, ScorerMethod, ScorerReport, ValueBin,
+    train_prefix_scorer,
+};
 pub use reference_rewards::{Filled, ReferenceRewards};
 pub use reward_model::{Examples, Pair, RewardModelConfig, RewardModelReport, train_reward_model};
 pub use solver::{

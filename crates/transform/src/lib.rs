@@ -13,6 +13,7 @@
 //! - [`beta`]: the KL coefficient.
 
 pub mod beta;
+mod composed;
 pub mod continuous;
 pub mod discrete;
 mod error;
@@ -25,6 +26,7 @@ pub mod rank;
 pub mod transform;
 
 pub use beta::Beta;
+pub use composed::Composed;
 pub use continuous::{Tilt, beta_for_kl};
 pub use discrete::{DiscreteOptimum, EmpiricalCalibration, Outcomes, kl_divergence};
 pub use error::TransformError;

@@ -66,6 +66,11 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// Whether `key` is given.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(known, _)| *known == key)
+    }
+
     /// Reads `text` as a count of 1 or more.
     pub(crate) fn count(&self, what: &str, text: &str) -> Result<NonZeroUsize, TransformError> {
         text.parse().map_err(|_| {

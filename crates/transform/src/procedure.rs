@@ -8,7 +8,10 @@
 //! | `best-of:N` | the response of greatest reward among N |
 //! | `worst-of:N` | the response of least reward among N (an attacker's choice) |
 //! | `soft-best-of:N,temperature=τ` | one of N, drawn with probability ∝ exp(r/τ), r the decoder's reward |
+//! | `majority:N` | the most frequent of N, the first of equals |
+//! | `pruned-best-of:N,length=M,keep=q` | best-of-N that goes on with a share q of the candidates, by V, every M tokens |
 //! | `cd-token:lambda=λ` | controlled decoding, token by token, weights exp(λ·V) |
+//! | `cd-token:lambda=λ,candidates=k` | the same among the k most probable tokens |
 //! | `cd-block:length=M,samples=K` | controlled decoding, best of K blocks of M tokens by V |
 //! | `beam:width=W,branch=B,length=M` | W prefixes kept of W·B blocks of M tokens by V |
 
@@ -51,10 +54,24 @@ pub enum Procedure {
         /// [`continuous`](crate::continuous) engine that is the calibrated reward u.
         temperature: f64,
     },
+    /// The most frequent response among N, the first of equals (self-consistency).
+    Majority(NonZeroUsize),
+    /// The response of greatest reward among those of N that were not given up on the way: every `length` tokens, a share of those that
+    /// have not ended goes on, those of greatest V.
+    PrunedBestOf {
+        /// Responses that are begun.
+        n: NonZeroUsize,
+        /// Tokens from one pruning to the next, M.
+        length: NonZeroUsize,
+        /// Share that goes on, above 0 and at most 1; at least one does.
+        keep: f64,
+    },
     /// Tokenwise controlled decoding: next token ∝ π_ref·exp(λ·V) (CD, arXiv 2310.17022, §2).
     CdToken {
         /// Strength λ ≥ 0, per unit of the prefix score V.
         lambda: f64,
+        /// How many of the most probable tokens are considered; all, where it is absent.
+        candidates: Option<NonZeroUsize>,
     },
     /// Blockwise controlled decoding: best of `samples` blocks by V (CD, arXiv 2310.17022, §3).
     CdBlock {
@@ -74,11 +91,13 @@ pub enum Procedure {
     },
 }
 
-const FORMS: [Form; 7] = [
+const FORMS: [Form; 9] = [
     Form { name: "sample", usage: "sample" },
     Form { name: "best-of", usage: "best-of:N" },
     Form { name: "worst-of", usage: "worst-of:N" },
     Form { name: "soft-best-of", usage: "soft-best-of:N,temperature=τ" },
+    Form { name: "majority", usage: "majority:N" },
+    Form { name: "pruned-best-of", usage: "pruned-best-of:N,length=M,keep=q" },
     Form { name: "cd-token", usage: "cd-token:lambda=λ" },
     Form { name: "cd-block", usage: "cd-block:length=M,samples=K" },
     Form { name: "beam", usage: "beam:width=W,branch=B,length=M" },
@@ -89,11 +108,22 @@ impl Procedure {
     pub fn samples(&self) -> usize {
         match *self {
             Procedure::Sample | Procedure::CdToken { .. } => 1,
-            Procedure::BestOf(n) | Procedure::WorstOf(n) => n.get(),
-            Procedure::SoftBestOf { n, .. } => n.get(),
+            Procedure::BestOf(n) | Procedure::WorstOf(n) | Procedure::Majority(n) => n.get(),
+            Procedure::SoftBestOf { n, .. } | Procedure::PrunedBestOf { n, .. } => n.get(),
             Procedure::CdBlock { samples, .. } => samples.get(),
             Procedure::Beam { width, branch, .. } => width.get().saturating_mul(branch.get()),
         }
+    }
+
+    /// Whether it looks at prefixes while they are drawn, and needs a prefix scorer for it.
+    pub fn is_guided(&self) -> bool {
+        matches!(
+            self,
+            Procedure::PrunedBestOf { .. }
+                | Procedure::CdToken { .. }
+                | Procedure::CdBlock { .. }
+                | Procedure::Beam { .. }
+        )
     }
 }
 
@@ -114,8 +144,20 @@ impl FromStr for Procedure {
                     |t| t >= COLDEST,
                 )?,
             },
+            "majority" => Procedure::Majority(responses(&mut parts)?),
+            "pruned-best-of" => Procedure::PrunedBestOf {
+                n: responses(&mut parts)?,
+                length: count(&mut parts, "length")?,
+                keep: number(&mut parts, "keep", "a number above 0 and at most 1", |q| {
+                    q > 0.0 && q <= 1.0
+                })?,
+            },
             "cd-token" => Procedure::CdToken {
                 lambda: number(&mut parts, "lambda", "a finite number of 0 or more", |l| l >= 0.0)?,
+                candidates: match parts.has("candidates") {
+                    true => Some(count(&mut parts, "candidates")?),
+                    false => None,
+                },
             },
             "cd-block" => Procedure::CdBlock {
                 length: count(&mut parts, "length")?,
@@ -162,7 +204,16 @@ impl fmt::Display for Procedure {
             Procedure::SoftBestOf { n, temperature } => {
                 write!(f, "soft-best-of:{n},temperature={temperature}")
             }
-            Procedure::CdToken { lambda } => write!(f, "cd-token:lambda={lambda}"),
+            Procedure::Majority(n) => write!(f, "majority:{n}"),
+            Procedure::PrunedBestOf { n, length, keep } => {
+                write!(f, "pruned-best-of:{n},length={length},keep={keep}")
+            }
+            Procedure::CdToken { lambda, candidates: None } => {
+                write!(f, "cd-token:lambda={lambda}")
+            }
+            Procedure::CdToken { lambda, candidates: Some(candidates) } => {
+                write!(f, "cd-token:lambda={lambda},candidates={candidates}")
+            }
             Procedure::CdBlock { length, samples } => {
                 write!(f, "cd-block:length={length},samples={samples}")
             }
@@ -190,7 +241,14 @@ mod tests {
             count().prop_map(Procedure::WorstOf),
             (count(), 1e-4..1e9f64)
                 .prop_map(|(n, temperature)| Procedure::SoftBestOf { n, temperature }),
-            positive().prop_map(|lambda| Procedure::CdToken { lambda }),
+            count().prop_map(Procedure::Majority),
+            (count(), count(), 1e-9..=1.0).prop_map(|(n, length, keep)| Procedure::PrunedBestOf {
+                n,
+                length,
+                keep
+            }),
+            (positive(), proptest::option::of(count()))
+                .prop_map(|(lambda, candidates)| Procedure::CdToken { lambda, candidates }),
             (count(), count()).prop_map(|(length, samples)| Procedure::CdBlock { length, samples }),
             (count(), count(), count()).prop_map(|(width, branch, length)| Procedure::Beam {
                 width,
@@ -238,6 +296,16 @@ mod tests {
                 "beam:width=2,branch=2,length=8,depth=1",
                 "`depth` is not a key of this form",
                 "beam:width=W,branch=B,length=M",
+            ),
+            (
+                "cd-token:lambda=1,candidates=0",
+                "candidates is `0`, which is not a whole number of 1 or more",
+                "cd-token:lambda=λ",
+            ),
+            (
+                "pruned-best-of:4,length=2,keep=0",
+                "keep is `0`, which is not a number above 0 and at most 1",
+                "pruned-best-of:N,length=M,keep=q",
             ),
             (
                 "soft-best-of:4,temperature=0",

@@ -24,7 +24,8 @@ impl<'a> Live<'a> {
         prompts: &'a [EncodedPrompt],
         tokenizer: &'a Tokenizer,
     ) -> Option<Self> {
-        let plain = args.procedure == Procedure::Sample && args.reward.is_none() && !args.json;
+        let plain =
+            args.procedure == Procedure::Sample.into() && args.reward.is_none() && !args.json;
         match prompts {
             [prompt] if plain && args.samples.get() == 1 && std::io::stdout().is_terminal() => {
                 let text = TextStream::new(tokenizer, &args.stop, prompt);

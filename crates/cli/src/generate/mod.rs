@@ -11,18 +11,20 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
+use infalign_decode::guided::{GuidedGenerator, PrefixScorer};
 use infalign_decode::{
     Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
 };
 use infalign_model::{CausalLm, Head, Tokenizer};
 use infalign_record::{clock, env::hub_cache};
 use infalign_reward::{Reads, Reward, RewardConfig};
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::recording::RunInputs;
 use crate::sampling::{BatchArgs, SamplingArgs};
+use crate::scorers::Scorers;
 use crate::server::{ServerArgs, api_key};
 use crate::{exact, interrupt, models};
 use live::Live;
@@ -42,16 +44,18 @@ pub(crate) struct GenerateArgs {
     /// template. Needed unless --exact is given.
     #[arg(long)]
     prompts: Option<PathBuf>,
-    /// sample, best-of:N or worst-of:N; with --exact also soft-best-of:N,temperature=T, cd-token:lambda=L and cd-block:length=M,samples=K.
+    /// sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T or majority:N; with --scorer also cd-token:lambda=L (with candidates=K: among
+    /// the K most probable tokens), cd-block:length=M,samples=K, beam:width=W,branch=B,length=M and pruned-best-of:N,length=M,keep=Q, and one
+    /// of the former over one of these, as in "best-of:4 over cd-block:length=16,samples=4".
     #[arg(long, default_value = "sample")]
-    pub(crate) procedure: Procedure,
+    pub(crate) procedure: Composed,
     /// Compute the distribution over all responses of a tabular model instead of drawing from it. Its win rate is over single samples of
     /// the model.
     #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "batch", "memory", "stop", "samples", "device", "server_model", "api_key_env", "timeout"])]
     exact: bool,
-    /// With --exact: values that guide cd-token and cd-block in place of the model's own, as tabular:FILE.json or
-    /// tabular:FILE.json:WEIGHT. Several are added.
-    #[arg(long, requires = "exact")]
+    /// What guides: the folder of a prefix scorer that `infalign scorer` has made, DIR, or DIR#REWARD where it has several, either with
+    /// :WEIGHT. Several are added. With --exact: values in place of the model's own, as tabular:FILE.json or tabular:FILE.json:WEIGHT.
+    #[arg(long)]
     pub(crate) scorer: Vec<String>,
     /// What selects: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
     #[arg(long)]
@@ -110,12 +114,33 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompts = args.prompts.as_ref().ok_or_else(|| {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
+    check_scorers(args)?;
     let given = prompts::read(prompts).map_err(Failure::input)?;
     interrupt::flag();
     match &args.remote.server {
         Some(url) => on_server(args, url, &given),
         None => in_process(args, &given),
     }
+}
+
+/// Refuses a procedure without the scorers that it needs, and scorers that have nothing to say in it.
+fn check_scorers(args: &GenerateArgs) -> Result<(), Failure> {
+    let (procedure, guided) = (args.procedure, args.procedure.inner != Procedure::Sample);
+    let refused = match (guided, args.scorer.is_empty()) {
+        (true, true) => format!(
+            "{procedure} chooses among prefixes, which needs a prefix scorer: give --scorer DIR, which `infalign scorer` makes"
+        ),
+        (false, false) => {
+            format!(
+                "--scorer has nothing to say in {procedure}, which looks at whole responses: leave it out"
+            )
+        }
+        (true, false) if args.remote.server.is_some() => format!(
+            "{procedure} needs the model in this process, since a server does not tell its states: leave --server out"
+        ),
+        _ => return Ok(()),
+    };
+    Err(Failure::Input(anyhow!(refused)))
 }
 
 /// Generates with the model in this process.
@@ -141,7 +166,31 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
         batch: args.batch.size(model.as_ref(), &prompts, &args.sampling.sampling()),
         watch: Some(&watch),
     };
-    decode(args, &generator, &tokenizer, given, &prompts, live.as_ref())
+    let reward = reward(args).map_err(Failure::Input)?;
+    if args.scorer.is_empty() {
+        return decode(
+            args,
+            &generator,
+            &tokenizer,
+            reward.as_deref(),
+            given,
+            &prompts,
+            live.as_ref(),
+        );
+    }
+    let Composed { selection, inner } = args.procedure;
+    let scorers = Scorers::load(&args.scorer, &folder, &tokenizer, &device);
+    let scorers = scorers.map_err(Failure::Input)?;
+    let run = |scorer: &dyn PrefixScorer| {
+        let guided = GuidedGenerator { generator, scorer, procedure: inner };
+        let checked = guided.check(&prompts).map_err(Failure::input);
+        let decoder = || {
+            ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref())
+                .map_err(Failure::input)
+        };
+        Ok(checked.and_then(|()| print_each(args, &decoder()?, given, &prompts, None)))
+    };
+    scorers.with(run).map_err(Failure::Input)?
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
@@ -163,7 +212,8 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Fai
         batch: args.batch.batch,
         interrupted: Some(interrupt::flag()),
     };
-    decode(args, &generator, &tokenizer, given, &prompts, None)
+    let reward = reward(args).map_err(Failure::Input)?;
+    decode(args, &generator, &tokenizer, reward.as_deref(), given, &prompts, None)
 }
 
 fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
@@ -171,19 +221,30 @@ fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>>
     given.iter().map(|prompt| encoder.prompt(prompt)).collect()
 }
 
-/// Runs the procedure on top of what samples, and prints responses as they are finished, but for what is printed already.
+/// Runs a selection on top of what samples, and prints responses as they are finished, but for what is printed already.
 fn decode(
     args: &GenerateArgs,
     sampler: &dyn Sampler,
     tokenizer: &Tokenizer,
+    reward: Option<&dyn Reward>,
     given: &[Prompt],
     prompts: &[EncodedPrompt],
     live: Option<&Live<'_>>,
 ) -> Result<(), Failure> {
-    let reward = reward(args).map_err(Failure::Input)?;
     sampler.check(prompts).map_err(Failure::input)?;
-    let decoder = ProcedureDecoder::new(args.procedure, sampler, tokenizer, reward.as_deref())
+    let decoder = ProcedureDecoder::new(args.procedure.selection, sampler, tokenizer, reward)
         .map_err(Failure::input)?;
+    print_each(args, &decoder.with_seed(args.seed), given, prompts, live)
+}
+
+/// Prints responses as they are finished.
+fn print_each(
+    args: &GenerateArgs,
+    decoder: &ProcedureDecoder<'_>,
+    given: &[Prompt],
+    prompts: &[EncodedPrompt],
+    live: Option<&Live<'_>>,
+) -> Result<(), Failure> {
     let mut printing = Printing::begin(args, given, prompts, live)?;
     let mut failed = None;
     let mut done = |prompt, decoded: Vec<Decoded>| match printing.take(prompt, decoded) {

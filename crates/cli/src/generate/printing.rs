@@ -26,6 +26,7 @@ pub(crate) struct Printing<'a, 'l> {
     /// Prompts whose responses are printed.
     printed: usize,
     tokens: usize,
+    values: usize,
     start: Instant,
     /// Only where stdout does not show the same.
     stage: Option<Stage>,
@@ -52,7 +53,8 @@ impl<'a, 'l> Printing<'a, 'l> {
         let shown = std::io::stdout().is_terminal() || prompts.len() < 2;
         let stage = (!shown).then(|| Progress::new(1).stage("generate", prompts.len()));
         let (waiting, start) = (BTreeMap::new(), Instant::now());
-        Ok(Self { args, given, prompts, live, waiting, printed: 0, tokens: 0, start, stage })
+        let (printed, tokens, values) = (0, 0, 0);
+        Ok(Self { args, given, prompts, live, waiting, printed, tokens, values, start, stage })
     }
 
     /// Takes the responses to a prompt, and prints what is next; Break where nobody reads any more.
@@ -65,6 +67,7 @@ impl<'a, 'l> Printing<'a, 'l> {
         decoded: Vec<Decoded>,
     ) -> Result<ControlFlow<()>, Failure> {
         self.tokens += decoded.iter().map(|one| one.cost.model_tokens).sum::<usize>();
+        self.values += decoded.iter().map(|one| one.cost.scorer_calls).sum::<usize>();
         self.waiting.insert(prompt, decoded);
         if let Some(stage) = &self.stage {
             let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
@@ -93,8 +96,12 @@ impl<'a, 'l> Printing<'a, 'l> {
             output::print("]}")?;
         }
         if let Some(stage) = self.stage {
-            let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
-            stage.finish(format!("{} tokens, {rate:.0} a second", self.tokens));
+            let seconds = self.start.elapsed().as_secs_f64();
+            let (tokens, values) = (self.tokens, self.values);
+            let rate = tokens as f64 / seconds;
+            stage.finish(format!(
+                "{tokens} tokens, {values} scores, {seconds:.1} s, {rate:.0} tokens a second"
+            ));
         }
         Ok(self.printed)
     }
@@ -124,5 +131,6 @@ fn row(prompt: &Prompt, decoded: &Decoded) -> serde_json::Value {
         "tokens": decoded.response.tokens, "log_probs": decoded.response.log_probs,
         "finish": decoded.response.finish,
         "model_tokens": decoded.cost.model_tokens, "scorer_calls": decoded.cost.scorer_calls,
+        "value": decoded.value, "kl": decoded.kl, "truncation": decoded.truncation,
     })
 }

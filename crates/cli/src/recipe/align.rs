@@ -81,6 +81,16 @@ pub(crate) enum PromptsConfig {
     },
 }
 
+impl PromptsConfig {
+    /// The files that they come from.
+    pub(super) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Files { train, test } => vec![train, test],
+            Self::StoryOpenings { file, .. } => vec![file],
+        }
+    }
+}
+
 impl AlignRecipe {
     /// Whether rewards are calibrated by a table.
     pub(crate) fn has_table(&self) -> bool {

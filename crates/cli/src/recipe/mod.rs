@@ -7,6 +7,7 @@ mod objective;
 mod paths;
 mod read;
 mod reward_model;
+mod scorer;
 
 pub(crate) use align::{AlignRecipe, CalibrationConfig, PromptsConfig, WatchConfig};
 pub(crate) use language_model::{LanguageModelRecipe, ModelSize};
@@ -14,3 +15,4 @@ pub(crate) use method::{Kind, Method};
 pub(crate) use paths::Paths;
 pub(crate) use read::{Recipe, read, read_resolved, read_text};
 pub(crate) use reward_model::{RewardModelRecipe, RewardModelStage};
+pub(crate) use scorer::{Head, ScorerEvaluation, ScorerRecipe};

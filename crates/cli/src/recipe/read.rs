@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::paths::{anchor, anchor_model};
-use super::{AlignRecipe, LanguageModelRecipe, PromptsConfig, RewardModelRecipe, RewardModelStage};
+use super::{AlignRecipe, LanguageModelRecipe, RewardModelRecipe, RewardModelStage, ScorerRecipe};
 
 /// The tasks of recipes.
-const TASKS: &str = "\"align\", \"language-model\" or \"reward-model\"";
+const TASKS: &str = "\"align\", \"language-model\", \"reward-model\" or \"scorer\"";
 
 /// A recipe of any task.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub(crate) enum Recipe {
     LanguageModel(Box<LanguageModelRecipe>),
     /// `task = "reward-model"`.
     RewardModel(Box<RewardModelRecipe>),
+    /// `task = "scorer"`.
+    Scorer(Box<ScorerRecipe>),
 }
 
 /// Reads a recipe, applies `--set key=value` and makes its paths absolute.
@@ -71,6 +73,7 @@ fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Recipe> {
         Some("align") => Recipe::Align(deserialize(text, origin, table, sets)?),
         Some("language-model") => Recipe::LanguageModel(deserialize(text, origin, table, sets)?),
         Some("reward-model") => Recipe::RewardModel(deserialize(text, origin, table, sets)?),
+        Some("scorer") => Recipe::Scorer(deserialize(text, origin, table, sets)?),
         Some(other) => bail!("{origin}: task is \"{other}\": it must be {TASKS}"),
         None => bail!("{origin}: the key `task` is missing: it must be {TASKS}"),
     })
@@ -146,6 +149,7 @@ impl Recipe {
             Self::Align(recipe) => recipe.seed,
             Self::LanguageModel(recipe) => recipe.seed,
             Self::RewardModel(recipe) => recipe.seed,
+            Self::Scorer(recipe) => recipe.seed,
         }
     }
 
@@ -158,6 +162,7 @@ impl Recipe {
             Self::Align(recipe) => toml::to_string_pretty(recipe)?,
             Self::LanguageModel(recipe) => toml::to_string_pretty(recipe)?,
             Self::RewardModel(recipe) => toml::to_string_pretty(recipe)?,
+            Self::Scorer(recipe) => toml::to_string_pretty(recipe)?,
         })
     }
 
@@ -173,6 +178,7 @@ impl Recipe {
             Self::RewardModel(mut recipe) => {
                 (vec![recipe.stage.base.clone()], owned(recipe.stage.files_mut()))
             }
+            Self::Scorer(mut recipe) => (owned(recipe.models_mut()), owned(recipe.files_mut())),
         };
         let named = |paths: Vec<PathBuf>| {
             let key =
@@ -192,6 +198,10 @@ impl Recipe {
             Self::RewardModel(recipe) => {
                 recipe.stage.files_mut().for_each(|path| anchor(path, folder));
                 anchor_model(&mut recipe.stage.base, folder)?;
+            }
+            Self::Scorer(recipe) => {
+                recipe.files_mut().into_iter().for_each(|path| anchor(path, folder));
+                recipe.models_mut().into_iter().try_for_each(|path| anchor_model(path, folder))?;
             }
         }
         Ok(())
@@ -243,10 +253,7 @@ impl AlignRecipe {
 
     /// Every other file that the recipe reads.
     fn files_mut(&mut self) -> Vec<&mut PathBuf> {
-        let mut files = match &mut self.prompts {
-            PromptsConfig::Files { train, test } => vec![train, test],
-            PromptsConfig::StoryOpenings { file, .. } => vec![file],
-        };
+        let mut files = self.prompts.files_mut();
         let rewards = [Some(&mut self.reward), self.evaluation.judge.as_mut()];
         files.extend(rewards.into_iter().flatten().flat_map(RewardConfig::files_mut));
         files.extend(self.reward_model.iter_mut().flat_map(RewardModelStage::files_mut));

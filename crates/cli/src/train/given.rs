@@ -47,7 +47,11 @@ impl GivenReader<'_> {
         })
     }
 
-    fn completions(&self, files: &[PathBuf]) -> Result<Vec<Sequence>> {
+    /// Reads and encodes responses.
+    ///
+    /// # Errors
+    /// As [`GivenReader::read`].
+    pub(super) fn completions(&self, files: &[PathBuf]) -> Result<Vec<Sequence>> {
         let mut sequences = Vec::new();
         for file in files {
             let path = self.paths.resolve(file)?;

@@ -9,7 +9,6 @@ use infalign_data::{Prompt, Text, prompts, stories};
 use infalign_decode::{EncodedPrompt, Sampling};
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer};
-use infalign_record::env::hub_cache;
 use infalign_reward::{Reward, RewardConfig};
 use infalign_stats::Selection;
 use infalign_train::Objective;
@@ -21,7 +20,6 @@ use super::reward_model::RewardModelInputs;
 use super::rewards;
 use crate::encode::Encoder;
 use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths, PromptsConfig};
-use crate::server::api_key;
 
 /// The loaded inputs of an align recipe.
 pub(crate) struct Inputs<'a> {
@@ -50,7 +48,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn load(recipe: &'a AlignRecipe, run: &'a Path, device: &Device) -> Result<Self> {
         let paths = Paths { run };
         check(recipe)?;
-        rewards::check(recipe)?;
+        rewards::check(&recipe.reward_model, &rewards::configs(recipe))?;
         let folder = paths.model(&recipe.model)?;
         ensure!(
             folder.path().is_dir(),
@@ -139,15 +137,7 @@ impl<'a> Inputs<'a> {
     /// # Errors
     /// When a rule is none, a model or a file cannot be read, or the key of a server is not there.
     pub(crate) fn build(&self, config: &RewardConfig) -> Result<Box<dyn Reward>> {
-        let mut config = config.clone();
-        let paths = Paths { run: self.run };
-        for model in config.models_mut() {
-            *model = paths.model(model)?.path().to_path_buf();
-        }
-        for file in config.files_mut() {
-            *file = paths.resolve(file)?;
-        }
-        Ok(config.build(&self.device, &hub_cache(), &api_key)?)
+        rewards::build(config, self.run, &self.device)
     }
 }
 
@@ -219,11 +209,11 @@ fn check_watch(recipe: &AlignRecipe) -> Result<()> {
 }
 
 /// Refuses to sample from anything but the models themselves, whose own responses every method is about.
-fn check_sampling(sampling: &Sampling) -> Result<()> {
+pub(super) fn check_sampling(sampling: &Sampling) -> Result<()> {
     let plain = Sampling { max_tokens: sampling.max_tokens, ..Sampling::default() };
     ensure!(
         *sampling == plain,
-        "[generation] has to be at temperature 1, top_k 0 and top_p 1 in an align recipe: methods need responses of the models themselves"
+        "[generation] has to be at temperature 1, top_k 0 and top_p 1: what is trained needs responses of the models themselves"
     );
     Ok(())
 }
@@ -272,7 +262,10 @@ pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) 
     Ok(())
 }
 
-fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
+pub(super) fn read_prompts(
+    config: &PromptsConfig,
+    paths: &Paths<'_>,
+) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
     let (train, test) = match config {
         PromptsConfig::Files { train, test } => {
             (prompts::read(&paths.resolve(train)?)?, prompts::read(&paths.resolve(test)?)?)
@@ -300,7 +293,8 @@ fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<(Vec<Prompt
     Ok((train, test))
 }
 
-fn fitting(
+/// A prompt as the model reads it, which leaves room for the longest response.
+pub(super) fn fitting(
     prompt: &Prompt,
     encoder: &Encoder<'_>,
     model: &CausalLm,

@@ -15,6 +15,8 @@ mod reward_model;
 mod rewards;
 mod rollouts;
 mod run_dir;
+mod scorer;
+mod scorer_evaluation;
 mod stages;
 mod tensorboard;
 mod watch;
@@ -31,6 +33,7 @@ use infalign_record::Expect;
 
 pub(crate) use self::replay::replay;
 use self::reward_model::RewardModelInputs;
+use self::scorer::ScorerInputs;
 use crate::failure::Failure;
 use crate::recipe::{Paths, Recipe, read, read_text};
 use crate::recording::{RunInputs, recorded};
@@ -80,6 +83,23 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     result
 }
 
+/// Runs `infalign scorer`, which takes recipes of that task alone.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_scorer(args: &TrainArgs) -> Result<(), Failure> {
+    let recipe = match (&args.recipe, args.resume) {
+        (None, false) => return Err(Failure::Input(anyhow!("give the recipe of a scorer"))),
+        _ => given_recipe(args).map_err(Failure::Input)?,
+    };
+    match recipe {
+        Some(Recipe::Scorer(_)) | None => run(args),
+        Some(_) => Err(Failure::Input(anyhow!(
+            "the recipe has another task than \"scorer\": run it by `infalign train`"
+        ))),
+    }
+}
+
 /// Loads and checks the inputs, and only then works.
 fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Result<(), Failure> {
     bundle_if_needed(run, recipe)?;
@@ -109,6 +129,11 @@ fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Re
                 .map_err(Failure::Input)?;
             let work = || reward_model::execute(recipe, &inputs, run, args.json, interrupted);
             recorded(run, reads, Some(Expect::default()), || work().map_err(unfinished))?
+        }
+        Recipe::Scorer(recipe) => {
+            let inputs = ScorerInputs::load(recipe, run, device).map_err(Failure::Input)?;
+            let work = || scorer::execute(&inputs, args.json, interrupted).map_err(unfinished);
+            recorded(run, reads, Some(Expect::default()), work)?
         }
     };
     output::print(&text)
@@ -173,6 +198,9 @@ fn check(args: &TrainArgs, recipe: &Recipe, folder: &Path, device: &Device) -> R
         Recipe::RewardModel(recipe) => {
             let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run: folder }, device);
             inputs.map(drop).map_err(Failure::Input)
+        }
+        Recipe::Scorer(recipe) => {
+            ScorerInputs::load(recipe, folder, device).map(drop).map_err(Failure::Input)
         }
     }
 }

@@ -1,24 +1,31 @@
-//! The rewards of an align run: the one that is trained on, the judge, and the models among them that the run trains itself.
+//! The rewards of a run: those that it is about, and the models among them that it trains itself.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail, ensure};
-use infalign_reward::RewardConfig;
+use infalign_backend::Device;
+use infalign_record::env::hub_cache;
+use infalign_reward::{Reward, RewardConfig};
 
-use super::inputs::{Inputs, check_names};
+use super::inputs::check_names;
+use super::reward_model::RewardModelInputs;
 use crate::progress::Progress;
-use crate::recipe::AlignRecipe;
+use crate::recipe::{AlignRecipe, Paths, RewardModelStage};
+use crate::server::api_key;
+
+/// A reward with the key that it has in the recipe.
+pub(super) type Keyed<'a> = (String, &'a RewardConfig);
 
 /// Folder of the reward models in a run's.
 const FOLDER: &str = "reward-models";
 /// The same as recipes name it.
 const OWN: &str = "$RUN/reward-models";
 
-/// The rewards of a recipe with their keys.
-pub(super) fn configs(recipe: &AlignRecipe) -> Vec<(&'static str, &RewardConfig)> {
-    let judge = recipe.evaluation.judge.iter().map(|judge| ("evaluation.judge", judge));
-    std::iter::once(("reward", &recipe.reward)).chain(judge).collect()
+/// The rewards of an align recipe.
+pub(super) fn configs(recipe: &AlignRecipe) -> Vec<Keyed<'_>> {
+    let judge = recipe.evaluation.judge.iter().map(|judge| ("evaluation.judge".into(), judge));
+    std::iter::once(("reward".into(), &recipe.reward)).chain(judge).collect()
 }
 
 /// Whether a reward reads a model that the run trains itself.
@@ -35,15 +42,14 @@ fn models(config: &RewardConfig) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// One sentence that names the model and what to do.
-pub(super) fn check(recipe: &AlignRecipe) -> Result<()> {
-    check_names("reward_model", recipe.reward_model.iter().map(|stage| stage.name.as_str()))?;
+pub(super) fn check(stages: &[RewardModelStage], configs: &[Keyed<'_>]) -> Result<()> {
+    check_names("reward_model", stages.iter().map(|stage| stage.name.as_str()))?;
     let trained: Vec<PathBuf> =
-        recipe.reward_model.iter().map(|stage| Path::new(OWN).join(&stage.name)).collect();
-    let configs = configs(recipe);
+        stages.iter().map(|stage| Path::new(OWN).join(&stage.name)).collect();
     for path in &trained {
         ensure!(
             configs.iter().any(|(_, config)| models(config).contains(path)),
-            "a [[reward_model]] trains {0}, which nothing uses: give [reward] or evaluation.judge kind = \"model\" and path = \"{0}\"",
+            "a [[reward_model]] trains {0}, which nothing uses: give a reward kind = \"model\" and path = \"{0}\"",
             path.display()
         );
     }
@@ -56,17 +62,35 @@ pub(super) fn check(recipe: &AlignRecipe) -> Result<()> {
     Ok(())
 }
 
-/// Trains the recipe's reward models that are not there yet.
+/// Builds a reward of a recipe; one that the run trains itself is there only after that stage.
+///
+/// # Errors
+/// When a rule is none, a model or a file cannot be read, or the key of a server is not there.
+pub(super) fn build(config: &RewardConfig, run: &Path, device: &Device) -> Result<Box<dyn Reward>> {
+    let mut config = config.clone();
+    let paths = Paths { run };
+    for model in config.models_mut() {
+        *model = paths.model(model)?.path().to_path_buf();
+    }
+    for file in config.files_mut() {
+        *file = paths.resolve(file)?;
+    }
+    Ok(config.build(device, &hub_cache(), &api_key)?)
+}
+
+/// Trains the run's reward models that are not there yet.
 ///
 /// # Errors
 /// What stopped the training; the models that are finished stay.
 pub(super) fn train(
-    inputs: &Inputs<'_>,
+    models: &[RewardModelInputs<'_>],
+    run: &Path,
+    seed: u64,
     progress: &mut Progress,
     interrupted: &AtomicBool,
 ) -> Result<()> {
-    let folder = inputs.run.join(FOLDER);
-    for model in &inputs.reward_models {
+    let folder = run.join(FOLDER);
+    for model in models {
         let dir = folder.join(&model.stage.name);
         if dir.exists() {
             progress.skip(&model.title());
@@ -74,8 +98,8 @@ pub(super) fn train(
         }
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
-        let checkpoints = inputs.run.join("checkpoints").join(&model.stage.name);
-        model.train((&dir, &checkpoints), inputs.recipe.seed, progress, interrupted)?;
+        let checkpoints = run.join("checkpoints").join(&model.stage.name);
+        model.train((&dir, &checkpoints), seed, progress, interrupted)?;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
     let sampled = usize::from(recipe.has_table()) + usize::from(recipe.rollouts.is_some());
     let own = recipe.reward_model.len() + sampled;
     let mut progress = Progress::new(1 + own + 2 * recipe.method.len());
-    rewards::train(inputs, &mut progress, interrupted)?;
+    rewards::train(&inputs.reward_models, inputs.run, recipe.seed, &mut progress, interrupted)?;
     let reward = inputs.build(&recipe.reward)?;
     let judge = recipe.evaluation.judge.as_ref().map(|judge| inputs.build(judge)).transpose()?;
     let calibration = calibrate(inputs, reward.as_ref(), &mut progress, interrupted)?;

@@ -109,10 +109,3 @@ impl ResponseDistribution {
         self.expected(&self.tree.lengths().into_iter().map(blocks).collect::<Vec<_>>())
     }
 }
-
-/// The most that one selection of the best of K can cost, in nats: log K − (K−1)/K. Blockwise decoding costs at most this times the
-/// expected number of blocks (controlled decoding, arXiv 2310.17022, §3).
-pub fn best_of_kl_bound(samples: NonZeroUsize) -> f64 {
-    let k = samples.get() as f64;
-    k.ln() - (k - 1.0) / k
-}

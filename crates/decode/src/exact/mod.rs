@@ -25,7 +25,7 @@ use infalign_transform::Procedure;
 
 use crate::DecodeError;
 
-pub use distribution::{ResponseDistribution, best_of_kl_bound};
+pub use distribution::ResponseDistribution;
 pub use ranks::rank_estimate;
 pub use values::Values;
 
@@ -54,7 +54,7 @@ impl<'a> ExactDecoder<'a> {
     /// The distribution over complete responses under a procedure.
     ///
     /// # Errors
-    /// [`DecodeError::Procedure`] for `beam`, [`DecodeError::NoValue`] where the values do not cover the model.
+    /// [`DecodeError::Procedure`] for the procedures that the table above lacks, [`DecodeError::NoValue`] where the values do not cover the model.
     pub fn decode(&self, procedure: Procedure) -> Result<ResponseDistribution, DecodeError> {
         match procedure {
             Procedure::Sample => Ok(ResponseDistribution::of(self.problem.model())),
@@ -62,13 +62,13 @@ impl<'a> ExactDecoder<'a> {
                 ResponseDistribution::of(self.problem.model())
                     .select(&procedure, self.problem.rewards())
             }
-            Procedure::CdToken { lambda } => self.tokenwise(lambda),
+            Procedure::CdToken { lambda, candidates: None } => self.tokenwise(lambda),
             Procedure::CdBlock { length, samples } => {
                 blocks::decode(self.problem.model(), &self.values, length, samples)
             }
             _ => Err(DecodeError::Procedure {
                 procedure: procedure.to_string(),
-                reason: "exact enumeration is not available for it; sample it instead, or take cd-block",
+                reason: "exact enumeration is not available for it; sample it instead, or take cd-token without candidates, or cd-block",
             }),
         }
     }

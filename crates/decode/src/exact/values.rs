@@ -52,6 +52,16 @@ impl Values {
         Self { tree, prefixes, responses: rewards.to_vec() }
     }
 
+    /// The prefixes that have values.
+    pub fn tree(&self) -> PrefixTree {
+        self.tree
+    }
+
+    /// The greatest value of a response.
+    pub fn greatest(&self) -> f64 {
+        self.responses.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+
     /// The value of a prefix; NaN where it is unknown.
     pub fn prefix(&self, prefix: usize) -> f64 {
         self.prefixes[prefix]
@@ -98,7 +108,10 @@ impl Values {
     }
 
     /// The value of a prefix and one more token, EOS included.
-    fn after(&self, prefix: usize, token: u32) -> Result<f64, DecodeError> {
+    ///
+    /// # Errors
+    /// [`DecodeError::NoValue`] where it is unknown.
+    pub fn after(&self, prefix: usize, token: u32) -> Result<f64, DecodeError> {
         match self.tree.children(prefix).nth(token as usize) {
             Some(child) if token != self.tree.eos() => self.known_prefix(child),
             _ => self.known_response(prefix),

@@ -25,6 +25,8 @@ pub struct CpuModel {
     norm: Scaling,
     head: Option<Linear>,
     logit_cap: Option<f32>,
+    /// Whether its sessions leave the logits out.
+    pub(super) states_only: bool,
 }
 
 #[derive(Debug)]
@@ -108,8 +110,15 @@ impl CpuModel {
             norm: Scaling::new(net.norm),
             head: net.lm_head.map(|head| Linear::new(vec![head], None)),
             logit_cap: net.logit_cap.map(|cap| cap as f32),
+            states_only: false,
             config,
         }
+    }
+
+    /// The same for whoever asks sessions for hidden states alone: their logits are empty.
+    #[must_use]
+    pub fn for_states(self) -> Self {
+        Self { states_only: true, ..self }
     }
 
     /// kv_heads * head_width.

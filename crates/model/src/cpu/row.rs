@@ -34,6 +34,21 @@ impl Segment {
         };
         Self { layers: (0..layers).map(|_| layer()).collect(), length: 0, capacity: padded }
     }
+
+    /// The same without the room that is left: of a sequence that is continued in many short pieces, all would stay.
+    fn trimmed(self) -> Self {
+        let padded = self.length.next_multiple_of(POSITIONS);
+        if padded == self.capacity {
+            return self;
+        }
+        let trim = |KeysValues { keys, mut values }: KeysValues| {
+            let columns = keys.chunks(self.capacity).flat_map(|column| &column[..padded]);
+            values.shrink_to_fit();
+            KeysValues { keys: columns.copied().collect(), values }
+        };
+        let layers = self.layers.into_iter().map(trim).collect();
+        Self { layers, length: self.length, capacity: padded }
+    }
 }
 
 /// One sequence: what it shares with others, and its own end.
@@ -82,7 +97,8 @@ impl Row {
 
     /// Turns the row's own end into one that others can share.
     pub(super) fn share(&mut self) {
-        self.shared.extend(self.own.take().filter(|own| own.length > 0).map(Arc::new));
+        let own = self.own.take().filter(|own| own.length > 0);
+        self.shared.extend(own.map(|own| Arc::new(own.trimmed())));
     }
 
     /// Another row with the same past.

@@ -16,7 +16,7 @@ impl LanguageModel for CpuModel {
     }
 
     fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
-        let mut rows: Vec<Row> = Vec::with_capacity(prompts.len());
+        let mut read = Vec::with_capacity(prompts.len());
         let (mut logits, mut scratch) = (Vec::new(), Scratch::default());
         for (index, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {
@@ -25,12 +25,15 @@ impl LanguageModel for CpuModel {
             self.check(prompt)?;
             let mut row = [Row::default()];
             let hidden = self.pass(&mut row, prompt, &mut scratch);
-            logits.extend(self.logits(&hidden[hidden.len() - self.config.hidden_size..]));
+            let state = hidden[hidden.len() - self.config.hidden_size..].to_vec();
+            if !self.states_only {
+                logits.extend(self.logits(&state));
+            }
             let [mut row] = row;
             row.share();
-            rows.push(row);
+            read.push(ReadPrompt { row, state });
         }
-        Ok(Prompts::new(prompts.len(), logits, rows))
+        Ok(Prompts::new(prompts.len(), logits, read))
     }
 
     fn session(&self) -> Box<dyn Session + '_> {
@@ -39,6 +42,7 @@ impl LanguageModel for CpuModel {
             rows: Vec::new(),
             left: Vec::new(),
             logits: Vec::new(),
+            states: Vec::new(),
             scratch: Scratch::default(),
         })
     }
@@ -87,6 +91,13 @@ impl CpuModel {
     }
 }
 
+/// A prompt that has been read.
+struct ReadPrompt {
+    row: Row,
+    /// Hidden state of its last token, `[hidden]`.
+    state: Vec<f32>,
+}
+
 /// A batch of rows, each with a cache of its own.
 struct CpuSession<'a> {
     model: &'a CpuModel,
@@ -94,12 +105,18 @@ struct CpuSession<'a> {
     /// Tokens that each row may still take.
     left: Vec<usize>,
     logits: Vec<f32>,
+    /// Hidden states of the last tokens, `[rows, hidden]`.
+    states: Vec<f32>,
     scratch: Scratch,
 }
 
 impl Session for CpuSession<'_> {
     fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    fn states(&self) -> Vec<f32> {
+        self.states.clone()
     }
 
     fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
@@ -114,16 +131,17 @@ impl Session for CpuSession<'_> {
             read.push(Token { id: tokens[index], row: index, position, ahead: 0 });
             *left = fewer;
         }
-        let hidden = model.hidden(rows, &read, scratch);
+        self.states = model.hidden(rows, &read, scratch);
         rows.iter_mut().for_each(|row| row.advance(1));
-        self.logits = model.logits(&hidden);
+        if !model.states_only {
+            self.logits = model.logits(&self.states);
+        }
         Ok(())
     }
 
     fn select(&mut self, rows: &[usize]) {
-        let vocabulary = self.model.config.vocab_size;
-        let logits = |&r: &usize| self.logits[r * vocabulary..(r + 1) * vocabulary].iter().copied();
-        self.logits = rows.iter().flat_map(logits).collect();
+        self.logits = chosen_rows(&self.logits, self.rows.len(), rows);
+        self.states = chosen_rows(&self.states, self.rows.len(), rows);
         self.left = rows.iter().map(|&r| self.left[r]).collect();
         let mut uses = vec![0_usize; self.rows.len()];
         rows.iter().for_each(|&r| uses[r] += 1);
@@ -142,17 +160,24 @@ impl Session for CpuSession<'_> {
         chosen: &[usize],
         new_tokens: usize,
     ) -> Result<(), ModelError> {
-        let rows: &Vec<Row> = prompts.state()?;
+        let read: &Vec<ReadPrompt> = prompts.state()?;
         let limit = self.model.context();
-        for &row in chosen {
-            let length = rows[row].length().saturating_add(new_tokens);
+        for &prompt in chosen {
+            let length = read[prompt].row.length().saturating_add(new_tokens);
             if length > limit {
                 return Err(ModelError::TooLong { length, limit });
             }
         }
-        self.rows.extend(chosen.iter().map(|&row| rows[row].clone()));
+        self.rows.extend(chosen.iter().map(|&prompt| read[prompt].row.clone()));
+        chosen.iter().for_each(|&prompt| self.states.extend_from_slice(&read[prompt].state));
         self.left.extend(chosen.iter().map(|_| new_tokens));
         chosen.iter().for_each(|&row| self.logits.extend_from_slice(prompts.logits(row)));
         Ok(())
     }
+}
+
+/// Some of `count` rows that lie one after the other.
+fn chosen_rows(values: &[f32], count: usize, chosen: &[usize]) -> Vec<f32> {
+    let width = values.len() / count.max(1);
+    chosen.iter().flat_map(|&r| values[r * width..(r + 1) * width].iter().copied()).collect()
 }

@@ -13,13 +13,10 @@
 //! 2. Of equal rewards the first is the best, and one that equals the lesser of the anchor's is not below it: p = P(r(y′) ≤ r(y)).
 //! 3. Of a policy with an adapter, the anchor's A and B move each by η, which is not quite the same as moving their product.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Sequence, Tokenizer, Transformer};
 use infalign_reward::Reward;
@@ -29,6 +26,7 @@ use super::offline::log_probs;
 use crate::adapter::adapter_uniforms;
 use crate::batches::Batches;
 use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
+use crate::moving_average::moved;
 use crate::passes::{column, mean_gradient};
 use crate::rollout::Scored;
 use crate::{OptimizerConfig, TrainError, leave_one_out};
@@ -267,7 +265,8 @@ impl Trainable for Anchored {
 
     fn stepped(self, net: Transformer) -> Self {
         let policy = self.policy.with_net(net);
-        let anchor = moved(self.anchor, &policy.valid(), self.rate);
+        let net = moved(self.anchor.net().clone(), policy.valid().net(), self.rate);
+        let anchor = self.anchor.with_net(net);
         Self { policy, anchor, ..self }
     }
 
@@ -288,40 +287,6 @@ impl Trainable for Anchored {
     fn load(&self, dir: &Path) -> Result<Self, TrainError> {
         let anchor = self.anchor.load_trained(&dir.join(ANCHOR))?.valid();
         Ok(Self { policy: self.policy.load_trained(dir)?.train(), anchor, rate: self.rate })
-    }
-}
-
-/// The anchor with every weight moved by `rate` towards the policy's.
-fn moved(anchor: CausalLm, policy: &CausalLm, rate: f64) -> CausalLm {
-    let mut weights = Weights::default();
-    policy.net().visit(&mut weights);
-    let net = anchor.net().clone().map(&mut Move { towards: weights, rate });
-    anchor.with_net(net)
-}
-
-/// Weights by their ids.
-#[derive(Default)]
-struct Weights(HashMap<ParamId, TensorData>);
-
-impl ModuleVisitor for Weights {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.insert(param.id, param.val().into_data());
-    }
-}
-
-struct Move {
-    towards: Weights,
-    rate: f64,
-}
-
-impl ModuleMapper for Move {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(target) = self.towards.0.remove(&param.id) else { return param };
-        param.map(|weight| {
-            let target = Tensor::<D>::from_data(target, &weight.device());
-            // A weight that is not trained stays as it is, to the bit.
-            weight.clone() + (target - weight) * self.rate
-        })
     }
 }
 

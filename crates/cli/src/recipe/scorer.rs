@@ -1,0 +1,156 @@
+//! `task = "scorer"`: train a prefix scorer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use infalign_decode::Sampling;
+use infalign_reward::RewardConfig;
+use infalign_train::{ScorerConfig, ScorerMethod};
+use infalign_transform::Composed;
+use serde::{Deserialize, Serialize};
+
+use super::{PromptsConfig, RewardModelStage};
+
+/// A recipe that trains a prefix scorer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScorerRecipe {
+    task: Task,
+    /// Name of the recipe.
+    pub(crate) name: String,
+    /// Seed of every random draw.
+    pub(crate) seed: u64,
+    /// The base, whose responses are valued.
+    pub(crate) model: PathBuf,
+    /// A model with the base's tokenizer from which the scorer's own trunk starts; the base's frozen states are read, where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trunk: Option<PathBuf>,
+    /// Largest number of responses generated together.
+    #[serde(default = "batch")]
+    pub(crate) batch: usize,
+    /// Where prompts come from.
+    pub(crate) prompts: PromptsConfig,
+    /// Reward models to train first, into `$RUN/reward-models/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reward_model: Vec<RewardModelStage>,
+    /// The rewards, a head each.
+    pub(crate) head: Vec<Head>,
+    /// How responses are sampled.
+    pub(crate) generation: Sampling,
+    /// Responses of the base.
+    pub(crate) rollouts: ScorerRollouts,
+    /// Responses of other origin, for CD-Q.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) completions: Vec<PathBuf>,
+    /// The trainer.
+    pub(crate) train: ScorerConfig,
+    /// What procedures are run with the scorer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) evaluation: Vec<ScorerEvaluation>,
+}
+
+/// The task that every such recipe has.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Task {
+    Scorer,
+}
+
+/// A reward that the scorer has a head for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Head {
+    /// Names the head.
+    pub(crate) name: String,
+    /// Its reward.
+    pub(crate) reward: RewardConfig,
+}
+
+/// Responses of the base.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScorerRollouts {
+    /// Responses to each training prompt.
+    pub(crate) samples: usize,
+    /// Responses to each prompt held out, on which the values are measured.
+    pub(crate) held_out: usize,
+}
+
+/// Procedures that are run on the prompts held out, with some weights of the rewards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScorerEvaluation {
+    /// Responses to each prompt.
+    pub(crate) samples: usize,
+    /// Name of a head → its weight; 0 for those that are left out.
+    pub(crate) weights: BTreeMap<String, f64>,
+    /// The procedures.
+    pub(crate) procedures: Vec<Composed>,
+}
+
+impl ScorerEvaluation {
+    fn check(&self, heads: &[Head]) -> Result<()> {
+        ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
+        for (name, weight) in &self.weights {
+            let known: Vec<&str> = heads.iter().map(|head| head.name.as_str()).collect();
+            ensure!(
+                known.contains(&name.as_str()),
+                "weights has {name:?}, which is no [[head]]: there are {known:?}"
+            );
+            ensure!(weight.is_finite(), "the weight of {name:?} is {weight}: give a finite number");
+        }
+        ensure!(
+            self.weights.values().any(|weight| *weight != 0.0),
+            "weights has no weight but 0: nothing would be chosen by"
+        );
+        Ok(())
+    }
+}
+
+fn batch() -> usize {
+    128
+}
+
+impl ScorerRecipe {
+    /// Refuses what contradicts itself.
+    ///
+    /// # Errors
+    /// One sentence that names the key.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.generation.check().context("[generation]")?;
+        self.train.check().context("[train]")?;
+        ensure!(!self.head.is_empty(), "the recipe has no [[head]]: give at least one reward");
+        let ScorerRollouts { samples, held_out } = self.rollouts;
+        ensure!(
+            samples >= 1 && held_out >= 2,
+            "rollouts.samples is {samples} and rollouts.held_out is {held_out}: at least 1 and 2 are needed"
+        );
+        ensure!(
+            self.completions.is_empty() || self.train.method == ScorerMethod::CdQ,
+            "completions are not responses of the base, which cd-fudge learns from: leave them out, or take method = \"cd-q\""
+        );
+        for evaluation in &self.evaluation {
+            evaluation.check(&self.head).context("[[evaluation]]")?;
+        }
+        Ok(())
+    }
+
+    /// Every model that the recipe reads.
+    pub(super) fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut models = vec![&mut self.model];
+        models.extend(self.trunk.as_mut());
+        models.extend(self.head.iter_mut().flat_map(|head| head.reward.models_mut()));
+        models.extend(self.reward_model.iter_mut().map(|stage| &mut stage.base));
+        models
+    }
+
+    /// Every other file that the recipe reads.
+    pub(super) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut files = self.prompts.files_mut();
+        files.extend(self.head.iter_mut().flat_map(|head| head.reward.files_mut()));
+        files.extend(self.reward_model.iter_mut().flat_map(RewardModelStage::files_mut));
+        files.extend(self.completions.iter_mut());
+        files
+    }
+}

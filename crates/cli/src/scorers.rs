@@ -1,0 +1,191 @@
+//! Prefix scorers as the command line names them: `DIR`, `DIR#REWARD`, either with `:WEIGHT`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use infalign_backend::Device;
+use infalign_decode::guided::{LearnedScorer, PrefixScorer, WeightedScorers};
+use infalign_model::{
+    CausalLm, LanguageModel, ModelFolder, PrefixValues, ScorerModel, ScorerSpec, Tokenizer,
+};
+
+use crate::{identity, models};
+
+/// A scorer that the command line names: its folder, one of its rewards, and a weight.
+#[derive(Clone, Debug, PartialEq)]
+struct Named {
+    dir: PathBuf,
+    reward: Option<String>,
+    weight: f64,
+}
+
+impl Named {
+    fn parse(text: &str) -> Result<Self> {
+        let (place, weight) = match text.rsplit_once(':') {
+            // A path may hold colons of its own.
+            Some((place, weight)) if !Path::new(text).is_dir() => {
+                let number = weight.parse::<f64>().ok().filter(|weight| weight.is_finite());
+                let weight = number.with_context(|| {
+                    format!("the weight of the scorer {text} is {weight:?}: give a finite number")
+                })?;
+                (place, weight)
+            }
+            _ => (text, 1.0),
+        };
+        let (dir, reward) = match place.rsplit_once('#') {
+            Some((dir, reward)) if !Path::new(place).is_dir() => (dir, Some(reward.to_owned())),
+            _ => (place, None),
+        };
+        Ok(Self { dir: dir.into(), reward, weight })
+    }
+
+    /// The index of the reward that it names.
+    fn head(&self, spec: &ScorerSpec) -> Result<usize> {
+        let names: Vec<&str> = spec.heads.iter().map(|head| head.name.as_str()).collect();
+        let dir = self.dir.display();
+        match &self.reward {
+            None if names.len() == 1 => Ok(0),
+            None => bail!(
+                "the scorer {dir} has values of {}: name one, as in --scorer {dir}#{}",
+                names.join(", "),
+                names[0]
+            ),
+            Some(reward) => names.iter().position(|name| name == reward).with_context(|| {
+                format!("the scorer {dir} has no values of {reward:?}, but of {}", names.join(", "))
+            }),
+        }
+    }
+}
+
+/// A scorer that was loaded, with the weights of its rewards.
+struct Loaded {
+    values: PrefixValues,
+    /// Where states come from that are not those of the model that generates.
+    trunk: Option<Box<dyn LanguageModel>>,
+    weights: Vec<f64>,
+}
+
+/// The scorers of a command line, loaded.
+pub(crate) struct Scorers {
+    loaded: Vec<Loaded>,
+}
+
+impl Scorers {
+    /// Loads the scorers; rewards of one folder share its trunk.
+    ///
+    /// - `model`: the folder of the model that generates, and its tokenizer.
+    ///
+    /// # Errors
+    /// One sentence that names the scorer and what is wrong with it.
+    pub(crate) fn load(
+        names: &[String],
+        model: &ModelFolder,
+        tokenizer: &Tokenizer,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut loaded: Vec<(PathBuf, Loaded)> = Vec::new();
+        for name in names {
+            let named = Named::parse(name)?;
+            ensure!(
+                named.dir.is_dir(),
+                "the scorer {} is not a folder: give one that `infalign scorer` has made",
+                named.dir.display()
+            );
+            let place = match loaded.iter().position(|(dir, _)| *dir == named.dir) {
+                Some(place) => place,
+                None => {
+                    let scorer = load(&named.dir, model, tokenizer, device)
+                        .with_context(|| format!("the scorer {}", named.dir.display()))?;
+                    loaded.push((named.dir.clone(), scorer));
+                    loaded.len() - 1
+                }
+            };
+            let (_, scorer) = &mut loaded[place];
+            let head = named.head(scorer.values.spec())?;
+            scorer.weights[head] += named.weight;
+        }
+        Ok(Self { loaded: loaded.into_iter().map(|(_, scorer)| scorer).collect() })
+    }
+
+    /// Does something with the weighted sum of the scorers.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`infalign_decode::DecodeError`] for weights that are none.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&dyn PrefixScorer) -> Result<T>) -> Result<T> {
+        let learned = self
+            .loaded
+            .iter()
+            .map(|one| LearnedScorer::new(&one.values, one.trunk.as_deref(), &one.weights));
+        let learned = learned.collect::<Result<Vec<_>, _>>()?;
+        let parts = learned.iter().map(|scorer| (1.0, scorer as &dyn PrefixScorer)).collect();
+        work(&WeightedScorers::new(parts)?)
+    }
+}
+
+fn load(dir: &Path, model: &ModelFolder, tokenizer: &Tokenizer, device: &Device) -> Result<Loaded> {
+    let scorer = ScorerModel::load(dir, device)?;
+    ensure!(
+        tokenizer.has_tokens_of(dir)?,
+        "its tokenizer is another than that of the model {}: a scorer can guide only models with its own tokenizer",
+        model.path().display()
+    );
+    let weights = vec![0.0; scorer.spec().heads.len()];
+    let (values, own) = scorer.for_inference();
+    let trunk = match own {
+        Some(own) => Some(own),
+        None => base_states(values.spec(), model, device)?,
+    };
+    Ok(Loaded { values, trunk, weights })
+}
+
+/// The base whose states a scorer reads; `None` where it is the model that generates.
+fn base_states(
+    spec: &ScorerSpec,
+    model: &ModelFolder,
+    device: &Device,
+) -> Result<Option<Box<dyn LanguageModel>>> {
+    if identity::weights(model)? == spec.base_sha256 {
+        return Ok(None);
+    }
+    let folder = models::folder(&spec.base)?;
+    let base = spec.base.display();
+    let found = identity::weights(&folder).map_err(|error| {
+        anyhow!("it reads the states of its base {base}, which is not there any more: {error:#}")
+    })?;
+    ensure!(
+        found == spec.base_sha256,
+        "it reads the states of its base, but {base} holds other weights by now"
+    );
+    Ok(Some(CausalLm::load(&folder, device)?.for_states()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_rewards_and_weights_are_told_apart() {
+        let parse = |text: &str| Named::parse(text).unwrap();
+        let named = |dir: &str, reward: Option<&str>, weight| Named {
+            dir: dir.into(),
+            reward: reward.map(str::to_owned),
+            weight,
+        };
+        assert_eq!(parse("runs/a/scorer"), named("runs/a/scorer", None, 1.0));
+        assert_eq!(parse("runs/a/scorer:0.5"), named("runs/a/scorer", None, 0.5));
+        assert_eq!(parse("s#length:-2"), named("s", Some("length"), -2.0));
+        assert_eq!(parse("s#length"), named("s", Some("length"), 1.0));
+        for text in ["s:", "s:heavy", "s:inf", "s:NaN"] {
+            assert!(
+                Named::parse(text).unwrap_err().to_string().contains("finite number"),
+                "{text}"
+            );
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join("a:b#c");
+        std::fs::create_dir(&odd).unwrap();
+        let text = odd.display().to_string();
+        assert_eq!(parse(&text), named(&text, None, 1.0));
+        assert_eq!(parse(&format!("{text}:2")).weight, 2.0);
+    }
+}

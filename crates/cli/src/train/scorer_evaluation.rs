@@ -1,0 +1,259 @@
+//! What procedures make of a prefix scorer on the prompts held out: rewards, KL and cost.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use infalign_decode::guided::{GuidedGenerator, LearnedScorer};
+use infalign_decode::{Decoded, EncodedPrompt, Generator, KlKind, ProcedureDecoder};
+use infalign_evaluate::{Figure, Panel, Point};
+use infalign_model::{LanguageModel, PrefixValues, Tokenizer};
+use infalign_reward::{Reward, WeightedSum};
+use infalign_stats::{Interval, mean_interval};
+use infalign_transform::{Composed, Procedure};
+use serde::{Deserialize, Serialize};
+
+use super::stages::{read_json, stop_if, write_json};
+use crate::figure::write_figure;
+use crate::progress::Progress;
+use crate::recipe::{Head, ScorerEvaluation};
+
+/// Confidence level of the intervals over prompts.
+const LEVEL: f64 = 0.95;
+
+/// What one procedure came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Row {
+    /// The procedure.
+    procedure: Composed,
+    /// Weights of the rewards, by which scorer and selection choose.
+    weights: BTreeMap<String, f64>,
+    /// Mean of each reward, with its interval over prompts.
+    rewards: BTreeMap<String, Mean>,
+    /// What is known of the KL to the base, in nats per response.
+    kl: Vec<MeanKl>,
+    /// Tokens drawn for a response.
+    model_tokens: f64,
+    /// Values and rewards asked for, for a response.
+    scorer_calls: f64,
+    /// The most that limiting the candidates of `cd-token` moved, in total variation.
+    truncation: f64,
+}
+
+/// A mean with its interval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Mean {
+    estimate: f64,
+    low: f64,
+    high: f64,
+}
+
+/// A mean of what is known of a KL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct MeanKl {
+    nats: f64,
+    kind: String,
+}
+
+/// What procedures run with.
+pub(super) struct ScorerEvaluator<'a> {
+    /// How responses are drawn from the base.
+    pub(super) generator: Generator<'a>,
+    pub(super) tokenizer: &'a Tokenizer,
+    /// Prompts held out.
+    pub(super) prompts: &'a [EncodedPrompt],
+    /// The rewards of the recipe, and what they are called.
+    pub(super) heads: &'a [Head],
+    pub(super) rewards: &'a dyn Fn(&Head) -> Result<Box<dyn Reward>>,
+    /// The scorer, and its own trunk.
+    pub(super) values: &'a PrefixValues,
+    pub(super) trunk: Option<&'a dyn LanguageModel>,
+}
+
+impl ScorerEvaluator<'_> {
+    /// Runs every procedure with every set of weights; what a file `RUN/evaluation/N.json` holds is not run again. Draws `RUN/reward-kl.svg`.
+    ///
+    /// # Errors
+    /// When a procedure cannot be run, or a file not written.
+    pub(super) fn run(
+        &self,
+        evaluations: &[ScorerEvaluation],
+        run: &Path,
+        progress: &mut Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<Row>> {
+        let folder = run.join("evaluation");
+        let mut rows: Vec<Row> = Vec::new();
+        for evaluation in evaluations {
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+            for procedure in &evaluation.procedures {
+                let path = folder.join(format!("{}.json", rows.len()));
+                if path.exists() {
+                    progress.skip(&procedure.to_string());
+                    rows.push(read_json(&path)?);
+                    continue;
+                }
+                let bar = progress.stage(&procedure.to_string(), self.prompts.len());
+                let row = self
+                    .row(*procedure, evaluation)
+                    .with_context(|| format!("evaluation.procedures: {procedure}"))?;
+                write_json(&path, &row)?;
+                bar.finish(row.summary());
+                rows.push(row);
+                stop_if(interrupted)?;
+            }
+        }
+        if !rows.is_empty() {
+            write_figure(run, "reward-kl", &self.figure(&rows))?;
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
+        let rewards = self.heads.iter().map(self.rewards).collect::<Result<Vec<_>>>()?;
+        let weight = |head: &Head| evaluation.weights.get(&head.name).copied().unwrap_or(0.0);
+        let weights: Vec<f64> = self.heads.iter().map(weight).collect();
+        let parts = self.heads.iter().zip(&weights).filter(|(_, weight)| **weight != 0.0);
+        let parts = parts.map(|(head, weight)| Ok((*weight as f32, (self.rewards)(head)?)));
+        let sum = WeightedSum::new(parts.collect::<Result<Vec<_>>>()?)?;
+        let scorer = LearnedScorer::new(self.values, self.trunk, &weights)?;
+        let (generator, Composed { selection, inner }) = (self.generator, procedure);
+        let decoder = if inner == Procedure::Sample {
+            ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
+                .with_seed(generator.seed)
+        } else {
+            let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner };
+            guided.check(self.prompts)?;
+            ProcedureDecoder::guided(selection, guided, self.tokenizer, Some(&sum))?
+        };
+        let decoded = decoder.decode_samples(self.prompts, evaluation.samples)?;
+        let mut means = BTreeMap::new();
+        for (head, reward) in self.heads.iter().zip(&rewards) {
+            means.insert(head.name.clone(), self.mean(&decoded, reward.as_ref())?);
+        }
+        let all: Vec<&Decoded> = decoded.iter().flatten().collect();
+        let mean = |of: &dyn Fn(&Decoded) -> f64| {
+            all.iter().map(|one| of(one)).sum::<f64>() / all.len().max(1) as f64
+        };
+        let kinds = all.first().map_or(0, |one| one.kl.len());
+        let kl = (0..kinds).map(|place| MeanKl {
+            nats: mean(&|one| one.kl.get(place).map_or(0.0, |kl| kl.nats)),
+            kind: kind(all[0].kl[place].kind).to_owned(),
+        });
+        Ok(Row {
+            procedure,
+            weights: evaluation.weights.clone(),
+            rewards: means,
+            kl: kl.collect(),
+            model_tokens: mean(&|one| one.cost.model_tokens as f64),
+            scorer_calls: mean(&|one| one.cost.scorer_calls as f64),
+            truncation: mean(&|one| one.truncation),
+        })
+    }
+
+    /// The mean reward of the responses, with its interval over prompts.
+    fn mean(&self, decoded: &[Vec<Decoded>], reward: &dyn Reward) -> Result<Mean> {
+        let mut means = Vec::with_capacity(decoded.len());
+        for (prompt, responses) in self.prompts.iter().zip(decoded) {
+            let pairs: Vec<(&str, &str)> =
+                responses.iter().map(|one| (prompt.text.as_str(), one.text.as_str())).collect();
+            let scores = reward.score(&pairs)?;
+            means.push(scores.iter().map(|r| f64::from(*r)).sum::<f64>() / scores.len() as f64);
+        }
+        let Interval { estimate, low, high, .. } = mean_interval(&means, LEVEL)?;
+        Ok(Mean { estimate, low, high })
+    }
+
+    /// A panel a reward: what procedures reach for their KL.
+    fn figure(&self, rows: &[Row]) -> Figure {
+        let mut legend: Vec<String> = Vec::new();
+        for row in rows {
+            if !legend.contains(&row.series()) {
+                legend.push(row.series());
+            }
+        }
+        let point = |head: &Head, row: &Row| {
+            let mean = &row.rewards[&head.name];
+            Point {
+                name: row.series(),
+                x: row.kl.first().map_or(0.0, |kl| kl.nats),
+                y: [mean.estimate, mean.low, mean.high],
+                label: None,
+            }
+        };
+        let panel = |head: &Head| Panel {
+            title: head.name.clone(),
+            points: rows.iter().map(|row| point(head, row)).collect(),
+            curves: Vec::new(),
+            bands: Vec::new(),
+        };
+        Figure {
+            title: "Expected reward against KL, on held-out prompts".to_owned(),
+            legend,
+            note: "bars: 95 % intervals; KL: exact of cd-token, bounds of all others".to_owned(),
+            axes: ["KL from the base, nats per response", "mean reward"].map(str::to_owned),
+            panels: self.heads.iter().map(panel).collect(),
+        }
+    }
+}
+
+impl Row {
+    /// What its points are called: the procedure without the number that is varied, and the weights.
+    fn series(&self) -> String {
+        let text = self.procedure.to_string();
+        let name = match self.procedure.inner {
+            Procedure::CdToken { .. } => "cd-token".to_owned(),
+            Procedure::CdBlock { length, .. } => format!("cd-block, M = {length}"),
+            Procedure::Sample => text.split(':').next().unwrap_or(&text).to_owned(),
+            _ => text,
+        };
+        let weights: Vec<String> =
+            self.weights.iter().map(|(head, weight)| format!("{weight} {head}")).collect();
+        format!("{name} ({})", weights.join(" + "))
+    }
+
+    fn summary(&self) -> String {
+        let rewards: Vec<String> = self
+            .rewards
+            .iter()
+            .map(|(name, mean)| format!("{name} {:.3}", mean.estimate))
+            .collect();
+        let kl = self.kl.first();
+        let kl = kl.map_or(String::new(), |kl| format!(", KL {:.3} ({})", kl.nats, kl.kind));
+        format!("{}{kl}", rewards.join(", "))
+    }
+
+    /// One line for people.
+    pub(super) fn line(&self) -> String {
+        let rewards: Vec<String> = self
+            .rewards
+            .iter()
+            .map(|(name, mean)| {
+                format!("{name} {:.3} [{:.3}, {:.3}]", mean.estimate, mean.low, mean.high)
+            })
+            .collect();
+        let kl: Vec<String> =
+            self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, kl.kind)).collect();
+        let weights: Vec<String> =
+            self.weights.iter().map(|(head, weight)| format!("{head}:{weight}")).collect();
+        format!(
+            "{:<34} {:<24} {}  KL {}  {:.0} tokens, {:.0} scores",
+            self.procedure.to_string(),
+            weights.join(" "),
+            rewards.join("  "),
+            kl.join(", "),
+            self.model_tokens,
+            self.scorer_calls
+        )
+    }
+}
+
+fn kind(kind: KlKind) -> &'static str {
+    match kind {
+        KlKind::Exact => "exact",
+        KlKind::Bound => "bound",
+        KlKind::Estimate => "estimate",
+    }
+}

@@ -1,0 +1,381 @@
+//! Guided generation, batch by batch: responses enter with all their candidates, and leave when they are complete.
+
+use std::ops::{ControlFlow, Range};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use infalign_model::{ModelError, Prompts, Session};
+use infalign_transform::Procedure;
+
+use super::scorer::{PrefixScorer, ScorerSession};
+use super::search::{Plan, Search};
+use super::tilt::Candidates;
+use crate::gather::locked;
+use crate::kl::Kl;
+use crate::sampler::{check_prompts, check_samples};
+use crate::{Cost, DecodeError, Draw, EncodedPrompt, Event, Finish, Generator, Response, Stream};
+
+/// A response of a procedure, and what is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Tokens and log-probabilities.
+    pub response: Response,
+    /// V of the complete response, where the procedure has asked for it.
+    pub value: Option<f64>,
+    /// What it cost, the candidates that were dropped included.
+    pub cost: Cost,
+    /// KL to the model.
+    pub kl: Kl,
+    /// The most that log T(π)(y)/π(y) can be, in nats; of `cd-token`, what it is.
+    pub log_ratio: f64,
+    /// The most that `candidates` of `cd-token` can have moved of the distribution of responses, in total variation; 0 to 1.
+    pub truncation: f64,
+}
+
+/// Draws responses that a prefix scorer guides.
+#[derive(Clone, Copy)]
+pub struct GuidedGenerator<'a> {
+    /// The model, and how tokens are drawn from it. Of `watch`, a response tells the tokens that are certain to be its own, blockwise
+    /// decoding a block at a time and a search all of them at the end.
+    pub generator: Generator<'a>,
+    /// What guides.
+    pub scorer: &'a dyn PrefixScorer,
+    /// How: a procedure that needs a scorer.
+    pub procedure: Procedure,
+}
+
+/// Is given the finalists of every response to a prompt, in order: more than one where the reward is to decide between them.
+pub(crate) type FoundEach<'a> = &'a (dyn Fn(usize, Vec<Vec<Candidate>>) -> ControlFlow<()> + Sync);
+
+impl GuidedGenerator<'_> {
+    /// Refuses settings out of range, prompts that do not fit the model, a scorer that does not go with it, and a procedure that needs none.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says what is wrong.
+    pub fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
+        check_prompts(prompts, &self.generator.sampling, self.generator.model.context())?;
+        self.scorer.check(self.generator.model)?;
+        self.plan().map(drop)
+    }
+
+    fn plan(&self) -> Result<Plan, DecodeError> {
+        Plan::of(self.procedure).ok_or_else(|| DecodeError::Procedure {
+            procedure: self.procedure.to_string(),
+            reason: "no prefix scorer has anything to say in it",
+        })
+    }
+
+    /// Draws some responses of every prompt, by their numbers, and hands over those of a prompt together.
+    pub(crate) fn generate_each(
+        &self,
+        prompts: &[EncodedPrompt],
+        samples: Range<usize>,
+        found: FoundEach<'_>,
+    ) -> Result<(), DecodeError> {
+        self.check(prompts)?;
+        check_samples(prompts, samples.len())?;
+        let plan = self.plan()?;
+        check_samples(prompts, samples.len().saturating_mul(plan.rows()))?;
+        let run = Run {
+            guided: self,
+            plan,
+            prompts,
+            first: samples.start,
+            samples: samples.len(),
+            next: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            found: prompts.iter().map(|_| Mutex::default()).collect(),
+            handed: found,
+        };
+        run.run()
+    }
+}
+
+/// Responses of a prompt that are complete, by their numbers.
+type Found = Vec<(usize, Vec<Candidate>)>;
+
+/// One call.
+struct Run<'a> {
+    guided: &'a GuidedGenerator<'a>,
+    plan: Plan,
+    prompts: &'a [EncodedPrompt],
+    first: usize,
+    samples: usize,
+    /// Number of the next response, prompt by prompt.
+    next: AtomicUsize,
+    stopped: AtomicBool,
+    found: Vec<Mutex<Found>>,
+    handed: FoundEach<'a>,
+}
+
+impl Run<'_> {
+    fn total(&self) -> usize {
+        self.samples * self.prompts.len()
+    }
+
+    fn run(&self) -> Result<(), DecodeError> {
+        let generator = &self.guided.generator;
+        let independent = generator.model.rows_are_independent();
+        let workers = if independent { rayon::current_num_threads() } else { 1 };
+        let workers = workers.clamp(1, self.total().max(1));
+        let batch = generator.batch.clamp(1, (self.total() * self.plan.rows()).max(1));
+        let share = batch.div_ceil(workers).max(self.plan.rows());
+        let work = || self.work(share).inspect_err(|_| self.stop());
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let joined = workers.into_iter().map(|worker| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            joined.collect()
+        })
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Generates with about `share` rows at a time until nothing is waiting.
+    fn work(&self, share: usize) -> Result<(), DecodeError> {
+        let Generator { model, sampling, .. } = self.guided.generator;
+        let mut batch = Batch {
+            model: model.session(),
+            scorer: self.guided.scorer.session(sampling.max_tokens),
+            searches: Vec::new(),
+            read: None,
+            weights: Vec::new(),
+        };
+        loop {
+            if !self.stopped() {
+                self.enter(&mut batch, share)?;
+            }
+            if batch.searches.is_empty() || self.stopped() {
+                return Ok(());
+            }
+            match self.plan {
+                Plan::Tokenwise { lambda, candidates } => {
+                    self.draw_tilted(&mut batch, lambda, candidates)?;
+                }
+                _ => {
+                    self.draw_plain(&mut batch)?;
+                    self.value(&mut batch)?;
+                }
+            }
+            self.go_on(&mut batch)?;
+        }
+    }
+
+    /// Fills a batch with waiting responses, with a row for each of their candidates.
+    fn enter(&self, batch: &mut Batch<'_>, share: usize) -> Result<(), DecodeError> {
+        let Generator { model, seed, stage, sampling, .. } = self.guided.generator;
+        let rows = self.plan.rows();
+        let room = share.saturating_sub(batch.rows()) / rows;
+        if room == 0 {
+            return Ok(());
+        }
+        let start = self.next.fetch_add(room, Ordering::Relaxed).min(self.total());
+        let responses: Vec<usize> = (start..self.total().min(start + room)).collect();
+        for responses in responses.chunk_by(|a, b| a / self.samples == b / self.samples) {
+            let number = responses[0] / self.samples;
+            let prompt = &self.prompts[number];
+            let read = match batch.read.take() {
+                Some((known, read)) if known == number => read,
+                _ => model.read(&[&prompt.tokens]).map_err(|source| prompt.refused(source))?,
+            };
+            let entering = responses.len() * rows;
+            let joined = batch.model.join(&read, &vec![0; entering], sampling.max_tokens);
+            joined.map_err(|source| prompt.refused(source))?;
+            batch.scorer.join(&vec![prompt.tokens.as_slice(); entering])?;
+            batch.read = Some((number, read));
+            for response in responses {
+                let sample = self.first + response % self.samples;
+                let stream = Stream::new(seed, stage, &prompt.id, sample as u64);
+                batch.searches.push(Search::new(number, sample, stream, self.plan));
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws a token for every row from the model itself.
+    fn draw_plain(&self, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
+        let Generator { model, sampling, .. } = self.guided.generator;
+        let mut rows = batch.model.logits().chunks(model.vocabulary());
+        for search in &mut batch.searches {
+            for place in 0..search.running.len() {
+                let logits = rows.next().unwrap_or_default();
+                let draw = sampling.draw(logits, search.uniform(place), &mut batch.weights);
+                self.add(search, place, draw)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws a token for every row from the model's distribution tilted by the values.
+    fn draw_tilted(
+        &self,
+        batch: &mut Batch<'_>,
+        lambda: f64,
+        most: Option<usize>,
+    ) -> Result<(), DecodeError> {
+        let Generator { model, sampling, .. } = self.guided.generator;
+        let logits: Vec<&[f32]> = batch.model.logits().chunks(model.vocabulary()).collect();
+        let weighed: Vec<Candidates> = logits
+            .iter()
+            .map(|logits| Candidates::of(sampling.distribution(logits, &mut batch.weights), most))
+            .collect();
+        let next: Vec<&[u32]> = weighed.iter().map(|one| one.tokens.as_slice()).collect();
+        let values = batch.scorer.values(&batch.model.states(), &next)?;
+        let (greatest, mut values) = (self.guided.scorer.greatest(), values.as_slice());
+        for ((search, logits), candidates) in batch.searches.iter_mut().zip(logits).zip(&weighed) {
+            let (own, others) = values.split_at(candidates.tokens.len());
+            values = others;
+            let tilted = candidates.draw(own, lambda, greatest, search.uniform(0))?;
+            search.tilted(tilted, own.len());
+            let draw = Draw::of(tilted.token, logits, &mut batch.weights);
+            self.add(search, 0, draw)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a token to a candidate.
+    fn add(&self, search: &mut Search, place: usize, draw: Draw) -> Result<(), DecodeError> {
+        let Generator { sampling, stops, stop_texts, .. } = &self.guided.generator;
+        let prompt = &self.prompts[search.prompt];
+        let path = &mut search.running[place];
+        if !draw.log_prob.is_finite() {
+            let tokens = prompt.tokens.len() + path.tokens.len();
+            return Err(prompt.refused(ModelError::Logits { tokens }));
+        }
+        path.add(draw);
+        let ended_by_text = match stop_texts {
+            Some(texts) => texts.ended(&prompt.tokens, &path.tokens)?,
+            None => false,
+        };
+        let finish = if ended_by_text || stops.contains(&draw.token) {
+            Some(Finish::Stop)
+        } else {
+            (path.tokens.len() == sampling.max_tokens).then_some(Finish::Length)
+        };
+        path.set_finish(finish);
+        search.drawn();
+        Ok(())
+    }
+
+    /// Asks for the values of the candidates that have come to the end of a block.
+    fn value(&self, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
+        let mut asked = Vec::new();
+        let mut last: Vec<&[u32]> = Vec::new();
+        for (number, search) in batch.searches.iter().enumerate() {
+            for (place, path) in search.running.iter().enumerate() {
+                let needed = search.needs_value(place);
+                let end = path.tokens.len().saturating_sub(1);
+                last.push(if needed { &path.tokens[end..] } else { &[] });
+                if needed {
+                    asked.push((number, place));
+                }
+            }
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let values = batch.scorer.values(&batch.model.states(), &last)?;
+        for ((search, place), value) in asked.into_iter().zip(values) {
+            if value.is_nan() {
+                let prompt = self.prompts[batch.searches[search].prompt].name();
+                let reason = format!("a value after prompt {prompt} is no number");
+                return Err(DecodeError::Scorer { reason });
+            }
+            batch.searches[search].set_value(place, value);
+        }
+        Ok(())
+    }
+
+    /// Decides which candidates go on, and has the model and the scorer read their last tokens, once for all that go on from the same.
+    fn go_on(&self, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
+        let (mut read, mut tokens, mut forks) = (Vec::new(), Vec::new(), Vec::new());
+        let mut row = 0;
+        for search in &mut batch.searches {
+            let first = row;
+            row += search.running.len();
+            let places = search.decide();
+            if self.unwanted(search) {
+                search.cancel();
+                continue;
+            }
+            for (place, path) in places.iter().zip(&search.running) {
+                let source = first + place;
+                if read.last() != Some(&source) {
+                    read.push(source);
+                    tokens.extend(path.tokens.last());
+                }
+                forks.push(read.len() - 1);
+            }
+        }
+        if !read.iter().copied().eq(0..row) {
+            batch.select(&read);
+        }
+        let (complete, running) =
+            batch.searches.drain(..).partition(|search: &Search| search.complete());
+        batch.searches = running;
+        complete.into_iter().for_each(|search: Search| self.finish(search));
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        batch.model.push(&tokens)?;
+        batch.scorer.push(&tokens)?;
+        if forks.len() > read.len() {
+            batch.select(&forks);
+        }
+        Ok(())
+    }
+
+    /// Tells the watcher what is new and certain, and hears whether it wants more.
+    fn unwanted(&self, search: &mut Search) -> bool {
+        let Some(watch) = self.guided.generator.watch else { return false };
+        let (prompt, sample) = (search.prompt, search.sample);
+        let news = search.news();
+        news.into_iter().any(|draw| watch(Event { prompt, sample, draw, logits: &[] }).is_break())
+    }
+
+    /// Hands the responses to a prompt on, if this is the last of them.
+    fn finish(&self, search: Search) {
+        let (prompt, sample) = (search.prompt, search.sample);
+        let mut held = locked(&self.found[prompt]);
+        held.push((sample, search.finish()));
+        if held.len() < self.samples {
+            return;
+        }
+        let mut all = std::mem::take(&mut *held);
+        drop(held);
+        all.sort_by_key(|(sample, _)| *sample);
+        let responses = all.into_iter().map(|(_, candidates)| candidates).collect();
+        if !self.stopped() && (self.handed)(prompt, responses).is_break() {
+            self.stop();
+        }
+    }
+}
+
+/// The rows that a worker generates together.
+struct Batch<'a> {
+    model: Box<dyn Session + 'a>,
+    scorer: Box<dyn ScorerSession + 'a>,
+    searches: Vec<Search>,
+    /// The prompt that was read last: its number, and what the model keeps of it.
+    read: Option<(usize, Prompts)>,
+    /// Room to work in.
+    weights: Vec<f32>,
+}
+
+impl Batch<'_> {
+    fn rows(&self) -> usize {
+        self.searches.iter().map(|search| search.running.len()).sum()
+    }
+
+    fn select(&mut self, rows: &[usize]) {
+        self.model.select(rows);
+        self.scorer.select(rows);
+    }
+}

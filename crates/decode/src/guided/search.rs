@@ -1,0 +1,332 @@
+//! The candidates of one response, and which of them go on.
+
+use infalign_transform::Procedure;
+
+use super::Candidate;
+use super::tilt::Tilted;
+use crate::kl::Kl;
+use crate::{Cost, Draw, Finish, Response, Stream};
+
+/// Values that differ by less than this share are equal: as sums, equal values differ in their last digits.
+const TIE: f64 = 1e-12;
+
+/// How a procedure goes through the candidates of a response.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Plan {
+    /// One candidate, every token of which is tilted by the values.
+    Tokenwise { lambda: f64, candidates: Option<usize> },
+    /// Blocks of `length` tokens; after each, the `width` candidates of greatest value are kept, and each of them goes on in `branch` ways.
+    Blocks { length: usize, width: usize, branch: usize },
+    /// Independent candidates, of which a share goes on after every `length` tokens.
+    Pruned { n: usize, length: usize, keep: f64 },
+}
+
+impl Plan {
+    /// The plan of a procedure; none where it does not look at prefixes.
+    pub(super) fn of(procedure: Procedure) -> Option<Self> {
+        Some(match procedure {
+            Procedure::CdToken { lambda, candidates } => {
+                Self::Tokenwise { lambda, candidates: candidates.map(|k| k.get()) }
+            }
+            Procedure::CdBlock { length, samples } => {
+                Self::Blocks { length: length.get(), width: 1, branch: samples.get() }
+            }
+            Procedure::Beam { width, branch, length } => {
+                Self::Blocks { length: length.get(), width: width.get(), branch: branch.get() }
+            }
+            Procedure::PrunedBestOf { n, length, keep } => {
+                Self::Pruned { n: n.get(), length: length.get(), keep }
+            }
+            _ => return None,
+        })
+    }
+
+    /// The most candidates that one response has at a time.
+    pub(super) fn rows(self) -> usize {
+        match self {
+            Self::Tokenwise { .. } => 1,
+            Self::Blocks { width, branch, .. } => width.saturating_mul(branch),
+            Self::Pruned { n, .. } => n,
+        }
+    }
+
+    /// Tokens of a block.
+    fn length(self) -> usize {
+        match self {
+            Self::Tokenwise { .. } => 1,
+            Self::Blocks { length, .. } | Self::Pruned { length, .. } => length,
+        }
+    }
+}
+
+/// A candidate in the making.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Path {
+    pub(super) tokens: Vec<u32>,
+    log_probs: Vec<f32>,
+    finish: Option<Finish>,
+    /// Its number among those that began with it, which decides between equals; none, once it was kept with its end.
+    number: Option<usize>,
+    /// V, once it has been asked for.
+    value: Option<f64>,
+}
+
+impl Path {
+    fn new(number: usize) -> Self {
+        Self { number: Some(number), ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, draw: Draw) {
+        self.tokens.push(draw.token);
+        self.log_probs.push(draw.log_prob);
+        self.value = None;
+    }
+
+    pub(super) fn set_finish(&mut self, finish: Option<Finish>) {
+        self.finish = finish;
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.finish.is_some()
+    }
+}
+
+/// One response in the making.
+pub(super) struct Search {
+    pub(super) prompt: usize,
+    pub(super) sample: usize,
+    stream: Stream,
+    plan: Plan,
+    /// Candidates that go on: a row of the session each, in order.
+    pub(super) running: Vec<Path>,
+    /// Those that have ended.
+    ended: Vec<Path>,
+    cost: Cost,
+    /// Blocks so far.
+    blocks: usize,
+    /// Tokens that have been told to whoever watches.
+    told: usize,
+    kl: f64,
+    log_ratio: f64,
+    truncation: f64,
+}
+
+impl Search {
+    pub(super) fn new(prompt: usize, sample: usize, stream: Stream, plan: Plan) -> Self {
+        Self {
+            prompt,
+            sample,
+            stream,
+            plan,
+            running: (0..plan.rows()).map(Path::new).collect(),
+            ended: Vec::new(),
+            cost: Cost::default(),
+            blocks: 0,
+            told: 0,
+            kl: 0.0,
+            log_ratio: 0.0,
+            truncation: 0.0,
+        }
+    }
+
+    /// The uniform number of the next token of a running candidate. Candidates have numbers of their own, and one alone those of a plain
+    /// sample.
+    pub(super) fn uniform(&mut self, running: usize) -> f64 {
+        let path = &self.running[running];
+        let (position, number) = (path.tokens.len() as u64, path.number.unwrap_or(0) as u64);
+        let rows = self.plan.rows() as u64;
+        self.stream.uniform(position.saturating_mul(rows).saturating_add(number))
+    }
+
+    /// Counts the tilt of a token.
+    pub(super) fn tilted(&mut self, tilted: Tilted, values: usize) {
+        self.kl += tilted.kl;
+        self.log_ratio += tilted.log_ratio;
+        self.truncation += tilted.truncation;
+        self.cost.scorer_calls += values;
+    }
+
+    /// Counts a token that was drawn for a candidate.
+    pub(super) fn drawn(&mut self) {
+        self.cost.model_tokens += 1;
+    }
+
+    /// Whether a running candidate has come to where its value decides.
+    pub(super) fn needs_value(&self, running: usize) -> bool {
+        let path = &self.running[running];
+        match self.plan {
+            _ if self.plan.rows() == 1 => false,
+            Plan::Tokenwise { .. } => false,
+            Plan::Blocks { length, .. } => path.ended() || path.tokens.len().is_multiple_of(length),
+            Plan::Pruned { length, keep, .. } => {
+                keep < 1.0 && !path.ended() && path.tokens.len().is_multiple_of(length)
+            }
+        }
+    }
+
+    pub(super) fn set_value(&mut self, running: usize, value: f64) {
+        self.running[running].value = Some(value);
+        self.cost.scorer_calls += 1;
+    }
+
+    /// Takes out the candidates that have ended and, at the end of a block, decides which go on.
+    ///
+    /// Returns, for each candidate that runs from here on, its place among those that ran before; a place occurs as often as it is continued.
+    pub(super) fn decide(&mut self) -> Vec<usize> {
+        let block_ends = self
+            .running
+            .iter()
+            .all(|path| path.ended() || path.tokens.len().is_multiple_of(self.plan.length()));
+        let ran = std::mem::take(&mut self.running);
+        let mut alive: Vec<(usize, Path)> = Vec::new();
+        for (place, path) in ran.into_iter().enumerate() {
+            if path.ended() {
+                self.ended.push(path);
+            } else {
+                alive.push((place, path));
+            }
+        }
+        if block_ends {
+            self.blocks += 1;
+            alive = self.keep(alive);
+        }
+        let (places, running) = alive.into_iter().unzip();
+        self.running = running;
+        places
+    }
+
+    fn keep(&mut self, alive: Vec<(usize, Path)>) -> Vec<(usize, Path)> {
+        match self.plan {
+            Plan::Tokenwise { .. } => alive,
+            Plan::Pruned { keep, .. } => {
+                let most = ((alive.len() as f64 * keep).ceil() as usize).max(1);
+                let mut kept = best(alive, most, |(_, path)| path.value);
+                kept.sort_by_key(|(place, _)| *place);
+                kept
+            }
+            Plan::Blocks { width, branch, .. } => {
+                let ended = self.ended.drain(..).map(|path| (None, path));
+                let alive = alive.into_iter().map(|(place, path)| (Some(place), path));
+                let mut pool: Vec<(Option<usize>, Path)> = ended.chain(alive).collect();
+                // Whoever ended first is not the first of equals: candidates are alike.
+                pool.sort_by_key(|(_, path)| path.number);
+                let mut going: Vec<(usize, Path)> = Vec::new();
+                for (place, path) in best(pool, width, |(_, path)| path.value) {
+                    match place {
+                        Some(place) => going.extend(std::iter::repeat_n((place, path), branch)),
+                        None => self.ended.push(Path { number: None, ..path }),
+                    }
+                }
+                for (number, (_, path)) in going.iter_mut().enumerate() {
+                    path.number = Some(number);
+                }
+                going
+            }
+        }
+    }
+
+    /// Whether there is nothing left to draw.
+    pub(super) fn complete(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Tokens that are certain to be part of the response and have not been told yet.
+    pub(super) fn news(&mut self) -> Vec<Draw> {
+        let single = match self.plan {
+            Plan::Tokenwise { .. } => true,
+            Plan::Blocks { width, .. } => width == 1,
+            Plan::Pruned { n, .. } => n == 1,
+        };
+        // At the end of a block, those that go on from one candidate are still equal.
+        let at_end = |path: &&Path| single && path.tokens.len().is_multiple_of(self.plan.length());
+        let certain = match self.running.first() {
+            Some(running) => Some(running).filter(at_end),
+            None => {
+                self.ended.first().filter(|_| !matches!(self.plan, Plan::Pruned { n: 2.., .. }))
+            }
+        };
+        let Some(path) = certain else { return Vec::new() };
+        let draws = path.tokens.iter().zip(&path.log_probs).skip(self.told);
+        let draws: Vec<Draw> = draws.map(|(&token, &log_prob)| Draw { token, log_prob }).collect();
+        self.told += draws.len();
+        draws
+    }
+
+    /// Breaks the response off: what is there of its first candidate is all there will be.
+    pub(super) fn cancel(&mut self) {
+        let path = self.ended.drain(..).chain(self.running.drain(..)).next();
+        self.ended =
+            path.map(|path| Path { finish: Some(Finish::Cancelled), ..path }).into_iter().collect();
+    }
+
+    /// The response, or those between which the reward decides.
+    pub(super) fn finish(self) -> Vec<Candidate> {
+        let (kl, log_ratio) = match self.plan {
+            Plan::Tokenwise { .. } => (Kl::exact(self.kl), self.log_ratio),
+            Plan::Blocks { width, branch, .. } => self.of_blocks(width, branch),
+            Plan::Pruned { n, .. } => (Kl::bound((n as f64).ln()), (n as f64).ln()),
+        };
+        let mut ended = self.ended;
+        ended.sort_by_key(|path| path.number);
+        let finalists = match self.plan {
+            Plan::Pruned { .. } => ended,
+            _ => best(ended, 1, |path| path.value),
+        };
+        let candidate = |(number, path): (usize, Path)| Candidate {
+            response: Response {
+                tokens: path.tokens,
+                log_probs: path.log_probs,
+                finish: path.finish.unwrap_or(Finish::Cancelled),
+            },
+            value: path.value,
+            // All candidates together are one response.
+            cost: if number == 0 { self.cost } else { Cost::default() },
+            kl,
+            log_ratio,
+            truncation: self.truncation.min(1.0),
+        };
+        finalists.into_iter().enumerate().map(candidate).collect()
+    }
+
+    /// KL and log-ratio of blockwise decoding. The kept path is one of at most W·Bᵇ that are drawn in b blocks, each of which is as probable
+    /// as the model has it.
+    fn of_blocks(&self, width: usize, branch: usize) -> (Kl, f64) {
+        let (width, branch, blocks) = (width as f64, branch as f64, self.blocks as f64);
+        let most = width.ln() + blocks * branch.ln();
+        let bound =
+            if width == 1.0 { blocks * (branch.ln() - (branch - 1.0) / branch) } else { most };
+        let kl = if most == 0.0 { Kl::exact(0.0) } else { Kl::bound(bound) };
+        (kl, most)
+    }
+}
+
+/// The `most` items of greatest value, the greatest first; of equals the first ones.
+fn best<T>(items: Vec<T>, most: usize, value: impl Fn(&T) -> Option<f64>) -> Vec<T> {
+    let of = |item: &T| value(item).unwrap_or(f64::NEG_INFINITY);
+    let scale = items.iter().map(of).filter(|v| v.is_finite()).fold(0.0_f64, |s, v| s.max(v.abs()));
+    let mut rest = items;
+    let mut kept = Vec::new();
+    while kept.len() < most && !rest.is_empty() {
+        let better = |a: f64, b: f64| a > b && (a - b > TIE * scale || !(a - b).is_finite());
+        let first = (1..rest.len()).fold(0, |best, place| {
+            if better(of(&rest[place]), of(&rest[best])) { place } else { best }
+        });
+        kept.push(rest.remove(first));
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_are_kept_and_the_first_of_equals() {
+        let values = [0.3, 1.0, 0.1 + 0.2, f64::NEG_INFINITY, 1.0];
+        let places = |most| best((0..5).collect(), most, |&place: &usize| Some(values[place]));
+        assert_eq!(places(1), [1]);
+        assert_eq!(places(9), [1, 4, 0, 2, 3]);
+        // 0.1 + 0.2 is greater than 0.3 by rounding alone.
+        assert_eq!(best(vec![0.3, 0.1 + 0.2], 1, |value| Some(*value)), [0.3]);
+    }
+}

@@ -1,0 +1,345 @@
+//! Guided decoding draws from the exact distributions, whatever the batch, and counts what it does.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod tables;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+
+use infalign_decode::exact::{ExactDecoder, Values};
+use infalign_decode::guided::{GuidedGenerator, PrefixScorer, TabularScorer, WeightedScorers};
+use infalign_decode::{
+    Decoded, Decoder, EncodedPrompt, Event, Finish, Generator, KlKind, ProcedureDecoder, Sampler,
+    Sampling, best_of_kl_bound,
+};
+use infalign_model::{TabularProblem, Tokenizer};
+use infalign_reward::TabularReward;
+use infalign_transform::{Composed, Procedure};
+use tables::{Enumerated, assert_chance, beam, chi_square, majority, pruned};
+
+/// Two letters, at most four tokens, with rewards that tie.
+const TABLE: &str = r#"{"D": 4,
+    "p": {"": [0.5, 0.3, 0.2], "a": [0.25, 0.5, 0.25], "b": [0.4, 0.4, 0.2], "aa": [0.5, 0, 0.5], "ab": [0.2, 0.3, 0.5],
+          "ba": [0.3, 0.3, 0.4], "bb": [0, 0, 1]},
+    "r": {"$": 0, "a$": 1, "b$": -1, "aa$": 0.5, "ab$": 0.5, "ba$": 1, "bb$": 2, "aaa$": -2, "aba$": 1.5, "abb$": 0, "baa$": -1,
+          "bab$": 0.25}}"#;
+
+const DRAWS: usize = 2_000;
+const SEEDS: u64 = 10;
+
+struct Fixture {
+    problem: TabularProblem,
+    tokenizer: Tokenizer,
+    reward: TabularReward,
+    scorer: TabularScorer,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let problem = TabularProblem::parse(TABLE, "test.json".as_ref()).unwrap();
+        let tokenizer = problem.model().tokenizer().unwrap();
+        let reward = TabularReward::new(&problem);
+        let scorer = TabularScorer::new(Values::of(&problem));
+        Self { problem, tokenizer, reward, scorer }
+    }
+
+    fn generator(&self, seed: u64, batch: usize) -> Generator<'_> {
+        Generator {
+            model: self.problem.model(),
+            stops: self.tokenizer.stops(),
+            sampling: Sampling { max_tokens: 4, ..Sampling::default() },
+            seed,
+            stage: "guided",
+            batch,
+            stop_texts: None,
+            watch: None,
+        }
+    }
+
+    fn prompts(&self, n: usize) -> Vec<EncodedPrompt> {
+        let prompt = |id: usize| EncodedPrompt::new(&id.to_string(), "", &self.tokenizer).unwrap();
+        (0..n).map(prompt).collect()
+    }
+
+    fn decode(&self, procedure: &str, seed: u64, batch: usize, draws: usize) -> Vec<Decoded> {
+        let Composed { selection, inner } = procedure.parse().unwrap();
+        let generator = self.generator(seed, batch);
+        let (tokenizer, reward) = (&self.tokenizer, Some(&self.reward as _));
+        let decoder = if inner == Procedure::Sample {
+            ProcedureDecoder::new(selection, &generator, tokenizer, reward).unwrap().with_seed(seed)
+        } else {
+            let guided = GuidedGenerator { generator, scorer: &self.scorer, procedure: inner };
+            ProcedureDecoder::guided(selection, guided, tokenizer, reward).unwrap()
+        };
+        decoder.decode(&self.prompts(draws)).unwrap()
+    }
+
+    /// Draws by ten seeds, which together have to agree with the probabilities.
+    fn check(&self, procedure: &str, expected: &BTreeMap<String, f64>) {
+        let (mut statistic, mut freedom) = (0.0, 0.0);
+        for seed in 0..SEEDS {
+            let mut counts = BTreeMap::new();
+            for decoded in self.decode(procedure, seed, 512, DRAWS) {
+                *counts.entry(decoded.text + "$").or_insert(0.0) += 1.0;
+            }
+            let (of_seed, k) = chi_square(procedure, expected, &counts);
+            (statistic, freedom) = (statistic + of_seed, freedom + k);
+        }
+        assert_chance(procedure, statistic, freedom);
+    }
+
+    /// The exact distribution of a procedure that can be enumerated, alone or with a selection on top.
+    fn exact(&self, procedure: &str) -> BTreeMap<String, f64> {
+        let Composed { selection, inner } = procedure.parse().unwrap();
+        let exact = ExactDecoder::new(&self.problem).decode(inner).unwrap();
+        exact.select(&selection, self.problem.rewards()).unwrap().responses().collect()
+    }
+}
+
+#[test]
+fn enumerable_procedures_draw_from_their_distributions() {
+    let fixture = Fixture::new();
+    for procedure in [
+        "sample",
+        "best-of:4",
+        "worst-of:3",
+        "soft-best-of:4,temperature=0.7",
+        "cd-token:lambda=1.5",
+        "cd-block:length=1,samples=3",
+        "cd-block:length=2,samples=4",
+        "cd-block:length=4,samples=2",
+        "best-of:2 over cd-block:length=2,samples=2",
+        "worst-of:2 over cd-token:lambda=1",
+        "soft-best-of:3,temperature=1 over cd-block:length=3,samples=2",
+    ] {
+        fixture.check(procedure, &fixture.exact(procedure));
+    }
+}
+
+#[test]
+fn searches_draw_from_distributions_that_every_joint_draw_adds_up_to() {
+    let fixture = Fixture::new();
+    let tree = Enumerated::new(&fixture.problem);
+    fixture.check("majority:3", &majority(&tree));
+    for (width, branch, length) in [(2, 1, 1), (2, 2, 1), (2, 1, 2), (3, 1, 2)] {
+        let procedure = format!("beam:width={width},branch={branch},length={length}");
+        fixture.check(&procedure, &beam(&tree, width, branch, length));
+    }
+    for (n, length, keep) in [(3, 1, 0.5), (2, 2, 0.5), (3, 1, 0.7)] {
+        let procedure = format!("pruned-best-of:{n},length={length},keep={keep}");
+        fixture.check(&procedure, &pruned(&tree, n, length, keep));
+    }
+    // Nothing is pruned, and one beam is a block.
+    fixture.check("pruned-best-of:4,length=1,keep=1", &fixture.exact("best-of:4"));
+    let block = fixture.exact("cd-block:length=2,samples=3");
+    fixture.check("beam:width=1,branch=3,length=2", &block);
+    let enumerated = beam(&tree, 1, 3, 2);
+    assert!(block.iter().all(|(y, p)| (enumerated.get(y).unwrap_or(&0.0) - p).abs() < 1e-12));
+}
+
+#[test]
+fn limited_candidates_draw_from_the_limited_tilt_and_the_error_is_bounded() {
+    let fixture = Fixture::new();
+    let values = Values::of(&fixture.problem);
+    let model = fixture.problem.model();
+    let limited = |lambda: f64, most: usize| {
+        let kept = |prefix: usize, token: u32| {
+            let row = model.next_probabilities(prefix).unwrap();
+            let mut order: Vec<usize> = (0..row.len()).collect();
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+            order[..most].contains(&(token as usize))
+        };
+        let weight = |prefix, token| match kept(prefix, token) {
+            true => Ok(lambda * values.after(prefix, token)?),
+            false => Ok(f64::NEG_INFINITY),
+        };
+        let tilted = model.tilted::<infalign_decode::DecodeError>(weight).unwrap();
+        let text = |y| model.tree().response_text(y);
+        let all = tilted.response_probabilities().into_iter().enumerate();
+        all.map(|(y, p)| (text(y), p)).filter(|(_, p)| *p > 0.0).collect::<BTreeMap<_, _>>()
+    };
+    let procedure = "cd-token:lambda=1.5,candidates=2";
+    let expected = limited(1.5, 2);
+    fixture.check(procedure, &expected);
+    let full = fixture.exact("cd-token:lambda=1.5");
+    let moved: f64 =
+        full.iter().map(|(y, p)| (p - expected.get(y).copied().unwrap_or(0.0)).abs() / 2.0).sum();
+    let bounds: Vec<f64> =
+        fixture.decode(procedure, 3, 512, 4_000).iter().map(|one| one.truncation).collect();
+    let bound = bounds.iter().sum::<f64>() / bounds.len() as f64;
+    assert!(moved > 0.05 && moved <= bound, "{moved} moved, {bound} at most");
+    assert!(bounds.iter().all(|bound| (0.0..=1.0).contains(bound)));
+    let whole = fixture.decode("cd-token:lambda=1.5", 3, 512, 50);
+    assert!(whole.iter().all(|one| one.truncation == 0.0));
+}
+
+#[test]
+fn the_batch_changes_nothing_and_one_candidate_is_a_plain_sample() {
+    let fixture = Fixture::new();
+    for procedure in [
+        "cd-token:lambda=1.5",
+        "cd-block:length=2,samples=4",
+        "beam:width=2,branch=2,length=1",
+        "pruned-best-of:4,length=1,keep=0.5",
+        "best-of:2 over cd-block:length=1,samples=2",
+    ] {
+        let expected = fixture.decode(procedure, 5, 1, 60);
+        for batch in [7, 1000] {
+            assert_eq!(fixture.decode(procedure, 5, batch, 60), expected, "{procedure}, {batch}");
+        }
+    }
+    let plain = fixture.decode("sample", 5, 64, 60);
+    for procedure in ["cd-block:length=2,samples=1", "cd-token:lambda=0"] {
+        let guided = fixture.decode(procedure, 5, 64, 60);
+        let pairs = plain.iter().zip(&guided);
+        assert!(pairs.clone().all(|(a, b)| a.response == b.response), "{procedure}");
+        assert!(pairs.clone().all(|(_, b)| b.kl[0].nats.abs() < 1e-12), "{procedure}");
+    }
+}
+
+#[test]
+fn costs_and_kl_are_counted_and_labelled() {
+    let fixture = Fixture::new();
+    let mean = |all: &[Decoded], of: &dyn Fn(&Decoded) -> f64| {
+        all.iter().map(of).sum::<f64>() / all.len() as f64
+    };
+    let exact = |procedure: &str| {
+        ExactDecoder::new(&fixture.problem).decode(procedure.parse().unwrap()).unwrap()
+    };
+    let tokenwise = fixture.decode("cd-token:lambda=1.5", 1, 512, 20_000);
+    assert!(tokenwise.iter().all(|one| one.kl.len() == 1 && one.kl[0].kind == KlKind::Exact));
+    let kl = mean(&tokenwise, &|one| one.kl[0].nats);
+    assert!((kl - exact("cd-token:lambda=1.5").kl()).abs() < 0.01, "{kl}");
+    let letters = |one: &Decoded| one.response.tokens.len();
+    assert!(tokenwise.iter().all(|one| one.cost.model_tokens == letters(one)));
+
+    let (length, samples) = (2, 4);
+    let procedure = format!("cd-block:length={length},samples={samples}");
+    let (blocks, distribution) = (fixture.decode(&procedure, 1, 512, 20_000), exact(&procedure));
+    assert!(blocks.iter().all(|one| one.kl[0].kind == KlKind::Bound));
+    let bound = mean(&blocks, &|one| one.kl[0].nats);
+    let per_block = best_of_kl_bound(samples.try_into().unwrap());
+    let expected = distribution.expected_blocks(length.try_into().unwrap()) * per_block;
+    assert!((bound - expected).abs() < 0.02 && bound >= distribution.kl(), "{bound}");
+    for one in &blocks {
+        let n = letters(one).div_ceil(length);
+        // The candidates of each block have a value, and the response's reward is asked for, too.
+        assert_eq!(one.cost.scorer_calls, n * samples + 1, "{one:?}");
+        assert!(one.cost.model_tokens <= n * samples * length);
+        assert!((one.value.unwrap() - f64::from(one.score.unwrap())).abs() < 1e-6);
+    }
+
+    let best = fixture.decode("best-of:4", 1, 512, 4_000);
+    let of_kind =
+        |kind| move |one: &Decoded| one.kl.iter().find(|kl| kl.kind == kind).unwrap().nats;
+    let kl = exact("best-of:4").kl();
+    assert!((mean(&best, &of_kind(KlKind::Bound)) - per_block).abs() < 1e-12 && kl <= per_block);
+    assert!(mean(&best, &of_kind(KlKind::Estimate)) < per_block);
+
+    let composed = "best-of:2 over cd-token:lambda=1.5";
+    let all = fixture.decode(composed, 1, 512, 4_000);
+    let kl = exact("cd-token:lambda=1.5")
+        .select(&"best-of:2".parse().unwrap(), fixture.problem.rewards())
+        .unwrap()
+        .kl();
+    let bound = mean(&all, &of_kind(KlKind::Bound));
+    assert!(bound >= kl && bound < kl + 0.3, "{bound} against {kl}");
+}
+
+#[test]
+fn several_scorers_add_up_with_their_weights() {
+    let fixture = Fixture::new();
+    let other = TABLE.replace("\"$\": 0,", "\"$\": 3,").replace("\"bb$\": 2", "\"bb$\": -2");
+    let other = TabularProblem::parse(&other, "other.json".as_ref()).unwrap();
+    let second = TabularScorer::new(Values::of(&other));
+    let sum = WeightedScorers::new(vec![(0.75, &fixture.scorer as _), (0.5, &second)]).unwrap();
+    let values = Values::of(&fixture.problem).scaled(0.75);
+    let values = values.plus(&Values::of(&other).scaled(0.5)).unwrap();
+    assert!(sum.greatest().unwrap() >= values.greatest());
+    let together = TabularScorer::new(values);
+    let run = |scorer: &dyn PrefixScorer, procedure: &str| {
+        let procedure = procedure.parse().unwrap();
+        let guided = GuidedGenerator { generator: fixture.generator(2, 64), scorer, procedure };
+        let decoder =
+            ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
+        decoder.decode(&fixture.prompts(200)).unwrap()
+    };
+    for procedure in ["cd-block:length=2,samples=4", "cd-token:lambda=1"] {
+        let texts = |scorer: &dyn PrefixScorer| {
+            run(scorer, procedure).into_iter().map(|one| one.text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&sum), texts(&together));
+        assert_ne!(texts(&sum), texts(&fixture.scorer));
+    }
+    assert!(WeightedScorers::new(vec![(f64::NAN, &fixture.scorer as _)]).is_err());
+    assert!(WeightedScorers::new(Vec::new()).is_err());
+}
+
+#[test]
+fn watchers_hear_what_is_certain_and_may_break_off() {
+    let fixture = Fixture::new();
+    let heard = Mutex::new(BTreeMap::<usize, Vec<u32>>::new());
+    let listen = |event: Event| {
+        heard.lock().unwrap().entry(event.prompt).or_default().push(event.draw.token);
+        ControlFlow::Continue(())
+    };
+    for procedure in
+        ["cd-block:length=2,samples=3", "cd-token:lambda=1", "beam:width=2,branch=2,length=1"]
+    {
+        heard.lock().unwrap().clear();
+        let generator = Generator { watch: Some(&listen), ..fixture.generator(4, 16) };
+        let procedure = procedure.parse().unwrap();
+        let guided = GuidedGenerator { generator, scorer: &fixture.scorer, procedure };
+        let decoder =
+            ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
+        let decoded = decoder.decode(&fixture.prompts(40)).unwrap();
+        let told = heard.lock().unwrap();
+        let tokens = decoded.into_iter().map(|one| one.response.tokens).enumerate();
+        assert_eq!(*told, tokens.collect(), "{procedure}");
+    }
+    let stop = |_: Event| ControlFlow::Break(());
+    let generator = Generator { watch: Some(&stop), ..fixture.generator(4, 16) };
+    let procedure = "cd-token:lambda=1".parse().unwrap();
+    let guided = GuidedGenerator { generator, scorer: &fixture.scorer, procedure };
+    let decoder =
+        ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
+    let decoded = decoder.decode(&fixture.prompts(3)).unwrap();
+    assert!(decoded.iter().all(|one| one.response.finish != Finish::Cancelled), "{decoded:?}");
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let fixture = Fixture::new();
+    let refused = |procedure: &str, scorer: &dyn PrefixScorer, reward: bool| {
+        let Composed { selection, inner } = procedure.parse().unwrap();
+        let reward = reward.then_some(&fixture.reward as _);
+        let guided =
+            GuidedGenerator { generator: fixture.generator(1, 8), scorer, procedure: inner };
+        let decoder = ProcedureDecoder::guided(selection, guided, &fixture.tokenizer, reward);
+        let decoded = decoder.and_then(|decoder| decoder.decode(&fixture.prompts(1)));
+        decoded.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let other =
+        r#"{"D": 2, "p": {"": [0.5, 0, 0, 0.5], "a": [0, 0, 0, 1]}, "r": {"$": 0, "a$": 1}}"#;
+    let other = TabularProblem::parse(other, "three.json".as_ref()).unwrap();
+    let other = TabularScorer::new(Values::of(&other));
+    for (procedure, scorer, reward, told) in [
+        ("cd-token:lambda=1", &other as &dyn PrefixScorer, true, "vocabulary of 4 tokens"),
+        ("best-of:2", &fixture.scorer, true, "no prefix scorer"),
+        ("best-of:2 over cd-token:lambda=1", &fixture.scorer, false, "needs a reward"),
+        ("pruned-best-of:2,length=1,keep=0.5", &fixture.scorer, false, "needs a reward"),
+        ("cd-token:lambda=1e308", &fixture.scorer, true, "smaller λ"),
+    ] {
+        let message = refused(procedure, scorer, reward);
+        assert!(message.contains(told), "{procedure}: {message}");
+    }
+    let generator = fixture.generator(1, 8);
+    let needs = ProcedureDecoder::new(
+        "cd-token:lambda=1".parse().unwrap(),
+        &generator as &dyn Sampler,
+        &fixture.tokenizer,
+        None,
+    );
+    assert!(needs.err().unwrap().to_string().contains("needs a prefix scorer"));
+}

@@ -1,0 +1,270 @@
+//! Prefix scorers as a user trains them by a recipe, and decodes by them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[allow(dead_code, reason = "each test file uses a part")]
+mod visits;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use visits::{assert_done, infalign, json_file, quickstart, stderr};
+
+/// A folder with a few prompts, two rewards and a recipe.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, count) in [("train", 24), ("test", 12)] {
+        let text = std::fs::read_to_string(quickstart().join(format!("{name}.jsonl"))).unwrap();
+        let lines: Vec<&str> = text.lines().take(count).collect();
+        std::fs::write(dir.path().join(format!("{name}.jsonl")), lines.join("\n")).unwrap();
+    }
+    let text = format!(
+        r#"task = "scorer"
+name = "visits"
+seed = 1
+model = "{}"
+prompts = {{ kind = "files", train = "train.jsonl", test = "test.jsonl" }}
+generation = {{ max_tokens = 16 }}
+rollouts = {{ samples = 16, held_out = 8 }}
+
+[[head]]
+name = "lovely"
+reward = {{ kind = "lexicon", weights = {{ lovely = 1.0, good = 1.0, perfect = 2.0, dull = -1.0, nasty = -2.0 }} }}
+
+[[head]]
+name = "length"
+reward = {{ kind = "length", unit = "words" }}
+
+[train]
+method = "cd-fudge"
+steps = 200
+examples_per_step = 32
+optimizer = {{ learning_rate = 3e-3, warmup_steps = 5, final_share = 0.1 }}
+
+[[evaluation]]
+samples = 4
+weights = {{ lovely = 1.0 }}
+procedures = ["sample", "best-of:4", "cd-block:length=4,samples=4", "cd-token:lambda=2"]
+"#,
+        quickstart().join("model").display()
+    );
+    std::fs::write(dir.path().join("recipe.toml"), text).unwrap();
+    std::fs::write(
+        dir.path().join("reward.toml"),
+        "kind = 'lexicon'\nweights = { lovely = 1.0, good = 1.0, perfect = 2.0, dull = -1.0, nasty = -2.0 }\n",
+    )
+    .unwrap();
+    dir
+}
+
+fn scorer(dir: &Path, out: &str, more: &[&str]) -> Output {
+    let mut command = infalign(&["scorer", "--out"]);
+    command.arg(dir.join(out)).arg(dir.join("recipe.toml")).args(more).output().unwrap()
+}
+
+fn generate(dir: &Path, model: &Path, args: &[&str]) -> Output {
+    let mut command = infalign(&["generate", "--json", "--max-tokens", "16", "--model"]);
+    command.arg(model).arg("--prompts").arg(dir.join("test.jsonl"));
+    command.arg("--reward").arg(dir.join("reward.toml")).args(args).output().unwrap()
+}
+
+fn rows(output: &Output) -> Vec<Value> {
+    assert_done(output);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    document["responses"].as_array().unwrap().clone()
+}
+
+fn mean(rows: &[Value], of: impl Fn(&Value) -> f64) -> f64 {
+    rows.iter().map(of).sum::<f64>() / rows.len() as f64
+}
+
+/// A copy of the quickstart's model with one file changed.
+fn copy(dir: &Path, name: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) -> PathBuf {
+    let to = dir.join(name);
+    std::fs::create_dir(&to).unwrap();
+    for entry in std::fs::read_dir(quickstart().join("model")).unwrap().flatten() {
+        let bytes = std::fs::read(entry.path()).unwrap();
+        let changed = if entry.file_name() == file { change(bytes) } else { bytes };
+        std::fs::write(to.join(entry.file_name()), changed).unwrap();
+    }
+    to
+}
+
+#[test]
+fn a_scorer_is_trained_and_guides() {
+    let dir = folder();
+    let dir = dir.path();
+    let output = scorer(dir, "run", &[]);
+    assert_done(&output);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("lovely: error") && printed.contains("length: error"), "{printed}");
+    let results = json_file(&dir.join("run/results.json"));
+    assert_eq!(results["scorer"], json_file(&dir.join("run/scorer/report.json")));
+    for head in results["scorer"].as_array().unwrap() {
+        let (error, deviation) =
+            (head["error"].as_f64().unwrap(), head["deviation"].as_f64().unwrap());
+        assert!(error < deviation, "{head}");
+        assert!(head["by_length"].as_array().unwrap().len() > 1, "{head}");
+        let name = head["name"].as_str().unwrap();
+        assert!(dir.join(format!("run/scorer/calibration-{name}.svg")).is_file());
+    }
+
+    // What the recipe's procedures came to, in the order in which it has them.
+    let evaluated = results["evaluation"].as_array().unwrap();
+    let lovely = |row: usize| evaluated[row]["rewards"]["lovely"]["estimate"].as_f64().unwrap();
+    assert_eq!(evaluated.len(), 4);
+    assert!((1..4).all(|row| lovely(row) > lovely(0) + 0.2), "{evaluated:?}");
+    let kl = |row: usize| &evaluated[row]["kl"][0];
+    assert_eq!(kl(0)["nats"], 0.0);
+    for (row, kind) in [(1, "bound"), (2, "bound"), (3, "exact")] {
+        assert!(kl(row)["kind"] == kind && kl(row)["nats"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert_eq!(evaluated[1]["kl"][1]["kind"], "estimate");
+    assert!(dir.join("run/reward-kl.svg").is_file() && printed.contains("cd-token:lambda=2"));
+
+    let model = quickstart().join("model");
+    let folder = dir.join("run/scorer");
+    let lovely = format!("{}#lovely", folder.display());
+    let of = |procedure: &str, scorers: &[&str], more: &[&str]| {
+        let mut args = vec!["--procedure", procedure, "--samples", "8"];
+        scorers.iter().for_each(|scorer| args.extend(["--scorer", scorer]));
+        rows(&generate(dir, &model, &[&args, more].concat()))
+    };
+    let score = |row: &Value| row["score"].as_f64().unwrap();
+    let plain = mean(&of("sample", &[], &[]), score);
+    let block = of("cd-block:length=4,samples=4", &[&lovely], &[]);
+    let token = of("cd-token:lambda=2,candidates=20", &[&lovely], &[]);
+    let best = of("best-of:2 over cd-block:length=4,samples=4", &[&lovely], &[]);
+    assert!(mean(&block, score) > plain + 0.3, "{plain}, {}", mean(&block, score));
+    assert!(mean(&token, score) > plain + 0.3, "{plain}, {}", mean(&token, score));
+    assert!(mean(&best, score) > mean(&block, score));
+    for (rows, kind) in [(&block, "bound"), (&token, "exact"), (&best, "bound")] {
+        assert!(rows.iter().all(|row| row["kl"][0]["kind"] == kind), "{}", rows[0]);
+        assert!(rows.iter().all(|row| row["kl"][0]["nats"].as_f64().unwrap() >= 0.0));
+    }
+    assert!(token.iter().any(|row| row["truncation"].as_f64().unwrap() > 0.0));
+    assert!(token.iter().all(|row| row["scorer_calls"].as_u64().unwrap() > 1));
+    let again = of("cd-block:length=4,samples=4", &[&lovely], &["--batch", "3"]);
+    assert_eq!(block, again, "the batch does not matter");
+    let pruned = of("pruned-best-of:4,length=4,keep=0.5", &[&lovely], &[]);
+    let tokens = |row: &Value| row["model_tokens"].as_f64().unwrap();
+    assert!(mean(&pruned, score) > plain);
+    assert!(mean(&pruned, tokens) < mean(&of("best-of:4", &[], &[]), tokens));
+
+    // The weights of the request choose between the rewards.
+    let length = |row: &Value| row["response"].as_str().unwrap().split_whitespace().count() as f64;
+    let shorter = format!("{}#length:-1", folder.display());
+    let both = of("cd-block:length=4,samples=4", &[&lovely, &shorter], &[]);
+    assert!(mean(&both, length) < mean(&block, length));
+
+    // Another base of the same tokenizer: the scorer runs the one that it knows.
+    let tuned = copy(dir, "tuned", "model.safetensors", |mut bytes| {
+        let last = bytes.len() - 4;
+        bytes[last..].copy_from_slice(&0.05_f32.to_le_bytes());
+        bytes
+    });
+    let args =
+        ["--procedure", "cd-block:length=4,samples=4", "--samples", "8", "--scorer", &lovely];
+    let transferred = rows(&generate(dir, &tuned, &args));
+    assert!(mean(&transferred, score) > plain + 0.3);
+
+    let other = copy(dir, "other", "tokenizer.json", |bytes| {
+        String::from_utf8(bytes).unwrap().replace("\"lovely\"", "\"lively\"").into_bytes()
+    });
+    let bad = |procedure: &str, scorer: &str, model: &Path| {
+        let args = ["--procedure", procedure, "--scorer", scorer];
+        let output = generate(dir, model, if scorer.is_empty() { &args[..2] } else { &args });
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let (all, heavy) = (folder.display().to_string(), format!("{lovely}:heavy"));
+    let unknown = format!("{all}#depth");
+    for (procedure, scorer, model, told) in [
+        ("cd-token:lambda=1", lovely.as_str(), other.as_path(), "its tokenizer is another"),
+        ("cd-token:lambda=1", &heavy, &model, "give a finite number"),
+        ("cd-token:lambda=1", &all, &model, "has values of lovely, length: name one"),
+        ("cd-token:lambda=1", &unknown, &model, "no values of \"depth\""),
+        ("cd-token:lambda=1", "absent", &model, "is not a folder"),
+        ("cd-token:lambda=1", "", &model, "needs a prefix scorer"),
+        ("best-of:4", &lovely, &model, "--scorer has nothing to say"),
+        ("cd-block:length=0,samples=4", &lovely, &model, "length is `0`"),
+        ("best-of:4 over sample", &lovely, &model, "cannot stand over"),
+    ] {
+        let message = bad(procedure, scorer, model);
+        assert!(message.contains(told), "{procedure} {scorer}: {message}");
+    }
+}
+
+#[test]
+fn runs_repeat_go_on_and_refuse() {
+    let dir = folder();
+    let dir = dir.path();
+    let small = ["--set", "train.steps=4", "--set", "rollouts.samples=2", "--json"];
+    let first = scorer(dir, "one", &small);
+    assert_done(&first);
+    // On one thread, and by `train` as well.
+    let mut single = infalign(&["train", "--out"]);
+    single.arg(dir.join("two")).arg(dir.join("recipe.toml")).args(small);
+    let second = single.env("RAYON_NUM_THREADS", "1").output().unwrap();
+    assert_done(&second);
+    assert_eq!(first.stdout, second.stdout);
+    let weights = |run: &str| std::fs::read(dir.join(run).join("scorer/head.safetensors")).unwrap();
+    assert!(weights("one") == weights("two"));
+    // What is finished is skipped, and the same comes out.
+    std::fs::remove_file(dir.join("one/results.json")).unwrap();
+    let mut resumed = infalign(&["scorer", "--json", "--resume", "--out"]);
+    let resumed = resumed.arg(dir.join("one")).output().unwrap();
+    assert_done(&resumed);
+    assert_eq!(first.stdout, resumed.stdout);
+
+    // A smaller model as a trunk of its own, and responses of other origin.
+    let given = "{\"prompt\": \"day 1 :\", \"completion\": \" the soup was lovely .\"}\n";
+    std::fs::write(dir.join("given.jsonl"), given).unwrap();
+    let trunk = format!("trunk={:?}", quickstart().join("model"));
+    let more = [
+        "--set",
+        &trunk,
+        "--set",
+        "train.method=cd-q",
+        "--set",
+        "completions=[\"given.jsonl\"]",
+        "--set",
+        "train.target_rate=0.1",
+    ];
+    assert_done(&scorer(dir, "own", &[&small[..], &more].concat()));
+    assert!(dir.join("own/scorer/trunk/model.safetensors").is_file());
+    let args = ["--procedure", "beam:width=2,branch=2,length=4"];
+    let length = format!("{}#length", dir.join("own/scorer").display());
+    let rows = rows(&generate(
+        dir,
+        &quickstart().join("model"),
+        &[&args[..], &["--scorer", &length]].concat(),
+    ));
+    assert_eq!(rows.len(), 12);
+
+    let refused = |sets: &[&str]| {
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let output = scorer(dir, "bad", &sets);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(!dir.join("bad").exists(), "nothing is left behind");
+        stderr(&output)
+    };
+    for (sets, told) in [
+        (&["train.method=cd-p"][..], "did you mean"),
+        (&["train.method=cd-fudge", "completions=[\"given.jsonl\"]"], "leave them out"),
+        (&["train.method=cd-fudge", "train.children=4"], "children is 4"),
+        (&["rollouts.held_out=1"], "at least 1 and 2"),
+        (&["head=[]"], "no [[head]]"),
+        (&["generation.temperature=0.5"], "temperature 1"),
+        (&["heads=1"], "did you mean `head`"),
+        (&["evaluation=[{samples=1,weights={depth=1.0},procedures=[]}]"], "no [[head]]"),
+    ] {
+        let message = refused(sets);
+        assert!(message.contains(told), "{sets:?}: {message}");
+    }
+    let quickstart = quickstart().join("../quickstart.toml");
+    let output = infalign(&["scorer"]).arg(quickstart).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("infalign train"), "{}", stderr(&output));
+}
