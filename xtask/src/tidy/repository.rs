@@ -65,7 +65,7 @@ fn collect(folder: &Path, relative: &str, files: &mut Vec<File>) -> Result<()> {
         let path = if relative.is_empty() { name.clone() } else { format!("{relative}/{name}") };
         if entry.file_type()?.is_dir() {
             let hidden = name.starts_with('.') && !HIDDEN_FOLDERS.contains(&name.as_str());
-            if !hidden && !matches!(path.as_str(), "target" | "runs") {
+            if !hidden && !matches!(path.as_str(), "target" | "runs" | "fuzz/target") {
                 collect(&entry.path(), &path, files)?;
             }
         } else if ENDINGS.iter().any(|ending| path.ends_with(ending)) {
