@@ -5,7 +5,7 @@ mod runs;
 
 use std::path::{Path, PathBuf};
 
-use infalign_record::{Expect, Opening, Recorder, folder};
+use infalign_record::{BuildRecord, Expect, Opening, Recorder, folder};
 use runs::{claim, copy, done, fails, infalign, recipe, train, with_run};
 use serde_json::{Value, json};
 
@@ -13,10 +13,15 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The run as if another machine had done it, after a change of its files: closed anew by the library that closes every run.
+/// The run as if another machine had done it, after a change of its files.
 fn elsewhere(from: &Path, to: &Path, change: impl Fn(&Path)) {
     copy(from, to);
     change(to);
+    close(from, to, folder::record(from).unwrap().build);
+}
+
+/// Closes a copy of a run anew, as if this test had done it, by the library that closes every run.
+fn close(from: &Path, to: &Path, build: BuildRecord) {
     let original = folder::record(from).unwrap();
     let inputs = original.inputs.iter().map(|input| {
         let path = input.path.replace("$RUN", &text(to));
@@ -25,7 +30,7 @@ fn elsewhere(from: &Path, to: &Path, change: impl Fn(&Path)) {
     let opening = Opening {
         command: original.command.clone(),
         argv: original.argv.clone(),
-        build: original.build.clone(),
+        build,
         device: original.device.clone(),
         seed: Some(1),
         inputs: inputs.collect(),
@@ -215,4 +220,58 @@ fn a_replica_that_fails_is_told_from_one_that_differs() {
     assert_eq!(expect, Expect::default());
     // Not one of train's words.
     assert!(fails(infalign(&["replicate"]), 2).contains("RUN"));
+}
+
+/// A repository with a program that says what it was told and fails, and the commit that has it.
+fn stand_in(folder: &Path) -> String {
+    std::fs::create_dir(folder).unwrap();
+    let manifest = "[workspace]\n[package]\nname = \"infalign-cli\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
+                    [[bin]]\nname = \"infalign\"\npath = \"main.rs\"\n[features]\nflex = []\n";
+    std::fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    let main =
+        "fn main() { eprintln!(\"{:?}\", std::env::args().nth(1)); std::process::exit(9) }\n";
+    std::fs::write(folder.join("main.rs"), main).unwrap();
+    let run = |program: &str, words: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        let output = command.args(words).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{program} {words:?}: {}", runs::stderr(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    run("cargo", &["generate-lockfile", "--offline"]);
+    run("git", &["init", "--quiet"]);
+    run("git", &["add", "."]);
+    let names =
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "t"];
+    run("git", &names);
+    run("git", &["rev-parse", "HEAD"])
+}
+
+#[test]
+fn the_program_of_another_commit_is_built_from_a_clone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    done(train(&path("run"), &[]));
+    let commit = stand_in(&path("clone"));
+    let mut build = folder::record(&path("run")).unwrap().build;
+    build.source.commit = Some(commit.clone());
+    build.source.dirty = Some(false);
+    build.source.sha256 = "0".repeat(64);
+    copy(&path("run"), &path("other"));
+    close(&path("run"), &path("other"), build);
+    // Not in a folder without that commit.
+    let here = ["--source", &text(dir.path()), "--out", &text(&path("nothing"))];
+    let message = fails(with_run("replicate", &path("other"), &here), 2);
+    assert!(message.contains("not comparable") && message.contains(&commit), "{message}");
+    let (source, out) = (text(&path("clone")), text(&path("again")));
+    let message =
+        fails(with_run("replicate", &path("other"), &["--source", &source, "--out", &out]), 3);
+    assert!(message.contains("Some(\"train\")"), "the program of the commit was run: {message}");
+    assert!(path("again/source/main.rs").is_file());
+    // This program in its place, if that is what is wanted.
+    let any = ["--any-program", "--out", &text(&path("any"))];
+    let report = done(with_run("replicate", &path("other"), &any));
+    assert!(
+        report.contains("program: infalign ") && report.contains("source: 000000000000 → "),
+        "{report}"
+    );
 }

@@ -1,6 +1,7 @@
 //! The command line of xtask itself.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -10,6 +11,8 @@ pub(crate) enum Invocation {
     Help,
     Test(Backend),
     Tidy,
+    /// A run's folder, by the independent validator.
+    Validate(PathBuf),
     /// `arguments` begins with infalign's command.
     Infalign {
         backend: Backend,
@@ -25,9 +28,10 @@ pub(crate) enum Backend {
     Cuda,
 }
 
-const OWN_COMMANDS: [(&str, &str); 2] = [
+const OWN_COMMANDS: [(&str, &str); 3] = [
     ("test", "everything that has to hold before a change is merged"),
     ("tidy", "the rules of this repository that no other tool checks"),
+    ("validate", "a run's folder, by an independent validator of RO-Crates"),
 ];
 
 const INFALIGN_COMMANDS: [(&str, &str); 15] = [
@@ -59,6 +63,10 @@ impl Invocation {
             "test" => no_more(&words[1..]).map(|()| Self::Test(backend.unwrap_or(Backend::Cpu))),
             "tidy" if backend.is_some() => bail!("`tidy` builds nothing: leave out --backend."),
             "tidy" => no_more(&words[1..]).map(|()| Self::Tidy),
+            "validate" => {
+                let run = words.get(1).context("Name the folder of a run.")?.into();
+                no_more(&words[2..]).map(|()| Self::Validate(run))
+            }
             name if INFALIGN_COMMANDS.iter().any(|(known, _)| *known == name) => {
                 Ok(Self::Infalign { backend: backend.unwrap_or(Backend::Cpu), arguments: words })
             }
@@ -199,6 +207,8 @@ mod tests {
         assert_eq!(parse("test --backend wgpu").unwrap(), Invocation::Test(Backend::Wgpu));
         assert_eq!(parse("tidy").unwrap(), Invocation::Tidy);
         assert_eq!(parse("--help").unwrap(), Invocation::Help);
+        assert_eq!(parse("validate a/b").unwrap(), Invocation::Validate("a/b".into()));
+        assert!(error("validate").contains("folder of a run"));
         assert!(error("test fast").contains("`fast`"));
         assert!(error("tidy --backend cpu").contains("leave out --backend"));
     }

@@ -60,8 +60,11 @@ impl RunInputs {
     /// Adds a model as the command line names it: the files of its folder, and those of its base.
     #[must_use]
     pub(crate) fn model(self, role: &str, model: &Path) -> Self {
+        // A name on the hub goes by the revision that the cache holds now.
+        let pinned = if model.exists() { None } else { models::pinned(model).ok().flatten() };
+        let name = pinned.as_deref().unwrap_or(model).to_string_lossy();
         match models::folder(model) {
-            Ok(folder) => self.model_at(role, &model.to_string_lossy(), &folder),
+            Ok(folder) => self.model_at(role, &name, &folder),
             Err(_) => self,
         }
     }

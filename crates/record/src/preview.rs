@@ -1,5 +1,6 @@
 //! `ro-crate-preview.html`: a run as a page that needs nothing beside its folder.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::record::Record;
@@ -18,13 +19,12 @@ pub(crate) fn html(record: &Record) -> String {
     for output in record.outputs.iter().filter(|output| output.path.ends_with(".svg")) {
         let _ = writeln!(body, "<p><img src=\"{0}\" alt=\"{0}\"></p>", escaped(&output.path));
     }
-    let numbers = record.metrics.iter().take(MAX_NUMBERS);
-    let numbers = numbers.map(|(name, value)| (escaped(name), format!("{value}")));
-    section(&mut body, "Numbers", numbers);
-    if record.metrics.len() > MAX_NUMBERS {
+    section(&mut body, "How it was run", run(record).into_iter());
+    let numbers = numbers(&record.metrics);
+    section(&mut body, "Numbers", numbers.iter().take(MAX_NUMBERS).cloned());
+    if numbers.len() > MAX_NUMBERS {
         body += "<p>More are in <a href=\"results.json\">results.json</a>.</p>\n";
     }
-    section(&mut body, "How it was run", run(record).into_iter());
     let inputs = record.inputs.iter();
     let inputs = inputs.map(|input| {
         (escaped(&input.role), file(&escaped(&input.path), &input.sha256, input.bytes))
@@ -53,6 +53,30 @@ fn summary(record: &Record) -> String {
          `infalign replicate`.",
         record.status.word()
     )
+}
+
+/// Estimates with their intervals, and other numbers by themselves.
+fn numbers(metrics: &BTreeMap<String, f64>) -> Vec<(String, String)> {
+    let beside = |name: &str, last: &str| {
+        let place = name.strip_suffix("estimate")?;
+        metrics.get(&format!("{place}{last}")).copied()
+    };
+    let of_interval = |name: &&String| {
+        let place = name.rsplit_once('.').map_or("", |(place, _)| place);
+        !name.ends_with(".estimate") && metrics.contains_key(&format!("{place}.estimate"))
+    };
+    let shown = metrics.iter().filter(|(name, _)| !of_interval(name));
+    shown
+        .map(|(name, value)| {
+            let interval = match (beside(name, "low"), beside(name, "high")) {
+                (Some(low), Some(high)) => format!(" [{low:.4}, {high:.4}]"),
+                _ => beside(name, "standard_error").map_or(String::new(), |e| format!(" ± {e:.4}")),
+            };
+            let value =
+                if name.ends_with(".estimate") { format!("{value:.4}") } else { value.to_string() };
+            (escaped(name.trim_end_matches(".estimate")), format!("{value}{interval}"))
+        })
+        .collect()
 }
 
 fn run(record: &Record) -> Vec<(String, String)> {
@@ -99,6 +123,15 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::recorder::tests::finished_run;
+
+    #[test]
+    fn an_estimate_is_shown_with_its_interval() {
+        let metrics =
+            [("a.estimate", 0.5), ("a.high", 0.6), ("a.level", 0.95), ("a.low", 0.4), ("n", 3.0)];
+        let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
+        let shown = [("a", "0.5000 [0.4000, 0.6000]"), ("n", "3")];
+        assert_eq!(numbers(&metrics), shown.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
 
     #[test]
     fn texts_of_the_run_cannot_become_markup() {

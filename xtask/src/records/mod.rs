@@ -19,15 +19,14 @@ const CONTEXT_PACKAGE: &str = "rocrate==0.14.0";
 const SEED_CACHE: &str = include_str!("seed_cache.py");
 /// The run of README.md's commands.
 const RUN: &str = "target/readme/run";
+const RESULT: &str = "results.json";
 const METADATA: &str = "ro-crate-metadata.json";
 
-/// Checks the run that the commands of README.md have left.
+/// Checks the run that the commands of README.md have left; skipped, loudly, where the tools cannot be installed.
 ///
 /// # Errors
-/// When a reader judges it, or a spoiled copy of it, otherwise than it should.
+/// As [`judge`].
 pub(crate) fn check() -> Result<()> {
-    let run = root().join(RUN);
-    ensure!(run.join(METADATA).exists(), "{RUN} holds no run; README.md's commands make it.");
     let tools = Tools { folder: root().join("target/rocrate") };
     if let Err(error) = tools.install() {
         println!(
@@ -35,20 +34,39 @@ pub(crate) fn check() -> Result<()> {
         );
         return Ok(());
     }
+    judge(&tools, &root().join(RUN))
+}
+
+/// Checks a run's folder.
+///
+/// # Errors
+/// When the tools cannot be installed; as [`judge`].
+pub(crate) fn validate(run: &Path) -> Result<()> {
+    let tools = Tools { folder: root().join("target/rocrate") };
+    tools.install().context("Cannot install the independent validator")?;
+    judge(&tools, run)
+}
+
+/// Has a run's folder, and spoiled copies of it, judged.
+///
+/// # Errors
+/// When a reader judges one otherwise than it should.
+fn judge(tools: &Tools, run: &Path) -> Result<()> {
+    ensure!(run.join(METADATA).exists(), "{} holds no finished run.", run.display());
     for level in ["required", "recommended"] {
-        tools.expect(&run, level, Verdict::Valid)?;
+        tools.expect(run, level, Verdict::Valid)?;
     }
     let spoiled = tools.folder.join("spoiled");
-    copy(&run, &spoiled)?;
-    fs::remove_file(spoiled.join("results.json")).context("Cannot spoil the copy")?;
+    copy(run, &spoiled)?;
+    fs::remove_file(spoiled.join(RESULT)).context("Cannot spoil the copy")?;
     tools.expect(&spoiled, "required", Verdict::Invalid)?;
-    copy(&run, &spoiled)?;
+    copy(run, &spoiled)?;
     let text = fs::read_to_string(spoiled.join(METADATA)).context("Cannot spoil the copy")?;
     ensure!(text.contains("\"instrument\""), "{METADATA} names no instrument.");
     fs::write(spoiled.join(METADATA), text.replace("\"instrument\"", "\"tool\""))?;
     tools.expect(&spoiled, "required", Verdict::Invalid)?;
-    let report = tools.report(&run)?;
-    ensure!(report.contains("results.json"), "runcrate's report lacks results.json:\n{report}");
+    let report = tools.report(run)?;
+    ensure!(report.contains(RESULT), "runcrate's report lacks {RESULT}:\n{report}");
     println!("valid; without a file and without an instrument invalid; runcrate reads it");
     Ok(())
 }
