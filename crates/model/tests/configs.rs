@@ -26,6 +26,15 @@ fn sizes(model_type: &str, changes: &Value) -> Value {
 }
 
 #[test]
+fn an_absent_model_type_is_that_of_the_architecture() {
+    // Or else what is written again would contradict itself.
+    let architecture = json!({ "architectures": ["Gemma3ForCausalLM"], "model_type": null });
+    let config = read(&sizes("gemma3_text", &architecture)).unwrap();
+    assert_eq!(config.model_type, "gemma3_text");
+    read(&serde_json::to_value(&config).unwrap()).unwrap();
+}
+
+#[test]
 fn absent_keys_have_the_defaults_of_transformers() {
     // From transformers 5.23.0: context, key and value heads, width of a head, ε, and the tokens that begin and end texts.
     let (llama, gemma) = ((Some(1), Some(2)), (Some(2), Some(1)));
