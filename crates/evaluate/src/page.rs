@@ -1,7 +1,7 @@
 //! A report as one HTML file that needs nothing beside it.
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:#111}\
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem;margin:1rem 0}\
 td,th{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}\
 td{overflow-wrap:anywhere}td:first-child{white-space:nowrap}\
 blockquote{white-space:pre-wrap;margin:1.5rem 0 .5rem;padding-left:.8rem;border-left:3px solid #bbb}\

@@ -160,8 +160,7 @@ impl<'a> Models<'a> {
         };
         for side in [&models.policy, &models.reference] {
             let evaluator = models.evaluator(args, side);
-            let inference = side.model.clone().for_inference();
-            evaluator.generator(inference.as_ref(), "").check(&side.prompts)?;
+            evaluator.generator(&side.model, "").check(&side.prompts)?;
         }
         Ok(models)
     }
@@ -186,7 +185,6 @@ impl<'a> Models<'a> {
 
     fn evaluator<'e>(&'e self, args: &EvaluateArgs, side: &'e Side) -> Evaluator<'e> {
         let sampling = args.sampling.sampling();
-        let inference = side.model.clone().for_inference();
         Evaluator {
             prompts: &side.prompts,
             samples: self.samples,
@@ -195,7 +193,7 @@ impl<'a> Models<'a> {
             reward: self.selects,
             judge: self.judges,
             sampling,
-            batch: args.batch.size(inference.as_ref(), &side.prompts, &sampling),
+            batch: args.batch.size(&side.model, &side.prompts, &sampling),
             seed: args.seed,
         }
     }

@@ -241,17 +241,24 @@ fn draw_points<B: DrawingBackend>(
         let Look { colour, marker, .. } = look(figure, &point.name);
         let [estimate, low, high] = point.y;
         if low < high {
+            // Plotters' own error bars have a dot in their middle, which would hide the marker.
             let line = colour.stroke_width(2);
-            let bar = ErrorBar::new_vertical(point.x, low, estimate, high, line, 9);
+            let bar = PathElement::new([(point.x, low), (point.x, high)], line);
             chart.draw_series([bar]).map_err(failed)?;
+            let cap =
+                |y: f64| EmptyElement::at((point.x, y)) + PathElement::new([(-5, 0), (5, 0)], line);
+            chart.draw_series([cap(low), cap(high)]).map_err(failed)?;
         }
         let at = EmptyElement::at((point.x, estimate));
         chart.draw_series([at + Polygon::new(marker, colour.filled())]).map_err(failed)?;
         if let Some(label) = &point.label {
-            let width = 4 + 8 * label.chars().count() as i32;
+            let width = 4 + 7 * label.chars().count() as i32;
+            // To the left of points at the right end, where there is no room beside them.
+            let left = if point.x > 0.75 * ranges(figure).0 { -8 - width } else { 6 };
+            let font = ("sans-serif", 14).into_font().color(&colour);
             let beside = EmptyElement::at((point.x, estimate))
-                + Rectangle::new([(6, 5), (6 + width, 18)], WHITE.mix(0.8).filled())
-                + Text::new(label.clone(), (8, 5), ("sans-serif", 14).into_font().color(&colour));
+                + Rectangle::new([(left, 5), (left + width, 18)], WHITE.mix(0.8).filled())
+                + Text::new(label.clone(), (left + 2, 5), font);
             chart.draw_series([beside]).map_err(failed)?;
         }
     }

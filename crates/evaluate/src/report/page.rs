@@ -81,7 +81,14 @@ pub(super) fn html(
     Ok(provenance(page, report).html())
 }
 
+/// Numbers with their intervals stay on one line.
 fn with_table(page: Page, (head, rows): Cells) -> Page {
+    let whole = |cell: String| {
+        let is_number = cell.contains(" [") || cell.contains(" ± ");
+        if is_number { cell.replace(' ', "\u{a0}") } else { cell }
+    };
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.into_iter().map(whole).collect()).collect();
     page.table(&head, &rows)
 }
 
