@@ -20,6 +20,7 @@ pub mod ratings;
 pub mod rewarded;
 pub mod rows;
 mod split;
+mod stepwise;
 pub mod stories;
 
 pub use chat::{ChatTemplate, Ending};
