@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use infalign_data::dataset::{
-    self, LanguageModeling, Preference, PromptCompletion, PromptOnly, Unpaired,
+    self, LanguageModeling, Preference, PromptCompletion, PromptOnly, StepwiseSupervision, Unpaired,
 };
 use infalign_data::{answers, given, prompts, rewarded, rows};
 use infalign_fuzz::Folder;
@@ -28,6 +28,7 @@ fn read(path: &Path) {
     let _ = dataset::read::<PromptOnly>(path);
     let _ = dataset::read::<LanguageModeling>(path);
     let _ = dataset::read::<PromptCompletion>(path);
+    let _ = dataset::read::<StepwiseSupervision>(path);
     let _ = dataset::read::<Unpaired>(path);
     let _ = dataset::read::<Preference>(path);
     let _ = dataset::read_strict_preferences(path);

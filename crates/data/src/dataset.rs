@@ -7,6 +7,7 @@
 //! | [`PromptCompletion`] | `prompt`, `completion` |
 //! | [`Preference`] | `prompt`, `chosen`, `rejected`, optionally `margin`; without `prompt`, what the two share is it |
 //! | [`Unpaired`] | `prompt`, `completion`, `label` |
+//! | [`StepwiseSupervision`] | `prompt`, `completions`, `labels`: lists, texts alone |
 //!
 //! Each text is plain or a list of messages, and those of one row are all of one kind: a prompt of
 //! messages followed by its response is a conversation. A plain prompt followed by its response is
@@ -21,6 +22,8 @@ use crate::implicit_prompt;
 use crate::lines::at;
 use crate::messages::{Role, Text, check_turns};
 use crate::rows::{self, Row, kind};
+
+pub use crate::stepwise::StepwiseSupervision;
 
 /// A type of data set, read row by row.
 pub trait Record: Sized {
@@ -208,7 +211,7 @@ fn margin(value: &Value) -> Result<f32, String> {
 }
 
 /// A truth value; `True` and `1` and their opposites too, since CSV has no type for it.
-fn label(value: &Value) -> Result<bool, String> {
+pub(crate) fn label(value: &Value) -> Result<bool, String> {
     let text = match value {
         Value::Bool(label) => return Ok(*label),
         Value::String(text) => text.to_lowercase(),

@@ -189,6 +189,29 @@ fn texts_are_split_from_their_ends_as_python_splits_them() {
 }
 
 #[test]
+fn texts_are_formatted_by_the_percent_sign_as_python_formats_them() {
+    // What Jinja 3.1 gives.
+    for (expression, expected) in [
+        ("'%d' % 3", "3"),
+        ("'%05.2f' % 3.14159", "03.14"),
+        ("'%s-%s' % (1, 'a')", "1-a"),
+        ("'%x' % 255", "ff"),
+        ("'x' ~ '%3d' % 2 ~ 'y'", "x  2y"),
+        ("7 % 4", "3"),
+        ("'%(a)s' % {'a': 'b'}", "b"),
+        ("'%s' % (messages|length)", "1"),
+        ("'%d%%' % 5", "5%"),
+        ("'%s' % messages[0].content|upper", "HI"),
+        ("'%s' % (1,)", "1"),
+        ("'%-4s|' % 'a'", "a   |"),
+    ] {
+        assert_eq!(answered(&format!("{{{{ {expression} }}}}")).unwrap(), expected, "{expression}");
+    }
+    let error = answered("{{ eos_token % 3 }}").unwrap_err().to_string();
+    assert!(error.contains("line 1: ") && error.contains('%'), "{error}");
+}
+
+#[test]
 fn a_long_conversation_is_not_stopped() {
     let paragraph = "Well, what do you think of it? ".repeat(32);
     let roles = [Role::User, Role::Assistant].into_iter().cycle();

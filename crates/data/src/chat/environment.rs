@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
 use super::json::to_json;
-use super::methods;
+use super::{methods, percent};
 
 /// The name of the only template of an environment.
 pub(super) const NAME: &str = "chat";
@@ -36,7 +36,8 @@ pub(super) fn environment(
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime(now, format));
     environment.add_filter("tojson", to_json);
-    environment.add_template_owned(NAME, without_generation_marks(&template)?)?;
+    let template = percent::as_filter(&without_generation_marks(&template)?);
+    environment.add_template_owned(NAME, template)?;
     Ok(environment)
 }
 

@@ -5,12 +5,14 @@
 //! 1. `strftime_now` tells the time that the caller gives, in UTC, and is an error where the caller gives none.
 //! 2. `{% generation %}` marks nothing: what it encloses is written as it is.
 //! 3. Tools and documents are always none, and of `tojson` only `indent` (up to 100) and `ensure_ascii` are known.
-//! 4. A template that does more work than any conversation needs is stopped.
+//! 4. `'text' % value` is known where its left side is a text constant.
+//! 5. A template that does more work than any conversation needs is stopped.
 
 mod environment;
 mod files;
 mod json;
 mod methods;
+mod percent;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
