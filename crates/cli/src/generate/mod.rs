@@ -22,7 +22,7 @@ use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::{ServerArgs, api_key};
-use crate::{exact, interrupt, models};
+use crate::{encode, exact, interrupt, models};
 use printing::Printing;
 
 /// Names the random streams.
@@ -76,6 +76,12 @@ pub(crate) struct GenerateArgs {
     pub(crate) json: bool,
 }
 
+/// The prompts of a file.
+struct Given<'a> {
+    file: &'a Path,
+    prompts: Vec<Prompt>,
+}
+
 /// Runs the command. Responses are printed as soon as they are finished; Ctrl-C stops it after those.
 ///
 /// # Errors
@@ -92,7 +98,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompts = args.prompts.as_ref().ok_or_else(|| {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
-    let given = prompts::read(prompts).map_err(Failure::input)?;
+    let given = Given { file: prompts, prompts: prompts::read(prompts).map_err(Failure::input)? };
     interrupt::flag();
     match &args.remote.server {
         Some(url) => on_server(args, url, &given),
@@ -101,7 +107,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 }
 
 /// Generates with the model in this process.
-fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
+fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
     let folder = models::folder(&args.model).map_err(Failure::input)?;
     let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
@@ -122,7 +128,7 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
-fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Failure> {
+fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Failure> {
     let folder = models::folder(&args.model).map_err(Failure::input)?;
     let config = folder.config(Head::CausalLm).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&folder, &config).map_err(Failure::input)?;
@@ -143,9 +149,8 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Fai
     decode(args, &generator, &tokenizer, given, &prompts)
 }
 
-fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
-    let encoder = Encoder::new(tokenizer, Some(clock::now()));
-    given.iter().map(|prompt| encoder.prompt(prompt)).collect()
+fn encode(tokenizer: &Tokenizer, given: &Given<'_>) -> Result<Vec<EncodedPrompt>> {
+    Encoder::new(tokenizer, Some(clock::now())).prompts(&given.prompts, given.file)
 }
 
 /// Runs the procedure on top of what samples, and prints responses as they are finished.
@@ -153,14 +158,14 @@ fn decode(
     args: &GenerateArgs,
     sampler: &dyn Sampler,
     tokenizer: &Tokenizer,
-    given: &[Prompt],
+    given: &Given<'_>,
     prompts: &[EncodedPrompt],
 ) -> Result<(), Failure> {
     let reward = reward(args).map_err(Failure::Input)?;
-    sampler.check(prompts).map_err(Failure::input)?;
+    encode::check(sampler, prompts, given.file).map_err(Failure::Input)?;
     let decoder = ProcedureDecoder::new(args.procedure, sampler, tokenizer, reward.as_deref())
         .map_err(Failure::input)?;
-    let mut printing = Printing::begin(args, given, prompts)?;
+    let mut printing = Printing::begin(args, &given.prompts, prompts)?;
     let mut failed = None;
     let mut done = |prompt, decoded: Vec<Decoded>| match printing.take(prompt, decoded) {
         Ok(ControlFlow::Continue(())) => unless_interrupted(),
