@@ -88,6 +88,28 @@ fn stop_texts_samples_and_memory() {
     assert!(stopped.iter().zip(&plain).any(|(row, plain)| text(row) != text(plain)));
 }
 
+#[test]
+fn a_prompt_longer_than_the_context_is_refused_by_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let prompts = dir.path().join("long.jsonl");
+    let long = "on a cold saturday at the gallery : ".repeat(20);
+    let text = format!("{{\"prompt\": \"on a cold sunday\"}}\n\n{{\"prompt\": \"{long}\"}}\n");
+    std::fs::write(&prompts, text).unwrap();
+    let reward = dir.path().join("reward.toml");
+    std::fs::write(&reward, "kind = 'length'\nunit = 'words'\n").unwrap();
+    let table = dir.path().join("table.parquet");
+    let of_calibration = ["--samples", "2", "--out", table.to_str().unwrap()];
+    for (command, more) in [("generate", &[][..]), ("calibrate", &of_calibration)] {
+        let mut infalign = Command::new(env!("CARGO_BIN_EXE_infalign"));
+        infalign.arg(command).arg("--model").arg(recipes().join("quickstart/model"));
+        infalign.arg("--prompts").arg(&prompts).arg("--reward").arg(&reward);
+        let output = infalign.args(["--max-tokens", "8"]).args(more).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("long.jsonl, line 3: ") && text.contains("context of 64"), "{text}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_a_document_of_what_was_finished() {

@@ -1,8 +1,10 @@
 //! From prompts to tokens: texts as they stand, messages by the model's chat template.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, anyhow, bail};
-use infalign_data::{ChatTemplate, DataError, Message, Prompt, Role, Text};
-use infalign_decode::EncodedPrompt;
+use infalign_data::{ChatTemplate, DataError, Message, Prompt, Role, Text, prompts};
+use infalign_decode::{EncodedPrompt, Sampler};
 use infalign_model::Tokenizer;
 use time::OffsetDateTime;
 
@@ -33,6 +35,15 @@ impl<'a> Encoder<'a> {
                 EncodedPrompt::chat(id, &text, self.tokenizer)?
             }
         })
+    }
+
+    /// All prompts of a file as the model reads them.
+    ///
+    /// # Errors
+    /// As [`Encoder::prompt`], with the file and the prompt's place in it.
+    pub(crate) fn prompts(&self, given: &[Prompt], file: &Path) -> Result<Vec<EncodedPrompt>> {
+        let encode = |(index, prompt)| self.prompt(prompt).with_context(|| place(file, index));
+        given.iter().enumerate().map(encode).collect()
     }
 
     /// The prompt as the model reads it, the tokens of prompt and response, and how many of them are the prompt's.
@@ -85,4 +96,24 @@ impl<'a> Encoder<'a> {
     fn template(&self) -> Result<&ChatTemplate> {
         self.template.as_ref().map_err(|error| anyhow!("{error}"))
     }
+}
+
+/// Has a sampler check its settings, and then all prompts of a file.
+///
+/// # Errors
+/// Those of the sampler; about a prompt, with the file and the prompt's place in it.
+pub(crate) fn check(sampler: &dyn Sampler, prompts: &[EncodedPrompt], file: &Path) -> Result<()> {
+    sampler.check(&[])?;
+    for (index, prompt) in prompts.iter().enumerate() {
+        let checked = sampler.check(std::slice::from_ref(prompt));
+        checked.with_context(|| place(file, index))?;
+    }
+    Ok(())
+}
+
+/// The file, which is read again to say so, and where in it a prompt stands.
+fn place(file: &Path, index: usize) -> String {
+    let places = prompts::places(file).unwrap_or_default();
+    let place = places.get(index).map(|place| format!(", {place}")).unwrap_or_default();
+    format!("{}{place}", file.display())
 }

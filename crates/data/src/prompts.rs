@@ -41,6 +41,18 @@ impl Prompt {
 /// [`DataError`] when the file cannot be read, holds no prompt, or a row holds an empty prompt,
 /// an empty id, or an id that an earlier row has.
 pub fn read(path: &Path) -> Result<Vec<Prompt>, DataError> {
+    Ok(placed(path)?.into_iter().map(|(_, prompt)| prompt).collect())
+}
+
+/// Where the prompts of a file stand in it, in the same order: for messages about prompts that were fine until a model saw them.
+///
+/// # Errors
+/// As [`read`].
+pub fn places(path: &Path) -> Result<Vec<Place>, DataError> {
+    Ok(placed(path)?.into_iter().map(|(place, _)| place).collect())
+}
+
+fn placed(path: &Path) -> Result<Vec<(Place, Prompt)>, DataError> {
     let prompts = if plain_name(path).ends_with(".txt") {
         let lines = numbered(path)?.into_iter();
         lines.map(|(line, text)| (Place::Line(line), Prompt::new(text))).collect()
@@ -59,7 +71,7 @@ fn from_row(row: &Row) -> Result<Prompt, String> {
     Ok(Prompt { id: id.unwrap_or(prompt.id), ..prompt })
 }
 
-fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<Prompt>, DataError> {
+fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<(Place, Prompt)>, DataError> {
     if prompts.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "prompt" });
     }
@@ -80,7 +92,7 @@ fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<Prompt>, Da
             )));
         }
     }
-    Ok(prompts.into_iter().map(|(_, prompt)| prompt).collect())
+    Ok(prompts)
 }
 
 #[cfg(test)]
@@ -100,6 +112,7 @@ mod tests {
             "{\"prompt\": \" Once\\n\", \"source\": 1}\n\n{\"prompt\": \"b\", \"id\": \"x\"}\n";
         for file in [plain("p.jsonl", text), gz("p.jsonl.gz", text)] {
             let prompts = read(file.path()).unwrap();
+            assert_eq!(places(file.path()).unwrap(), [Place::Line(1), Place::Line(3)]);
             assert_eq!(prompts[0], Prompt::new(" Once\n"));
             assert_eq!(prompts[1], Prompt { id: "x".into(), text: "b".into() });
             assert_eq!(prompts.len(), 2);

@@ -103,7 +103,7 @@ impl Reading {
         );
         let given = prompts::read(&args.prompts)?;
         let encoder = Encoder::new(&tokenizer, Some(clock::now()));
-        let prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
+        let prompts = encoder.prompts(&given, &args.prompts)?;
         let texts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         let features = model.last_hidden(&texts)?;
         Ok(Self { meta: meta.clone(), prompts, features })

@@ -17,7 +17,7 @@ use crate::encode::Encoder;
 use crate::generate::reward_config;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::api_key;
-use crate::{identity, models};
+use crate::{encode, identity, models};
 
 /// Names the random streams of reference responses, as in `infalign train`.
 const STAGE: &str = "calibration";
@@ -75,10 +75,7 @@ impl Reference {
         let tokenizer = Tokenizer::load(&folder, model.config())?;
         let given = prompts::read(&args.prompts)?;
         let encoder = Encoder::new(&tokenizer, Some(clock::now()));
-        let mut prompts = given.iter().map(|p| encoder.prompt(p)).collect::<Result<Vec<_>>>()?;
-        // A table knows a prompt by its text, whatever ids a file gives it.
-        let mut seen = HashSet::new();
-        prompts.retain(|prompt| seen.insert(prompt.text.clone()));
+        let prompts = encoder.prompts(&given, &args.prompts)?;
         let config = reward_config(Some(&args.reward))?.context("there is no reward")?;
         let sampling = drawing.sampling.sampling();
         let name = identity::reward(&config, identity::lies_there, identity::as_given)?;
@@ -87,9 +84,12 @@ impl Reference {
         let reward = config.build(&device, &hub_cache(), &api_key)?;
         let model = model.for_inference();
         let batch = drawing.batch.size(model.as_ref(), &prompts, &sampling);
-        let reference =
+        let mut reference =
             Self { meta, prompts, tokenizer, reward, batch, model, sampling, seed: args.seed };
-        infalign_decode::Sampler::check(&reference.generator(), &reference.prompts)?;
+        encode::check(&reference.generator(), &reference.prompts, &args.prompts)?;
+        // A table knows a prompt by its text, whatever ids a file gives it.
+        let mut seen = HashSet::new();
+        reference.prompts.retain(|prompt| seen.insert(prompt.text.clone()));
         Ok(reference)
     }
 

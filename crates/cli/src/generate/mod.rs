@@ -26,7 +26,7 @@ use crate::recording::RunInputs;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::scorers::Scorers;
 use crate::server::{ServerArgs, api_key};
-use crate::{exact, interrupt, models};
+use crate::{encode, exact, interrupt, models};
 use live::Live;
 use printing::Printing;
 
@@ -98,6 +98,12 @@ impl GenerateArgs {
     }
 }
 
+/// The prompts of a file.
+struct Given<'a> {
+    file: &'a Path,
+    prompts: Vec<Prompt>,
+}
+
 /// Runs the command. Responses are printed as soon as they are finished; Ctrl-C stops it after those.
 ///
 /// # Errors
@@ -115,7 +121,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
     check_scorers(args)?;
-    let given = prompts::read(prompts).map_err(Failure::input)?;
+    let given = Given { file: prompts, prompts: prompts::read(prompts).map_err(Failure::input)? };
     interrupt::flag();
     match &args.remote.server {
         Some(url) => on_server(args, url, &given),
@@ -144,7 +150,7 @@ fn check_scorers(args: &GenerateArgs) -> Result<(), Failure> {
 }
 
 /// Generates with the model in this process.
-fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
+fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
     let folder = models::folder(&args.model).map_err(Failure::input)?;
     let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
@@ -194,7 +200,7 @@ fn in_process(args: &GenerateArgs, given: &[Prompt]) -> Result<(), Failure> {
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
-fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Failure> {
+fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Failure> {
     let folder = models::folder(&args.model).map_err(Failure::input)?;
     let config = folder.config(Head::CausalLm).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&folder, &config).map_err(Failure::input)?;
@@ -216,9 +222,8 @@ fn on_server(args: &GenerateArgs, url: &str, given: &[Prompt]) -> Result<(), Fai
     decode(args, &generator, &tokenizer, reward.as_deref(), given, &prompts, None)
 }
 
-fn encode(tokenizer: &Tokenizer, given: &[Prompt]) -> Result<Vec<EncodedPrompt>> {
-    let encoder = Encoder::new(tokenizer, Some(clock::now()));
-    given.iter().map(|prompt| encoder.prompt(prompt)).collect()
+fn encode(tokenizer: &Tokenizer, given: &Given<'_>) -> Result<Vec<EncodedPrompt>> {
+    Encoder::new(tokenizer, Some(clock::now())).prompts(&given.prompts, given.file)
 }
 
 /// Runs a selection on top of what samples, and prints responses as they are finished, but for what is printed already.
@@ -227,11 +232,11 @@ fn decode(
     sampler: &dyn Sampler,
     tokenizer: &Tokenizer,
     reward: Option<&dyn Reward>,
-    given: &[Prompt],
+    given: &Given<'_>,
     prompts: &[EncodedPrompt],
     live: Option<&Live<'_>>,
 ) -> Result<(), Failure> {
-    sampler.check(prompts).map_err(Failure::input)?;
+    encode::check(sampler, prompts, given.file).map_err(Failure::Input)?;
     let decoder = ProcedureDecoder::new(args.procedure.selection, sampler, tokenizer, reward)
         .map_err(Failure::input)?;
     print_each(args, &decoder.with_seed(args.seed), given, prompts, live)
@@ -241,11 +246,11 @@ fn decode(
 fn print_each(
     args: &GenerateArgs,
     decoder: &ProcedureDecoder<'_>,
-    given: &[Prompt],
+    given: &Given<'_>,
     prompts: &[EncodedPrompt],
     live: Option<&Live<'_>>,
 ) -> Result<(), Failure> {
-    let mut printing = Printing::begin(args, given, prompts, live)?;
+    let mut printing = Printing::begin(args, &given.prompts, prompts, live)?;
     let mut failed = None;
     let mut done = |prompt, decoded: Vec<Decoded>| match printing.take(prompt, decoded) {
         Ok(ControlFlow::Continue(())) => unless_interrupted(),
