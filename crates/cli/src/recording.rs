@@ -79,7 +79,9 @@ impl RunInputs {
         }
     }
 
-    fn all_of(mut self, role: &str, name: &str, dir: &Path) -> Self {
+    /// Adds the files of a folder that models are made of.
+    #[must_use]
+    pub(crate) fn all_of(mut self, role: &str, name: &str, dir: &Path) -> Self {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         let is_read =
             |path: &PathBuf| path.extension().is_some_and(|e| OF_MODELS.iter().any(|of| e == *of));

@@ -9,6 +9,7 @@ use infalign_model::{
     CausalLm, LanguageModel, ModelFolder, PrefixValues, ScorerModel, ScorerSpec, Tokenizer,
 };
 
+use crate::recording::RunInputs;
 use crate::{identity, models};
 
 /// A scorer that the command line names: its folder, one of its rewards, and a weight.
@@ -55,6 +56,16 @@ impl Named {
             }),
         }
     }
+}
+
+/// Adds the scorers that the command line names to what a command reads. Those that cannot be are left to the command to complain of.
+pub(crate) fn read_by(reads: RunInputs, given: &[String]) -> RunInputs {
+    let named = given.iter().filter_map(|text| Named::parse(text).ok());
+    named.fold(reads, |reads, Named { dir, .. }| {
+        let (name, trunk) = (dir.to_string_lossy().into_owned(), dir.join("trunk"));
+        let reads = reads.all_of("--scorer", &name, &dir);
+        reads.all_of("--scorer", &format!("{name}/trunk"), &trunk)
+    })
 }
 
 /// A scorer that was loaded, with the weights of its rewards.

@@ -26,7 +26,7 @@ use crate::recording::RunInputs;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::scorers::Scorers;
 use crate::server::{ServerArgs, api_key};
-use crate::{encode, exact, interrupt, models};
+use crate::{encode, exact, interrupt, models, scorers};
 use live::Live;
 use printing::Printing;
 
@@ -91,6 +91,7 @@ impl GenerateArgs {
             Some(file) => reads.file("--model", Path::new(file)),
             None => reads.model("--model", &self.model),
         };
+        let reads = scorers::read_by(reads, &self.scorer);
         let prompts = self.prompts.iter();
         prompts
             .fold(reads, |reads, path| reads.file("--prompts", path))
