@@ -132,6 +132,10 @@ impl Family {
     /// Fills in the keys that the family's files may leave out with the default that transformers has for them. The sizes of matrices are
     /// not among them: every file names them.
     pub(super) fn fill(self, keys: &mut Map<String, Value>) {
+        // Null too: what is saved has to name the family that was read.
+        if keys.get("model_type").is_none_or(Value::is_null) {
+            keys.insert("model_type".to_owned(), self.model_types()[0].into());
+        }
         let gemma = json!({
             "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096, "tie_word_embeddings": true,
             "hidden_activation": "gelu_pytorch_tanh", "num_key_value_heads": 4, "max_position_embeddings": 8192,
@@ -157,11 +161,11 @@ impl Family {
                 "rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window_pattern": 6, "max_position_embeddings": 131072,
             }),
             Family::Gpt2 => json!({
-                "model_type": "gpt2", "hidden_act": "gelu_new", "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+                "hidden_act": "gelu_new", "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
                 "max_position_embeddings": 1024, "bos_token_id": 50256, "eos_token_id": 50256,
             }),
             Family::GptNeox => json!({
-                "model_type": "gpt_neox", "hidden_act": "gelu", "rms_norm_eps": 1e-5, "attention_bias": true,
+                "hidden_act": "gelu", "rms_norm_eps": 1e-5, "attention_bias": true,
                 "partial_rotary_factor": 0.25, "use_parallel_residual": true, "max_position_embeddings": 2048, "bos_token_id": 0,
                 "eos_token_id": 2,
             }),
@@ -208,5 +212,20 @@ mod tests {
         let heads = Head::SequenceClassification;
         assert_eq!(Family::of("MistralForSequenceClassification", heads), Some(Family::Mistral));
         assert!(Family::known(Head::CausalLm).ends_with("GPT2LMHeadModel, GPTNeoXForCausalLM"));
+    }
+
+    #[test]
+    fn a_file_that_leaves_the_type_out_is_of_the_architectures_own() {
+        for (family, name) in [
+            (Family::Llama, "llama"),
+            (Family::Mistral, "mistral"),
+            (Family::Gemma3, "gemma3_text"),
+            (Family::Gpt2, "gpt2"),
+        ] {
+            for mut keys in [Map::new(), Map::from_iter([("model_type".to_owned(), Value::Null)])] {
+                family.fill(&mut keys);
+                assert_eq!(keys["model_type"], name);
+            }
+        }
     }
 }
