@@ -147,14 +147,11 @@ impl TokenIds {
     }
 }
 
-/// The family that `architectures` names, or, where it is absent, `model_type` for a language model. The absent one of the two is filled in.
+/// The family that `architectures` names, or, where it is absent, `model_type` for a language model; then it is filled in.
 fn family_of(keys: &mut Map<String, Value>, head: Head, path: &Path) -> Result<Family, ModelError> {
     let names = keys.get("architectures").cloned().unwrap_or_default();
     let known = names.as_array().into_iter().flatten().filter_map(Value::as_str);
     if let Some(family) = known.clone().find_map(|name| Family::of(name, head)) {
-        if keys.get("model_type").is_none_or(Value::is_null) {
-            keys.insert("model_type".into(), family.model_types()[0].into());
-        }
         return Ok(family);
     }
     let unnamed = head == Head::CausalLm && known.count() == 0;
