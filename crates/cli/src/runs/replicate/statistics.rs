@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use infalign_evaluate::KlSample;
 use infalign_record::folder::{self, CONFIG};
 use infalign_record::replication::{ClaimRow, Row};
 use infalign_record::{Expect, Level};
@@ -26,8 +27,15 @@ const LEVEL: f64 = 0.95;
 struct Samples {
     /// Of every response, prompt by prompt.
     rewards: Vec<Vec<f64>>,
-    /// Of every prompt, in nats.
-    kl: Vec<f64>,
+    /// Of every prompt.
+    kl: Vec<KlSample>,
+}
+
+impl Samples {
+    /// KL(π‖π_ref) of every prompt, exact at every token, in nats.
+    fn kl(&self) -> Vec<f64> {
+        self.kl.iter().map(|kl| kl.exact).collect()
+    }
 }
 
 /// The samples of one run.
@@ -60,7 +68,7 @@ pub(super) fn compare(
     let mut rows = Vec::new();
     for ((name, ours), (_, theirs)) in a.methods.iter().zip(&b.methods) {
         let kl = Margin { of: expect.equivalence.kl, required, expect };
-        rows.push(kl.row(format!("{name}: KL"), &ours.kl, &theirs.kl)?);
+        rows.push(kl.row(format!("{name}: KL"), &ours.kl(), &theirs.kl())?);
         let margin = Margin { of: expect.equivalence.win_rate, required, expect };
         for procedure in &recipe.evaluation.procedures {
             let Some(selection) = selection(procedure) else { continue };
