@@ -53,9 +53,10 @@ pub(super) fn differences(original: &Record, replica: &Record) -> Vec<String> {
     environment(original, replica).iter().map(describe).collect()
 }
 
-/// Whether a file is another in every process: the state of an optimizer, in which burn names the parameters at random.
+/// Whether a file is another in every process: the state of an optimizer, in which burn names the parameters at random, and what TensorBoard
+/// shows, which holds the time of every step.
 fn is_new(path: &str) -> bool {
-    path.ends_with("optimizer.bpk")
+    path.ends_with("optimizer.bpk") || path.contains("/tensorboard/")
 }
 
 /// A row for every file.
