@@ -29,7 +29,7 @@ pub(crate) struct BadgesArgs {
     /// A replication.json of the run; may be repeated.
     #[arg(long = "replication", value_name = "FILE")]
     replications: Vec<PathBuf>,
-    /// Where the folder can be had for good: a DOI as https://doi.org/…, or an identifier of Software Heritage as swh:1:….
+    /// Where the folder can be had for good: a DOI, or an identifier of Software Heritage as swh:1:….
     #[arg(long, value_name = "ID")]
     identifier: Option<String>,
 }
