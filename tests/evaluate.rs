@@ -346,9 +346,12 @@ fn compared(run_folder: &str, best: &str, raw: &str, results: &Value) {
 }
 
 fn reported(out: &Path, run_folder: &str) {
+    // Beside the run, which stays as it was recorded.
+    let out = &out.with_file_name("first-report");
     let exports = ["--export", "alpaca-eval", "--export", "lm-eval", "--length-controlled"];
     let text = stdout(&run(&[&["report", run_folder, "--examples", "2"], &exports[..]].concat()));
     assert!(text.contains("report.html"), "{text}");
+    assert_done(&run(&["verify", run_folder]));
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     for told in [
         "ctrl-best",

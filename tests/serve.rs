@@ -180,7 +180,7 @@ fn a_procedure_chooses_by_the_reward() {
     let reward = reward(&dir);
     let server = Server::start(&["--reward", reward.to_str().unwrap()]);
     let rows: Vec<Value> = rows().iter().map(|row| json!({ "prompt": row["prompt"] })).collect();
-    for procedure in ["best-of:4", "worst-of:3"] {
+    for procedure in ["best-of:4", "worst-of:3", "soft-best-of:4,temperature=2"] {
         let args = [
             "--seed",
             "5",
@@ -304,6 +304,7 @@ fn bad_requests_are_refused_by_field() {
         (with(json!({ "presence_penalty": 0.5 })), 400, "presence_penalty", "only 0"),
         (with(json!({ "procedure": "best-off:2" })), 400, "procedure", "nearest valid form"),
         (with(json!({ "procedure": "best-of:2" })), 400, "procedure", "needs a reward"),
+        (with(json!({ "procedure": "cd-block:length=2,samples=2" })), 400, "procedure", "scorer"),
         (
             with(json!({ "procedure": "cd-block:length=0,samples=2" })),
             400,

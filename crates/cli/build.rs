@@ -176,7 +176,7 @@ fn compiler() -> Vec<(&'static str, String)> {
 
 fn features() -> String {
     let names = std::env::vars().filter_map(|(name, _)| {
-        name.strip_prefix("CARGO_FEATURE_").map(|name| name.to_lowercase())
+        name.strip_prefix("CARGO_FEATURE_").map(|name| name.to_lowercase().replace('_', "-"))
     });
     let mut names: Vec<String> = names.filter(|name| name != "default").collect();
     names.sort();

@@ -34,9 +34,10 @@ const OWN_COMMANDS: [(&str, &str); 3] = [
     ("validate", "a run's folder, by an independent validator of RO-Crates"),
 ];
 
-const INFALIGN_COMMANDS: [(&str, &str); 15] = [
+const INFALIGN_COMMANDS: [(&str, &str); 16] = [
     ("train", "train a policy from a recipe; without one: the quickstart"),
     ("calibrate", "tables of reference rewards, by which rewards are calibrated"),
+    ("scorer", "a prefix scorer for controlled decoding, from a recipe"),
     ("generate", "responses under a procedure"),
     ("score", "log-probabilities and rewards of given responses"),
     ("serve", "answer requests in OpenAI's protocol, procedures included"),
@@ -205,6 +206,7 @@ mod tests {
     #[test]
     fn own_commands_take_no_arguments() {
         assert_eq!(parse("test --backend wgpu").unwrap(), Invocation::Test(Backend::Wgpu));
+        assert_eq!(parse("scorer r.toml").unwrap(), infalign(Backend::Cpu, "scorer r.toml"));
         assert_eq!(parse("tidy").unwrap(), Invocation::Tidy);
         assert_eq!(parse("--help").unwrap(), Invocation::Help);
         assert_eq!(parse("validate a/b").unwrap(), Invocation::Validate("a/b".into()));

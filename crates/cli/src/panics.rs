@@ -17,8 +17,18 @@ pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), F
     set_hook(Box::new(move |info| {
         let message = info.payload_as_str().unwrap_or_default();
         match out_of_memory(message) {
-            Some(told) => *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(told),
-            None => usual(info),
+            Some(told) => {
+                // Of a server's threads nobody asks how they ended.
+                if std::thread::current().name().is_some_and(|name| name.starts_with("engine-")) {
+                    eprintln!("error: the device's memory is full: {told}");
+                }
+                *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+            }
+            None => {
+                // It is this panic then that ends the program, and no longer one that was survived.
+                *heard.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                usual(info);
+            }
         }
     }));
     let panic = match catch_unwind(AssertUnwindSafe(run)) {

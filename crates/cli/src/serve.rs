@@ -141,8 +141,11 @@ fn name(model: &Path) -> String {
     last.unwrap_or(model).display().to_string()
 }
 
+/// Far below what an instant of the clock can be put off by.
+const LONGEST: f64 = 1e9;
+
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=LONGEST).contains(seconds));
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration.ok_or_else(|| "give a number of seconds, 0 or more".to_owned())
+    duration.ok_or_else(|| "give a number of seconds, 0 or more and at most 1e9".to_owned())
 }

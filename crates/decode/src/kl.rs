@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use infalign_transform::Procedure;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A statement about KL(T(π)‖π), in nats, from one response: its mean over responses is what `kind` says.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -15,7 +15,7 @@ pub struct Kl {
 }
 
 /// What the mean of some numbers says of a KL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KlKind {
     /// It is the KL but for the noise of sampling: exact for every token that was drawn, given those before it.

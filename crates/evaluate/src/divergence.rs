@@ -1,23 +1,11 @@
 //! KL of a policy from the reference, and of what a procedure makes of a policy, with what kind of number each is.
 
-use infalign_decode::best_of_kl_bound;
+use infalign_decode::{KlKind, best_of_kl_bound};
 use infalign_stats::mean_and_standard_error;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
 use crate::{EvaluateError, Sampled};
-
-/// What kind of number a KL is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KlKind {
-    /// Known without sampling.
-    Exact,
-    /// An upper bound.
-    Bound,
-    /// From sampled responses, without bias.
-    Estimate,
-}
 
 /// A mean over prompts with its standard error, in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +82,10 @@ pub(crate) fn of_procedure(
             let (mean, error) = mean_and_standard_error(&per_prompt)?;
             let block = best_of_kl_bound(*samples);
             known(block * mean, block * error, KlKind::Bound)
+        }
+        // Any choice of one of N.
+        Procedure::SoftBestOf { .. } | Procedure::Majority(_) => {
+            known((procedure.samples() as f64).ln(), 0.0, KlKind::Bound)
         }
         _ => Ok(None),
     }

@@ -23,7 +23,7 @@ mod test_samples;
 mod text;
 
 pub use contest::{Contest, selection};
-pub use divergence::{Estimate, Kl, KlKind};
+pub use divergence::{Estimate, Kl};
 pub use error::EvaluateError;
 pub use figures::{KL_AND_WIN_RATE, score_against_cost, score_against_kl, win_rate_against_kl};
 pub use frontier::{

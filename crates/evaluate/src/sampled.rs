@@ -175,7 +175,8 @@ impl Evaluator<'_> {
         let inference = model.clone().for_inference();
         let generator = self.generator(inference.as_ref(), stage);
         let decoder =
-            ProcedureDecoder::new(procedure, &generator, self.tokenizer, Some(self.reward))?;
+            ProcedureDecoder::new(procedure, &generator, self.tokenizer, Some(self.reward))?
+                .with_seed(self.seed);
         self.scored(&decoder.decode_samples(self.prompts, self.samples)?, Some(procedure), None)
     }
 

@@ -101,10 +101,12 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Whether every required level was reached and every claim holds.
+    /// Whether every required level was reached and every claim holds, and there was one: where nothing is asked, nothing is reproduced.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.results.iter().all(Row::holds) && self.claims.iter().all(|claim| claim.holds)
+        let asked = self.lowest().is_some() || !self.claims.is_empty();
+        let reached = self.results.iter().all(Row::holds);
+        asked && reached && self.claims.iter().all(|claim| claim.holds)
     }
 
     /// `repeat` on the same host, `replicate` on another.
@@ -265,6 +267,10 @@ pub(crate) mod tests {
     fn a_required_level_decides_and_a_free_result_does_not() {
         assert!(replication(Level::Tolerance).holds());
         assert!(!replication(Level::Differs).holds());
+        let mut unasked = replication(Level::Bitwise);
+        unasked.claims.clear();
+        unasked.results.iter_mut().for_each(|row| row.required = Level::Differs);
+        assert!(!unasked.holds(), "where nothing is asked, nothing is reproduced");
         assert_eq!(replication(Level::Tolerance).lowest(), Some(Level::Tolerance));
         assert_eq!(replication(Level::Bitwise).word(), "replicate");
     }

@@ -155,7 +155,9 @@ fn decode(
     // Only what chooses needs rewards.
     let reward = if asked.is_plain() { None } else { state.service.reward.as_deref() };
     let decoder = sampler.check(&asked.prompts).and_then(|()| {
-        ProcedureDecoder::new(asked.procedure, &sampler, &state.service.tokenizer, reward)
+        let tokenizer = &state.service.tokenizer;
+        let decoder = ProcedureDecoder::new(asked.procedure, &sampler, tokenizer, reward)?;
+        Ok(decoder.with_seed(asked.draws.seed))
     });
     let decoder = match decoder {
         Ok(decoder) => decoder,

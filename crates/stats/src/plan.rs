@@ -5,6 +5,9 @@ use statrs::distribution::{ContinuousCDF, Normal};
 use crate::cluster::{check_level, mean_and_standard_error, t_quantile};
 use crate::error::{StatsError, check};
 
+/// Prompts beyond which no plan goes: an effect that needs more is refused as too small.
+const MOST_PROMPTS: f64 = 1e12;
+
 /// Where the variance of a per-prompt number, such as a win rate or a paired difference, comes from.
 ///
 /// With M samples a prompt, the variance over prompts is `between` + `within`·(samples/M): what prompts differ by, which more samples do not
@@ -86,6 +89,9 @@ impl Spread {
         let needed = |n: usize| (t_quantile(level, n - 1) + z).powi(2) * ratio;
         // t falls as n grows, so the least n that is enough is found from below.
         let normal = (Normal::standard().inverse_cdf(0.5 + 0.5 * level) + z).powi(2) * ratio;
+        if normal > MOST_PROMPTS {
+            return Err(StatsError::Margin(effect));
+        }
         let mut n = (normal.ceil() as usize).max(2);
         while (n as f64) < needed(n) {
             n += 1;

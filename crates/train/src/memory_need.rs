@@ -9,7 +9,8 @@ use crate::{CtrlConfig, TrainError};
 
 const F32: u64 = size_of::<f32>() as u64;
 
-/// Bytes that a device holds, about: sizes that follow from the settings, without what allocators and libraries add.
+/// Bytes that a device holds at least, about: sizes that follow from the settings, without what allocators and libraries add, and without
+/// reward models and the value model of PPO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryNeed {
     /// Weights of the policy and of the reference; those that an adapter leaves alone, once.

@@ -2,6 +2,7 @@
 
 mod sides;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -59,8 +60,8 @@ pub(crate) struct EvaluateArgs {
     #[arg(long, value_name = "FILE.toml")]
     pairwise: Option<PathBuf>,
     /// Pairs of a prompt that it compares, at most as many as there are groups of N responses; each takes two requests.
-    #[arg(long, requires = "pairwise", default_value_t = 1)]
-    pairs: usize,
+    #[arg(long, requires = "pairwise", default_value_t = NonZeroUsize::MIN)]
+    pairs: NonZeroUsize,
     /// Responses to each prompt, of either side; for models.
     #[arg(long)]
     samples: Option<usize>,
@@ -196,7 +197,7 @@ fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Resu
     let statistics = args.statistics.statistics();
     let judged = contests(args)
         .iter()
-        .map(|contest| pairwise(&entry, contest, judge, args.pairs, &statistics))
+        .map(|contest| pairwise(&entry, contest, judge, args.pairs.get(), &statistics))
         .collect::<Result<_, _>>()?;
     Ok(judged)
 }

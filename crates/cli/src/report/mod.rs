@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use infalign_evaluate::report::{Member, Provenance, Report, Request};
 use infalign_record::atomic::write_atomic;
+use infalign_record::folder::MANIFEST;
 use infalign_transform::{Procedure, Transform};
 
 use self::exports::Export;
@@ -27,7 +28,8 @@ pub(crate) struct ReportArgs {
     /// File of the reference's samples, for files.
     #[arg(long)]
     reference: Option<PathBuf>,
-    /// Where report.html, report.md, report.json and the plots are written; absent: into the first folder.
+    /// Where report.html, report.md, report.json and the plots are written; absent: into the first folder, or beside it, as
+    /// NAME-report, where it is a run on record.
     #[arg(long)]
     out: Option<PathBuf>,
     /// Heading; absent: the name of the first run's recipe.
@@ -71,8 +73,15 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     output::print(&format!("{}{}", report.text(), files.join("\n")))
 }
 
+/// The given folder, or the first that is reported on; beside a run on record, into which nobody writes but the run.
 fn folder(args: &ReportArgs) -> PathBuf {
     let first = args.paths.first().map_or(Path::new("."), PathBuf::as_path);
+    let on_record = first.ancestors().find(|folder| folder.join(MANIFEST).exists());
+    if let (None, Some(run)) = (&args.out, on_record) {
+        let run = run.canonicalize().unwrap_or_else(|_| run.to_path_buf());
+        let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return run.with_file_name(format!("{name}-report"));
+    }
     let beside = if first.is_dir() { first } else { first.parent().unwrap_or(Path::new(".")) };
     args.out.clone().unwrap_or_else(|| beside.to_path_buf())
 }

@@ -40,9 +40,11 @@ pub(crate) fn run(
     let queue: Queue<&Local<'_>> = Queue::new(workers);
     queue.add(Arc::new(Job::new(&local, samples)));
     queue.close();
+    // A row that ends on its own is not worth a new batch where that costs a copy of the cache.
+    let patience = if generator.model.rows_are_independent() { 0 } else { share / 4 };
     // Not rayon's threads: those are for what others do meanwhile, such as a reward that scores what is finished.
     std::thread::scope(|scope| {
-        let work = || Worker::new(generator.model, &queue, share).run();
+        let work = || Worker::new(generator.model, &queue, (share, patience)).run();
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         for worker in workers {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -47,7 +47,8 @@ impl Engine {
         for number in 0..workers {
             let (model, queue) = (engine.model.clone(), engine.queue.clone());
             let thread = std::thread::Builder::new().name(format!("engine-{number}"));
-            let work = move || Worker::new(model.as_ref(), &queue, share).run();
+            // Somebody waits for every response.
+            let work = move || Worker::new(model.as_ref(), &queue, (share, 0)).run();
             engine.workers.push(thread.spawn(work)?);
         }
         Ok(engine)

@@ -22,9 +22,12 @@ pub(super) struct Worker<'w, C: Caller> {
 }
 
 impl<'w, C: Caller> Worker<'w, C> {
-    pub(super) fn new(model: &'w dyn LanguageModel, queue: &'w Queue<C>, share: usize) -> Self {
-        // A row that ends on its own is not worth a new batch where that costs a copy of the cache.
-        let patience = if model.rows_are_independent() { 0 } else { share / 4 };
+    /// - patience: rows that may have ended before they leave the batch, whose responses are handed over only then.
+    pub(super) fn new(
+        model: &'w dyn LanguageModel,
+        queue: &'w Queue<C>,
+        (share, patience): (usize, usize),
+    ) -> Self {
         let (session, active, weights) = (model.session(), Vec::new(), Vec::new());
         Self { model, queue, share, patience, session, active, weights }
     }

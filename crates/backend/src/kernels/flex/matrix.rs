@@ -26,7 +26,10 @@ impl<'a> Matrix<'a> {
     /// A tensor of two dimensions. Those of this workspace run forwards only.
     pub(super) fn of(tensor: &'a FlexTensor) -> Self {
         let layout = tensor.layout();
-        let strides = layout.strides().iter().map(|stride| stride.unsigned_abs());
+        let strides = layout.strides().iter().map(|&stride| match usize::try_from(stride) {
+            Ok(stride) => stride,
+            Err(_) => unreachable!("the tensors of this workspace run forwards"),
+        });
         let mut strides = strides.chain([0, 0]);
         Self {
             numbers: &tensor.storage::<f32>()[layout.start_offset()..],
@@ -37,7 +40,8 @@ impl<'a> Matrix<'a> {
 
     /// n rows from `first` on.
     pub(super) fn narrow(self, first: usize, n: usize) -> Self {
-        let numbers = &self.numbers[(first * self.strides[0]).min(self.numbers.len())..];
+        let numbers =
+            &self.numbers[first.saturating_mul(self.strides[0]).min(self.numbers.len())..];
         Self { numbers, dims: [n, self.dims[1]], ..self }
     }
 
@@ -53,7 +57,12 @@ impl<'a> Matrix<'a> {
     /// Numbers from the first to the last.
     fn extent(self) -> usize {
         let ([rows, columns], [row, column]) = (self.dims, self.strides);
-        if rows * columns == 0 { 0 } else { (rows - 1) * row + (columns - 1) * column + 1 }
+        if rows == 0 || columns == 0 {
+            return 0;
+        }
+        let last =
+            (rows - 1).saturating_mul(row).saturating_add((columns - 1).saturating_mul(column));
+        last.saturating_add(1)
     }
 }
 
@@ -68,12 +77,14 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
 pub(super) fn extend_by_product(out: &mut Vec<f32>, a: Matrix<'_>, b: Matrix<'_>) {
     let ([m, k], [inner, n]) = (a.dims, b.dims);
     assert_eq!(k, inner, "as many columns as rows");
+    // Sizes that wrap around would reserve too little.
+    let size = m.saturating_mul(n);
     if k == 0 {
-        out.resize(out.len() + m * n, 0.0);
+        out.resize(out.len() + size, 0.0);
         return;
     }
-    out.reserve(m * n);
-    let length = out.len() + m * n;
+    out.reserve(size);
+    let length = out.len() + size;
     let rest = out.spare_capacity_mut().as_mut_ptr().cast::<f32>();
     // SAFETY: there is room for m · n numbers, and the product is written over all of them.
     #[allow(unsafe_code, reason = "numbers that are all written need not be cleared before")]
@@ -86,8 +97,8 @@ pub(super) fn extend_by_product(out: &mut Vec<f32>, a: Matrix<'_>, b: Matrix<'_>
 /// Adds a · b to what is there.
 pub(super) fn add_product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
     assert_eq!(a.dims[1], b.dims[0], "as many columns as rows");
-    assert_eq!(out.len(), a.dims[0] * b.dims[1], "a number for each row and column");
-    // SAFETY: there are m · n numbers.
+    assert_eq!(out.len(), a.dims[0].saturating_mul(b.dims[1]), "a number for each row and column");
+    // SAFETY: there are m · n numbers, and no factor lies there, since they are borrowed to be changed.
     #[allow(unsafe_code, reason = "as above")]
     unsafe {
         multiply(a, b, out.as_mut_ptr(), true);

@@ -141,8 +141,8 @@ fn again(
     replica: &Path,
 ) -> Result<Command> {
     let mut command = Command::new(&program.path);
-    if original.command == "train" {
-        command.arg("train").arg(args.run.join(CONFIG)).arg("--out").arg(replica);
+    if matches!(original.command.as_str(), "train" | "scorer") {
+        command.arg(&original.command).arg(args.run.join(CONFIG)).arg("--out").arg(replica);
         command.args(args.sets.iter().flat_map(|set| ["--set", set]));
         if let Some(device) = value_of(&original.argv, "--device") {
             command.args(["--device", device]);
@@ -150,7 +150,7 @@ fn again(
         return Ok(command);
     }
     if !args.sets.is_empty() {
-        bail!("--set is for runs of train");
+        bail!("--set is for runs of train and scorer");
     }
     if original.argv.iter().any(|word| word.contains("«redacted")) {
         bail!(
