@@ -121,6 +121,14 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     let nan = dir.path().join("nan.csv");
     std::fs::write(&nan, "prompt,response,reward\na,x,1\nb,y,NaN\n").unwrap();
     let nan = nan.to_str().unwrap();
+    let [selected, guided] =
+        ["best-of:2", "best-of:2 over cd-block:length=2,samples=2"].map(|made| {
+            let row = |prompt: &str| json!({"prompt": prompt, "response": "x", "score": 1.0});
+            let document = json!({"procedure": made, "responses": [row("a"), row("b")]});
+            let path = dir.path().join(format!("{}.json", made.len()));
+            std::fs::write(&path, document.to_string()).unwrap();
+            path.to_str().unwrap().to_owned()
+        });
     let model = quickstart().join("model");
     let (model, prompts) = (model.to_str().unwrap(), quickstart().join("test.jsonl"));
     let prompts = prompts.to_str().unwrap();
@@ -145,6 +153,8 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
             "cd-token",
         ),
         (&["--policy", &whole, "--reference", model], "two files or two models"),
+        (&["--policy", &selected, "--reference", &selected, "--procedure", "sample"], "best-of:2"),
+        (&["--policy", &guided, "--reference", &guided], "no win rate is computed"),
         (&["--policy", &whole, "--reference", &whole, "--samples", "4"], "--samples is for models"),
         (&["--policy", &whole, "--reference", &whole, "--level", "1"], "between 0 and 1"),
         (&["--policy", &whole, "--reference", &whole, "--replicates", "5"], "at least 100"),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use infalign_data::responses::{self, StoredPrompt};
+use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_data::{Role, Text};
 use infalign_evaluate::report::Source as Origin;
 use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled, score};
@@ -283,8 +283,11 @@ fn whole(path: &Path) -> Result<Option<Sampled>> {
     Ok(Some(sampled))
 }
 
-fn from_rows(path: &Path, prompts: Vec<StoredPrompt>, need_rewards: bool) -> Result<Sampled> {
-    let mut sampled = Sampled::default();
+fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result<Sampled> {
+    let StoredResponses { procedure, prompts } = stored;
+    let procedure = procedure.map(|text| made_by(path, &text)).transpose()?;
+    let procedure = procedure.filter(|procedure| *procedure != Procedure::Sample);
+    let mut sampled = Sampled { procedure, ..Sampled::default() };
     let all = |of: fn(&responses::StoredResponse) -> bool| {
         prompts.iter().all(|prompt| prompt.responses.iter().all(of))
     };
@@ -307,6 +310,16 @@ fn from_rows(path: &Path, prompts: Vec<StoredPrompt>, need_rewards: bool) -> Res
         sampled.responses.push(responses.into_iter().map(|one| one.text).collect());
     }
     Ok(sampled)
+}
+
+/// The procedure that a file says to have been made by.
+fn made_by(path: &Path, text: &str) -> Result<Procedure> {
+    text.parse().with_context(|| {
+        format!(
+            "{}: its responses are those of `{text}`, of which no win rate is computed",
+            path.display()
+        )
+    })
 }
 
 /// A conversation as one text, for people and for judges of texts.

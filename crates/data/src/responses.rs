@@ -30,15 +30,24 @@ pub struct StoredPrompt {
     pub responses: Vec<StoredResponse>,
 }
 
+/// What a file of responses holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredResponses {
+    /// The procedure that made each response, where the file says so, as documents of `infalign generate --json` do.
+    pub procedure: Option<String>,
+    /// At least one.
+    pub prompts: Vec<StoredPrompt>,
+}
+
 /// Reads a file with a row a response: `prompt` (or `messages`), `response`, and optionally `id`, `reward` (or `score`) and `tokens`, a number
 /// or the tokens themselves. Rows of one id belong together, wherever they stand. `.json` is read as what `infalign generate --json` prints.
 ///
 /// # Errors
 /// [`DataError`] when the file cannot be read or holds no row, and for a row without prompt or response, with a reward that is no finite
 /// number, or with the id of another prompt.
-pub fn read(path: &Path) -> Result<Vec<StoredPrompt>, DataError> {
-    let rows =
-        if plain_name(path).ends_with(".json") { document(path)? } else { rows::read(path)? };
+pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
+    let is_document = plain_name(path).ends_with(".json");
+    let (procedure, rows) = if is_document { document(path)? } else { (None, rows::read(path)?) };
     let mut prompts: Vec<StoredPrompt> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for row in &rows {
@@ -58,11 +67,11 @@ pub fn read(path: &Path) -> Result<Vec<StoredPrompt>, DataError> {
     if prompts.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
     }
-    Ok(prompts)
+    Ok(StoredResponses { procedure, prompts })
 }
 
-/// The rows of `{"responses": […]}`, counted from 1.
-fn document(path: &Path) -> Result<Vec<Row>, DataError> {
+/// The procedure, and the rows of `{"responses": […]}`, counted from 1.
+fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataError> {
     let refuse = |problem: String| at(path, Place::Line(1))(problem);
     let value: Value = serde_json::from_reader(open(path)?)
         .map_err(|cause| refuse(format!("{cause}. The file has to be one JSON document.")))?;
@@ -75,7 +84,8 @@ fn document(path: &Path) -> Result<Vec<Row>, DataError> {
         Value::Object(values) => Ok(Row { place: Place::Row(place), values: values.clone() }),
         _ => Err(at(path, Place::Row(place))("It is no object.".to_owned())),
     };
-    rows.iter().zip(1..).map(row).collect()
+    let procedure = value.get("procedure").and_then(Value::as_str).map(str::to_owned);
+    Ok((procedure, rows.iter().zip(1..).map(row).collect::<Result<_, _>>()?))
 }
 
 fn from_row(row: &Row) -> Result<(Prompt, StoredResponse), String> {
@@ -118,7 +128,7 @@ mod tests {
         let text = "{\"prompt\": \"a\", \"response\": \"x\", \"reward\": 1, \"tokens\": [5, 6]}\n\
                     {\"prompt\": \"b\", \"response\": \"\", \"score\": -0.5, \"tokens\": 3}\n\
                     {\"prompt\": \"a\", \"response\": \"y\"}\n";
-        let prompts = read(plain("r.jsonl", text).path()).unwrap();
+        let prompts = read(plain("r.jsonl", text).path()).unwrap().prompts;
         let shape: Vec<usize> = prompts.iter().map(|prompt| prompt.responses.len()).collect();
         assert_eq!(
             (shape, prompts[0].prompt.id.as_str()),
@@ -135,10 +145,12 @@ mod tests {
         let table = plain("r.csv", "prompt,response,reward,tokens\na,x,0.25,7\n");
         let document = plain(
             "r.json",
-            "{\"seed\": 1, \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1]}]}",
+            "{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1]}]}",
         );
-        assert_eq!(read(table.path()).unwrap()[0].responses[0].reward, Some(0.25));
-        let read = read(document.path()).unwrap();
+        let table = read(table.path()).unwrap();
+        assert_eq!((table.procedure, table.prompts[0].responses[0].reward), (None, Some(0.25)));
+        let StoredResponses { procedure, prompts: read } = read(document.path()).unwrap();
+        assert_eq!(procedure.as_deref(), Some("best-of:2"));
         assert_eq!((read[0].prompt.id.as_str(), read[0].responses[0].tokens), ("one", Some(1)));
     }
 
