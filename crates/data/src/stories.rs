@@ -1,4 +1,4 @@
-//! Openings of short stories, as prompts.
+//! Openings of short stories, or of all their paragraphs, as prompts.
 //!
 //! The text holds stories one after another, and a blank line stands between stories just as
 //! between paragraphs: only the words tell where a story begins. A paragraph begins a story if it
@@ -7,7 +7,6 @@
 //! with the story that has just begun. Any other paragraph belongs to the story before it.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::path::Path;
 
 use crate::lines::numbered;
@@ -25,6 +24,26 @@ const UNLESS_AFTER_AN_OPENING: [&str; 3] = ["One day, a ", "One day, an ", "One 
 /// [`DataError`] when the file cannot be read, no story of that length begins in it, or `n_words`
 /// is 0.
 pub fn openings(path: &Path, n_words: usize) -> Result<Vec<Prompt>, DataError> {
+    beginnings(path, n_words, stories, "story that long")
+}
+
+/// The first `n_words` words of each paragraph as a prompt, in the file's order. Blank lines part paragraphs.
+///
+/// Paragraphs with fewer words and openings that occurred before are left out.
+///
+/// # Errors
+/// As [`openings`].
+pub fn paragraph_openings(path: &Path, n_words: usize) -> Result<Vec<Prompt>, DataError> {
+    beginnings(path, n_words, |text| text.split("\n\n").collect(), "paragraph that long")
+}
+
+/// The beginnings of the pieces of a file's text.
+fn beginnings(
+    path: &Path,
+    n_words: usize,
+    pieces: fn(&str) -> Vec<&str>,
+    what: &'static str,
+) -> Result<Vec<Prompt>, DataError> {
     if n_words == 0 {
         let (name, value) = ("n_words", "0".to_owned());
         return Err(DataError::Argument { name, value, range: "at least 1" });
@@ -32,22 +51,23 @@ pub fn openings(path: &Path, n_words: usize) -> Result<Vec<Prompt>, DataError> {
     let lines: Vec<_> = numbered(path)?.into_iter().map(|(_, line)| line).collect();
     let text = lines.join("\n");
     let mut seen = HashSet::new();
-    let openings: Vec<_> = stories(&text)
-        .filter_map(|story| first_words(&text[story], n_words))
+    let openings: Vec<_> = pieces(&text)
+        .into_iter()
+        .filter_map(|piece| first_words(piece, n_words))
         .filter(|opening| seen.insert(*opening))
         .map(Prompt::new)
         .collect();
     if openings.is_empty() {
-        return Err(DataError::Empty { path: path.to_path_buf(), what: "story that long" });
+        return Err(DataError::Empty { path: path.to_path_buf(), what });
     }
     Ok(openings)
 }
 
-/// Where each story lies in the text. What comes before the first opening is no story.
-fn stories(text: &str) -> impl Iterator<Item = Range<usize>> {
+/// The stories of the text. What comes before the first opening is no story.
+fn stories(text: &str) -> Vec<&str> {
     let starts = story_starts(text);
-    let ends: Vec<_> = starts.iter().skip(1).copied().chain([text.len()]).collect();
-    starts.into_iter().zip(ends).map(|(start, end)| start..end)
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect()
 }
 
 fn story_starts(text: &str) -> Vec<usize> {
@@ -114,6 +134,18 @@ mod tests {
     }
 
     #[test]
+    fn every_paragraph_that_is_long_enough_begins_a_prompt_once() {
+        let file = plain(
+            "stories.txt",
+            "One day, a cat\nslept.\n\nIt woke.\n\nThe dog was there.\n\nThe dog was",
+        );
+        let texts = paragraph_openings(file.path(), 3).unwrap().into_iter().map(text_of);
+        assert_eq!(texts.collect::<Vec<_>>(), ["One day, a", "The dog was"]);
+        let error = paragraph_openings(file.path(), 9).unwrap_err().to_string();
+        assert!(error.contains("holds no paragraph that long"), "{error}");
+    }
+
+    #[test]
     fn no_words_and_no_stories_are_errors() {
         let file = plain("stories.txt", "First Citizen:\nBefore we proceed");
         let error = |n_words| openings(file.path(), n_words).unwrap_err().to_string();
@@ -129,5 +161,6 @@ mod tests {
         assert_eq!(texts[0], "One day, a little girl named Lily found");
         assert_eq!(texts[1], "Once upon a time, there was a little");
         assert!(texts.iter().all(|text| text.split_whitespace().count() == 8));
+        assert_eq!(paragraph_openings(&path, 8).unwrap().len(), 1123);
     }
 }

@@ -54,6 +54,14 @@ pub enum RewardConfig {
         /// Word → weight.
         weights: BTreeMap<String, f32>,
     },
+    /// Weighted words whose weights are learned from ratings of texts.
+    RatedWords {
+        /// Tab-separated files: id, rating, text.
+        ratings: Vec<PathBuf>,
+        /// What the square of a weight costs, above 0.
+        #[serde(default = "ridge")]
+        ridge: f64,
+    },
     /// Weighted regular expressions.
     Patterns {
         /// Pattern → weight.
@@ -128,6 +136,10 @@ impl RemoteConfig {
             cache: None,
         }
     }
+}
+
+fn ridge() -> f64 {
+    5.0
 }
 
 fn timeout_seconds() -> f64 {

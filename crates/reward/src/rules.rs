@@ -56,7 +56,12 @@ impl Lexicon {
         if let Some(entry) = weights.keys().find(|entry| words(entry).ne([entry.as_str()])) {
             return Err(RewardError::Word { entry: entry.clone() });
         }
-        Ok(Self { weights: weights.iter().map(|(word, weight)| (word.clone(), *weight)).collect() })
+        Ok(Self::of(weights.iter().map(|(word, weight)| (word.clone(), *weight)).collect()))
+    }
+
+    /// A lexicon of entries that are words, with weights that are finite.
+    pub(crate) fn of(weights: HashMap<String, f32>) -> Self {
+        Self { weights }
     }
 }
 
@@ -112,7 +117,8 @@ fn total(response: &str, terms: impl Iterator<Item = f64>) -> Result<f32, Reward
     Err(RewardError::NotFinite { response: response.to_owned(), score })
 }
 
-fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+/// The words of a text, as a lexicon has them.
+pub(crate) fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split(|c: char| !c.is_alphanumeric() && c != '\'')
         .filter(|word| !word.is_empty())
         .map(str::to_lowercase)

@@ -79,6 +79,15 @@ pub(crate) enum PromptsConfig {
         /// How many of the stories are held out, from the last.
         test: usize,
     },
+    /// Openings of the paragraphs of one text.
+    ParagraphOpenings {
+        /// The text.
+        file: PathBuf,
+        /// Words of an opening.
+        words: usize,
+        /// How many of the openings are held out, from the last.
+        test: usize,
+    },
 }
 
 impl PromptsConfig {
@@ -86,7 +95,7 @@ impl PromptsConfig {
     pub(super) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Files { train, test } => vec![train, test],
-            Self::StoryOpenings { file, .. } => vec![file],
+            Self::StoryOpenings { file, .. } | Self::ParagraphOpenings { file, .. } => vec![file],
         }
     }
 }

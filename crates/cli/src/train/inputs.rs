@@ -271,14 +271,10 @@ pub(super) fn read_prompts(
             (prompts::read(&paths.resolve(train)?)?, prompts::read(&paths.resolve(test)?)?)
         }
         PromptsConfig::StoryOpenings { file, words, test } => {
-            let mut all = stories::openings(&paths.resolve(file)?, *words)?;
-            ensure!(
-                *test < all.len(),
-                "prompts.test is {test}, but there are only {} stories",
-                all.len()
-            );
-            let held_out = all.split_off(all.len() - test);
-            (all, held_out)
+            without_last(*test, stories::openings(&paths.resolve(file)?, *words)?)?
+        }
+        PromptsConfig::ParagraphOpenings { file, words, test } => {
+            without_last(*test, stories::paragraph_openings(&paths.resolve(file)?, *words)?)?
         }
     };
     let trained: HashSet<&Text> = train.iter().map(|prompt| &prompt.text).collect();
@@ -291,6 +287,17 @@ pub(super) fn read_prompts(
         test.len()
     );
     Ok((train, test))
+}
+
+/// Prompts to train on, and the last `n_held_out` of all.
+fn without_last(n_held_out: usize, mut all: Vec<Prompt>) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
+    ensure!(
+        n_held_out < all.len(),
+        "prompts.test is {n_held_out}, but there are only {} openings",
+        all.len()
+    );
+    let held_out = all.split_off(all.len() - n_held_out);
+    Ok((all, held_out))
 }
 
 /// A prompt as the model reads it, which leaves room for the longest response.

@@ -9,8 +9,8 @@ use infalign_remote::Patience;
 
 use super::{Part, RemoteConfig, RewardConfig};
 use crate::{
-    Answer, Cached, Ensemble, Length, Lexicon, LogLength, Patterns, RemoteReward, Reward,
-    RewardError, RewardModel, Sequence, WeightedSum,
+    Answer, Cached, Ensemble, Length, Lexicon, LogLength, Patterns, RatedWords, RemoteReward,
+    Reward, RewardError, RewardModel, Sequence, WeightedSum,
 };
 
 /// Tells the API key that the environment variable of this name holds, if it holds one.
@@ -32,6 +32,7 @@ impl RewardConfig {
             Self::Length { unit } => Box::new(Length { unit: *unit }),
             Self::LogLength { unit, most } => Box::new(LogLength::new(*unit, *most)?),
             Self::Lexicon { weights } => Box::new(Lexicon::new(weights)?),
+            Self::RatedWords { ratings, ridge } => Box::new(RatedWords::read(ratings, *ridge)?),
             Self::Patterns { weights } => Box::new(Patterns::new(weights)?),
             Self::Sequence {} => Box::new(Sequence),
             Self::Answer { file, pattern } => Box::new(Answer::read(file, pattern.as_deref())?),

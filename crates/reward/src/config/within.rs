@@ -17,6 +17,7 @@ impl RewardConfig {
     pub fn files_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Answer { file, .. } => vec![file],
+            Self::RatedWords { ratings, .. } => ratings.iter_mut().collect(),
             Self::Remote(remote) => remote.cache.iter_mut().collect(),
             other => other.within_mut().into_iter().flat_map(Self::files_mut).collect(),
         }
