@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use infalign_record::atomic::write_dir_atomic;
+use infalign_record::hash::sha256_file;
+use infalign_record::manifest::{self, Manifest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::TrainError;
 use crate::optimizer::Optimizer;
 
-/// Writes `DIR/step-NNNNNN` whole or not at all, then removes the older ones.
+/// Writes `DIR/step-NNNNNN` whole or not at all, the digests of its files included, then removes the older ones.
 ///
 /// - state: what [`load_state`] reads again.
 /// - save: writes the model, and what else the training keeps.
@@ -26,7 +28,8 @@ pub(crate) fn write(
     write_dir_atomic::<TrainError>(&path, |temporary| {
         save(temporary)?;
         optimizer.save(&optimizer_path(temporary))?;
-        write_json(&state_path(temporary), state)
+        write_json(&state_path(temporary), state)?;
+        Ok(manifest::write(temporary, &Manifest::new())?)
     })?;
     for old in older.iter().filter(|old| **old != path) {
         // Only tidying: a folder that stays is older than the newest and never read.
@@ -38,6 +41,23 @@ pub(crate) fn write(
 /// The newest complete checkpoint of `DIR`, if there is one.
 pub(crate) fn newest(dir: &Path) -> Option<PathBuf> {
     list(dir).pop()
+}
+
+/// The newest complete checkpoint of `DIR`, if there is one, to go on from: its files are those that were written.
+///
+/// # Errors
+/// [`TrainError::State`] names the file that is another.
+pub(crate) fn intact(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
+    let Some(path) = newest(dir) else { return Ok(None) };
+    let written = manifest::read(&path).map_err(|error| state_error(&path, error))?;
+    for (name, digest) in written {
+        let file = path.join(name);
+        if sha256_file(&file).map_err(|error| state_error(&file, error))? != digest {
+            let reason = "it is not as it was written, by its SHA-256; delete the checkpoint's folder to begin this training anew";
+            return Err(state_error(&file, reason));
+        }
+    }
+    Ok(Some(path))
 }
 
 /// Reads a checkpoint's state.
@@ -79,4 +99,23 @@ fn list(dir: &Path) -> Vec<PathBuf> {
 
 pub(crate) fn state_error(path: &Path, reason: impl std::fmt::Display) -> TrainError {
     TrainError::State { path: path.into(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OptimizerConfig;
+
+    #[test]
+    fn a_checkpoint_of_which_a_byte_was_flipped_is_not_gone_on_from() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(intact(dir.path()).unwrap(), None);
+        let config: OptimizerConfig = serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap();
+        let save = |folder: &Path| write_json(&folder.join("model.json"), &"weights");
+        let path = write(dir.path(), 7, &Optimizer::new(&config), &7, save).unwrap();
+        assert_eq!(intact(dir.path()).unwrap(), Some(path.clone()));
+        std::fs::write(path.join("model.json"), "\"weightz\"").unwrap();
+        let message = intact(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("model.json") && message.contains("SHA-256"), "{message}");
+    }
 }

@@ -302,7 +302,7 @@ impl CtrlTrainer<'_> {
     }
 
     fn begin(&self) -> Result<Run, TrainError> {
-        let newest = checkpoint::newest(&self.checkpoints);
+        let newest = checkpoint::intact(&self.checkpoints)?;
         let (config, optimizer) = (self.config, Optimizer::new(&self.config.optimizer));
         let solver = config.solver.begin(self.reference, &config.optimizer, newest.as_deref())?;
         if let Some(path) = newest {

@@ -80,7 +80,7 @@ pub enum TrainError {
         reason: String,
     },
     /// A file of a checkpoint is damaged.
-    #[error("{path} is not a checkpoint's state: {reason}")]
+    #[error("{path} is no file of a checkpoint to go on from: {reason}")]
     State {
         /// The file.
         path: PathBuf,

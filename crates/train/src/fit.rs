@@ -154,7 +154,7 @@ impl Fit<'_> {
 
     fn begin<T: Trainable>(&self, model: T) -> Result<(T, Optimizer, FitMetrics), TrainError> {
         let optimizer = Optimizer::new(self.optimizer);
-        let Some(path) = checkpoint::newest(self.checkpoints) else {
+        let Some(path) = checkpoint::intact(self.checkpoints)? else {
             let none = FitMetrics { step: 0, loss: 0.0, grad_norm: 0.0, learning_rate: 0.0 };
             return Ok((model.leaves(), optimizer, none));
         };
