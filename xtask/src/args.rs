@@ -34,7 +34,7 @@ const OWN_COMMANDS: [(&str, &str); 3] = [
     ("validate", "a run's folder, by an independent validator of RO-Crates"),
 ];
 
-const INFALIGN_COMMANDS: [(&str, &str); 16] = [
+const INFALIGN_COMMANDS: [(&str, &str); 17] = [
     ("train", "train a policy from a recipe; without one: the quickstart"),
     ("calibrate", "tables of reference rewards, by which rewards are calibrated"),
     ("scorer", "a prefix scorer for controlled decoding, from a recipe"),
@@ -45,6 +45,7 @@ const INFALIGN_COMMANDS: [(&str, &str); 16] = [
     ("compare", "differences between evaluated methods, on the same prompts"),
     ("report", "one page from runs and evaluations"),
     ("transform", "exact KL, win rates and optimal transforms, as numbers and as plots"),
+    ("reproduce", "one figure or table of a paper, from its plan"),
     ("verify", "whether a run's folder is what was recorded"),
     ("replay", "a run's table and plots again, from its stored samples"),
     ("replicate", "a run again, and how near it comes, result by result"),

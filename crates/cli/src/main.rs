@@ -24,6 +24,7 @@ mod progress;
 mod recipe;
 mod recording;
 mod report;
+mod reproduce;
 mod runs;
 mod sampling;
 mod score;
@@ -77,6 +78,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// The inference-time win rate of a policy over a reference, and the KL that it costs.
     Evaluate(Box<evaluate::EvaluateArgs>),
+    /// One figure or table of a paper, from its plan: run what is left of it, and say what agrees.
+    Reproduce(reproduce::ReproduceArgs),
     /// Differences between evaluated methods, on the same prompts.
     Compare(compare::CompareArgs),
     /// One page from runs and evaluations: tables, plots, responses side by side.
@@ -121,6 +124,7 @@ impl Command {
             Self::Evaluate(args) => evaluate::run(&args),
             Self::Compare(args) => compare::run(&args),
             Self::Report(args) => report::run(&args),
+            Self::Reproduce(args) => reproduce::run(&args),
             Self::Transform(command) => transform::run(&command),
             Self::Verify(args) => runs::verify(&args),
             Self::Replay(args) => runs::replay(&args),

@@ -30,6 +30,7 @@ mod secrets;
 mod steps;
 mod surroundings;
 pub mod verify;
+mod workflow;
 
 pub use build_record::{BuildRecord, Source};
 pub use error::RecordError;
@@ -40,3 +41,4 @@ pub use run_dir::{RunDir, START_FILE};
 pub use secrets::Secrets;
 pub use steps::{Divergence, divergence};
 pub use surroundings::{Difference, environment};
+pub use workflow::{Workflow, WorkflowStep};

@@ -10,6 +10,7 @@ use crate::folder::{CONFIG, EXPECT, PREVIEW, RECORD};
 use crate::hash::sha256_file;
 use crate::record::{Input, Record, Status, media_type};
 use crate::run_dir::START_FILE;
+use crate::workflow::Workflow;
 
 const CONTEXT: &str = "https://w3id.org/ro/crate/1.1/context";
 const SPECIFICATION: &str = "https://w3id.org/ro/crate/1.1";
@@ -50,6 +51,12 @@ pub(crate) fn metadata(run: &Path, record: &Record) -> Result<Value, RecordError
     let resources = resources(record);
     let agent = agent(record);
     let license = license(record);
+    let program = json!({
+        "@id": record.build.uri(), "@type": "SoftwareApplication", "name": "infalign",
+        "url": record.build.uri(), "softwareVersion": record.build.full_version(),
+        "description": "aligns language models for the decoder they will be used with",
+    });
+    let action = action(record, objects, results, (&properties, &resources), &agent);
     let mut graph = vec![
         json!({
             "@id": "ro-crate-metadata.json", "@type": "CreativeWork",
@@ -63,21 +70,20 @@ pub(crate) fn metadata(run: &Path, record: &Record) -> Result<Value, RecordError
             "@id": PREVIEW, "@type": "CreativeWork", "about": {"@id": "./"},
             "name": "The run as a page", "encodingFormat": "text/html",
         }),
-        json!({
-            "@id": record.build.uri(), "@type": "SoftwareApplication", "name": "infalign",
-            "url": record.build.uri(), "softwareVersion": record.build.full_version(),
-            "description": "aligns language models for the decoder they will be used with",
-        }),
+        program.clone(),
         json!({
             "@id": MAKER, "@type": "Organization", "name": "infalign, which wrote this folder",
             "url": record.build.uri(),
         }),
-        action(record, objects, results, (&properties, &resources), &agent),
+        action.clone(),
         agent,
         license,
     ];
     graph.extend(settings.into_iter().chain(inputs).chain(outputs));
     graph.extend(properties.into_iter().chain(resources));
+    if let Some(workflow) = Workflow::read(run)? {
+        workflow.describe(&mut graph, (&action, &program));
+    }
     let term = |name: &str| format!("{TERMS}{name}");
     let terms = json!({
         "sha256": term("sha256"), "environment": term("environment"),
@@ -213,16 +219,15 @@ fn properties(record: &Record) -> Vec<Value> {
     .collect()
 }
 
-/// Memory and time.
+/// Memory and time, with the codes of their units in UN/CEFACT.
 fn resources(record: &Record) -> Vec<Value> {
-    let memory =
-        record.peak_memory_bytes.map(|bytes| ("peak memory in bytes", json!(bytes.to_string())));
-    let seconds = record.seconds.map(|seconds| ("seconds", json!(format!("{seconds:.3}"))));
+    let memory = record.peak_memory_bytes.map(|bytes| ("peak-memory", bytes.to_string(), "AD"));
+    let seconds = record.seconds.map(|seconds| ("wall-time", format!("{seconds:.3}"), "SEC"));
     let all = memory.into_iter().chain(seconds);
-    all.map(|(name, value)| {
+    all.map(|(name, value, unit)| {
         json!({
-            "@id": format!("#usage-{}", name.replace(' ', "-")), "@type": "PropertyValue",
-            "name": name, "value": value,
+            "@id": format!("#usage-{name}"), "@type": "PropertyValue", "name": name.replace('-', " "),
+            "propertyID": name, "value": value, "unitCode": unit,
         })
     })
     .collect()

@@ -164,7 +164,7 @@ fn compare_crate(
     }
     let graph = document["@graph"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut described = BTreeSet::new();
-    for entity in graph.iter().filter(|entity| entity["@type"] == "File") {
+    for entity in graph.iter().filter(|entity| is_file(entity)) {
         let id = entity["@id"].as_str().unwrap_or_default();
         if is_address(id) {
             continue;
@@ -221,6 +221,12 @@ fn leads_out(id: &str) -> bool {
 /// A relative address as a path.
 fn decoded(id: &str) -> String {
     id.replace("%20", " ").replace("%23", "#").replace("%3F", "?").replace("%25", "%")
+}
+
+/// Whether an entity of a crate is a file, be it something else besides.
+fn is_file(entity: &Value) -> bool {
+    let types = &entity["@type"];
+    types == "File" || types.as_array().is_some_and(|types| types.iter().any(|of| of == "File"))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use infalign_decode::Sampling;
 use infalign_record::{Claim, Expect};
 use infalign_reward::RewardConfig;
-use infalign_train::CtrlConfig;
 use infalign_train::baselines::vbon;
+use infalign_train::{CtrlConfig, SolverConfig};
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
@@ -200,6 +200,14 @@ impl AlignRecipe {
         ] {
             ensure!(used || !given, "[{table}] has no effect: no [[method]] uses it");
         }
+        let own = |method: &Method| matches!(&method.kind, Kind::Ctrl { solver: Some(_), .. });
+        let mut trained = self.method.iter().filter(|method| method.kind.is_ctrl());
+        let given =
+            self.train.as_ref().is_some_and(|train| train.solver != SolverConfig::default());
+        ensure!(
+            !(given && trained.all(own)),
+            "[train.solver] has no effect: every [[method]] that CTRL trains has a solver of its own"
+        );
         Ok(())
     }
 }
@@ -325,6 +333,17 @@ mod tests {
         let ppo = serde_json::from_str(r#"{"kind": "ppo", "epochs": 2}"#).unwrap();
         assert_eq!(own, CtrlConfig { solver: ppo, ..shared.clone() });
         assert_eq!(vbon, CtrlConfig { beta: Some(1.0 / 3.0), target_kl: None, ..shared });
+    }
+
+    #[test]
+    fn a_shared_solver_that_no_method_takes_is_refused() {
+        let own = "[[method]]\nname = 'a'\nobjective = 'log'\nsolver = { kind = 'reinforce' }\n";
+        let mut recipe = recipe(&format!("{SAMPLES}{own}"));
+        recipe.check_methods().unwrap();
+        recipe.train.as_mut().unwrap().solver =
+            serde_json::from_str(r#"{"kind": "ppo", "epochs": 2}"#).unwrap();
+        let message = recipe.check_methods().unwrap_err().to_string();
+        assert!(message.contains("[train.solver] has no effect"), "{message}");
     }
 
     #[test]

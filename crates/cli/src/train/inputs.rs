@@ -160,6 +160,7 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
     recipe.generation.check().context("[generation]")?;
     check_sampling(&recipe.generation)?;
     recipe.calibration.as_ref().map_or(Ok(()), CalibrationConfig::check)?;
+    ensure!(recipe.batch >= 1, "batch is 0: at least 1 response has to be generated at a time");
     recipe.check_methods()?;
     recipe.check_claims()?;
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");

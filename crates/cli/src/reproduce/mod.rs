@@ -1,0 +1,180 @@
+//! `infalign reproduce`: one figure or table of a paper, from its plan in `recipes/reproduce/`.
+//!
+//! A plan names commands of infalign, which are run one after the other, and what the paper states of their results. Each step is a run with a
+//! record of its own where its command keeps one; the whole is a run whose crate holds the steps.
+
+mod finding;
+mod page;
+mod plan;
+mod step;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Args;
+use infalign_record::{RunDir, Workflow};
+use serde::Serialize;
+
+use self::finding::{Found, Verdict};
+use self::plan::Plan;
+use self::step::{Done, Runner};
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::output;
+use crate::progress::Progress;
+use crate::recording::{RunInputs, recorded};
+
+/// The reproduction with all that was found, in its folder.
+const RESULTS: &str = "results.json";
+/// The same for people.
+const PAGE: &str = "README.md";
+/// The plan, in the reproduction's folder.
+const PLAN: &str = "plan.toml";
+/// The steps' folders there.
+const STEPS: &str = "steps";
+/// Every plan.
+const ALL: &str = "all";
+
+/// Arguments of `infalign reproduce`.
+#[derive(Args)]
+pub(crate) struct ReproduceArgs {
+    /// Name of a plan, or all.
+    #[arg(required_unless_present = "list")]
+    name: Option<String>,
+    /// Name every plan, and what it reproduces.
+    #[arg(long, conflicts_with = "name")]
+    list: bool,
+    /// Only try whether everything runs, in minutes: nothing is judged.
+    #[arg(long)]
+    smoke: bool,
+    /// Change a key of every recipe that is trained, as `train --set` does: for a model and data of one's own. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Folder of the plans.
+    #[arg(long, value_name = "DIR", default_value = "recipes/reproduce")]
+    plans: PathBuf,
+    /// Where the folders of the reproductions are; one that is there is gone on with.
+    #[arg(long, value_name = "DIR", default_value = "reproductions")]
+    out: PathBuf,
+    /// Print a JSON document instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a reproduction came to.
+#[derive(Serialize)]
+struct Results<'a> {
+    schema: &'static str,
+    name: &'a str,
+    title: &'a str,
+    paper: &'a str,
+    scale: &'a str,
+    smoke: bool,
+    steps: &'a [Done],
+    findings: &'a [Found],
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure::Input`] for a plan that is none, [`Failure::Run`] where a step fails, [`Failure::Check`] where a finding is not the one expected.
+pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
+    let plans = plan::read_all(&args.plans).map_err(Failure::Input)?;
+    let Some(name) = &args.name else {
+        let lines = plans.iter().map(|plan| format!("{:24} {}", plan.name, plan.title));
+        return output::print(&lines.collect::<Vec<_>>().join("\n"));
+    };
+    let chosen: Vec<&Plan> = match name.as_str() {
+        ALL => plans.iter().collect(),
+        name => vec![named(&plans, name).map_err(Failure::Input)?],
+    };
+    for plan in &chosen {
+        plan.check_data().map_err(Failure::Input)?;
+    }
+    let mut pages = Vec::new();
+    let mut unexpected = Vec::new();
+    for plan in &chosen {
+        let (page, wrong) = reproduce(plan, args)?;
+        pages.push(page);
+        unexpected.extend(wrong);
+    }
+    if chosen.len() > 1 {
+        page::write_all(&args.out, &pages).map_err(Failure::Run)?;
+    }
+    output::print(&pages.join(if args.json { "\n" } else { "\n\n" }))?;
+    match unexpected.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Check(anyhow!("{}", unexpected.join("; ")))),
+    }
+}
+
+fn named<'a>(plans: &'a [Plan], name: &str) -> Result<&'a Plan> {
+    plans.iter().find(|plan| plan.name == name).with_context(|| {
+        let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        format!("there is no plan {name:?}; there are {} and {ALL}", names.join(", "))
+    })
+}
+
+/// One reproduction: its page or JSON document, and what was found that was not expected.
+fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Vec<String>), Failure> {
+    let suffix = if args.smoke { "-smoke" } else { "" };
+    let folder = args.out.join(format!("{}{suffix}", plan.name));
+    let run = RunDir::at(&folder).map_err(Failure::input)?;
+    let steps = run.path().join(STEPS);
+    let reads = RunInputs::new(None, None, true).file("plan", &plan.file);
+    let (done, findings) = recorded(run.path(), reads, None, || {
+        let done = steps_of(plan, args, &steps).map_err(Failure::Run)?;
+        let findings = judge(plan, args.smoke, &steps).map_err(Failure::Run)?;
+        write(plan, args.smoke, run.path(), (&done, &findings)).map_err(Failure::Run)?;
+        Ok((done, findings))
+    })?;
+    let wrong = findings.iter().filter(|found| found.is_unexpected());
+    let wrong = wrong.map(|found| format!("{}: {}", plan.name, found.surprise())).collect();
+    let results = results(plan, args.smoke, (&done, &findings));
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&results).map_err(Failure::run)?,
+        false => page::text(&results),
+    };
+    Ok((text, wrong))
+}
+
+/// Runs the steps that are not done.
+fn steps_of(plan: &Plan, args: &ReproduceArgs, folder: &Path) -> Result<Vec<Done>> {
+    let runner = Runner::new(plan, folder, args.smoke, &args.sets)?;
+    let interrupted = interrupt::flag();
+    let mut progress = Progress::new(plan.steps.len());
+    plan.steps.iter().map(|step| runner.run(step, &mut progress, interrupted)).collect()
+}
+
+fn judge(plan: &Plan, smoke: bool, steps: &Path) -> Result<Vec<Found>> {
+    plan.findings.iter().map(|finding| finding.judge(smoke, steps)).collect()
+}
+
+fn results<'a>(
+    plan: &'a Plan,
+    smoke: bool,
+    (steps, findings): (&'a [Done], &'a [Found]),
+) -> Results<'a> {
+    let Plan { name, title, paper, scale, .. } = plan;
+    Results { schema: "reproduction/1", name, title, paper, scale, smoke, steps, findings }
+}
+
+fn write(plan: &Plan, smoke: bool, folder: &Path, found: (&[Done], &[Found])) -> Result<()> {
+    let results = results(plan, smoke, found);
+    page::write(&folder.join(PLAN), &plan.text)?;
+    let steps = found.0.iter().map(|done| done.of_workflow(STEPS)).collect();
+    let workflow = Workflow { plan: PLAN.to_owned(), title: plan.title.clone(), steps };
+    workflow.write(folder)?;
+    page::write(&folder.join(PAGE), &page::text(&results))?;
+    page::write(&folder.join(RESULTS), &serde_json::to_string_pretty(&results)?)
+}
+
+/// Refuses what is no name of a folder.
+fn check_name(what: &str, name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    ensure!(
+        !name.is_empty() && name.chars().all(plain),
+        "the {what} {name:?}: use small letters, digits and -"
+    );
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Running a step: a process of this program, whose output is kept.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use infalign_record::atomic::write_atomic;
+use infalign_record::env::data_dir;
+use infalign_record::{START_FILE, WorkflowStep, clock};
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Plan, Step};
+use crate::progress::Progress;
+
+/// A step that has been run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Done {
+    /// Its name.
+    pub(super) name: String,
+    /// The words of the command, as the plan has them.
+    pub(super) command: Vec<String>,
+    /// When it began, in UTC.
+    start: String,
+    /// When it ended.
+    end: String,
+    /// How long it took.
+    pub(super) seconds: f64,
+}
+
+impl Done {
+    /// The step as a part of the run's crate.
+    ///
+    /// - `steps`: the folder of the steps' folders in the run's.
+    pub(super) fn of_workflow(&self, steps: &str) -> WorkflowStep {
+        WorkflowStep {
+            name: self.name.clone(),
+            command: self.command.join(" "),
+            start: self.start.clone(),
+            end: self.end.clone(),
+            made: format!("{steps}/{}", self.name),
+        }
+    }
+}
+
+/// What runs the steps of a plan.
+pub(super) struct Runner<'a> {
+    program: PathBuf,
+    here: PathBuf,
+    steps: PathBuf,
+    smoke: bool,
+    sets: &'a [String],
+}
+
+impl<'a> Runner<'a> {
+    /// - `steps`: the folder of the steps' folders.
+    pub(super) fn new(plan: &Plan, steps: &Path, smoke: bool, sets: &'a [String]) -> Result<Self> {
+        std::fs::create_dir_all(steps).with_context(|| steps.display().to_string())?;
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let here = plan.file.parent().unwrap_or(Path::new(""));
+        let here = here.canonicalize().with_context(|| here.display().to_string())?;
+        let steps = steps.canonicalize().with_context(|| steps.display().to_string())?;
+        Ok(Self { program, here, steps, smoke, sets })
+    }
+
+    /// Runs a step, unless it is done.
+    ///
+    /// # Errors
+    /// Where its command fails or is interrupted, or the step was done by other words.
+    pub(super) fn run(
+        &self,
+        step: &Step,
+        progress: &mut Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Done> {
+        let words = self.words(step);
+        let note = self.steps.join(format!("{}.done.json", step.name));
+        if note.exists() {
+            progress.skip(&step.name);
+            let text = std::fs::read(&note).with_context(|| note.display().to_string())?;
+            let done: Done =
+                serde_json::from_slice(&text).with_context(|| note.display().to_string())?;
+            ensure!(
+                done.command == words,
+                "the step {} in {} was done by `infalign {}`, not by what is asked for now: give another --out",
+                step.name,
+                self.steps.display(),
+                done.command.join(" ")
+            );
+            return Ok(done);
+        }
+        ensure!(!interrupted.load(Ordering::Relaxed), "stopped; every finished step is kept");
+        let stage = progress.stage(&step.name, 1);
+        let (begun, start) = (Instant::now(), clock::utc_now());
+        self.execute(step, &words)?;
+        let (name, end, seconds) =
+            (step.name.clone(), clock::utc_now(), begun.elapsed().as_secs_f64());
+        let done = Done { name, command: words, start, end, seconds };
+        let json = serde_json::to_vec_pretty(&done)?;
+        write_atomic(&note, |file| file.write_all(&json))?;
+        stage.finish(format!("{:.0} s", done.seconds));
+        Ok(done)
+    }
+
+    /// The words of a step as the plan has them, those of this run included.
+    fn words(&self, step: &Step) -> Vec<String> {
+        let mut words = step.command.clone();
+        if self.smoke {
+            words.extend_from_slice(&step.smoke);
+        }
+        if is_training(&words) {
+            words.extend(self.sets.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
+        }
+        words
+    }
+
+    fn execute(&self, step: &Step, words: &[String]) -> Result<()> {
+        let folder = self.steps.join(&step.name);
+        // A training that was stopped goes on by the recipe that it has.
+        let words: Vec<String> = if is_training(words) && folder.join(START_FILE).exists() {
+            ["train", "--resume", "--json", "--out", "$STEP"].map(str::to_owned).to_vec()
+        } else {
+            words.to_vec()
+        };
+        let words: Vec<String> =
+            words.iter().map(|word| self.path(word, &folder)).collect::<Result<_>>()?;
+        let printed = printed(&self.steps, &step.name);
+        let file = File::create(&printed).with_context(|| printed.display().to_string())?;
+        let status = Command::new(&self.program)
+            .args(&words)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .status()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        if !status.success() {
+            bail!("the step {} failed, {status}: infalign {}", step.name, words.join(" "));
+        }
+        Ok(())
+    }
+
+    /// A word with the folder that it begins with.
+    fn path(&self, word: &str, folder: &Path) -> Result<String> {
+        let (dollar, rest) = word.split_once('/').unwrap_or((word, ""));
+        let root = match dollar {
+            "$HERE" => self.here.clone(),
+            "$STEP" => folder.to_path_buf(),
+            "$STEPS" => self.steps.clone(),
+            "$INFALIGN_DATA" => {
+                data_dir().context("set INFALIGN_DATA to the folder of the data")?
+            }
+            _ => return Ok(word.to_owned()),
+        };
+        Ok(root.join(rest).display().to_string())
+    }
+}
+
+/// What a step printed.
+pub(super) fn printed(steps: &Path, step: &str) -> PathBuf {
+    steps.join(format!("{step}.json"))
+}
+
+fn is_training(words: &[String]) -> bool {
+    words.first().is_some_and(|word| word == "train")
+}

@@ -1,0 +1,104 @@
+//! Reproductions: plans, what they find, and going on with one.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// `infalign reproduce` in `dir`, on the plans of this repository unless `words` name others.
+fn reproduce(dir: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_infalign"))
+        .current_dir(dir)
+        .env_remove("INFALIGN_DATA")
+        .arg("reproduce")
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+fn plans() -> String {
+    format!("{}/../../recipes/reproduce", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn stdout(output: &Output, code: i32) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A folder with one plan, of a step that prints β, KL and win rates at β = 1, and a finding about them.
+fn with_plan(finding: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("plans")).unwrap();
+    let plan = format!(
+        "title = 'a curve'\npaper = 'none'\nscale = 'exact'\n\
+         [[step]]\nname = 'curve'\ncommand = ['transform', 'curve', '--transform', 'identity', '--beta', '1', '--json']\n{finding}"
+    );
+    std::fs::write(dir.path().join("plans/mine.toml"), plan).unwrap();
+    dir
+}
+
+fn finding(is: &str, expect: &str) -> String {
+    format!("[[finding]]\nstates = 'it is so'\nstep = 'curve'\nis = {is}\nexpect = '{expect}'\n")
+}
+
+#[test]
+fn what_is_exact_is_reproduced_and_not_computed_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = ["infalign-transforms", "--plans", &plans(), "--json"];
+    let first = reproduce(dir.path(), &words);
+    let document: Value = serde_json::from_str(&stdout(&first, 0)).unwrap();
+    assert!(document["findings"].as_array().unwrap().iter().all(|f| f["verdict"] == "agrees"));
+    let run = dir.path().join("reproductions/infalign-transforms");
+    assert!(run.join("steps/figure/transforms.svg").is_file());
+    let crated = std::fs::read_to_string(run.join("ro-crate-metadata.json")).unwrap();
+    assert!(crated.contains("OrganizeAction") && crated.contains("#step-figure"));
+    let second = reproduce(dir.path(), &words);
+    assert_eq!(stdout(&second, 0), stdout(&first, 0));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("figure: already done"));
+    let verified = Command::new(env!("CARGO_BIN_EXE_infalign")).arg("verify").arg(run).output();
+    stdout(&verified.unwrap(), 0);
+}
+
+#[test]
+fn a_verdict_that_was_not_expected_fails_the_check() {
+    for (is, expect, code) in [
+        ("{ at = '/win_rate/sample', least = 0.5 }", "agrees", 0),
+        ("{ at = '/win_rate/sample', most = 0.5 }", "differs", 0),
+        ("{ at = '/win_rate/sample', most = 0.5 }", "agrees", 1),
+        ("{ at = '/win_rate/nothing', most = 0.5 }", "agrees", 3),
+    ] {
+        let dir = with_plan(&finding(is, expect));
+        stdout(&reproduce(dir.path(), &["mine", "--plans", "plans"]), code);
+    }
+    let dir = with_plan(&finding("{ at = '/win_rate/sample', most = 0.5 }", "agrees"));
+    let smoke = stdout(&reproduce(dir.path(), &["mine", "--plans", "plans", "--smoke"]), 0);
+    assert!(smoke.contains("not judged"), "{smoke}");
+}
+
+#[test]
+fn a_training_is_gone_through_in_small_and_its_methods_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = ["infalign-quickstart", "--plans", &plans(), "--smoke", "--json"];
+    let document: Value = serde_json::from_str(&stdout(&reproduce(dir.path(), &words), 0)).unwrap();
+    let findings = document["findings"].as_array().unwrap();
+    assert!(findings.iter().all(|f| f["verdict"].is_null() && f["estimate"].is_number()));
+}
+
+#[test]
+fn what_cannot_be_reproduced_is_refused_with_a_reason() {
+    let dir = with_plan("");
+    let refused = |words: &[&str], told: &str| {
+        let output = reproduce(dir.path(), words);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && errors.contains(told), "{errors}");
+    };
+    refused(&["nothing", "--plans", "plans"], "there is no plan \"nothing\"; there are mine");
+    refused(&["mine"], "--plans");
+    refused(&["infalign-stories", "--plans", &plans()], "INFALIGN_DATA");
+    std::fs::write(dir.path().join("plans/wrong.toml"), "title = 'x'\nstepp = 1").unwrap();
+    refused(&["mine", "--plans", "plans"], "stepp");
+    let list = stdout(&reproduce(dir.path(), &["--list", "--plans", &plans()]), 0);
+    assert!(list.contains("infalign-frontiers"), "{list}");
+}
