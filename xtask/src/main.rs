@@ -9,6 +9,7 @@
 
 mod args;
 mod cargo;
+mod examples;
 mod infalign;
 mod openai;
 mod readme;
