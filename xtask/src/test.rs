@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::args::Backend;
 use crate::cargo::{cargo, root, succeed};
-use crate::{examples, openai, readme, records, tidy, vulkan};
+use crate::{book, examples, openai, readme, records, tidy, vulkan};
 
 struct Step {
     name: String,
@@ -64,6 +64,7 @@ fn steps(backend: Backend) -> Vec<Step> {
         // Beside the CPU, as binaries are built.
         cargo_step("check --locked -p infalign-backend --features wgpu"),
         Step { name: "the examples".to_owned(), work: Box::new(examples::run) },
+        Step { name: "the book".to_owned(), work: Box::new(book::check) },
         Step { name: "the commands of the documents".to_owned(), work: Box::new(readme::run) },
         Step {
             name: "records before an independent validator".to_owned(),
