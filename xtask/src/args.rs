@@ -11,6 +11,8 @@ pub(crate) enum Invocation {
     Help,
     Test(Backend),
     Tidy,
+    /// The book, with the reference written anew.
+    Book,
     /// A run's folder, by the independent validator.
     Validate(PathBuf),
     /// `arguments` begins with infalign's command.
@@ -28,9 +30,10 @@ pub(crate) enum Backend {
     Cuda,
 }
 
-const OWN_COMMANDS: [(&str, &str); 3] = [
+const OWN_COMMANDS: [(&str, &str); 4] = [
     ("test", "everything that has to hold before a change is merged"),
     ("tidy", "the rules of this repository that no other tool checks"),
+    ("book", "writes the reference and the figures of the book, and renders it"),
     ("validate", "a run's folder, by an independent validator of RO-Crates"),
 ];
 
@@ -63,8 +66,11 @@ impl Invocation {
         match command.as_str() {
             "--help" | "-h" | "help" => Ok(Self::Help),
             "test" => no_more(&words[1..]).map(|()| Self::Test(backend.unwrap_or(Backend::Cpu))),
-            "tidy" if backend.is_some() => bail!("`tidy` builds nothing: leave out --backend."),
+            "tidy" | "book" if backend.is_some() => {
+                bail!("`{command}` needs no backend: leave out --backend.")
+            }
             "tidy" => no_more(&words[1..]).map(|()| Self::Tidy),
+            "book" => no_more(&words[1..]).map(|()| Self::Book),
             "validate" => {
                 let run = words.get(1).context("Name the folder of a run.")?.into();
                 no_more(&words[2..]).map(|()| Self::Validate(run))
@@ -209,6 +215,7 @@ mod tests {
         assert_eq!(parse("test --backend wgpu").unwrap(), Invocation::Test(Backend::Wgpu));
         assert_eq!(parse("scorer r.toml").unwrap(), infalign(Backend::Cpu, "scorer r.toml"));
         assert_eq!(parse("tidy").unwrap(), Invocation::Tidy);
+        assert_eq!(parse("book").unwrap(), Invocation::Book);
         assert_eq!(parse("--help").unwrap(), Invocation::Help);
         assert_eq!(parse("validate a/b").unwrap(), Invocation::Validate("a/b".into()));
         assert!(error("validate").contains("folder of a run"));

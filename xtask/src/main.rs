@@ -1,6 +1,6 @@
 //! Repository commands: `cargo xtask COMMAND [--backend cpu|wgpu|cuda] …`.
 //!
-//! `test` and `tidy` check the repository, `validate` a run's folder. Every other command is one of infalign's own: xtask
+//! `test` and `tidy` check the repository, `book` renders its book, `validate` checks a run's folder. Every other command is one of infalign's own: xtask
 //! builds the release binary with the backend's feature and becomes it. This crate knows nothing
 //! of models and builds in seconds.
 
@@ -8,7 +8,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod book;
 mod cargo;
+mod examples;
 mod infalign;
 mod openai;
 mod readme;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         }
         Ok(Invocation::Test(backend)) => Ok(test::run(backend)),
         Ok(Invocation::Tidy) => tidy::check().map(|()| ExitCode::SUCCESS),
+        Ok(Invocation::Book) => book::write().map(|()| ExitCode::SUCCESS),
         Ok(Invocation::Validate(run)) => records::validate(&run).map(|()| ExitCode::SUCCESS),
         Ok(Invocation::Infalign { backend, arguments }) => infalign::run(backend, &arguments),
         Err(usage_error) => {

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::args::Backend;
 use crate::cargo::{cargo, root, succeed};
-use crate::{openai, readme, records, tidy, vulkan};
+use crate::{book, examples, openai, readme, records, tidy, vulkan};
 
 struct Step {
     name: String,
@@ -58,9 +58,13 @@ fn steps(backend: Backend) -> Vec<Step> {
         cargo_step(&format!("clippy --workspace --all-targets --locked -- {deny}")),
         tests_step(test_command()),
         cargo_step("test --doc --workspace --locked"),
-        doc_step(deny),
+        // The program by itself, since the crate `infalign` is documented in the same folder.
+        doc_step("doc --package infalign-cli --bin infalign --no-deps --locked", deny),
+        doc_step("doc --workspace --no-deps --locked", deny),
         // Beside the CPU, as binaries are built.
         cargo_step("check --locked -p infalign-backend --features wgpu"),
+        Step { name: "the examples".to_owned(), work: Box::new(examples::run) },
+        Step { name: "the book".to_owned(), work: Box::new(book::check) },
         Step { name: "the commands of the documents".to_owned(), work: Box::new(readme::run) },
         Step {
             name: "records before an independent validator".to_owned(),
@@ -92,8 +96,7 @@ fn tests_step(line: &str) -> Step {
     Step { name: format!("cargo {line}"), work: Box::new(work) }
 }
 
-fn doc_step(flags: &'static str) -> Step {
-    let line = "doc --workspace --no-deps --locked";
+fn doc_step(line: &'static str, flags: &'static str) -> Step {
     let work = move || {
         let mut doc = cargo();
         succeed(doc.args(line.split(' ')).env("RUSTDOCFLAGS", flags).current_dir(root()))

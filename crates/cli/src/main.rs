@@ -23,6 +23,8 @@ mod panics;
 mod progress;
 mod recipe;
 mod recording;
+#[cfg(test)]
+mod reference;
 mod report;
 mod reproduce;
 mod runs;

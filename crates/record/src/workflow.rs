@@ -13,7 +13,7 @@ use crate::atomic::write_atomic;
 use crate::folder;
 
 /// Where a run's steps are noted.
-pub const WORKFLOW: &str = "workflow.json";
+const WORKFLOW: &str = "workflow.json";
 
 /// The profiles that the crate has besides that of a single process.
 const PROFILES: [(&str, &str, &str); 3] = [

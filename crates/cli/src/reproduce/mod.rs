@@ -15,7 +15,7 @@ use clap::Args;
 use infalign_record::{RunDir, Workflow};
 use serde::Serialize;
 
-use self::finding::{Found, Verdict};
+use self::finding::Found;
 use self::plan::Plan;
 use self::step::{Done, Runner};
 use crate::failure::Failure;
