@@ -272,7 +272,7 @@ fn bad_requests_are_refused_by_field() {
             "temprature",
             "the fields `temprature`, `zeal` are unknown",
         ),
-        (with(json!({ "scorers": {} })), 400, "scorers", "the field `scorers` is unknown"),
+        (with(json!({ "scorers": {} })), 400, "scorers", "nothing to say in `sample`"),
         (with(json!({ "temperature": "hot" })), 400, "temperature", "`temperature` is \"hot\""),
         (with(json!({ "temperature": -1 })), 400, "temperature", "temperature is -1"),
         (with(json!({ "top_p": 0 })), 400, "top_p", "top_p is 0"),

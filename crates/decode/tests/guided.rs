@@ -6,6 +6,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use infalign_decode::exact::{ExactDecoder, Values};
 use infalign_decode::guided::{GuidedGenerator, PrefixScorer, TabularScorer, WeightedScorers};
@@ -33,6 +34,18 @@ struct Fixture {
     tokenizer: Tokenizer,
     reward: TabularReward,
     scorer: TabularScorer,
+}
+
+fn guided<'a>(
+    generator: Generator<'a>,
+    scorer: &'a dyn PrefixScorer,
+    procedure: Procedure,
+) -> GuidedGenerator<'a> {
+    GuidedGenerator { generator, scorer, procedure, cancelled: None }
+}
+
+fn boxed(scorer: &TabularScorer) -> Box<dyn PrefixScorer + '_> {
+    Box::new(scorer)
 }
 
 impl Fixture {
@@ -69,7 +82,7 @@ impl Fixture {
         let decoder = if inner == Procedure::Sample {
             ProcedureDecoder::new(selection, &generator, tokenizer, reward).unwrap().with_seed(seed)
         } else {
-            let guided = GuidedGenerator { generator, scorer: &self.scorer, procedure: inner };
+            let guided = guided(generator, &self.scorer, inner);
             ProcedureDecoder::guided(selection, guided, tokenizer, reward).unwrap()
         };
         decoder.decode(&self.prompts(draws)).unwrap()
@@ -253,14 +266,15 @@ fn several_scorers_add_up_with_their_weights() {
     let other = TABLE.replace("\"$\": 0,", "\"$\": 3,").replace("\"bb$\": 2", "\"bb$\": -2");
     let other = TabularProblem::parse(&other, "other.json".as_ref()).unwrap();
     let second = TabularScorer::new(Values::of(&other));
-    let sum = WeightedScorers::new(vec![(0.75, &fixture.scorer as _), (0.5, &second)]).unwrap();
+    let sum =
+        WeightedScorers::new(vec![(0.75, boxed(&fixture.scorer)), (0.5, boxed(&second))]).unwrap();
     let values = Values::of(&fixture.problem).scaled(0.75);
     let values = values.plus(&Values::of(&other).scaled(0.5)).unwrap();
     assert!(sum.greatest().unwrap() >= values.greatest());
     let together = TabularScorer::new(values);
     let run = |scorer: &dyn PrefixScorer, procedure: &str| {
         let procedure = procedure.parse().unwrap();
-        let guided = GuidedGenerator { generator: fixture.generator(2, 64), scorer, procedure };
+        let guided = guided(fixture.generator(2, 64), scorer, procedure);
         let decoder =
             ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
         decoder.decode(&fixture.prompts(200)).unwrap()
@@ -272,7 +286,7 @@ fn several_scorers_add_up_with_their_weights() {
         assert_eq!(texts(&sum), texts(&together));
         assert_ne!(texts(&sum), texts(&fixture.scorer));
     }
-    assert!(WeightedScorers::new(vec![(f64::NAN, &fixture.scorer as _)]).is_err());
+    assert!(WeightedScorers::new(vec![(f64::NAN, boxed(&fixture.scorer))]).is_err());
     assert!(WeightedScorers::new(Vec::new()).is_err());
 }
 
@@ -290,7 +304,7 @@ fn watchers_hear_what_is_certain_and_may_break_off() {
         heard.lock().unwrap().clear();
         let generator = Generator { watch: Some(&listen), ..fixture.generator(4, 16) };
         let procedure = procedure.parse().unwrap();
-        let guided = GuidedGenerator { generator, scorer: &fixture.scorer, procedure };
+        let guided = guided(generator, &fixture.scorer, procedure);
         let decoder =
             ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
         let decoded = decoder.decode(&fixture.prompts(40)).unwrap();
@@ -301,11 +315,31 @@ fn watchers_hear_what_is_certain_and_may_break_off() {
     let stop = |_: Event| ControlFlow::Break(());
     let generator = Generator { watch: Some(&stop), ..fixture.generator(4, 16) };
     let procedure = "cd-token:lambda=1".parse().unwrap();
-    let guided = GuidedGenerator { generator, scorer: &fixture.scorer, procedure };
+    let guided = guided(generator, &fixture.scorer, procedure);
     let decoder =
         ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
     let decoded = decoder.decode(&fixture.prompts(3)).unwrap();
     assert!(decoded.iter().all(|one| one.response.finish != Finish::Cancelled), "{decoded:?}");
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_not_drawn() {
+    let fixture = Fixture::new();
+    let (cancelled, heard) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // The first token is the last that anybody wants.
+    let listen = |_: Event| {
+        heard.fetch_add(1, Ordering::Relaxed);
+        cancelled.store(true, Ordering::Relaxed);
+        ControlFlow::Continue(())
+    };
+    let generator = Generator { watch: Some(&listen), ..fixture.generator(4, 1) };
+    let procedure = "cd-block:length=1,samples=2".parse().unwrap();
+    let guided = guided(generator, &fixture.scorer, procedure);
+    let guided = GuidedGenerator { cancelled: Some(&cancelled), ..guided };
+    let decoder =
+        ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
+    assert_eq!(decoder.decode(&fixture.prompts(500)).unwrap(), []);
+    assert_eq!(heard.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -314,8 +348,7 @@ fn what_cannot_be_is_refused() {
     let refused = |procedure: &str, scorer: &dyn PrefixScorer, reward: bool| {
         let Composed { selection, inner } = procedure.parse().unwrap();
         let reward = reward.then_some(&fixture.reward as _);
-        let guided =
-            GuidedGenerator { generator: fixture.generator(1, 8), scorer, procedure: inner };
+        let guided = guided(fixture.generator(1, 8), scorer, inner);
         let decoder = ProcedureDecoder::guided(selection, guided, &fixture.tokenizer, reward);
         let decoded = decoder.and_then(|decoder| decoder.decode(&fixture.prompts(1)));
         decoded.err().map(|error| error.to_string()).unwrap_or_default()

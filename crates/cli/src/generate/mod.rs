@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
-use infalign_decode::guided::{GuidedGenerator, PrefixScorer};
+use infalign_decode::guided::GuidedGenerator;
 use infalign_decode::{
     Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
 };
@@ -24,7 +24,6 @@ use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::recording::RunInputs;
 use crate::sampling::{BatchArgs, SamplingArgs};
-use crate::scorers::Scorers;
 use crate::server::{ServerArgs, api_key};
 use crate::{encode, exact, interrupt, models, scorers};
 use live::Live;
@@ -186,18 +185,13 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
         );
     }
     let Composed { selection, inner } = args.procedure;
-    let scorers = Scorers::load(&args.scorer, &folder, &tokenizer, &device);
+    let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device);
     let scorers = scorers.map_err(Failure::Input)?;
-    let run = |scorer: &dyn PrefixScorer| {
-        let guided = GuidedGenerator { generator, scorer, procedure: inner };
-        let checked = guided.check(&prompts).map_err(Failure::input);
-        let decoder = || {
-            ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref())
-                .map_err(Failure::input)
-        };
-        Ok(checked.and_then(|()| print_each(args, &decoder()?, given, &prompts, None)))
-    };
-    scorers.with(run).map_err(Failure::Input)?
+    let scorer = scorers.weighted(&scorers.weights()).map_err(Failure::input)?;
+    let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
+    guided.check(&prompts).map_err(Failure::input)?;
+    let decoder = ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref());
+    print_each(args, &decoder.map_err(Failure::input)?, given, &prompts, None)
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.

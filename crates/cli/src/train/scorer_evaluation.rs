@@ -124,7 +124,8 @@ impl ScorerEvaluator<'_> {
             ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
                 .with_seed(generator.seed)
         } else {
-            let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner };
+            let guided =
+                GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
             guided.check(self.prompts)?;
             ProcedureDecoder::guided(selection, guided, self.tokenizer, Some(&sum))?
         };
