@@ -486,6 +486,25 @@ fn a_signal_lets_running_requests_end() {
 
 #[cfg(unix)]
 #[test]
+fn a_client_that_is_slow_gets_its_whole_answer() {
+    let server = Server::start(&["--queue", "3000"]);
+    // More than what lies between the two processes holds.
+    let asked = json!({ "prompt": "the soup", "n": 1200, "max_tokens": 40, "logprobs": 20 });
+    let asked = asked.to_string();
+    let connection = server.send("POST", "/v1/completions", &[], asked.as_bytes());
+    server.wait_for("infalign_generated_tokens_total", |tokens| tokens > 0.0);
+    server.signal("-TERM");
+    // Longer than what a server that ends has for last words.
+    std::thread::sleep(Duration::from_secs(4));
+    let answer = answer(connection);
+    assert!(answer.body.len() > 8_000_000, "{} bytes", answer.body.len());
+    assert_eq!(answer.json()["choices"].as_array().unwrap().len(), 1200);
+    let (status, stderr) = server.ended();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
 fn what_does_not_end_in_time_is_told_so() {
     let server = Server::start(&["--batch", "1", "--queue", "90000", "--grace", "0.2"]);
     let streamed = server.send("POST", "/v1/completions", &[], &endless(true));

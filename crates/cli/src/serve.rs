@@ -60,7 +60,7 @@ pub(crate) struct ServeArgs {
     /// Seconds that a request may take, its time in the queue included.
     #[arg(long, default_value = "600", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Duration,
-    /// Seconds that running requests have to end after Ctrl-C or SIGTERM.
+    /// Seconds that running requests have to end, and clients to read their answers, after Ctrl-C or SIGTERM.
     #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     grace: Duration,
     /// Seed that requests without a seed of their own have theirs from; without it, another one at every start.

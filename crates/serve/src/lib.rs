@@ -14,6 +14,7 @@
 mod access;
 mod answer;
 mod body;
+mod connections;
 mod failure;
 mod fields;
 mod generation;

@@ -48,7 +48,7 @@ pub struct Limits {
     pub max_tokens: usize,
     /// Longest time that a request may take.
     pub timeout: Duration,
-    /// Time that running requests have when the server is asked to stop.
+    /// Time that running requests, and clients that read their answers, have when the server is asked to stop.
     pub grace: Duration,
 }
 
