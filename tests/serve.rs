@@ -311,6 +311,12 @@ fn bad_requests_are_refused_by_field() {
             "procedure",
             "length is `0`",
         ),
+        (
+            with(json!({ "procedure": "rejection:quantile=0.5,draws=4" })),
+            400,
+            "procedure",
+            "calibration table",
+        ),
         (with(json!({ "procedure": 3 })), 400, "procedure", "`procedure` is 3"),
         (with(json!({ "prompt": 3 })), 400, "prompt", "`prompt` holds 3"),
         (with(json!({ "prompt": [] })), 400, "", "empty"),

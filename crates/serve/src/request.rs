@@ -141,7 +141,15 @@ pub(crate) fn no_model(model: &str, service: &Service) -> Failure {
 fn procedure(fields: &mut Fields) -> Result<Composed, Failure> {
     let text = fields.take::<String>("procedure")?;
     let Some(text) = text else { return Ok(Procedure::Sample.into()) };
-    text.parse().map_err(|error| Failure::field("procedure", format!("{error}")))
+    let procedure: Composed =
+        text.parse().map_err(|error| Failure::field("procedure", format!("{error}")))?;
+    if matches!(procedure.selection, Procedure::Rejection { .. }) {
+        let message = format!(
+            "`{procedure}` needs a calibration table of its prompts, which a server does not know in advance"
+        );
+        return Err(Failure::field("procedure", message));
+    }
+    Ok(procedure)
 }
 
 /// The weights of the prefix scorers, where the procedure needs them: those that the request names, all others being 0, or else those that
