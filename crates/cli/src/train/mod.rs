@@ -16,7 +16,6 @@ mod rewards;
 mod rollouts;
 mod run_dir;
 mod scorer;
-mod scorer_evaluation;
 mod stages;
 mod tensorboard;
 mod watch;
