@@ -270,6 +270,36 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
     assert_eq!(row["procedure_kl"]["kind"], "bound");
     let won = ["low", "estimate", "high"].map(|key| row["win_rate"][key].as_f64().unwrap());
     assert!(won.is_sorted() && (0.0..=1.0).contains(&won[1]), "{row}");
+
+    // Or in one command, which tells what scorers know of the KL.
+    let policy = "aligned/methods/for-blocks/policy";
+    let evaluate =
+        ["evaluate", "--policy", policy, "--reference", &model, "--prompts", "test.jsonl"];
+    let more = ["--samples", "4", "--judge", "reward.toml", "--max-tokens", "16", "--json"];
+    let evaluate = [&evaluate[..], &more].concat();
+    let guided = ["--scorer", "run/scorer#lovely", "--procedure"];
+    for (procedure, kind) in [(PROCEDURE, "bound"), ("cd-token:lambda=2", "exact")] {
+        let args = [&evaluate[..], &guided, &[procedure]].concat();
+        let row: Value = serde_json::from_slice(&done(&args)).unwrap();
+        assert_eq!((&row["procedure"], &row["n_samples"]), (&procedure.into(), &4.into()));
+        assert_eq!(row["procedure_kl"]["kind"], kind, "{row}");
+        assert!(row["procedure_kl"]["estimate"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["procedure_kl"]["standard_error"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["tokens"].as_f64().unwrap() > 4.0, "{row}");
+    }
+    let against =
+        [&evaluate[..], &guided, &[PROCEDURE, "--reference-procedure", "sample"]].concat();
+    let row: Value = serde_json::from_slice(&done(&against)).unwrap();
+    assert!(row["win_rate"]["estimate"].as_f64().unwrap() > 0.55, "{row}");
+    for (args, told) in [
+        (&["--procedure", PROCEDURE][..], "needs a prefix scorer"),
+        (&["--scorer", "run/scorer#lovely"], "--scorer has nothing to say"),
+        (&["--scorer", "run/scorer#depth", "--procedure", PROCEDURE], "no values of \"depth\""),
+    ] {
+        let output = infalign(&[&evaluate[..], args].concat()).current_dir(dir).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `infalign evaluate`: the inference-time win rate of a policy over a reference, and the KL that it costs.
 
+mod guided;
 mod sides;
 
 use std::num::NonZeroUsize;
@@ -45,6 +46,10 @@ pub(crate) struct EvaluateArgs {
     /// Procedure of the reference, where it is another.
     #[arg(long)]
     reference_procedure: Option<Procedure>,
+    /// What guides cd-token, cd-block, beam and pruned-best-of, as for `generate`: the folder of a prefix scorer, DIR, or DIR#REWARD where it has
+    /// several, either with :WEIGHT; for models. Several are added.
+    #[arg(long)]
+    scorer: Vec<String>,
     /// Prompts, as for `generate`; for models.
     #[arg(long)]
     prompts: Option<PathBuf>,
@@ -165,7 +170,11 @@ fn results<'a>(args: &'a EvaluateArgs, sides: &Sides) -> Result<Results<'a>> {
         length_controlled: args.length_controlled,
         statistics,
     };
-    let rows = table(&[entry], &of_judge)?.rows;
+    let mut rows = table(&[entry], &of_judge)?.rows;
+    // Scorers have told more of it, response by response, than a procedure's name does.
+    if let Some(kl) = sides.guided_kl {
+        rows.iter_mut().for_each(|row| row.procedure_kl = Some(kl));
+    }
     let effect = args.plan.plan.map(|size| Effect { size, power: args.plan.power });
     let plans = effect.map(|effect| {
         let of = |contest| plan(&entry, None, contest, judge, effect, &statistics);

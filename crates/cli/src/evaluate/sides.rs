@@ -5,22 +5,24 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, ensure};
 use infalign_backend::Device;
 use infalign_data::{Prompt, prompts};
+use infalign_decode::guided::ScorerSet;
 use infalign_decode::{EncodedPrompt, Sampler};
-use infalign_evaluate::{Contest, Evaluator, Judge, Sampled, score, selection};
+use infalign_evaluate::{Contest, Evaluator, Judge, Kl, Sampled, score, selection};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
 use infalign_record::hash::sha256_file;
 use infalign_record::{clock, env::hub_cache};
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
+use super::guided::{self, Guided};
 use super::{EvaluateArgs, contests};
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::generate::reward_config;
-use crate::models;
 use crate::progress::Progress;
 use crate::server::api_key;
 use crate::sources::read_samples;
+use crate::{models, scorers};
 
 /// Names the random streams of the policy and of the reference.
 const STAGES: [&str; 2] = ["evaluate", "evaluate-reference"];
@@ -29,6 +31,8 @@ const STAGES: [&str; 2] = ["evaluate", "evaluate-reference"];
 pub(super) struct Sides {
     pub(super) policy: Sampled,
     pub(super) reference: Sampled,
+    /// KL that the policy's procedure adds, where scorers guide it.
+    pub(super) guided_kl: Option<Kl>,
 }
 
 impl Sides {
@@ -55,9 +59,11 @@ impl Sides {
     }
 
     fn read(args: &EvaluateArgs, rewards: &Rewards) -> Result<Self> {
-        for (given, name) in
-            [(args.prompts.is_some(), "--prompts"), (args.samples.is_some(), "--samples")]
-        {
+        for (given, name) in [
+            (args.prompts.is_some(), "--prompts"),
+            (args.samples.is_some(), "--samples"),
+            (!args.scorer.is_empty(), "--scorer"),
+        ] {
             ensure!(!given, "{name} is for models: files hold their prompts and responses");
         }
         let side = |path: &Path| -> Result<Sampled> {
@@ -68,7 +74,8 @@ impl Sides {
             }
             Ok(sampled)
         };
-        Ok(Self { policy: side(&args.policy)?, reference: side(&args.reference)? })
+        let (policy, reference) = (side(&args.policy)?, side(&args.reference)?);
+        Ok(Self { policy, reference, guided_kl: None })
     }
 }
 
@@ -97,15 +104,23 @@ struct Side {
     model: CausalLm,
     tokenizer: Tokenizer,
     prompts: Vec<EncodedPrompt>,
+    /// What guides it.
+    scorers: ScorerSet,
 }
 
 impl Side {
-    fn load(folder: &ModelFolder, given: &[Prompt], device: &Device) -> Result<Self> {
+    fn load(
+        folder: &ModelFolder,
+        given: &[Prompt],
+        scorers: &[String],
+        device: &Device,
+    ) -> Result<Self> {
         let model = CausalLm::load(folder, device)?;
         let tokenizer = Tokenizer::load(folder, model.config())?;
         let encoder = Encoder::new(&tokenizer, Some(clock::now()));
         let prompts = given.iter().map(|prompt| encoder.prompt(prompt)).collect::<Result<_>>()?;
-        Ok(Self { model, tokenizer, prompts })
+        let scorers = scorers::load(scorers, folder, &tokenizer, device)?;
+        Ok(Self { model, tokenizer, prompts, scorers })
     }
 }
 
@@ -133,6 +148,7 @@ impl<'a> Models<'a> {
             .context("--judge is missing: say who judges the responses")?;
         let contests = contests(args);
         let run = to_run(&contests)?;
+        guided::check(&args.scorer, &contests)?;
         let least = contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
         let least = least.filter(|p| selection(p).is_ok()).map(|p| p.samples()).max().unwrap_or(1);
         ensure!(
@@ -150,8 +166,8 @@ impl<'a> Models<'a> {
             Ok(sha256_file(&folder.tokenizer()?.join("tokenizer.json"))?)
         };
         let models = Self {
-            policy: Side::load(&folders[0], &given, device)?,
-            reference: Side::load(&folders[1], &given, device)?,
+            policy: Side::load(&folders[0], &given, &args.scorer, device)?,
+            reference: Side::load(&folders[1], &given, &args.scorer, device)?,
             same_tokens: tokens(&folders[0])? == tokens(&folders[1])?,
             samples,
             selects,
@@ -167,20 +183,33 @@ impl<'a> Models<'a> {
 
     fn sample(&self, args: &EvaluateArgs) -> Result<Sides> {
         let mut progress = Progress::new(2);
-        let mut sampled = |side: &Side, place: usize, name: &str| -> Result<Sampled> {
+        let mut sampled = |side: &Side,
+                           place: usize,
+                           name: &str|
+         -> Result<(Sampled, Option<Kl>)> {
             let bar = progress.stage(name, 1);
             let evaluator = self.evaluator(args, side);
             let sampled = match self.run[place] {
-                Some(procedure) => evaluator.decode(&side.model, STAGES[place], procedure)?,
-                None => evaluator.sample(&side.model, STAGES[place])?,
+                Some(procedure) if procedure.is_guided() => {
+                    let model = side.model.clone().for_inference();
+                    let guided = Guided {
+                        scorers: &side.scorers,
+                        generator: evaluator.generator(model.as_ref(), STAGES[place]),
+                        tokenizer: &side.tokenizer,
+                        selects: self.selects,
+                        judges: self.judges,
+                    };
+                    guided.sample(procedure, &side.prompts, self.samples)?
+                }
+                Some(procedure) => (evaluator.decode(&side.model, STAGES[place], procedure)?, None),
+                None => (evaluator.sample(&side.model, STAGES[place])?, None),
             };
             bar.finish(format!("{} prompts, {} responses each", side.prompts.len(), self.samples));
             Ok(sampled)
         };
-        Ok(Sides {
-            policy: sampled(&self.policy, 0, "policy")?,
-            reference: sampled(&self.reference, 1, "reference")?,
-        })
+        let (policy, guided_kl) = sampled(&self.policy, 0, "policy")?;
+        let (reference, _) = sampled(&self.reference, 1, "reference")?;
+        Ok(Sides { policy, reference, guided_kl })
     }
 
     fn evaluator<'e>(&'e self, args: &EvaluateArgs, side: &'e Side) -> Evaluator<'e> {
