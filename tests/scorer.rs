@@ -293,6 +293,7 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
     assert!(row["win_rate"]["estimate"].as_f64().unwrap() > 0.55, "{row}");
     for (args, told) in [
         (&["--procedure", PROCEDURE][..], "needs a prefix scorer"),
+        (&["--procedure", "rejection:quantile=0.5,draws=4"], "needs a calibration table"),
         (&["--scorer", "run/scorer#lovely"], "--scorer has nothing to say"),
         (&["--scorer", "run/scorer#depth", "--procedure", PROCEDURE], "no values of \"depth\""),
     ] {
@@ -365,6 +366,12 @@ fn runs_repeat_go_on_and_refuse() {
         (&["generation.temperature=0.5"], "temperature 1"),
         (&["heads=1"], "did you mean `head`"),
         (&["evaluation=[{samples=1,weights={depth=1.0},procedures=[]}]"], "no [[head]]"),
+        (
+            &[
+                "evaluation=[{samples=1,weights={length=1.0},procedures=['rejection:quantile=0.5,draws=2']}]",
+            ],
+            "needs a calibration table",
+        ),
     ] {
         let message = refused(sets);
         assert!(message.contains(told), "{sets:?}: {message}");

@@ -67,7 +67,7 @@ pub trait Decoder {
 pub struct ProcedureDecoder<'a> {
     pub(crate) source: Source<'a>,
     tokenizer: &'a Tokenizer,
-    selection: Procedure,
+    pub(crate) selection: Procedure,
     pub(crate) reward: Option<&'a dyn Reward>,
     pub(crate) ranks: Option<Ranks<'a>>,
     seed: u64,

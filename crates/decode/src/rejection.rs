@@ -95,7 +95,7 @@ impl ProcedureDecoder<'_> {
     ) -> Result<(), DecodeError> {
         let (Some(reward), Some(ranks)) = (self.reward, self.ranks) else {
             return Err(DecodeError::Procedure {
-                procedure: format!("rejection:quantile={quantile}"),
+                procedure: self.selection.to_string(),
                 reason: "it accepts by calibrated rewards, which needs a reward and a calibration table of these prompts",
             });
         };

@@ -1,6 +1,6 @@
 //! Sides whose responses prefix scorers guide.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use infalign_decode::guided::{GuidedGenerator, ScorerSet};
 use infalign_decode::{Decoded, EncodedPrompt, Generator, ProcedureDecoder};
 use infalign_evaluate::{Contest, Kl, PromptText, Sampled, score};
@@ -9,13 +9,19 @@ use infalign_reward::Reward;
 use infalign_stats::mean_and_standard_error;
 use infalign_transform::Procedure;
 
-/// Refuses a guided procedure without scorers, and scorers without a guided procedure.
+/// Refuses what models cannot be sampled under: a guided procedure without scorers, scorers without a guided procedure, rejection without a
+/// table.
 ///
 /// # Errors
 /// One sentence.
 pub(super) fn check(scorers: &[String], contests: &[Contest]) -> Result<()> {
-    let procedures = contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
-    let guided = procedures.into_iter().find(Procedure::is_guided);
+    let procedures = || contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
+    if let Some(procedure) = procedures().find(|one| matches!(one, Procedure::Rejection { .. })) {
+        bail!(
+            "{procedure} needs a calibration table: generate with --calibration on both sides, and evaluate what that printed with --json"
+        );
+    }
+    let guided = procedures().find(Procedure::is_guided);
     match guided {
         Some(procedure) => ensure!(
             !scorers.is_empty(),
