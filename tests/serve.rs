@@ -482,12 +482,16 @@ fn a_signal_lets_running_requests_end() {
     let asked = json!({ "prompt": "the soup", "n": 300, "max_tokens": 40 }).to_string();
     let connection = server.send("POST", "/v1/completions", &[], asked.as_bytes());
     server.wait_for("infalign_responses_running", |running| running == 1.0);
+    let mut half = std::net::TcpStream::connect(&server.address).unwrap();
+    half.write_all(b"POST /v1/comp").unwrap();
     server.signal("-TERM");
     let document = answer(connection).json();
     assert_eq!(document["choices"].as_array().unwrap().len(), 300);
+    let start = Instant::now();
     let (status, stderr) = server.ended();
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert!(stderr.contains("stopped"), "{stderr}");
+    assert!(start.elapsed() < Duration::from_secs(10), "half a request is nothing to wait for");
 }
 
 #[cfg(unix)]
@@ -515,8 +519,10 @@ fn what_does_not_end_in_time_is_told_so() {
     let server = Server::start(&["--batch", "1", "--queue", "90000", "--grace", "0.2"]);
     let streamed = server.send("POST", "/v1/completions", &[], &endless(true));
     let whole = server.send("POST", "/v1/completions", &[], &endless(false));
-    // A client that keeps its connection has no say in it.
+    // A client that keeps its connection has no say in it, nor has one that never gets to what it asks.
     let _idle = std::net::TcpStream::connect(&server.address).unwrap();
+    let mut half = std::net::TcpStream::connect(&server.address).unwrap();
+    half.write_all(b"POST /v1/comp").unwrap();
     server.wait_for("infalign_responses_waiting", |waiting| waiting > 40_000.0);
     server.signal("-INT");
     assert_eq!(answer(whole).status, 503);

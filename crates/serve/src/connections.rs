@@ -1,19 +1,16 @@
 //! Connections, counted for as long as somebody may wait for an answer on them.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How many connections are open on which something has been asked. Answers to it may be made and not be sent yet; once the server closes
-/// connections that are idle, the others are those whose answers have not gone out.
-#[derive(Clone, Default)]
+/// How many connections are open on which something was asked for. Once the server closes those that are idle, they are those whose answers
+/// have not gone out.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Asking(Arc<AtomicUsize>);
 
 impl Asking {
@@ -23,7 +20,44 @@ impl Asking {
     }
 }
 
-/// A listener whose connections are counted.
+/// Who is at the other end of a connection, which keeps it as long as it is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    asking: Asking,
+    asked: AtomicBool,
+}
+
+impl Asker {
+    fn new(asking: Asking) -> Self {
+        Self(Arc::new(Open { asking, asked: AtomicBool::new(false) }))
+    }
+
+    /// Has asked for something: half a request is nothing that could be answered.
+    pub(crate) fn ask(&self) {
+        if !self.0.asked.swap(true, Ordering::Relaxed) {
+            self.0.asking.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if *self.asked.get_mut() {
+            self.asking.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, Counted>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, Counted>) -> Self {
+        stream.remote_addr().clone()
+    }
+}
+
+/// A listener whose connections have askers in place of addresses.
 pub(crate) struct Counted {
     listener: TcpListener,
     asking: Asking,
@@ -36,78 +70,17 @@ impl Counted {
 }
 
 impl Listener for Counted {
-    type Io = Connection;
-    type Addr = SocketAddr;
+    type Io = TcpStream;
+    type Addr = Asker;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+    async fn accept(&mut self) -> (TcpStream, Asker) {
+        let (stream, _) = Listener::accept(&mut self.listener).await;
         // Or parts of an answer would wait for more to send with them.
         let _ = stream.set_nodelay(true);
-        (Connection { stream, asking: self.asking.clone(), counted: false }, address)
+        (stream, Asker::new(self.asking.clone()))
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection, counted from the first byte that comes on it.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    asking: Asking,
-    counted: bool,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if self.counted {
-            self.asking.0.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if !self.counted && buffer.filled().len() > before {
-            self.counted = true;
-            self.asking.0.fetch_add(1, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn local_addr(&self) -> io::Result<Asker> {
+        Ok(Asker::new(self.asking.clone()))
     }
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
-use crate::connections::{Asking, Counted};
+use crate::connections::{Asker, Asking, Counted};
 use crate::routes::router;
 use crate::service::{Service, State};
 
@@ -63,7 +63,7 @@ async fn serve(
     let (stop, mut stopping) = watch::channel(false);
     let created = infalign_record::clock::now().unix_timestamp();
     let state = Arc::new(State::new(service, created, ending));
-    let router = router(state.clone());
+    let router = router(state.clone()).into_make_service_with_connect_info::<Asker>();
     let listener = TcpListener::from_std(listener)?;
     let asking = Asking::default();
     let listener = Counted::new(listener, asking.clone());
