@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use infalign_record::atomic::write_atomic;
 use infalign_record::compare::{self, obstacles, same_machine};
-use infalign_record::replication::{Replication, Row, RunName, describe};
+use infalign_record::replication::{Replication, Row, RunName, WHOLE, describe};
 use infalign_record::{Expect, Level, Record, environment};
 
 use super::{not_comparable, print, statistics};
@@ -40,7 +40,7 @@ pub(super) fn whole(original: Run<'_>, replica: Run<'_>) -> Result<Replication> 
     Ok(Replication {
         original: RunName::of(original.1),
         replica: RunName::of(replica.1),
-        extent: "whole".to_owned(),
+        extent: WHOLE.to_owned(),
         program: String::new(),
         results,
         claims,
