@@ -1,17 +1,16 @@
 //! `infalign evaluate`, `compare` and `report` as a user runs them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-#[allow(dead_code, reason = "other tests use more of it")]
-mod visits;
+mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use common::{assert_done, infalign, json_file, quickstart, stderr, train_small};
 use serde_json::{Value, json};
-use visits::{assert_done, infalign, json_file, quickstart, stderr};
 
 fn run(args: &[&str]) -> Output {
-    infalign(args).output().unwrap()
+    common::run(infalign(args))
 }
 
 fn json(output: &Output) -> Value {
@@ -252,24 +251,13 @@ fn plans_tell_how_many_prompts_an_effect_needs() {
     assert!(text.contains("a win rate 0.05 from ½ is seen with probability 0.8 from"), "{text}");
 }
 
-/// The quickstart made small.
-const SMALL: [&str; 8] = [
-    "calibration.samples=4",
-    "train.steps=3",
-    "train.prompts_per_step=2",
-    "train.samples_per_prompt=4",
-    "evaluation.samples=6",
-    "train.optimizer.warmup_steps=1",
-    "evaluation.procedures=['sample', 'best-of:2']",
-    "evaluation.judge={ kind = 'length', unit = 'words' }",
-];
-
 fn small_run(out: &Path) {
-    let mut args = vec!["train", "--out", out.to_str().unwrap()];
-    for set in &SMALL {
-        args.extend(["--set", set]);
-    }
-    assert_done(&run(&args));
+    let sets = [
+        "evaluation.samples=6",
+        "evaluation.procedures=['sample', 'best-of:2']",
+        "evaluation.judge={ kind = 'length', unit = 'words' }",
+    ];
+    assert_done(&common::run(train_small(out, &sets)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod runs;
 use std::path::{Path, PathBuf};
 
 use infalign_record::{BuildRecord, Expect, Opening, Recorder, folder};
-use runs::{claim, copy, done, fails, infalign, recipe, train, with_run};
+use runs::{copy, done, fails, infalign, recipe, train, with_run};
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> String {
@@ -142,10 +142,13 @@ fn claims_are_tried_on_the_replica() {
     let path = |name: &str| dir.path().join(name);
     let original = path("original");
     // `base` is not a method of a recipe, so this claim is refused before anything is run.
-    assert!(fails(train(&original, &claim()), 2).contains("\"base\""));
-    let set =
-        "expect={ claim = [{ better = 'ctrl-best', worse = 'raw', procedure = 'best-of:4' }] }";
-    done(train(&original, &["--set", set]));
+    let claim = |worse: &str| {
+        format!(
+            "expect={{ claim = [{{ better = 'ctrl-best', worse = '{worse}', procedure = 'best-of:4' }}] }}"
+        )
+    };
+    assert!(fails(train(&original, &["--set", &claim("base")]), 2).contains("\"base\""));
+    done(train(&original, &["--set", &claim("raw")]));
     for (name, change, holds) in [("better", 10.0, true), ("worse", -10.0, false)] {
         let other = path(name);
         elsewhere(&original, &other, |run| rewards(run, "ctrl-best", |_, reward| reward + change));
@@ -259,6 +262,7 @@ fn the_program_of_another_commit_is_built_from_a_clone() {
     build.source.commit = Some(commit.clone());
     build.source.dirty = Some(false);
     build.source.sha256 = "0".repeat(64);
+    build.build_id = "1".repeat(64);
     copy(&path("run"), &path("other"));
     close(&path("run"), &path("other"), build);
     // Not in a folder without that commit.

@@ -30,13 +30,14 @@ fn main() {
     let mut known = vec![("SOURCE_SHA256", sources_digest(&root, &parts))];
     let lock = std::fs::read(root.join("Cargo.lock")).unwrap_or_default();
     known.push(("LOCK_SHA256", hex(&Sha256::digest(&lock))));
-    known.extend(git(&root, &parts));
     known.extend(compiler());
     let lock = String::from_utf8_lossy(&lock);
     known.extend(locked(&lock, "burn").map(|version| ("BURN", version)));
     known.extend(locked(&lock, "cubecl").map(|version| ("CUBECL", version)));
     let all = known.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>();
     known.push(("ID", hex(&Sha256::digest(all.as_bytes()))));
+    // Not part of what is built: an archive of the source has the same id as a clone.
+    known.extend(git(&root, &parts));
     for (name, value) in &known {
         println!("cargo:rustc-env=INFALIGN_BUILD_{name}={value}");
     }

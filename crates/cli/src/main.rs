@@ -36,10 +36,11 @@ mod statistics;
 mod train;
 mod transform;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use failure::Failure;
 use recording::RunInputs;
@@ -129,6 +130,13 @@ impl Command {
             Self::Badges(args) => runs::badges(&args),
         }
     }
+}
+
+/// The command of a command line that was accepted, wherever options stand.
+pub(crate) fn command_name(words: impl Iterator<Item = OsString>) -> String {
+    let matches = Cli::command().try_get_matches_from(calibrate::words(words));
+    let name = matches.ok().and_then(|matches| matches.subcommand_name().map(str::to_owned));
+    name.unwrap_or_default()
 }
 
 fn main() -> ExitCode {

@@ -6,25 +6,28 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use anyhow::anyhow;
+use infalign_record::Secrets;
+
 use crate::failure::Failure;
 
-/// Where results are kept besides.
-static COPY: OnceLock<File> = OnceLock::new();
+/// Where results are kept besides, and what must not get there.
+static COPY: OnceLock<(File, Secrets)> = OnceLock::new();
 
-/// Keeps what is printed from now on in a file, too.
+/// Keeps what is printed from now on in a file, too, and refuses to print a secret.
 ///
 /// # Errors
 /// When the file cannot be made.
 pub(crate) fn copy_to(path: &Path) -> std::io::Result<()> {
     // Called once, at the beginning of a command.
-    let _ = COPY.set(File::create(path)?);
+    let _ = COPY.set((File::create(path)?, Secrets::here()));
     Ok(())
 }
 
 /// Prints a result. A reader that has gone away, as `head` does, is no failure.
 ///
 /// # Errors
-/// [`Failure::Run`] when stdout cannot be written otherwise.
+/// [`Failure::Run`] when stdout cannot be written otherwise, and for a secret where what is printed is kept, too.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     print_on(text).map(|_| ())
 }
@@ -42,8 +45,14 @@ pub(crate) fn print_on(text: &str) -> Result<ControlFlow<()>, Failure> {
 /// # Errors
 /// As for [`print()`].
 pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
-    if let Some(mut copy) = COPY.get() {
-        copy.write_all(text.as_bytes()).map_err(Failure::run)?;
+    if let Some((file, secrets)) = COPY.get() {
+        if let Some(secret) = secrets.find(text.as_bytes()) {
+            return Err(Failure::Run(anyhow!(
+                "what is printed holds {secret}, which must not be recorded: take it out, or leave --record out"
+            )));
+        }
+        let mut file = file;
+        file.write_all(text.as_bytes()).map_err(Failure::run)?;
     }
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

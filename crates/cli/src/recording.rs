@@ -132,7 +132,7 @@ pub(crate) fn recorded<T>(
 fn begin(run: &Path, reads: RunInputs, expect: Option<Expect>) -> Result<Recorder, RecordError> {
     let argv: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    let command = argv.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
+    let command = crate::command_name(std::env::args_os());
     Recorder::begin(
         run,
         Opening {
