@@ -360,6 +360,24 @@ fn options_may_stand_before_the_command() {
     assert!(done(again).starts_with("# reproduced (repeat)"));
 }
 
+#[test]
+fn changes_that_are_in_no_commit_are_kept_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    std::fs::write(dir.path().join("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let mut command = infalign(&["generate", "--max-tokens", "2", "--prompts", "prompts.jsonl"]);
+    command.arg(format!("--include-diff={}", root.display())).current_dir(dir.path());
+    command.arg("--model").arg(quickstart().join("model")).arg("--record").arg(&out);
+    done(command);
+    // Whoever runs this test may have changed the program or not.
+    let built = record(&out).build.source.diff_sha256;
+    assert_eq!(out.join("diff.patch").is_file(), built.is_some());
+    done(with_run("verify", &out, &[]));
+    let text = fails(infalign(&["doctor", "--include-diff"]), 2);
+    assert!(text.contains("--include-diff is for runs with a record"), "{text}");
+}
+
 /// The program that finds out what another is built from, as cargo has built it.
 fn build_script() -> PathBuf {
     let builds = Path::new(env!("OUT_DIR")).ancestors().nth(2).unwrap();
@@ -379,7 +397,7 @@ fn an_archive_and_a_clone_of_one_source_have_the_same_build_id() {
         for part in ["crates/cli/src", "crates/stats/src"] {
             copy(&root.join(part), &to.join(part));
         }
-        for file in ["Cargo.toml", "Cargo.lock", "crates/cli/build.rs"] {
+        for file in ["Cargo.toml", "Cargo.lock", "crates/cli/build.rs", "crates/cli/Cargo.toml"] {
             std::fs::copy(root.join(file), to.join(file)).unwrap();
         }
     }

@@ -5,6 +5,7 @@ mod runs;
 
 use std::path::{Path, PathBuf};
 
+use infalign_record::hash::sha256_bytes;
 use infalign_record::{BuildRecord, Expect, Opening, Recorder, folder};
 use runs::{copy, done, fails, infalign, recipe, train, with_run};
 use serde_json::{Value, json};
@@ -35,6 +36,7 @@ fn close(from: &Path, to: &Path, build: BuildRecord) {
         seed: Some(1),
         inputs: inputs.collect(),
         expect: None,
+        diff: None,
     };
     Recorder::begin(to, opening).unwrap().end(None).unwrap();
 }
@@ -274,6 +276,33 @@ fn the_program_of_another_commit_is_built_from_a_clone() {
         fails(with_run("replicate", &path("other"), &["--source", &source, "--out", &out]), 3);
     assert!(message.contains("Some(\"train\")"), "the program of the commit was run: {message}");
     assert!(path("again/source/main.rs").is_file());
+    // With changes that are in no commit, if the run has kept them and that is asked for.
+    let main = path("clone/main.rs");
+    let whole = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(&main, whole.replace("exit(9)", "exit({ eprintln!(\"changed\"); 9 })")).unwrap();
+    let mut git = std::process::Command::new("git");
+    let diff = git.args(["diff", "--binary", "HEAD"]).current_dir(path("clone")).output().unwrap();
+    std::fs::write(&main, whole).unwrap();
+    let mut build = folder::record(&path("other")).unwrap().build;
+    build.source.dirty = Some(true);
+    build.source.untracked = Some(0);
+    build.source.diff_sha256 = Some(sha256_bytes(&diff.stdout));
+    copy(&path("run"), &path("changed"));
+    close(&path("run"), &path("changed"), build.clone());
+    let with = |name: &str, more: &[&str]| {
+        let out = text(&path(name));
+        let words = [&["--source", &source, "--out", &out][..], more].concat();
+        with_run("replicate", &path("changed"), &words)
+    };
+    let message = fails(with("unasked", &[]), 2);
+    assert!(message.contains("in no commit") && message.contains("--apply-diff"), "{message}");
+    let message = fails(with("absent", &["--apply-diff"]), 2);
+    assert!(message.contains("--include-diff would have kept"), "{message}");
+    std::fs::write(path("changed/diff.patch"), &diff.stdout).unwrap();
+    close(&path("run"), &path("changed"), build);
+    let message = fails(with("applied", &["--apply-diff"]), 3);
+    assert!(message.contains("changed") && message.contains("Some(\"train\")"), "{message}");
+
     // This program in its place, if that is what is wanted.
     let any = ["--any-program", "--out", &text(&path("any"))];
     let report = done(with_run("replicate", &path("other"), &any));

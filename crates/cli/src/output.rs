@@ -62,8 +62,10 @@ pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
     }
 }
 
-/// The command as it was given, so that a shell reads it the same again.
-pub(crate) fn command_line() -> String {
+/// A command line, so that a shell reads it the same again.
+///
+/// - `words`: without the program.
+pub(crate) fn command_line(words: impl IntoIterator<Item = String>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     let quoted = |word: String| {
         if !word.is_empty() && word.chars().all(plain) {
@@ -71,8 +73,15 @@ pub(crate) fn command_line() -> String {
         }
         format!("'{}'", word.replace('\'', "'\\''"))
     };
-    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
-    std::iter::once("infalign".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    std::iter::once("infalign".to_owned())
+        .chain(words.into_iter().map(quoted))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The words that this program was given.
+pub(crate) fn given_words() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// Prints rows of a name and what belongs to it, the names in a column of their own.

@@ -75,9 +75,9 @@ pub(crate) fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = given.collect();
     let text = |at: usize| words.get(at).and_then(|word| word.to_str());
     let mut command = 1;
-    // Every option that may stand before a command has a value.
+    // Of the options that may stand before a command, this one alone may lack a value.
     while let Some(option) = text(command).filter(|word| word.starts_with("--")) {
-        command += if option.contains('=') { 1 } else { 2 };
+        command += if option.contains('=') || option == "--include-diff" { 1 } else { 2 };
     }
     let option = text(command + 1)
         .is_some_and(|word| word.starts_with('-') && !["-h", "--help"].contains(&word));

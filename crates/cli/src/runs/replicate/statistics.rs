@@ -7,42 +7,25 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use infalign_evaluate::KlSample;
+use infalign_evaluate::{Sampled, selection};
 use infalign_record::folder::{self, CONFIG};
 use infalign_record::replication::{ClaimRow, Row};
 use infalign_record::{Expect, Level};
 use infalign_stats::{Interval, Selection, paired_difference, win_rate};
-use infalign_transform::Procedure;
-use serde::Deserialize;
 
 use crate::recipe::{AlignRecipe, Recipe, read_resolved};
+use crate::sources::{METHODS, REFERENCE, SAMPLES};
 
 /// Two one-sided tests at 5 %.
 const TWO_ONE_SIDED: f64 = 0.90;
 /// Of claims.
 const LEVEL: f64 = 0.95;
 
-/// What is read of stored samples.
-#[derive(Deserialize)]
-struct Samples {
-    /// Of every response, prompt by prompt.
-    rewards: Vec<Vec<f64>>,
-    /// Of every prompt.
-    kl: Vec<KlSample>,
-}
-
-impl Samples {
-    /// KL(π‖π_ref) of every prompt, exact at every token, in nats.
-    fn kl(&self) -> Vec<f64> {
-        self.kl.iter().map(|kl| kl.exact).collect()
-    }
-}
-
 /// The samples of one run.
 struct Stored {
-    reference: Samples,
+    reference: Sampled,
     /// By the names of the methods; the reference's own is `base`.
-    methods: Vec<(String, Samples)>,
+    methods: Vec<(String, Sampled)>,
 }
 
 /// Every win rate and KL of two runs, and the claims, tried on the second. Both are empty for other runs than align runs.
@@ -68,10 +51,14 @@ pub(super) fn compare(
     let mut rows = Vec::new();
     for ((name, ours), (_, theirs)) in a.methods.iter().zip(&b.methods) {
         let kl = Margin { of: expect.equivalence.kl, required, expect };
-        rows.push(kl.row(format!("{name}: KL"), &ours.kl(), &theirs.kl())?);
+        rows.push(kl.row(
+            format!("{name}: KL"),
+            &exact_kl(name, ours)?,
+            &exact_kl(name, theirs)?,
+        )?);
         let margin = Margin { of: expect.equivalence.win_rate, required, expect };
         for procedure in &recipe.evaluation.procedures {
-            let Some(selection) = selection(procedure) else { continue };
+            let selection = selection(procedure)?;
             let ours = wins(ours, &a.reference, selection)?;
             let theirs = wins(theirs, &b.reference, selection)?;
             rows.push(margin.row(format!("{name}: win rate, {procedure}"), &ours, &theirs)?);
@@ -148,9 +135,10 @@ fn claims(replica: &Stored, recipe: &AlignRecipe, expect: &Expect) -> Result<Vec
     for claim in &expect.claims {
         let procedure =
             recipe.evaluation.procedures.iter().find(|p| p.to_string() == claim.procedure);
-        let selection = procedure.and_then(selection).with_context(|| {
+        let procedure = procedure.with_context(|| {
             format!("a claim is about {:?}, which was not measured", claim.procedure)
         })?;
+        let selection = selection(procedure)?;
         let better = wins(of(&claim.better)?, &replica.reference, selection)?;
         let worse = wins(of(&claim.worse)?, &replica.reference, selection)?;
         let difference = paired_difference(&better, &worse, LEVEL)?;
@@ -167,25 +155,22 @@ fn claims(replica: &Stored, recipe: &AlignRecipe, expect: &Expect) -> Result<Vec
 }
 
 /// Win rate of each prompt.
-fn wins(policy: &Samples, reference: &Samples, selection: Selection) -> Result<Vec<f64>> {
+fn wins(policy: &Sampled, reference: &Sampled, selection: Selection) -> Result<Vec<f64>> {
     let pairs = policy.rewards.iter().zip(&reference.rewards);
     Ok(pairs.map(|(ours, theirs)| win_rate(ours, theirs, selection)).collect::<Result<_, _>>()?)
 }
 
-fn selection(procedure: &Procedure) -> Option<Selection> {
-    match procedure {
-        Procedure::Sample => Some(Selection::Sample),
-        Procedure::BestOf(n) => Some(Selection::Best(n.get())),
-        Procedure::WorstOf(n) => Some(Selection::Worst(n.get())),
-        _ => None,
-    }
+/// KL(π‖π_ref) of every prompt, exact at every token, in nats.
+fn exact_kl(name: &str, sampled: &Sampled) -> Result<Vec<f64>> {
+    let kl = sampled.kl.as_ref().with_context(|| format!("the samples of {name} tell no KL"))?;
+    Ok(kl.iter().map(|kl| kl.exact).collect())
 }
 
 fn stored(run: &Path, recipe: &AlignRecipe) -> Result<Stored> {
-    let (reference, base): (Samples, Samples) = folder::json(run, "reference-samples.json")?;
+    let (reference, base): (Sampled, Sampled) = folder::json(run, REFERENCE)?;
     let mut methods = vec![("base".to_owned(), base)];
     for method in &recipe.method {
-        let samples = folder::json(run, &format!("methods/{}/samples.json", method.name))?;
+        let samples = folder::json(run, &format!("{METHODS}/{}/{SAMPLES}", method.name))?;
         methods.push((method.name.clone(), samples));
     }
     Ok(Stored { reference, methods })
