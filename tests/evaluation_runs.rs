@@ -268,7 +268,7 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_as_if_it_had_not_been() {
     done(verify);
 
     // Without a folder nothing is kept, which is said.
-    let many = ["--samples", "100000", "--judge", "judge.toml", "--batch", "8"];
+    let many = ["--samples", "5000", "--judge", "judge.toml", "--batch", "8"];
     let mut child = given.models(&many).spawn().unwrap();
     let mut text = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(text.by_ref().map(Result::unwrap).any(|line| line.contains("[1/2] policy")));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use infalign_record::hash::sha256_bytes;
 use infalign_record::{BuildRecord, Expect, Opening, Recorder, folder};
-use runs::{copy, done, fails, infalign, recipe, train, with_run};
+use runs::{copy, done, fails, infalign, quickstart, recipe, train, with_run};
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> String {
@@ -136,6 +136,45 @@ fn runs_elsewhere_are_judged_by_their_statistics(dir: &Path, original: &Path) {
     let report = done(compare("layout", &layout));
     let row = "| methods/ctrl-best/samples.json | - | bitwise |  |  | but for times or layout |";
     assert!(report.contains(row), "{report}");
+}
+
+#[test]
+fn evaluations_elsewhere_are_judged_by_their_statistics_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("judge.toml"), "kind = 'length'\nunit = 'words'\n").unwrap();
+    let original = path("original");
+    let mut command = infalign(&["evaluate", "--samples", "4", "--max-tokens", "12"]);
+    command.args(["--procedure", "best-of:2", "--prompts"]).arg(quickstart().join("test.jsonl"));
+    for side in ["--policy", "--reference"] {
+        command.arg(side).arg(quickstart().join("model"));
+    }
+    command.arg("--judge").arg(path("judge.toml")).arg("--out").arg(&original);
+    done(command);
+    let compare = |name: &str, change: &dyn Fn(usize, f64) -> f64| {
+        let other = path(name);
+        elsewhere(&original, &other, |run| rewards(run, "policy", change));
+        let out = text(&path(&format!("{name}-report")));
+        with_run("replicate", &original, &["--replica", &text(&other), "--out", &out])
+    };
+    let near = |prompt: usize, reward: f64| if prompt == 0 { reward + 0.1 } else { reward };
+    let report = done(compare("near", &near));
+    assert!(report.starts_with("# reproduced (repeat)"), "{report}");
+    assert!(report.contains("| policy: win rate, best-of:2 | equivalent | "), "{report}");
+    let report = fails(compare("far", &|_, reward| reward + 3.0), 1);
+    assert!(
+        report.contains("| policy: win rate, best-of:2 | equivalent | differs (fails)"),
+        "{report}"
+    );
+
+    // A folder that names samples elsewhere is not followed.
+    let results = std::fs::read_to_string(original.join("results.json")).unwrap();
+    let away = results.replace("\"method\": \"policy\"", "\"method\": \"../../policy\"");
+    assert_ne!(away, results);
+    copy(&original, &path("away"));
+    std::fs::write(path("away/results.json"), away).unwrap();
+    let message = fails(with_run("report", &path("away"), &[]), 2);
+    assert!(message.contains("leads out of the run"), "{message}");
 }
 
 #[test]

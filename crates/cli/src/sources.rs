@@ -61,9 +61,19 @@ struct Results {
 /// `reference-samples.json` of a recipe's run has the reference's own row besides.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum References {
+pub(crate) enum References {
     Both(Box<Sampled>, Box<Sampled>),
     One(Box<Sampled>),
+}
+
+impl References {
+    /// The reference, and its own row where there is one.
+    pub(crate) fn both(self) -> (Sampled, Option<Sampled>) {
+        match self {
+            Self::Both(reference, base) => (*reference, Some(*base)),
+            Self::One(reference) => (*reference, None),
+        }
+    }
 }
 
 impl Source {
@@ -97,10 +107,7 @@ impl Source {
         let results = run.join(RESULTS);
         ensure!(results.is_file(), "{} has no {RESULTS}: the run has not finished", run.display());
         let results: Results = json(&results)?;
-        let (reference, base) = match json(&run.join(REFERENCE))? {
-            References::Both(reference, base) => (*reference, Some(*base)),
-            References::One(reference) => (*reference, None),
-        };
+        let (reference, base) = json::<References>(&run.join(REFERENCE))?.both();
         checked(&run.join(REFERENCE), &reference)?;
         let mut origin = origin(run)?;
         let mut source = Self {
@@ -119,15 +126,20 @@ impl Source {
             if known || only.is_some_and(|name| name != row.method) {
                 continue;
             }
-            let file = run.join(METHODS).join(&row.method).join(SAMPLES);
+            let inside = format!("{METHODS}/{}/{SAMPLES}", row.method);
+            ensure!(
+                folder::stays_inside(&inside),
+                "{} names {inside:?}, which leads out of the run",
+                run.join(RESULTS).display()
+            );
+            let file = run.join(&inside);
             let (sampled, is_base) = match (&base, row.kind.is_none() && !file.exists()) {
                 (Some(base), true) => (base.clone(), true),
                 _ => (json(&file)?, false),
             };
             checked(&file, &sampled)?;
             if !is_base {
-                let name = format!("{METHODS}/{}/{SAMPLES}", row.method);
-                origin.sha256.push((name, sha256_file(&file)?));
+                origin.sha256.push((inside, sha256_file(&file)?));
             }
             source.methods.push(Method {
                 name: row.method.clone(),

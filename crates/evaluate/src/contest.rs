@@ -7,7 +7,7 @@ use infalign_stats::{Kept, Selection, StatsError, selection_weights};
 use infalign_transform::Procedure;
 use rayon::prelude::*;
 
-use crate::{EvaluateError, Judge, Sampled};
+use crate::{Entry, EvaluateError, Judge, Sampled};
 
 /// The procedures of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,6 +110,19 @@ pub(crate) struct Contributions {
     pub(crate) ours: Vec<f64>,
     /// The same of the reference.
     pub(crate) theirs: Vec<f64>,
+}
+
+/// The win rate of a method over the reference on each prompt: `[prompts]`, whose mean is that of the table.
+///
+/// # Errors
+/// [`EvaluateError`] as for [`crate::table()`].
+pub fn win_rates(
+    entry: &Entry<'_>,
+    contest: &Contest,
+    judge: Judge,
+) -> Result<Vec<f64>, EvaluateError> {
+    let policy = (entry.label.method, entry.sampled);
+    Ok(contributions(policy, ("the reference", entry.reference), contest, judge)?.wins)
 }
 
 /// Win rates and expected scores of each prompt: the procedure selects by the reward, the judge decides.

@@ -79,6 +79,7 @@ impl Folder {
                 "{} holds a run already: give another --out",
                 dir.display()
             );
+            refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
             RunDir::at(dir)?;
             write(&path, settings)?;
         }

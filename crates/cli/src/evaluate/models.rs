@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
@@ -180,6 +181,9 @@ impl Models {
 struct Keeping {
     drawn: Vec<Option<Drawn>>,
     done: usize,
+    /// Tokens that were made since the beginning.
+    tokens: usize,
+    start: Instant,
     file: Option<Lines>,
     bar: Stage,
 }
@@ -189,9 +193,11 @@ impl Keeping {
         if let Some(file) = &mut self.file {
             file.append(&drawn);
         }
+        self.tokens += drawn.made.iter().sum::<usize>();
         self.drawn[place] = Some(drawn);
         self.done += 1;
-        self.bar.set(self.done, String::new());
+        let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
+        self.bar.set(self.done, format!("{rate:.0} tokens/s"));
         unless_stopped()
     }
 }
@@ -212,7 +218,7 @@ fn draw(
         side.prompts.iter().map(|prompt| known.get(&prompt.id).cloned()).collect();
     let missing: Vec<usize> = (0..drawn.len()).filter(|&place| drawn[place].is_none()).collect();
     let done = drawn.len() - missing.len();
-    let mut keeping = Keeping { drawn, done, file, bar };
+    let mut keeping = Keeping { drawn, done, tokens: 0, start: Instant::now(), file, bar };
     let watch = |_: Event<'_>| unless_stopped();
     let drawing = Drawing { stage: place.stage(), procedure: side.procedure, watch: Some(&watch) };
     let result =
