@@ -178,7 +178,7 @@ fn stored_responses_that_cannot_be_measured_are_not_scored() {
 }
 
 #[test]
-fn a_judge_that_is_not_there_loses_nothing_that_was_sampled() {
+fn a_judge_that_is_not_there_loses_nothing_and_may_be_replaced() {
     let given = Given::new(2);
     given.write(
         "server.toml",
@@ -190,6 +190,11 @@ fn a_judge_that_is_not_there_loses_nothing_that_was_sampled() {
     let drawn = std::fs::read_to_string(given.path("out/drawn.jsonl")).unwrap();
     assert_eq!(drawn.lines().count(), 2);
     assert_eq!(folder::record(&given.path("out")).unwrap().status, Status::Failed);
+    // Another one scores what was drawn.
+    let args = ["--samples", "2", "--judge", "judge.toml", "--out", "out", "--resume"];
+    let found = done(given.models(&[&args[..], &["--json"]].concat()));
+    let fresh = ["--samples", "2", "--judge", "judge.toml", "--json"];
+    assert_eq!(found, done(given.models(&fresh)));
 }
 
 /// Waits for a file with lines, while the process runs.

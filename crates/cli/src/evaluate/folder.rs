@@ -20,6 +20,8 @@ use crate::train::RESULTS;
 
 /// What its samples depend on.
 const SETTINGS: &str = "settings.json";
+/// Those of them that only scores depend on.
+const OF_SCORES: [&str; 2] = ["--judge", "--reward"];
 /// What was drawn of a side that is not scored yet.
 const DRAWN: [&str; 2] = ["drawn.jsonl", "reference-drawn.jsonl"];
 /// What servers have answered, where their settings name no other place.
@@ -64,16 +66,14 @@ pub(super) fn answers(dir: &Path) -> PathBuf {
 }
 
 impl Folder {
-    /// Begins an evaluation, or goes on with one of the same settings.
+    /// Begins an evaluation, or goes on with one of the same settings. What scores may be another as long as nothing is scored: an address may
+    /// have been wrong.
     ///
     /// # Errors
     /// As [`check`], when the settings are others, when another process works on it, and when a file cannot be written.
     pub(super) fn open(dir: &Path, resume: bool, name: &str, settings: &Settings) -> Result<Self> {
         check(dir, resume)?;
-        let path = dir.join(SETTINGS);
-        if resume {
-            same(dir, settings, &read(&path)?)?;
-        } else {
+        if !resume {
             ensure!(
                 !dir.join(START_FILE).exists(),
                 "{} holds a run already: give another --out",
@@ -81,12 +81,20 @@ impl Folder {
             );
             refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
             RunDir::at(dir)?;
+        }
+        let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock(dir)? };
+        let path = dir.join(SETTINGS);
+        let scored = Place::BOTH.iter().any(|place| folder.samples_path(*place).exists());
+        if resume {
+            same(dir, settings, &read(&path)?, scored)?;
+        }
+        if !scored {
             write(&path, settings)?;
         }
         let method = dir.join(METHODS).join(name);
         std::fs::create_dir_all(&method)
             .with_context(|| format!("cannot make {}", method.display()))?;
-        Ok(Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock(dir)? })
+        Ok(folder)
     }
 
     /// Samples of a side that were scored already.
@@ -149,20 +157,27 @@ pub(super) fn by_prompt(drawn: Vec<Drawn>) -> HashMap<String, Drawn> {
 }
 
 /// Refuses other settings than those that an evaluation was begun with.
-fn same(dir: &Path, given: &Settings, stored: &BTreeMap<String, String>) -> Result<()> {
-    let stored_of = |key: &str| stored.get(key).map_or("nothing", String::as_str);
-    let other = given.iter().find(|(key, value)| stored_of(key) != value.as_str());
-    let (key, before, now) = match other {
-        Some((key, now)) => ((*key).to_owned(), stored_of(key), now.as_str()),
-        None => match stored.iter().find(|(key, _)| !given.contains_key(key.as_str())) {
-            Some((key, before)) => (key.clone(), before.as_str(), "nothing"),
-            None => return Ok(()),
-        },
-    };
-    bail!(
-        "{} was begun with another {key}: it was {before} and is {now}; give another --out",
-        dir.display()
-    )
+///
+/// - `scored`: whether those of scores count, too.
+fn same(
+    dir: &Path,
+    given: &Settings,
+    stored: &BTreeMap<String, String>,
+    scored: bool,
+) -> Result<()> {
+    let counts = |key: &str| scored || !OF_SCORES.contains(&key);
+    let keys = given.keys().copied().chain(stored.keys().map(String::as_str));
+    let before = |key: &str| stored.get(key).map_or("nothing", String::as_str);
+    let now = |key: &str| given.get(key).map_or("nothing", String::as_str);
+    match keys.into_iter().find(|key| counts(key) && before(key) != now(key)) {
+        None => Ok(()),
+        Some(key) => bail!(
+            "{} was begun with another {key}: it was {} and is {}; give another --out",
+            dir.display(),
+            before(key),
+            now(key)
+        ),
+    }
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
@@ -207,6 +222,18 @@ mod tests {
         let held = Folder::open(&dir, true, "a", &settings("1")).unwrap();
         assert!(open(true, &settings("1")).unwrap_err().contains("another process"));
         drop(held);
+        // What scores may be mended as long as nothing is scored.
+        let judged = |judge: &str| {
+            Settings::from([("--judge", judge.to_owned())])
+                .into_iter()
+                .chain(settings("1"))
+                .collect()
+        };
+        open(true, &judged("here")).unwrap();
+        open(true, &judged("there")).unwrap();
+        std::fs::write(dir.join(REFERENCE), "{}").unwrap();
+        let other = open(true, &judged("elsewhere")).unwrap_err();
+        assert!(other.contains("another --judge: it was there and is elsewhere"), "{other}");
     }
 
     #[test]

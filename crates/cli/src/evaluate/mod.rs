@@ -92,7 +92,7 @@ pub(crate) struct EvaluateArgs {
     /// is written there as it comes.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the evaluation in --out, which was stopped.
+    /// Go on with the evaluation in --out, which was stopped. --judge and --reward may be others as long as nothing is scored.
     #[arg(long, requires = "out")]
     resume: bool,
     /// Print a JSON document instead of a table.
