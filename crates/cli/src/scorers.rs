@@ -68,6 +68,16 @@ pub(crate) fn read_by(reads: RunInputs, given: &[String]) -> RunInputs {
     })
 }
 
+/// What tells a scorer from others: the hash of its files, the reward and the weight.
+///
+/// # Errors
+/// When the text names none, or a file cannot be read.
+pub(crate) fn identity(text: &str) -> Result<String> {
+    let Named { dir, reward, weight } = Named::parse(text)?;
+    let hash = identity::weights(&models::at(dir))?;
+    Ok(format!("{hash}#{}:{weight}", reward.unwrap_or_default()))
+}
+
 /// Loads the scorers of a command line; rewards of one folder share its trunk.
 ///
 /// - `model`: the folder of the model that generates, and its tokenizer.

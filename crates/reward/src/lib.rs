@@ -13,6 +13,7 @@ mod preference;
 mod remote;
 mod rules;
 mod sequence;
+mod stoppable;
 mod sum;
 mod tabular;
 
@@ -27,6 +28,7 @@ pub use preference::{Preference, PreferenceConfig, Shown};
 pub use remote::RemoteReward;
 pub use rules::{Length, LengthUnit, Lexicon, Patterns};
 pub use sequence::Sequence;
+pub use stoppable::Stoppable;
 pub use sum::WeightedSum;
 pub use tabular::TabularReward;
 

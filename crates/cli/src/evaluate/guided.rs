@@ -9,6 +9,8 @@ use infalign_reward::Reward;
 use infalign_stats::mean_and_standard_error;
 use infalign_transform::Procedure;
 
+use crate::{interrupt, scorers};
+
 /// Refuses what models cannot be sampled under: a guided procedure without scorers, scorers without a guided procedure, rejection without a
 /// table.
 ///
@@ -47,7 +49,7 @@ pub(super) struct Guided<'a> {
 }
 
 impl Guided<'_> {
-    /// Responses of the procedure, and what is known of its KL to the model that it draws from.
+    /// Responses of the procedure, with what is known of its KL to the model that it draws from.
     ///
     /// # Errors
     /// When a scorer does not go with the model, or generation or a reward fails.
@@ -56,15 +58,18 @@ impl Guided<'_> {
         procedure: Procedure,
         prompts: &[EncodedPrompt],
         samples: usize,
-    ) -> Result<(Sampled, Option<Kl>)> {
+    ) -> Result<Sampled> {
         let scorer = self.scorers.weighted(&self.scorers.weights())?;
         let generator = self.generator;
-        let guided = GuidedGenerator { generator, scorer: &scorer, procedure, cancelled: None };
+        let cancelled = Some(interrupt::flag());
+        let guided = GuidedGenerator { generator, scorer: &scorer, procedure, cancelled };
         guided.check(prompts)?;
         let reward = Some(self.selects);
         let decoder = ProcedureDecoder::guided(Procedure::Sample, guided, self.tokenizer, reward)?;
         let decoded = decoder.decode_samples(prompts, samples)?;
-        Ok((self.scored(procedure, prompts, &decoded)?, kl(&decoded)?))
+        ensure!(!interrupt::asked(), "stopped");
+        let sampled = self.scored(procedure, prompts, &decoded)?;
+        Ok(Sampled { procedure_kl: kl(&decoded)?, ..sampled })
     }
 
     fn scored(
@@ -92,7 +97,7 @@ impl Guided<'_> {
             judged,
             tokens: Some(count(|one| one.response.tokens.len())),
             made: Some(count(|one| one.cost.model_tokens)),
-            kl: None,
+            ..Sampled::default()
         })
     }
 }
@@ -107,4 +112,12 @@ fn kl(decoded: &[Vec<Decoded>]) -> Result<Option<Kl>> {
     let means: Vec<f64> = decoded.iter().map(mean).collect();
     let (estimate, standard_error) = mean_and_standard_error(&means)?;
     Ok(Some(Kl { estimate, standard_error, kind: first.kind, k1: None, k3: None }))
+}
+
+/// The scorers as results depend on them: what their files hold, whatever they are called, and their weights.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(super) fn settings(given: &[String]) -> Result<String> {
+    Ok(given.iter().map(|text| scorers::identity(text)).collect::<Result<Vec<_>>>()?.join(" "))
 }

@@ -20,6 +20,7 @@ mod stages;
 mod tensorboard;
 mod watch;
 
+pub(crate) use metrics::Lines;
 pub(crate) use results::SCHEMA;
 pub(crate) use run_dir::RESULTS;
 
