@@ -18,6 +18,7 @@ fn main() -> anyhow::Result<()> {
         seed: Some(1),
         inputs: vec![("problem".to_owned(), data.display().to_string(), data)],
         expect: None,
+        diff: None,
     };
     let recorder = Recorder::begin(run.path(), opening)?;
     let results = run.path().join("results.json");

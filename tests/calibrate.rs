@@ -1,14 +1,13 @@
 //! `infalign calibrate` as a user runs it: made, extended, cut into shards, merged, inspected, applied, learned from, reported.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::path::PathBuf;
+use std::process::Output;
+
+use common::{quickstart, stderr};
 use serde_json::Value;
-
-fn recipes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
-}
 
 /// A folder with a reward, and prompts of the quickstart.
 struct Folder(tempfile::TempDir);
@@ -18,7 +17,7 @@ impl Folder {
         let dir = tempfile::tempdir().unwrap();
         let reward = "kind = \"lexicon\"\nweights = { lovely = 2.0, good = 1.0, dirty = -2.0, dull = -1.5 }\n";
         std::fs::write(dir.path().join("reward.toml"), reward).unwrap();
-        let all = std::fs::read_to_string(recipes().join("quickstart/train.jsonl")).unwrap();
+        let all = std::fs::read_to_string(quickstart().join("train.jsonl")).unwrap();
         let lines: Vec<&str> = all.lines().take(prompts).collect();
         std::fs::write(dir.path().join("prompts.jsonl"), lines.join("\n") + "\n").unwrap();
         Self(dir)
@@ -30,13 +29,13 @@ impl Folder {
 
     /// `infalign calibrate ARGS` in the folder.
     fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-        command.arg("calibrate").args(args).current_dir(self.0.path()).output().unwrap()
+        let mut command = common::infalign(&["calibrate"]);
+        command.args(args).current_dir(self.0.path()).output().unwrap()
     }
 
     /// The options that say what rewards are made from, and `args`.
     fn reference(&self, args: &[&str]) -> Output {
-        let model = recipes().join("quickstart/model");
+        let model = quickstart().join("model");
         let mut all = args.to_vec();
         all.extend(["--model", model.to_str().unwrap(), "--prompts", "prompts.jsonl"]);
         all.extend(["--reward", "reward.toml", "--max-tokens", "24"]);
@@ -50,10 +49,6 @@ impl Folder {
     fn bytes(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap()
     }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn text(output: &Output) -> String {
@@ -135,7 +130,7 @@ fn given_responses_get_their_calibrated_rewards() {
 fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
     let folder = Folder::new(60);
     folder.make("16", "t.parquet", &[]);
-    let model = recipes().join("quickstart/model");
+    let model = quickstart().join("model");
     let model = ["--model", model.to_str().unwrap()];
     let learn = [
         &["learn", "t.parquet", "--prompts", "prompts.jsonl", "--out", "c.json", "--json"],
@@ -147,7 +142,7 @@ fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
         error < report["error_without_features"].as_f64().unwrap() + 1e-9 && error < 0.3,
         "{report}"
     );
-    let test = recipes().join("quickstart/test.jsonl");
+    let test = quickstart().join("test.jsonl");
     let predict = [
         "predict",
         "--calibrator",

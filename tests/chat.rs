@@ -1,9 +1,12 @@
 //! Prompts of messages, as a user gives them to `infalign generate` and `infalign score`.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::path::PathBuf;
+use std::process::Output;
+
+use common::quickstart;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,8 +22,7 @@ assistant :
 /// The quickstart's model with this file.
 fn model(file: &str, text: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
-    for file in std::fs::read_dir(source).unwrap().flatten() {
+    for file in std::fs::read_dir(quickstart().join("model")).unwrap().flatten() {
         std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
     }
     std::fs::write(dir.path().join(file), text).unwrap();
@@ -28,8 +30,8 @@ fn model(file: &str, text: &str) -> TempDir {
 }
 
 fn infalign(command: &str, model: &TempDir, args: &[&str]) -> Output {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    process.arg(command).arg("--model").arg(model.path()).args(args).output().unwrap()
+    let mut process = common::infalign(&[command, "--model"]);
+    process.arg(model.path()).args(args).output().unwrap()
 }
 
 fn rows(dir: &TempDir, rows: &[Value]) -> PathBuf {

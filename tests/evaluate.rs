@@ -1,17 +1,16 @@
 //! `infalign evaluate`, `compare` and `report` as a user runs them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-#[allow(dead_code, reason = "other tests use more of it")]
-mod visits;
+mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use common::{assert_done, infalign, json_file, quickstart, stderr, train_small};
 use serde_json::{Value, json};
-use visits::{assert_done, infalign, json_file, quickstart, stderr};
 
 fn run(args: &[&str]) -> Output {
-    infalign(args).output().unwrap()
+    common::run(infalign(args))
 }
 
 fn json(output: &Output) -> Value {
@@ -70,6 +69,11 @@ fn stored_responses_have_the_win_rates_worked_by_hand() {
         "{text}"
     );
     assert!(text.contains("the procedure adds 0.193 nats (bound)"), "{text}");
+    // Soft best-of-2 draws each of two with probability ∝ e^r: of 1 and 3, the mean is 1 + 2/(1 + e⁻²), of 2 and 2 it is 2.
+    let soft = [&sides[..], &["--json", "--procedure", "soft-best-of:2,temperature=1"]].concat();
+    let soft = json(&run(&soft));
+    let expected = (1.0 + 2.0 / (1.0 + (-2.0f64).exp()) + 2.0) / 2.0;
+    assert!((soft["score"]["estimate"].as_f64().unwrap() - expected).abs() < 1e-12, "{soft}");
     // In closed form the estimate is the same.
     let student = json(&run(&[&best[..], &["--interval", "t"]].concat()));
     assert_eq!(student["win_rate"]["estimate"], json!(0.75));
@@ -130,24 +134,16 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
             path.to_str().unwrap().to_owned()
         });
     let model = quickstart().join("model");
-    let (model, prompts) = (model.to_str().unwrap(), quickstart().join("test.jsonl"));
-    let prompts = prompts.to_str().unwrap();
-    let one_prompt = dir.path().join("one.jsonl");
-    std::fs::write(&one_prompt, "{\"prompt\": \"monday :\"}\n").unwrap();
-    let one_prompt = one_prompt.to_str().unwrap();
-    let judge = dir.path().join("judge.toml");
-    std::fs::write(&judge, "kind = 'length'\nunit = 'words'\n").unwrap();
-    let judge = judge.to_str().unwrap();
-    let remote = dir.path().join("remote.toml");
-    std::fs::write(&remote, "kind = 'remote'\nurl = 'http://127.0.0.1:9/r'\ntimeout_seconds = 1\n")
-        .unwrap();
-    let models = ["--policy", model, "--reference", model];
+    let model = model.to_str().unwrap();
     for (args, told) in [
         (&["--policy", &whole, "--reference", &other][..], "prompt 2 is"),
         (&["--policy", &whole, "--reference", &single], "2 against 1"),
         (&["--policy", &single, "--reference", &single], "at least 2"),
         (&["--policy", nan, "--reference", nan], "line 3: The key `reward`"),
-        (&["--policy", &whole, "--reference", &whole, "--procedure", "best-of:3"], "at least 3"),
+        (
+            &["--policy", &whole, "--reference", &whole, "--procedure", "best-of:3"],
+            "give 3 or more",
+        ),
         (
             &["--policy", &whole, "--reference", &whole, "--procedure", "cd-token:lambda=1"],
             "cd-token",
@@ -157,61 +153,8 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--policy", &guided, "--reference", &guided], "no win rate is computed"),
         (&["--policy", &whole, "--reference", &whole, "--samples", "4"], "--samples is for models"),
         (&["--policy", &whole, "--reference", &whole, "--level", "1"], "between 0 and 1"),
-        (&["--policy", &whole, "--reference", &whole, "--replicates", "5"], "at least 100"),
-        (
-            &["--policy", &whole, "--reference", &whole, "--judge", remote.to_str().unwrap()],
-            "gave no answer",
-        ),
-        (
-            &[
-                "--policy",
-                "absent",
-                "--reference",
-                "absent",
-                "--prompts",
-                prompts,
-                "--judge",
-                judge,
-                "--samples",
-                "2",
-            ],
-            "absent",
-        ),
-        (&models[..], "--prompts is missing"),
-        (&[&models[..], &["--prompts", prompts, "--samples", "2"]].concat(), "--judge is missing"),
-        (
-            &[&models[..], &["--prompts", prompts, "--judge", judge]].concat(),
-            "--samples is missing",
-        ),
-        (
-            &[
-                &models[..],
-                &[
-                    "--prompts",
-                    prompts,
-                    "--judge",
-                    judge,
-                    "--samples",
-                    "2",
-                    "--procedure",
-                    "best-of:4",
-                ],
-            ]
-            .concat(),
-            "give 4 or more",
-        ),
-        (
-            &[&models[..], &["--prompts", one_prompt, "--judge", judge, "--samples", "2"]].concat(),
-            "one prompt",
-        ),
-        (
-            &[
-                &models[..],
-                &["--prompts", prompts, "--judge", judge, "--samples", "2", "--max-tokens", "600"],
-            ]
-            .concat(),
-            "context",
-        ),
+        (&["--policy", &whole, "--reference", &whole, "--resume"], "--out"),
+        (&["--policy", "absent", "--reference", "absent"], "--prompts is missing"),
     ] {
         let output = run(&[&["evaluate"], args].concat());
         let text = stderr(&output);
@@ -230,6 +173,38 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(told), "{args:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn what_was_made_for_a_response_is_what_it_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let generated = dir.path().join("generated.json");
+    let (model, prompts) = (quickstart().join("model"), quickstart().join("test.jsonl"));
+    let reward = dir.path().join("reward.toml");
+    std::fs::write(&reward, "kind = 'length'\nunit = 'words'\n").unwrap();
+    let mut command =
+        infalign(&["generate", "--json", "--max-tokens", "8", "--procedure", "best-of:3"]);
+    command.arg("--model").arg(&model).arg("--prompts").arg(&prompts).arg("--reward").arg(&reward);
+    let document = json(&common::run(command));
+    std::fs::write(&generated, document.to_string()).unwrap();
+    let made = document["responses"].as_array().unwrap().iter();
+    let made: Vec<f64> = made.map(|one| one["model_tokens"].as_f64().unwrap()).collect();
+    let file = generated.to_str().unwrap();
+    let sides = ["evaluate", "--policy", file, "--reference", file, "--procedure", "best-of:3"];
+    let found = json(&run(&[&sides[..], &["--json"]].concat()));
+    let mean = made.iter().sum::<f64>() / made.len() as f64;
+    assert!((found["tokens"].as_f64().unwrap() - mean).abs() < 1e-9, "{found}");
+    // Drafts that were thrown away count for every one of the four that a selection looks at.
+    let rows = |prompt: &str| -> String {
+        let row =
+            json!({"prompt": prompt, "response": "x", "reward": 1, "tokens": 2, "model_tokens": 5});
+        format!("{row}\n").repeat(4)
+    };
+    let stored = dir.path().join("stored.jsonl");
+    std::fs::write(&stored, rows("a") + &rows("b")).unwrap();
+    let file = stored.to_str().unwrap();
+    let sides = ["evaluate", "--policy", file, "--reference", file, "--procedure", "best-of:4"];
+    assert_eq!(json(&run(&[&sides[..], &["--json"]].concat()))["tokens"], json!(20.0));
 }
 
 #[test]
@@ -252,24 +227,13 @@ fn plans_tell_how_many_prompts_an_effect_needs() {
     assert!(text.contains("a win rate 0.05 from ½ is seen with probability 0.8 from"), "{text}");
 }
 
-/// The quickstart made small.
-const SMALL: [&str; 8] = [
-    "calibration.samples=4",
-    "train.steps=3",
-    "train.prompts_per_step=2",
-    "train.samples_per_prompt=4",
-    "evaluation.samples=6",
-    "train.optimizer.warmup_steps=1",
-    "evaluation.procedures=['sample', 'best-of:2']",
-    "evaluation.judge={ kind = 'length', unit = 'words' }",
-];
-
 fn small_run(out: &Path) {
-    let mut args = vec!["train", "--out", out.to_str().unwrap()];
-    for set in &SMALL {
-        args.extend(["--set", set]);
-    }
-    assert_done(&run(&args));
+    let sets = [
+        "evaluation.samples=6",
+        "evaluation.procedures=['sample', 'best-of:2']",
+        "evaluation.judge={ kind = 'length', unit = 'words' }",
+    ];
+    assert_done(&common::run(train_small(out, &sets)));
 }
 
 #[test]
@@ -445,7 +409,7 @@ fn evaluated_again(dir: &Path, policy: &str) {
     assert_eq!(tempered["kl"], Value::Null);
     let again = run(&[&args[..], &["--out", out.to_str().unwrap()]].concat());
     assert_eq!(again.status.code(), Some(2));
-    assert!(stderr(&again).contains("is not empty"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("holds an evaluation already"), "{}", stderr(&again));
     // What was stored has the same numbers, and a page.
     let samples = out.join("methods/again/samples.json");
     let reference = out.join("reference-samples.json");
@@ -462,7 +426,15 @@ fn evaluated_again(dir: &Path, policy: &str) {
     for key in ["win_rate", "kl", "score", "tokens"] {
         assert_eq!(stored[key], found[key], "{key}");
     }
-    assert_done(&run(&["report", out.to_str().unwrap()]));
-    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    // It is on record, and its page comes beside it, with the command that made it.
+    let folder = out.to_str().unwrap();
+    assert_done(&run(&["report", folder]));
+    let page = std::fs::read_to_string(dir.join("evaluation-report/report.html")).unwrap();
     assert!(page.contains("infalign evaluate --policy"), "the command that made it");
+    assert!(stdout(&run(&["verify", folder])).contains("all as they were recorded"));
+    let replayed = stdout(&run(&["replay", folder]));
+    assert!(replayed.contains("results.json  the same bytes"), "{replayed}");
+    let again = dir.join("replica");
+    let report = stdout(&run(&["replicate", folder, "--out", again.to_str().unwrap()]));
+    assert!(report.starts_with("# reproduced (repeat)"), "{report}");
 }

@@ -65,6 +65,83 @@ fn best_of_n_is_better_and_seeds_are_kept() {
 }
 
 #[test]
+fn rejection_accepts_by_the_table_of_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let lexicon =
+        "kind = \"lexicon\"\nweights = { good = 1.0, nice = 1.0, dull = -1.0, cold = -1.0 }\n";
+    std::fs::write(path("reward.toml"), lexicon).unwrap();
+    std::fs::write(path("other.toml"), lexicon.replace("nice = 1.0", "nice = 2.0")).unwrap();
+    let (reward, table, other) = (path("reward.toml"), path("table.parquet"), path("other.toml"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command.args(["calibrate", "--samples", "64", "--max-tokens", "24", "--seed", "5", "--model"]);
+    command.arg(recipes().join("quickstart/model")).arg("--prompts");
+    command.arg(recipes().join("quickstart/test.jsonl"));
+    let made = command.args(["--reward", &reward, "--out", &table]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    let of = |procedure: &str| {
+        let args =
+            ["--json", "--procedure", procedure, "--reward", &reward, "--calibration", &table];
+        generate(&args)
+    };
+    let output = of("rejection:quantile=0.7,draws=24");
+    let document = json(&output);
+    let rows = document["responses"].as_array().unwrap();
+    let given = path("responses.jsonl");
+    let lines = rows.iter().map(|row| {
+        serde_json::json!({ "prompt": row["prompt"], "reward": row["score"] }).to_string() + "\n"
+    });
+    std::fs::write(&given, lines.collect::<String>()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    command.args(["calibrate", "apply", "--json", "--table", &table, "--input", &given]);
+    let ranked = json(&command.output().unwrap());
+    let mut accepted = 0;
+    for (row, ranked) in rows.iter().zip(ranked["rows"].as_array().unwrap()) {
+        // The rank without the smoothing of calibrated rewards.
+        let rank = (ranked["u"].as_f64().unwrap() * 65.0 - 0.5) / 64.0;
+        assert_eq!(row["accepted"], rank >= 0.7 - 1e-9, "{row} {rank}");
+        accepted += usize::from(row["accepted"] == true);
+        assert_eq!(row["kl"][0]["kind"], "bound");
+        assert_eq!(row["kl"][1]["kind"], "estimate");
+    }
+    assert!(accepted * 10 > rows.len() * 9, "{accepted} of {}", rows.len());
+    // One draw is a sample, accepted or not, and that is said.
+    let one = of("rejection:quantile=0.7,draws=1");
+    let plain = json(&generate(&["--json", "--reward", &reward]));
+    assert_eq!(scores(&json(&one)), scores(&plain));
+    let stderr = String::from_utf8_lossy(&one.stderr).into_owned();
+    assert!(stderr.contains("responses are the last of their draws"), "{stderr}");
+
+    let procedure = "rejection:quantile=0.7,draws=4";
+    for (args, told) in [
+        (vec!["--procedure", procedure, "--reward", &reward], "give --calibration"),
+        (vec!["--procedure", procedure, "--calibration", &table], "give --reward"),
+        (vec!["--reward", &reward, "--calibration", &table], "nothing to say in sample"),
+        (vec!["--procedure", procedure, "--reward", &other, "--calibration", &table], "reward"),
+        (
+            vec![
+                "--procedure",
+                procedure,
+                "--reward",
+                &reward,
+                "--calibration",
+                &table,
+                "--top-k",
+                "3",
+            ],
+            "sampling",
+        ),
+        (vec!["--procedure", procedure, "--calibration", "none.parquet"], "none.parquet"),
+    ] {
+        let output = generate(&args);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(told), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
 fn stop_texts_samples_and_memory() {
     let rows = |args: &[&str]| {
         let document = json(&generate(&[&["--json"], args].concat()));

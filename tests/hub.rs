@@ -1,18 +1,17 @@
 //! Models by their name on the Hugging Face hub, from a cache that the tests make up.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::path::Path;
+use std::process::Output;
+
+use common::quickstart;
 use infalign_model::CausalLm;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
-
-fn recipes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
-}
 
 /// A cache whose `org/tiny` is the quickstart's model.
 fn cache() -> TempDir {
@@ -22,15 +21,15 @@ fn cache() -> TempDir {
     std::fs::create_dir_all(&snapshot).unwrap();
     std::fs::create_dir(folder.join("refs")).unwrap();
     std::fs::write(folder.join("refs/main"), HASH).unwrap();
-    for file in std::fs::read_dir(recipes().join("quickstart/model")).unwrap().flatten() {
+    for file in std::fs::read_dir(quickstart().join("model")).unwrap().flatten() {
         std::fs::copy(file.path(), snapshot.join(file.file_name())).unwrap();
     }
     cache
 }
 
 fn infalign(cache: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.env("HF_HUB_CACHE", cache).args(args).output().unwrap()
+    let mut command = common::infalign(args);
+    command.env("HF_HUB_CACHE", cache).output().unwrap()
 }
 
 fn refused(output: &Output) -> String {
@@ -42,14 +41,14 @@ fn refused(output: &Output) -> String {
 #[test]
 fn a_name_is_the_model_in_the_cache() {
     let cache = cache();
-    let prompts = recipes().join("quickstart/test.jsonl");
+    let prompts = quickstart().join("test.jsonl");
     let generate = |model: &str| {
         let prompts = prompts.to_str().unwrap();
         let args =
             ["generate", "--model", model, "--prompts", prompts, "--max-tokens", "4", "--json"];
         infalign(cache.path(), &args)
     };
-    let by_path = generate(recipes().join("quickstart/model").to_str().unwrap());
+    let by_path = generate(quickstart().join("model").to_str().unwrap());
     assert!(by_path.status.success());
     for name in ["org/tiny", "org/tiny@main", &format!("org/tiny@{HASH}")] {
         assert_eq!(generate(name).stdout, by_path.stdout, "{name}");
@@ -74,7 +73,7 @@ fn a_name_is_the_model_in_the_cache() {
 fn an_adapter_of_the_cache_is_read_with_its_base_of_the_cache() {
     let cache = cache();
     let device = infalign_backend::device(None).unwrap();
-    let model = CausalLm::load(&recipes().join("quickstart/model"), &device).unwrap();
+    let model = CausalLm::load(&quickstart().join("model"), &device).unwrap();
     let config = serde_json::from_value(json!({
         "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
     }));
@@ -155,7 +154,7 @@ fn reward_models_are_found_too() {
 #[test]
 fn a_recipe_is_pinned_to_the_revision_that_the_cache_holds() {
     let (cache, dir) = (cache(), tempfile::tempdir().unwrap());
-    let recipe = recipes().join("quickstart.toml");
+    let recipe = quickstart().join("../quickstart.toml");
     let dry_run = |model: &str| {
         let set = format!("model={model}");
         let args = ["train", recipe.to_str().unwrap(), "--set", set.as_str(), "--dry-run"];
@@ -175,7 +174,6 @@ fn a_recipe_is_pinned_to_the_revision_that_the_cache_holds() {
     assert!(bundled.status.success(), "{}", refused(&bundled));
     // The form of a name, but a path that exists beside the recipe.
     let output = dry_run("quickstart/model");
-    let model =
-        Value::from(recipes().canonicalize().unwrap().join("quickstart/model").to_str().unwrap());
+    let model = Value::from(quickstart().join("model").to_str().unwrap());
     assert!(String::from_utf8(output.stdout).unwrap().contains(&format!("model = {model}")));
 }

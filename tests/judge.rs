@@ -6,6 +6,7 @@ mod visits;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use visits::common::SMALL;
 use visits::{assert_done, data, infalign, json_file, quickstart, stderr, train};
 
 /// The quickstart made small, with two reward models of which the second is the judge.
@@ -30,13 +31,8 @@ fn align_recipe(dir: &Path) -> PathBuf {
     path
 }
 
-const SMALL: [&str; 9] = [
-    "calibration.samples=4",
+const SETS: [&str; 4] = [
     "train.steps=2",
-    "train.prompts_per_step=2",
-    "train.samples_per_prompt=4",
-    "evaluation.samples=4",
-    "train.optimizer.warmup_steps=1",
     "reward={ kind = 'model', path = '$RUN/reward-models/proxy' }",
     "evaluation.judge={ kind = 'model', path = '$RUN/reward-models/gold', reads = 'response' }",
     "method=[{ name = 'raw', objective = 'raw' }, { name = 'calibrated', objective = 'identity' }]",
@@ -44,7 +40,7 @@ const SMALL: [&str; 9] = [
 
 fn align(dir: &Path, out: &Path, more: &[&str]) -> Output {
     let mut args = Vec::new();
-    for set in SMALL.iter().chain(more) {
+    for set in SMALL.iter().chain(&SETS).chain(more) {
         args.extend(["--set", set]);
     }
     train(&align_recipe(dir), out, &args)

@@ -1,11 +1,12 @@
 //! `infalign evaluate --pairwise`: a chat model that compares responses in both orders.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod common;
 #[path = "../crates/remote/tests/server/mod.rs"]
 mod server;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,8 +38,8 @@ fn evaluate(dir: &Path, args: &[&str]) -> Output {
     };
     let policy = file("a.jsonl", ["good", "bad", "bad", "good", "good", "good", "bad", "bad"]);
     let reference = file("b.jsonl", ["bad", "bad", "bad", "bad", "good", "bad", "bad", "good"]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.arg("evaluate").arg("--policy").arg(policy).arg("--reference").arg(reference);
+    let mut command = common::infalign(&["evaluate", "--policy"]);
+    command.arg(policy).arg("--reference").arg(reference);
     command.arg("--pairwise").arg(dir.join("judge.toml")).args(args).output().unwrap()
 }
 

@@ -3,20 +3,18 @@
 
 mod runs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use infalign_record::folder;
 use infalign_record::record::{Record, Status};
-use runs::{copy, done, fails, files, infalign, run, stderr, train, with_run};
+use runs::{copy, done, fails, files, infalign, quickstart, train, with_run};
 
 const CANARY: &str = "canary/Value 29ab+31";
+/// One that the quickstart's model has words for.
+const KNOWN_WORDS: &str = "friday at the library";
 
 fn record(run: &Path) -> Record {
     folder::record(run).unwrap()
-}
-
-fn quickstart() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart").canonicalize().unwrap()
 }
 
 #[test]
@@ -230,75 +228,207 @@ fn other_commands_keep_what_they_print_with_a_record() {
     assert!(fails(infalign(&["doctor", "--record", "x"]), 2).contains("--record is for"));
 }
 
+/// The canary as addresses have it.
+fn percent(canary: &str) -> String {
+    canary.replace('/', "%2F").replace(' ', "%20").replace('+', "%2B")
+}
+
 /// Every byte of a folder, in the forms that a value may take.
-fn assert_clean(folder: &Path) {
-    let percent = CANARY.replace('/', "%2F").replace(' ', "%20").replace('+', "%2B");
-    for file in files(folder) {
+fn assert_clean(folder: &Path, canary: &str) {
+    // In base64, without the last digits, which depend on what follows.
+    let base64 = match canary {
+        CANARY => "Y2FuYXJ5L1ZhbHVlIDI5YWIrMz",
+        _ => "ZnJpZGF5IGF0IHRoZSBsaWJyYXJ5",
+    };
+    let forms = [canary.to_owned(), percent(canary), base64.to_owned()];
+    let all = files(folder);
+    assert!(!all.is_empty(), "{} holds no file", folder.display());
+    for file in all {
         let bytes = std::fs::read(&file).unwrap();
-        for form in [CANARY.as_bytes(), percent.as_bytes(), b"Y2FuYXJ5L1ZhbHVlIDI5YWIrMz"] {
-            let found = bytes.windows(form.len()).any(|window| window == form);
+        for form in &forms {
+            let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
             assert!(!found, "{} holds the canary", file.display());
         }
     }
 }
 
-#[test]
-fn a_secret_of_the_environment_is_in_no_byte_of_a_run() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("run");
-    let address = format!(
-        "http://me:{}@host/",
-        CANARY.replace('/', "%2F").replace(' ', "%20").replace('+', "%2B")
-    );
-    let prompts = dir.path().join("prompts.jsonl");
-    std::fs::write(&prompts, "{\"prompt\": \"the\"}\n").unwrap();
-    // In the environment, on the command line, and in an address there.
-    let mut command =
-        infalign(&["generate", "--max-tokens", "4", "--stop", CANARY, "--stop", &address]);
-    command.arg("--model").arg(quickstart().join("model")).arg("--prompts").arg(&prompts);
-    command.arg("--record").arg(&out).env("CANARY_TOKEN", CANARY);
-    done(command);
-    assert!(record(&out).argv.iter().any(|word| word == "«redacted:CANARY_TOKEN»"));
-    assert_clean(&out);
+/// `generate` on the quickstart's model with a record, under a canary.
+fn generate(out: &Path, prompts: &Path, canary: &str) -> std::process::Command {
+    let mut command = infalign(&["generate", "--max-tokens", "4"]);
+    command.arg("--model").arg(quickstart().join("model")).arg("--prompts").arg(prompts);
+    command.arg("--record").arg(out).env("CANARY_TOKEN", canary);
+    command
+}
 
+#[test]
+fn a_secret_of_the_environment_is_in_no_byte_of_a_run_that_ends_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    // On the command line, and in an address there.
+    let out = path("generated");
+    let mut command = generate(&out, &path("prompts.jsonl"), CANARY);
+    command.args(["--stop", CANARY, "--stop", &format!("http://me:{}@host/", percent(CANARY))]);
+    done(command);
+    let kept = record(&out);
+    assert!(kept.argv.iter().any(|word| word == "«redacted:CANARY_TOKEN»"));
+    assert_eq!(kept.status, Status::Completed);
+    assert_clean(&out, CANARY);
+    done(with_run("verify", &out, &[]));
+
+    // With words that might have been generated.
+    let out = path("words");
+    done(generate(&out, &path("prompts.jsonl"), KNOWN_WORDS));
+    assert!(std::fs::read_to_string(out.join("results.txt")).unwrap().starts_with("the"));
+    assert_eq!(record(&out).status, Status::Completed);
+    assert_clean(&out, KNOWN_WORDS);
+
+    // A whole training, its checkpoints and pages included.
+    let out = path("trained");
+    let mut command = train(&out, &[]);
+    command.env("CANARY_TOKEN", CANARY);
+    done(command);
+    assert_clean(&out, CANARY);
+}
+
+#[test]
+fn a_run_that_would_keep_a_secret_is_refused_or_fails_without_a_byte_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let prompts = path("prompts.jsonl");
     // In the recipe: refused before anything is written.
-    let refused = dir.path().join("refused");
+    let refused = path("refused");
     let mut command = train(&refused, &["--set", &format!("name={CANARY}")]);
     command.env("CANARY_TOKEN", CANARY);
     let text = fails(command, 2);
     assert!(text.contains("CANARY_TOKEN") && !text.contains(CANARY), "{text}");
     assert!(!refused.exists());
 
-    // In the message of a failure: the name of a folder that cannot be written.
-    let failed = dir.path().join("failed");
-    let mut command = infalign(&["calibrate", "--samples", "2", "--max-tokens", "2"]);
-    let reward = dir.path().join("reward.toml");
-    std::fs::write(&reward, "kind = \"length\"\nunit = \"words\"\n").unwrap();
-    command.arg("--model").arg(quickstart().join("model")).arg("--prompts").arg(&prompts);
-    command.arg("--reward").arg(&reward).arg("--record").arg(&failed);
-    command.arg("--out").arg(dir.path().join("nobody").join(CANARY)).env("CANARY_TOKEN", CANARY);
-    fails(command, 2);
-    assert!(!failed.exists() || files(&failed).is_empty());
+    // In the message of a failure: the address of a server that is not there.
+    std::fs::write(&prompts, "{\"prompt\": \"the\"}\n").unwrap();
+    let address = format!("http://127.0.0.1:9/{}", percent(CANARY));
+    let reward = format!("kind = 'remote'\nurl = '{address}'\ntimeout_seconds = 1\n");
+    std::fs::write(path("reward.toml"), reward).unwrap();
+    let failed = path("failed");
+    let mut command = generate(&failed, &prompts, CANARY);
+    command.args(["--procedure", "best-of:2", "--reward"]).arg(path("reward.toml"));
+    fails(command, 3);
+    let kept = record(&failed);
+    assert!(kept.error.as_ref().unwrap().contains("«redacted:CANARY_TOKEN»"), "{kept:?}");
+    assert_eq!(kept.status, Status::Failed);
+    assert_clean(&failed, CANARY);
 
-    // In what was generated from: the run does not count as finished, and says why without showing it.
-    std::fs::write(
-        &prompts,
-        format!("{}\n", serde_json::json!({ "prompt": format!("the {CANARY}") })),
-    )
-    .unwrap();
-    let leaked = dir.path().join("leaked");
-    let mut command = infalign(&["generate", "--max-tokens", "4"]);
-    command.arg("--model").arg(quickstart().join("model")).arg("--prompts").arg(&prompts);
-    command.arg("--record").arg(&leaked).env("CANARY_TOKEN", CANARY);
-    let output = run(command);
-    let text = stderr(&output);
-    if output.status.code() == Some(3) {
-        assert!(text.contains("results.txt holds the value of CANARY_TOKEN"), "{text}");
+    // In what is generated: it is not kept, the run does not count as finished, and says why without showing it.
+    let prompt = serde_json::json!({ "prompt": format!("late on {KNOWN_WORDS} :") });
+    std::fs::write(&prompts, format!("{}\n{prompt}\n", serde_json::json!({"prompt": "the"})))
+        .unwrap();
+    for more in [&[][..], &["--json"]] {
+        let leaked = path(&format!("leaked{}", more.len()));
+        let mut command = generate(&leaked, &prompts, KNOWN_WORDS);
+        command.args(more);
+        let text = fails(command, 3);
+        assert!(text.contains("what is printed holds the value of CANARY_TOKEN"), "{text}");
         assert_eq!(record(&leaked).status, Status::Failed);
-    } else {
-        // The model has no words for the canary.
-        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_clean(&leaked, KNOWN_WORDS);
     }
+}
+
+#[test]
+fn options_may_stand_before_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    std::fs::write(path("reward.toml"), "kind = \"length\"\nunit = \"words\"\n").unwrap();
+    let with = |before: &[&str], rest: &[&str]| {
+        let mut command = infalign(before);
+        command.args(rest).arg("--model").arg(quickstart().join("model"));
+        command.args(["--prompts", "prompts.jsonl", "--max-tokens", "2"]).current_dir(dir.path());
+        command
+    };
+    done(with(&["--record", "run"], &["generate"]));
+    assert_eq!(record(&path("run")).command, "generate");
+    let calibrate =
+        ["calibrate", "--reward", "reward.toml", "--samples", "2", "--out", "t.parquet"];
+    done(with(&["--record=table"], &calibrate));
+    assert_eq!(record(&path("table")).command, "calibrate");
+    done(with(&["--record", "later", "--slurm", "job.sh"], &["generate"]));
+    let script = std::fs::read_to_string(path("job.sh")).unwrap();
+    assert!(script.contains("--job-name=infalign-generate\n"), "{script}");
+    // What is run again is the same command.
+    let mut again = with_run("replicate", &path("run"), &["--out", "again"]);
+    again.current_dir(dir.path());
+    assert!(done(again).starts_with("# reproduced (repeat)"));
+}
+
+#[test]
+fn changes_that_are_in_no_commit_are_kept_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    std::fs::write(dir.path().join("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let mut command = infalign(&["generate", "--max-tokens", "2", "--prompts", "prompts.jsonl"]);
+    command.arg(format!("--include-diff={}", root.display())).current_dir(dir.path());
+    command.arg("--model").arg(quickstart().join("model")).arg("--record").arg(&out);
+    done(command);
+    // Whoever runs this test may have changed the program or not.
+    let built = record(&out).build.source.diff_sha256;
+    assert_eq!(out.join("diff.patch").is_file(), built.is_some());
+    done(with_run("verify", &out, &[]));
+    let text = fails(infalign(&["doctor", "--include-diff"]), 2);
+    assert!(text.contains("--include-diff is for runs with a record"), "{text}");
+}
+
+/// The program that finds out what another is built from, as cargo has built it.
+fn build_script() -> PathBuf {
+    let builds = Path::new(env!("OUT_DIR")).ancestors().nth(2).unwrap();
+    let scripts = std::fs::read_dir(builds).unwrap().flatten().map(|entry| entry.path());
+    let scripts = scripts.filter(|path| path.to_string_lossy().contains("infalign-cli-"));
+    let scripts = scripts.map(|path| path.join("build-script-build")).filter(|path| path.exists());
+    scripts.max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn an_archive_and_a_clone_of_one_source_have_the_same_build_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let [archive, clone] = ["archive", "clone"].map(|name| dir.path().join(name));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for to in [&archive, &clone] {
+        for part in ["crates/cli/src", "crates/stats/src"] {
+            copy(&root.join(part), &to.join(part));
+        }
+        for file in ["Cargo.toml", "Cargo.lock", "crates/cli/build.rs", "crates/cli/Cargo.toml"] {
+            std::fs::copy(root.join(file), to.join(file)).unwrap();
+        }
+    }
+    let git = |words: &[&str]| {
+        let names = ["-c", "user.name=t", "-c", "user.email=t@t"];
+        let output = std::process::Command::new("git")
+            .args(names)
+            .args(words)
+            .current_dir(&clone)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", runs::stderr(&output));
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "t"]);
+    let told = |root: &Path, key: &str| {
+        let output = std::process::Command::new(build_script())
+            .env("CARGO_MANIFEST_DIR", root.join("crates/cli"))
+            .env("RUSTC", "rustc")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = format!("cargo:rustc-env=INFALIGN_BUILD_{key}=");
+        text.lines().find_map(|found| found.strip_prefix(&line)).map(str::to_owned)
+    };
+    assert!(told(&archive, "COMMIT").is_none() && told(&clone, "COMMIT").is_some());
+    assert_eq!(told(&archive, "ID").unwrap(), told(&clone, "ID").unwrap());
+    std::fs::write(clone.join("crates/cli/src/main.rs"), "fn main() {}").unwrap();
+    assert_eq!(told(&clone, "DIRTY").unwrap(), "true");
+    assert_ne!(told(&archive, "ID").unwrap(), told(&clone, "ID").unwrap());
 }
 
 #[cfg(unix)]

@@ -5,8 +5,9 @@ mod runs;
 
 use std::path::{Path, PathBuf};
 
+use infalign_record::hash::sha256_bytes;
 use infalign_record::{BuildRecord, Expect, Opening, Recorder, folder};
-use runs::{claim, copy, done, fails, infalign, recipe, train, with_run};
+use runs::{copy, done, fails, infalign, quickstart, recipe, train, with_run};
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> String {
@@ -35,6 +36,7 @@ fn close(from: &Path, to: &Path, build: BuildRecord) {
         seed: Some(1),
         inputs: inputs.collect(),
         expect: None,
+        diff: None,
     };
     Recorder::begin(to, opening).unwrap().end(None).unwrap();
 }
@@ -137,15 +139,57 @@ fn runs_elsewhere_are_judged_by_their_statistics(dir: &Path, original: &Path) {
 }
 
 #[test]
+fn evaluations_elsewhere_are_judged_by_their_statistics_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("judge.toml"), "kind = 'length'\nunit = 'words'\n").unwrap();
+    let original = path("original");
+    let mut command = infalign(&["evaluate", "--samples", "4", "--max-tokens", "12"]);
+    command.args(["--procedure", "best-of:2", "--prompts"]).arg(quickstart().join("test.jsonl"));
+    for side in ["--policy", "--reference"] {
+        command.arg(side).arg(quickstart().join("model"));
+    }
+    command.arg("--judge").arg(path("judge.toml")).arg("--out").arg(&original);
+    done(command);
+    let compare = |name: &str, change: &dyn Fn(usize, f64) -> f64| {
+        let other = path(name);
+        elsewhere(&original, &other, |run| rewards(run, "policy", change));
+        let out = text(&path(&format!("{name}-report")));
+        with_run("replicate", &original, &["--replica", &text(&other), "--out", &out])
+    };
+    let near = |prompt: usize, reward: f64| if prompt == 0 { reward + 0.1 } else { reward };
+    let report = done(compare("near", &near));
+    assert!(report.starts_with("# reproduced (repeat)"), "{report}");
+    assert!(report.contains("| policy: win rate, best-of:2 | equivalent | "), "{report}");
+    let report = fails(compare("far", &|_, reward| reward + 3.0), 1);
+    assert!(
+        report.contains("| policy: win rate, best-of:2 | equivalent | differs (fails)"),
+        "{report}"
+    );
+
+    // A folder that names samples elsewhere is not followed.
+    let results = std::fs::read_to_string(original.join("results.json")).unwrap();
+    let away = results.replace("\"method\": \"policy\"", "\"method\": \"../../policy\"");
+    assert_ne!(away, results);
+    copy(&original, &path("away"));
+    std::fs::write(path("away/results.json"), away).unwrap();
+    let message = fails(with_run("report", &path("away"), &[]), 2);
+    assert!(message.contains("leads out of the run"), "{message}");
+}
+
+#[test]
 fn claims_are_tried_on_the_replica() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let original = path("original");
     // `base` is not a method of a recipe, so this claim is refused before anything is run.
-    assert!(fails(train(&original, &claim()), 2).contains("\"base\""));
-    let set =
-        "expect={ claim = [{ better = 'ctrl-best', worse = 'raw', procedure = 'best-of:4' }] }";
-    done(train(&original, &["--set", set]));
+    let claim = |worse: &str| {
+        format!(
+            "expect={{ claim = [{{ better = 'ctrl-best', worse = '{worse}', procedure = 'best-of:4' }}] }}"
+        )
+    };
+    assert!(fails(train(&original, &["--set", &claim("base")]), 2).contains("\"base\""));
+    done(train(&original, &["--set", &claim("raw")]));
     for (name, change, holds) in [("better", 10.0, true), ("worse", -10.0, false)] {
         let other = path(name);
         elsewhere(&original, &other, |run| rewards(run, "ctrl-best", |_, reward| reward + change));
@@ -259,6 +303,7 @@ fn the_program_of_another_commit_is_built_from_a_clone() {
     build.source.commit = Some(commit.clone());
     build.source.dirty = Some(false);
     build.source.sha256 = "0".repeat(64);
+    build.build_id = "1".repeat(64);
     copy(&path("run"), &path("other"));
     close(&path("run"), &path("other"), build);
     // Not in a folder without that commit.
@@ -270,6 +315,33 @@ fn the_program_of_another_commit_is_built_from_a_clone() {
         fails(with_run("replicate", &path("other"), &["--source", &source, "--out", &out]), 3);
     assert!(message.contains("Some(\"train\")"), "the program of the commit was run: {message}");
     assert!(path("again/source/main.rs").is_file());
+    // With changes that are in no commit, if the run has kept them and that is asked for.
+    let main = path("clone/main.rs");
+    let whole = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(&main, whole.replace("exit(9)", "exit({ eprintln!(\"changed\"); 9 })")).unwrap();
+    let mut git = std::process::Command::new("git");
+    let diff = git.args(["diff", "--binary", "HEAD"]).current_dir(path("clone")).output().unwrap();
+    std::fs::write(&main, whole).unwrap();
+    let mut build = folder::record(&path("other")).unwrap().build;
+    build.source.dirty = Some(true);
+    build.source.untracked = Some(0);
+    build.source.diff_sha256 = Some(sha256_bytes(&diff.stdout));
+    copy(&path("run"), &path("changed"));
+    close(&path("run"), &path("changed"), build.clone());
+    let with = |name: &str, more: &[&str]| {
+        let out = text(&path(name));
+        let words = [&["--source", &source, "--out", &out][..], more].concat();
+        with_run("replicate", &path("changed"), &words)
+    };
+    let message = fails(with("unasked", &[]), 2);
+    assert!(message.contains("in no commit") && message.contains("--apply-diff"), "{message}");
+    let message = fails(with("absent", &["--apply-diff"]), 2);
+    assert!(message.contains("--include-diff would have kept"), "{message}");
+    std::fs::write(path("changed/diff.patch"), &diff.stdout).unwrap();
+    close(&path("run"), &path("changed"), build);
+    let message = fails(with("applied", &["--apply-diff"]), 3);
+    assert!(message.contains("changed") && message.contains("Some(\"train\")"), "{message}");
+
     // This program in its place, if that is what is wanted.
     let any = ["--any-program", "--out", &text(&path("any"))];
     let report = done(with_run("replicate", &path("other"), &any));

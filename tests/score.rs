@@ -1,19 +1,17 @@
 //! `infalign score`, as a user runs it.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::process::Output;
+
+use common::quickstart;
 use serde_json::Value;
-
-fn quickstart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart")
-}
 
 fn infalign(command: &str, arguments: &[&str]) -> Output {
     let model = quickstart().join("model");
-    let mut process = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    process.arg(command).arg("--model").arg(model).args(arguments).output().unwrap()
+    let mut process = common::infalign(&[command, "--model"]);
+    process.arg(model).args(arguments).output().unwrap()
 }
 
 fn json(output: &Output) -> Value {

@@ -196,6 +196,113 @@ fn a_scorer_is_trained_and_guides() {
     }
 }
 
+/// From a scorer to a policy that is trained for decoding by it, and evaluated under that decoding.
+#[test]
+fn a_policy_is_trained_for_the_decoder_and_evaluated_under_it() {
+    let dir = folder();
+    let dir = dir.path();
+    let small = ["train.steps=60", "rollouts.samples=4", "evaluation=[]"];
+    let small: Vec<&str> = small.iter().flat_map(|set| ["--set", set]).collect();
+    assert_done(&scorer(dir, "run", &small));
+    let done = |args: &[&str]| -> Vec<u8> {
+        let output = infalign(args).current_dir(dir).output().unwrap();
+        assert_done(&output);
+        output.stdout
+    };
+    let model = quickstart().join("model").display().to_string();
+    let common = ["--reward", "reward.toml", "--max-tokens", "16"];
+    let calibrate = [
+        "calibrate",
+        "--model",
+        &model,
+        "--prompts",
+        "train.jsonl",
+        "--samples",
+        "16",
+        "--out",
+        "table.parquet",
+    ];
+    done(&[&calibrate[..], &common].concat());
+
+    const PROCEDURE: &str = "cd-block:length=4,samples=4";
+    let decode = |model: &str, prompts: &str, samples: &str, file: &str| {
+        let scorer = ["--scorer", "run/scorer#lovely", "--procedure", PROCEDURE, "--json"];
+        let args = ["generate", "--model", model, "--prompts", prompts, "--samples", samples];
+        std::fs::write(dir.join(file), done(&[&args[..], &scorer, &common].concat())).unwrap();
+    };
+    decode(&model, "train.jsonl", "8", "decoded.json");
+    let estimate = [
+        "transform",
+        "estimate",
+        "--responses",
+        "decoded.json",
+        "--table",
+        "table.parquet",
+        "--beta",
+        "0.3",
+    ];
+    done(&[&estimate[..], &["--bins", "10", "--out", "phi.csv"]].concat());
+
+    let recipe = format!(
+        r#"task = "align"
+name = "for-blocks"
+seed = 1
+model = {model:?}
+batch = 64
+prompts = {{ kind = "files", train = "train.jsonl", test = "test.jsonl" }}
+reward = {{ kind = 'lexicon', weights = {{ lovely = 1.0, good = 1.0, perfect = 2.0, dull = -1.0, nasty = -2.0 }} }}
+generation = {{ max_tokens = 16 }}
+calibration = {{ table = "table.parquet" }}
+train = {{ steps = 3, prompts_per_step = 4, samples_per_prompt = 4, target_kl = 0.3, optimizer = {{ learning_rate = 1e-3, warmup_steps = 1 }} }}
+method = [{{ name = "u", objective = "identity" }}, {{ name = "for-blocks", objective = "table:phi.csv" }}]
+evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
+"#
+    );
+    std::fs::write(dir.join("align.toml"), recipe).unwrap();
+    done(&["train", "align.toml", "--out", "aligned"]);
+
+    decode("aligned/methods/for-blocks/policy", "test.jsonl", "4", "policy.json");
+    decode(&model, "test.jsonl", "4", "reference.json");
+    let evaluate = ["evaluate", "--policy", "policy.json", "--reference", "reference.json"];
+    let printed = done(&[&evaluate[..], &["--procedure", PROCEDURE, "--json"]].concat());
+    let row: Value = serde_json::from_slice(&printed).unwrap();
+    assert_eq!((&row["procedure"], &row["n_prompts"]), (&PROCEDURE.into(), &12.into()));
+    assert_eq!(row["procedure_kl"]["kind"], "bound");
+    let won = ["low", "estimate", "high"].map(|key| row["win_rate"][key].as_f64().unwrap());
+    assert!(won.is_sorted() && (0.0..=1.0).contains(&won[1]), "{row}");
+
+    // Or in one command, which tells what scorers know of the KL.
+    let policy = "aligned/methods/for-blocks/policy";
+    let evaluate =
+        ["evaluate", "--policy", policy, "--reference", &model, "--prompts", "test.jsonl"];
+    let more = ["--samples", "4", "--judge", "reward.toml", "--max-tokens", "16", "--json"];
+    let evaluate = [&evaluate[..], &more].concat();
+    let guided = ["--scorer", "run/scorer#lovely", "--procedure"];
+    for (procedure, kind) in [(PROCEDURE, "bound"), ("cd-token:lambda=2", "exact")] {
+        let args = [&evaluate[..], &guided, &[procedure]].concat();
+        let row: Value = serde_json::from_slice(&done(&args)).unwrap();
+        assert_eq!((&row["procedure"], &row["n_samples"]), (&procedure.into(), &4.into()));
+        assert_eq!(row["procedure_kl"]["kind"], kind, "{row}");
+        assert!(row["procedure_kl"]["estimate"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["procedure_kl"]["standard_error"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["tokens"].as_f64().unwrap() > 4.0, "{row}");
+    }
+    let against =
+        [&evaluate[..], &guided, &[PROCEDURE, "--reference-procedure", "sample"]].concat();
+    let row: Value = serde_json::from_slice(&done(&against)).unwrap();
+    assert!(row["win_rate"]["estimate"].as_f64().unwrap() > 0.55, "{row}");
+    for (args, told) in [
+        (&["--procedure", PROCEDURE][..], "needs a prefix scorer"),
+        (&["--procedure", "rejection:quantile=0.5,draws=4"], "needs a calibration table"),
+        (&["--scorer", "run/scorer#lovely"], "--scorer has nothing to say"),
+        (&["--scorer", "run/scorer#depth", "--procedure", PROCEDURE], "no values of \"depth\""),
+    ] {
+        let output = infalign(&[&evaluate[..], args].concat()).current_dir(dir).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn runs_repeat_go_on_and_refuse() {
     let dir = folder();
@@ -259,6 +366,12 @@ fn runs_repeat_go_on_and_refuse() {
         (&["generation.temperature=0.5"], "temperature 1"),
         (&["heads=1"], "did you mean `head`"),
         (&["evaluation=[{samples=1,weights={depth=1.0},procedures=[]}]"], "no [[head]]"),
+        (
+            &[
+                "evaluation=[{samples=1,weights={length=1.0},procedures=['rejection:quantile=0.5,draws=2']}]",
+            ],
+            "needs a calibration table",
+        ),
     ] {
         let message = refused(sets);
         assert!(message.contains(told), "{sets:?}: {message}");

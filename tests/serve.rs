@@ -272,7 +272,7 @@ fn bad_requests_are_refused_by_field() {
             "temprature",
             "the fields `temprature`, `zeal` are unknown",
         ),
-        (with(json!({ "scorers": {} })), 400, "scorers", "the field `scorers` is unknown"),
+        (with(json!({ "scorers": {} })), 400, "scorers", "nothing to say in `sample`"),
         (with(json!({ "temperature": "hot" })), 400, "temperature", "`temperature` is \"hot\""),
         (with(json!({ "temperature": -1 })), 400, "temperature", "temperature is -1"),
         (with(json!({ "top_p": 0 })), 400, "top_p", "top_p is 0"),
@@ -310,6 +310,12 @@ fn bad_requests_are_refused_by_field() {
             400,
             "procedure",
             "length is `0`",
+        ),
+        (
+            with(json!({ "procedure": "rejection:quantile=0.5,draws=4" })),
+            400,
+            "procedure",
+            "calibration table",
         ),
         (with(json!({ "procedure": 3 })), 400, "procedure", "`procedure` is 3"),
         (with(json!({ "prompt": 3 })), 400, "prompt", "`prompt` holds 3"),
@@ -476,12 +482,35 @@ fn a_signal_lets_running_requests_end() {
     let asked = json!({ "prompt": "the soup", "n": 300, "max_tokens": 40 }).to_string();
     let connection = server.send("POST", "/v1/completions", &[], asked.as_bytes());
     server.wait_for("infalign_responses_running", |running| running == 1.0);
+    let mut half = std::net::TcpStream::connect(&server.address).unwrap();
+    half.write_all(b"POST /v1/comp").unwrap();
     server.signal("-TERM");
     let document = answer(connection).json();
     assert_eq!(document["choices"].as_array().unwrap().len(), 300);
+    let start = Instant::now();
     let (status, stderr) = server.ended();
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert!(stderr.contains("stopped"), "{stderr}");
+    assert!(start.elapsed() < Duration::from_secs(10), "half a request is nothing to wait for");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_client_that_is_slow_gets_its_whole_answer() {
+    let server = Server::start(&["--queue", "3000"]);
+    // More than what lies between the two processes holds.
+    let asked = json!({ "prompt": "the soup", "n": 1200, "max_tokens": 40, "logprobs": 20 });
+    let asked = asked.to_string();
+    let connection = server.send("POST", "/v1/completions", &[], asked.as_bytes());
+    server.wait_for("infalign_generated_tokens_total", |tokens| tokens > 0.0);
+    server.signal("-TERM");
+    // Longer than what a server that ends has for last words.
+    std::thread::sleep(Duration::from_secs(4));
+    let answer = answer(connection);
+    assert!(answer.body.len() > 8_000_000, "{} bytes", answer.body.len());
+    assert_eq!(answer.json()["choices"].as_array().unwrap().len(), 1200);
+    let (status, stderr) = server.ended();
+    assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
 #[cfg(unix)]
@@ -490,8 +519,10 @@ fn what_does_not_end_in_time_is_told_so() {
     let server = Server::start(&["--batch", "1", "--queue", "90000", "--grace", "0.2"]);
     let streamed = server.send("POST", "/v1/completions", &[], &endless(true));
     let whole = server.send("POST", "/v1/completions", &[], &endless(false));
-    // A client that keeps its connection has no say in it.
+    // A client that keeps its connection has no say in it, nor has one that never gets to what it asks.
     let _idle = std::net::TcpStream::connect(&server.address).unwrap();
+    let mut half = std::net::TcpStream::connect(&server.address).unwrap();
+    half.write_all(b"POST /v1/comp").unwrap();
     server.wait_for("infalign_responses_waiting", |waiting| waiting > 40_000.0);
     server.signal("-INT");
     assert_eq!(answer(whole).status, 503);

@@ -1,49 +1,27 @@
 //! `infalign train` as a user runs it: the whole chain in miniature, killed, resumed, repeated, and given bad input.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-/// The quickstart made small: every stage, seconds instead of minutes.
-const SMALL: [&str; 7] = [
+use common::{infalign, run, stderr, train_small};
+
+/// More of everything than the small settings have.
+const MORE: [&str; 4] = [
     "calibration.samples=8",
     "train.steps=6",
     "train.prompts_per_step=4",
-    "train.samples_per_prompt=4",
     "train.checkpoint_every=1",
-    "evaluation.samples=4",
-    "train.optimizer.warmup_steps=1",
 ];
-
-fn infalign(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command
-        .args(args)
-        .env_remove("INFALIGN_DATA")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
 
 /// `train` on the bundled quickstart with the small settings.
 fn train(out: &Path, more: &[&str]) -> Command {
-    let mut command = infalign(&["train", "--out"]);
-    command.arg(out);
-    for set in SMALL {
-        command.args(["--set", set]);
-    }
+    let mut command = train_small(out, &MORE);
     command.args(more);
     command
-}
-
-fn run(mut command: Command) -> Output {
-    command.output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn bytes(run: &Path, file: &str) -> Vec<u8> {

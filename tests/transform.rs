@@ -168,3 +168,78 @@ fn bad_input_is_answered_with_code_2_and_the_value() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// The file of a command's document.
+fn written(dir: &std::path::Path, name: &str, args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    let quickstart =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart");
+    command.args(args).arg("--model").arg(quickstart.join("model"));
+    let output = command.current_dir(dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = dir.join(name);
+    if !path.exists() {
+        std::fs::write(&path, output.stdout).unwrap();
+    }
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_transform_for_a_decoder_is_estimated_from_what_it_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let prompts: String = (0..12).map(|day| format!("{{\"prompt\": \"day {day} :\"}}\n")).collect();
+    std::fs::write(dir.join("prompts.jsonl"), prompts).unwrap();
+    std::fs::write(dir.join("reward.toml"), "kind = 'length'\nunit = 'characters'\n").unwrap();
+    let common = ["--prompts", "prompts.jsonl", "--reward", "reward.toml", "--max-tokens", "12"];
+    let calibrate = ["calibrate", "--samples", "200", "--out", "table.parquet"];
+    let table = written(dir, "table.parquet", &[&calibrate[..], &common].concat());
+    let generate =
+        ["generate", "--json", "--samples", "100", "--seed", "9", "--procedure", "best-of:4"];
+    let responses = written(dir, "best.json", &[&generate[..], &common].concat());
+    let out = dir.join("phi.csv").to_str().unwrap().to_owned();
+    let args = ["estimate", "--responses", &responses, "--table", &table, "--beta", "0.3"];
+    let found = json(&[&args[..], &["--bins", "10", "--out", &out]].concat());
+    assert_eq!((&found["procedure"], &found["ranks"]), (&"best-of:4".into(), &1200.into()));
+    let known = json(&["optimum", "--procedure", "best-of:4", "--beta", "0.3"]);
+    for key in ["win_rate", "kl"] {
+        let gap = found[key].as_f64().unwrap() - known[key].as_f64().unwrap();
+        assert!(gap.abs() < 0.05, "{key}: {} against {}", found[key], known[key]);
+    }
+    let column = |name: &str| -> Vec<f64> {
+        found["curve"][name].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    assert!(column("phi").is_sorted() && column("phi").len() == 11);
+    assert!(column("standard_error").iter().all(|error| error.is_finite()));
+    // What is written is a transform, and one for this decoder.
+    let won = |transform: &str| {
+        let curve = ["curve", "--transform", transform, "--kl", "0.5", "--procedure", "best-of:4"];
+        json(&curve)["win_rate"]["best-of:4"].as_f64().unwrap()
+    };
+    let (ours, identity) = (won(&format!("table:{out}")), won("identity"));
+    assert!(ours > identity + 0.02, "{ours} against {identity}");
+    assert!(text(&args).contains("procedure  best-of:4"));
+
+    std::fs::write(dir.join("bare.jsonl"), "{\"prompt\": \"day 1 :\", \"response\": \" x\"}\n")
+        .unwrap();
+    std::fs::write(
+        dir.join("other.jsonl"),
+        "{\"prompt\": \"?\", \"response\": \" x\", \"reward\": 1}\n",
+    )
+    .unwrap();
+    for (responses, more, told) in [
+        ("bare.jsonl", [].as_slice(), "has no `reward`"),
+        ("other.jsonl", &[], "table.parquet"),
+        ("best.json", &["--bins", "1000"], "at least 4000 ranks"),
+        ("best.json", &["--beta", "-1"], "-1"),
+        ("none.json", &[], "none.json"),
+    ] {
+        let responses = dir.join(responses).to_str().unwrap().to_owned();
+        let args = ["estimate", "--responses", &responses, "--table", &table, "--beta", "0.3"];
+        let args = if more.first() == Some(&"--beta") { &args[..5] } else { &args[..] };
+        let output = run(&[args, more].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(told), "{told}: {stderr}");
+    }
+}

@@ -6,37 +6,29 @@
 
 #![allow(clippy::print_stdout, reason = "it is how cargo is told")]
 
+#[path = "src/source.rs"]
+mod source;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-/// What the program is made of, besides the sources of the crates.
-const FILES: [&str; 6] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "rust-toolchain.toml",
-    ".cargo/config.toml",
-    "recipes/quickstart.toml",
-    "recipes/quickstart",
-];
-/// Crates that are no part of it.
-const NOT_IN_IT: [&str; 1] = ["infalign"];
-
 fn main() {
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")).join("../..");
-    let parts = parts(&root);
+    let parts = source::parts(&root);
     let mut known = vec![("SOURCE_SHA256", sources_digest(&root, &parts))];
     let lock = std::fs::read(root.join("Cargo.lock")).unwrap_or_default();
     known.push(("LOCK_SHA256", hex(&Sha256::digest(&lock))));
-    known.extend(git(&root, &parts));
     known.extend(compiler());
     let lock = String::from_utf8_lossy(&lock);
     known.extend(locked(&lock, "burn").map(|version| ("BURN", version)));
     known.extend(locked(&lock, "cubecl").map(|version| ("CUBECL", version)));
     let all = known.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>();
     known.push(("ID", hex(&Sha256::digest(all.as_bytes()))));
+    // Not part of what is built: an archive of the source has the same id as a clone.
+    known.extend(git(&root, &parts));
     for (name, value) in &known {
         println!("cargo:rustc-env=INFALIGN_BUILD_{name}={value}");
     }
@@ -52,19 +44,6 @@ fn main() {
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
-}
-
-/// Files and folders of the program's source, from the root of the workspace, those alone that are there.
-fn parts(root: &Path) -> Vec<String> {
-    let mut parts: Vec<String> = FILES.iter().map(|file| (*file).to_owned()).collect();
-    let entries = std::fs::read_dir(root.join("crates")).into_iter().flatten().flatten();
-    let crates = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    for name in crates.filter(|name| !NOT_IN_IT.contains(&name.as_str())) {
-        parts.extend(["src", "Cargo.toml", "build.rs"].map(|part| format!("crates/{name}/{part}")));
-    }
-    parts.retain(|part| root.join(part).exists());
-    parts.sort();
-    parts
 }
 
 /// SHA-256 over a line for each file: its digest and its name.
@@ -100,16 +79,12 @@ fn git(root: &Path, parts: &[String]) -> Vec<(&'static str, String)> {
     if top.is_none() || top != root.canonicalize().ok() {
         return Vec::new();
     }
-    let on_parts = |words: &[&str]| {
-        let parts = parts.iter().map(String::as_str);
-        run(root, &words.iter().copied().chain(["--"]).chain(parts).collect::<Vec<_>>())
-    };
+    let on_parts = |words: &[&str]| source::of_parts(root, parts, words).map(line);
     let Some(commit) = on_parts(&["log", "-1", "--format=%H"]).filter(|commit| !commit.is_empty())
     else {
         return Vec::new();
     };
-    let diff =
-        on_parts(&["diff", "--no-ext-diff", "--no-color", "--binary", "HEAD"]).unwrap_or_default();
+    let diff = source::diff(root, parts).unwrap_or_default();
     let untracked = on_parts(&["ls-files", "--others", "--exclude-standard"]).unwrap_or_default();
     let untracked = untracked.lines().count();
     let mut known = vec![
@@ -117,7 +92,7 @@ fn git(root: &Path, parts: &[String]) -> Vec<(&'static str, String)> {
         ("UNTRACKED", untracked.to_string()),
     ];
     if !diff.is_empty() {
-        known.push(("DIFF_SHA256", hex(&Sha256::digest(diff.as_bytes()))));
+        known.push(("DIFF_SHA256", hex(&Sha256::digest(&diff))));
     }
     // Software Heritage's identifiers are those of git where git's are SHA-1.
     if commit.len() == 40 {
@@ -142,17 +117,13 @@ fn public(url: &str) -> Option<String> {
     Some(format!("ssh://{host}/{path}"))
 }
 
-/// The output of git, if it succeeds.
+/// The output of git as a line, if it succeeds.
 fn run(root: &Path, words: &[&str]) -> Option<String> {
-    // Reading the state of the work tree would otherwise write to the repository.
-    let output = Command::new("git")
-        .args(words)
-        .current_dir(root)
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-    output.status.success().then_some(text)
+    source::git(root, words).map(line)
+}
+
+fn line(output: Vec<u8>) -> String {
+    String::from_utf8_lossy(&output).trim_end().to_owned()
 }
 
 /// What cargo says of the compiler and of what it is asked for.

@@ -1,47 +1,31 @@
 //! A run of the quickstart in miniature, and how tests run the command.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
-/// Two methods, three steps.
-const SMALL: [&str; 8] = [
-    "calibration.samples=4",
-    "train.steps=3",
-    "train.prompts_per_step=2",
-    "train.samples_per_prompt=4",
-    "train.optimizer.warmup_steps=1",
-    "evaluation.samples=4",
-    "method=[{ name = 'raw', objective = 'raw' }, { name = 'ctrl-best', objective = 'exp:10' }]",
-    "expect={ claim = [{ better = 'ctrl-best', worse = 'base', procedure = 'best-of:4' }] }",
-];
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub(crate) use common::{done, fails, quickstart, run, stderr};
 
+/// Two methods in place of four.
+const METHODS: &str =
+    "method=[{ name = 'raw', objective = 'raw' }, { name = 'ctrl-best', objective = 'exp:10' }]";
+
+/// The command, on as many threads as the machine has.
 pub(crate) fn infalign(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command
-        .args(args)
-        .env_remove("INFALIGN_DATA")
-        .env_remove("RAYON_NUM_THREADS")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let mut command = common::infalign(args);
+    command.env_remove("RAYON_NUM_THREADS");
     command
 }
 
-/// `train` with the small settings, without the claim, which too small a run does not keep.
+/// `train` with the small settings.
 pub(crate) fn train(out: &Path, more: &[&str]) -> Command {
-    let mut command = infalign(&["train", "--out"]);
-    command.arg(out);
-    for set in &SMALL[..7] {
-        command.args(["--set", set]);
-    }
-    command.args(more);
+    let mut command = common::train_small(out, &[METHODS]);
+    command.args(more).env_remove("RAYON_NUM_THREADS");
     command
-}
-
-/// The claim that the small settings can be given.
-pub(crate) fn claim() -> [&'static str; 2] {
-    ["--set", SMALL[7]]
 }
 
 /// A recipe file with the small settings, whose prompts and model are files beside it.
@@ -59,28 +43,6 @@ pub(crate) fn recipe(dir: &Path) -> PathBuf {
         }
     }
     path
-}
-
-pub(crate) fn run(mut command: Command) -> Output {
-    command.output().unwrap()
-}
-
-pub(crate) fn done(command: Command) -> String {
-    let output = run(command);
-    assert!(output.status.success(), "{}", stderr(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs the command, which has to end with that exit code, and returns stderr with stdout before it.
-pub(crate) fn fails(command: Command, code: i32) -> String {
-    let output = run(command);
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    text
-}
-
-pub(crate) fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 pub(crate) fn with_run(command: &str, run: &Path, more: &[&str]) -> Command {

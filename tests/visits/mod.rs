@@ -1,10 +1,16 @@
 //! Rated sentences and preferences about visits, in the words of the quickstart's model, and how tests run the command on them.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+#[path = "../common/mod.rs"]
+pub(crate) mod common;
 
-use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::json;
 use tempfile::TempDir;
+
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub(crate) use common::{assert_done, infalign, json_file, quickstart, stderr};
 
 const THINGS: [&str; 6] = ["soup", "bread", "tea", "music", "light", "view"];
 const WORDS: [(&str, f64); 8] = [
@@ -18,32 +24,9 @@ const WORDS: [(&str, f64); 8] = [
     ("awful", -2.5),
 ];
 
-pub(crate) fn infalign(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.args(args).env_remove("INFALIGN_DATA").stdin(Stdio::null());
-    command
-}
-
 pub(crate) fn train(recipe: &Path, out: &Path, more: &[&str]) -> Output {
     let mut command = infalign(&["train", "--out"]);
     command.arg(out).arg(recipe).args(more).output().unwrap()
-}
-
-pub(crate) fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-pub(crate) fn assert_done(output: &Output) {
-    assert!(output.status.success(), "{}", stderr(output));
-}
-
-pub(crate) fn json_file(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| panic!("{}", path.display())))
-        .unwrap()
-}
-
-pub(crate) fn quickstart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart").canonicalize().unwrap()
 }
 
 /// Sentence number `index` about a thing, with the rating of its word.

@@ -9,30 +9,38 @@ use crate::args::Backend;
 use crate::cargo::{cargo, root, succeed};
 use crate::{book, examples, openai, readme, records, tidy, vulkan};
 
+/// What a step left out, and why; nothing where it did everything.
+pub(crate) type Skipped = Option<String>;
+
 struct Step {
     name: String,
-    work: Box<dyn Fn() -> Result<()>>,
+    work: Box<dyn Fn() -> Result<Skipped>>,
 }
 
 /// Runs all steps. The exit code is 0 when all pass and 1 otherwise.
 pub(crate) fn run(backend: Backend) -> ExitCode {
     let mut n_passed = 0;
     let mut failure = None;
+    let mut skipped: Vec<String> = real_data().into_iter().collect();
     for step in steps(backend) {
         println!("\n== {}", step.name);
         let start = Instant::now();
         let outcome = (step.work)();
         let seconds = start.elapsed().as_secs_f64();
-        if let Err(error) = outcome {
-            println!("== failed after {seconds:.1} s: {}", step.name);
-            failure = Some((step.name, error));
-            break;
+        match outcome {
+            Ok(left_out) => skipped.extend(left_out),
+            Err(error) => {
+                println!("== failed after {seconds:.1} s: {}", step.name);
+                failure = Some((step.name, error));
+                break;
+            }
         }
         println!("== passed in {seconds:.1} s: {}", step.name);
         n_passed += 1;
     }
     println!();
-    warn_of_skipped_tests();
+    // At the end, where it is seen.
+    skipped.iter().for_each(|what| println!("WARNING: {what}"));
     println!("{n_passed} passed, {} failed", u8::from(failure.is_some()));
     let Some((name, error)) = failure else { return ExitCode::SUCCESS };
     eprintln!("error: `{name}` failed: {error:#}");
@@ -45,7 +53,7 @@ fn steps(backend: Backend) -> Vec<Step> {
     if let Some(name) = backend.feature() {
         // Beside the CPU, which it is compared with, not instead of it.
         let features = format!("--workspace --locked --features infalign-cli/{name}");
-        let lavapipe = Step { name: "a Vulkan driver".into(), work: Box::new(vulkan::provide) };
+        let lavapipe = step("a Vulkan driver", vulkan::provide);
         let steps = [
             cargo_step(&format!("clippy --all-targets {features} -- {deny}")),
             cargo_step(&format!("test {features} --test devices")),
@@ -54,7 +62,7 @@ fn steps(backend: Backend) -> Vec<Step> {
     }
     vec![
         cargo_step("fmt --all --check"),
-        Step { name: "tidy".to_owned(), work: Box::new(tidy::check) },
+        step("tidy", tidy::check),
         cargo_step(&format!("clippy --workspace --all-targets --locked -- {deny}")),
         tests_step(test_command()),
         cargo_step("test --doc --workspace --locked"),
@@ -63,9 +71,9 @@ fn steps(backend: Backend) -> Vec<Step> {
         doc_step("doc --workspace --no-deps --locked", deny),
         // Beside the CPU, as binaries are built.
         cargo_step("check --locked -p infalign-backend --features wgpu"),
-        Step { name: "the examples".to_owned(), work: Box::new(examples::run) },
+        step("the examples", examples::run),
         Step { name: "the book".to_owned(), work: Box::new(book::check) },
-        Step { name: "the commands of the documents".to_owned(), work: Box::new(readme::run) },
+        step("the commands of the documents", readme::run),
         Step {
             name: "records before an independent validator".to_owned(),
             work: Box::new(records::check),
@@ -73,10 +81,16 @@ fn steps(backend: Backend) -> Vec<Step> {
     ]
 }
 
+/// One that does everything or fails.
+fn step(name: &str, work: impl Fn() -> Result<()> + 'static) -> Step {
+    Step { name: name.to_owned(), work: Box::new(move || work().map(|()| None)) }
+}
+
 fn cargo_step(line: &str) -> Step {
     let words = line.to_owned();
-    let work = move || succeed(cargo().args(words.split(' ')).current_dir(root()));
-    Step { name: format!("cargo {line}"), work: Box::new(work) }
+    step(&format!("cargo {line}"), move || {
+        succeed(cargo().args(words.split(' ')).current_dir(root()))
+    })
 }
 
 /// With the official client of the protocol that `infalign serve` speaks, where it can be had.
@@ -84,24 +98,22 @@ fn tests_step(line: &str) -> Step {
     let words = line.to_owned();
     let work = move || {
         let mut tests = cargo();
-        match openai::python() {
-            Some(python) => tests.env(openai::PYTHON, python),
-            None => {
-                println!("WARNING: there is no Python with `openai`: its test is SKIPPED.");
-                &mut tests
-            }
-        };
-        succeed(tests.args(words.split(' ')).current_dir(root()))
+        let python = openai::python();
+        if let Some(python) = &python {
+            tests.env(openai::PYTHON, python);
+        }
+        succeed(tests.args(words.split(' ')).current_dir(root()))?;
+        let without = "there is no Python with `openai`: the test of its client was SKIPPED.";
+        Ok(python.is_none().then(|| without.to_owned()))
     };
     Step { name: format!("cargo {line}"), work: Box::new(work) }
 }
 
 fn doc_step(line: &'static str, flags: &'static str) -> Step {
-    let work = move || {
+    step(&format!("RUSTDOCFLAGS=\"{flags}\" cargo {line}"), move || {
         let mut doc = cargo();
         succeed(doc.args(line.split(' ')).env("RUSTDOCFLAGS", flags).current_dir(root()))
-    };
-    Step { name: format!("RUSTDOCFLAGS=\"{flags}\" cargo {line}"), work: Box::new(work) }
+    })
 }
 
 /// Unit, integration and end-to-end tests. Neither form runs doc tests, which have their own step.
@@ -114,10 +126,10 @@ fn test_command() -> &'static str {
     }
 }
 
-fn warn_of_skipped_tests() {
-    if std::env::var_os("INFALIGN_DATA").is_none_or(|folder| folder.is_empty()) {
-        println!("WARNING: INFALIGN_DATA is not set: the tests on real data were SKIPPED.");
-    }
+/// Whether there are no real data to test on.
+fn real_data() -> Skipped {
+    let without = std::env::var_os("INFALIGN_DATA").is_none_or(|folder| folder.is_empty());
+    without.then(|| "INFALIGN_DATA is not set: the tests on real data were SKIPPED.".to_owned())
 }
 
 #[cfg(test)]

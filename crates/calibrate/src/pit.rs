@@ -76,6 +76,11 @@ impl Group {
         Ok(Self { samples: row.samples(), values: fresh.iter().map(value).collect() })
     }
 
+    /// The ranks, in the order of the fresh rewards: uniform on [0, 1] where these are of the row's law.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
     /// What a table of the same law could have given in its place.
     fn simulated(&self, uniform: &mut impl FnMut() -> f64) -> Vec<f64> {
         // Gaps between sorted uniforms are exponentials, divided by their sum.

@@ -34,15 +34,17 @@ mod scorers;
 mod serve;
 mod server;
 mod slurm;
+mod source;
 mod sources;
 mod statistics;
 mod train;
 mod transform;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use failure::Failure;
 use recording::RunInputs;
@@ -53,9 +55,14 @@ use recording::RunInputs;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Keep what is printed in a new folder, with the record of the run; for generate, score and calibrate make. train always does, in --out.
+    /// Keep what is printed in a new folder, with the record of the run; for generate, score and calibrate make. train, scorer and
+    /// evaluate have theirs in --out.
     #[arg(long, global = true, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Keep the changes that this program was built from, and that are in no commit, as diff.patch with the record; DIR is the clone where
+    /// they lie, by default this folder.
+    #[arg(long, global = true, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
+    include_diff: Option<PathBuf>,
     /// Write a job script for Slurm, or for bash, that runs this command; with --array N, N times, {i} in its words being the job's number.
     #[arg(long, global = true, value_name = "FILE")]
     slurm: Option<PathBuf>,
@@ -114,6 +121,15 @@ impl Command {
         }
     }
 
+    /// Whether it keeps a record by itself.
+    fn is_on_record(&self) -> bool {
+        match self {
+            Self::Train(_) | Self::Scorer(_) => true,
+            Self::Evaluate(args) => args.is_on_record(),
+            _ => false,
+        }
+    }
+
     fn run(self) -> Result<(), Failure> {
         match self {
             Self::Train(args) => train::run(&args),
@@ -137,6 +153,13 @@ impl Command {
     }
 }
 
+/// The command of a command line that was accepted, wherever options stand.
+pub(crate) fn command_name(words: impl Iterator<Item = OsString>) -> String {
+    let matches = Cli::command().try_get_matches_from(calibrate::words(words));
+    let name = matches.ok().and_then(|matches| matches.subcommand_name().map(str::to_owned));
+    name.unwrap_or_default()
+}
+
 fn main() -> ExitCode {
     memory::keep();
     match panics::guarded(execute) {
@@ -155,12 +178,22 @@ fn execute() -> Result<(), Failure> {
         Cli::parse_from(calibrate::words(script.first().into_iter()));
         return output::print(&script.write().map_err(Failure::Run)?);
     }
-    let Cli { command, record, .. } = Cli::parse_from(calibrate::words(words.into_iter()));
+    let line = Cli::parse_from(calibrate::words(words.into_iter()));
+    let Cli { command, record, include_diff, .. } = line;
+    if let Some(clone) = include_diff {
+        let is_kept = record.is_some() || command.is_on_record();
+        let included = if is_kept {
+            recording::include_diff(&clone)
+        } else {
+            Err(anyhow::anyhow!("--include-diff is for runs with a record"))
+        };
+        included.map_err(Failure::Input)?;
+    }
     match (record, command.reads()) {
         (None, _) => command.run(),
         (Some(dir), Some(reads)) => recording::in_folder(&dir, reads, || command.run()),
         (Some(_), None) => Err(Failure::Input(anyhow::anyhow!(
-            "--record is for generate, score and calibrate make; train keeps its record in --out"
+            "--record is for generate, score and calibrate make; train, scorer and evaluate keep their record in --out"
         ))),
     }
 }

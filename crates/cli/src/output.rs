@@ -6,25 +6,28 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use anyhow::anyhow;
+use infalign_record::Secrets;
+
 use crate::failure::Failure;
 
-/// Where results are kept besides.
-static COPY: OnceLock<File> = OnceLock::new();
+/// Where results are kept besides, and what must not get there.
+static COPY: OnceLock<(File, Secrets)> = OnceLock::new();
 
-/// Keeps what is printed from now on in a file, too.
+/// Keeps what is printed from now on in a file, too, and refuses to print a secret.
 ///
 /// # Errors
 /// When the file cannot be made.
 pub(crate) fn copy_to(path: &Path) -> std::io::Result<()> {
     // Called once, at the beginning of a command.
-    let _ = COPY.set(File::create(path)?);
+    let _ = COPY.set((File::create(path)?, Secrets::here()));
     Ok(())
 }
 
 /// Prints a result. A reader that has gone away, as `head` does, is no failure.
 ///
 /// # Errors
-/// [`Failure::Run`] when stdout cannot be written otherwise.
+/// [`Failure::Run`] when stdout cannot be written otherwise, and for a secret where what is printed is kept, too.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     print_on(text).map(|_| ())
 }
@@ -42,8 +45,14 @@ pub(crate) fn print_on(text: &str) -> Result<ControlFlow<()>, Failure> {
 /// # Errors
 /// As for [`print()`].
 pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
-    if let Some(mut copy) = COPY.get() {
-        copy.write_all(text.as_bytes()).map_err(Failure::run)?;
+    if let Some((file, secrets)) = COPY.get() {
+        if let Some(secret) = secrets.find(text.as_bytes()) {
+            return Err(Failure::Run(anyhow!(
+                "what is printed holds {secret}, which must not be recorded: take it out, or leave --record out"
+            )));
+        }
+        let mut file = file;
+        file.write_all(text.as_bytes()).map_err(Failure::run)?;
     }
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -53,8 +62,10 @@ pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
     }
 }
 
-/// The command as it was given, so that a shell reads it the same again.
-pub(crate) fn command_line() -> String {
+/// A command line, so that a shell reads it the same again.
+///
+/// - `words`: without the program.
+pub(crate) fn command_line(words: impl IntoIterator<Item = String>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     let quoted = |word: String| {
         if !word.is_empty() && word.chars().all(plain) {
@@ -62,8 +73,15 @@ pub(crate) fn command_line() -> String {
         }
         format!("'{}'", word.replace('\'', "'\\''"))
     };
-    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
-    std::iter::once("infalign".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    std::iter::once("infalign".to_owned())
+        .chain(words.into_iter().map(quoted))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The words that this program was given.
+pub(crate) fn given_words() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// Prints rows of a name and what belongs to it, the names in a column of their own.

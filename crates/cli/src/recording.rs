@@ -1,27 +1,33 @@
 //! Where the runs of commands are put on record: the one place that opens and closes a record.
 //!
-//! `train` keeps one in the run's folder always. Other commands that make results do with `--record DIR`, which keeps what they print,
+//! `train` keeps one in the run's folder always, and `evaluate` in that of `--out`. Other commands that make results do with `--record DIR`, which keeps what they print,
 //! too. A command takes part by saying what it reads ([`RunInputs`]); `main.rs` does the rest.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_backend::{DeviceName, compiled};
 use infalign_model::ModelFolder;
+use infalign_record::hash::sha256_bytes;
 use infalign_record::record::Device;
 use infalign_record::{
-    Expect, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, folder,
+    Expect, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, Source, folder,
 };
 
 use crate::build_record::build_record;
 use crate::failure::Failure;
 use crate::generate::reward_config;
-use crate::{models, output};
+use crate::{models, output, source};
 
 /// What a model's folder holds that is read.
 const OF_MODELS: [&str; 4] = ["json", "safetensors", "jinja", "model"];
 /// What a command prints, beside its record.
-const PRINTED: [&str; 2] = ["results.json", "results.txt"];
+const PRINTED: [&str; 2] = [folder::RESULTS, "results.txt"];
+
+/// The changes that this program was built from, where they are to be kept.
+static DIFF: OnceLock<Vec<u8>> = OnceLock::new();
 
 /// What a command reads, and what its draws and numbers depend on besides.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +116,43 @@ impl RunInputs {
     }
 }
 
+/// Has the changes that this program was built from, and that are in no commit, kept with its records: `--include-diff`.
+///
+/// - `clone`: where they lie.
+///
+/// # Errors
+/// When they are not there any more, or hold a secret.
+pub(crate) fn include_diff(clone: &Path) -> Result<()> {
+    if let Some(diff) = diff_of(&build_record().source, clone)? {
+        // Called once, at the beginning of a command.
+        let _ = DIFF.set(diff);
+    }
+    Ok(())
+}
+
+/// The changes that a program was built from; none where its source is a commit's.
+fn diff_of(built: &Source, clone: &Path) -> Result<Option<Vec<u8>>> {
+    ensure!(
+        built.commit.is_some(),
+        "this program was built without git, so nobody knows what was changed: leave --include-diff out"
+    );
+    let Some(expected) = &built.diff_sha256 else { return Ok(None) };
+    let diff = source::diff(clone, &source::parts(clone));
+    let diff = diff.filter(|diff| sha256_bytes(diff) == *expected).with_context(|| {
+        format!(
+            "{} does not hold the changes that this program was built from: name the clone by --include-diff=DIR, and build again what was \
+             changed since",
+            clone.display()
+        )
+    })?;
+    match Secrets::here().find(&diff) {
+        Some(secret) => {
+            bail!("the changes in {} hold {secret}, which must not be recorded", clone.display())
+        }
+        None => Ok(Some(diff)),
+    }
+}
+
 /// Does the work of a run with its record open in the run's folder.
 ///
 /// # Errors
@@ -130,19 +173,18 @@ pub(crate) fn recorded<T>(
 }
 
 fn begin(run: &Path, reads: RunInputs, expect: Option<Expect>) -> Result<Recorder, RecordError> {
-    let argv: Vec<String> =
-        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    let command = argv.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
+    let command = crate::command_name(std::env::args_os());
     Recorder::begin(
         run,
         Opening {
             command,
-            argv,
+            argv: output::given_words(),
             build: build_record(),
             device: device(reads.device.as_ref()),
             seed: reads.seed,
             inputs: reads.files,
             expect,
+            diff: DIFF.get().cloned(),
         },
     )
 }
@@ -168,7 +210,7 @@ pub(crate) fn in_folder(
     let run = new_folder(dir).map_err(Failure::Input)?;
     let printed = dir.join(PRINTED[usize::from(!reads.json)]);
     output::copy_to(&printed).map_err(Failure::run)?;
-    let result = recorded(run.path(), reads, None, work);
+    let result = recorded(run.path(), reads, Some(Expect::default()), work);
     if let Err(Failure::Input(_)) = &result {
         abandon(dir);
     }
@@ -182,6 +224,24 @@ fn new_folder(dir: &Path) -> Result<RunDir> {
         dir.display()
     );
     Ok(RunDir::at(dir)?)
+}
+
+/// Takes hold of a run's folder for as long as the file is open.
+///
+/// # Errors
+/// When another process is working on it, or the file cannot be written.
+pub(crate) fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(folder::LOCK);
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another process is working on the run in {}", dir.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
 }
 
 /// Takes back a record of a run whose input turned out to be unusable.
@@ -203,5 +263,45 @@ pub(crate) fn refuse_secrets(what: &str, text: &str) -> Result<()> {
             Err(anyhow!("{what} holds {secret}, which must not be recorded: take it out"))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn git(root: &Path, words: &[&str]) {
+        let names = ["-c", "user.name=t", "-c", "user.email=t@t"];
+        source::git(root, &[&names[..], words].concat()).unwrap();
+    }
+
+    #[test]
+    fn the_changes_of_the_build_are_kept_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let write = |text: &str| std::fs::write(root.join("Cargo.toml"), text).unwrap();
+        write("[workspace]\n");
+        git(root, &["init", "--quiet"]);
+        git(root, &["add", "."]);
+        git(root, &["commit", "--quiet", "--message", "t"]);
+        let mut built = Source { commit: Some("c".into()), ..Source::default() };
+        assert_eq!(diff_of(&built, root).unwrap(), None, "a commit's source has none");
+
+        write("[workspace]\n# changed\n \n");
+        let diff = source::diff(root, &source::parts(root)).unwrap();
+        built.diff_sha256 = Some(sha256_bytes(&diff));
+        let kept = diff_of(&built, root).unwrap().unwrap();
+        assert!(kept.ends_with(b"+# changed\n+ \n"), "as git apply needs it");
+        write("[workspace]\n# changed since\n");
+        let error = diff_of(&built, root).unwrap_err().to_string();
+        assert!(error.contains("--include-diff=DIR"), "{error}");
+
+        let key = concat!("hf", "_abcdefghijklmnopqrstuv");
+        write(&format!("[workspace]\n# {key}\n"));
+        built.diff_sha256 = Some(sha256_bytes(&source::diff(root, &source::parts(root)).unwrap()));
+        let error = diff_of(&built, root).unwrap_err().to_string();
+        assert!(error.contains("Hugging Face token") && !error.contains(key), "{error}");
+        built.commit = None;
+        assert!(diff_of(&built, root).unwrap_err().to_string().contains("without git"));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_backend::Device;
-use infalign_decode::guided::{LearnedScorer, PrefixScorer, WeightedScorers};
+use infalign_decode::guided::ScorerSet;
 use infalign_model::{
     CausalLm, LanguageModel, ModelFolder, PrefixValues, ScorerModel, ScorerSpec, Tokenizer,
 };
@@ -68,85 +68,73 @@ pub(crate) fn read_by(reads: RunInputs, given: &[String]) -> RunInputs {
     })
 }
 
-/// A scorer that was loaded, with the weights of its rewards.
-struct Loaded {
-    values: PrefixValues,
-    /// Where states come from that are not those of the model that generates.
-    trunk: Option<Box<dyn LanguageModel>>,
-    weights: Vec<f64>,
+/// What tells a scorer from others: the hash of its files, the reward and the weight.
+///
+/// # Errors
+/// When the text names none, or a file cannot be read.
+pub(crate) fn identity(text: &str) -> Result<String> {
+    let Named { dir, reward, weight } = Named::parse(text)?;
+    let hash = identity::weights(&models::at(dir))?;
+    Ok(format!("{hash}#{}:{weight}", reward.unwrap_or_default()))
 }
 
-/// The scorers of a command line, loaded.
-pub(crate) struct Scorers {
-    loaded: Vec<Loaded>,
-}
-
-impl Scorers {
-    /// Loads the scorers; rewards of one folder share its trunk.
-    ///
-    /// - `model`: the folder of the model that generates, and its tokenizer.
-    ///
-    /// # Errors
-    /// One sentence that names the scorer and what is wrong with it.
-    pub(crate) fn load(
-        names: &[String],
-        model: &ModelFolder,
-        tokenizer: &Tokenizer,
-        device: &Device,
-    ) -> Result<Self> {
-        let mut loaded: Vec<(PathBuf, Loaded)> = Vec::new();
-        for name in names {
-            let named = Named::parse(name)?;
-            ensure!(
-                named.dir.is_dir(),
-                "the scorer {} is not a folder: give one that `infalign scorer` has made",
-                named.dir.display()
-            );
-            let place = match loaded.iter().position(|(dir, _)| *dir == named.dir) {
-                Some(place) => place,
-                None => {
-                    let scorer = load(&named.dir, model, tokenizer, device)
-                        .with_context(|| format!("the scorer {}", named.dir.display()))?;
-                    loaded.push((named.dir.clone(), scorer));
-                    loaded.len() - 1
-                }
-            };
-            let (_, scorer) = &mut loaded[place];
-            let head = named.head(scorer.values.spec())?;
-            scorer.weights[head] += named.weight;
-        }
-        Ok(Self { loaded: loaded.into_iter().map(|(_, scorer)| scorer).collect() })
+/// Loads the scorers of a command line; rewards of one folder share its trunk.
+///
+/// - `model`: the folder of the model that generates, and its tokenizer.
+///
+/// # Errors
+/// One sentence that names the scorer and what is wrong with it.
+pub(crate) fn load(
+    given: &[String],
+    model: &ModelFolder,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<ScorerSet> {
+    let mut set = ScorerSet::default();
+    let mut loaded: Vec<(PathBuf, usize, ScorerSpec)> = Vec::new();
+    for text in given {
+        let named = Named::parse(text)?;
+        let dir = &named.dir;
+        ensure!(
+            dir.is_dir(),
+            "the scorer {} is not a folder: give one that `infalign scorer` has made",
+            dir.display()
+        );
+        let place = match loaded.iter().position(|(known, ..)| known == dir) {
+            Some(place) => place,
+            None => {
+                let (values, trunk) = load_one(dir, model, tokenizer, device)
+                    .with_context(|| format!("the scorer {}", dir.display()))?;
+                let spec = values.spec().clone();
+                loaded.push((dir.clone(), set.add(values, trunk), spec));
+                loaded.len() - 1
+            }
+        };
+        let (_, scorer, spec) = &loaded[place];
+        set.count(*scorer, named.head(spec)?, named.weight);
     }
-
-    /// Does something with the weighted sum of the scorers.
-    ///
-    /// # Errors
-    /// Those of `work`, and [`infalign_decode::DecodeError`] for weights that are none.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&dyn PrefixScorer) -> Result<T>) -> Result<T> {
-        let learned = self
-            .loaded
-            .iter()
-            .map(|one| LearnedScorer::new(&one.values, one.trunk.as_deref(), &one.weights));
-        let learned = learned.collect::<Result<Vec<_>, _>>()?;
-        let parts = learned.iter().map(|scorer| (1.0, scorer as &dyn PrefixScorer)).collect();
-        work(&WeightedScorers::new(parts)?)
-    }
+    Ok(set)
 }
 
-fn load(dir: &Path, model: &ModelFolder, tokenizer: &Tokenizer, device: &Device) -> Result<Loaded> {
+/// The values of a scorer, and the model whose states they are read from where that is not the one that generates.
+fn load_one(
+    dir: &Path,
+    model: &ModelFolder,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<(PrefixValues, Option<Box<dyn LanguageModel>>)> {
     let scorer = ScorerModel::load(dir, device)?;
     ensure!(
         tokenizer.has_tokens_of(dir)?,
         "its tokenizer is another than that of the model {}: a scorer can guide only models with its own tokenizer",
         model.path().display()
     );
-    let weights = vec![0.0; scorer.spec().heads.len()];
     let (values, own) = scorer.for_inference();
     let trunk = match own {
         Some(own) => Some(own),
         None => base_states(values.spec(), model, device)?,
     };
-    Ok(Loaded { values, trunk, weights })
+    Ok((values, trunk))
 }
 
 /// The base whose states a scorer reads; `None` where it is the model that generates.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use infalign_backend::DeviceName;
+use infalign_decode::guided::ScorerSet;
 use infalign_decode::{Engine, Sampling};
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_record::{clock, env::hub_cache};
@@ -17,7 +18,7 @@ use crate::failure::Failure;
 use crate::generate::reward_config;
 use crate::sampling::BatchArgs;
 use crate::server::api_key;
-use crate::{exact, interrupt, models};
+use crate::{exact, interrupt, models, scorers};
 
 /// Arguments of `infalign serve`.
 #[derive(Args)]
@@ -29,6 +30,10 @@ pub(crate) struct ServeArgs {
     /// What procedures choose by: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
     #[arg(long)]
     reward: Option<PathBuf>,
+    /// What guides, as for `generate`: the folder of a prefix scorer, DIR, or DIR#REWARD where it has several, either with :WEIGHT. May be
+    /// repeated; requests name the rewards of those that count for them, with weights of their own.
+    #[arg(long)]
+    scorer: Vec<String>,
     /// Name of the model in requests; without it, the last part of its path, or its name on the hub.
     #[arg(long)]
     name: Option<String>,
@@ -55,7 +60,7 @@ pub(crate) struct ServeArgs {
     /// Seconds that a request may take, its time in the queue included.
     #[arg(long, default_value = "600", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Duration,
-    /// Seconds that running requests have to end after Ctrl-C or SIGTERM.
+    /// Seconds that running requests have to end, and clients to read their answers, after Ctrl-C or SIGTERM.
     #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     grace: Duration,
     /// Seed that requests without a seed of their own have theirs from; without it, another one at every start.
@@ -106,6 +111,8 @@ fn service(args: &ServeArgs) -> Result<Service> {
         Some(config) => Some(config.build(&device, &hub_cache(), &api_key)?),
         None => None,
     };
+    let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device)?;
+    check_names(&scorers)?;
     let model = model.for_inference();
     let context = model.context();
     let longest = Sampling { max_tokens: context, ..Sampling::default() };
@@ -123,10 +130,24 @@ fn service(args: &ServeArgs) -> Result<Service> {
         engine: Engine::start(model.into(), batch)?,
         tokenizer: Arc::new(tokenizer),
         reward,
+        scorers,
         api_key: secret,
         seed: args.seed.unwrap_or_else(|| clock::now().unix_timestamp_nanos() as u64),
         limits,
     })
+}
+
+/// Requests tell scorers apart by the names of their rewards.
+fn check_names(scorers: &ScorerSet) -> Result<()> {
+    let mut names = scorers.names();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => bail!(
+            "two scorers are called {:?}, which requests could not tell apart: leave one out",
+            pair[0]
+        ),
+        None => Ok(()),
+    }
 }
 
 fn key(variable: &str) -> Result<String> {

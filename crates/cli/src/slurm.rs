@@ -64,15 +64,14 @@ impl Script {
     /// When the file cannot be written.
     pub(crate) fn write(&self) -> Result<String> {
         let program = std::env::current_exe().context("this program cannot be found")?;
-        let text = self.text(&program.to_string_lossy());
+        let command = crate::command_name(self.first().into_iter());
+        let text = self.text(&program.to_string_lossy(), &command);
         write_atomic(&self.path, |file| file.write_all(text.as_bytes()))?;
         let path = self.path.display();
         Ok(format!("{path}: submit it by sbatch {path}, or run it here by bash {path}"))
     }
 
-    fn text(&self, program: &str) -> String {
-        let command =
-            self.words.iter().find(|word| !word.starts_with('-')).map_or("run", String::as_str);
+    fn text(&self, program: &str, command: &str) -> String {
         let words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
         let (version, program) = (build_record().full_version(), quoted(program));
         let array = self.jobs.map_or(String::new(), |jobs| format!("#SBATCH --array=1-{jobs}\n"));
@@ -131,7 +130,7 @@ mod tests {
             script("infalign train --slurm=j.sh --set seed={i} --array 3").unwrap().unwrap();
         assert_eq!(script.words, ["train", "--set", "seed={i}"]);
         assert_eq!(script.first(), ["infalign", "train", "--set", "seed=1"]);
-        let text = script.text("/opt/in'f");
+        let text = script.text("/opt/in'f", "train");
         assert!(text.contains("#SBATCH --array=1-3\n") && text.contains("seq 1 3"), "{text}");
         assert!(text.contains("'/opt/in'\\''f' 'train' '--set' 'seed='\"$i\"''"), "{text}");
         assert!(!text.contains("gpus"));

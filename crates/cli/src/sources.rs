@@ -7,13 +7,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_data::{Role, Text};
 use infalign_evaluate::report::Source as Origin;
-use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled, score};
+use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled};
+use infalign_record::folder;
 use infalign_record::hash::sha256_file;
-use infalign_reward::Reward;
 use infalign_transform::{Procedure, Transform};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::output;
 use crate::train::RESULTS;
 
 /// What a run's folder holds of the reference.
@@ -54,17 +55,25 @@ pub(crate) struct Source {
 struct Results {
     #[serde(default)]
     recipe: Option<String>,
-    #[serde(default)]
-    command: Option<String>,
     rows: Vec<Row>,
 }
 
 /// `reference-samples.json` of a recipe's run has the reference's own row besides.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum References {
+pub(crate) enum References {
     Both(Box<Sampled>, Box<Sampled>),
     One(Box<Sampled>),
+}
+
+impl References {
+    /// The reference, and its own row where there is one.
+    pub(crate) fn both(self) -> (Sampled, Option<Sampled>) {
+        match self {
+            Self::Both(reference, base) => (*reference, Some(*base)),
+            Self::One(reference) => (*reference, None),
+        }
+    }
 }
 
 impl Source {
@@ -98,12 +107,9 @@ impl Source {
         let results = run.join(RESULTS);
         ensure!(results.is_file(), "{} has no {RESULTS}: the run has not finished", run.display());
         let results: Results = json(&results)?;
-        let (reference, base) = match json(&run.join(REFERENCE))? {
-            References::Both(reference, base) => (*reference, Some(*base)),
-            References::One(reference) => (*reference, None),
-        };
+        let (reference, base) = json::<References>(&run.join(REFERENCE))?.both();
         checked(&run.join(REFERENCE), &reference)?;
-        let mut origin = origin(run, &results)?;
+        let mut origin = origin(run)?;
         let mut source = Self {
             path: run.to_path_buf(),
             title: results.recipe.clone().unwrap_or_else(|| name_of(run)),
@@ -120,15 +126,20 @@ impl Source {
             if known || only.is_some_and(|name| name != row.method) {
                 continue;
             }
-            let file = run.join(METHODS).join(&row.method).join(SAMPLES);
+            let inside = format!("{METHODS}/{}/{SAMPLES}", row.method);
+            ensure!(
+                folder::stays_inside(&inside),
+                "{} names {inside:?}, which leads out of the run",
+                run.join(RESULTS).display()
+            );
+            let file = run.join(&inside);
             let (sampled, is_base) = match (&base, row.kind.is_none() && !file.exists()) {
                 (Some(base), true) => (base.clone(), true),
                 _ => (json(&file)?, false),
             };
             checked(&file, &sampled)?;
             if !is_base {
-                let name = format!("{METHODS}/{}/{SAMPLES}", row.method);
-                origin.sha256.push((name, sha256_file(&file)?));
+                origin.sha256.push((inside, sha256_file(&file)?));
             }
             source.methods.push(Method {
                 name: row.method.clone(),
@@ -152,7 +163,7 @@ impl Source {
                 path.display()
             )
         })?;
-        let (ours, theirs) = (read_samples(path, None)?, read_samples(reference, None)?);
+        let (ours, theirs) = (read_samples(path, false)?, read_samples(reference, false)?);
         let origin = Origin {
             path: path.display().to_string(),
             sha256: vec![
@@ -253,19 +264,17 @@ pub(crate) fn judges(sources: &[Source]) -> Vec<Judge> {
     [Some(Judge::Reward), judged.then_some(Judge::Judge)].into_iter().flatten().collect()
 }
 
-/// Samples of a file: a `samples.json`, what `generate --json` printed, or rows. They are scored where a judge is given.
+/// Samples of a file: a `samples.json`, what `generate --json` printed, or rows.
+///
+/// - `to_be_scored`: whether rewards are going to take the place of those of the file, which may lack them then.
 ///
 /// # Errors
-/// When the file cannot be read, or its responses have no rewards and there is no judge.
-pub(crate) fn read_samples(path: &Path, judge: Option<&dyn Reward>) -> Result<Sampled> {
-    let mut sampled = match whole(path)? {
+/// When the file cannot be read, or its responses have no rewards and are not to be scored.
+pub(crate) fn read_samples(path: &Path, to_be_scored: bool) -> Result<Sampled> {
+    let sampled = match whole(path)? {
         Some(sampled) => sampled,
-        None => from_rows(path, responses::read(path)?, judge.is_none())?,
+        None => from_rows(path, responses::read(path)?, !to_be_scored)?,
     };
-    if let Some(judge) = judge {
-        let prompts = sampled.prompts.iter().map(|prompt| prompt.text.as_str());
-        sampled.rewards = score(judge, prompts, &sampled.responses)?;
-    }
     checked(path, &sampled)?;
     Ok(sampled)
 }
@@ -291,19 +300,19 @@ fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result
     let all = |of: fn(&responses::StoredResponse) -> bool| {
         prompts.iter().all(|prompt| prompt.responses.iter().all(of))
     };
-    let tokens = all(|response| response.tokens.is_some());
+    let counted = all(|response| response.tokens.is_some());
+    let costed = all(|response| response.made.is_some());
     if need_rewards && !all(|response| response.reward.is_some()) {
         return Err(anyhow!(
             "{}: not every response has a `reward`; add them, or give a --judge that scores the texts",
             path.display()
         ));
     }
-    if tokens {
-        let count = |prompt: &StoredPrompt| {
-            prompt.responses.iter().filter_map(|response| response.tokens).collect()
-        };
-        sampled.tokens = Some(prompts.iter().map(count).collect());
-    }
+    let counts = |of: fn(&responses::StoredResponse) -> Option<usize>| -> Vec<Vec<usize>> {
+        prompts.iter().map(|prompt| prompt.responses.iter().filter_map(of).collect()).collect()
+    };
+    sampled.tokens = counted.then(|| counts(|response| response.tokens));
+    sampled.made = costed.then(|| counts(|response| response.made));
     for StoredPrompt { prompt, responses } in prompts {
         sampled.prompts.push(PromptText { id: prompt.id, text: plain(&prompt.text) });
         sampled.rewards.push(responses.iter().map(|one| one.reward.unwrap_or(0.0)).collect());
@@ -356,11 +365,12 @@ fn name_of(path: &Path) -> String {
     whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn origin(run: &Path, results: &Results) -> Result<Origin> {
+fn origin(run: &Path) -> Result<Origin> {
     let recipe = std::fs::read_to_string(run.join("config.toml")).ok();
     let start: Option<Value> = json(&run.join("start.json")).ok();
     let start = start.and_then(|start| Some(start["start"].as_str()?.to_owned()));
-    let again = format!("infalign train {}", run.join("config.toml").display());
+    let again = || format!("infalign train {}", run.join("config.toml").display());
+    let recorded = || folder::record(run).ok().map(|record| output::command_line(record.argv));
     let mut sha256 = Vec::new();
     for file in [RESULTS, REFERENCE, "config.toml", "record.json"] {
         let path = run.join(file);
@@ -370,7 +380,7 @@ fn origin(run: &Path, results: &Results) -> Result<Origin> {
     }
     Ok(Origin {
         path: run.display().to_string(),
-        command: results.command.clone().or(recipe.is_some().then_some(again)),
+        command: recipe.is_some().then(again).or_else(recorded),
         start,
         sha256,
         recipe,

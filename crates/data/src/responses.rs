@@ -19,6 +19,8 @@ pub struct StoredResponse {
     pub reward: Option<f64>,
     /// Its length in tokens.
     pub tokens: Option<usize>,
+    /// Tokens that were made for it, those of discarded candidates included.
+    pub made: Option<usize>,
 }
 
 /// A prompt with its responses, in the order of the file.
@@ -39,8 +41,8 @@ pub struct StoredResponses {
     pub prompts: Vec<StoredPrompt>,
 }
 
-/// Reads a file with a row a response: `prompt` (or `messages`), `response`, and optionally `id`, `reward` (or `score`) and `tokens`, a number
-/// or the tokens themselves. Rows of one id belong together, wherever they stand. `.json` is read as what `infalign generate --json` prints.
+/// Reads a file with a row a response: `prompt` (or `messages`), `response`, and optionally `id`, `reward` (or `score`), `tokens`, a number
+/// or the tokens themselves, and `model_tokens`, how many were made for it. Rows of one id belong together, wherever they stand. `.json` is read as what `infalign generate --json` prints.
 ///
 /// # Errors
 /// [`DataError`] when the file cannot be read or holds no row, and for a row without prompt or response, with a reward that is no finite
@@ -94,8 +96,9 @@ fn from_row(row: &Row) -> Result<(Prompt, StoredResponse), String> {
     let prompt = Prompt { id: id.unwrap_or(prompt.id), ..prompt };
     let key = if row.get("reward").is_some() { "reward" } else { "score" };
     let reward = row.get(key).map(|value| finite(key, value)).transpose()?;
-    let tokens = row.get("tokens").map(length).transpose()?;
-    Ok((prompt, StoredResponse { text: row.string("response")?, reward, tokens }))
+    let tokens = row.get("tokens").map(|value| length("tokens", value)).transpose()?;
+    let made = row.get("model_tokens").map(|value| length("model_tokens", value)).transpose()?;
+    Ok((prompt, StoredResponse { text: row.string("response")?, reward, tokens, made }))
 }
 
 /// A number, also as the text that a table has.
@@ -108,12 +111,12 @@ fn finite(key: &str, value: &Value) -> Result<f64, String> {
     })
 }
 
-fn length(value: &Value) -> Result<usize, String> {
+fn length(key: &str, value: &Value) -> Result<usize, String> {
     let number =
         value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
     let tokens = value.as_array().map(|tokens| tokens.len() as u64);
     let length = tokens.or(number).ok_or_else(|| {
-        format!("The key `tokens` is {value}, but has to be a count or a list of tokens.")
+        format!("The key `{key}` is {value}, but has to be a count or a list of tokens.")
     })?;
     Ok(length as usize)
 }
@@ -145,13 +148,14 @@ mod tests {
         let table = plain("r.csv", "prompt,response,reward,tokens\na,x,0.25,7\n");
         let document = plain(
             "r.json",
-            "{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1]}]}",
+            "{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1], \"model_tokens\": 9}]}",
         );
         let table = read(table.path()).unwrap();
         assert_eq!((table.procedure, table.prompts[0].responses[0].reward), (None, Some(0.25)));
         let StoredResponses { procedure, prompts: read } = read(document.path()).unwrap();
         assert_eq!(procedure.as_deref(), Some("best-of:2"));
         assert_eq!((read[0].prompt.id.as_str(), read[0].responses[0].tokens), ("one", Some(1)));
+        assert_eq!(read[0].responses[0].made, Some(9));
     }
 
     #[test]

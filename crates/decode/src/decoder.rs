@@ -6,10 +6,11 @@ use std::sync::mpsc;
 
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
-use infalign_transform::{Composed, Procedure};
+use infalign_transform::{Composed, Procedure, RankDensity};
 
 use crate::guided::{Candidate, GuidedGenerator};
 use crate::kl::{Kl, KlKind, best_of_kl_estimate};
+use crate::rejection::Ranks;
 use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, StopTexts, Stream};
 
 /// Names the random streams by which a selection draws.
@@ -41,13 +42,15 @@ pub struct Decoded {
     pub kl: Vec<Kl>,
     /// The most that limiting the candidates of `cd-token` can have moved of the distribution of responses, in total variation.
     pub truncation: f64,
+    /// Under `rejection`, whether it was accepted; if not, it is the last of the draws that the procedure has.
+    pub accepted: Option<bool>,
 }
 
 impl Decoded {
     /// A response of which nothing else is known.
     pub fn new(text: String, response: Response) -> Self {
         let (score, value, cost, kl) = (None, None, Cost::default(), Vec::new());
-        Self { text, response, score, value, cost, kl, truncation: 0.0 }
+        Self { text, response, score, value, cost, kl, truncation: 0.0, accepted: None }
     }
 }
 
@@ -62,15 +65,16 @@ pub trait Decoder {
 
 /// Any procedure: responses from a sampler, or from one that a prefix scorer guides, and a selection among them.
 pub struct ProcedureDecoder<'a> {
-    source: Source<'a>,
+    pub(crate) source: Source<'a>,
     tokenizer: &'a Tokenizer,
-    selection: Procedure,
-    reward: Option<&'a dyn Reward>,
+    pub(crate) selection: Procedure,
+    pub(crate) reward: Option<&'a dyn Reward>,
+    pub(crate) ranks: Option<Ranks<'a>>,
     seed: u64,
 }
 
 /// Where the responses come from between which a procedure selects.
-enum Source<'a> {
+pub(crate) enum Source<'a> {
     Plain(&'a dyn Sampler),
     Guided(GuidedGenerator<'a>),
 }
@@ -88,7 +92,7 @@ impl<'a> ProcedureDecoder<'a> {
     ) -> Result<Self, DecodeError> {
         check_selection(procedure, procedure.into(), reward)?;
         let source = Source::Plain(sampler);
-        Ok(Self { source, tokenizer, selection: procedure, reward, seed: 0 })
+        Ok(Self { source, tokenizer, selection: procedure, reward, ranks: None, seed: 0 })
     }
 
     /// A decoder of a selection among responses that a prefix scorer guides; `sample` takes the one there is.
@@ -108,13 +112,20 @@ impl<'a> ProcedureDecoder<'a> {
             return Err(without_reward(composed));
         }
         let seed = guided.generator.seed;
-        Ok(Self { source: Source::Guided(guided), tokenizer, selection, reward, seed })
+        let source = Source::Guided(guided);
+        Ok(Self { source, tokenizer, selection, reward, ranks: None, seed })
     }
 
     /// The seed of what a selection draws, as `soft-best-of` does; 0 unless it is set or a [`GuidedGenerator`] has one.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    /// What `rejection` accepts by: a decoder of it fails without.
+    #[must_use]
+    pub fn with_ranks(self, ranks: Ranks<'a>) -> Self {
+        Self { ranks: Some(ranks), ..self }
     }
 
     /// Several independent responses of the procedure to each prompt: `[prompts][samples]`.
@@ -146,6 +157,9 @@ impl<'a> ProcedureDecoder<'a> {
         samples: usize,
         done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
     ) -> Result<(), DecodeError> {
+        if let Procedure::Rejection { quantile, draws } = self.selection {
+            return self.reject_each(prompts, samples, (quantile, draws.get()), done);
+        }
         let numbers = 0..self.selection.samples().saturating_mul(samples);
         let (sender, receiver) = mpsc::channel::<(usize, Vec<Vec<Candidate>>)>();
         std::thread::scope(|scope| {
@@ -248,13 +262,14 @@ impl<'a> ProcedureDecoder<'a> {
             cost,
             kl: self.kl(candidate),
             truncation: candidate.truncation,
+            accepted: None,
         }
     }
 
     /// What is known of the KL from the response that was kept.
     ///
     /// KL(S(T)‖π) = KL(S(T)‖T) + E[log T/π], the expectation over what S keeps.
-    fn kl(&self, kept: &Candidate) -> Vec<Kl> {
+    pub(crate) fn kl(&self, kept: &Candidate) -> Vec<Kl> {
         let selection = Kl::of_selection(self.selection);
         let plain = matches!(self.source, Source::Plain(_));
         if selection == Kl::exact(0.0) {
@@ -267,12 +282,21 @@ impl<'a> ProcedureDecoder<'a> {
                 let nats = best_of_kl_estimate(n, log_prob);
                 vec![bound, Kl { nats, kind: KlKind::Estimate }]
             }
+            Procedure::Rejection { .. } if plain => {
+                let estimate = RankDensity::of(&self.selection).ok();
+                let estimate = estimate.map(|g| Kl { nats: g.kl(), kind: KlKind::Estimate });
+                std::iter::once(bound).chain(estimate).collect()
+            }
             _ => vec![bound],
         }
     }
 
     /// The text of a response, up to where a stop text ends it.
-    fn text(&self, prompt: &EncodedPrompt, response: &Response) -> Result<String, DecodeError> {
+    pub(crate) fn text(
+        &self,
+        prompt: &EncodedPrompt,
+        response: &Response,
+    ) -> Result<String, DecodeError> {
         let text = self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
         let cut = self.source.stop_texts().map(|stops| stops.cut(&text).len());
         Ok(text[..cut.unwrap_or(text.len())].to_owned())
@@ -286,7 +310,7 @@ impl Decoder for ProcedureDecoder<'_> {
 }
 
 impl Source<'_> {
-    fn each(
+    pub(crate) fn each(
         &self,
         prompts: &[EncodedPrompt],
         numbers: Range<usize>,
@@ -340,8 +364,15 @@ fn check_selection(
 ) -> Result<(), DecodeError> {
     match selection {
         Procedure::Sample | Procedure::Majority(_) => Ok(()),
-        Procedure::BestOf(_) | Procedure::WorstOf(_) | Procedure::SoftBestOf { .. } => {
-            if reward.is_some() { Ok(()) } else { Err(without_reward(whole)) }
+        Procedure::BestOf(_)
+        | Procedure::WorstOf(_)
+        | Procedure::SoftBestOf { .. }
+        | Procedure::Rejection { .. } => {
+            if reward.is_some() {
+                Ok(())
+            } else {
+                Err(without_reward(whole))
+            }
         }
         _ => Err(DecodeError::Procedure {
             procedure: whole.to_string(),

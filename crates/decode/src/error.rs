@@ -27,6 +27,14 @@ pub enum DecodeError {
         /// What is missing.
         reason: &'static str,
     },
+    /// Rejection has no reference rewards to rank a response among.
+    #[error(
+        "prompt {prompt}: there is no calibration of it, which says what rejection accepts: make the table for these prompts"
+    )]
+    NoRank {
+        /// Id and first words of the prompt.
+        prompt: String,
+    },
     /// A prefix scorer does not go with the model, or with itself.
     #[error("the prefix scorer: {reason}")]
     Scorer {

@@ -6,6 +6,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use infalign_decode::exact::{ExactDecoder, Values};
 use infalign_decode::guided::{GuidedGenerator, PrefixScorer, TabularScorer, WeightedScorers};
@@ -15,7 +16,7 @@ use infalign_decode::{
 };
 use infalign_model::{TabularProblem, Tokenizer};
 use infalign_reward::TabularReward;
-use infalign_transform::{Composed, Procedure};
+use infalign_transform::{Composed, Outcomes, Procedure};
 use tables::{Enumerated, assert_chance, beam, chi_square, majority, pruned};
 
 /// Two letters, at most four tokens, with rewards that tie.
@@ -33,6 +34,20 @@ struct Fixture {
     tokenizer: Tokenizer,
     reward: TabularReward,
     scorer: TabularScorer,
+    /// Rewards of the table's responses and their ranks.
+    ranks: Vec<(f32, f64)>,
+}
+
+fn guided<'a>(
+    generator: Generator<'a>,
+    scorer: &'a dyn PrefixScorer,
+    procedure: Procedure,
+) -> GuidedGenerator<'a> {
+    GuidedGenerator { generator, scorer, procedure, cancelled: None }
+}
+
+fn boxed(scorer: &TabularScorer) -> Box<dyn PrefixScorer + '_> {
+    Box::new(scorer)
 }
 
 impl Fixture {
@@ -41,7 +56,18 @@ impl Fixture {
         let tokenizer = problem.model().tokenizer().unwrap();
         let reward = TabularReward::new(&problem);
         let scorer = TabularScorer::new(Values::of(&problem));
-        Self { problem, tokenizer, reward, scorer }
+        let base = problem.model().response_probabilities();
+        let possible: Vec<usize> = (0..base.len()).filter(|&y| base[y] > 0.0).collect();
+        let of = |list: &[f64]| possible.iter().map(|&y| list[y]).collect::<Vec<f64>>();
+        let rewards = of(problem.rewards());
+        let ranks = Outcomes::new(of(&base), rewards.clone()).unwrap().calibrated();
+        let ranks = rewards.iter().map(|reward| *reward as f32).zip(ranks).collect();
+        Self { problem, tokenizer, reward, scorer, ranks }
+    }
+
+    /// The rank of a reward among those of the table's own responses.
+    fn rank(&self, reward: f32) -> Option<f64> {
+        self.ranks.iter().find(|(known, _)| *known == reward).map(|(_, rank)| *rank)
     }
 
     fn generator(&self, seed: u64, batch: usize) -> Generator<'_> {
@@ -69,10 +95,11 @@ impl Fixture {
         let decoder = if inner == Procedure::Sample {
             ProcedureDecoder::new(selection, &generator, tokenizer, reward).unwrap().with_seed(seed)
         } else {
-            let guided = GuidedGenerator { generator, scorer: &self.scorer, procedure: inner };
+            let guided = guided(generator, &self.scorer, inner);
             ProcedureDecoder::guided(selection, guided, tokenizer, reward).unwrap()
         };
-        decoder.decode(&self.prompts(draws)).unwrap()
+        let ranks = |_: &EncodedPrompt, reward: f32| self.rank(reward);
+        decoder.with_ranks(&ranks).decode(&self.prompts(draws)).unwrap()
     }
 
     /// Draws by ten seeds, which together have to agree with the probabilities.
@@ -105,6 +132,9 @@ fn enumerable_procedures_draw_from_their_distributions() {
         "best-of:4",
         "worst-of:3",
         "soft-best-of:4,temperature=0.7",
+        "rejection:quantile=0.7,draws=5",
+        "rejection:quantile=0.9,draws=40",
+        "rejection:quantile=0.99,draws=3",
         "cd-token:lambda=1.5",
         "cd-block:length=1,samples=3",
         "cd-block:length=2,samples=4",
@@ -183,6 +213,8 @@ fn the_batch_changes_nothing_and_one_candidate_is_a_plain_sample() {
         "beam:width=2,branch=2,length=1",
         "pruned-best-of:4,length=1,keep=0.5",
         "best-of:2 over cd-block:length=1,samples=2",
+        "rejection:quantile=0.8,draws=7",
+        "rejection:quantile=0.8,draws=3 over cd-block:length=1,samples=2",
     ] {
         let expected = fixture.decode(procedure, 5, 1, 60);
         for batch in [7, 1000] {
@@ -248,19 +280,71 @@ fn costs_and_kl_are_counted_and_labelled() {
 }
 
 #[test]
+fn rejection_says_what_it_accepted_and_what_that_took() {
+    let fixture = Fixture::new();
+    let exact = |procedure: &str| {
+        ExactDecoder::new(&fixture.problem).decode(procedure.parse().unwrap()).unwrap()
+    };
+    let (quantile, draws) = (0.8, 4);
+    let all = fixture.decode(&format!("rejection:quantile={quantile},draws={draws}"), 3, 256, 4000);
+    let accepted = all.iter().filter(|one| one.accepted == Some(true)).count() as f64;
+    let good = |one: &Decoded| fixture.rank(one.score.unwrap()).unwrap() >= quantile;
+    assert!(all.iter().all(|one| one.accepted == Some(good(one))));
+    let plain = exact("sample");
+    let p = plain.responses().filter(|(text, _)| {
+        let response = text.trim_end_matches('$');
+        let of_text = all.iter().find(|one| one.text == response);
+        of_text.is_some_and(good)
+    });
+    let p: f64 = p.map(|(_, p)| p).sum();
+    let share = 1.0 - (1.0 - p).powi(draws);
+    let spread = (share * (1.0 - share) / all.len() as f64).sqrt();
+    assert!((accepted / all.len() as f64 - share).abs() < 4.0 * spread, "{accepted}, {share}");
+    // A draw costs a score; the rounds are of 1, 2 and the 1 that is left.
+    assert!(all.iter().all(|one| [1, 3, 4].contains(&one.cost.scorer_calls)));
+    assert!(all.iter().all(|one| one.accepted == Some(true) || one.cost.scorer_calls == 4));
+    let kinds: Vec<KlKind> = all[0].kl.iter().map(|kl| kl.kind).collect();
+    assert_eq!(kinds, [KlKind::Bound, KlKind::Estimate]);
+    let exact = exact("rejection:quantile=0.8,draws=4").kl();
+    assert!(exact <= all[0].kl[0].nats && all[0].kl[1].nats <= all[0].kl[0].nats);
+
+    // Numbers of draws belong to a response, whatever others are asked for.
+    let reward: &dyn infalign_reward::Reward = &fixture.reward;
+    let generator = fixture.generator(3, 16);
+    let ranks = |prompt: &EncodedPrompt, reward: f32| {
+        fixture.rank(reward).filter(|_| prompt.id != "unknown")
+    };
+    let procedure: Procedure = "rejection:quantile=0.8,draws=4".parse().unwrap();
+    let decoder = |reward| {
+        ProcedureDecoder::new(procedure, &generator, &fixture.tokenizer, Some(reward)).unwrap()
+    };
+    let prompts = fixture.prompts(20);
+    let three = decoder(reward).with_ranks(&ranks).decode_samples(&prompts, 3).unwrap();
+    let one = decoder(reward).with_ranks(&ranks).decode_samples(&prompts, 1).unwrap();
+    assert!(three.iter().zip(&one).all(|(three, one)| three.len() == 3 && three[0] == one[0]));
+    assert!(three.iter().any(|three| three[0].response != three[1].response));
+    let unknown = EncodedPrompt { id: "unknown".into(), ..prompts[0].clone() };
+    let refused = decoder(reward).with_ranks(&ranks).decode(&[unknown]).unwrap_err().to_string();
+    assert!(refused.contains("there is no calibration of it"), "{refused}");
+    let refused = decoder(reward).decode(&prompts).unwrap_err().to_string();
+    assert!(refused.contains("calibration table"), "{refused}");
+}
+
+#[test]
 fn several_scorers_add_up_with_their_weights() {
     let fixture = Fixture::new();
     let other = TABLE.replace("\"$\": 0,", "\"$\": 3,").replace("\"bb$\": 2", "\"bb$\": -2");
     let other = TabularProblem::parse(&other, "other.json".as_ref()).unwrap();
     let second = TabularScorer::new(Values::of(&other));
-    let sum = WeightedScorers::new(vec![(0.75, &fixture.scorer as _), (0.5, &second)]).unwrap();
+    let sum =
+        WeightedScorers::new(vec![(0.75, boxed(&fixture.scorer)), (0.5, boxed(&second))]).unwrap();
     let values = Values::of(&fixture.problem).scaled(0.75);
     let values = values.plus(&Values::of(&other).scaled(0.5)).unwrap();
     assert!(sum.greatest().unwrap() >= values.greatest());
     let together = TabularScorer::new(values);
     let run = |scorer: &dyn PrefixScorer, procedure: &str| {
         let procedure = procedure.parse().unwrap();
-        let guided = GuidedGenerator { generator: fixture.generator(2, 64), scorer, procedure };
+        let guided = guided(fixture.generator(2, 64), scorer, procedure);
         let decoder =
             ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
         decoder.decode(&fixture.prompts(200)).unwrap()
@@ -272,7 +356,7 @@ fn several_scorers_add_up_with_their_weights() {
         assert_eq!(texts(&sum), texts(&together));
         assert_ne!(texts(&sum), texts(&fixture.scorer));
     }
-    assert!(WeightedScorers::new(vec![(f64::NAN, &fixture.scorer as _)]).is_err());
+    assert!(WeightedScorers::new(vec![(f64::NAN, boxed(&fixture.scorer))]).is_err());
     assert!(WeightedScorers::new(Vec::new()).is_err());
 }
 
@@ -290,7 +374,7 @@ fn watchers_hear_what_is_certain_and_may_break_off() {
         heard.lock().unwrap().clear();
         let generator = Generator { watch: Some(&listen), ..fixture.generator(4, 16) };
         let procedure = procedure.parse().unwrap();
-        let guided = GuidedGenerator { generator, scorer: &fixture.scorer, procedure };
+        let guided = guided(generator, &fixture.scorer, procedure);
         let decoder =
             ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
         let decoded = decoder.decode(&fixture.prompts(40)).unwrap();
@@ -301,11 +385,31 @@ fn watchers_hear_what_is_certain_and_may_break_off() {
     let stop = |_: Event| ControlFlow::Break(());
     let generator = Generator { watch: Some(&stop), ..fixture.generator(4, 16) };
     let procedure = "cd-token:lambda=1".parse().unwrap();
-    let guided = GuidedGenerator { generator, scorer: &fixture.scorer, procedure };
+    let guided = guided(generator, &fixture.scorer, procedure);
     let decoder =
         ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
     let decoded = decoder.decode(&fixture.prompts(3)).unwrap();
     assert!(decoded.iter().all(|one| one.response.finish != Finish::Cancelled), "{decoded:?}");
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_not_drawn() {
+    let fixture = Fixture::new();
+    let (cancelled, heard) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // The first token is the last that anybody wants.
+    let listen = |_: Event| {
+        heard.fetch_add(1, Ordering::Relaxed);
+        cancelled.store(true, Ordering::Relaxed);
+        ControlFlow::Continue(())
+    };
+    let generator = Generator { watch: Some(&listen), ..fixture.generator(4, 1) };
+    let procedure = "cd-block:length=1,samples=2".parse().unwrap();
+    let guided = guided(generator, &fixture.scorer, procedure);
+    let guided = GuidedGenerator { cancelled: Some(&cancelled), ..guided };
+    let decoder =
+        ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
+    assert_eq!(decoder.decode(&fixture.prompts(500)).unwrap(), []);
+    assert_eq!(heard.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -314,8 +418,7 @@ fn what_cannot_be_is_refused() {
     let refused = |procedure: &str, scorer: &dyn PrefixScorer, reward: bool| {
         let Composed { selection, inner } = procedure.parse().unwrap();
         let reward = reward.then_some(&fixture.reward as _);
-        let guided =
-            GuidedGenerator { generator: fixture.generator(1, 8), scorer, procedure: inner };
+        let guided = guided(fixture.generator(1, 8), scorer, inner);
         let decoder = ProcedureDecoder::guided(selection, guided, &fixture.tokenizer, reward);
         let decoded = decoder.and_then(|decoder| decoder.decode(&fixture.prompts(1)));
         decoded.err().map(|error| error.to_string()).unwrap_or_default()

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use infalign_stats::{Kept, Selection};
+use infalign_decode::Stream;
+use infalign_stats::{Kept, Selection, StatsError, selection_weights};
 use infalign_transform::Procedure;
 use rayon::prelude::*;
 
-use crate::{EvaluateError, Judge, Sampled};
+use crate::{Entry, EvaluateError, Judge, Sampled};
 
 /// The procedures of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +43,9 @@ pub fn selection(procedure: &Procedure) -> Result<Selection, EvaluateError> {
         Procedure::Sample => Ok(Selection::Sample),
         Procedure::BestOf(n) => Ok(Selection::Best(n.get())),
         Procedure::WorstOf(n) => Ok(Selection::Worst(n.get())),
+        Procedure::SoftBestOf { n, temperature } => {
+            Ok(Selection::SoftBest { samples: n.get(), temperature: *temperature })
+        }
         _ => Err(EvaluateError::Procedure { procedure: procedure.to_string() }),
     }
 }
@@ -63,6 +67,37 @@ pub(crate) fn selection_among(
     }
 }
 
+/// Which of a group of N responses the selection keeps: the first of equals, or one drawn by a stream of the prompt's.
+///
+/// - `rewards`: of the group; `number`: the group's among those of the prompt.
+///
+/// # Errors
+/// As [`selection_weights`].
+pub(crate) fn kept_of(
+    rewards: &[f64],
+    selection: Selection,
+    prompt: &str,
+    number: usize,
+) -> Result<usize, StatsError> {
+    let better = |a: f64, b: f64| match selection {
+        Selection::Worst(_) => a < b,
+        _ => a > b,
+    };
+    let first = |kept, i| if better(rewards[i], rewards[kept]) { i } else { kept };
+    if !matches!(selection, Selection::SoftBest { .. }) {
+        return Ok((1..rewards.len()).fold(0, first));
+    }
+    let uniform = Stream::new(0, "kept", prompt, number as u64).uniform(0);
+    let mut mass = 0.0;
+    let passes = |weight: &f64| {
+        mass += weight;
+        mass > uniform
+    };
+    // There is one subset of all of them.
+    let place = selection_weights(rewards, selection)?.iter().position(passes);
+    Ok(place.unwrap_or_else(|| (1..rewards.len()).fold(0, first)))
+}
+
 /// A method's samples under a name for messages.
 pub(crate) type Named<'a> = (&'a str, &'a Sampled);
 
@@ -75,6 +110,19 @@ pub(crate) struct Contributions {
     pub(crate) ours: Vec<f64>,
     /// The same of the reference.
     pub(crate) theirs: Vec<f64>,
+}
+
+/// The win rate of a method over the reference on each prompt: `[prompts]`, whose mean is that of the table.
+///
+/// # Errors
+/// [`EvaluateError`] as for [`crate::table()`].
+pub fn win_rates(
+    entry: &Entry<'_>,
+    contest: &Contest,
+    judge: Judge,
+) -> Result<Vec<f64>, EvaluateError> {
+    let policy = (entry.label.method, entry.sampled);
+    Ok(contributions(policy, ("the reference", entry.reference), contest, judge)?.wins)
 }
 
 /// Win rates and expected scores of each prompt: the procedure selects by the reward, the judge decides.
@@ -141,6 +189,22 @@ mod tests {
     fn procedures_that_steer_are_refused() {
         let message = selection(&"cd-token:lambda=1".parse().unwrap()).unwrap_err().to_string();
         assert!(message.contains("cd-token"), "{message}");
+    }
+
+    #[test]
+    fn a_group_keeps_the_first_of_equals_or_a_draw_by_its_weights() {
+        let rewards = [1.0, 3.0, 3.0, 0.0];
+        let kept = |selection, number| kept_of(&rewards, selection, "p", number).unwrap();
+        assert_eq!((kept(Selection::Best(4), 0), kept(Selection::Worst(4), 0)), (1, 3));
+        let soft = Selection::SoftBest { samples: 4, temperature: 2.0 };
+        let n = 4000;
+        let mut shares = [0.0; 4];
+        (0..n).for_each(|number| shares[kept(soft, number)] += 1.0 / n as f64);
+        let total: f64 = rewards.iter().map(|reward| (reward / 2.0f64).exp()).sum();
+        for (share, reward) in shares.iter().zip(rewards) {
+            assert!((share - (reward / 2.0f64).exp() / total).abs() < 0.03, "{shares:?}");
+        }
+        assert_eq!(kept(soft, 7), kept(soft, 7));
     }
 
     #[test]

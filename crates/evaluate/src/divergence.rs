@@ -64,6 +64,9 @@ pub(crate) fn of_procedure(
     procedure: &Procedure,
     sampled: &Sampled,
 ) -> Result<Option<Kl>, EvaluateError> {
+    if sampled.procedure == Some(*procedure) && sampled.procedure_kl.is_some() {
+        return Ok(sampled.procedure_kl);
+    }
     let known = |estimate, standard_error, kind| {
         Ok(Some(Kl { estimate, standard_error, kind, k1: None, k3: None }))
     };

@@ -12,7 +12,7 @@ use infalign_transform::TransformError;
 pub enum EvaluateError {
     /// The procedure does not act on ranks alone.
     #[error(
-        "`{procedure}` cannot be evaluated from stored samples: sample, best-of:N and worst-of:N can"
+        "`{procedure}` cannot be evaluated from plain samples: sample, best-of:N, worst-of:N and soft-best-of:N can; of others, give their own responses"
     )]
     Procedure {
         /// The procedure.
@@ -59,6 +59,39 @@ pub enum EvaluateError {
         made: String,
         /// What was asked for.
         procedure: String,
+    },
+    /// Fewer responses than a procedure looks at.
+    #[error(
+        "{method}, prompt `{prompt}`: `{procedure}` looks at {needed} responses, but there are {found}: give {needed} or more"
+    )]
+    Few {
+        /// The method.
+        method: String,
+        /// The prompt's id.
+        prompt: String,
+        /// The procedure.
+        procedure: String,
+        /// Responses that it looks at.
+        needed: usize,
+        /// Responses that there are.
+        found: usize,
+    },
+    /// Fewer responses than both halves of a plan's pilot take.
+    #[error(
+        "{method}, prompt `{prompt}`: a plan compares two halves of the responses, and {found} are fewer than `{procedure}` takes \
+         twice: give {needed} or more"
+    )]
+    Halves {
+        /// The method.
+        method: String,
+        /// The prompt's id.
+        prompt: String,
+        /// The procedure.
+        procedure: String,
+        /// Responses that it takes twice.
+        needed: usize,
+        /// Responses that there are.
+        found: usize,
     },
     /// A prompt whose numbers could not be computed.
     #[error("{method}, prompt `{prompt}`: {source}")]

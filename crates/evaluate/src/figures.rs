@@ -32,7 +32,7 @@ pub fn win_rate_against_kl(
         let mut curves = Vec::new();
         if by_reward {
             for (name, transform) in theories {
-                curves.push(theory(name, transform, procedure, 1.3 * farthest)?);
+                curves.extend(theory(name, transform, procedure, 1.3 * farthest)?);
             }
             curves.extend(optimum(procedure, 1.3 * farthest));
         }
@@ -164,25 +164,29 @@ fn legend(rows: &[Row], panels: &[Panel]) -> Vec<String> {
     names
 }
 
-/// The continuous limit's win rate from KL 0 to `farthest`.
+/// The continuous limit's win rate from KL 0 to `farthest`; none for a procedure that it has none for.
 fn theory(
     name: &str,
     transform: &Transform,
     procedure: &Procedure,
     farthest: f64,
-) -> Result<Curve, EvaluateError> {
+) -> Result<Option<Curve>, EvaluateError> {
     const STEPS: usize = 40;
     let mut points = vec![(0.0, 0.5)];
     for step in 1..=STEPS {
         // Closer together near 0, where the win rate rises with the root of the KL.
         let kl = farthest * (step as f64 / STEPS as f64).powi(2);
-        points.push((kl, predicted_win_rate(transform, kl, procedure)?));
+        let Some(win_rate) = predicted_win_rate(transform, kl, procedure)? else { return Ok(None) };
+        points.push((kl, win_rate));
     }
-    Ok(Curve { name: name.into(), points })
+    Ok(Some(Curve { name: name.into(), points }))
 }
 
 /// What no policy exceeds in the continuous limit; none for a procedure that has no such theory.
 fn optimum(procedure: &Procedure, farthest: f64) -> Option<Curve> {
+    if matches!(procedure, Procedure::SoftBestOf { .. }) {
+        return None;
+    }
     let best = optimal_frontier(procedure, (1e-3 * farthest, farthest), 40).ok()?;
     let points = best.iter().filter_map(|at| Some((at.kl, *at.win_rates.first()?)));
     Some(Curve {

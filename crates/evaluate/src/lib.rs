@@ -3,9 +3,11 @@
 //!
 //! [`table()`] is where stored [`Sampled`] responses become numbers; [`frontiers`] compares methods at the same KL.
 
+mod checks;
 mod contest;
 mod divergence;
 mod error;
+mod evaluator;
 mod figures;
 mod frontier;
 mod kl;
@@ -22,9 +24,11 @@ mod table;
 mod test_samples;
 mod text;
 
-pub use contest::{Contest, selection};
+pub use checks::{Asked, check};
+pub use contest::{Contest, selection, win_rates};
 pub use divergence::{Estimate, Kl};
 pub use error::EvaluateError;
+pub use evaluator::{Drawing, Drawn, Evaluator};
 pub use figures::{KL_AND_WIN_RATE, score_against_cost, score_against_kl, win_rate_against_kl};
 pub use frontier::{
     FrontierBand, Frontiers, Matched, MatchedComparison, Sweep, common_kl, frontiers,
@@ -35,7 +39,7 @@ pub use page::Page;
 pub use pairwise::{Pairwise, pairwise};
 pub use planning::{Effect, Need, Planned, plan};
 pub use plot::{Band, Curve, Figure, Panel, Point, draw_png, draw_svg};
-pub use sampled::{Evaluator, Judge, PromptText, Sampled, score};
+pub use sampled::{Judge, PromptText, Sampled, score};
 pub use statistics::{Intervals, Statistics};
 pub use table::{
     Comparison, Entry, Equivalence, Label, Plan, Row, Table, predicted_win_rate, table,

@@ -1,11 +1,11 @@
 //! Win rates by a judge that compares two responses, in both orders.
 
 use infalign_reward::{Preference, Shown};
-use infalign_stats::{Agreement, Interval, Outcome, Selection, StatsError, agreement};
+use infalign_stats::{Agreement, Interval, Outcome, StatsError, agreement};
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Named, same_prompts, selection_among};
+use crate::contest::{Named, kept_of, same_prompts, selection_among};
 use crate::statistics::Series;
 use crate::{Contest, Entry, EvaluateError, Statistics};
 
@@ -83,7 +83,7 @@ pub fn pairwise(
     })
 }
 
-/// What is kept of each group of N responses to each prompt, with its reward; the first of equals.
+/// What is kept of each group of N responses to each prompt, with its reward.
 fn kept<'a>(
     (method, sampled): Named<'a>,
     procedure: &Procedure,
@@ -101,18 +101,13 @@ fn kept<'a>(
                     source: StatsError::TooFew { what: "rewards", needed, found },
                 });
             }
-            let better = |a: f64, b: f64| match selection {
-                Selection::Worst(_) => a < b,
-                _ => a > b,
-            };
-            let groups = texts.chunks_exact(n).zip(rewards.chunks_exact(n));
-            Ok(groups
-                .map(|(texts, rewards)| {
-                    let keep = |kept, i| if better(rewards[i], rewards[kept]) { i } else { kept };
-                    let place = (1..n).fold(0, keep);
-                    (texts[place].as_str(), rewards[place])
+            let groups = texts.chunks_exact(n).zip(rewards.chunks_exact(n)).enumerate();
+            groups
+                .map(|(number, (texts, rewards))| {
+                    let kept = kept_of(rewards, selection, &prompt.id, number)?;
+                    Ok((texts[kept].as_str(), rewards[kept]))
                 })
-                .collect())
+                .collect()
         })
         .collect()
 }

@@ -1,13 +1,12 @@
 //! Stored samples of a model with what evaluation needs of them.
 
-use infalign_decode::{Decoded, EncodedPrompt, Generator, ProcedureDecoder, Response, Sampling};
-use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
-use crate::kl::{self, KlSample};
-use crate::{EvaluateError, kl_per_response};
+use crate::EvaluateError;
+use crate::divergence::Kl;
+use crate::kl::KlSample;
 
 /// By what responses are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +45,13 @@ pub struct Sampled {
     /// `[prompts][samples]`: the length of each response in tokens, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Vec<Vec<usize>>>,
-    /// `[prompts][samples]`: all tokens that the procedure made for each response; absent for plain samples, which are all that is made.
+    /// `[prompts][samples]`: all tokens that were made for each response, those of discarded candidates included; absent where that is its
+    /// length, as of plain samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Vec<Vec<usize>>>,
+    /// KL that the procedure adds, where what made the responses has told more of it than its name does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procedure_kl: Option<Kl>,
     /// `[prompts]`: mean over the responses of what each says of KL(π‖π_ref), in nats; absent where it cannot be estimated from them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<Vec<KlSample>>,
@@ -108,148 +111,16 @@ impl Sampled {
 
     /// Mean number of tokens that are made for one response of the procedure, where known: what decoding costs.
     pub fn cost(&self, procedure: &Procedure) -> Option<f64> {
-        match &self.made {
-            Some(made) => Some(mean_count(made)),
-            None => self.response_length().map(|length| length * procedure.samples() as f64),
-        }
+        let made = self.made.as_deref().map(mean_count).or(self.response_length())?;
+        // Of the procedure's own responses, all that it takes is in each of them.
+        let responses = if self.procedure.is_some() { 1 } else { procedure.samples() };
+        Some(made * responses as f64)
     }
 }
 
 fn mean_count(counts: &[Vec<usize>]) -> f64 {
     let all: Vec<usize> = counts.iter().flatten().copied().collect();
     all.iter().sum::<usize>() as f64 / all.len().max(1) as f64
-}
-
-/// Samples responses and scores them.
-pub struct Evaluator<'a> {
-    /// Prompts, held out from training.
-    pub prompts: &'a [EncodedPrompt],
-    /// Responses to each.
-    pub samples: usize,
-    /// π_ref, from which the KL is; none where it has other tokens.
-    pub reference: Option<&'a CausalLm>,
-    /// The tokenizer of both models.
-    pub tokenizer: &'a Tokenizer,
-    /// What policies are trained on, and what procedures select by.
-    pub reward: &'a dyn Reward,
-    /// What judges the responses besides.
-    pub judge: Option<&'a dyn Reward>,
-    /// How responses are sampled.
-    pub sampling: Sampling,
-    /// Largest number of responses generated together.
-    pub batch: usize,
-    /// Seed of the run.
-    pub seed: u64,
-}
-
-impl Evaluator<'_> {
-    /// Samples from a model. `stage` names the random streams: two models under the same stage share them.
-    ///
-    /// The KL is left out where tokens are not drawn from the model's own distribution, of which these samples then say nothing.
-    ///
-    /// # Errors
-    /// [`EvaluateError`] when a prompt does not fit, or the reward or the judge fails.
-    pub fn sample(&self, model: &CausalLm, stage: &str) -> Result<Sampled, EvaluateError> {
-        let inference = model.clone().for_inference();
-        let generator = self.generator(inference.as_ref(), stage);
-        let decoder = ProcedureDecoder::new(Procedure::Sample, &generator, self.tokenizer, None)?;
-        let decoded = decoder.decode_samples(self.prompts, self.samples)?;
-        drop(inference);
-        let Sampling { temperature, top_k, top_p, .. } = self.sampling;
-        let own = temperature == 1.0 && top_k == 0 && top_p == 1.0;
-        let reference = self.reference.filter(|_| own);
-        let kl = reference.map(|reference| self.kl(model, reference, &decoded)).transpose()?;
-        self.scored(&decoded, None, kl)
-    }
-
-    /// Responses of a procedure that does more than select among samples, each from a run of its own.
-    ///
-    /// # Errors
-    /// As [`Evaluator::sample`], and for a procedure without a decoder.
-    pub fn decode(
-        &self,
-        model: &CausalLm,
-        stage: &str,
-        procedure: Procedure,
-    ) -> Result<Sampled, EvaluateError> {
-        let inference = model.clone().for_inference();
-        let generator = self.generator(inference.as_ref(), stage);
-        let decoder =
-            ProcedureDecoder::new(procedure, &generator, self.tokenizer, Some(self.reward))?
-                .with_seed(self.seed);
-        self.scored(&decoder.decode_samples(self.prompts, self.samples)?, Some(procedure), None)
-    }
-
-    /// What draws the responses of a stage.
-    pub fn generator<'g>(&'g self, model: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
-        Generator {
-            model,
-            stops: self.tokenizer.stops(),
-            sampling: self.sampling,
-            seed: self.seed,
-            stage,
-            batch: self.batch,
-            stop_texts: None,
-            watch: None,
-        }
-    }
-
-    /// The reward of each response: `[prompts][samples]`.
-    ///
-    /// # Errors
-    /// [`EvaluateError::Reward`] when it fails.
-    pub fn rewards(&self, responses: &[Vec<Response>]) -> Result<Vec<Vec<f64>>, EvaluateError> {
-        let mut texts = Vec::with_capacity(responses.len());
-        for (prompt, responses) in self.prompts.iter().zip(responses) {
-            let text = |one: &Response| self.tokenizer.decode_response(&prompt.tokens, &one.tokens);
-            texts.push(responses.iter().map(text).collect::<Result<Vec<_>, _>>()?);
-        }
-        score(self.reward, self.prompts.iter().map(|prompt| prompt.text.as_str()), &texts)
-    }
-
-    fn scored(
-        &self,
-        decoded: &[Vec<Decoded>],
-        procedure: Option<Procedure>,
-        kl: Option<Vec<KlSample>>,
-    ) -> Result<Sampled, EvaluateError> {
-        let of = |one: fn(&Decoded) -> usize| -> Vec<Vec<usize>> {
-            decoded.iter().map(|all| all.iter().map(one).collect()).collect()
-        };
-        let responses: Vec<Vec<String>> =
-            decoded.iter().map(|all| all.iter().map(|one| one.text.clone()).collect()).collect();
-        let texts = || self.prompts.iter().map(|prompt| prompt.text.as_str());
-        let rewards = score(self.reward, texts(), &responses)?;
-        let judged = self.judge.map(|judge| score(judge, texts(), &responses)).transpose()?;
-        let prompt = |prompt: &EncodedPrompt| PromptText {
-            id: prompt.id.clone(),
-            text: prompt.text.clone(),
-        };
-        Ok(Sampled {
-            prompts: self.prompts.iter().map(prompt).collect(),
-            procedure,
-            responses,
-            rewards,
-            judged,
-            tokens: Some(of(|one| one.response.tokens.len())),
-            made: procedure.map(|_| of(|one| one.cost.model_tokens)),
-            kl,
-        })
-    }
-
-    fn kl(
-        &self,
-        model: &CausalLm,
-        reference: &CausalLm,
-        decoded: &[Vec<Decoded>],
-    ) -> Result<Vec<KlSample>, EvaluateError> {
-        let with_prompts = self.prompts.iter().zip(decoded);
-        let sequences: Vec<Sequence> = with_prompts
-            .flat_map(|(prompt, all)| all.iter().map(|one| one.response.sequence(prompt)))
-            .collect();
-        let kl = kl_per_response(model, reference, &sequences)?;
-        Ok(kl.chunks(self.samples).map(kl::mean).collect())
-    }
 }
 
 /// The score of each response: `[prompts][samples]`.
@@ -274,6 +145,20 @@ pub fn score<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_response_costs_what_was_made_for_it_and_a_selection_that_of_all() {
+        let best: Procedure = "best-of:4".parse().unwrap();
+        let cost = |tokens: Option<usize>, made: Option<usize>, procedure: Option<Procedure>| {
+            let counts = |count: Option<usize>| count.map(|count| vec![vec![count; 2]; 3]);
+            let (tokens, made) = (counts(tokens), counts(made));
+            Sampled { tokens, made, procedure, ..Sampled::default() }.cost(&best)
+        };
+        assert_eq!(cost(None, None, None), None);
+        assert_eq!(cost(Some(5), None, None), Some(20.0));
+        assert_eq!(cost(Some(5), Some(7), None), Some(28.0), "drafts that were thrown away");
+        assert_eq!(cost(Some(5), Some(21), Some(best)), Some(21.0));
+    }
 
     #[test]
     fn samples_that_do_not_belong_together_are_refused() {

@@ -242,7 +242,7 @@ fn row(
     let kl = of_policy(sampled)?;
     let predicted_win_rate = match (transform, kl) {
         (Some(transform), Some(kl)) if contest.policy == contest.reference => {
-            Some(predicted_win_rate(transform, kl.estimate, &contest.policy)?)
+            predicted_win_rate(transform, kl.estimate, &contest.policy)?
         }
         _ => None,
     };
@@ -328,7 +328,8 @@ fn comparison(
     })
 }
 
-/// Win rate of the optimum for `transform` at `kl` nats, in the continuous limit.
+/// Win rate of the optimum for `transform` at `kl` nats, in the continuous limit; none for `soft-best-of`, whose τ is in units of a reward that
+/// the limit does not know.
 ///
 /// # Errors
 /// [`EvaluateError::Transform`] for a KL that the transform cannot reach.
@@ -336,13 +337,16 @@ pub fn predicted_win_rate(
     transform: &Transform,
     kl: f64,
     procedure: &Procedure,
-) -> Result<f64, EvaluateError> {
+) -> Result<Option<f64>, EvaluateError> {
+    if matches!(procedure, Procedure::SoftBestOf { .. }) {
+        return Ok(None);
+    }
     // Two equal policies differ from 0 by rounding alone.
     if kl < 1e-9 {
-        return Ok(0.5);
+        return Ok(Some(0.5));
     }
     let tilt = Tilt::new(transform, Beta::new(beta_for_kl(transform, kl)?)?)?;
-    Ok(tilt.win_rate(procedure)?)
+    Ok(Some(tilt.win_rate(procedure)?))
 }
 
 #[cfg(test)]

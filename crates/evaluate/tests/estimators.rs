@@ -98,7 +98,8 @@ fn rows_are_unbiased_on_a_tabular_model() {
             let reference = samples("reference", &model.base, &model.rewards, shape);
             let label = Label { method: "tilted", kind: None, objective: None, transform: None };
             let entries = [Entry { label, sampled: &policy, reference: &reference }];
-            let procedures = [format!("best-of:{n}"), format!("worst-of:{n}")];
+            let soft = format!("soft-best-of:{n},temperature=0.3");
+            let procedures = [format!("best-of:{n}"), format!("worst-of:{n}"), soft];
             let contests = procedures.map(|text| Contest::same(text.parse().unwrap()));
             for judge in [Judge::Reward, Judge::Judge] {
                 let statistics =

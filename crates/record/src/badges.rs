@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::manifest::Manifest;
-use crate::replication::Replication;
+use crate::replication::{Replication, WHOLE};
 use crate::verify::{Problem, Verified, verify};
 use crate::{RecordError, manifest, run_dir};
 
@@ -103,7 +103,8 @@ fn functional(broken: &[String], verified: &Verified, evidence: &Evidence) -> Ba
     let again = evidence
         .replications
         .iter()
-        .find(|(replication, _)| replication.original.uuid == verified.record.uuid);
+        .filter(|(replication, _)| replication.original.uuid == verified.record.uuid)
+        .find(|(replication, _)| replication.extent == WHOLE);
     let given_for = match again {
         Some((replication, sha256)) => format!(
             "it verifies, a flipped bit is noticed, and it ran again to its end ({} of {}, statement {})",
@@ -113,7 +114,7 @@ fn functional(broken: &[String], verified: &Verified, evidence: &Evidence) -> Ba
         ),
         None => {
             reasons.push(
-                "no statement of a replication was given that ran to its end: --replication FILE"
+                "no statement was given of a replication that ran the whole to its end: --replication FILE"
                     .to_owned(),
             );
             String::new()
@@ -131,7 +132,7 @@ fn reproduced(broken: &[String], verified: &Verified, evidence: &Evidence) -> Ba
         let differs = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
         if original.uuid != verified.record.uuid {
             reasons.push(format!("{which} is of another run"));
-        } else if replication.extent != "whole" {
+        } else if replication.extent != WHOLE {
             reasons.push(format!("{which} did only a part of the run again"));
         } else if !differs(&original.host, &replica.host) {
             reasons.push(format!("{which} was on the same host"));
@@ -243,9 +244,10 @@ mod tests {
         part.extent = "spot: train raw".into();
         let mut failed = replication.clone();
         failed.claims[0].holds = false;
-        for replication in [same_host, same_agent, part, failed] {
+        for replication in [same_host, same_agent, failed] {
             assert_eq!(given(&run, &with(replication)), functional);
         }
+        assert_eq!(given(&run, &with(part)), Vec::<&str>::new(), "some stages are not the run");
         let mut of_another = replication;
         of_another.original.uuid = "x".into();
         assert_eq!(given(&run, &with(of_another)), Vec::<&str>::new());

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct BuildRecord {
     /// Version of the program.
     pub version: String,
-    /// SHA-256 of everything else here: builds with the same id were made from the same in the same way.
+    /// SHA-256 of what was built and how, all that is here but for what git knows: builds with the same id were made from the same source in
+    /// the same way, of a clone or of an archive.
     pub build_id: String,
     /// The source.
     pub source: Source,

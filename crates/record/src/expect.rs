@@ -111,7 +111,7 @@ pub struct Equivalence {
 
 impl Default for Equivalence {
     fn default() -> Self {
-        Self { win_rate: 0.02, kl: 0.5 }
+        Self { win_rate: 0.02, kl: 0.05 }
     }
 }
 

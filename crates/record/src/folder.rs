@@ -19,15 +19,22 @@ pub const MANIFEST: &str = "manifest-sha256.txt";
 pub const CONFIG: &str = "config.toml";
 /// What a replication has to reach, declared before the run.
 pub const EXPECT: &str = "expect.toml";
+/// The changes to the program's source that are in no commit, where they are to be kept.
+pub const DIFF: &str = "diff.patch";
 /// The RO-Crate.
 pub const CRATE: &str = "ro-crate-metadata.json";
 /// The page for people.
 pub const PREVIEW: &str = "ro-crate-preview.html";
+/// A run's numbers.
+pub const RESULTS: &str = "results.json";
+/// The steps of a training, in its folder.
+pub const STEPS: &str = "metrics.jsonl";
 /// Held by the process that works on a run; empty.
 pub const LOCK: &str = ".lock";
 
 /// Files of the record itself, which are no outputs.
-pub const OF_RECORD: [&str; 7] = [START_FILE, RECORD, MANIFEST, CONFIG, EXPECT, CRATE, PREVIEW];
+pub const OF_RECORD: [&str; 8] =
+    [START_FILE, RECORD, MANIFEST, CONFIG, EXPECT, DIFF, CRATE, PREVIEW];
 
 /// Larger files of the record are refused.
 const MAX_BYTES: u64 = 64 << 20;

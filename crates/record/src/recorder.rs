@@ -9,18 +9,15 @@ use crate::atomic::write_atomic;
 use crate::build_record::BuildRecord;
 use crate::capture::{Gpu, Host, Scheduler, executable_sha256, peak_memory_bytes, threads};
 use crate::expect::Expect;
-use crate::folder::{self, CONFIG, CRATE, EXPECT, OF_RECORD, PREVIEW, RECORD};
+use crate::folder::{
+    self, CONFIG, CRATE, DIFF, EXPECT, OF_RECORD, PREVIEW, RECORD, RESULTS, STEPS,
+};
 use crate::hash::{sha256_bytes, sha256_file};
 use crate::manifest::{self, Manifest};
 use crate::record::{
     Agent, Attempt, Device, Input, Output, Record, SCHEMA, Seed, Status, media_type, numbers,
 };
 use crate::{RecordError, Secrets, clock, env, preview, ro_crate};
-
-/// Where a run's numbers are.
-const RESULTS: &str = "results.json";
-/// Where the steps of a training are, in its folder.
-const STEPS: &str = "metrics.jsonl";
 
 /// What a command says of its run when it begins.
 #[derive(Clone, Debug)]
@@ -39,6 +36,8 @@ pub struct Opening {
     pub inputs: Vec<(String, String, PathBuf)>,
     /// What a replication has to reach.
     pub expect: Option<Expect>,
+    /// The changes that the program was built from, where they are to be kept.
+    pub diff: Option<Vec<u8>>,
 }
 
 /// An open record.
@@ -57,7 +56,8 @@ impl Recorder {
     /// A record that is there already, of a process that did not finish the run, becomes one of [`Record::earlier`].
     ///
     /// # Errors
-    /// When an input cannot be read, or a file cannot be written; [`RecordError::Secret`] where `config.toml` holds one.
+    /// When an input cannot be read, or a file cannot be written; [`RecordError::Secret`] where `config.toml` or the diff holds one, of which
+    /// nothing is written then.
     pub fn begin(run: &Path, opening: Opening) -> Result<Self, RecordError> {
         let started = Instant::now();
         let secrets = Secrets::here();
@@ -71,6 +71,13 @@ impl Recorder {
         if let Some(expect) = opening.expect.as_ref().filter(|_| !run.join(EXPECT).exists()) {
             let text = expect.to_toml();
             write_atomic(&run.join(EXPECT), |file| file.write_all(text.as_bytes()))?;
+        }
+        if let Some(diff) = &opening.diff {
+            let path = run.join(DIFF);
+            if let Some(what) = secrets.find(diff) {
+                return Err(RecordError::Secret { path, what });
+            }
+            write_atomic(&path, |file| file.write_all(diff))?;
         }
         let argv = opening.argv.iter().map(|word| env::without_home(&secrets.scrub(word)));
         let environment = env::recorded().into_iter();
@@ -179,7 +186,7 @@ impl Recorder {
     }
 
     fn leak(&self, outputs: &[Output]) -> Result<Option<RecordError>, RecordError> {
-        let own = [CONFIG, EXPECT].into_iter().filter(|name| self.folder.join(name).exists());
+        let own = [CONFIG, EXPECT, DIFF].into_iter().filter(|name| self.folder.join(name).exists());
         for path in outputs.iter().map(|output| output.path.as_str()).chain(own) {
             let path = self.folder.join(path);
             if let Some(what) = self.secrets.find_in_file(&path)? {
@@ -282,6 +289,7 @@ pub(crate) mod tests {
             seed: Some(7),
             inputs: inputs.iter().map(named).collect(),
             expect: Some(Expect::default()),
+            diff: None,
         }
     }
 
@@ -326,7 +334,7 @@ pub(crate) mod tests {
         assert_eq!(record.metrics["rows[a].kl"], 0.2);
         assert_eq!(record.steps, Some(2));
         assert_eq!(verify(&run).unwrap().findings, []);
-        for name in OF_RECORD {
+        for name in OF_RECORD.into_iter().filter(|name| *name != DIFF) {
             assert!(run.join(name).is_file(), "{name}");
         }
     }
@@ -356,6 +364,33 @@ pub(crate) mod tests {
         let record = recorder.end(Some(&failure)).unwrap();
         assert_eq!(record.status, Status::Failed);
         assert_eq!(record.error.as_deref(), Some("cannot read ~/x.json"));
+    }
+
+    #[test]
+    fn changes_are_kept_with_the_record_unless_they_hold_a_key() {
+        let root = tempfile::tempdir().unwrap();
+        let begin = |name: &str, diff: &str| {
+            let run = RunDir::at(&root.path().join(name)).unwrap();
+            let diff = diff.as_bytes();
+            let mut opening = Opening { diff: Some(diff.to_vec()), ..opening(&[]) };
+            opening.build.source.diff_sha256 = Some(sha256_bytes(diff));
+            (run.path().to_path_buf(), Recorder::begin(run.path(), opening))
+        };
+        let (run, recorder) = begin("kept", "--- a\n+++ b\n");
+        let record = recorder.unwrap().end(None).unwrap();
+        assert_eq!(record.outputs, [], "it is no result");
+        assert_eq!(verify(&run).unwrap().findings, []);
+        // Another diff than that of the build is found, whatever the manifest says.
+        std::fs::write(run.join(DIFF), "+++ c\n").unwrap();
+        manifest::write(&run, &Manifest::new()).unwrap();
+        let findings = verify(&run).unwrap().findings;
+        assert!(findings.iter().any(|finding| finding.path == DIFF), "{findings:?}");
+
+        let key = concat!("hf", "_abcdefghijklmnopqrstuv");
+        let (run, recorder) = begin("refused", key);
+        let error = recorder.unwrap_err().to_string();
+        assert!(error.contains(DIFF) && !error.contains(key), "{error}");
+        assert!(!run.join(DIFF).exists());
     }
 
     #[test]

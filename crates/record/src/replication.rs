@@ -13,6 +13,9 @@ const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 /// Type of what it says.
 const PREDICATE: &str = "https://in-toto.io/attestation/test-result/v0.1";
 
+/// [`Replication::extent`] of a run that was run again from its beginning to its end.
+pub const WHOLE: &str = "whole";
+
 /// One run, as a replication names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunName {
@@ -88,7 +91,7 @@ pub struct Replication {
     pub original: RunName,
     /// The new run.
     pub replica: RunName,
-    /// What was done: `whole`, or `spot` with the stages that were done again.
+    /// What was done: [`WHOLE`], or `spot` with the stages that were done again.
     pub extent: String,
     /// Whether the original's program was used again, or one built from its commit, or another.
     pub program: String,
@@ -255,7 +258,7 @@ pub(crate) mod tests {
         Replication {
             original: name("one"),
             replica: name("two"),
-            extent: "whole".into(),
+            extent: WHOLE.into(),
             program: "the same".into(),
             results: vec![row, free],
             claims: vec![claim],

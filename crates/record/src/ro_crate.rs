@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::RecordError;
-use crate::folder::{CONFIG, EXPECT, PREVIEW, RECORD};
+use crate::folder::{CONFIG, DIFF, EXPECT, PREVIEW, RECORD};
 use crate::hash::sha256_file;
 use crate::record::{Input, Record, Status, media_type};
 use crate::run_dir::START_FILE;
@@ -156,6 +156,7 @@ fn own_files(run: &Path) -> Result<Vec<Value>, RecordError> {
         (START_FILE, "When the run began"),
         (CONFIG, "Every setting of the run"),
         (EXPECT, "What a replication has to reach, declared before the run"),
+        (DIFF, "Changes to the program's source that are in no commit"),
         (RECORD, "Everything that was recorded of the run, host and devices included"),
     ];
     let mut files = Vec::new();

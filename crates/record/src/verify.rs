@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::folder::{self, CONFIG, CRATE, MANIFEST};
+use crate::folder::{self, CONFIG, CRATE, DIFF, MANIFEST};
 use crate::hash::sha256_file;
 use crate::manifest::{self, Manifest};
 use crate::record::Status;
@@ -136,7 +136,12 @@ fn compare_record(record: &Record, listed: &Manifest, findings: &mut Vec<Finding
     });
     let outputs = record.outputs.iter().map(|output| (output.path.clone(), output.sha256.clone()));
     let config = record.config_sha256.iter().map(|digest| (CONFIG.to_owned(), digest.clone()));
-    let recorded: BTreeMap<String, String> = in_run.chain(outputs).chain(config).collect();
+    let diff =
+        record.build.source.diff_sha256.iter().map(|digest| (DIFF.to_owned(), digest.clone()));
+    // It may be left out, but it may not be another.
+    let diff = diff.filter(|(path, _)| listed.contains_key(path));
+    let recorded: BTreeMap<String, String> =
+        in_run.chain(outputs).chain(config).chain(diff).collect();
     for (path, digest) in &recorded {
         if listed.get(path) != Some(digest) {
             let what = "record.json has another digest than manifest-sha256.txt";

@@ -43,6 +43,12 @@ impl Cached {
         Ok(self)
     }
 
+    /// How many of the pairs, each content counted once, the reward would have to be asked for.
+    pub fn unknown(&self, pairs: &[(&str, &str)]) -> usize {
+        let keys: Vec<Key> = pairs.iter().map(|pair| self.key(pair)).collect();
+        self.missing(&keys).len()
+    }
+
     fn key(&self, (prompt, response): &(&str, &str)) -> Key {
         let mut hasher = Sha256::new();
         for text in [self.identity.as_str(), prompt, response] {

@@ -37,6 +37,22 @@ pub enum RewardError {
         /// The valid range, in words.
         valid: &'static str,
     },
+    /// Scoring was told to stop.
+    #[error("scoring was stopped")]
+    Stopped,
+    /// More questions than may be asked.
+    #[error(
+        "`most_requests` is {most}, {asked} of them were made, and no answer is known to {questions} more questions: raise it, or compare \
+         fewer pairs"
+    )]
+    Requests {
+        /// The most that may be made.
+        most: usize,
+        /// How many were.
+        asked: usize,
+        /// What would have to be asked.
+        questions: usize,
+    },
     /// `k` without the pooling that it is for, or the pooling without it.
     #[error("`k` and `by = \"mean-minus-std\"` go together: give both or neither")]
     Deviation,

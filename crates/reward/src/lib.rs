@@ -14,6 +14,7 @@ mod rated_words;
 mod remote;
 mod rules;
 mod sequence;
+mod stoppable;
 mod sum;
 mod tabular;
 
@@ -29,6 +30,7 @@ pub use rated_words::RatedWords;
 pub use remote::RemoteReward;
 pub use rules::{Length, LengthUnit, Lexicon, Patterns};
 pub use sequence::Sequence;
+pub use stoppable::Stoppable;
 pub use sum::WeightedSum;
 pub use tabular::TabularReward;
 

@@ -2,13 +2,14 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use infalign_remote::{Client, Patience, RemoteError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::stoppable::refuse_if;
 use crate::{ApiKeys, Cached, Reward, RewardError};
 
 /// A model on an OpenAI-compatible server that judges pairs of responses.
@@ -56,6 +57,12 @@ pub type Shown<'a> = (&'a str, &'a str, &'a str);
 /// Asks the model, and keeps its answers.
 pub struct Preference {
     cached: Cached,
+    parallel: NonZeroUsize,
+    /// The most requests that may be made.
+    most: usize,
+    /// Requests so far, or promised.
+    asked: AtomicUsize,
+    stop: Option<&'static AtomicBool>,
 }
 
 impl Preference {
@@ -73,27 +80,43 @@ impl Preference {
         // What an answer depends on.
         let identity =
             json!(["preference", config.url, config.model, config.criterion]).to_string();
-        let asked = AtomicUsize::new(0);
-        let asker = Box::new(Asker { client, config: config.clone(), asked });
+        let asker = Box::new(Asker { client, config: config.clone() });
         let cached = Cached::new(asker, &identity, config.parallel);
         let cached = match &config.cache {
             Some(file) => cached.with_file(file)?,
             None => cached,
         };
-        Ok(Self { cached })
+        let (parallel, most) = (config.parallel, config.most_requests);
+        Ok(Self { cached, parallel, most, asked: AtomicUsize::new(0), stop: None })
+    }
+
+    /// Asks nothing more once a flag is set.
+    #[must_use]
+    pub fn stopping_at(self, stop: &'static AtomicBool) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 
     /// How far the first response of each pair is preferred: 1, ½ for a tie, or 0.
     ///
     /// # Errors
-    /// [`RewardError::Remote`] where the server fails or answers something else, and [`RewardError::Setting`] where more questions would be
-    /// asked than may be. What was answered before is kept.
+    /// [`RewardError::Requests`] before anything is asked, where more questions would be asked than may be; [`RewardError::Remote`] where the
+    /// server fails or answers something else, and [`RewardError::Stopped`]. What was answered before is kept.
     pub fn of_first(&self, pairs: &[Shown<'_>]) -> Result<Vec<f32>, RewardError> {
         let texts: Vec<String> =
             pairs.iter().map(|(_, first, second)| json!([first, second]).to_string()).collect();
         let questions: Vec<(&str, &str)> =
             pairs.iter().zip(&texts).map(|((prompt, ..), text)| (*prompt, text.as_str())).collect();
-        self.cached.score(&questions)
+        let unknown = self.cached.unknown(&questions);
+        let asked = self.asked.fetch_add(unknown, Ordering::Relaxed);
+        if asked + unknown > self.most {
+            return Err(RewardError::Requests { most: self.most, asked, questions: unknown });
+        }
+        let mut answers = Vec::with_capacity(questions.len());
+        for some in questions.chunks(self.parallel.get()) {
+            self.stop.map_or(Ok(()), refuse_if)?;
+            answers.extend(self.cached.score(some)?);
+        }
+        Ok(answers)
     }
 }
 
@@ -101,8 +124,6 @@ impl Preference {
 struct Asker {
     client: Client,
     config: PreferenceConfig,
-    /// Requests so far.
-    asked: AtomicUsize,
 }
 
 impl Asker {
@@ -138,15 +159,6 @@ impl Asker {
 
 impl Reward for Asker {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
-        // Before any of them is asked, since answers of a batch that fails are lost.
-        let most = self.config.most_requests;
-        if self.asked.fetch_add(pairs.len(), Ordering::Relaxed) + pairs.len() > most {
-            return Err(RewardError::Setting {
-                key: "most_requests",
-                value: most as f64,
-                valid: "greater: there are more questions that no answer is known to",
-            });
-        }
         // As many threads as requests at a time, which is how many pairs come together.
         std::thread::scope(|scope| {
             let asking: Vec<_> = pairs

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use infalign_record::hash::sha256_bytes;
 
+use crate::connections::Asker;
 use crate::failure::Failure;
 use crate::service::State;
 
@@ -33,12 +34,15 @@ pub(crate) async fn check_key(
     }
 }
 
-/// Counts answers.
+/// Counts answers, and who may be waiting for one.
 pub(crate) async fn count(
     Shared(state): Shared<Arc<State>>,
     request: Request,
     next: Next,
 ) -> Response {
+    if let Some(ConnectInfo(asker)) = request.extensions().get::<ConnectInfo<Asker>>() {
+        asker.ask();
+    }
     let path = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     // Not the path that was asked for: there would be no end of them.

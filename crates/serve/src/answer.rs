@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use infalign_decode::guided::ScorerSet;
 use infalign_decode::{DecodeError, Decoded, EncodedPrompt, Finish};
 use infalign_model::Tokenizer;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::failure::Failure;
@@ -20,6 +21,8 @@ pub(crate) struct Head {
     model: String,
     seed: u64,
     procedure: String,
+    /// Weights of the prefix scorers, where they guide.
+    scorers: Option<Value>,
     form: Form,
 }
 
@@ -29,6 +32,7 @@ impl Head {
             Form::Completion => "cmpl",
             Form::Chat => "chatcmpl",
         };
+        let scorers = &state.service.scorers;
         Self {
             // Told apart from those of an earlier server.
             id: format!("{prefix}-{:x}-{number}", state.created),
@@ -36,6 +40,7 @@ impl Head {
             model: state.service.name.clone(),
             seed: asked.draws.seed,
             procedure: asked.procedure.to_string(),
+            scorers: asked.weights.as_deref().map(|weights| named_weights(scorers, weights)),
             form: asked.form,
         }
     }
@@ -47,11 +52,21 @@ impl Head {
             (Form::Chat, false) => "chat.completion",
             (Form::Chat, true) => "chat.completion.chunk",
         };
-        json!({
+        let mut document = json!({
             "id": self.id, "object": object, "created": self.created, "model": self.model, "choices": choices,
             "seed": self.seed, "procedure": self.procedure,
-        })
+        });
+        if let Some(scorers) = &self.scorers {
+            document["scorers"] = scorers.clone();
+        }
+        document
     }
+}
+
+/// Weights of prefix scorers by the names of their rewards.
+pub(crate) fn named_weights(scorers: &ScorerSet, weights: &[f64]) -> Value {
+    let named = scorers.names().into_iter().zip(weights);
+    named.map(|(name, weight)| (name.to_owned(), json!(weight))).collect::<Map<_, _>>().into()
 }
 
 /// What an answer took: tokens of the prompts, and of the responses that it holds.
@@ -69,6 +84,9 @@ pub(crate) fn ending(choice: &mut Value, decoded: &Decoded) {
         Finish::Stop | Finish::Cancelled => json!("stop"),
     };
     choice["score"] = json!(decoded.score);
+    choice["value"] = json!(decoded.value);
+    choice["kl"] = json!(decoded.kl);
+    choice["truncation"] = json!(decoded.truncation);
     choice["model_tokens"] = json!(decoded.cost.model_tokens);
     choice["scorer_calls"] = json!(decoded.cost.scorer_calls);
 }

@@ -63,7 +63,8 @@ impl From<DecodeError> for Failure {
         match error {
             DecodeError::Setting { key, .. } => Self::field(key, message),
             DecodeError::Procedure { .. } => Self::field("procedure", message),
-            DecodeError::Prompt { .. } => Self::request(message),
+            // Weights or λ beyond all numbers: the scorers themselves were checked at the start.
+            DecodeError::Prompt { .. } | DecodeError::Scorer { .. } => Self::request(message),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
         }
     }

@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::StatusCode;
+use infalign_decode::guided::GuidedGenerator;
 use infalign_decode::{
-    DecodeError, Decoded, Event, ProcedureDecoder, Sampler, SharedGenerator, SharedWatch,
+    DecodeError, Decoded, Draws, Event, Generator, ProcedureDecoder, Sampler, SharedGenerator,
+    SharedWatch, StopTexts,
 };
+use infalign_reward::Reward;
+use infalign_transform::Composed;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -15,7 +20,7 @@ use crate::failure::Failure;
 use crate::log_probs::Scored;
 use crate::places::Place;
 use crate::request::Asked;
-use crate::service::State;
+use crate::service::{Service, State};
 
 /// A token that belongs to the answer, as soon as it is drawn.
 pub(crate) struct Token {
@@ -127,6 +132,16 @@ impl Drop for Generation {
 /// Places for the responses of a request.
 fn place(state: &State, asked: &Asked) -> Result<Place, Failure> {
     let (responses, most) = (asked.responses(), state.places.most);
+    let (candidates, batch) = (asked.procedure.inner.samples(), state.guided.most());
+    if candidates > batch {
+        let procedure = asked.procedure;
+        return Err(Failure::field(
+            "procedure",
+            format!(
+                "`{procedure}` has {candidates} candidates at a time, but this server has room for {batch}"
+            ),
+        ));
+    }
     if responses > most {
         return Err(Failure::request(format!(
             "the request needs {responses} responses (prompts × n × those that its procedure chooses from), but this server \
@@ -141,7 +156,7 @@ fn place(state: &State, asked: &Asked) -> Result<Place, Failure> {
     })
 }
 
-/// Runs the procedure.
+/// Runs the procedure, on the engine or beside it.
 fn decode(
     state: &State,
     asked: &Arc<Asked>,
@@ -149,26 +164,101 @@ fn decode(
     cancelled: Arc<AtomicBool>,
     ready: oneshot::Sender<Result<(), Failure>>,
 ) {
-    let engine = &state.service.engine;
+    let decoded = match &asked.weights {
+        None => on_engine(state, asked, senders, cancelled, ready),
+        Some(weights) => guided(state, asked, senders, (weights, &cancelled), ready),
+    };
+    if let Err(error) = decoded {
+        let _ = senders.results.send(Err(error));
+    }
+}
+
+/// Selects among responses of the engine.
+fn on_engine(
+    state: &State,
+    asked: &Arc<Asked>,
+    senders: &Senders,
+    cancelled: Arc<AtomicBool>,
+    ready: oneshot::Sender<Result<(), Failure>>,
+) -> Result<(), DecodeError> {
+    let Service { engine, tokenizer, .. } = &state.service;
     let watch = watcher(asked, &senders.tokens);
     let sampler = SharedGenerator { engine, draws: asked.draws.clone(), watch, cancelled };
-    // Only what chooses needs rewards.
-    let reward = if asked.is_plain() { None } else { state.service.reward.as_deref() };
     let decoder = sampler.check(&asked.prompts).and_then(|()| {
-        let tokenizer = &state.service.tokenizer;
-        let decoder = ProcedureDecoder::new(asked.procedure, &sampler, tokenizer, reward)?;
+        let (selection, reward) = (asked.procedure.selection, reward(state, asked));
+        let decoder = ProcedureDecoder::new(selection, &sampler, tokenizer, reward)?;
         Ok(decoder.with_seed(asked.draws.seed))
     });
-    let decoder = match decoder {
-        Ok(decoder) => decoder,
-        Err(error) => {
-            let _ = ready.send(Err(error.into()));
-            return;
-        }
+    match begun(decoder, ready) {
+        Some(decoder) => deliver(state, asked, senders, &decoder),
+        None => Ok(()),
+    }
+}
+
+/// Draws responses that prefix scorers guide, in a batch of their own once there is room for it.
+fn guided(
+    state: &State,
+    asked: &Arc<Asked>,
+    senders: &Senders,
+    (weights, cancelled): (&[f64], &AtomicBool),
+    ready: oneshot::Sender<Result<(), Failure>>,
+) -> Result<(), DecodeError> {
+    let Service { engine, tokenizer, scorers, .. } = &state.service;
+    let Draws { stops, stop_texts, sampling, seed, stage, .. } = asked.draws.as_ref();
+    let watch = watcher(asked, &senders.tokens);
+    let generator = Generator {
+        model: engine.model(),
+        stops,
+        stop_texts: Some(StopTexts { tokenizer, texts: stop_texts }),
+        sampling: *sampling,
+        seed: *seed,
+        stage,
+        batch: asked.responses().min(state.guided.most()),
+        watch: watch.as_deref().map(|watch| watch as _),
     };
-    state.metrics.prompt_tokens.add(asked.prompt_tokens());
+    let scorer = scorers.weighted(weights);
+    let decoder = scorer.as_ref().map_err(|error| Failure::request(error.to_string()));
+    let decoder = decoder.and_then(|scorer| {
+        let (Composed { selection, inner }, cancelled) = (asked.procedure, Some(cancelled));
+        let guided = GuidedGenerator { generator, scorer, procedure: inner, cancelled };
+        guided.check(&asked.prompts)?;
+        Ok(ProcedureDecoder::guided(selection, guided, tokenizer, reward(state, asked))?)
+    });
+    let Some(decoder) = begun(decoder, ready) else { return Ok(()) };
+    let room = state.guided.enter(asked.responses(), senders.results.closed());
+    match Handle::current().block_on(room) {
+        Some(_room) => deliver(state, asked, senders, &decoder),
+        None => Ok(()),
+    }
+}
+
+/// What chooses, where something is chosen.
+fn reward<'s>(state: &'s State, asked: &Asked) -> Option<&'s dyn Reward> {
+    state.service.reward.as_deref().filter(|_| asked.selects())
+}
+
+/// Tells whoever waits whether the work can begin.
+fn begun<D>(
+    decoder: Result<D, impl Into<Failure>>,
+    ready: oneshot::Sender<Result<(), Failure>>,
+) -> Option<D> {
+    let (decoder, told) = match decoder {
+        Ok(decoder) => (Some(decoder), Ok(())),
+        Err(error) => (None, Err(error.into())),
+    };
     // Whoever has gone away has cancelled, too.
-    let _ = ready.send(Ok(()));
+    let _ = ready.send(told);
+    decoder
+}
+
+/// Sends the responses to each prompt as soon as they are there.
+fn deliver(
+    state: &State,
+    asked: &Asked,
+    senders: &Senders,
+    decoder: &ProcedureDecoder<'_>,
+) -> Result<(), DecodeError> {
+    state.metrics.prompt_tokens.add(asked.prompt_tokens());
     let mut done = |prompt, decoded: Vec<Decoded>| {
         let cost = |cost: fn(&Decoded) -> usize| decoded.iter().map(cost).sum();
         state.metrics.generated_tokens.add(cost(|one| one.cost.model_tokens));
@@ -178,15 +268,14 @@ fn decode(
             Err(_) => ControlFlow::Break(()),
         }
     };
-    if let Err(error) = decoder.decode_each(&asked.prompts, asked.n, &mut done) {
-        let _ = senders.results.send(Err(error));
-    }
+    decoder.decode_each(&asked.prompts, asked.n, &mut done)
 }
 
 /// Sends tokens to whoever answers, where it needs them before they are a response.
 fn watcher(asked: &Arc<Asked>, tokens: &mpsc::UnboundedSender<Token>) -> Option<SharedWatch> {
+    // Alternatives are told of plain samples alone.
     let alternatives = asked.log_probs.unwrap_or(0);
-    if !asked.is_plain() || !(asked.stream || alternatives > 0) {
+    if asked.selects() || !(asked.stream || alternatives > 0) {
         return None;
     }
     let (tokens, n) = (tokens.clone(), asked.n);

@@ -4,17 +4,21 @@
 //!    same seed has the same answer, whatever else is asked for at the time: all requests share the batches of one
 //!    [`Engine`](infalign_decode::Engine), which promises that.
 //! 2. A field that the server does not know, or a value that it does not follow, is refused; nothing is ignored that would change an answer.
-//! 3. Responses are streamed as their tokens come under `sample`; under a procedure that chooses among several, once it has chosen.
-//! 4. A request that nobody waits for any more, be it that the client has gone or that it took too long, leaves the engine.
+//! 3. Responses are streamed as soon as it is certain what they say: under `sample` and `cd-token` token by token, under `cd-block` block by block,
+//!    and where a procedure chooses among several, once it has chosen.
+//! 4. A procedure that prefix scorers guide takes their weights from the request. Its candidates have a batch of their own.
+//! 5. A request that nobody waits for any more, be it that the client has gone or that it took too long, leaves the engine.
 //!
 //! `request` is what is asked for, `generation` does it, `answer` and `streaming` say it.
 
 mod access;
 mod answer;
 mod body;
+mod connections;
 mod failure;
 mod fields;
 mod generation;
+mod guided;
 mod log_probs;
 mod messages;
 mod metrics;

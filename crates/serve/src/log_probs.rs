@@ -16,25 +16,30 @@ pub(crate) struct Scored {
 }
 
 impl Scored {
-    /// A token with its alternatives, the most probable first, equal ones by id.
+    /// A token with its alternatives, of which there are none where the model's distribution is not told.
     pub(crate) fn of(event: &Event<'_>, alternatives: usize) -> Self {
-        let (logits, draw) = (event.logits, event.draw);
-        // Logits differ from log-probabilities by the same for all tokens.
-        let shift = f64::from(draw.log_prob) - f64::from(logits[draw.token as usize]);
-        let mut order: Vec<u32> =
-            if alternatives == 0 { Vec::new() } else { (0..logits.len() as u32).collect() };
-        let logit = |id: u32| logits[id as usize];
-        let by_logit = |a: &u32, b: &u32| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b));
-        let n = alternatives.min(order.len());
-        if n > 0 && n < order.len() {
-            order.select_nth_unstable_by(n - 1, by_logit);
-        }
-        order.truncate(n);
-        order.sort_unstable_by(by_logit);
-        let log_prob = |id: u32| ((f64::from(logit(id)) + shift) as f32).max(LEAST);
-        let alternatives = order.into_iter().map(|id| (id, log_prob(id))).collect();
-        Self { token: draw.token, log_prob: draw.log_prob, alternatives }
+        let alternatives =
+            if alternatives == 0 { Vec::new() } else { most_probable(event, alternatives) };
+        Self { token: event.draw.token, log_prob: event.draw.log_prob, alternatives }
     }
+}
+
+/// The tokens that the model held most probable, the most probable first, equal ones by id.
+fn most_probable(event: &Event<'_>, n: usize) -> Vec<(u32, f32)> {
+    let (logits, draw) = (event.logits, event.draw);
+    let logit = |id: u32| logits[id as usize];
+    // Logits differ from log-probabilities by the same for all tokens.
+    let shift = f64::from(draw.log_prob) - f64::from(logit(draw.token));
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let by_logit = |a: &u32, b: &u32| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b));
+    let n = n.min(order.len());
+    if n > 0 && n < order.len() {
+        order.select_nth_unstable_by(n - 1, by_logit);
+    }
+    order.truncate(n);
+    order.sort_unstable_by(by_logit);
+    let log_prob = |id: u32| ((f64::from(logit(id)) + shift) as f32).max(LEAST);
+    order.into_iter().map(|id| (id, log_prob(id))).collect()
 }
 
 /// Tokens of a response in a row, after the token `before`; completions also tell where each begins, counted in characters from `offset` on,

@@ -101,7 +101,11 @@ impl Metrics {
                 "Tokens of finished responses, those of discarded candidates included.",
                 &self.generated_tokens,
             ),
-            ("scorer_calls", "Responses that were scored.", &self.scorer_calls),
+            (
+                "scorer_calls",
+                "Rewards of responses and values of prefixes that were asked for.",
+                &self.scorer_calls,
+            ),
             (
                 "abandoned_requests",
                 "Requests that ended without their whole answer.",

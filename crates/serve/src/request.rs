@@ -1,13 +1,14 @@
 //! What a request asks for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
 use infalign_data::{Message, Prompt, Text};
+use infalign_decode::guided::ScorerSet;
 use infalign_decode::{DecodeError, Draws, EncodedPrompt, Sampling};
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 use serde_json::{Number, Value, json};
 
 use crate::failure::Failure;
@@ -40,7 +41,9 @@ pub(crate) struct Asked {
     pub(crate) prompts: Vec<EncodedPrompt>,
     /// Responses of the procedure to each prompt.
     pub(crate) n: usize,
-    pub(crate) procedure: Procedure,
+    pub(crate) procedure: Composed,
+    /// Of the server's prefix scorers, where they guide.
+    pub(crate) weights: Option<Vec<f64>>,
     pub(crate) draws: Arc<Draws>,
     /// Whether log-probabilities are told, and with how many alternatives to each token.
     pub(crate) log_probs: Option<usize>,
@@ -64,6 +67,7 @@ impl Asked {
         };
         let n = fields.take::<NonZeroUsize>("n")?.map_or(1, NonZeroUsize::get);
         let procedure = procedure(&mut fields)?;
+        let weights = weights(&mut fields, procedure, &service.scorers)?;
         let log_probs = log_probs(&mut fields, form, procedure)?;
         let seed = read_seed(&mut fields)?.unwrap_or(seed);
         let (stream, usage) = streaming(&mut fields)?;
@@ -87,12 +91,25 @@ impl Asked {
         let tokenizer = service.tokenizer.clone();
         let stage = STAGE.to_owned();
         let draws = Arc::new(Draws { tokenizer, stops, stop_texts, sampling, seed, stage });
-        Ok(Self { form, prompts, n, procedure, draws, log_probs, token_ids, stream, usage })
+        Ok(Self {
+            form,
+            prompts,
+            n,
+            procedure,
+            weights,
+            draws,
+            log_probs,
+            token_ids,
+            stream,
+            usage,
+        })
     }
 
     /// Responses that the model has to make for it.
     pub(crate) fn responses(&self) -> usize {
-        self.prompts.len().saturating_mul(self.n).saturating_mul(self.procedure.samples())
+        let Composed { selection, inner } = self.procedure;
+        let candidates = selection.samples().saturating_mul(inner.samples());
+        self.prompts.len().saturating_mul(self.n).saturating_mul(candidates)
     }
 
     /// Tokens of all prompts.
@@ -100,9 +117,10 @@ impl Asked {
         self.prompts.iter().map(|prompt| prompt.tokens.len()).sum()
     }
 
-    /// Whether a token belongs to the answer as soon as it is drawn.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.procedure == Procedure::Sample
+    /// Whether there is something to choose from once responses are complete.
+    pub(crate) fn selects(&self) -> bool {
+        let Composed { selection, inner } = self.procedure;
+        selection != Procedure::Sample || matches!(inner, Procedure::PrunedBestOf { .. })
     }
 }
 
@@ -120,15 +138,60 @@ pub(crate) fn no_model(model: &str, service: &Service) -> Failure {
     failure.in_field("model").with_code("model_not_found")
 }
 
-fn procedure(fields: &mut Fields) -> Result<Procedure, Failure> {
-    let Some(text) = fields.take::<String>("procedure")? else { return Ok(Procedure::Sample) };
-    text.parse().map_err(|error| Failure::field("procedure", format!("{error}")))
+fn procedure(fields: &mut Fields) -> Result<Composed, Failure> {
+    let text = fields.take::<String>("procedure")?;
+    let Some(text) = text else { return Ok(Procedure::Sample.into()) };
+    let procedure: Composed =
+        text.parse().map_err(|error| Failure::field("procedure", format!("{error}")))?;
+    if matches!(procedure.selection, Procedure::Rejection { .. }) {
+        let message = format!(
+            "`{procedure}` needs a calibration table of its prompts, which a server does not know in advance"
+        );
+        return Err(Failure::field("procedure", message));
+    }
+    Ok(procedure)
+}
+
+/// The weights of the prefix scorers, where the procedure needs them: those that the request names, all others being 0, or else those that
+/// the server was started with.
+fn weights(
+    fields: &mut Fields,
+    procedure: Composed,
+    scorers: &ScorerSet,
+) -> Result<Option<Vec<f64>>, Failure> {
+    let given = fields.take::<BTreeMap<String, f64>>("scorers")?;
+    if procedure.inner == Procedure::Sample {
+        let told = |_| fields.refuse("scorers", format!("have nothing to say in `{procedure}`"));
+        return given.map_or(Ok(None), |given| Err(told(given)));
+    }
+    if scorers.is_empty() {
+        let message = format!(
+            "`{procedure}` chooses among prefixes, which needs a prefix scorer: this server was started without --scorer"
+        );
+        return Err(Failure::field("procedure", message));
+    }
+    let names = scorers.names();
+    let weights = match given {
+        None => scorers.weights(),
+        Some(given) => {
+            if let Some(name) = given.keys().find(|name| !names.contains(&name.as_str())) {
+                let names = names.join("`, `");
+                let what = format!("name `{name}`, but this server has `{names}`");
+                return Err(fields.refuse("scorers", what));
+            }
+            names.iter().map(|name| given.get(*name).copied().unwrap_or(0.0)).collect()
+        }
+    };
+    if weights.iter().all(|weight| *weight == 0.0) {
+        return Err(fields.refuse("scorers", "give no scorer a weight other than 0"));
+    }
+    Ok(Some(weights))
 }
 
 fn log_probs(
     fields: &mut Fields,
     form: Form,
-    procedure: Procedure,
+    procedure: Composed,
 ) -> Result<Option<usize>, Failure> {
     let (key, asked) = match form {
         Form::Completion => ("logprobs", fields.take::<usize>("logprobs")?),
@@ -146,7 +209,7 @@ fn log_probs(
             Err(fields.refuse(key, format!("is {n}, but at most {ALTERNATIVES} are told")))
         }
         // The model's own distributions are not kept for all candidates.
-        Some(1..) if procedure != Procedure::Sample => {
+        Some(1..) if procedure != Procedure::Sample.into() => {
             Err(fields.refuse(key, format!("has to be 0 with the procedure `{procedure}`")))
         }
         asked => Ok(asked),

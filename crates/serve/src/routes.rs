@@ -8,11 +8,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use infalign_decode::Load;
 use serde_json::{Value, json};
 
+use crate::answer::named_weights;
 use crate::failure::Failure;
 use crate::request::{Asked, Form, no_model};
-use crate::service::State;
+use crate::service::{Service, State};
 use crate::{access, answer, body, streaming};
 
 /// All paths. `/health` and `/metrics` need no key.
@@ -54,10 +56,15 @@ async fn respond(state: Arc<State>, form: Form, request: Request) -> Result<Resp
 }
 
 fn described(state: &State) -> Value {
-    json!({
-        "id": state.service.name, "object": "model", "created": state.created, "owned_by": "infalign",
-        "max_model_len": state.service.engine.model().context(),
-    })
+    let Service { name, engine, scorers, .. } = &state.service;
+    let mut model = json!({
+        "id": name, "object": "model", "created": state.created, "owned_by": "infalign",
+        "max_model_len": engine.model().context(),
+    });
+    if !scorers.is_empty() {
+        model["scorers"] = named_weights(scorers, &scorers.weights());
+    }
+    model
 }
 
 async fn models(Shared(state): Shared<Arc<State>>) -> Response {
@@ -81,7 +88,9 @@ async fn health(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
-    let load = state.service.engine.load();
+    let (engine, guided) = (state.service.engine.load(), state.guided.load());
+    let load =
+        Load { running: engine.running + guided.running, waiting: engine.waiting + guided.waiting };
     let text = state.metrics.text(load, state.service.limits.batch);
     typed(text, "text/plain; version=0.0.4; charset=utf-8")
 }

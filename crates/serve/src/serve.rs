@@ -4,11 +4,11 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
+use crate::connections::{Asker, Asking, Counted};
 use crate::routes::router;
 use crate::service::{Service, State};
 
@@ -28,8 +28,8 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves until it is asked to stop, and then until the requests that are running have ended, for which they have
-/// [`Limits::grace`](crate::Limits::grace); what takes longer is broken off.
+/// Serves until it is asked to stop, and then until the requests that are running have ended and their clients have got their answers, for
+/// which they have [`Limits::grace`](crate::Limits::grace); what takes longer is broken off.
 ///
 /// # Errors
 /// [`ServeError::Io`].
@@ -63,12 +63,10 @@ async fn serve(
     let (stop, mut stopping) = watch::channel(false);
     let created = infalign_record::clock::now().unix_timestamp();
     let state = Arc::new(State::new(service, created, ending));
-    let router = router(state.clone());
+    let router = router(state.clone()).into_make_service_with_connect_info::<Asker>();
     let listener = TcpListener::from_std(listener)?;
-    // Or parts of an answer would wait for more to send with them.
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true);
-    });
+    let asking = Asking::default();
+    let listener = Counted::new(listener, asking.clone());
     let stopped = async move {
         while !asked_to_stop() {
             tokio::time::sleep(ASKING).await;
@@ -80,12 +78,13 @@ async fn serve(
     let breaking_off = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
         let idle = async {
-            while !state.places.are_free() {
+            // What is made may still have to be sent, as fast as the client reads it.
+            while !(state.places.are_free() && asking.nobody()) {
                 tokio::time::sleep(ASKING).await;
             }
         };
         let _ = tokio::time::timeout(grace, idle).await;
-        // Requests hear it; a connection on which nothing is asked would stay as long as its client likes.
+        // Requests hear it; a connection on which nothing was ever asked would stay as long as its client likes.
         let _ = end.send(true);
         tokio::time::sleep(LAST_WORDS).await;
     };

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use infalign_decode::guided::ScorerSet;
 use infalign_decode::{Engine, Stream};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 use tokio::sync::watch;
 
+use crate::guided::Guided;
 use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::templates::Templates;
@@ -23,6 +25,8 @@ pub struct Service {
     pub tokenizer: Arc<Tokenizer>,
     /// What procedures choose by.
     pub reward: Option<Box<dyn Reward>>,
+    /// What guides, by the names of the rewards, which have to differ.
+    pub scorers: ScorerSet,
     /// What clients have to know.
     pub api_key: Option<String>,
     /// Gives requests without a seed theirs.
@@ -44,7 +48,7 @@ pub struct Limits {
     pub max_tokens: usize,
     /// Longest time that a request may take.
     pub timeout: Duration,
-    /// Time that running requests have when the server is asked to stop.
+    /// Time that running requests, and clients that read their answers, have when the server is asked to stop.
     pub grace: Duration,
 }
 
@@ -53,6 +57,7 @@ pub(crate) struct State {
     pub(crate) service: Service,
     pub(crate) metrics: Metrics,
     pub(crate) places: Places,
+    pub(crate) guided: Guided,
     pub(crate) templates: Templates,
     /// Seconds since 1970 at the start.
     pub(crate) created: i64,
@@ -65,9 +70,10 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(service: Service, created: i64, ending: watch::Receiver<bool>) -> Self {
         let places = Places::new(service.limits.batch.saturating_add(service.limits.queue));
+        let guided = Guided::new(service.limits.batch);
         let templates = Templates::new(service.tokenizer.folder().to_path_buf());
         let (metrics, requests) = (Metrics::default(), AtomicU64::new(0));
-        Self { service, metrics, places, templates, created, ending, requests }
+        Self { service, metrics, places, guided, templates, created, ending, requests }
     }
 
     /// The number of a new request, and the seed that it has unless it brings one: 53 bits, so that every reader of JSON keeps it.

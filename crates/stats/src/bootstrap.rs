@@ -29,6 +29,22 @@ pub struct Resamples {
 }
 
 impl Resamples {
+    /// Refuses too few resamples, before there is anything to resample.
+    ///
+    /// # Errors
+    /// [`StatsError::TooFew`] for fewer than 100.
+    pub fn check(replicates: usize) -> Result<(), StatsError> {
+        const LEAST: usize = 100;
+        if replicates < LEAST {
+            return Err(StatsError::TooFew {
+                what: "replicates",
+                needed: LEAST,
+                found: replicates,
+            });
+        }
+        Ok(())
+    }
+
     /// Resamples the prompts.
     ///
     /// - `series`: one number a prompt each, for the same prompts in the same order; 2 prompts or more.
@@ -39,9 +55,7 @@ impl Resamples {
     /// [`StatsError::TooFew`], [`StatsError::NotFinite`], and [`StatsError::Unpaired`] for series of different lengths.
     pub fn new(series: &[&[f64]], replicates: usize, seed: u64) -> Result<Self, StatsError> {
         let prompts = series.first().map_or(0, |first| first.len());
-        if replicates < 100 {
-            return Err(StatsError::TooFew { what: "replicates", needed: 100, found: replicates });
-        }
+        Self::check(replicates)?;
         for one in series {
             if one.len() != prompts {
                 return Err(StatsError::Unpaired { first: prompts, second: one.len() });

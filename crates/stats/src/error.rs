@@ -27,6 +27,11 @@ pub enum StatsError {
         /// The value.
         value: f64,
     },
+    /// A temperature that is none, or too low for the rewards.
+    #[error(
+        "the temperature {0} has to be above 0, and no less than a 10,000th of what rewards differ by: so cold it is best-of:N"
+    )]
+    Temperature(f64),
     /// A confidence level outside the open unit interval.
     #[error("the level {0} is not a probability strictly between 0 and 1, such as 0.95")]
     Level(f64),

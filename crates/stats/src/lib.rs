@@ -30,6 +30,7 @@ mod proportion;
 pub mod quantile;
 mod reliability;
 pub mod significance;
+mod soft;
 #[cfg(test)]
 mod testing;
 

@@ -5,12 +5,14 @@
 //! each side. Such an average is a U-statistic: it is unbiased for the procedure with N independent
 //! draws, and no unbiased estimator that uses the same samples, in whatever order they came, has a
 //! smaller variance. The greatest of a random subset is the i-th smallest sample with probability
-//! C(i−1, N−1) / C(M, N), so no subset is ever formed: [`Kept`] holds these probabilities.
+//! C(i−1, N−1) / C(M, N), so no subset is ever formed: [`Kept`] holds these probabilities. So it is for a
+//! procedure that draws one of the N by their rewards, which takes an integral in place of a binomial.
 
 use crate::error::{StatsError, check};
+use crate::soft;
 
 /// What one side keeps of its responses to a prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Selection {
     /// One response, as sampled.
     Sample,
@@ -18,6 +20,13 @@ pub enum Selection {
     Best(usize),
     /// The response of least reward among this many, 1 or more.
     Worst(usize),
+    /// One of some, drawn with probability ∝ e^{r/τ}.
+    SoftBest {
+        /// How many they are, 1 or more.
+        samples: usize,
+        /// τ, above 0, in units of the reward r.
+        temperature: f64,
+    },
 }
 
 impl Selection {
@@ -25,26 +34,30 @@ impl Selection {
     pub fn samples(self) -> usize {
         match self {
             Selection::Sample => 1,
-            Selection::Best(n) | Selection::Worst(n) => n,
+            Selection::Best(n) | Selection::Worst(n) | Selection::SoftBest { samples: n, .. } => n,
         }
     }
 }
 
 /// How likely each stored sample is to be what the selection keeps of N of them, over all subsets of N: `[samples]`, summing to 1.
 ///
-/// Equation: C(i−1, N−1) / C(M, N) for the i-th smallest of M rewards (for the worst, the i-th greatest), shared evenly among equal ones.
+/// Equation: C(i−1, N−1) / C(M, N) for the i-th smallest of M rewards (for the worst, the i-th greatest), shared evenly among equal ones; for
+/// soft best-of-N, the mean of e^{r/τ} / Σ e^{r/τ} over the subsets.
 ///
 /// - `rewards`: of independent responses to one prompt, in any order, N or more: what the selection goes by.
 ///
 /// # Errors
 /// [`StatsError::EmptySelection`] when N is 0, [`StatsError::TooFew`] for fewer than N rewards, [`StatsError::NotFinite`] for a reward that
-/// is NaN or infinite.
+/// is NaN or infinite, [`StatsError::Temperature`] for a τ that is not above 0, or 10,000 times less than rewards lie apart.
 pub fn selection_weights(rewards: &[f64], selection: Selection) -> Result<Vec<f64>, StatsError> {
     let n = selection.samples();
     if n == 0 {
         return Err(StatsError::EmptySelection);
     }
     check("rewards", rewards, n)?;
+    if let Selection::SoftBest { temperature, .. } = selection {
+        return soft::weights(rewards, n, temperature);
+    }
     let mut order: Vec<usize> = (0..rewards.len()).collect();
     order.sort_unstable_by(|&a, &b| rewards[a].total_cmp(&rewards[b]));
     if let Selection::Worst(_) = selection {

@@ -256,7 +256,7 @@ fn two_rewards_are_learned_on_the_frozen_states_of_the_base() {
         [("fudge", ScorerMethod::CdFudge, &on_policy), ("q", ScorerMethod::CdQ, &responses)]
     {
         let data = ScorerData { base: base.as_ref(), responses };
-        let config = ScorerConfig { examples_per_step: 200, ..config(method, 2_500) };
+        let config = ScorerConfig { examples_per_step: 200, ..config(method, 500) };
         let new = scorer(heads.clone(), None, vocabulary, 24);
         let model = train(new, &data, &config, &dir.path().join(name));
         for (head, rewards) in rewards.iter().enumerate() {

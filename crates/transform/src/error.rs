@@ -164,5 +164,4 @@ pub enum TransformError {
 pub(crate) const MOST_RESPONSES: f64 = 1e6;
 
 /// The procedures whose win rate is a function of ranks, for messages.
-const RANK_PROCEDURES: &str =
-    "`sample`, `best-of:N`, `worst-of:N` and `soft-best-of:N,temperature=τ`";
+const RANK_PROCEDURES: &str = "`sample`, `best-of:N`, `worst-of:N`, `soft-best-of:N,temperature=τ` and `rejection:quantile=φ,draws=N`";

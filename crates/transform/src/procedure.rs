@@ -8,6 +8,7 @@
 //! | `best-of:N` | the response of greatest reward among N |
 //! | `worst-of:N` | the response of least reward among N (an attacker's choice) |
 //! | `soft-best-of:N,temperature=τ` | one of N, drawn with probability ∝ exp(r/τ), r the decoder's reward |
+//! | `rejection:quantile=φ,draws=N` | the first response whose calibrated reward is φ or more; the last of N, where none is |
 //! | `majority:N` | the most frequent of N, the first of equals |
 //! | `pruned-best-of:N,length=M,keep=q` | best-of-N that goes on with a share q of the candidates, by V, every M tokens |
 //! | `cd-token:lambda=λ` | controlled decoding, token by token, weights exp(λ·V) |
@@ -54,6 +55,14 @@ pub enum Procedure {
         /// [`continuous`](crate::continuous) engine that is the calibrated reward u.
         temperature: f64,
     },
+    /// The first response whose calibrated reward u is φ or more, of at most N that are drawn; where none is, the last of them as it is
+    /// (rejection sampling, Beirami et al., arXiv 2401.01879, §6, where N is without bound). Calibrated is by the policy that draws.
+    Rejection {
+        /// φ, the quantile of the policy's own responses to the prompt that has to be reached; at least 0 and below 1.
+        quantile: f64,
+        /// The most draws, N.
+        draws: NonZeroUsize,
+    },
     /// The most frequent response among N, the first of equals (self-consistency).
     Majority(NonZeroUsize),
     /// The response of greatest reward among those of N that were not given up on the way: every `length` tokens, a share of those that
@@ -91,11 +100,12 @@ pub enum Procedure {
     },
 }
 
-const FORMS: [Form; 9] = [
+const FORMS: [Form; 10] = [
     Form { name: "sample", usage: "sample" },
     Form { name: "best-of", usage: "best-of:N" },
     Form { name: "worst-of", usage: "worst-of:N" },
     Form { name: "soft-best-of", usage: "soft-best-of:N,temperature=τ" },
+    Form { name: "rejection", usage: "rejection:quantile=φ,draws=N" },
     Form { name: "majority", usage: "majority:N" },
     Form { name: "pruned-best-of", usage: "pruned-best-of:N,length=M,keep=q" },
     Form { name: "cd-token", usage: "cd-token:lambda=λ" },
@@ -104,12 +114,13 @@ const FORMS: [Form; 9] = [
 ];
 
 impl Procedure {
-    /// How many candidates it holds at once for one response: N, K for blocks, W·B for a beam, else 1.
+    /// The most candidates that it draws side by side or one after the other for one response: N, K for blocks, W·B for a beam, else 1.
     pub fn samples(&self) -> usize {
         match *self {
             Procedure::Sample | Procedure::CdToken { .. } => 1,
             Procedure::BestOf(n) | Procedure::WorstOf(n) | Procedure::Majority(n) => n.get(),
             Procedure::SoftBestOf { n, .. } | Procedure::PrunedBestOf { n, .. } => n.get(),
+            Procedure::Rejection { draws, .. } => draws.get(),
             Procedure::CdBlock { samples, .. } => samples.get(),
             Procedure::Beam { width, branch, .. } => width.get().saturating_mul(branch.get()),
         }
@@ -143,6 +154,12 @@ impl FromStr for Procedure {
                     "a number of 0.0001 or more",
                     |t| t >= COLDEST,
                 )?,
+            },
+            "rejection" => Procedure::Rejection {
+                quantile: number(&mut parts, "quantile", "a number of 0 or more, below 1", |q| {
+                    (0.0..1.0).contains(&q)
+                })?,
+                draws: count(&mut parts, "draws")?,
             },
             "majority" => Procedure::Majority(responses(&mut parts)?),
             "pruned-best-of" => Procedure::PrunedBestOf {
@@ -204,6 +221,9 @@ impl fmt::Display for Procedure {
             Procedure::SoftBestOf { n, temperature } => {
                 write!(f, "soft-best-of:{n},temperature={temperature}")
             }
+            Procedure::Rejection { quantile, draws } => {
+                write!(f, "rejection:quantile={quantile},draws={draws}")
+            }
             Procedure::Majority(n) => write!(f, "majority:{n}"),
             Procedure::PrunedBestOf { n, length, keep } => {
                 write!(f, "pruned-best-of:{n},length={length},keep={keep}")
@@ -226,6 +246,14 @@ impl fmt::Display for Procedure {
 
 serde_as_text!(Procedure);
 
+/// Ranks that differ by less are equal: they are shares of counts, which rounding puts on either side of a quantile.
+const SAME_RANK: f64 = 1e-9;
+
+/// Whether rejection at a quantile takes a response of this calibrated reward.
+pub fn accepts(quantile: f64, rank: f64) -> bool {
+    rank >= quantile - SAME_RANK
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -241,6 +269,8 @@ mod tests {
             count().prop_map(Procedure::WorstOf),
             (count(), 1e-4..1e9f64)
                 .prop_map(|(n, temperature)| Procedure::SoftBestOf { n, temperature }),
+            (0.0..1.0, count())
+                .prop_map(|(quantile, draws)| Procedure::Rejection { quantile, draws }),
             count().prop_map(Procedure::Majority),
             (count(), count(), 1e-9..=1.0).prop_map(|(n, length, keep)| Procedure::PrunedBestOf {
                 n,
@@ -307,6 +337,12 @@ mod tests {
                 "keep is `0`, which is not a number above 0 and at most 1",
                 "pruned-best-of:N,length=M,keep=q",
             ),
+            (
+                "rejection:quantile=1,draws=4",
+                "quantile is `1`, which is not a number of 0 or more, below 1",
+                "rejection:quantile=φ,draws=N",
+            ),
+            ("rejection:quantile=0.9", "`draws` is missing", "rejection:quantile=φ,draws=N"),
             (
                 "soft-best-of:4,temperature=0",
                 "temperature is `0`, which is not a number of 0.0001 or more",

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{root, succeed};
+use crate::test::Skipped;
 
 const VALIDATOR: &str = "roc-validator==0.13.0";
 const READER: &str = "runcrate==0.6.2";
@@ -22,19 +23,18 @@ const RUN: &str = "target/readme/run";
 const RESULT: &str = "results.json";
 const METADATA: &str = "ro-crate-metadata.json";
 
-/// Checks the run that the commands of README.md have left; skipped, loudly, where the tools cannot be installed.
+/// Checks the run that the commands of README.md have left; skipped, which is told, where the tools cannot be installed.
 ///
 /// # Errors
 /// As [`judge`].
-pub(crate) fn check() -> Result<()> {
+pub(crate) fn check() -> Result<Skipped> {
     let tools = Tools { folder: root().join("target/rocrate") };
     if let Err(error) = tools.install() {
-        println!(
-            "WARNING: the independent validator could not be installed, so it was SKIPPED: {error:#}"
-        );
-        return Ok(());
+        return Ok(Some(format!(
+            "the independent validator could not be installed, so it was SKIPPED: {error:#}"
+        )));
     }
-    judge(&tools, &root().join(RUN))
+    judge(&tools, &root().join(RUN)).map(|()| None)
 }
 
 /// Checks a run's folder.

@@ -73,12 +73,16 @@ pub(crate) fn run(args: CalibrateArgs) -> Result<(), Failure> {
 /// The words of the command line, `make` put in where `calibrate` is followed by an option.
 pub(crate) fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = given.collect();
-    let option = words
-        .get(2)
-        .and_then(|word| word.to_str())
+    let text = |at: usize| words.get(at).and_then(|word| word.to_str());
+    let mut command = 1;
+    // Of the options that may stand before a command, this one alone may lack a value.
+    while let Some(option) = text(command).filter(|word| word.starts_with("--")) {
+        command += if option.contains('=') || option == "--include-diff" { 1 } else { 2 };
+    }
+    let option = text(command + 1)
         .is_some_and(|word| word.starts_with('-') && !["-h", "--help"].contains(&word));
-    if option && words.get(1).is_some_and(|word| word == "calibrate") {
-        words.insert(2, "make".into());
+    if option && text(command) == Some("calibrate") {
+        words.insert(command + 1, "make".into());
     }
     words
 }

@@ -1,5 +1,13 @@
 //! `infalign evaluate`: the inference-time win rate of a policy over a reference, and the KL that it costs.
+//!
+//! Everything is read and checked first (`check`); then both sides are sampled and scored (`sides.rs`), and what they hold becomes numbers
+//! (`results.rs`). With `--out`, an evaluation has a folder (`folder.rs`), a record, and goes on where it was stopped.
 
+mod folder;
+mod guided;
+mod models;
+mod replay;
+mod results;
 mod sides;
 
 use std::num::NonZeroUsize;
@@ -8,25 +16,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
-use infalign_evaluate::{
-    Contest, Effect, Entry, Label, Pairwise, Plan, Planned, Row, kl_text, pairwise, plan, table,
-    text_table, with_interval,
-};
-use infalign_record::atomic::write_atomic;
+use infalign_evaluate::{Asked, Contest, check as check_samples};
+use infalign_record::Expect;
 use infalign_reward::{Preference, PreferenceConfig};
 use infalign_transform::Procedure;
-use serde::Serialize;
-use serde_json::{Value, json};
 
-use self::sides::Sides;
-use crate::compare::plans;
+pub(crate) use self::replay::replay;
+
+use self::folder::Folder;
+use self::sides::{Place, Prepared};
 use crate::failure::Failure;
-use crate::output;
+use crate::recording::{RunInputs, recorded};
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::api_key;
-use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::statistics::{PlanArgs, StatisticsArgs};
-use crate::train::{RESULTS, SCHEMA};
+use crate::{interrupt, output, scorers};
 
 /// Arguments of `infalign evaluate`.
 #[derive(Args)]
@@ -38,13 +42,17 @@ pub(crate) struct EvaluateArgs {
     /// The reference: a model, or a file of its stored responses to the same prompts.
     #[arg(long)]
     reference: PathBuf,
-    /// Procedure on both sides: sample, best-of:N, worst-of:N, averaged over all subsets of the stored responses; another one is run. May be
-    /// repeated.
+    /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T, averaged over all subsets of the stored
+    /// responses; majority:N is run. May be repeated.
     #[arg(long, default_value = "sample")]
     procedure: Vec<Procedure>,
     /// Procedure of the reference, where it is another.
     #[arg(long)]
     reference_procedure: Option<Procedure>,
+    /// What guides cd-token, cd-block, beam and pruned-best-of, as for `generate`: the folder of a prefix scorer, DIR, or DIR#REWARD where it has
+    /// several, either with :WEIGHT; for models. Several are added.
+    #[arg(long)]
+    scorer: Vec<String>,
     /// Prompts, as for `generate`; for models.
     #[arg(long)]
     prompts: Option<PathBuf>,
@@ -85,56 +93,100 @@ pub(crate) struct EvaluateArgs {
     statistics: StatisticsArgs,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Folder for the responses and results.json, which `compare` and `report` read; new or empty.
-    #[arg(long)]
+    /// Folder of the evaluation, new or empty: its responses, results.json, which `compare` and `report` read, and its record. What is drawn
+    /// is written there as it comes.
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Go on with the evaluation in --out, which was stopped. --judge and --reward may be others as long as nothing is scored.
+    #[arg(long, requires = "out")]
+    resume: bool,
     /// Print a JSON document instead of a table.
     #[arg(long)]
     json: bool,
 }
 
-/// `results.json` of an evaluation.
-#[derive(Serialize)]
-struct Results<'a> {
-    schema: &'static str,
-    command: String,
-    policy: &'a Path,
-    reference: &'a Path,
-    rows: Vec<Row>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pairwise: Vec<Pairwise>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    plans: Vec<Planned>,
+impl EvaluateArgs {
+    /// Whether it has a folder, in which it keeps a record.
+    pub(crate) fn is_on_record(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// What is read.
+    fn reads(&self) -> RunInputs {
+        let draws = !self.policy.is_file();
+        let reads = RunInputs::new(draws.then_some(self.seed), self.device.as_ref(), self.json);
+        let side = |reads: RunInputs, role: &str, path: &Path| {
+            if path.is_file() { reads.file(role, path) } else { reads.model(role, path) }
+        };
+        let reads = side(reads, "--policy", &self.policy);
+        let reads = side(reads, "--reference", &self.reference);
+        let reads = scorers::read_by(reads, &self.scorer);
+        let files = [("--prompts", &self.prompts), ("--pairwise", &self.pairwise)];
+        let files = files.into_iter().filter_map(|(role, path)| Some((role, path.as_ref()?)));
+        files
+            .fold(reads, |reads, (role, path)| reads.file(role, path))
+            .reward("--judge", self.judge.as_deref())
+            .reward("--reward", self.reward.as_deref())
+    }
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] before sampling, and for samples that cannot be evaluated; [`Failure::Run`] after.
+/// [`Failure::Input`] before anything is sampled or scored, [`Failure::Run`] after; what was finished is in `--out`.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
-    check(args).map_err(Failure::Input)?;
-    let preference = args.pairwise.as_deref().map(preference).transpose();
+    interrupt::flag();
+    check_options(args).map_err(Failure::Input)?;
+    let preference = args.pairwise.as_deref().map(|path| preference(args, path, None)).transpose();
     let preference = preference.map_err(Failure::Input)?;
-    let sides = Sides::of(args)?;
-    let mut results = results(args, &sides).map_err(Failure::Input)?;
-    let judged = preference.map(|judge| pairwise_rows(args, &sides, &judge)).transpose();
-    if let Some(out) = &args.out {
-        // What was sampled stays, also where the judge failed.
-        results.pairwise = judged.as_ref().ok().and_then(Clone::clone).unwrap_or_default();
-        write(out, args, &sides, &results).map_err(Failure::Run)?;
-    }
-    results.pairwise = judged.map_err(Failure::Run)?.unwrap_or_default();
-    if args.json {
-        return output::print(&format!("{:#}", document(&results).map_err(Failure::Run)?));
-    }
-    output::print(text(&results).trim_end())
+    let prepared = Prepared::read(args).map_err(Failure::Input)?;
+    check(args, &prepared).map_err(Failure::Input)?;
+    let evaluate = |folder: Option<&Folder>| {
+        evaluate(args, &prepared, preference.as_ref(), folder)
+            .map_err(|error| unfinished(args, error))
+    };
+    let text = match &args.out {
+        None => evaluate(None)?,
+        Some(out) => {
+            let settings = prepared.settings(args).map_err(Failure::Input)?;
+            let folder = Folder::open(out, args.resume, &args.name, &settings);
+            let folder = folder.map_err(Failure::Input)?;
+            let expect = Some(Expect::default());
+            recorded(out, args.reads(), expect, || evaluate(Some(&folder)))?
+        }
+    };
+    output::print(text.trim_end())
 }
 
-/// Refuses what could only fail after the sampling.
-fn check(args: &EvaluateArgs) -> Result<()> {
+/// Samples, scores and measures, and returns what is printed.
+fn evaluate(
+    args: &EvaluateArgs,
+    prepared: &Prepared,
+    preference: Option<&Preference>,
+    folder: Option<&Folder>,
+) -> Result<String> {
+    let sides = prepared.sides(args, folder)?;
+    let results = results::results(args, &sides, preference)?;
+    folder.map_or(Ok(()), |folder| folder.finish(&results))?;
+    if args.json { results.json() } else { Ok(results.text()) }
+}
+
+/// What becomes of what was done.
+fn unfinished(args: &EvaluateArgs, error: anyhow::Error) -> Failure {
+    Failure::Run(match &args.out {
+        Some(out) => error.context(format!(
+            "the evaluation in {} has not finished; the same command with --resume goes on with it",
+            out.display()
+        )),
+        None if interrupt::asked() => error.context("without --out, nothing is kept"),
+        None => error,
+    })
+}
+
+/// Refuses options by themselves, before anything is read.
+fn check_options(args: &EvaluateArgs) -> Result<()> {
     if let Some(out) = &args.out {
-        let empty = std::fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
-        ensure!(empty, "--out {} is not empty: give a new folder", out.display());
+        folder::check(out, args.resume)?;
     }
     let plain = !args.name.is_empty()
         && args.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
@@ -147,138 +199,37 @@ fn check(args: &EvaluateArgs) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what could only fail after the sampling: all that is known of both sides but their responses and scores.
+fn check(args: &EvaluateArgs, prepared: &Prepared) -> Result<()> {
+    let [policy, reference] = Place::BOTH.map(|place| prepared.outline(place));
+    let (contests, statistics) = (contests(args), args.statistics.statistics());
+    let halves = args.plan.plan.is_some();
+    let asked = Asked { contests: &contests, statistics: &statistics, halves };
+    check_samples((&args.name, &policy), &reference, &asked)?;
+    Ok(())
+}
+
 fn contests(args: &EvaluateArgs) -> Vec<Contest> {
     let reference = |policy: &Procedure| args.reference_procedure.unwrap_or(*policy);
     let contest = |policy: &Procedure| Contest { policy: *policy, reference: reference(policy) };
     args.procedure.iter().map(contest).collect()
 }
 
-fn results<'a>(args: &'a EvaluateArgs, sides: &Sides) -> Result<Results<'a>> {
-    let label = Label { method: &args.name, kind: None, objective: None, transform: None };
-    let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
-    let (contests, statistics) = (contests(args), args.statistics.statistics());
-    let judge = sides.judge();
-    let of_judge = Plan {
-        contests: &contests,
-        judge,
-        pairs: &[],
-        length_controlled: args.length_controlled,
-        statistics,
-    };
-    let rows = table(&[entry], &of_judge)?.rows;
-    let effect = args.plan.plan.map(|size| Effect { size, power: args.plan.power });
-    let plans = effect.map(|effect| {
-        let of = |contest| plan(&entry, None, contest, judge, effect, &statistics);
-        contests.iter().map(of).collect::<Result<Vec<_>, _>>()
-    });
-    Ok(Results {
-        schema: SCHEMA,
-        command: output::command_line(),
-        policy: &args.policy,
-        reference: &args.reference,
-        rows,
-        pairwise: Vec::new(),
-        plans: plans.transpose()?.unwrap_or_default(),
-    })
-}
-
-/// The judge of a file.
-fn preference(path: &Path) -> Result<Preference> {
+/// The judge of a file. Its answers are kept in `--out`, where it names no other place.
+///
+/// - `most_requests`: in place of what the file allows.
+fn preference(
+    args: &EvaluateArgs,
+    path: &Path,
+    most_requests: Option<usize>,
+) -> Result<Preference> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the judge {}", path.display()))?;
-    let config: PreferenceConfig =
+    let mut config: PreferenceConfig =
         toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-    Preference::new(&config, &api_key).with_context(|| path.display().to_string())
-}
-
-fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Result<Vec<Pairwise>> {
-    let label = Label { method: &args.name, kind: None, objective: None, transform: None };
-    let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
-    let statistics = args.statistics.statistics();
-    let judged = contests(args)
-        .iter()
-        .map(|contest| pairwise(&entry, contest, judge, args.pairs.get(), &statistics))
-        .collect::<Result<_, _>>()?;
-    Ok(judged)
-}
-
-/// The first row's keys, and all rows where there are several.
-fn document(results: &Results<'_>) -> Result<Value> {
-    let first = results.rows.first().context("there is no row")?;
-    let mut document = serde_json::to_value(first)?;
-    document["policy"] = json!(results.policy);
-    document["reference"] = json!(results.reference);
-    if results.rows.len() > 1 {
-        document["rows"] = json!(results.rows);
-    }
-    if !results.pairwise.is_empty() {
-        document["pairwise"] = json!(results.pairwise);
-    }
-    if !results.plans.is_empty() {
-        document["plans"] = json!(results.plans);
-    }
-    Ok(document)
-}
-
-fn text(results: &Results<'_>) -> String {
-    let mut text = text_table(&results.rows) + "\n";
-    for row in &results.rows {
-        let contest = row.contest();
-        text += &format!("{contest}: win rate {}", with_interval(&row.win_rate));
-        if let Some(controlled) = &row.length_controlled_win_rate {
-            text += &format!(", at equal length {}", with_interval(controlled));
-        }
-        text += &format!(
-            "; score {} against {}",
-            with_interval(&row.score),
-            with_interval(&row.reference_score)
-        );
-        if let Some(tokens) = row.tokens {
-            text += &format!("; {tokens:.1} tokens made for a response");
-        }
-        if let Some(kl) = row.procedure_kl {
-            let kind = format!("{:?}", kl.kind).to_lowercase();
-            text += &format!("; the procedure adds {:.3} nats ({kind})", kl.estimate);
-        }
-        text.push('\n');
-    }
-    if let Some(row) = results.rows.first() {
-        text += &format!("KL {} nats", kl_text(row));
-        let other = |name: &str, part: Option<infalign_evaluate::Estimate>| {
-            part.map_or(String::new(), |part| {
-                format!(", {name} {:.3} ± {:.3}", part.estimate, part.standard_error)
-            })
-        };
-        if let Some(kl) = row.kl {
-            text += &(other("k1", kl.k1) + &other("k3", kl.k3));
-        } else {
-            text += ": these samples do not tell it";
-        }
-        text +=
-            &format!("; {} prompts, {} responses or more to each\n", row.n_prompts, row.n_samples);
-    }
-    for judged in &results.pairwise {
-        let kappa = judged.agreement.kappa.as_ref().map_or("–".to_owned(), with_interval);
-        text += &format!(
-            "{} by the pairwise judge: win rate {}, the first shown is preferred {}, κ with the reward {kappa}; {} pairs in both orders\n",
-            judged.procedure,
-            with_interval(&judged.win_rate),
-            with_interval(&judged.first_preferred),
-            judged.n_pairs
-        );
-    }
-    text + &plans(&results.plans)
-}
-
-/// Writes the responses and the table, which comes last.
-fn write(out: &Path, args: &EvaluateArgs, sides: &Sides, results: &Results<'_>) -> Result<()> {
-    let method = out.join(METHODS).join(&args.name);
-    std::fs::create_dir_all(&method)
-        .with_context(|| format!("cannot make {}", method.display()))?;
-    let file = |path: PathBuf, bytes: Vec<u8>| -> Result<()> {
-        Ok(write_atomic(&path, |file| file.write_all(&bytes))?)
-    };
-    file(method.join(SAMPLES), serde_json::to_vec_pretty(&sides.policy)?)?;
-    file(out.join(REFERENCE), serde_json::to_vec_pretty(&sides.reference)?)?;
-    file(out.join(RESULTS), serde_json::to_vec_pretty(results)?)
+    config.cache = config.cache.or(args.out.as_deref().map(folder::answers));
+    config.most_requests = most_requests.unwrap_or(config.most_requests);
+    let preference =
+        Preference::new(&config, &api_key).with_context(|| path.display().to_string())?;
+    Ok(preference.stopping_at(interrupt::flag()))
 }

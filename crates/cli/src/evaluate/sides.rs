@@ -1,29 +1,43 @@
 //! The responses of both sides: sampled from models, or read from files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, bail, ensure};
 use infalign_backend::Device;
-use infalign_data::{Prompt, prompts};
-use infalign_decode::{EncodedPrompt, Sampler};
-use infalign_evaluate::{Contest, Evaluator, Judge, Sampled, score, selection};
-use infalign_model::{CausalLm, ModelFolder, Tokenizer};
+use infalign_evaluate::{Contest, Judge, Sampled, score, selection};
+use infalign_record::env::hub_cache;
 use infalign_record::hash::sha256_file;
-use infalign_record::{clock, env::hub_cache};
-use infalign_reward::Reward;
+use infalign_reward::{Reward, RewardConfig, Stoppable};
 use infalign_transform::Procedure;
 
-use super::{EvaluateArgs, contests};
-use crate::encode::Encoder;
-use crate::failure::Failure;
+use super::folder::{self, Folder, Settings};
+use super::models::Models;
+use super::{EvaluateArgs, contests, guided};
 use crate::generate::reward_config;
-use crate::models;
 use crate::progress::Progress;
 use crate::server::api_key;
 use crate::sources::read_samples;
+use crate::{identity, interrupt};
 
-/// Names the random streams of the policy and of the reference.
-const STAGES: [&str; 2] = ["evaluate", "evaluate-reference"];
+/// One of the two sides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Place {
+    Policy,
+    Reference,
+}
+
+impl Place {
+    pub(super) const BOTH: [Self; 2] = [Self::Policy, Self::Reference];
+
+    pub(super) fn name(self) -> &'static str {
+        ["policy", "reference"][self as usize]
+    }
+
+    /// Names its random streams.
+    pub(super) fn stage(self) -> &'static str {
+        ["evaluate", "evaluate-reference"][self as usize]
+    }
+}
 
 /// Samples of both.
 pub(super) struct Sides {
@@ -32,182 +46,174 @@ pub(super) struct Sides {
 }
 
 impl Sides {
-    /// Reads or samples them.
-    pub(super) fn of(args: &EvaluateArgs) -> Result<Self, Failure> {
-        let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-        let rewards = Rewards::build(args, &device).map_err(Failure::Input)?;
-        match (args.policy.is_file(), args.reference.is_file()) {
-            (true, true) => Self::read(args, &rewards).map_err(Failure::Input),
-            (false, false) => {
-                let models = Models::load(args, &rewards, &device).map_err(Failure::Input)?;
-                models.sample(args).map_err(Failure::Run)
-            }
-            _ => Err(Failure::Input(anyhow!(
-                "one of --policy and --reference is a file of responses and the other is not: give two files or two models"
-            ))),
-        }
-    }
-
     /// Whose scores decide.
     pub(super) fn judge(&self) -> Judge {
         let judged = [&self.policy, &self.reference].iter().all(|side| side.judged.is_some());
         if judged { Judge::Judge } else { Judge::Reward }
     }
-
-    fn read(args: &EvaluateArgs, rewards: &Rewards) -> Result<Self> {
-        for (given, name) in
-            [(args.prompts.is_some(), "--prompts"), (args.samples.is_some(), "--samples")]
-        {
-            ensure!(!given, "{name} is for models: files hold their prompts and responses");
-        }
-        let side = |path: &Path| -> Result<Sampled> {
-            let mut sampled = read_samples(path, rewards.selects.as_deref())?;
-            if let Some(judge) = &rewards.judges {
-                let prompts = sampled.prompts.iter().map(|prompt| prompt.text.as_str());
-                sampled.judged = Some(score(judge.as_ref(), prompts, &sampled.responses)?);
-            }
-            Ok(sampled)
-        };
-        Ok(Self { policy: side(&args.policy)?, reference: side(&args.reference)? })
-    }
 }
 
 /// What selects, and what judges besides.
-struct Rewards {
-    selects: Option<Box<dyn Reward>>,
-    judges: Option<Box<dyn Reward>>,
+pub(super) struct Rewards {
+    pub(super) selects: Option<Box<dyn Reward>>,
+    pub(super) judges: Option<Box<dyn Reward>>,
+    /// What their values depend on, by their options.
+    settings: Settings,
 }
 
 impl Rewards {
     fn build(args: &EvaluateArgs, device: &Device) -> Result<Self> {
-        let build = |path: Option<&Path>| -> Result<Option<Box<dyn Reward>>> {
-            let config = reward_config(path)?;
-            Ok(config.map(|config| config.build(device, &hub_cache(), &api_key)).transpose()?)
+        let mut settings = Settings::new();
+        let mut build = |option, path: Option<&Path>| -> Result<Option<Box<dyn Reward>>> {
+            let Some(mut config) = reward_config(path)? else { return Ok(None) };
+            if args.out.is_some() {
+                settings.insert(option, essence(&config)?);
+            }
+            if let Some(out) = &args.out {
+                config.keep_answers_in(&folder::answers(out));
+            }
+            let reward = config.build(device, &hub_cache(), &api_key)?;
+            Ok(Some(Box::new(Stoppable::new(reward, interrupt::flag()))))
         };
-        let (judge, reward) = (build(args.judge.as_deref())?, build(args.reward.as_deref())?);
+        let judge = build("--judge", args.judge.as_deref())?;
+        let reward = build("--reward", args.reward.as_deref())?;
         Ok(match reward {
-            Some(reward) => Self { selects: Some(reward), judges: judge },
-            None => Self { selects: judge, judges: None },
+            Some(reward) => Self { selects: Some(reward), judges: judge, settings },
+            None => Self { selects: judge, judges: None, settings },
         })
     }
 }
 
-/// A model with its tokenizer and the prompts as it reads them.
-struct Side {
-    model: CausalLm,
-    tokenizer: Tokenizer,
-    prompts: Vec<EncodedPrompt>,
+fn essence(config: &RewardConfig) -> Result<String> {
+    identity::reward(config, identity::lies_there, identity::as_given)
 }
 
-impl Side {
-    fn load(folder: &ModelFolder, given: &[Prompt], device: &Device) -> Result<Self> {
-        let model = CausalLm::load(folder, device)?;
-        let tokenizer = Tokenizer::load(folder, model.config())?;
-        let encoder = Encoder::new(&tokenizer, Some(clock::now()));
-        let prompts = given.iter().map(|prompt| encoder.prompt(prompt)).collect::<Result<_>>()?;
-        Ok(Self { model, tokenizer, prompts })
-    }
+/// Where responses come from.
+enum Given {
+    Models(Box<Models>),
+    /// Read, and not scored.
+    Files(Box<Sides>),
 }
 
-struct Models<'a> {
-    policy: Side,
-    reference: Side,
-    /// Whether both read and write the same tokens, without which there is no KL of one from the other.
-    same_tokens: bool,
-    samples: usize,
-    selects: &'a dyn Reward,
-    judges: Option<&'a dyn Reward>,
-    /// What has to be run, on the policy's side and on the reference's; none: plain samples, among which procedures select.
-    run: [Option<Procedure>; 2],
+/// Both sides before anything is sampled or scored.
+pub(super) struct Prepared {
+    given: Given,
+    rewards: Rewards,
 }
 
-impl<'a> Models<'a> {
-    /// Reads everything and refuses what cannot be sampled.
-    fn load(args: &EvaluateArgs, rewards: &'a Rewards, device: &Device) -> Result<Self> {
-        let prompts = args.prompts.as_ref().context("--prompts is missing: models need prompts")?;
-        let samples =
-            args.samples.context("--samples is missing: say how many responses to each prompt")?;
-        let selects = rewards
-            .selects
-            .as_deref()
-            .context("--judge is missing: say who judges the responses")?;
+impl Prepared {
+    /// Reads files, or loads models.
+    ///
+    /// # Errors
+    /// One sentence that names the option or file.
+    pub(super) fn read(args: &EvaluateArgs) -> Result<Self> {
+        let device = infalign_backend::device(args.device.as_ref())?;
+        let are_files = [args.policy.is_file(), args.reference.is_file()];
+        ensure!(
+            are_files[0] == are_files[1],
+            "one of --policy and --reference is a file of responses and the other is not: give two files or two models"
+        );
         let contests = contests(args);
-        let run = to_run(&contests)?;
-        let least = contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
-        let least = least.filter(|p| selection(p).is_ok()).map(|p| p.samples()).max().unwrap_or(1);
-        ensure!(
-            samples >= least,
-            "--samples is {samples}, but the procedures look at {least} responses: give {least} or more"
-        );
-        let given = prompts::read(prompts)?;
-        ensure!(
-            given.len() > 1,
-            "{} holds one prompt: an interval over prompts needs 2 or more",
-            prompts.display()
-        );
-        let folders = [models::folder(&args.policy)?, models::folder(&args.reference)?];
-        let tokens = |folder: &ModelFolder| -> Result<String> {
-            Ok(sha256_file(&folder.tokenizer()?.join("tokenizer.json"))?)
-        };
-        let models = Self {
-            policy: Side::load(&folders[0], &given, device)?,
-            reference: Side::load(&folders[1], &given, device)?,
-            same_tokens: tokens(&folders[0])? == tokens(&folders[1])?,
-            samples,
-            selects,
-            judges: rewards.judges.as_deref(),
-            run,
-        };
-        for side in [&models.policy, &models.reference] {
-            let evaluator = models.evaluator(args, side);
-            evaluator.generator(&side.model, "").check(&side.prompts)?;
+        if !are_files[0] {
+            guided::check(&args.scorer, &contests)?;
         }
-        Ok(models)
+        let run = if are_files[0] { [None, None] } else { to_run(&contests)? };
+        let rewards = Rewards::build(args, &device)?;
+        let given = if are_files[0] {
+            for (given, name) in [
+                (args.prompts.is_some(), "--prompts"),
+                (args.samples.is_some(), "--samples"),
+                (!args.scorer.is_empty(), "--scorer"),
+            ] {
+                ensure!(!given, "{name} is for models: files hold their prompts and responses");
+            }
+            let read = |path: &Path| read_samples(path, rewards.selects.is_some());
+            let (policy, reference) = (read(&args.policy)?, read(&args.reference)?);
+            Given::Files(Box::new(Sides { policy, reference }))
+        } else {
+            Given::Models(Box::new(Models::load(args, &rewards, run, &device)?))
+        };
+        Ok(Self { given, rewards })
     }
 
-    fn sample(&self, args: &EvaluateArgs) -> Result<Sides> {
-        let mut progress = Progress::new(2);
-        let mut sampled = |side: &Side, place: usize, name: &str| -> Result<Sampled> {
-            let bar = progress.stage(name, 1);
-            let evaluator = self.evaluator(args, side);
-            let sampled = match self.run[place] {
-                Some(procedure) => evaluator.decode(&side.model, STAGES[place], procedure)?,
-                None => evaluator.sample(&side.model, STAGES[place])?,
+    /// What is known of a side: all but the scores, and, of models, the responses.
+    pub(super) fn outline(&self, place: Place) -> Sampled {
+        match &self.given {
+            Given::Models(models) => models.outline(place),
+            Given::Files(sides) => match place {
+                Place::Policy => sides.policy.clone(),
+                Place::Reference => sides.reference.clone(),
+            },
+        }
+    }
+
+    /// What the samples depend on.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn settings(&self, args: &EvaluateArgs) -> Result<Settings> {
+        let mut settings = self.rewards.settings.clone();
+        settings.insert("--name", args.name.clone());
+        match &self.given {
+            Given::Models(models) => settings.extend(models.settings(args)?),
+            Given::Files(_) => {
+                let digest = |path: &PathBuf| sha256_file(path);
+                settings.insert("--policy", digest(&args.policy)?);
+                settings.insert("--reference", digest(&args.reference)?);
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Samples and scores both sides, but for what the folder holds already.
+    ///
+    /// # Errors
+    /// When it was stopped, or something fails; what was finished is in the folder.
+    pub(super) fn sides(&self, args: &EvaluateArgs, folder: Option<&Folder>) -> Result<Sides> {
+        let mut progress = Progress::new(Place::BOTH.len());
+        let mut side = |place: Place| -> Result<Sampled> {
+            if let Some(sampled) = folder.map(|f| f.samples(place)).transpose()?.flatten() {
+                progress.skip(place.name());
+                return Ok(sampled);
+            }
+            ensure!(!interrupt::asked(), "stopped");
+            let sampled = match &self.given {
+                Given::Models(models) => {
+                    models.sample(args, &self.rewards, place, folder, &mut progress)?
+                }
+                Given::Files(_) => self.scored(place)?,
             };
-            bar.finish(format!("{} prompts, {} responses each", side.prompts.len(), self.samples));
+            folder.map_or(Ok(()), |folder| folder.keep(place, &sampled))?;
             Ok(sampled)
         };
-        Ok(Sides {
-            policy: sampled(&self.policy, 0, "policy")?,
-            reference: sampled(&self.reference, 1, "reference")?,
-        })
+        Ok(Sides { policy: side(Place::Policy)?, reference: side(Place::Reference)? })
     }
 
-    fn evaluator<'e>(&'e self, args: &EvaluateArgs, side: &'e Side) -> Evaluator<'e> {
-        let sampling = args.sampling.sampling();
-        Evaluator {
-            prompts: &side.prompts,
-            samples: self.samples,
-            reference: self.same_tokens.then_some(&self.reference.model),
-            tokenizer: &side.tokenizer,
-            reward: self.selects,
-            judge: self.judges,
-            sampling,
-            batch: args.batch.size(&side.model, &side.prompts, &sampling),
-            seed: args.seed,
-        }
+    /// A file's responses with their scores.
+    fn scored(&self, place: Place) -> Result<Sampled> {
+        let mut sampled = self.outline(place);
+        let by = |reward: &dyn Reward| {
+            let prompts = sampled.prompts.iter().map(|prompt| prompt.text.as_str());
+            score(reward, prompts, &sampled.responses)
+        };
+        let rewards = self.rewards.selects.as_deref().map(by).transpose()?;
+        let judged = self.rewards.judges.as_deref().map(by).transpose()?;
+        sampled.rewards = rewards.unwrap_or(sampled.rewards);
+        sampled.judged = judged.or(sampled.judged);
+        sampled.check()?;
+        Ok(sampled)
     }
 }
 
 /// What has to be run on each side: nothing where all procedures select among samples, and else the only one.
 fn to_run(contests: &[Contest]) -> Result<[Option<Procedure>; 2]> {
     let steers = |procedure: &Procedure| selection(procedure).is_err();
-    let any = contests.iter().any(|contest| steers(&contest.policy) || steers(&contest.reference));
+    let all = || contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
     match contests {
         [one] => Ok([one.policy, one.reference].map(|p| Some(p).filter(steers))),
-        _ if any => Err(anyhow!(
+        _ if all().any(|procedure| steers(&procedure)) => bail!(
             "a procedure that does more than select among samples is evaluated by itself: give one --procedure"
-        )),
+        ),
         _ => Ok([None, None]),
     }
 }

@@ -2,6 +2,7 @@
 
 mod live;
 mod printing;
+mod ranks;
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -11,9 +12,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::{Prompt, prompts};
-use infalign_decode::guided::{GuidedGenerator, PrefixScorer};
+use infalign_decode::guided::GuidedGenerator;
 use infalign_decode::{
-    Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, Sampler, StopTexts,
+    Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, StopTexts,
 };
 use infalign_model::{CausalLm, Head, Tokenizer};
 use infalign_record::{clock, env::hub_cache};
@@ -24,7 +25,6 @@ use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::recording::RunInputs;
 use crate::sampling::{BatchArgs, SamplingArgs};
-use crate::scorers::Scorers;
 use crate::server::{ServerArgs, api_key};
 use crate::{encode, exact, interrupt, models, scorers};
 use live::Live;
@@ -44,7 +44,7 @@ pub(crate) struct GenerateArgs {
     /// template. Needed unless --exact is given.
     #[arg(long)]
     prompts: Option<PathBuf>,
-    /// sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T or majority:N; with --scorer also cd-token:lambda=L (with candidates=K: among
+    /// sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T or majority:N; with --calibration rejection:quantile=Q,draws=N; with --scorer also cd-token:lambda=L (with candidates=K: among
     /// the K most probable tokens), cd-block:length=M,samples=K, beam:width=W,branch=B,length=M and pruned-best-of:N,length=M,keep=Q, and one
     /// of the former over one of these, as in "best-of:4 over cd-block:length=16,samples=4".
     #[arg(long, default_value = "sample")]
@@ -57,6 +57,9 @@ pub(crate) struct GenerateArgs {
     /// :WEIGHT. Several are added. With --exact: values in place of the model's own, as tabular:FILE.json or tabular:FILE.json:WEIGHT.
     #[arg(long)]
     pub(crate) scorer: Vec<String>,
+    /// What `rejection` accepts by: a calibration table of this model, reward and sampling that holds the prompts, as `infalign calibrate` makes it.
+    #[arg(long, value_name = "FILE.parquet", conflicts_with_all = ["exact", "server"])]
+    calibration: Option<PathBuf>,
     /// What selects: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
     #[arg(long)]
     reward: Option<PathBuf>,
@@ -92,9 +95,10 @@ impl GenerateArgs {
             None => reads.model("--model", &self.model),
         };
         let reads = scorers::read_by(reads, &self.scorer);
-        let prompts = self.prompts.iter();
-        prompts
-            .fold(reads, |reads, path| reads.file("--prompts", path))
+        let files = [("--prompts", &self.prompts), ("--calibration", &self.calibration)];
+        let files = files.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+        files
+            .fold(reads, |reads, (option, path)| reads.file(option, path))
             .reward("--reward", self.reward.as_deref())
     }
 }
@@ -122,6 +126,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
     check_scorers(args)?;
+    ranks::check(args).map_err(Failure::Input)?;
     let given = Given { file: prompts, prompts: prompts::read(prompts).map_err(Failure::input)? };
     interrupt::flag();
     match &args.remote.server {
@@ -174,30 +179,26 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
         watch: Some(&watch),
     };
     let reward = reward(args).map_err(Failure::Input)?;
-    if args.scorer.is_empty() {
-        return decode(
-            args,
-            &generator,
-            &tokenizer,
-            reward.as_deref(),
-            given,
-            &prompts,
-            live.as_ref(),
-        );
-    }
-    let Composed { selection, inner } = args.procedure;
-    let scorers = Scorers::load(&args.scorer, &folder, &tokenizer, &device);
-    let scorers = scorers.map_err(Failure::Input)?;
-    let run = |scorer: &dyn PrefixScorer| {
-        let guided = GuidedGenerator { generator, scorer, procedure: inner };
-        let checked = guided.check(&prompts).map_err(Failure::input);
-        let decoder = || {
-            ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref())
-                .map_err(Failure::input)
-        };
-        Ok(checked.and_then(|()| print_each(args, &decoder()?, given, &prompts, None)))
+    let read = |path: &PathBuf| ranks::read(path, args, &folder, &tokenizer, given, &prompts);
+    let table = args.calibration.as_ref().map(read).transpose().map_err(Failure::Input)?;
+    let rank = |prompt: &EncodedPrompt, reward: f32| {
+        Some(table.as_ref()?.get(&prompt.text)?.raw_quantile(reward))
     };
-    scorers.with(run).map_err(Failure::Input)?
+    let Composed { selection, inner } = args.procedure;
+    if args.scorer.is_empty() {
+        encode::check(&generator, &prompts, given.file).map_err(Failure::Input)?;
+        let decoder = ProcedureDecoder::new(selection, &generator, &tokenizer, reward.as_deref());
+        let decoder = decoder.map_err(Failure::input)?.with_seed(args.seed).with_ranks(&rank);
+        return print_each(args, &decoder, given, &prompts, live.as_ref());
+    }
+    let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device);
+    let scorers = scorers.map_err(Failure::Input)?;
+    let scorer = scorers.weighted(&scorers.weights()).map_err(Failure::input)?;
+    let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
+    guided.check(&prompts).map_err(Failure::input)?;
+    let decoder = ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref());
+    let decoder = decoder.map_err(Failure::input)?.with_ranks(&rank);
+    print_each(args, &decoder, given, &prompts, None)
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
@@ -220,27 +221,15 @@ fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Fa
         interrupted: Some(interrupt::flag()),
     };
     let reward = reward(args).map_err(Failure::Input)?;
-    decode(args, &generator, &tokenizer, reward.as_deref(), given, &prompts, None)
+    encode::check(&generator, &prompts, given.file).map_err(Failure::Input)?;
+    let selection = args.procedure.selection;
+    let decoder = ProcedureDecoder::new(selection, &generator, &tokenizer, reward.as_deref());
+    let decoder = decoder.map_err(Failure::input)?.with_seed(args.seed);
+    print_each(args, &decoder, given, &prompts, None)
 }
 
 fn encode(tokenizer: &Tokenizer, given: &Given<'_>) -> Result<Vec<EncodedPrompt>> {
     Encoder::new(tokenizer, Some(clock::now())).prompts(&given.prompts, given.file)
-}
-
-/// Runs a selection on top of what samples, and prints responses as they are finished, but for what is printed already.
-fn decode(
-    args: &GenerateArgs,
-    sampler: &dyn Sampler,
-    tokenizer: &Tokenizer,
-    reward: Option<&dyn Reward>,
-    given: &Given<'_>,
-    prompts: &[EncodedPrompt],
-    live: Option<&Live<'_>>,
-) -> Result<(), Failure> {
-    encode::check(sampler, prompts, given.file).map_err(Failure::Input)?;
-    let decoder = ProcedureDecoder::new(args.procedure.selection, sampler, tokenizer, reward)
-        .map_err(Failure::input)?;
-    print_each(args, &decoder.with_seed(args.seed), given, prompts, live)
 }
 
 /// Prints responses as they are finished.

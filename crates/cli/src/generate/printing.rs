@@ -27,6 +27,9 @@ pub(crate) struct Printing<'a, 'l> {
     printed: usize,
     tokens: usize,
     values: usize,
+    /// Responses, and those of them that rejection would have passed over, had it had more draws.
+    responses: usize,
+    unaccepted: usize,
     start: Instant,
     /// Only where stdout does not show the same.
     stage: Option<Stage>,
@@ -53,8 +56,20 @@ impl<'a, 'l> Printing<'a, 'l> {
         let shown = std::io::stdout().is_terminal() || prompts.len() < 2;
         let stage = (!shown).then(|| Progress::new(1).stage("generate", prompts.len()));
         let (waiting, start) = (BTreeMap::new(), Instant::now());
-        let (printed, tokens, values) = (0, 0, 0);
-        Ok(Self { args, given, prompts, live, waiting, printed, tokens, values, start, stage })
+        Ok(Self {
+            args,
+            given,
+            prompts,
+            live,
+            waiting,
+            printed: 0,
+            tokens: 0,
+            values: 0,
+            responses: 0,
+            unaccepted: 0,
+            start,
+            stage,
+        })
     }
 
     /// Takes the responses to a prompt, and prints what is next; Break where nobody reads any more.
@@ -68,6 +83,8 @@ impl<'a, 'l> Printing<'a, 'l> {
     ) -> Result<ControlFlow<()>, Failure> {
         self.tokens += decoded.iter().map(|one| one.cost.model_tokens).sum::<usize>();
         self.values += decoded.iter().map(|one| one.cost.scorer_calls).sum::<usize>();
+        self.responses += decoded.len();
+        self.unaccepted += decoded.iter().filter(|one| one.accepted == Some(false)).count();
         self.waiting.insert(prompt, decoded);
         if let Some(stage) = &self.stage {
             let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
@@ -103,6 +120,12 @@ impl<'a, 'l> Printing<'a, 'l> {
                 "{tokens} tokens, {values} scores, {seconds:.1} s, {rate:.0} tokens a second"
             ));
         }
+        if self.unaccepted > 0 {
+            let (unaccepted, responses) = (self.unaccepted, self.responses);
+            eprintln!(
+                "note: {unaccepted} of {responses} responses are the last of their draws, none of which was accepted"
+            );
+        }
         Ok(self.printed)
     }
 
@@ -131,6 +154,6 @@ fn row(prompt: &Prompt, decoded: &Decoded) -> serde_json::Value {
         "tokens": decoded.response.tokens, "log_probs": decoded.response.log_probs,
         "finish": decoded.response.finish,
         "model_tokens": decoded.cost.model_tokens, "scorer_calls": decoded.cost.scorer_calls,
-        "value": decoded.value, "kl": decoded.kl, "truncation": decoded.truncation,
+        "value": decoded.value, "kl": decoded.kl, "truncation": decoded.truncation, "accepted": decoded.accepted,
     })
 }

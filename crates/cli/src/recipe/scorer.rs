@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
 use infalign_train::{ScorerConfig, ScorerMethod};
-use infalign_transform::Composed;
+use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
 use super::{PromptsConfig, RewardModelStage};
@@ -92,6 +92,10 @@ pub(crate) struct ScorerEvaluation {
 impl ScorerEvaluation {
     fn check(&self, heads: &[Head]) -> Result<()> {
         ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
+        let rejects = |one: &&Composed| matches!(one.selection, Procedure::Rejection { .. });
+        if let Some(procedure) = self.procedures.iter().find(rejects) {
+            bail!("{procedure} needs a calibration table, which this recipe has not: leave it out");
+        }
         for (name, weight) in &self.weights {
             let known: Vec<&str> = heads.iter().map(|head| head.name.as_str()).collect();
             ensure!(

@@ -14,7 +14,7 @@ use infalign_transform::{Procedure, Transform};
 use self::exports::Export;
 use crate::failure::Failure;
 use crate::figure::write_figure;
-use crate::output;
+use crate::output::{self, given_words};
 use crate::sources::{Source, contests, judges, read_all};
 use crate::statistics::StatisticsArgs;
 
@@ -103,7 +103,7 @@ fn report(args: &ReportArgs, sources: &[Source]) -> Result<Report> {
         statistics: args.statistics.statistics(),
     };
     let provenance = Provenance {
-        command: output::command_line(),
+        command: output::command_line(given_words()),
         sources: sources.iter().map(|source| source.origin.clone()).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -24,7 +24,7 @@ pub(crate) struct ReplayArgs {
 /// # Errors
 /// [`Failure::Input`] for a run that does not verify or stores no samples, [`Failure::Check`] when something else is computed.
 pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    trusted(&args.run)?;
+    let record = trusted(&args.run)?.record;
     let temporary = tempfile::tempdir().map_err(Failure::run)?;
     let into = args.out.as_deref().unwrap_or(temporary.path());
     if args.out.is_some() {
@@ -32,7 +32,11 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
             .with_context(|| format!("cannot make the new folder {}", into.display()))
             .map_err(Failure::Input)?;
     }
-    crate::train::replay(&args.run, into).map_err(Failure::Input)?;
+    let replayed = match record.command.as_str() {
+        "evaluate" => crate::evaluate::replay(&record.argv, &args.run, into),
+        _ => crate::train::replay(&args.run, into),
+    };
+    replayed.map_err(Failure::Input)?;
     let compared = compare(&args.run, into).map_err(Failure::Run)?;
     let words = |same: bool| if same { "the same bytes" } else { "DIFFERS" };
     let rows: Vec<_> =

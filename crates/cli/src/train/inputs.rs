@@ -10,7 +10,6 @@ use infalign_decode::{EncodedPrompt, Sampling};
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_reward::{Reward, RewardConfig};
-use infalign_stats::Selection;
 use infalign_train::Objective;
 use infalign_train::baselines::vbon;
 use serde_json::json;
@@ -176,10 +175,7 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
         "evaluation.baseline is {baseline:?}, but no [[method]] has that name"
     );
     for procedure in &recipe.evaluation.procedures {
-        let needed = match selection(procedure).context("evaluation.procedures")? {
-            Selection::Sample => 1,
-            Selection::Best(n) | Selection::Worst(n) => n,
-        };
+        let needed = selection(procedure).context("evaluation.procedures")?.samples();
         let watched =
             recipe.evaluation.watch.map(|watch| ("evaluation.watch.samples", watch.samples));
         for (key, samples) in

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use infalign_record::atomic::write_atomic;
+use infalign_record::folder::STEPS;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ impl Metrics {
     ///
     /// - steps_done: steps of which there is a checkpoint.
     pub(super) fn open(folder: &Path, steps_done: usize) -> Result<Self> {
-        let lines = Lines::open(&folder.join("metrics.jsonl"), steps_done)?;
+        let lines = Lines::open(&folder.join(STEPS), steps_done)?;
         let dir = folder.join("tensorboard");
         let events = Events::begin(&dir, steps_done)
             .with_context(|| format!("cannot write into {}", dir.display()))?;
@@ -52,8 +53,8 @@ impl Metrics {
     }
 }
 
-/// A file of lines of JSON that grows with the training.
-pub(super) struct Lines {
+/// A file of lines of JSON that grows with the work.
+pub(crate) struct Lines {
     path: PathBuf,
     file: File,
     failed: Option<std::io::Error>,
@@ -61,7 +62,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Opens a file for more lines, and leaves the first `kept` of those that it has.
-    pub(super) fn open(path: &Path, kept: usize) -> Result<Self> {
+    pub(crate) fn open(path: &Path, kept: usize) -> Result<Self> {
         let kept: Vec<String> = match File::open(path) {
             Ok(file) => BufReader::new(file).lines().map_while(Result::ok).take(kept).collect(),
             Err(_) => Vec::new(),
@@ -75,14 +76,14 @@ impl Lines {
     }
 
     /// Appends a line.
-    pub(super) fn append(&mut self, line: &impl Serialize) {
+    pub(crate) fn append(&mut self, line: &impl Serialize) {
         let written = serde_json::to_string(line).map_err(std::io::Error::from);
         let written = written.and_then(|line| writeln!(self.file, "{line}"));
         self.failed = self.failed.take().or(written.err());
     }
 
     /// Reports the first line that could not be written.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         self.failed
             .map_or(Ok(()), Err)
             .with_context(|| format!("cannot write {}", self.path.display()))

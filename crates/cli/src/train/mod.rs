@@ -16,11 +16,11 @@ mod rewards;
 mod rollouts;
 mod run_dir;
 mod scorer;
-mod scorer_evaluation;
 mod stages;
 mod tensorboard;
 mod watch;
 
+pub(crate) use metrics::Lines;
 pub(crate) use results::SCHEMA;
 pub(crate) use run_dir::RESULTS;
 

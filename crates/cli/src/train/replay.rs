@@ -9,7 +9,7 @@ use infalign_record::folder::CONFIG;
 use super::results::{self, Measured};
 use super::stages::read_json;
 use crate::recipe::{Recipe, read_resolved};
-use crate::sources::REFERENCE;
+use crate::sources::{METHODS, REFERENCE, SAMPLES};
 
 /// Computes results.json and the plots of a finished align run into the folder `into`.
 ///
@@ -26,7 +26,7 @@ pub(crate) fn replay(run: &Path, into: &Path) -> Result<()> {
     let (reference, base): (Sampled, Sampled) = read_json(&run.join(REFERENCE))?;
     let mut measured = vec![Measured::base(base)];
     for method in &recipe.method {
-        let path = run.join("methods").join(&method.name).join("samples.json");
+        let path = run.join(METHODS).join(&method.name).join(SAMPLES);
         let sampled = read_json(&path)?;
         measured.push(Measured::of(method, run, sampled)?);
     }

@@ -1,20 +1,19 @@
 //! Which folder a run writes to, and the recipe that it goes by.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use infalign_record::atomic::write_atomic;
+pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
 use infalign_record::{RunDir, START_FILE};
 
 use crate::recipe::{Recipe, read_resolved};
-use crate::recording::refuse_secrets;
+use crate::recording::{lock, refuse_secrets};
 
 /// Runs are made here unless `--out` says otherwise.
 const ROOT: &str = "runs";
-/// The file that ends a run.
-pub(crate) const RESULTS: &str = "results.json";
 
 /// A run's folder with the recipe that it goes by.
 pub(crate) struct Opened {
@@ -65,21 +64,6 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
         _ => {
             let lock = lock(&dir)?;
             Ok(Opened { dir, recipe: saved, fresh: false, lock })
-        }
-    }
-}
-
-/// Refuses a run that another process is working on.
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(LOCK);
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another process is working on the run in {}", dir.display())
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }
     }
 }

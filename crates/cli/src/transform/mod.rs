@@ -1,6 +1,7 @@
 //! `infalign transform`: the exact engine, as numbers and as plots.
 
 mod discrete;
+mod estimate;
 mod numbers;
 mod plot;
 
@@ -17,6 +18,8 @@ pub(crate) enum TransformCommand {
     Optimum(numbers::OptimumArgs),
     /// The same for finitely many outcomes, with atoms and ties.
     Discrete(discrete::DiscreteArgs),
+    /// The best transform for a decoder without a formula, such as controlled decoding, from responses that it has made.
+    Estimate(estimate::EstimateArgs),
     /// Figures, as SVG and PNG.
     #[command(subcommand)]
     Plot(plot::PlotCommand),
@@ -43,6 +46,7 @@ pub(crate) fn run(command: &TransformCommand) -> Result<(), Failure> {
         TransformCommand::Curve(args) => numbers::curve(args),
         TransformCommand::Optimum(args) => numbers::optimum(args),
         TransformCommand::Discrete(args) => discrete::run(args),
+        TransformCommand::Estimate(args) => estimate::run(args),
         TransformCommand::Plot(command) => plot::run(command),
     }
 }

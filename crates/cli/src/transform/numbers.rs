@@ -138,6 +138,6 @@ fn head(what: &str, name: &str, beta: Beta, kl: f64) -> Vec<(String, String)> {
     ]
 }
 
-fn shown(number: f64) -> String {
+pub(super) fn shown(number: f64) -> String {
     format!("{number:.9}")
 }

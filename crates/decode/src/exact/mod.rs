@@ -7,6 +7,7 @@
 //! | `sample` | p |
 //! | `best-of:N`, `worst-of:N` | the best or worst of N samples by r, ties broken evenly |
 //! | `soft-best-of:N,temperature=τ` | one of N samples, drawn with probability ∝ e^{r/τ} |
+//! | `rejection:quantile=φ,draws=N` | the first of N samples whose mid-rank among p's responses is φ or more, or else the last |
 //! | `cd-token:lambda=λ` | π(z∣s) ∝ p(z∣s)·e^{λV(sz)}, token by token |
 //! | `cd-block:length=M,samples=K` | the best of K blocks of M tokens by V, block by block |
 //!
@@ -58,10 +59,11 @@ impl<'a> ExactDecoder<'a> {
     pub fn decode(&self, procedure: Procedure) -> Result<ResponseDistribution, DecodeError> {
         match procedure {
             Procedure::Sample => Ok(ResponseDistribution::of(self.problem.model())),
-            Procedure::BestOf(_) | Procedure::WorstOf(_) | Procedure::SoftBestOf { .. } => {
-                ResponseDistribution::of(self.problem.model())
-                    .select(&procedure, self.problem.rewards())
-            }
+            Procedure::BestOf(_)
+            | Procedure::WorstOf(_)
+            | Procedure::SoftBestOf { .. }
+            | Procedure::Rejection { .. } => ResponseDistribution::of(self.problem.model())
+                .select(&procedure, self.problem.rewards()),
             Procedure::CdToken { lambda, candidates: None } => self.tokenwise(lambda),
             Procedure::CdBlock { length, samples } => {
                 blocks::decode(self.problem.model(), &self.values, length, samples)

@@ -42,6 +42,8 @@ pub struct GuidedGenerator<'a> {
     pub scorer: &'a dyn PrefixScorer,
     /// How: a procedure that needs a scorer.
     pub procedure: Procedure,
+    /// When it becomes true, nobody wants the responses any more, and none is handed over.
+    pub cancelled: Option<&'a AtomicBool>,
 }
 
 /// Is given the finalists of every response to a prompt, in order: more than one where the reward is to decide between them.
@@ -117,7 +119,8 @@ impl Run<'_> {
         let generator = &self.guided.generator;
         let independent = generator.model.rows_are_independent();
         let workers = if independent { rayon::current_num_threads() } else { 1 };
-        let workers = workers.clamp(1, self.total().max(1));
+        // Each has room for all candidates of a response, and all together no more than the batch.
+        let workers = workers.min(generator.batch / self.plan.rows()).clamp(1, self.total().max(1));
         let batch = generator.batch.clamp(1, (self.total() * self.plan.rows()).max(1));
         let share = batch.div_ceil(workers).max(self.plan.rows());
         let work = || self.work(share).inspect_err(|_| self.stop());
@@ -135,7 +138,8 @@ impl Run<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        let cancelled = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        self.stopped.load(Ordering::Relaxed) || self.guided.cancelled.is_some_and(cancelled)
     }
 
     /// Generates with about `share` rows at a time until nothing is waiting.

@@ -48,6 +48,20 @@ pub trait ScorerSession: Send {
     fn values(&self, states: &[f32], next: &[&[u32]]) -> Result<Vec<f64>, DecodeError>;
 }
 
+impl<S: PrefixScorer + ?Sized> PrefixScorer for &S {
+    fn session(&self, new_tokens: usize) -> Box<dyn ScorerSession + '_> {
+        (**self).session(new_tokens)
+    }
+
+    fn check(&self, model: &dyn LanguageModel) -> Result<(), DecodeError> {
+        (**self).check(model)
+    }
+
+    fn greatest(&self) -> Option<f64> {
+        (**self).greatest()
+    }
+}
+
 /// The values of a tabular model's prefixes, exactly.
 #[derive(Clone, Debug)]
 pub struct TabularScorer {
@@ -138,21 +152,22 @@ impl ScorerSession for TabularSession<'_> {
 
 /// Σ wᵢ·Vᵢ of several scorers. Values are linear in the reward, so this is the value of the weighted sum of the rewards.
 pub struct WeightedScorers<'a> {
-    parts: Vec<(f64, &'a dyn PrefixScorer)>,
+    parts: Vec<(f64, Box<dyn PrefixScorer + 'a>)>,
 }
 
 impl<'a> WeightedScorers<'a> {
     /// The sum of scorers times their weights.
     ///
     /// # Errors
-    /// [`DecodeError::Setting`] for a weight that is not finite, or for no scorer at all.
-    pub fn new(parts: Vec<(f64, &'a dyn PrefixScorer)>) -> Result<Self, DecodeError> {
+    /// [`DecodeError::Setting`] for a weight that is not finite, [`DecodeError::Scorer`] for no scorer at all.
+    pub fn new(parts: Vec<(f64, Box<dyn PrefixScorer + 'a>)>) -> Result<Self, DecodeError> {
         if parts.is_empty() {
-            return Err(DecodeError::Scorer { reason: "there is none to take a sum of".into() });
+            let reason = "none has a weight that is not 0: give one of them such a weight";
+            return Err(DecodeError::Scorer { reason: reason.into() });
         }
-        match parts.iter().find(|(weight, _)| !weight.is_finite()) {
+        match parts.iter().map(|(weight, _)| *weight).find(|weight| !weight.is_finite()) {
             None => Ok(Self { parts }),
-            Some(&(value, _)) => Err(DecodeError::Setting {
+            Some(value) => Err(DecodeError::Setting {
                 key: "the weight of a scorer",
                 value,
                 valid: "a finite number",

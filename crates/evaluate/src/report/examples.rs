@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Member, Request};
 use crate::Sampled;
+use crate::contest::{kept_of, selection_among};
 
 /// A prompt with a response of each method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ pub(super) fn examples(members: &[Member<'_>], request: &Request<'_>) -> Vec<Exa
     (0..shown).map(example).collect()
 }
 
-/// What the procedure keeps of the first samples; the first of equals.
+/// What the procedure keeps of the first samples.
 fn response(
     method: &str,
     sampled: &Sampled,
@@ -65,17 +66,9 @@ fn response(
     procedure: &Procedure,
 ) -> Option<ExampleResponse> {
     let rewards = sampled.rewards.get(prompt)?;
-    let looked_at = match sampled.procedure {
-        Some(_) => 1,
-        None => procedure.samples(),
-    };
-    let better = |a: f64, b: f64| match procedure {
-        Procedure::WorstOf(_) => a < b,
-        _ => a > b,
-    };
-    let first = rewards.get(..looked_at)?;
-    let kept =
-        (1..first.len()).fold(0, |kept, i| if better(first[i], first[kept]) { i } else { kept });
+    let selection = selection_among(method, sampled, procedure).ok()?;
+    let group = rewards.get(..selection.samples())?;
+    let kept = kept_of(group, selection, &sampled.prompts.get(prompt)?.id, 0).ok()?;
     Some(ExampleResponse {
         method: method.to_owned(),
         procedure: *procedure,

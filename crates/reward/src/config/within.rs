@@ -1,6 +1,6 @@
 //! What a reward and the rewards within it are made from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{RemoteConfig, RewardConfig};
 
@@ -20,6 +20,16 @@ impl RewardConfig {
             Self::RatedWords { ratings, .. } => ratings.iter_mut().collect(),
             Self::Remote(remote) => remote.cache.iter_mut().collect(),
             other => other.within_mut().into_iter().flat_map(Self::files_mut).collect(),
+        }
+    }
+
+    /// Has every server's answers kept in a file, those aside that have a cache of their own.
+    pub fn keep_answers_in(&mut self, file: &Path) {
+        match self {
+            Self::Remote(remote) => {
+                remote.cache.get_or_insert_with(|| file.to_path_buf());
+            }
+            other => other.within_mut().into_iter().for_each(|one| one.keep_answers_in(file)),
         }
     }
 
@@ -51,8 +61,6 @@ impl RewardConfig {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     const NESTED: &str = r#"
@@ -77,6 +85,16 @@ mod tests {
         let mut config: RewardConfig = toml::from_str(NESTED).unwrap();
         assert_eq!(paths(config.models_mut()), [Path::new("one"), Path::new("two")]);
         assert_eq!(paths(config.files_mut()), [Path::new("three"), Path::new("four")]);
+    }
+
+    #[test]
+    fn answers_are_kept_where_no_other_place_is_given() {
+        let mut config: RewardConfig = toml::from_str(NESTED).unwrap();
+        config.keep_answers_in(Path::new("answers"));
+        assert_eq!(paths(config.files_mut()), [Path::new("three"), Path::new("four")]);
+        let mut config = RewardConfig::Remote(RemoteConfig::new("http://host".into()));
+        config.keep_answers_in(Path::new("answers"));
+        assert_eq!(paths(config.files_mut()), [Path::new("answers")]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::groups::{TieGroups, midpoints};
 use super::ranked::Ranked;
+use super::rejection::Rejection;
 use super::softmax::Softmax;
 use crate::error::TransformError;
 use crate::procedure::Procedure;
@@ -14,6 +15,8 @@ pub(super) enum Law {
     Ranked(Ranked),
     /// Soft best-of-n, n ≥ 2.
     Soft(Softmax),
+    /// Rejection above a quantile.
+    Rejection(Rejection),
 }
 
 impl Law {
@@ -32,6 +35,9 @@ impl Law {
             Procedure::SoftBestOf { n, temperature } => {
                 Ok(Law::Soft(Softmax::new(responses(n)?, temperature, &groups.rewards)))
             }
+            Procedure::Rejection { quantile, draws } => {
+                Ok(Law::Rejection(Rejection { quantile, draws: responses(draws)? }))
+            }
             _ => Err(TransformError::NotByRank(procedure.to_string())),
         }
     }
@@ -41,6 +47,7 @@ impl Law {
         match self {
             Law::Ranked(ranked) => ranked.apply(masses),
             Law::Soft(softmax) => softmax.apply(masses),
+            Law::Rejection(rejection) => rejection.apply(masses),
         }
     }
 }
@@ -72,6 +79,7 @@ impl<'a> Contest<'a> {
         match &self.law {
             Law::Ranked(ranked) => ranked.coupled(self.reference, masses),
             Law::Soft(softmax) => softmax.coupled(&self.wins, masses),
+            Law::Rejection(rejection) => rejection.coupled(&self.wins, masses),
         }
     }
 }

@@ -20,6 +20,7 @@ mod contest;
 mod groups;
 mod optimum;
 mod ranked;
+mod rejection;
 mod shooting;
 mod softmax;
 

@@ -35,7 +35,7 @@ impl Outcomes {
     ///
     /// For `sample`, `best-of:N` and `worst-of:N` every local maximum is found by exact shooting, and
     /// the best returned: the global optimum, for any N and any β of 1e-15 or more. For
-    /// `soft-best-of` it is the best that a damped iteration finds from π_ref and from up to 16 starts
+    /// `soft-best-of` and `rejection` it is the best that a damped iteration finds from π_ref and from up to 16 starts
     /// (fewer above 1,000 groups) towards single groups of equal reward, which is no proof that there is none better; where n/β is
     /// above about 1e7, rounding may keep it from its end.
     ///
@@ -66,7 +66,9 @@ impl Outcomes {
         };
         let maxima = match &contest.law {
             Law::Ranked(ranked) => shooting::maxima(*ranked, &self.masses, beta),
-            Law::Soft(_) => ascent::maxima(&contest, beta).map_err(not_converged)?,
+            Law::Soft(_) | Law::Rejection(_) => {
+                ascent::maxima(&contest, beta).map_err(not_converged)?
+            }
         };
         let optima = maxima.iter().map(|masses| self.describe(&contest, masses, beta));
         let best = optima.max_by(|a, b| a.objective.total_cmp(&b.objective));

@@ -16,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::error::{MOST_RESPONSES, TransformError};
+use crate::numerics::gauss;
 use crate::numerics::piecewise::{Piecewise, Tails};
 use crate::procedure::Procedure;
 pub use estimate::{EstimatedTransform, RankEstimate};
@@ -54,7 +55,8 @@ impl RankDensity {
     /// The rank density of a procedure that acts on ranks alone.
     ///
     /// Equation: 1 for sampling, N·u^(N−1) for best-of-N, N·(1−u)^(N−1) for worst-of-N; by quadrature
-    /// for soft best-of-N, whose softmax here weighs the calibrated reward u.
+    /// for soft best-of-N, whose softmax here weighs the calibrated reward u; of rejection at φ in N draws
+    /// φ^(N−1) below φ and (1 − φ^N)/(1 − φ) above it, which is 1/(1 − φ) and nothing below where N is without bound.
     ///
     /// # Errors
     /// [`TransformError::NotByRank`] for a procedure whose choice is not a function of ranks,
@@ -70,6 +72,12 @@ impl RankDensity {
                     .ok_or(TransformError::Temperature(temperature))?;
                 let law = Piecewise::resolve(|v| soft.density(v));
                 Kind::Smooth(Arc::new(law.ok_or(TransformError::Temperature(temperature))?))
+            }
+            Procedure::Rejection { quantile: 0.0, .. } => Kind::Best(1.0),
+            Procedure::Rejection { quantile, draws } => {
+                let last = quantile.powf(responses(draws)? - 1.0);
+                let taken = (1.0 - last * quantile) / (1.0 - quantile);
+                return Self::steps(&[0.0, quantile, 1.0], &[last, taken]);
             }
             _ => return Err(TransformError::NotByRank(procedure.to_string())),
         };
@@ -150,6 +158,38 @@ impl RankDensity {
         1.0 - self.probability_above(Tails { below: u, above: 1.0 - u })
     }
 
+    /// KL(T(π)‖π) = ∫₀¹ g·log g du in nats, where no two rewards tie: what the decoder does to any policy.
+    ///
+    /// ```
+    /// use infalign_transform::RankDensity;
+    /// let rejection = RankDensity::of(&"rejection:quantile=0.9,draws=1000".parse()?)?;
+    /// assert!((rejection.kl() - 10f64.ln()).abs() < 1e-12);
+    /// assert!((rejection.win_rate() - 0.95).abs() < 1e-12);
+    /// # Ok::<(), infalign_transform::TransformError>(())
+    /// ```
+    pub fn kl(&self) -> f64 {
+        match &self.0 {
+            Kind::Best(n) | Kind::Worst(n) => n.ln() - (n - 1.0) / n,
+            Kind::Smooth(law) | Kind::Steps(law) => self.integral(law, |_, g| xlogx(g)),
+        }
+    }
+
+    /// ∫₀¹ u·g du in [0, 1]: how often T(π) wins over π itself.
+    pub fn win_rate(&self) -> f64 {
+        match &self.0 {
+            Kind::Best(n) => n / (n + 1.0),
+            Kind::Worst(n) => 1.0 / (n + 1.0),
+            Kind::Smooth(law) | Kind::Steps(law) => self.integral(law, |u, g| u * g),
+        }
+    }
+
+    /// ∫₀¹ f(u, g(u)) du, panel by panel.
+    fn integral(&self, law: &Piecewise, f: impl Fn(f64, f64) -> f64) -> f64 {
+        let at = |v: f64| f(1.0 - v, law.density(v).max(0.0));
+        let panel = |ends: &[f64]| gauss::adaptive(&at, ends[0], ends[1], 1e-14);
+        law.edges().windows(2).map(panel).sum()
+    }
+
     pub(crate) fn kind(&self) -> &Kind {
         &self.0
     }
@@ -171,6 +211,11 @@ impl RankDensity {
             Kind::Smooth(law) | Kind::Steps(law) => law.tails(at.above.clamp(0.0, 1.0)).above,
         }
     }
+}
+
+/// x·log x, which is 0 at 0.
+fn xlogx(x: f64) -> f64 {
+    if x > 0.0 { x * x.ln() } else { 0.0 }
 }
 
 /// N as a number, where its powers keep their digits.
@@ -236,6 +281,36 @@ mod tests {
             (vec![], vec![]),
         ] {
             assert!(RankDensity::steps(&edges, &heights).is_err(), "{edges:?} {heights:?}");
+        }
+    }
+
+    #[test]
+    fn rejection_is_two_steps_whose_last_draw_is_taken_as_it_is() {
+        let four = of("rejection:quantile=0.8,draws=4");
+        // 0.8³ below, and 1 + 0.8 + 0.64 + 0.512 above.
+        assert!((four.at(0.3) - 0.512).abs() < 1e-14 && (four.at(0.9) - 2.952).abs() < 1e-13);
+        assert!((four.cdf(0.8) - 0.8f64.powi(4)).abs() < 1e-14);
+        assert_eq!(of("rejection:quantile=0,draws=3").at(0.1), 1.0);
+        assert!((of("rejection:quantile=0.5,draws=1").cdf(0.25) - 0.25).abs() < 1e-15);
+        let kl = 0.8 * 0.512 * 0.512f64.ln() + 0.2 * 2.952 * 2.952f64.ln();
+        assert!((four.kl() - kl).abs() < 1e-13);
+        let won = 0.512 * 0.32 + 2.952 * (1.0 - 0.64) / 2.0;
+        assert!((four.win_rate() - won).abs() < 1e-13);
+    }
+
+    #[test]
+    fn divergences_and_win_rates_are_those_in_closed_form() {
+        for (text, n) in [("sample", 1.0), ("best-of:4", 4.0), ("best-of:64", 64.0)] {
+            let (known, n): (RankDensity, f64) = (of(text), n);
+            let written = RankDensity::from_fn(|u| u.powf(n - 1.0)).unwrap();
+            assert!((written.kl() - known.kl()).abs() < 1e-12, "{text}");
+            assert!((written.win_rate() - known.win_rate()).abs() < 1e-12, "{text}");
+        }
+        // Without bound: KL = −log(1 − φ), W = (1 + φ)/2.
+        for quantile in [0.0_f64, 0.5, 0.75, 0.9] {
+            let rejection = of(&format!("rejection:quantile={quantile},draws=100000"));
+            assert!((rejection.kl() + (1.0 - quantile).ln()).abs() < 1e-12, "{quantile}");
+            assert!((rejection.win_rate() - (1.0 + quantile) / 2.0).abs() < 1e-12, "{quantile}");
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Compare with this run, which was run again by other means such as a job of a cluster, and run nothing.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["spot", "sets", "source", "any_program"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["spot", "sets", "source", "apply_diff", "any_program"])]
     replica: Option<PathBuf>,
     /// Do only K stages again, from the run's own files before them: which ones follows from the record and --nonce.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
@@ -55,6 +55,9 @@ pub(crate) struct ReplicateArgs {
     /// Clone of the repository from which the run's program is built, where this program is another.
     #[arg(long, value_name = "DIR", default_value = ".")]
     source: PathBuf,
+    /// Build the run's program with the changes of its diff.patch. They are code of whoever made the run: read them before.
+    #[arg(long, conflicts_with = "any_program")]
+    apply_diff: bool,
     /// Use this program whatever it was built from; the report says so.
     #[arg(long)]
     any_program: bool,
@@ -75,8 +78,7 @@ pub(crate) fn replicate(args: &ReplicateArgs) -> Result<(), Failure> {
     }
     inputs::check(&original, &args.sets).map_err(Failure::Input)?;
     let folder = new_folder(args.out.as_deref()).map_err(Failure::Input)?;
-    let program = Program::find(&original, args.any_program, &args.source, &folder)
-        .map_err(Failure::Input)?;
+    let program = Program::find(args, &original, &folder).map_err(Failure::Input)?;
     let mut report = match args.spot {
         Some(k) => spot::run(args, k as usize, &original, &program, &folder)?,
         None => {
@@ -157,16 +159,20 @@ fn again(
             "its command line held a secret, which was not recorded: run it by hand, and compare with --replica"
         );
     }
-    let old = value_of(&original.argv, "--record").context("its command line has no --record")?;
+    let option = if original.command == "evaluate" { "--out" } else { "--record" };
+    let old = value_of(&original.argv, option)
+        .with_context(|| format!("its command line has no {option}"))?;
     let new = replica.to_string_lossy();
     // What the command writes lies in its folder.
     let word = |word: &String| {
         let inside =
             word.strip_prefix(old).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let as_one = word.strip_prefix("--record=").map(|_| format!("--record={new}"));
+        let as_one = word.strip_prefix(option).filter(|rest| rest.starts_with('='));
+        let as_one = as_one.map(|_| format!("{option}={new}"));
         as_one.unwrap_or_else(|| if inside { word.replacen(old, &new, 1) } else { word.clone() })
     };
-    command.args(original.argv.iter().map(word));
+    // What was taken up is made from the beginning.
+    command.args(original.argv.iter().filter(|word| *word != "--resume").map(word));
     Ok(command)
 }
 

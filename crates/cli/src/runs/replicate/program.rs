@@ -5,9 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_record::capture::executable_sha256;
+use infalign_record::folder::DIFF;
+use infalign_record::hash::sha256_file;
 use infalign_record::{BuildRecord, Record};
 
-use super::not_comparable;
+use super::{ReplicateArgs, not_comparable};
 use crate::build_record::build_record;
 
 /// A program to run again with.
@@ -20,11 +22,11 @@ pub(super) struct Program {
 impl Program {
     /// Finds it.
     ///
-    /// - `any`: take this program, whatever it is; `source`: a clone with the run's commit; `folder`: where it may be built.
+    /// - `folder`: where it may be built.
     ///
     /// # Errors
     /// When this program is another and none can be built.
-    pub(super) fn find(original: &Record, any: bool, source: &Path, folder: &Path) -> Result<Self> {
+    pub(super) fn find(args: &ReplicateArgs, original: &Record, folder: &Path) -> Result<Self> {
         let path = std::env::current_exe().context("this program cannot be found")?;
         let (theirs, ours) = (&original.build, build_record());
         let own = |what: &str| Ok(Self { path: path.clone(), what: what.to_owned() });
@@ -32,22 +34,28 @@ impl Program {
         {
             return own("the same bytes as the original's");
         }
-        if same_build(theirs, &ours) {
+        if theirs.build_id == ours.build_id {
             return own("built from the same source in the same way");
         }
-        if any {
+        if args.any_program {
             return own(&format!(
                 "infalign {}, not the original's {}",
                 ours.full_version(),
                 theirs.full_version()
             ));
         }
-        Self::build(theirs, source, folder)
+        let changes = args.apply_diff.then(|| changes(theirs, &args.run)).transpose()?;
+        Self::build(theirs, &args.source, changes.as_deref(), folder)
     }
 
-    /// Builds it in a work tree of the run's commit.
-    fn build(build: &BuildRecord, source: &Path, folder: &Path) -> Result<Self> {
-        let commit = commit(build, source)?;
+    /// Builds it in a work tree of the run's commit, with changes or without.
+    fn build(
+        build: &BuildRecord,
+        source: &Path,
+        changes: Option<&Path>,
+        folder: &Path,
+    ) -> Result<Self> {
+        let commit = commit(build, source, changes.is_some())?;
         // Beside the report, so that it can be looked at, and is no part of the clone's own work.
         let tree = folder
             .join("source")
@@ -60,6 +68,11 @@ impl Program {
             .arg(&tree)
             .arg(commit);
         succeed(&mut add).context("cannot restore the run's commit")?;
+        if let Some(changes) = changes {
+            let mut apply = Command::new("git");
+            apply.current_dir(&tree).arg("apply").arg(std::path::absolute(changes)?);
+            succeed(&mut apply).context("cannot apply the run's changes")?;
+        }
         let mut cargo = Command::new("cargo");
         cargo.current_dir(&tree).args([
             "build",
@@ -83,28 +96,41 @@ impl Program {
     }
 }
 
-/// Whether two programs are made from the same in the same way, by whatever commit.
-fn same_build(a: &BuildRecord, b: &BuildRecord) -> bool {
-    let of = |build: &BuildRecord| {
-        let BuildRecord { source, cargo_lock_sha256, rustc, target, target_features, .. } =
-            build.clone();
-        let how = (build.profile.clone(), build.features.clone(), build.rustflags.clone());
-        (source.sha256, cargo_lock_sha256, rustc, target, target_features, how)
+/// The changes that are in no commit, as the run has kept them.
+fn changes(build: &BuildRecord, run: &Path) -> Result<PathBuf> {
+    let path = run.join(DIFF);
+    let Some(expected) = &build.source.diff_sha256 else {
+        bail!("the run's program was built from a commit as it is: leave --apply-diff out");
     };
-    of(a) == of(b)
+    if !path.is_file() || sha256_file(&path)? != *expected {
+        return Err(not_comparable(&[format!(
+            "{} does not hold the changes of the run's program, which --include-diff would have kept",
+            run.display()
+        )]));
+    }
+    match build.source.untracked {
+        Some(0) => Ok(path),
+        n => Err(not_comparable(&[format!(
+            "the run's program was built with {} files that git does not know, which no diff holds",
+            n.unwrap_or_default()
+        )])),
+    }
 }
 
 /// The commit to build, which has to be one and to be there.
-fn commit<'a>(build: &'a BuildRecord, source: &Path) -> Result<&'a str> {
+///
+/// - `changed`: whether the changes that it lacks are at hand.
+fn commit<'a>(build: &'a BuildRecord, source: &Path, changed: bool) -> Result<&'a str> {
     let other = "this program is not the run's";
     let Some(commit) = &build.source.commit else {
         return Err(not_comparable(&[format!(
             "{other}, and the run's commit is unknown; --any-program runs it with this one"
         )]));
     };
-    if build.source.dirty == Some(true) {
+    if build.source.dirty == Some(true) && !changed {
         return Err(not_comparable(&[format!(
-            "{other}, which was built from changes to {commit} that are in no commit; --any-program runs it with this one"
+            "{other}, which was built from changes to {commit} that are in no commit; --apply-diff applies those that the run has kept, \
+             --any-program runs it with this program"
         )]));
     }
     ensure!(
@@ -140,7 +166,8 @@ mod tests {
     #[test]
     fn a_commit_that_is_none_or_not_there_is_not_comparable() {
         let mut build = build_record();
-        let error = |build: &BuildRecord| commit(build, Path::new(".")).unwrap_err().to_string();
+        let error =
+            |build: &BuildRecord| commit(build, Path::new("."), false).unwrap_err().to_string();
         build.source.dirty = Some(false);
         build.source.commit = None;
         assert!(error(&build).contains("commit is unknown"));
@@ -150,17 +177,5 @@ mod tests {
         assert!(error(&build).contains("is none"));
         build.source.dirty = Some(true);
         assert!(error(&build).contains("in no commit"));
-    }
-
-    #[test]
-    fn this_program_is_made_as_itself_and_not_as_another() {
-        let ours = build_record();
-        let mut other = ours.clone();
-        other.source.commit = Some("another commit of the same source".into());
-        assert!(same_build(&ours, &other));
-        other.source.sha256 = "x".into();
-        assert!(!same_build(&ours, &other));
-        assert_eq!(ours.source.sha256.len(), 64);
-        assert!(ours.rustc.contains("LLVM") && ours.burn.is_some() && ours.build_id.len() == 64);
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use infalign_record::atomic::write_atomic;
 use infalign_record::compare::{self, obstacles, same_machine};
-use infalign_record::replication::{Replication, Row, RunName, describe};
+use infalign_record::folder::RESULTS;
+use infalign_record::replication::{Replication, Row, RunName, WHOLE, describe};
 use infalign_record::{Expect, Level, Record, environment};
 
 use super::{not_comparable, print, statistics};
@@ -32,7 +33,7 @@ pub(super) fn whole(original: Run<'_>, replica: Run<'_>) -> Result<Replication> 
     let (rows, claims) = statistics::compare(original.0, replica.0, &expect, asked)?;
     if rows.is_empty() && !same {
         // Nothing with a spread: the numbers themselves have to be near.
-        let numbers = results.iter_mut().filter(|row| row.result.ends_with("results.json"));
+        let numbers = results.iter_mut().filter(|row| row.result.ends_with(RESULTS));
         numbers.for_each(|row| row.required = expect.elsewhere);
     } else if !same || !identical {
         results.extend(rows);
@@ -40,7 +41,7 @@ pub(super) fn whole(original: Run<'_>, replica: Run<'_>) -> Result<Replication> 
     Ok(Replication {
         original: RunName::of(original.1),
         replica: RunName::of(replica.1),
-        extent: "whole".to_owned(),
+        extent: WHOLE.to_owned(),
         program: String::new(),
         results,
         claims,

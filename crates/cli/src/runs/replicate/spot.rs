@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_record::env::BASED_ON;
-use infalign_record::folder::{self, CONFIG, EXPECT, RECORD};
+use infalign_record::folder::{self, CONFIG, EXPECT, RECORD, RESULTS, STEPS};
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_record::replication::{Replication, Row, RunName};
 use infalign_record::{Expect, Level, Record, START_FILE, divergence};
@@ -19,8 +19,8 @@ use super::program::Program;
 use super::{ReplicateArgs, report};
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::sources::{METHODS, REFERENCE, SAMPLES};
 
-const STEPS: &str = "metrics.jsonl";
 /// How often a training is looked at.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -82,12 +82,12 @@ fn stages(record: &Record) -> Result<Vec<Stage>> {
         match parts.as_slice() {
             ["calibration.parquet"] => stages.push(stage("calibration", path)),
             ["reference-rollouts.parquet"] => stages.push(stage("reference rollouts", path)),
-            ["reference-samples.json"] => stages.push(stage("reference samples", path)),
-            ["methods", method, "samples.json"] => {
+            [REFERENCE] => stages.push(stage("reference samples", path)),
+            [METHODS, method, SAMPLES] => {
                 stages.push(stage(&format!("evaluate {method}"), path));
             }
-            ["methods", method, STEPS] => {
-                stages.push(stage(&format!("train {method}"), &format!("methods/{method}")));
+            [METHODS, method, STEPS] => {
+                stages.push(stage(&format!("train {method}"), &format!("{METHODS}/{method}")));
             }
             _ => {}
         }
@@ -157,10 +157,8 @@ fn prepare(run: &Path, copy: &Path, stage: &Stage) -> Result<()> {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     for path in folder::files(run)? {
-        let left_out = of_record(&path)
-            || of_stage(&path)
-            || path == "results.json"
-            || path.contains("checkpoints/");
+        let left_out =
+            of_record(&path) || of_stage(&path) || path == RESULTS || path.contains("checkpoints/");
         if left_out {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Win rates and KLs of two align runs, from the samples of each: whether they are equivalent, and whether claims hold.
+//! Win rates and KLs of two runs, from the samples of each: whether they are equivalent, and whether claims hold.
 //!
 //! The same prompts were answered in both runs, so differences are taken prompt by prompt. *Equivalent* means that the 90 % interval
 //! of the difference lies within the margins that were declared before the run (two one-sided tests at 5 %). Otherwise the runs differ, or
@@ -6,78 +6,114 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use infalign_evaluate::KlSample;
-use infalign_record::folder::{self, CONFIG};
+use anyhow::{Context, Result, ensure};
+use infalign_evaluate::{
+    Contest, Entry, Judge, KlSample, Label, Row as Measured, Sampled, win_rates,
+};
+use infalign_record::folder::{self, RESULTS};
 use infalign_record::replication::{ClaimRow, Row};
 use infalign_record::{Expect, Level};
-use infalign_stats::{Interval, Selection, paired_difference, win_rate};
-use infalign_transform::Procedure;
+use infalign_stats::{Interval, paired_difference};
 use serde::Deserialize;
 
-use crate::recipe::{AlignRecipe, Recipe, read_resolved};
+use crate::sources::{METHODS, REFERENCE, References, SAMPLES};
 
 /// Two one-sided tests at 5 %.
 const TWO_ONE_SIDED: f64 = 0.90;
 /// Of claims.
 const LEVEL: f64 = 0.95;
 
-/// What is read of stored samples.
-#[derive(Deserialize)]
-struct Samples {
-    /// Of every response, prompt by prompt.
-    rewards: Vec<Vec<f64>>,
-    /// Of every prompt.
-    kl: Vec<KlSample>,
+/// The samples of one run.
+struct Stored {
+    reference: Sampled,
+    /// By the names of the methods.
+    methods: Vec<(String, Sampled)>,
+    /// What was measured of them.
+    rows: Vec<Measured>,
 }
 
-impl Samples {
-    /// KL(π‖π_ref) of every prompt, exact at every token, in nats.
-    fn kl(&self) -> Vec<f64> {
-        self.kl.iter().map(|kl| kl.exact).collect()
+/// What is read of `results.json`.
+#[derive(Deserialize)]
+struct Results {
+    rows: Vec<Measured>,
+}
+
+impl Stored {
+    fn read(run: &Path) -> Result<Self> {
+        let Results { rows } = folder::json(run, RESULTS)?;
+        let (reference, base) = folder::json::<References>(run, REFERENCE)?.both();
+        let mut methods: Vec<(String, Sampled)> = Vec::new();
+        for row in &rows {
+            if methods.iter().any(|(name, _)| *name == row.method) {
+                continue;
+            }
+            let path = format!("{METHODS}/{}/{SAMPLES}", row.method);
+            ensure!(
+                folder::stays_inside(&path),
+                "{RESULTS} names {path:?}, which leads out of the run"
+            );
+            let sampled = match (&base, row.kind.is_none() && !run.join(&path).exists()) {
+                (Some(base), true) => base.clone(),
+                _ => folder::json(run, &path)?,
+            };
+            methods.push((row.method.clone(), sampled));
+        }
+        Ok(Self { reference, methods, rows })
+    }
+
+    fn sampled(&self, name: &str) -> Result<&Sampled> {
+        let found = self.methods.iter().find(|(method, _)| method == name);
+        found.map(|(_, sampled)| sampled).with_context(|| format!("there is no method {name:?}"))
+    }
+
+    /// Win rate of each prompt.
+    fn wins(&self, name: &str, contest: &Contest, judge: Judge) -> Result<Vec<f64>> {
+        let label = Label { method: name, kind: None, objective: None, transform: None };
+        let entry = Entry { label, sampled: self.sampled(name)?, reference: &self.reference };
+        Ok(win_rates(&entry, contest, judge)?)
     }
 }
 
-/// The samples of one run.
-struct Stored {
-    reference: Samples,
-    /// By the names of the methods; the reference's own is `base`.
-    methods: Vec<(String, Samples)>,
-}
-
-/// Every win rate and KL of two runs, and the claims, tried on the second. Both are empty for other runs than align runs.
+/// Every win rate and KL of two runs, and the claims, tried on the second. Both are empty for runs that store no samples of methods.
 ///
 /// - `required`: what is asked of every number.
 ///
 /// # Errors
-/// When the samples of a run cannot be read or are not those of its recipe.
+/// When the samples of a run cannot be read or are not those of its results.
 pub(super) fn compare(
     original: &Path,
     replica: &Path,
     expect: &Expect,
     required: Level,
 ) -> Result<(Vec<Row>, Vec<ClaimRow>)> {
-    let config = original.join(CONFIG);
-    if !config.exists() {
+    if !original.join(REFERENCE).is_file() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let Recipe::Align(recipe) = read_resolved(&config)? else {
-        return Ok((Vec::new(), Vec::new()));
-    };
-    let (a, b) = (stored(original, &recipe)?, stored(replica, &recipe)?);
+    let (a, b) = (Stored::read(original)?, Stored::read(replica)?);
+    let [of_kl, of_wins] = [expect.equivalence.kl, expect.equivalence.win_rate].map(|of| Margin {
+        of,
+        required,
+        expect,
+    });
     let mut rows = Vec::new();
-    for ((name, ours), (_, theirs)) in a.methods.iter().zip(&b.methods) {
-        let kl = Margin { of: expect.equivalence.kl, required, expect };
-        rows.push(kl.row(format!("{name}: KL"), &ours.kl(), &theirs.kl())?);
-        let margin = Margin { of: expect.equivalence.win_rate, required, expect };
-        for procedure in &recipe.evaluation.procedures {
-            let Some(selection) = selection(procedure) else { continue };
-            let ours = wins(ours, &a.reference, selection)?;
-            let theirs = wins(theirs, &b.reference, selection)?;
-            rows.push(margin.row(format!("{name}: win rate, {procedure}"), &ours, &theirs)?);
+    for (name, ours) in &a.methods {
+        if let (Some(ours), Some(theirs)) = (&ours.kl, &b.sampled(name)?.kl) {
+            rows.push(of_kl.row(format!("{name}: KL"), &exact(ours), &exact(theirs))?);
+        }
+        for row in a.rows.iter().filter(|row| row.method == *name) {
+            let contest = row.contest();
+            let by = if row.judge == Judge::Judge { ", by the judge" } else { "" };
+            let wins = |run: &Stored| run.wins(name, &contest, row.judge);
+            let result = format!("{name}: win rate, {contest}{by}");
+            rows.push(of_wins.row(result, &wins(&a)?, &wins(&b)?)?);
         }
     }
-    Ok((rows, claims(&b, &recipe, expect)?))
+    Ok((rows, claims(&b, expect)?))
+}
+
+/// KL(π‖π_ref) of every prompt, exact at every token, in nats.
+fn exact(kl: &[KlSample]) -> Vec<f64> {
+    kl.iter().map(|kl| kl.exact).collect()
 }
 
 /// How far apart two numbers may be.
@@ -137,23 +173,19 @@ fn shown(difference: &Interval) -> String {
     format!("{estimate:+.4} [{low:+.4}, {high:+.4}] at {:.0} %", 100.0 * level)
 }
 
-fn claims(replica: &Stored, recipe: &AlignRecipe, expect: &Expect) -> Result<Vec<ClaimRow>> {
-    let of = |name: &str| {
-        let found = replica.methods.iter().find(|(method, _)| method == name);
-        found
-            .map(|(_, samples)| samples)
-            .with_context(|| format!("a claim names the method {name:?}, which is not there"))
-    };
+fn claims(replica: &Stored, expect: &Expect) -> Result<Vec<ClaimRow>> {
     let mut rows = Vec::new();
     for claim in &expect.claims {
-        let procedure =
-            recipe.evaluation.procedures.iter().find(|p| p.to_string() == claim.procedure);
-        let selection = procedure.and_then(selection).with_context(|| {
+        let mut contests = replica.rows.iter().map(Measured::contest);
+        let contest = contests.find(|contest| contest.to_string() == claim.procedure);
+        let contest = contest.with_context(|| {
             format!("a claim is about {:?}, which was not measured", claim.procedure)
         })?;
-        let better = wins(of(&claim.better)?, &replica.reference, selection)?;
-        let worse = wins(of(&claim.worse)?, &replica.reference, selection)?;
-        let difference = paired_difference(&better, &worse, LEVEL)?;
+        let wins = |name: &str| {
+            let wins = replica.wins(name, &contest, Judge::Reward);
+            wins.with_context(|| format!("a claim names the method {name:?}"))
+        };
+        let difference = paired_difference(&wins(&claim.better)?, &wins(&claim.worse)?, LEVEL)?;
         rows.push(ClaimRow {
             claim: format!(
                 "{} wins more than {} under {}",
@@ -164,31 +196,6 @@ fn claims(replica: &Stored, recipe: &AlignRecipe, expect: &Expect) -> Result<Vec
         });
     }
     Ok(rows)
-}
-
-/// Win rate of each prompt.
-fn wins(policy: &Samples, reference: &Samples, selection: Selection) -> Result<Vec<f64>> {
-    let pairs = policy.rewards.iter().zip(&reference.rewards);
-    Ok(pairs.map(|(ours, theirs)| win_rate(ours, theirs, selection)).collect::<Result<_, _>>()?)
-}
-
-fn selection(procedure: &Procedure) -> Option<Selection> {
-    match procedure {
-        Procedure::Sample => Some(Selection::Sample),
-        Procedure::BestOf(n) => Some(Selection::Best(n.get())),
-        Procedure::WorstOf(n) => Some(Selection::Worst(n.get())),
-        _ => None,
-    }
-}
-
-fn stored(run: &Path, recipe: &AlignRecipe) -> Result<Stored> {
-    let (reference, base): (Samples, Samples) = folder::json(run, "reference-samples.json")?;
-    let mut methods = vec![("base".to_owned(), base)];
-    for method in &recipe.method {
-        let samples = folder::json(run, &format!("methods/{}/samples.json", method.name))?;
-        methods.push((method.name.clone(), samples));
-    }
-    Ok(Stored { reference, methods })
 }
 
 #[cfg(test)]

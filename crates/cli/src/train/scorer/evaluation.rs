@@ -14,7 +14,7 @@ use infalign_stats::{Interval, mean_interval};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
-use super::stages::{read_json, stop_if, write_json};
+use super::super::stages::{read_json, stop_if, write_json};
 use crate::figure::write_figure;
 use crate::progress::Progress;
 use crate::recipe::{Head, ScorerEvaluation};
@@ -124,7 +124,8 @@ impl ScorerEvaluator<'_> {
             ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
                 .with_seed(generator.seed)
         } else {
-            let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner };
+            let guided =
+                GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
             guided.check(self.prompts)?;
             ProcedureDecoder::guided(selection, guided, self.tokenizer, Some(&sum))?
         };

@@ -1,0 +1,257 @@
+//! The folder of an evaluation: what its samples depend on, what was drawn so far, and what came of it.
+//!
+//! A prompt's responses are written down as soon as they are drawn, and a side's samples once they are scored; an evaluation that was stopped
+//! takes up both.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use infalign_evaluate::{Drawn, Sampled};
+use infalign_record::atomic::write_atomic;
+use infalign_record::{RunDir, START_FILE};
+use serde::Serialize;
+
+use super::sides::Place;
+use crate::recording::{lock, refuse_secrets};
+use crate::sources::{METHODS, REFERENCE, SAMPLES};
+use crate::train::RESULTS;
+
+/// What its samples depend on.
+const SETTINGS: &str = "settings.json";
+/// Those of them that only scores depend on.
+const OF_SCORES: [&str; 2] = ["--judge", "--reward"];
+/// What was drawn of a side that is not scored yet.
+const DRAWN: [&str; 2] = ["drawn.jsonl", "reference-drawn.jsonl"];
+/// What servers have answered, where their settings name no other place.
+const ANSWERS: &str = "answers.jsonl";
+
+/// What samples depend on: options and what they stand for, files by their digests.
+pub(super) type Settings = BTreeMap<&'static str, String>;
+
+/// A folder that this process works on.
+pub(super) struct Folder {
+    dir: PathBuf,
+    /// What the policy is called.
+    name: String,
+    _lock: File,
+}
+
+/// Refuses an evaluation that is there and is not to go on, or that is to go on and is not there.
+///
+/// # Errors
+/// One sentence that names the folder.
+pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
+    let is_there = dir.join(SETTINGS).exists();
+    match (is_there, resume) {
+        (true, false) => bail!(
+            "{} holds an evaluation already: go on with it by --resume, or give another --out",
+            dir.display()
+        ),
+        (false, true) => {
+            bail!("{} holds no evaluation to resume: it has no {SETTINGS}", dir.display())
+        }
+        (true, true) => return Ok(()),
+        (false, false) => {}
+    }
+    let used = dir.exists() && std::fs::read_dir(dir).map_or(true, |mut all| all.next().is_some());
+    ensure!(!used, "--out {} is not an empty folder: give a new one", dir.display());
+    Ok(())
+}
+
+/// Where servers' answers are kept in an evaluation's folder.
+pub(super) fn answers(dir: &Path) -> PathBuf {
+    dir.join(ANSWERS)
+}
+
+impl Folder {
+    /// Begins an evaluation, or goes on with one of the same settings. What scores may be another as long as nothing is scored: an address may
+    /// have been wrong.
+    ///
+    /// # Errors
+    /// As [`check`], when the settings are others, when another process works on it, and when a file cannot be written.
+    pub(super) fn open(dir: &Path, resume: bool, name: &str, settings: &Settings) -> Result<Self> {
+        check(dir, resume)?;
+        if !resume {
+            ensure!(
+                !dir.join(START_FILE).exists(),
+                "{} holds a run already: give another --out",
+                dir.display()
+            );
+            refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
+            RunDir::at(dir)?;
+        }
+        let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock(dir)? };
+        let path = dir.join(SETTINGS);
+        let scored = Place::BOTH.iter().any(|place| folder.samples_path(*place).exists());
+        if resume {
+            same(dir, settings, &read(&path)?, scored)?;
+        }
+        if !scored {
+            write(&path, settings)?;
+        }
+        let method = dir.join(METHODS).join(name);
+        std::fs::create_dir_all(&method)
+            .with_context(|| format!("cannot make {}", method.display()))?;
+        Ok(folder)
+    }
+
+    /// Samples of a side that were scored already.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub(super) fn samples(&self, place: Place) -> Result<Option<Sampled>> {
+        let path = self.samples_path(place);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let sampled: Sampled = read(&path)?;
+        sampled.check().with_context(|| path.display().to_string())?;
+        Ok(Some(sampled))
+    }
+
+    /// Keeps the samples of a side, in place of what was drawn of it.
+    ///
+    /// # Errors
+    /// When they hold a secret, or the file cannot be written.
+    pub(super) fn keep(&self, place: Place, sampled: &Sampled) -> Result<()> {
+        write(&self.samples_path(place), sampled)?;
+        // Best effort: what is left of it is in the samples.
+        let _ = std::fs::remove_file(self.drawn_path(place));
+        Ok(())
+    }
+
+    /// Where what is drawn of a side is written down, and what is there already, by prompts. A last line that was cut off is no loss: its
+    /// prompt is drawn again.
+    pub(super) fn drawn(&self, place: Place) -> (PathBuf, Vec<Drawn>) {
+        let path = self.drawn_path(place);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let lines = text.split_inclusive('\n').map_while(|line| serde_json::from_str(line).ok());
+        (path, lines.collect())
+    }
+
+    /// Writes the results, which come last.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn finish(&self, results: &impl Serialize) -> Result<()> {
+        write(&self.dir.join(RESULTS), results)
+    }
+
+    fn samples_path(&self, place: Place) -> PathBuf {
+        match place {
+            Place::Policy => self.dir.join(METHODS).join(&self.name).join(SAMPLES),
+            Place::Reference => self.dir.join(REFERENCE),
+        }
+    }
+
+    fn drawn_path(&self, place: Place) -> PathBuf {
+        self.dir.join(DRAWN[place as usize])
+    }
+}
+
+/// What was drawn of each prompt, by its id.
+pub(super) fn by_prompt(drawn: Vec<Drawn>) -> HashMap<String, Drawn> {
+    drawn.into_iter().map(|one| (one.prompt.clone(), one)).collect()
+}
+
+/// Refuses other settings than those that an evaluation was begun with.
+///
+/// - `scored`: whether those of scores count, too.
+fn same(
+    dir: &Path,
+    given: &Settings,
+    stored: &BTreeMap<String, String>,
+    scored: bool,
+) -> Result<()> {
+    let counts = |key: &str| scored || !OF_SCORES.contains(&key);
+    let keys = given.keys().copied().chain(stored.keys().map(String::as_str));
+    let before = |key: &str| stored.get(key).map_or("nothing", String::as_str);
+    let now = |key: &str| given.get(key).map_or("nothing", String::as_str);
+    match keys.into_iter().find(|key| counts(key) && before(key) != now(key)) {
+        None => Ok(()),
+        Some(key) => bail!(
+            "{} was begun with another {key}: it was {} and is {}; give another --out",
+            dir.display(),
+            before(key),
+            now(key)
+        ),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} is damaged: delete it and resume", path.display()))
+}
+
+/// Writes a file whole, or not at all.
+///
+/// # Errors
+/// When it would hold a secret, or cannot be written.
+pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    refuse_secrets(&path.display().to_string(), &text)?;
+    Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(seed: &str) -> Settings {
+        [("--seed", seed.to_owned()), ("--policy", "abc".to_owned())].into()
+    }
+
+    #[test]
+    fn an_evaluation_goes_on_with_the_same_settings_alone_and_when_asked_to() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("e");
+        let open = |resume, settings: &Settings| {
+            Folder::open(&dir, resume, "a", settings).map(drop).map_err(|error| error.to_string())
+        };
+        assert!(open(true, &settings("1")).unwrap_err().contains("no evaluation to resume"));
+        open(false, &settings("1")).unwrap();
+        assert!(open(false, &settings("1")).unwrap_err().contains("--resume"));
+        open(true, &settings("1")).unwrap();
+        let other = open(true, &settings("2")).unwrap_err();
+        assert!(other.contains("another --seed: it was 1 and is 2"), "{other}");
+        let fewer: Settings = [("--seed", "1".to_owned())].into();
+        assert!(open(true, &fewer).unwrap_err().contains("another --policy"), "a key that is gone");
+        let held = Folder::open(&dir, true, "a", &settings("1")).unwrap();
+        assert!(open(true, &settings("1")).unwrap_err().contains("another process"));
+        drop(held);
+        // What scores may be mended as long as nothing is scored.
+        let judged = |judge: &str| {
+            Settings::from([("--judge", judge.to_owned())])
+                .into_iter()
+                .chain(settings("1"))
+                .collect()
+        };
+        open(true, &judged("here")).unwrap();
+        open(true, &judged("there")).unwrap();
+        std::fs::write(dir.join(REFERENCE), "{}").unwrap();
+        let other = open(true, &judged("elsewhere")).unwrap_err();
+        assert!(other.contains("another --judge: it was there and is elsewhere"), "{other}");
+    }
+
+    #[test]
+    fn lines_that_were_cut_off_are_drawn_again() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("e");
+        let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
+        let drawn = Drawn { prompt: "p".into(), tokens: vec![vec![1, 2]], made: vec![2] };
+        let line = serde_json::to_string(&drawn).unwrap();
+        for (text, n) in [
+            (format!("{line}\n"), 1),
+            (format!("{line}\n{}", &line[..9]), 1),
+            (format!("{}\n{line}\n", &line[..9]), 0),
+        ] {
+            std::fs::write(dir.join(DRAWN[0]), text).unwrap();
+            let (_, found) = folder.drawn(Place::Policy);
+            assert_eq!(found, vec![drawn.clone(); n]);
+        }
+        assert_eq!(folder.drawn(Place::Reference).1, []);
+    }
+}

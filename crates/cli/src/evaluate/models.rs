@@ -1,0 +1,261 @@
+//! Sides that are models: loaded and checked, then sampled, prompt by prompt.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use infalign_backend::Device;
+use infalign_data::{Prompt, prompts};
+use infalign_decode::guided::ScorerSet;
+use infalign_decode::{EncodedPrompt, Event};
+use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
+use infalign_model::{CausalLm, ModelFolder, Tokenizer};
+use infalign_record::clock;
+use infalign_record::hash::sha256_file;
+use infalign_transform::Procedure;
+
+use super::EvaluateArgs;
+use super::folder::{Folder, Settings, by_prompt};
+use super::guided::{self, Guided};
+use super::sides::{Place, Rewards};
+use crate::encode::{self, Encoder};
+use crate::progress::{Progress, Stage};
+use crate::train::Lines;
+use crate::{identity, interrupt, models, scorers};
+
+/// A model with its tokenizer and the prompts as it reads them.
+struct Side {
+    model: CausalLm,
+    folder: ModelFolder,
+    tokenizer: Tokenizer,
+    prompts: Vec<EncodedPrompt>,
+    /// SHA-256 of the chat template, where prompts go through it.
+    template: String,
+    /// What has to be run; none: plain samples, among which procedures select.
+    procedure: Option<Procedure>,
+    /// What guides it, where something does.
+    scorers: ScorerSet,
+}
+
+impl Side {
+    fn load(
+        name: &Path,
+        (given, file): (&[Prompt], &Path),
+        procedure: Option<Procedure>,
+        scorers: &[String],
+        device: &Device,
+    ) -> Result<Self> {
+        let folder = models::folder(name)?;
+        let model = CausalLm::load(&folder, device)?;
+        let tokenizer = Tokenizer::load(&folder, model.config())?;
+        let encoder = Encoder::new(&tokenizer, Some(clock::now()));
+        let prompts = encoder.prompts(given, file)?;
+        let template = encoder.template_sha256(given)?;
+        let scorers = scorers::load(scorers, &folder, &tokenizer, device)?;
+        Ok(Self { model, folder, tokenizer, prompts, template, procedure, scorers })
+    }
+
+    fn tokens(&self) -> Result<String> {
+        Ok(sha256_file(&self.folder.tokenizer()?.join("tokenizer.json"))?)
+    }
+}
+
+/// Both models.
+pub(super) struct Models {
+    sides: [Side; 2],
+    /// Whether both read and write the same tokens, without which there is no KL of one from the other.
+    same_tokens: bool,
+    samples: usize,
+}
+
+impl Models {
+    /// Reads everything and refuses what cannot be sampled.
+    ///
+    /// - `run`: what has to be run on each side.
+    ///
+    /// # Errors
+    /// One sentence that names the option, model or prompt.
+    pub(super) fn load(
+        args: &EvaluateArgs,
+        rewards: &Rewards,
+        run: [Option<Procedure>; 2],
+        device: &Device,
+    ) -> Result<Self> {
+        let file = args.prompts.as_ref().context("--prompts is missing: models need prompts")?;
+        let samples =
+            args.samples.context("--samples is missing: say how many responses to each prompt")?;
+        ensure!(rewards.selects.is_some(), "--judge is missing: say who judges the responses");
+        let given = prompts::read(file)?;
+        let [policy, reference] = run;
+        let load = |name: &Path, procedure| {
+            Side::load(name, (&given, file), procedure, &args.scorer, device)
+        };
+        let sides = [load(&args.policy, policy)?, load(&args.reference, reference)?];
+        let same_tokens = sides[0].tokens()? == sides[1].tokens()?;
+        for side in &sides {
+            let generator = infalign_decode::Generator {
+                model: &side.model,
+                stops: side.tokenizer.stops(),
+                stop_texts: None,
+                sampling: args.sampling.sampling(),
+                seed: args.seed,
+                stage: "",
+                batch: 1,
+                watch: None,
+            };
+            encode::check(&generator, &side.prompts, file)?;
+        }
+        Ok(Self { sides, same_tokens, samples })
+    }
+
+    /// What will be sampled of a side.
+    pub(super) fn outline(&self, place: Place) -> Sampled {
+        let side = &self.sides[place as usize];
+        let prompt = |prompt: &EncodedPrompt| PromptText {
+            id: prompt.id.clone(),
+            text: prompt.text.clone(),
+        };
+        let prompts = side.prompts.iter().map(prompt).collect();
+        Sampled::outline(prompts, self.samples, side.procedure)
+    }
+
+    /// What the samples depend on, rewards aside.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn settings(&self, args: &EvaluateArgs) -> Result<Settings> {
+        let [policy, reference] = &self.sides;
+        let model = |side: &Side| -> Result<String> {
+            let weights = identity::weights(&side.folder)?;
+            Ok(format!("{weights} {} {}", side.tokens()?, side.template))
+        };
+        let run = |side: &Side| side.procedure.unwrap_or(Procedure::Sample).to_string();
+        Ok([
+            ("--scorer", guided::settings(&args.scorer)?),
+            ("--policy", model(policy)?),
+            ("--reference", model(reference)?),
+            ("--prompts", sha256_file(args.prompts.as_deref().unwrap_or(Path::new("")))?),
+            ("--samples", self.samples.to_string()),
+            ("--seed", args.seed.to_string()),
+            ("way to sample", serde_json::to_string(&args.sampling.sampling())?),
+            ("--procedure that is run", run(policy)),
+            ("--reference-procedure that is run", run(reference)),
+        ]
+        .into())
+    }
+
+    /// Samples a side, goes on with what its folder holds of it, and scores it.
+    ///
+    /// # Errors
+    /// When it was stopped, when generation or a reward fails, and when a file cannot be written.
+    pub(super) fn sample(
+        &self,
+        args: &EvaluateArgs,
+        rewards: &Rewards,
+        place: Place,
+        folder: Option<&Folder>,
+        progress: &mut Progress,
+    ) -> Result<Sampled> {
+        let side = &self.sides[place as usize];
+        let evaluator = self.evaluator(args, rewards, side)?;
+        let bar = progress.stage(place.name(), side.prompts.len());
+        if let Some(procedure) = side.procedure.filter(Procedure::is_guided) {
+            let model = side.model.clone().for_inference();
+            let guided = Guided {
+                scorers: &side.scorers,
+                generator: evaluator.generator(model.as_ref(), place.stage()),
+                tokenizer: &side.tokenizer,
+                selects: evaluator.reward,
+                judges: evaluator.judge,
+            };
+            let sampled = guided.sample(procedure, &side.prompts, self.samples)?;
+            bar.finish(format!("{} prompts, {} responses each", side.prompts.len(), self.samples));
+            return Ok(sampled);
+        }
+        let drawn = draw(&evaluator, side, place, folder, bar)?;
+        Ok(evaluator.measure(&side.model, side.procedure, &drawn)?)
+    }
+
+    fn evaluator<'e>(
+        &'e self,
+        args: &EvaluateArgs,
+        rewards: &'e Rewards,
+        side: &'e Side,
+    ) -> Result<Evaluator<'e>> {
+        let sampling = args.sampling.sampling();
+        Ok(Evaluator {
+            prompts: &side.prompts,
+            samples: self.samples,
+            reference: self.same_tokens.then_some(&self.sides[Place::Reference as usize].model),
+            tokenizer: &side.tokenizer,
+            reward: rewards.selects.as_deref().context("--judge is missing")?,
+            judge: rewards.judges.as_deref(),
+            sampling,
+            batch: args.batch.size(&side.model, &side.prompts, &sampling),
+            seed: args.seed,
+        })
+    }
+}
+
+/// What is drawn of a side, written down as it comes.
+struct Keeping {
+    drawn: Vec<Option<Drawn>>,
+    done: usize,
+    /// Tokens that were made since the beginning.
+    tokens: usize,
+    start: Instant,
+    file: Option<Lines>,
+    bar: Stage,
+}
+
+impl Keeping {
+    fn take(&mut self, place: usize, drawn: Drawn) -> ControlFlow<()> {
+        if let Some(file) = &mut self.file {
+            file.append(&drawn);
+        }
+        self.tokens += drawn.made.iter().sum::<usize>();
+        self.drawn[place] = Some(drawn);
+        self.done += 1;
+        let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
+        self.bar.set(self.done, format!("{rate:.0} tokens/s"));
+        unless_stopped()
+    }
+}
+
+/// Draws what is not there yet.
+fn draw(
+    evaluator: &Evaluator<'_>,
+    side: &Side,
+    place: Place,
+    folder: Option<&Folder>,
+    bar: Stage,
+) -> Result<Vec<Drawn>> {
+    let (path, lines) = folder.map(|folder| folder.drawn(place)).unzip();
+    let lines = lines.unwrap_or_default();
+    let file = path.map(|path| Lines::open(&path, lines.len())).transpose()?;
+    let known: HashMap<String, Drawn> = by_prompt(lines);
+    let drawn: Vec<Option<Drawn>> =
+        side.prompts.iter().map(|prompt| known.get(&prompt.id).cloned()).collect();
+    let missing: Vec<usize> = (0..drawn.len()).filter(|&place| drawn[place].is_none()).collect();
+    let done = drawn.len() - missing.len();
+    let mut keeping = Keeping { drawn, done, tokens: 0, start: Instant::now(), file, bar };
+    let watch = |_: Event<'_>| unless_stopped();
+    let drawing = Drawing { stage: place.stage(), procedure: side.procedure, watch: Some(&watch) };
+    let result =
+        evaluator.draw(&side.model, &drawing, &missing, &mut |place, one| keeping.take(place, one));
+    let Keeping { drawn, file, bar, .. } = keeping;
+    file.map_or(Ok(()), Lines::finish)?;
+    result?;
+    let n = drawn.len();
+    let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
+    ensure!(drawn.len() == n, "stopped");
+    bar.finish(format!("{n} prompts, {} responses each", evaluator.samples));
+    Ok(drawn)
+}
+
+/// Break after Ctrl-C.
+fn unless_stopped() -> ControlFlow<()> {
+    if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}

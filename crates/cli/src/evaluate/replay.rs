@@ -1,0 +1,43 @@
+//! An evaluation's results again, from its stored samples alone.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use infalign_record::folder;
+
+use super::sides::Sides;
+use super::{EvaluateArgs, preference, results};
+use crate::sources::{METHODS, REFERENCE, SAMPLES};
+use crate::train::RESULTS;
+
+/// The words that an evaluation was run with.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: EvaluateArgs,
+}
+
+/// Computes results.json of a finished evaluation into the folder `into`. Judges of pairs are not asked: their answers are in the folder, or in
+/// the file that their settings name.
+///
+/// - `argv`: the command line on record.
+///
+/// # Errors
+/// When the command line is none of this version, and where samples or answers are missing.
+pub(crate) fn replay(argv: &[String], run: &Path, into: &Path) -> Result<()> {
+    // The command's name stands where a program's does.
+    let line = Line::try_parse_from(argv).with_context(|| {
+        format!("the command line of {} cannot be read by this version", run.display())
+    })?;
+    let args = EvaluateArgs { out: Some(run.to_path_buf()), ..line.args };
+    let policy = folder::json(run, &format!("{METHODS}/{}/{SAMPLES}", args.name))?;
+    let sides = Sides { policy, reference: folder::json(run, REFERENCE)? };
+    for side in [&sides.policy, &sides.reference] {
+        side.check().with_context(|| format!("the samples in {}", run.display()))?;
+    }
+    let judge =
+        args.pairwise.as_deref().map(|path| preference(&args, path, Some(0))).transpose()?;
+    let results = results::results(&args, &sides, judge.as_ref())?;
+    super::folder::write(&into.join(RESULTS), &results)
+}

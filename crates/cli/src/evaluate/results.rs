@@ -1,0 +1,161 @@
+//! What an evaluation has found, as a file, a document and a text.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use infalign_evaluate::{
+    Effect, Entry, Estimate, Label, Pairwise, Plan, Planned, Row, kl_text, pairwise, plan, table,
+    text_table, with_interval,
+};
+use infalign_reward::Preference;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::sides::Sides;
+use super::{EvaluateArgs, contests};
+use crate::compare::plans;
+use crate::train::SCHEMA;
+
+/// `results.json` of an evaluation.
+#[derive(Serialize)]
+pub(super) struct Results<'a> {
+    schema: &'static str,
+    policy: &'a Path,
+    reference: &'a Path,
+    rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pairwise: Vec<Pairwise>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plans: Vec<Planned>,
+}
+
+impl Results<'_> {
+    /// As one JSON document.
+    ///
+    /// # Errors
+    /// When there is no row.
+    pub(super) fn json(&self) -> Result<String> {
+        Ok(format!("{:#}", document(self)?))
+    }
+
+    /// As a table with what stands behind it.
+    pub(super) fn text(&self) -> String {
+        text(self)
+    }
+}
+
+/// Measures both sides.
+///
+/// # Errors
+/// When a statistic has no value, or the judge of pairs fails.
+pub(super) fn results<'a>(
+    args: &'a EvaluateArgs,
+    sides: &Sides,
+    preference: Option<&Preference>,
+) -> Result<Results<'a>> {
+    let label = Label { method: &args.name, kind: None, objective: None, transform: None };
+    let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
+    let (contests, statistics) = (contests(args), args.statistics.statistics());
+    let judge = sides.judge();
+    let of_judge = Plan {
+        contests: &contests,
+        judge,
+        pairs: &[],
+        length_controlled: args.length_controlled,
+        statistics,
+    };
+    let rows = table(&[entry], &of_judge)?.rows;
+    let effect = args.plan.plan.map(|size| Effect { size, power: args.plan.power });
+    let plans = effect.map(|effect| {
+        let of = |contest| plan(&entry, None, contest, judge, effect, &statistics);
+        contests.iter().map(of).collect::<Result<Vec<_>, _>>()
+    });
+    let pairwise = preference.map(|judge| pairwise_rows(args, sides, judge)).transpose()?;
+    Ok(Results {
+        schema: SCHEMA,
+        policy: &args.policy,
+        reference: &args.reference,
+        rows,
+        pairwise: pairwise.unwrap_or_default(),
+        plans: plans.transpose()?.unwrap_or_default(),
+    })
+}
+
+fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Result<Vec<Pairwise>> {
+    let label = Label { method: &args.name, kind: None, objective: None, transform: None };
+    let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
+    let statistics = args.statistics.statistics();
+    let judged = contests(args)
+        .iter()
+        .map(|contest| pairwise(&entry, contest, judge, args.pairs.get(), &statistics))
+        .collect::<Result<_, _>>()?;
+    Ok(judged)
+}
+
+/// The first row's keys, and all rows where there are several.
+fn document(results: &Results<'_>) -> Result<Value> {
+    let first = results.rows.first().context("there is no row")?;
+    let mut document = serde_json::to_value(first)?;
+    document["policy"] = json!(results.policy);
+    document["reference"] = json!(results.reference);
+    if results.rows.len() > 1 {
+        document["rows"] = json!(results.rows);
+    }
+    if !results.pairwise.is_empty() {
+        document["pairwise"] = json!(results.pairwise);
+    }
+    if !results.plans.is_empty() {
+        document["plans"] = json!(results.plans);
+    }
+    Ok(document)
+}
+
+fn text(results: &Results<'_>) -> String {
+    let mut text = text_table(&results.rows) + "\n";
+    for row in &results.rows {
+        let contest = row.contest();
+        text += &format!("{contest}: win rate {}", with_interval(&row.win_rate));
+        if let Some(controlled) = &row.length_controlled_win_rate {
+            text += &format!(", at equal length {}", with_interval(controlled));
+        }
+        text += &format!(
+            "; score {} against {}",
+            with_interval(&row.score),
+            with_interval(&row.reference_score)
+        );
+        if let Some(tokens) = row.tokens {
+            text += &format!("; {tokens:.1} tokens made for a response");
+        }
+        if let Some(kl) = row.procedure_kl {
+            let kind = format!("{:?}", kl.kind).to_lowercase();
+            text += &format!("; the procedure adds {:.3} nats ({kind})", kl.estimate);
+        }
+        text.push('\n');
+    }
+    if let Some(row) = results.rows.first() {
+        text += &format!("KL {} nats", kl_text(row));
+        let other = |name: &str, part: Option<Estimate>| {
+            part.map_or(String::new(), |part| {
+                format!(", {name} {:.3} ± {:.3}", part.estimate, part.standard_error)
+            })
+        };
+        if let Some(kl) = row.kl {
+            text += &(other("k1", kl.k1) + &other("k3", kl.k3));
+        } else {
+            text += ": these samples do not tell it";
+        }
+        text +=
+            &format!("; {} prompts, {} responses or more to each\n", row.n_prompts, row.n_samples);
+    }
+    for judged in &results.pairwise {
+        let kappa = judged.agreement.kappa.as_ref().map_or("–".to_owned(), with_interval);
+        text += &format!(
+            "{} by the pairwise judge: win rate {}, the first shown is preferred {}, κ with the reward {kappa}; {} pairs in both orders\n",
+            judged.procedure,
+            with_interval(&judged.win_rate),
+            with_interval(&judged.first_preferred),
+            judged.n_pairs
+        );
+    }
+    text + &plans(&results.plans)
+}

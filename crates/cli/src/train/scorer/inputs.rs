@@ -1,0 +1,120 @@
+//! What a scorer recipe reads.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use infalign_backend::Device;
+use infalign_data::Prompt;
+use infalign_decode::EncodedPrompt;
+use infalign_model::{CausalLm, Sequence, Tokenizer};
+
+use super::super::given::GivenReader;
+use super::super::inputs::{check_names, check_sampling, fitting, read_prompts};
+use super::super::reward_model::RewardModelInputs;
+use super::super::rewards;
+use crate::encode::Encoder;
+use crate::recipe::{Head, Paths, ScorerRecipe};
+
+/// Everything that a scorer recipe reads, loaded and checked.
+pub(crate) struct ScorerInputs<'a> {
+    pub(super) recipe: &'a ScorerRecipe,
+    pub(super) run: &'a Path,
+    pub(super) device: Device,
+    pub(super) base: CausalLm,
+    pub(super) base_folder: PathBuf,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) trunk: Option<CausalLm>,
+    pub(super) train: Vec<EncodedPrompt>,
+    pub(super) test: Vec<EncodedPrompt>,
+    pub(super) template_sha256: String,
+    pub(super) completions: Vec<Sequence>,
+    pub(super) reward_models: Vec<RewardModelInputs<'a>>,
+}
+
+impl<'a> ScorerInputs<'a> {
+    /// Loads and checks.
+    ///
+    /// # Errors
+    /// One sentence that names the file, the key or the prompt at fault.
+    pub(crate) fn load(recipe: &'a ScorerRecipe, run: &'a Path, device: &Device) -> Result<Self> {
+        let paths = Paths { run };
+        recipe.check()?;
+        check_sampling(&recipe.generation)?;
+        check_names("head", recipe.head.iter().map(|head| head.name.as_str()))?;
+        let keyed: Vec<_> = recipe.head.iter().map(|head| (key(head), &head.reward)).collect();
+        rewards::check(&recipe.reward_model, &keyed)?;
+        let folder = paths.model(&recipe.model)?;
+        let base = CausalLm::load(&folder, device).context("model")?;
+        let tokenizer = Tokenizer::load(&folder, base.config())?;
+        let trunk =
+            recipe.trunk.as_ref().map(|trunk| load_trunk(trunk, &paths, &base, &tokenizer, device));
+        let trunk = trunk.transpose().context("trunk")?;
+        let (train, test) = read_prompts(&recipe.prompts, &paths)?;
+        // A run is the same whenever it is done, so a chat template that asks for the time gets none.
+        let encoder = Encoder::new(&tokenizer, None);
+        let template_sha256 = encoder.template_sha256(&train)?;
+        let encode = |prompts: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
+            let most = recipe.generation.max_tokens;
+            prompts.iter().map(|prompt| fitting(prompt, &encoder, &base, most)).collect()
+        };
+        let (train, test) = (encode(&train)?, encode(&test)?);
+        let reader =
+            GivenReader { paths: &paths, encoder: &encoder, tokenizer: &tokenizer, model: &base };
+        let completions = reader.completions(&recipe.completions).context("completions")?;
+        let reward_models = recipe.reward_model.iter().map(|stage| {
+            let loaded = RewardModelInputs::load(stage, &paths, device);
+            loaded.with_context(|| format!("[[reward_model]] {:?}", stage.name))
+        });
+        let reward_models = reward_models.collect::<Result<_>>()?;
+        for (key, config) in keyed {
+            if !rewards::is_own(config) {
+                rewards::build(config, run, device).with_context(|| key)?;
+            }
+        }
+        Ok(Self {
+            recipe,
+            run,
+            device: device.clone(),
+            base,
+            base_folder: folder.path().to_path_buf(),
+            tokenizer,
+            trunk,
+            train,
+            test,
+            template_sha256,
+            completions,
+            reward_models,
+        })
+    }
+}
+
+/// What messages call a head.
+pub(super) fn key(head: &Head) -> String {
+    format!("[[head]] {:?}", head.name)
+}
+
+/// Loads what a scorer's own trunk starts from.
+fn load_trunk(
+    trunk: &Path,
+    paths: &Paths<'_>,
+    base: &CausalLm,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<CausalLm> {
+    let folder = paths.model(trunk)?;
+    let trunk = CausalLm::load(&folder, device)?.merge()?;
+    ensure!(
+        tokenizer.has_tokens_of(&folder.tokenizer()?)?
+            && trunk.config().vocab_size == base.config().vocab_size,
+        "{} has another tokenizer than the base: a scorer reads the base's tokens",
+        folder.path().display()
+    );
+    let (own, context) =
+        (trunk.config().max_position_embeddings, base.config().max_position_embeddings);
+    ensure!(
+        own >= context,
+        "{} reads {own} tokens, but the base {context}: a scorer must read whatever the base can write",
+        folder.path().display()
+    );
+    Ok(trunk)
+}

@@ -1,0 +1,214 @@
+//! `task = "scorer"`: responses of a base, their rewards, and a prefix scorer that learns from them.
+
+mod calibration;
+mod evaluation;
+mod inputs;
+mod responses;
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, ensure};
+use infalign_decode::{Generator, Stream};
+use infalign_model::{LanguageModel, ScoredReward, ScorerModel, ScorerSpec};
+use infalign_record::atomic::write_dir_atomic;
+use infalign_train::{
+    FitMetrics, LengthReport, ScoredResponse, ScorerData, ScorerReport, train_prefix_scorer,
+};
+use serde::Serialize;
+
+use self::calibration::figure;
+use self::evaluation::{Row, ScorerEvaluator};
+pub(crate) use self::inputs::ScorerInputs;
+use self::inputs::key;
+use self::responses::Rewarded;
+use super::rewards;
+use super::run_dir::RESULTS;
+use super::stages::write_json;
+use crate::figure::write_figure;
+use crate::identity;
+use crate::progress::Progress;
+use crate::recipe::{Head, Paths};
+
+/// `results.json` of a scorer run.
+#[derive(Serialize)]
+struct Results<'a> {
+    recipe: &'a str,
+    seed: u64,
+    scorer: Vec<ScorerReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    evaluation: Vec<Row>,
+}
+
+/// Makes `RUN/scorer` and `RUN/results.json`; returns the results for a program, or lines about them.
+///
+/// # Errors
+/// What stopped a stage; what was finished stays.
+pub(crate) fn execute(
+    inputs: &ScorerInputs<'_>,
+    json: bool,
+    interrupted: &AtomicBool,
+) -> Result<String> {
+    let ScorerInputs { recipe, run, .. } = inputs;
+    let procedures: usize = recipe.evaluation.iter().map(|one| one.procedures.len()).sum();
+    let mut progress = Progress::new(inputs.reward_models.len() + 3 + procedures);
+    rewards::train(&inputs.reward_models, run, recipe.seed, &mut progress, interrupted)?;
+    let build = |head: &Head| rewards::build(&head.reward, run, &inputs.device);
+    let heads = recipe.head.iter().map(build).collect::<Result<Vec<_>>>()?;
+    let base = inputs.base.clone().for_inference();
+    let sampling = Rewarded { inputs, base: base.as_ref(), heads: &heads };
+    let training = sampling.responses(
+        "rollouts",
+        &inputs.train,
+        recipe.rollouts.samples,
+        &mut progress,
+        interrupted,
+    )?;
+    let held_out = sampling.responses(
+        "held-out",
+        &inputs.test,
+        recipe.rollouts.held_out,
+        &mut progress,
+        interrupted,
+    )?;
+    let training = [training, sampling.completions()?].concat();
+    let dir = run.join("scorer");
+    let data = ScorerData { base: base.as_ref(), responses: &training };
+    let held_out = ScorerData { base: base.as_ref(), responses: &held_out };
+    let reports = inputs.train(&dir, &data, &held_out, &mut progress, interrupted)?;
+    let rows = inputs.evaluate(&dir, base.as_ref(), &mut progress, interrupted)?;
+    let text: Vec<String> = reports.iter().map(summary).chain(rows.iter().map(Row::line)).collect();
+    let results =
+        Results { recipe: &recipe.name, seed: recipe.seed, scorer: reports, evaluation: rows };
+    write_json(&run.join(RESULTS), &results)?;
+    if json {
+        return Ok(serde_json::to_string_pretty(&results)?);
+    }
+    Ok(format!("{}:\n{}", dir.display(), text.join("\n")))
+}
+
+/// One line for people.
+fn summary(report: &ScorerReport) -> String {
+    let LengthReport { prefixes, error, deviation, bias, accuracy, .. } = &report.all;
+    let accuracy =
+        accuracy.map_or(String::new(), |share| format!(", {share:.3} of pairs in order"));
+    format!(
+        "{}: error {error:.3} (mean reward: {deviation:.3}), bias {bias:+.3}{accuracy}, on {prefixes} held-out prefixes",
+        report.name
+    )
+}
+
+impl ScorerInputs<'_> {
+    /// Trains the scorer into `dir` and says how it does on what was held out.
+    fn train(
+        &self,
+        dir: &Path,
+        data: &ScorerData<'_>,
+        held_out: &ScorerData<'_>,
+        progress: &mut Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<ScorerReport>> {
+        let config = &self.recipe.train;
+        let bar = progress.stage("scorer", config.steps);
+        let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
+        let checkpoints = self.run.join("checkpoints/scorer");
+        let seed = self.recipe.seed;
+        let model = train_prefix_scorer(
+            self.new_scorer(data.responses)?,
+            data,
+            config,
+            seed,
+            &checkpoints,
+            &mut observe,
+            interrupted,
+        )?;
+        let reports = ScorerReport::measure(&model, held_out, self.recipe.rollouts.held_out)?;
+        if !dir.exists() {
+            write_dir_atomic::<anyhow::Error>(dir, |folder| {
+                model.save(folder)?;
+                self.tokenizer.save(folder)?;
+                write_json(&folder.join("report.json"), &reports)?;
+                for report in &reports {
+                    let name = format!("calibration-{}", report.name);
+                    write_figure(folder, &name, &figure(report))?;
+                }
+                Ok(())
+            })?;
+        }
+        bar.finish(format!("{} responses", data.responses.len()));
+        Ok(reports)
+    }
+
+    /// Runs the procedures of the recipe with the scorer.
+    fn evaluate(
+        &self,
+        dir: &Path,
+        base: &dyn LanguageModel,
+        progress: &mut Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<Row>> {
+        let (values, trunk) = ScorerModel::load(dir, &self.device)?.for_inference();
+        let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
+        let evaluator = ScorerEvaluator {
+            generator: self.generator(base, "evaluate"),
+            tokenizer: &self.tokenizer,
+            prompts: &self.test,
+            heads: &self.recipe.head,
+            rewards: &rewards,
+            values: &values,
+            trunk: trunk.as_deref(),
+        };
+        evaluator.run(&self.recipe.evaluation, self.run, progress, interrupted)
+    }
+
+    /// What draws responses of the base.
+    fn generator<'g>(&'g self, base: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
+        Generator {
+            model: base,
+            stops: self.tokenizer.stops(),
+            sampling: self.recipe.generation,
+            seed: self.recipe.seed,
+            stage,
+            batch: self.recipe.batch,
+            stop_texts: None,
+            watch: None,
+        }
+    }
+
+    fn new_scorer(&self, responses: &[ScoredResponse]) -> Result<ScorerModel> {
+        let head = |(index, head): (usize, &Head)| {
+            let rewards = responses.iter().map(|one| f64::from(one.rewards[index]));
+            scored(&head.name, &rewards.collect::<Vec<f64>>()).with_context(|| key(head))
+        };
+        let heads = self.recipe.head.iter().enumerate().map(head).collect::<Result<_>>()?;
+        let config = self.trunk.as_ref().unwrap_or(&self.base).config();
+        let folder = Paths { run: self.run }.model(&self.recipe.model)?;
+        let spec = ScorerSpec {
+            heads,
+            vocabulary: config.vocab_size,
+            hidden: config.hidden_size,
+            width: self.recipe.train.width,
+            own_trunk: self.trunk.is_some(),
+            soft: self.recipe.train.soft,
+            base: self.base_folder.clone(),
+            base_sha256: identity::weights(&folder)?,
+        };
+        let (mut stream, mut position) = (Stream::new(self.recipe.seed, "scorer-head", "", 0), 0);
+        let mut normal = || {
+            position += 1;
+            stream.normal(position) as f32
+        };
+        Ok(ScorerModel::new(spec, self.trunk.clone(), &mut normal, &self.device)?)
+    }
+}
+
+/// How the rewards of a head are distributed.
+fn scored(name: &str, rewards: &[f64]) -> Result<ScoredReward> {
+    let count = rewards.len() as f64;
+    let mean = rewards.iter().sum::<f64>() / count;
+    let scale = (rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count).sqrt();
+    ensure!(scale > 0.0, "all {count} rewards are {mean}: there is nothing to learn");
+    let least = rewards.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    Ok(ScoredReward { name: name.to_owned(), mean, scale, least, greatest })
+}

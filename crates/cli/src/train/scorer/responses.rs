@@ -1,0 +1,151 @@
+//! Responses that a scorer learns from or is measured on, with the rewards of all heads.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use infalign_calibrate::CalibrationMeta;
+use infalign_calibrate::rollouts::{self, Rollouts};
+use infalign_decode::EncodedPrompt;
+use infalign_model::{LanguageModel, Sequence};
+use infalign_record::atomic::write_atomic;
+use infalign_reward::Reward;
+use infalign_train::{Filled, ReferenceRewards, ScoredResponse};
+
+use super::super::calibration::BATCHES_PER_BLOCK;
+use super::super::stages::stop_if;
+use super::ScorerInputs;
+use crate::identity;
+use crate::progress::Progress;
+use crate::recipe::Paths;
+
+/// Responses with their rewards.
+pub(super) struct Rewarded<'a> {
+    pub(super) inputs: &'a ScorerInputs<'a>,
+    pub(super) base: &'a dyn LanguageModel,
+    pub(super) heads: &'a [Box<dyn Reward>],
+}
+
+impl Rewarded<'_> {
+    /// Responses of the base, prompt by prompt, as `RUN/NAME.parquet`, with the rewards of all heads. The file has those of the first.
+    pub(super) fn responses(
+        &self,
+        name: &str,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        progress: &mut Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<ScoredResponse>> {
+        let path = self.inputs.run.join(format!("{name}.parquet"));
+        let meta = self.meta()?;
+        let rollouts = if path.exists() {
+            progress.skip(name);
+            let rollouts = rollouts::read(&path)?;
+            rollouts.check(&meta, samples).with_context(|| path.display().to_string())?;
+            rollouts
+        } else {
+            let rollouts = self.sample(name, meta, prompts, samples, progress, interrupted)?;
+            let mut bytes = Vec::new();
+            rollouts::write_to(&rollouts, &mut bytes)?;
+            write_atomic(&path, |file| file.write_all(&bytes))?;
+            rollouts
+        };
+        stop_if(interrupted)?;
+        self.scored(prompts, &rollouts)
+    }
+
+    fn sample(
+        &self,
+        name: &str,
+        meta: CalibrationMeta,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        progress: &mut Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Rollouts> {
+        let ScorerInputs { recipe, tokenizer, .. } = self.inputs;
+        let bar = progress.stage(name, prompts.len());
+        let sampler = self.inputs.generator(self.base, name);
+        let responses = ReferenceRewards {
+            sampler: &sampler,
+            tokenizer,
+            reward: self.heads[0].as_ref(),
+            samples,
+            block: BATCHES_PER_BLOCK * recipe.batch,
+        };
+        let mut observe = |filled: &Filled| {
+            bar.set(filled.prompts, format!("{samples} responses a prompt"));
+            let stop = interrupted.load(Ordering::Relaxed);
+            if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let rollouts = responses.rollouts(meta, prompts, &mut observe)?.context(
+            "stopped; responses of the base are stored once all are there, and are drawn again",
+        )?;
+        bar.finish(format!("{} prompts, {samples} responses each", rollouts.len()));
+        Ok(rollouts)
+    }
+
+    /// What responses and the rewards of the first head are made from.
+    fn meta(&self) -> Result<CalibrationMeta> {
+        let ScorerInputs { recipe, run, .. } = self.inputs;
+        let paths = Paths { run };
+        let first = &recipe.head[0].reward;
+        let reward = identity::reward(first, |path| paths.model(path), |path| paths.resolve(path))?;
+        let folder = paths.model(&recipe.model)?;
+        let template = self.inputs.template_sha256.clone();
+        identity::calibration(&folder, reward, template, &recipe.generation, recipe.seed)
+    }
+
+    fn scored(
+        &self,
+        prompts: &[EncodedPrompt],
+        rollouts: &Rollouts,
+    ) -> Result<Vec<ScoredResponse>> {
+        let mut responses = Vec::new();
+        for prompt in prompts {
+            for response in rollouts.of(&prompt.text)? {
+                let tokens = [prompt.tokens.as_slice(), &response.tokens].concat();
+                let sequence = Sequence { tokens, prompt_length: prompt.tokens.len() };
+                responses.push((prompt.text.clone(), sequence, Some(response.reward)));
+            }
+        }
+        self.with_rewards(responses)
+    }
+
+    /// The responses that files give.
+    pub(super) fn completions(&self) -> Result<Vec<ScoredResponse>> {
+        let tokenizer = &self.inputs.tokenizer;
+        let given = self.inputs.completions.iter().map(|sequence| {
+            let prompt = tokenizer.decode(&sequence.tokens[..sequence.prompt_length])?;
+            Ok((prompt, sequence.clone(), None))
+        });
+        self.with_rewards(given.collect::<Result<_>>()?)
+    }
+
+    /// Rewards by every head; that of the first is there already for what a file holds.
+    fn with_rewards(
+        &self,
+        responses: Vec<(String, Sequence, Option<f32>)>,
+    ) -> Result<Vec<ScoredResponse>> {
+        let tokenizer = &self.inputs.tokenizer;
+        let text = |(_, sequence, _): &(String, Sequence, Option<f32>)| {
+            let prompt = &sequence.tokens[..sequence.prompt_length];
+            Ok(tokenizer.decode_response(prompt, sequence.response())?)
+        };
+        let texts = responses.iter().map(text).collect::<Result<Vec<String>>>()?;
+        let pairs: Vec<(&str, &str)> = responses
+            .iter()
+            .zip(&texts)
+            .map(|((prompt, ..), y)| (prompt.as_str(), y.as_str()))
+            .collect();
+        let mut rewards = vec![Vec::with_capacity(self.heads.len()); responses.len()];
+        for (index, head) in self.heads.iter().enumerate() {
+            let known = (index == 0).then(|| responses.iter().map(|(.., r)| *r).collect());
+            let known: Option<Vec<f32>> = known.flatten();
+            let found = known.map_or_else(|| head.score(&pairs), Ok)?;
+            rewards.iter_mut().zip(found).for_each(|(all, reward)| all.push(reward));
+        }
+        let scored = responses.into_iter().zip(rewards);
+        Ok(scored.map(|((_, sequence, _), rewards)| ScoredResponse { sequence, rewards }).collect())
+    }
+}

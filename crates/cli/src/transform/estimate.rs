@@ -1,0 +1,128 @@
+//! `infalign transform estimate`: the transform for a decoder of which nothing is known but what it returns.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use infalign_calibrate::{pit, store};
+use infalign_data::Text;
+use infalign_data::responses::{self, StoredPrompt};
+use infalign_decode::Stream;
+use infalign_record::atomic::write_atomic;
+use infalign_transform::{Beta, EstimatedTransform, RankEstimate};
+use serde_json::json;
+
+use super::numbers::shown;
+use crate::failure::Failure;
+use crate::output;
+
+/// Arguments of `infalign transform estimate`.
+#[derive(Args)]
+pub(crate) struct EstimateArgs {
+    /// Responses that the decoder has made of the reference policy, several to each prompt, with their rewards: what `generate --json` printed,
+    /// under any procedure, or rows of `prompt`, `response` and `reward`.
+    #[arg(long, value_name = "FILE")]
+    responses: PathBuf,
+    /// The reference policy's own rewards of the same prompts, as `infalign calibrate` makes them.
+    #[arg(long, value_name = "FILE.parquet")]
+    table: PathBuf,
+    /// KL coefficient β, on the scale of the win rate, for which the transform is the best.
+    #[arg(long, allow_negative_numbers = true)]
+    beta: f64,
+    /// Equal bins of ranks, which blur the transform; four responses a bin are the least.
+    #[arg(long, default_value_t = 50)]
+    bins: usize,
+    /// Seed by which ties are broken.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// CSV file for the transform, which a recipe names as `table:FILE`.
+    #[arg(long, value_name = "FILE.csv")]
+    out: Option<PathBuf>,
+    /// Print a JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Estimates, prints, and writes.
+///
+/// # Errors
+/// [`Failure::Input`] for files that do not belong together, [`Failure::Run`] when the table cannot be written.
+pub(crate) fn run(args: &EstimateArgs) -> Result<(), Failure> {
+    let stored = responses::read(&args.responses).map_err(Failure::input)?;
+    let beta = Beta::new(args.beta).map_err(Failure::input)?;
+    let ranks = ranks(args, &stored.prompts).map_err(Failure::Input)?;
+    let found = RankEstimate::new(args.bins, &ranks).and_then(|estimate| estimate.optimum(beta));
+    let found = found.map_err(Failure::input)?;
+    let table = found.table().map_err(Failure::input)?;
+    if let Some(out) = &args.out {
+        let bytes = table.to_csv().into_bytes();
+        write_atomic(out, |file| file.write_all(&bytes)).map_err(Failure::run)?;
+    }
+    let procedure = stored.procedure.as_deref();
+    if args.json {
+        return print_json(args, procedure, ranks.len(), &found);
+    }
+    let EstimatedTransform { optimum, u, phi, standard_error } = &found;
+    let mut rows = vec![
+        ("procedure".to_owned(), procedure.unwrap_or("–").to_owned()),
+        ("ranks".to_owned(), ranks.len().to_string()),
+        ("β".to_owned(), shown(args.beta)),
+        ("KL (nats)".to_owned(), shown(optimum.kl)),
+        ("win rate".to_owned(), shown(optimum.win_rate)),
+        (String::new(), String::new()),
+        ("u".to_owned(), "Φ".to_owned()),
+    ];
+    let curve = u.iter().zip(phi).zip(standard_error);
+    rows.extend(
+        curve.map(|((u, phi), error)| (format!("{u:.3}"), format!("{phi:.6} ± {error:.6}"))),
+    );
+    output::print_rows(&rows)
+}
+
+fn print_json(
+    args: &EstimateArgs,
+    procedure: Option<&str>,
+    ranks: usize,
+    found: &EstimatedTransform,
+) -> Result<(), Failure> {
+    let EstimatedTransform { optimum, u, phi, standard_error } = found;
+    let document = json!({
+        "procedure": procedure, "ranks": ranks, "bins": args.bins, "beta": args.beta, "kl": optimum.kl,
+        "win_rate": optimum.win_rate, "curve": { "u": u, "phi": phi, "standard_error": standard_error },
+    });
+    output::print(&format!("{document:#}"))
+}
+
+/// The rank of every response among the reference's own, ties broken at random.
+fn ranks(args: &EstimateArgs, prompts: &[StoredPrompt]) -> Result<Vec<f64>> {
+    let table = store::read(&args.table)?;
+    let mut ranks = Vec::new();
+    for StoredPrompt { prompt, responses } in prompts {
+        let Text::Plain(text) = &prompt.text else {
+            bail!(
+                "{}: the prompt `{}` is of messages: give it as the text that the model reads",
+                args.responses.display(),
+                prompt.id
+            );
+        };
+        let row = table.row(text).with_context(|| args.table.display().to_string())?;
+        let reward = |response: &responses::StoredResponse| {
+            let reward = response.reward.map(|reward| reward as f32);
+            reward.with_context(|| {
+                format!(
+                    "{}: a response to `{}` has no `reward`: generate with --reward",
+                    args.responses.display(),
+                    prompt.id
+                )
+            })
+        };
+        let rewards = responses.iter().map(reward).collect::<Result<Vec<f32>>>()?;
+        let (mut stream, mut position) = (Stream::new(args.seed, "rank", &prompt.id, 0), 0);
+        let mut uniform = || {
+            position += 1;
+            stream.uniform(position)
+        };
+        ranks.extend_from_slice(pit::Group::new(row, &rewards, &mut uniform)?.values());
+    }
+    Ok(ranks)
+}

@@ -1,0 +1,144 @@
+//! Rejection above a quantile: draws until one is good enough, and no more than were granted.
+
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+
+use infalign_transform::procedure::accepts;
+
+use crate::gather::locked;
+use crate::guided::Candidate;
+use crate::{Cost, DecodeError, Decoded, EncodedPrompt, Finish, ProcedureDecoder};
+
+/// The calibrated reward u in [0, 1] of a response to a prompt, from its reward: its rank among responses of the same policy, ties counted half.
+/// None where nothing is known of the prompt.
+pub type Ranks<'a> = &'a (dyn Fn(&EncodedPrompt, f32) -> Option<f64> + Sync);
+
+/// Most draws for one response that are made before it is asked whether one of them will do.
+const ROUND: usize = 16;
+
+/// A response that is still looked for.
+struct Open {
+    /// Index of the prompt.
+    prompt: usize,
+    cost: Cost,
+    taken: Option<Decoded>,
+}
+
+impl ProcedureDecoder<'_> {
+    /// The responses of each prompt, each the first of its draws whose rank is φ or more, or the last of N.
+    ///
+    /// Draws are made in rounds, each twice as large as the one before: what is accepted depends on their numbers alone, and what was drawn past
+    /// it is counted as cost.
+    pub(crate) fn reject_each(
+        &self,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        (quantile, draws): (f64, usize),
+        done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
+    ) -> Result<(), DecodeError> {
+        let mut found: Vec<Vec<Decoded>> = vec![Vec::new(); prompts.len()];
+        for sample in 0..samples {
+            let open = |prompt| Open { prompt, cost: Cost::default(), taken: None };
+            let mut open: Vec<Open> = (0..prompts.len()).map(open).collect();
+            let (mut first, mut length) = (0, 1);
+            while !open.is_empty() {
+                let end = draws.min(first + length);
+                let numbers = sample * draws + first..sample * draws + end;
+                let Some(drawn) = self.drawn(prompts, &open, numbers)? else { return Ok(()) };
+                for (open, candidates) in open.iter_mut().zip(&drawn) {
+                    let prompt = &prompts[open.prompt];
+                    self.look(prompt, open, candidates, (quantile, end == draws))?;
+                }
+                for (prompt, taken) in take(&mut open) {
+                    found[prompt].push(taken);
+                    if sample + 1 == samples
+                        && done(prompt, std::mem::take(&mut found[prompt])).is_break()
+                    {
+                        return Ok(());
+                    }
+                }
+                (first, length) = (end, (2 * length).min(ROUND));
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws for all responses that are looked for; None where that was broken off.
+    fn drawn(
+        &self,
+        prompts: &[EncodedPrompt],
+        open: &[Open],
+        numbers: std::ops::Range<usize>,
+    ) -> Result<Option<Vec<Vec<Candidate>>>, DecodeError> {
+        let asked: Vec<EncodedPrompt> =
+            open.iter().map(|open| prompts[open.prompt].clone()).collect();
+        let all = Mutex::new(vec![Vec::new(); open.len()]);
+        self.source.each(&asked, numbers.clone(), &|place, candidates| {
+            locked(&all)[place] = candidates.into_iter().flatten().collect();
+            ControlFlow::Continue(())
+        })?;
+        let all = all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let whole = |drawn: &Vec<Candidate>| {
+            let cancelled = |one: &Candidate| one.response.finish == Finish::Cancelled;
+            drawn.len() >= numbers.len() && !drawn.iter().any(cancelled)
+        };
+        Ok(all.iter().all(whole).then_some(all))
+    }
+
+    /// Takes the first candidate that will do, or the last of all.
+    fn look(
+        &self,
+        prompt: &EncodedPrompt,
+        open: &mut Open,
+        candidates: &[Candidate],
+        (quantile, last): (f64, bool),
+    ) -> Result<(), DecodeError> {
+        let (Some(reward), Some(ranks)) = (self.reward, self.ranks) else {
+            return Err(DecodeError::Procedure {
+                procedure: self.selection.to_string(),
+                reason: "it accepts by calibrated rewards, which needs a reward and a calibration table of these prompts",
+            });
+        };
+        let texts = candidates.iter().map(|one| self.text(prompt, &one.response));
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
+        let pairs: Vec<(&str, &str)> =
+            texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
+        let scores = reward.score(&pairs)?;
+        for one in candidates {
+            open.cost.model_tokens += one.cost.model_tokens;
+            open.cost.scorer_calls += one.cost.scorer_calls + 1;
+        }
+        let mut accepted = None;
+        for (place, score) in scores.iter().enumerate() {
+            let rank = ranks(prompt, *score);
+            let rank = rank.ok_or_else(|| DecodeError::NoRank { prompt: prompt.name() })?;
+            if accepts(quantile, rank) {
+                accepted = Some(place);
+                break;
+            }
+        }
+        let Some(place) = accepted.or_else(|| scores.len().checked_sub(1).filter(|_| last)) else {
+            return Ok(());
+        };
+        let candidate = &candidates[place];
+        open.taken = Some(Decoded {
+            text: texts[place].clone(),
+            response: candidate.response.clone(),
+            score: Some(scores[place]),
+            value: candidate.value,
+            cost: open.cost,
+            kl: self.kl(candidate),
+            truncation: candidate.truncation,
+            accepted: Some(accepted.is_some()),
+        });
+        Ok(())
+    }
+}
+
+/// Takes out what was found.
+fn take(open: &mut Vec<Open>) -> Vec<(usize, Decoded)> {
+    let (found, rest) = std::mem::take(open).into_iter().partition(|one| one.taken.is_some());
+    *open = rest;
+    let found: Vec<Open> = found;
+    found.into_iter().filter_map(|one| Some((one.prompt, one.taken?))).collect()
+}

@@ -1,0 +1,209 @@
+//! Draws responses from a model and measures them: rewards, judgements and KL.
+//!
+//! Drawing is what takes long, so it is handed over prompt by prompt, to be kept; what was drawn decides everything else.
+
+use std::ops::ControlFlow;
+
+use infalign_decode::{
+    Decoded, EncodedPrompt, Generator, ProcedureDecoder, Response, Sampling, Watch,
+};
+use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
+use infalign_reward::Reward;
+use infalign_transform::Procedure;
+use serde::{Deserialize, Serialize};
+
+use crate::kl::{self, KlSample};
+use crate::{EvaluateError, PromptText, Sampled, kl_per_response, score};
+
+/// Samples responses and scores them.
+pub struct Evaluator<'a> {
+    /// Prompts, held out from training.
+    pub prompts: &'a [EncodedPrompt],
+    /// Responses to each.
+    pub samples: usize,
+    /// π_ref, from which the KL is; none where it has other tokens.
+    pub reference: Option<&'a CausalLm>,
+    /// The tokenizer of both models.
+    pub tokenizer: &'a Tokenizer,
+    /// What policies are trained on, and what procedures select by.
+    pub reward: &'a dyn Reward,
+    /// What judges the responses besides.
+    pub judge: Option<&'a dyn Reward>,
+    /// How responses are sampled.
+    pub sampling: Sampling,
+    /// Largest number of responses generated together.
+    pub batch: usize,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+/// What is drawn, and who looks on.
+#[derive(Clone, Copy)]
+pub struct Drawing<'a> {
+    /// Names the random streams: two models under the same stage share them.
+    pub stage: &'a str,
+    /// A procedure that does more than select among samples, of which every response is a run of its own; none: plain samples.
+    pub procedure: Option<Procedure>,
+    /// Is told of every token.
+    pub watch: Option<Watch<'a>>,
+}
+
+/// The responses to one prompt as they were drawn, before anything judges them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drawn {
+    /// The prompt's id.
+    pub prompt: String,
+    /// `[samples]`: the tokens of each response.
+    pub tokens: Vec<Vec<u32>>,
+    /// `[samples]`: tokens made for each, those of discarded candidates included.
+    pub made: Vec<usize>,
+}
+
+impl Drawn {
+    fn of(prompt: &EncodedPrompt, decoded: Vec<Decoded>) -> Self {
+        let made = decoded.iter().map(|one| one.cost.model_tokens).collect();
+        let tokens = decoded.into_iter().map(|one| one.response.tokens).collect();
+        Self { prompt: prompt.id.clone(), tokens, made }
+    }
+}
+
+impl Evaluator<'_> {
+    /// Samples from a model. `stage` names the random streams.
+    ///
+    /// # Errors
+    /// As [`Evaluator::draw`] and [`Evaluator::measure`].
+    pub fn sample(&self, model: &CausalLm, stage: &str) -> Result<Sampled, EvaluateError> {
+        let mut drawn: Vec<Option<Drawn>> = vec![None; self.prompts.len()];
+        let drawing = Drawing { stage, procedure: None, watch: None };
+        let all: Vec<usize> = (0..self.prompts.len()).collect();
+        self.draw(model, &drawing, &all, &mut |place, one| {
+            drawn[place] = Some(one);
+            ControlFlow::Continue(())
+        })?;
+        self.measure(model, None, &drawn.into_iter().flatten().collect::<Vec<_>>())
+    }
+
+    /// Draws the responses to some of the prompts. Each depends on its prompt and number alone, whatever else is drawn.
+    ///
+    /// - `places`: of the prompts.
+    /// - `done`: given the place of a prompt and its responses as soon as the last of them has ended; it breaks off the rest.
+    ///
+    /// # Errors
+    /// [`EvaluateError`] when a prompt does not fit, or for a procedure without a decoder.
+    pub fn draw(
+        &self,
+        model: &CausalLm,
+        drawing: &Drawing<'_>,
+        places: &[usize],
+        done: &mut (dyn FnMut(usize, Drawn) -> ControlFlow<()> + Send),
+    ) -> Result<(), EvaluateError> {
+        let inference = model.clone().for_inference();
+        let generator =
+            Generator { watch: drawing.watch, ..self.generator(inference.as_ref(), drawing.stage) };
+        let procedure = drawing.procedure.unwrap_or(Procedure::Sample);
+        let reward = drawing.procedure.map(|_| self.reward);
+        let decoder = ProcedureDecoder::new(procedure, &generator, self.tokenizer, reward)?
+            .with_seed(self.seed);
+        let some: Vec<EncodedPrompt> =
+            places.iter().map(|place| self.prompts[*place].clone()).collect();
+        decoder.decode_each(&some, self.samples, &mut |number, decoded| {
+            done(places[number], Drawn::of(&some[number], decoded))
+        })?;
+        Ok(())
+    }
+
+    /// Scores what was drawn from a model, and measures its KL.
+    ///
+    /// The KL is left out where tokens are not drawn from the model's own distribution, of which these samples then say nothing.
+    ///
+    /// - `procedure`: what drew them, as in [`Drawing`]; `drawn`: of every prompt, in their order.
+    ///
+    /// # Errors
+    /// [`EvaluateError::Damaged`] for other prompts or numbers of responses; when the tokenizer, the reward or the judge fails.
+    pub fn measure(
+        &self,
+        model: &CausalLm,
+        procedure: Option<Procedure>,
+        drawn: &[Drawn],
+    ) -> Result<Sampled, EvaluateError> {
+        let fits = |(prompt, drawn): (&EncodedPrompt, &Drawn)| {
+            let counts = [drawn.tokens.len(), drawn.made.len()];
+            prompt.id == drawn.prompt && counts == [self.samples; 2]
+        };
+        if drawn.len() != self.prompts.len() || !self.prompts.iter().zip(drawn).all(fits) {
+            return Err(EvaluateError::Damaged);
+        }
+        let texts = |(prompt, drawn): (&EncodedPrompt, &Drawn)| {
+            let text = |tokens| self.tokenizer.decode_response(&prompt.tokens, tokens);
+            drawn.tokens.iter().map(|tokens| text(tokens)).collect::<Result<Vec<_>, _>>()
+        };
+        let responses = self.prompts.iter().zip(drawn).map(texts).collect::<Result<Vec<_>, _>>()?;
+        let asked = || self.prompts.iter().map(|prompt| prompt.text.as_str());
+        let prompt = |prompt: &EncodedPrompt| PromptText {
+            id: prompt.id.clone(),
+            text: prompt.text.clone(),
+        };
+        let length = |drawn: &Drawn| drawn.tokens.iter().map(Vec::len).collect();
+        Ok(Sampled {
+            prompts: self.prompts.iter().map(prompt).collect(),
+            procedure,
+            rewards: score(self.reward, asked(), &responses)?,
+            judged: self.judge.map(|judge| score(judge, asked(), &responses)).transpose()?,
+            responses,
+            tokens: Some(drawn.iter().map(length).collect()),
+            made: procedure.map(|_| drawn.iter().map(|drawn| drawn.made.clone()).collect()),
+            procedure_kl: None,
+            kl: self.kl(model, procedure, drawn)?,
+        })
+    }
+
+    /// What draws the responses of a stage.
+    pub fn generator<'g>(&'g self, model: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
+        Generator {
+            model,
+            stops: self.tokenizer.stops(),
+            sampling: self.sampling,
+            seed: self.seed,
+            stage,
+            batch: self.batch,
+            stop_texts: None,
+            watch: None,
+        }
+    }
+
+    /// The reward of each response: `[prompts][samples]`.
+    ///
+    /// # Errors
+    /// [`EvaluateError::Reward`] when it fails.
+    pub fn rewards(&self, responses: &[Vec<Response>]) -> Result<Vec<Vec<f64>>, EvaluateError> {
+        let mut texts = Vec::with_capacity(responses.len());
+        for (prompt, responses) in self.prompts.iter().zip(responses) {
+            let text = |one: &Response| self.tokenizer.decode_response(&prompt.tokens, &one.tokens);
+            texts.push(responses.iter().map(text).collect::<Result<Vec<_>, _>>()?);
+        }
+        score(self.reward, self.prompts.iter().map(|prompt| prompt.text.as_str()), &texts)
+    }
+
+    /// Of each prompt, where the samples tell it.
+    fn kl(
+        &self,
+        model: &CausalLm,
+        procedure: Option<Procedure>,
+        drawn: &[Drawn],
+    ) -> Result<Option<Vec<KlSample>>, EvaluateError> {
+        let Sampling { temperature, top_k, top_p, .. } = self.sampling;
+        let own = procedure.is_none() && temperature == 1.0 && top_k == 0 && top_p == 1.0;
+        let Some(reference) = self.reference.filter(|_| own) else { return Ok(None) };
+        let with_prompts = self.prompts.iter().zip(drawn);
+        let sequences: Vec<Sequence> = with_prompts
+            .flat_map(|(prompt, drawn)| {
+                drawn.tokens.iter().map(|tokens| Sequence {
+                    tokens: [prompt.tokens.as_slice(), tokens].concat(),
+                    prompt_length: prompt.tokens.len(),
+                })
+            })
+            .collect();
+        let kl = kl_per_response(model, reference, &sequences)?;
+        Ok(Some(kl.chunks(self.samples).map(kl::mean).collect()))
+    }
+}

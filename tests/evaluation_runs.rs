@@ -1,0 +1,343 @@
+//! `infalign evaluate`: what is refused is refused before anything is sampled or scored, and what was sampled or answered is never lost.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod common;
+#[path = "../crates/remote/tests/server/mod.rs"]
+mod server;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{done, fails, infalign, quickstart, run, stderr};
+use infalign_record::folder;
+use infalign_record::record::Status;
+use serde_json::json;
+use server::{Reply, Request, serve};
+
+/// A folder with prompts of the quickstart and rewards.
+struct Given(tempfile::TempDir);
+
+impl Given {
+    fn new(prompts: usize) -> Self {
+        let given = Self(tempfile::tempdir().unwrap());
+        let all = std::fs::read_to_string(quickstart().join("test.jsonl")).unwrap();
+        let some: Vec<&str> = all.lines().take(prompts).collect();
+        given.write("prompts.jsonl", &(some.join("\n") + "\n"));
+        given.write("judge.toml", "kind = 'lexicon'\nweights = { good = 1.0, dull = -1.0 }\n");
+        given
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).unwrap();
+        name.to_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// `infalign evaluate` in the folder.
+    fn evaluate(&self, args: &[&str]) -> Command {
+        let mut command = infalign(&["evaluate"]);
+        command.args(args).current_dir(self.0.path());
+        command
+    }
+
+    /// The quickstart's model against itself, judged by its words.
+    fn models(&self, args: &[&str]) -> Command {
+        let model = quickstart().join("model");
+        let mut command = self.evaluate(&["--prompts", "prompts.jsonl", "--max-tokens", "24"]);
+        command.arg("--policy").arg(&model).arg("--reference").arg(&model).args(args);
+        command
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_before_a_token_is_drawn() {
+    let given = Given::new(3);
+    given.write("one.jsonl", "{\"prompt\": \"monday :\"}\n");
+    given.write("bad.toml", "kind = 'lexicon'\nweights = {}\n");
+    given.write("unknown.toml", "kind = 'taste'\n");
+    let judged = ["--judge", "judge.toml", "--samples", "6"];
+    for (args, told) in [
+        (&["--samples", "6"][..], "--judge is missing"),
+        (&["--judge", "judge.toml"], "--samples is missing"),
+        (&["--judge", "absent.toml", "--samples", "6"], "absent.toml"),
+        (&["--judge", "bad.toml", "--samples", "6"], "weights"),
+        (&["--judge", "unknown.toml", "--samples", "6"], "unknown.toml"),
+        (&[&judged[..], &["--reward", "unknown.toml"]].concat(), "unknown.toml"),
+        (&[&judged[..], &["--pairwise", "absent.toml"]].concat(), "cannot read the judge"),
+        (&[&judged[..], &["--pairwise", "unknown.toml"]].concat(), "unknown.toml"),
+        (&[&judged[..], &["--procedure", "cd-token:lambda=1"]].concat(), "--scorer DIR"),
+        (
+            &[&judged[..], &["--procedure", "beam:width=2,branch=2,length=4"]].concat(),
+            "--scorer DIR",
+        ),
+        (
+            &[&judged[..], &["--reference-procedure", "cd-block:length=2,samples=2"]].concat(),
+            "--scorer DIR",
+        ),
+        (
+            &[&judged[..], &["--procedure", "majority:3", "--procedure", "sample"]].concat(),
+            "by itself",
+        ),
+        (&[&judged[..], &["--procedure", "best-of:8"]].concat(), "give 8 or more"),
+        (
+            &[&judged[..], &["--procedure", "soft-best-of:7,temperature=1"]].concat(),
+            "give 7 or more",
+        ),
+        (&[&judged[..], &["--replicates", "99"]].concat(), "at least 100"),
+        (
+            &[&judged[..], &["--procedure", "best-of:4", "--plan", "0.02"]].concat(),
+            "give 8 or more",
+        ),
+        (
+            &[
+                "--judge",
+                "judge.toml",
+                "--samples",
+                "1",
+                "--procedure",
+                "majority:3",
+                "--plan",
+                "0.02",
+            ],
+            "give 2 or more",
+        ),
+        (&[&judged[..], &["--name", "a/b"]].concat(), "no name for a folder"),
+        (&[&judged[..], &["--temperature", "-1"]].concat(), "temperature"),
+        (&[&judged[..], &["--device", "cuda"]].concat(), "cuda"),
+        (&[&judged[..], &["--resume"]].concat(), "no evaluation to resume"),
+    ] {
+        let output = run(given.models(&[args, &["--out", "out"]].concat()));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(told), "{args:?}: {text}");
+        // Sampling begins by saying so.
+        assert!(!text.contains("[1/2]"), "{args:?}: {text}");
+        assert!(!given.path("out").exists(), "{args:?}");
+    }
+    let model = quickstart().join("model");
+    for (more, told) in [
+        (["--prompts", "one.jsonl", "--max-tokens", "4"], "at least 2"),
+        (["--prompts", "prompts.jsonl", "--max-tokens", "600"], "context"),
+    ] {
+        let mut command = given.evaluate(&[&judged[..], &more].concat());
+        command.arg("--policy").arg(&model).arg("--reference").arg(&model);
+        let text = fails(command, 2);
+        assert!(text.contains(told) && !text.contains("[1/2]"), "{text}");
+    }
+}
+
+/// A server of rewards that counts what it is asked: a request each.
+fn scoring() -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let url = serve(move |request: &Request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let n = request.json["query"].as_array().unwrap().len();
+        Reply::new(200, json!({ "rewards": (0..n).map(|k| k as f64).collect::<Vec<_>>() }))
+    });
+    (url, asked)
+}
+
+#[test]
+fn stored_responses_that_cannot_be_measured_are_not_scored() {
+    let given = Given::new(1);
+    let (url, asked) = scoring();
+    given.write("server.toml", &format!("kind = 'remote'\nurl = '{url}/get_reward'\n"));
+    let rows = |prompts: &[&str]| -> String {
+        let row =
+            |prompt: &&str| format!("{}\n", json!({"prompt": prompt, "response": "x"})).repeat(3);
+        prompts.iter().map(row).collect()
+    };
+    given.write("a.jsonl", &rows(&["a", "b"]));
+    given.write("b.jsonl", &rows(&["a", "c"]));
+    given.write("single.jsonl", &rows(&["a"]));
+    for (policy, more, told) in [
+        ("b.jsonl", &[][..], "prompt 2 is"),
+        ("single.jsonl", &[], "1 against 2"),
+        ("a.jsonl", &["--procedure", "best-of:4"], "give 4 or more"),
+        ("a.jsonl", &["--procedure", "best-of:2", "--plan", "0.1"], "give 4 or more"),
+        ("a.jsonl", &["--procedure", "majority:2"], "majority:2"),
+        ("a.jsonl", &["--replicates", "3"], "at least 100"),
+        ("a.jsonl", &["--prompts", "prompts.jsonl"], "--prompts is for models"),
+    ] {
+        let sides = ["--policy", policy, "--reference", "a.jsonl", "--judge", "server.toml"];
+        let text = fails(given.evaluate(&[&sides[..], more].concat()), 2);
+        assert!(text.contains(told), "{more:?}: {text}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "the judge was not asked");
+    let sides = ["--policy", "a.jsonl", "--reference", "a.jsonl", "--judge", "server.toml"];
+    done(given.evaluate(&sides));
+    assert!(asked.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_judge_that_is_not_there_loses_nothing_and_may_be_replaced() {
+    let given = Given::new(2);
+    given.write(
+        "server.toml",
+        "kind = 'remote'\nurl = 'http://127.0.0.1:9/r'\ntimeout_seconds = 1\n",
+    );
+    let args = ["--samples", "2", "--judge", "server.toml", "--out", "out"];
+    let text = fails(given.models(&args), 3);
+    assert!(text.contains("gave no answer") && text.contains("--resume"), "{text}");
+    let drawn = std::fs::read_to_string(given.path("out/drawn.jsonl")).unwrap();
+    assert_eq!(drawn.lines().count(), 2);
+    assert_eq!(folder::record(&given.path("out")).unwrap().status, Status::Failed);
+    // Another one scores what was drawn.
+    let args = ["--samples", "2", "--judge", "judge.toml", "--out", "out", "--resume"];
+    let found = done(given.models(&[&args[..], &["--json"]].concat()));
+    let fresh = ["--samples", "2", "--judge", "judge.toml", "--json"];
+    assert_eq!(found, done(given.models(&fresh)));
+}
+
+/// Waits for a file with lines, while the process runs.
+fn wait_for_lines(child: &mut Child, file: &Path) {
+    for _ in 0..12_000 {
+        if std::fs::read_to_string(file).is_ok_and(|text| text.contains('\n')) {
+            return;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("nothing was drawn");
+}
+
+fn interrupt(child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_evaluation_goes_on_where_it_was_and_ends_as_if_it_had_not_been() {
+    let given = Given::new(60);
+    let args = |out: &'static str| {
+        [
+            "--samples",
+            "24",
+            "--judge",
+            "judge.toml",
+            "--procedure",
+            "best-of:4",
+            "--batch",
+            "8",
+            "--out",
+            out,
+        ]
+    };
+    let printed = done(given.models(&args("whole")));
+
+    // Killed in the middle of one side, and told to stop in the middle of the other.
+    let mut child = given.models(&args("parts")).spawn().unwrap();
+    wait_for_lines(&mut child, &given.path("parts/drawn.jsonl"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = fails(given.models(&args("parts")), 2);
+    assert!(text.contains("holds an evaluation already") && text.contains("--resume"), "{text}");
+    let other_seed = [&args("parts")[..], &["--resume", "--seed", "5"]].concat();
+    let text = fails(given.models(&other_seed), 2);
+    assert!(text.contains("another --seed: it was 0 and is 5"), "{text}");
+    let resumed = [&args("parts")[..], &["--resume"]].concat();
+    let before = std::fs::read_to_string(given.path("parts/drawn.jsonl")).unwrap();
+    let mut child = given.models(&resumed).spawn().unwrap();
+    wait_for_lines(&mut child, &given.path("parts/reference-drawn.jsonl"));
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("--resume goes on") && output.stdout.is_empty(), "{text}");
+    let record = folder::record(&given.path("parts")).unwrap();
+    assert_eq!((record.status, record.earlier.len()), (Status::Failed, 1));
+    assert!(record.error.unwrap().contains("stopped"));
+    assert!(given.path("parts/methods/policy/samples.json").is_file(), "one side is whole");
+    assert!(!given.path("parts/drawn.jsonl").exists() && !before.is_empty());
+    assert!(!given.path("parts/results.json").exists());
+
+    assert_eq!(done(given.models(&resumed)), printed);
+    for file in
+        ["results.json", "reference-samples.json", "methods/policy/samples.json", "settings.json"]
+    {
+        let read = |run: &str| std::fs::read(given.path(run).join(file)).unwrap();
+        assert!(read("whole") == read("parts"), "{file} differs");
+    }
+    assert!(!given.path("parts/reference-drawn.jsonl").exists());
+    let mut verify = infalign(&["verify", "parts"]);
+    verify.current_dir(given.0.path());
+    done(verify);
+
+    // Without a folder nothing is kept, which is said.
+    let many = ["--samples", "5000", "--judge", "judge.toml", "--batch", "8"];
+    let mut child = given.models(&many).spawn().unwrap();
+    let mut text = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(text.by_ref().map(Result::unwrap).any(|line| line.contains("[1/2] policy")));
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let rest: Vec<String> = text.map(Result::unwrap).collect();
+    assert!(rest.iter().any(|line| line.contains("without --out, nothing is kept")), "{rest:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn answers_of_judges_are_asked_for_once_whatever_happens() {
+    let given = Given::new(1);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let url = serve(move |_: &Request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(40));
+        Reply::new(200, json!({ "choices": [{ "message": { "content": "A" } }] }))
+    });
+    let judge = |most: usize| {
+        let text = format!(
+            "url = '{url}/v1/chat/completions'\nmodel = 'judge'\nmost_requests = {most}\nparallel = 1\n"
+        );
+        given.write("pairwise.toml", &text);
+    };
+    let rows = |word: &str| -> String {
+        let row = |k: usize| json!({"prompt": format!("p{k}"), "response": format!("{word} {k}"), "reward": 1.0});
+        (0..20).map(|k| format!("{}\n", row(k))).collect()
+    };
+    given.write("a.jsonl", &rows("ours"));
+    given.write("b.jsonl", &rows("theirs"));
+    let args = [
+        "--policy",
+        "a.jsonl",
+        "--reference",
+        "b.jsonl",
+        "--pairwise",
+        "pairwise.toml",
+        "--out",
+        "out",
+    ];
+    // More than may be asked: nothing is.
+    judge(39);
+    let text = fails(given.evaluate(&args), 3);
+    assert!(text.contains("`most_requests` is 39") && text.contains("40 more questions"), "{text}");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+
+    judge(40);
+    let resumed = [&args[..], &["--resume"]].concat();
+    let child = given.evaluate(&resumed).spawn().unwrap();
+    while asked.load(Ordering::Relaxed) < 5 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let so_far = asked.load(Ordering::Relaxed);
+    assert!(so_far < 40, "it was stopped before the end");
+    done(given.evaluate(&resumed));
+    assert_eq!(asked.load(Ordering::Relaxed), 40, "no question was asked twice");
+    // The answers are in the folder, so its results can be computed again without the server.
+    let mut replay = infalign(&["replay", "out"]);
+    replay.current_dir(given.0.path());
+    assert!(done(replay).contains("results.json  the same bytes"));
+    assert_eq!(asked.load(Ordering::Relaxed), 40);
+}
