@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -108,6 +108,22 @@ impl Verdict {
 }
 
 impl Finding {
+    /// Refuses a number without bounds, or with bounds that nothing lies between.
+    ///
+    /// # Errors
+    /// One sentence that names the finding.
+    pub(super) fn check(&self) -> Result<()> {
+        let Check::Number(Number { least, most, .. }) = &self.is else { return Ok(()) };
+        let bounded = least.is_some() || most.is_some();
+        let ordered = least.zip(*most).is_none_or(|(least, most)| least <= most);
+        ensure!(
+            bounded && ordered,
+            "the finding {:?} needs least or most, and least not above most",
+            self.states
+        );
+        Ok(())
+    }
+
     /// Reads the step's document.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use infalign_record::{RunDir, Workflow};
 use serde::Serialize;
+use serde_json::Value;
 
 use self::finding::Found;
 use self::plan::Plan;
@@ -22,7 +23,7 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
-use crate::recording::{RunInputs, recorded};
+use crate::recording::{self, RunInputs, recorded};
 
 /// The reproduction with all that was found, in its folder.
 const RESULTS: &str = "results.json";
@@ -92,16 +93,24 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
         plan.check_data().map_err(Failure::Input)?;
     }
     let mut pages = Vec::new();
+    let mut documents = Vec::new();
     let mut unexpected = Vec::new();
     for plan in &chosen {
-        let (page, wrong) = reproduce(plan, args)?;
+        let (page, document, wrong) = reproduce(plan, args)?;
         pages.push(page);
+        documents.push(document);
         unexpected.extend(wrong);
     }
-    if chosen.len() > 1 {
-        page::write_all(&args.out, &pages).map_err(Failure::Run)?;
+    let all = name == ALL;
+    if all {
+        let file = format!("reproductions{}.md", suffix(args.smoke));
+        page::write(&args.out.join(file), &pages.join("\n")).map_err(Failure::Run)?;
     }
-    output::print(&pages.join(if args.json { "\n" } else { "\n\n" }))?;
+    let document = if all { Value::Array(documents) } else { documents.remove(0) };
+    output::print(&match args.json {
+        true => serde_json::to_string_pretty(&document).map_err(Failure::run)?,
+        false => pages.join("\n\n"),
+    })?;
     match unexpected.is_empty() {
         true => Ok(()),
         false => Err(Failure::Check(anyhow!("{}", unexpected.join("; ")))),
@@ -115,11 +124,15 @@ fn named<'a>(plans: &'a [Plan], name: &str) -> Result<&'a Plan> {
     })
 }
 
-/// One reproduction: its page or JSON document, and what was found that was not expected.
-fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Vec<String>), Failure> {
-    let suffix = if args.smoke { "-smoke" } else { "" };
-    let folder = args.out.join(format!("{}{suffix}", plan.name));
+fn suffix(smoke: bool) -> &'static str {
+    if smoke { "-smoke" } else { "" }
+}
+
+/// One reproduction: its page, its JSON document, and what was found that was not expected.
+fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<String>), Failure> {
+    let folder = args.out.join(format!("{}{}", plan.name, suffix(args.smoke)));
     let run = RunDir::at(&folder).map_err(Failure::input)?;
+    let _lock = recording::lock(run.path()).map_err(Failure::Input)?;
     let steps = run.path().join(STEPS);
     let reads = RunInputs::new(None, None, true).file("plan", &plan.file);
     let (done, findings) = recorded(run.path(), reads, None, || {
@@ -128,14 +141,13 @@ fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Vec<String>),
         write(plan, args.smoke, run.path(), (&done, &findings)).map_err(Failure::Run)?;
         Ok((done, findings))
     })?;
-    let wrong = findings.iter().filter(|found| found.is_unexpected());
+    // What is changed by --set is another question than the plan's.
+    let own = args.sets.is_empty();
+    let wrong = findings.iter().filter(|found| own && found.is_unexpected());
     let wrong = wrong.map(|found| format!("{}: {}", plan.name, found.surprise())).collect();
     let results = results(plan, args.smoke, (&done, &findings));
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&results).map_err(Failure::run)?,
-        false => page::text(&results),
-    };
-    Ok((text, wrong))
+    let document = serde_json::to_value(&results).map_err(Failure::run)?;
+    Ok((page::text(&results), document, wrong))
 }
 
 /// Runs the steps that are not done.

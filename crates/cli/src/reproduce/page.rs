@@ -14,11 +14,6 @@ pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
 }
 
-/// Writes the pages of all reproductions as one.
-pub(super) fn write_all(folder: &Path, pages: &[String]) -> Result<()> {
-    write(&folder.join("reproductions.md"), &pages.join("\n"))
-}
-
 /// The page.
 pub(super) fn text(results: &Results<'_>) -> String {
     let Results { name, title, paper, scale, smoke, steps, findings, .. } = results;

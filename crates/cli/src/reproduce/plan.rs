@@ -54,6 +54,12 @@ pub(super) struct Step {
     pub(super) smoke: Vec<String>,
 }
 
+impl Step {
+    fn prints_json(&self) -> bool {
+        self.command.iter().any(|word| word == "--json")
+    }
+}
+
 /// Every plan of a folder, by name.
 ///
 /// # Errors
@@ -94,7 +100,15 @@ impl Plan {
                 "a [[finding]] is about the step {:?}, but no [[step]] has that name",
                 finding.step
             );
+            let prints = |step: &&Step| step.name == finding.step && step.prints_json();
+            ensure!(
+                self.steps.iter().any(|step| prints(&step)),
+                "a [[finding]] reads what the step {:?} prints: its command needs --json",
+                finding.step
+            );
+            finding.check()?;
         }
+        ensure!(self.name != super::ALL, "a plan cannot have the name {:?}", super::ALL);
         Ok(())
     }
 

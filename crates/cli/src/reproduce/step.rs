@@ -1,5 +1,6 @@
 //! Running a step: a process of this program, whose output is kept.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,10 +10,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use infalign_record::atomic::write_atomic;
 use infalign_record::env::data_dir;
-use infalign_record::{START_FILE, WorkflowStep, clock};
+use infalign_record::folder::CONFIG;
+use infalign_record::hash::sha256_file;
+use infalign_record::{WorkflowStep, clock};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Step};
+use crate::build_record::build_record;
 use crate::progress::Progress;
 
 /// A step that has been run.
@@ -44,6 +48,16 @@ impl Done {
             made: format!("{steps}/{}", self.name),
         }
     }
+}
+
+/// What a step is done by.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begun {
+    /// The words of the command, as the plan has them.
+    command: Vec<String>,
+    /// The program's build, and the digest of every file that the words name.
+    of: BTreeMap<String, String>,
 }
 
 /// What runs the steps of a plan.
@@ -78,31 +92,53 @@ impl<'a> Runner<'a> {
     ) -> Result<Done> {
         let words = self.words(step);
         let note = self.steps.join(format!("{}.done.json", step.name));
+        let begun = Begun { command: words.clone(), of: self.of(step)? };
+        self.begin(step, &begun)?;
         if note.exists() {
             progress.skip(&step.name);
             let text = std::fs::read(&note).with_context(|| note.display().to_string())?;
-            let done: Done =
-                serde_json::from_slice(&text).with_context(|| note.display().to_string())?;
-            ensure!(
-                done.command == words,
-                "the step {} in {} was done by `infalign {}`, not by what is asked for now: give another --out",
-                step.name,
-                self.steps.display(),
-                done.command.join(" ")
-            );
-            return Ok(done);
+            return serde_json::from_slice(&text).with_context(|| note.display().to_string());
         }
         ensure!(!interrupted.load(Ordering::Relaxed), "stopped; every finished step is kept");
         let stage = progress.stage(&step.name, 1);
-        let (begun, start) = (Instant::now(), clock::utc_now());
+        let (at, start) = (Instant::now(), clock::utc_now());
         self.execute(step, &words)?;
         let (name, end, seconds) =
-            (step.name.clone(), clock::utc_now(), begun.elapsed().as_secs_f64());
+            (step.name.clone(), clock::utc_now(), at.elapsed().as_secs_f64());
         let done = Done { name, command: words, start, end, seconds };
         let json = serde_json::to_vec_pretty(&done)?;
         write_atomic(&note, |file| file.write_all(&json))?;
         stage.finish(format!("{:.0} s", done.seconds));
         Ok(done)
+    }
+
+    /// Notes what a step is done by, and refuses one that was begun by something else.
+    fn begin(&self, step: &Step, begun: &Begun) -> Result<()> {
+        let note = self.steps.join(format!("{}.begun.json", step.name));
+        if let Ok(text) = std::fs::read(&note) {
+            let before: Begun =
+                serde_json::from_slice(&text).with_context(|| note.display().to_string())?;
+            ensure!(
+                before == *begun,
+                "the step {} in {} was begun by another program, recipe or command (`infalign {}`): give another --out",
+                step.name,
+                self.steps.display(),
+                before.command.join(" ")
+            );
+            return Ok(());
+        }
+        let json = serde_json::to_vec_pretty(begun)?;
+        Ok(write_atomic(&note, |file| file.write_all(&json))?)
+    }
+
+    /// The digests of the files beside the plan that a step names, and the program's build.
+    fn of(&self, step: &Step) -> Result<BTreeMap<String, String>> {
+        let mut of = BTreeMap::from([("build".to_owned(), build_record().build_id)]);
+        for word in step.command.iter().filter(|word| word.starts_with("$HERE/")) {
+            let file = self.path(word, &self.steps)?;
+            of.insert(word.clone(), sha256_file(Path::new(&file))?);
+        }
+        Ok(of)
     }
 
     /// The words of a step as the plan has them, those of this run included.
@@ -120,7 +156,7 @@ impl<'a> Runner<'a> {
     fn execute(&self, step: &Step, words: &[String]) -> Result<()> {
         let folder = self.steps.join(&step.name);
         // A training that was stopped goes on by the recipe that it has.
-        let words: Vec<String> = if is_training(words) && folder.join(START_FILE).exists() {
+        let words: Vec<String> = if is_training(words) && folder.join(CONFIG).exists() {
             ["train", "--resume", "--json", "--out", "$STEP"].map(str::to_owned).to_vec()
         } else {
             words.to_vec()

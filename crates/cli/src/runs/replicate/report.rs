@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use infalign_record::atomic::write_atomic;
 use infalign_record::compare::{self, obstacles, same_machine};
-use infalign_record::folder::RESULTS;
+use infalign_record::folder::{MANIFEST, RESULTS};
 use infalign_record::replication::{Replication, Row, RunName, WHOLE, describe};
 use infalign_record::{Expect, Level, Record, environment};
 
@@ -54,10 +54,12 @@ pub(super) fn differences(original: &Record, replica: &Record) -> Vec<String> {
     environment(original, replica).iter().map(describe).collect()
 }
 
-/// Whether a file is another in every process: the state of an optimizer, in which burn names the parameters at random, and what TensorBoard
+/// Whether a file is another in every process: the state of an optimizer, in which burn names the parameters at random, the digests of a
+/// checkpoint, its own among them, and what TensorBoard
 /// shows, which holds the time of every step.
 fn is_new(path: &str) -> bool {
-    path.ends_with("optimizer.bpk") || path.contains("/tensorboard/")
+    ["optimizer.bpk", MANIFEST].iter().any(|name| path.ends_with(name))
+        || path.contains("/tensorboard/")
 }
 
 /// A row for every file.
