@@ -341,3 +341,30 @@ fn answers_of_judges_are_asked_for_once_whatever_happens() {
     assert!(done(replay).contains("results.json  the same bytes"));
     assert_eq!(asked.load(Ordering::Relaxed), 40);
 }
+
+#[test]
+fn an_evaluation_of_files_at_home_is_replayed() {
+    let given = Given::new(2);
+    let row = |prompt: usize, sample: usize, reward: usize| {
+        json!({ "prompt": format!("p{prompt}"), "response": format!("r{sample}"), "reward": reward })
+            .to_string()
+    };
+    let rows = |gain: usize| -> String {
+        (0..6).map(|i| row(i / 2, i % 2, (i * i + gain) % 5) + "\n").collect()
+    };
+    given.write("a.jsonl", &rows(1));
+    given.write("b.jsonl", &rows(3));
+    let at_home = |command: &mut Command| {
+        command.env("HOME", given.0.path()).current_dir(given.0.path());
+    };
+    let policy = format!("--policy={}", given.path("a.jsonl").display());
+    let mut command = infalign(&["evaluate", &policy, "--reference"]);
+    command.arg(given.path("b.jsonl")).args(["--out", "e"]);
+    at_home(&mut command);
+    done(command);
+    let results = std::fs::read_to_string(given.path("e/results.json")).unwrap();
+    assert!(results.contains("~/a.jsonl"), "{results}");
+    let mut replay = infalign(&["replay", "e"]);
+    at_home(&mut replay);
+    assert!(!done(replay).contains("DIFFERS"));
+}

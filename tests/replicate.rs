@@ -36,7 +36,7 @@ fn close(from: &Path, to: &Path, build: BuildRecord) {
         seed: Some(1),
         inputs: inputs.collect(),
         expect: None,
-        diff: None,
+        diff: std::fs::read(to.join("diff.patch")).ok(),
     };
     Recorder::begin(to, opening).unwrap().end(None).unwrap();
 }

@@ -9,7 +9,10 @@ const PAGE: &str = "../../docs/src/paper-map.md";
 fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed={PAGE}");
     // A source archive may come without the book.
-    let page = std::fs::read_to_string(PAGE).unwrap_or_default();
+    let page = std::fs::read_to_string(PAGE).unwrap_or_else(|error| {
+        println!("cargo:warning={PAGE} is left out of the documentation: {error}");
+        String::new()
+    });
     let out = std::env::var_os("OUT_DIR").unwrap_or_default();
     std::fs::write(Path::new(&out).join("paper_map.md"), linked(&page))
 }

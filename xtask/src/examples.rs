@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{cargo, root, succeed, target};
 
@@ -20,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
         .filter_map(|file| file.strip_suffix(".rs").map(str::to_owned))
         .collect();
     names.sort();
+    ensure!(!names.is_empty(), "examples/ holds no program.");
     for name in names {
         let program = target().join("debug/examples").join(&name);
         let mut example = Command::new(program);

@@ -160,6 +160,19 @@ pub(crate) fn command_name(words: impl Iterator<Item = OsString>) -> String {
     name.unwrap_or_default()
 }
 
+/// The arguments of an evaluation, from its command line on record.
+///
+/// # Errors
+/// Where it is none that this version has.
+pub(crate) fn evaluation(argv: &[String]) -> anyhow::Result<evaluate::EvaluateArgs> {
+    let argv = argv.iter().map(|word| OsString::from(infalign_record::env::with_home(word)));
+    let words = std::iter::once(OsString::from("infalign")).chain(argv);
+    match Cli::try_parse_from(calibrate::words(words))?.command {
+        Command::Evaluate(args) => Ok(*args),
+        _ => anyhow::bail!("it is not of infalign evaluate"),
+    }
+}
+
 fn main() -> ExitCode {
     memory::keep();
     match panics::guarded(execute) {

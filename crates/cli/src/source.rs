@@ -36,7 +36,19 @@ pub(crate) fn of_parts(root: &Path, parts: &[String], words: &[&str]) -> Option<
 
 /// The changes that are in no commit, as `git apply` reads them; empty where there are none.
 pub(crate) fn diff(root: &Path, parts: &[String]) -> Option<Vec<u8>> {
-    of_parts(root, parts, &["diff", "--no-ext-diff", "--no-color", "--binary", "HEAD"])
+    of_parts(
+        root,
+        parts,
+        &[
+            "diff",
+            "--no-ext-diff",
+            "--no-color",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+            "--binary",
+            "HEAD",
+        ],
+    )
 }
 
 /// The output of git, if it succeeds.

@@ -107,6 +107,12 @@ impl<'a> ProcedureDecoder<'a> {
     ) -> Result<Self, DecodeError> {
         let composed = Composed { selection, inner: guided.procedure };
         check_selection(selection, composed, reward)?;
+        if matches!(selection, Procedure::Rejection { .. }) {
+            return Err(DecodeError::Procedure {
+                procedure: composed.to_string(),
+                reason: "rejection accepts by ranks among plain responses: it cannot stand over another procedure",
+            });
+        }
         let pruned = matches!(guided.procedure, Procedure::PrunedBestOf { .. });
         if pruned && reward.is_none() {
             return Err(without_reward(composed));

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
+use infalign_reward::Reward;
 use infalign_transform::procedure::accepts;
 
 use crate::gather::locked;
@@ -36,6 +37,7 @@ impl ProcedureDecoder<'_> {
         (quantile, draws): (f64, usize),
         done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
     ) -> Result<(), DecodeError> {
+        self.accepting()?;
         let mut found: Vec<Vec<Decoded>> = vec![Vec::new(); prompts.len()];
         for sample in 0..samples {
             let open = |prompt| Open { prompt, cost: Cost::default(), taken: None };
@@ -43,7 +45,8 @@ impl ProcedureDecoder<'_> {
             let (mut first, mut length) = (0, 1);
             while !open.is_empty() {
                 let end = draws.min(first + length);
-                let numbers = sample * draws + first..sample * draws + end;
+                let before = sample.saturating_mul(draws);
+                let numbers = before.saturating_add(first)..before.saturating_add(end);
                 let Some(drawn) = self.drawn(prompts, &open, numbers)? else { return Ok(()) };
                 for (open, candidates) in open.iter_mut().zip(&drawn) {
                     let prompt = &prompts[open.prompt];
@@ -85,6 +88,14 @@ impl ProcedureDecoder<'_> {
         Ok(all.iter().all(whole).then_some(all))
     }
 
+    /// What draws are accepted by.
+    fn accepting(&self) -> Result<(&dyn Reward, Ranks<'_>), DecodeError> {
+        self.reward.zip(self.ranks).ok_or_else(|| DecodeError::Procedure {
+            procedure: self.selection.to_string(),
+            reason: "it accepts by calibrated rewards, which needs a reward and a calibration table of these prompts",
+        })
+    }
+
     /// Takes the first candidate that will do, or the last of all.
     fn look(
         &self,
@@ -93,12 +104,7 @@ impl ProcedureDecoder<'_> {
         candidates: &[Candidate],
         (quantile, last): (f64, bool),
     ) -> Result<(), DecodeError> {
-        let (Some(reward), Some(ranks)) = (self.reward, self.ranks) else {
-            return Err(DecodeError::Procedure {
-                procedure: self.selection.to_string(),
-                reason: "it accepts by calibrated rewards, which needs a reward and a calibration table of these prompts",
-            });
-        };
+        let (reward, ranks) = self.accepting()?;
         let texts = candidates.iter().map(|one| self.text(prompt, &one.response));
         let texts = texts.collect::<Result<Vec<_>, _>>()?;
         let pairs: Vec<(&str, &str)> =

@@ -214,7 +214,6 @@ fn the_batch_changes_nothing_and_one_candidate_is_a_plain_sample() {
         "pruned-best-of:4,length=1,keep=0.5",
         "best-of:2 over cd-block:length=1,samples=2",
         "rejection:quantile=0.8,draws=7",
-        "rejection:quantile=0.8,draws=3 over cd-block:length=1,samples=2",
     ] {
         let expected = fixture.decode(procedure, 5, 1, 60);
         for batch in [7, 1000] {

@@ -69,14 +69,14 @@ pub(crate) fn selection_among(
 
 /// Which of a group of N responses the selection keeps: the first of equals, or one drawn by a stream of the prompt's.
 ///
-/// - `rewards`: of the group; `number`: the group's among those of the prompt.
+/// - `rewards`: of the group; `method`: whose they are, so that two sides draw independently; `number`: the group's among those of the prompt.
 ///
 /// # Errors
 /// As [`selection_weights`].
 pub(crate) fn kept_of(
     rewards: &[f64],
     selection: Selection,
-    prompt: &str,
+    (method, prompt): (&str, &str),
     number: usize,
 ) -> Result<usize, StatsError> {
     let better = |a: f64, b: f64| match selection {
@@ -87,7 +87,7 @@ pub(crate) fn kept_of(
     if !matches!(selection, Selection::SoftBest { .. }) {
         return Ok((1..rewards.len()).fold(0, first));
     }
-    let uniform = Stream::new(0, "kept", prompt, number as u64).uniform(0);
+    let uniform = Stream::new(0, &format!("kept {method}"), prompt, number as u64).uniform(0);
     let mut mass = 0.0;
     let passes = |weight: &f64| {
         mass += weight;
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_group_keeps_the_first_of_equals_or_a_draw_by_its_weights() {
         let rewards = [1.0, 3.0, 3.0, 0.0];
-        let kept = |selection, number| kept_of(&rewards, selection, "p", number).unwrap();
+        let kept = |selection, number| kept_of(&rewards, selection, ("m", "p"), number).unwrap();
         assert_eq!((kept(Selection::Best(4), 0), kept(Selection::Worst(4), 0)), (1, 3));
         let soft = Selection::SoftBest { samples: 4, temperature: 2.0 };
         let n = 4000;

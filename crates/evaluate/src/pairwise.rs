@@ -104,7 +104,7 @@ fn kept<'a>(
             let groups = texts.chunks_exact(n).zip(rewards.chunks_exact(n)).enumerate();
             groups
                 .map(|(number, (texts, rewards))| {
-                    let kept = kept_of(rewards, selection, &prompt.id, number)?;
+                    let kept = kept_of(rewards, selection, (method, &prompt.id), number)?;
                     Ok((texts[kept].as_str(), rewards[kept]))
                 })
                 .collect()

@@ -119,6 +119,21 @@ pub fn without_home(text: &str) -> String {
     }
 }
 
+/// A word of a command line on record with the home folder where [`without_home`] has put `~`: at its beginning, or that of an option's value.
+#[must_use]
+pub fn with_home(word: &str) -> String {
+    let (option, value) = match word.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
+        _ => (String::new(), word),
+    };
+    match (value.strip_prefix('~'), std::env::home_dir()) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            format!("{option}{}{rest}", home.display())
+        }
+        _ => word.to_owned(),
+    }
+}
+
 fn folder(value: Option<OsString>) -> Option<PathBuf> {
     value.filter(|value| !value.is_empty()).map(PathBuf::from)
 }

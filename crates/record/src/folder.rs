@@ -42,7 +42,7 @@ const MAX_BYTES: u64 = 64 << 20;
 const MAX_FILES: usize = 200_000;
 const MAX_DEPTH: usize = 32;
 
-/// All files below a folder with `/` between names, in order, but for an empty [`LOCK`].
+/// All files below a folder with `/` between names, in order, but for empty files [`LOCK`], of runs within it too.
 ///
 /// # Errors
 /// [`RecordError::Refused`] for a symbolic link, something that is neither file nor folder, a name that is not UTF-8 or holds a
@@ -81,7 +81,7 @@ fn walk(
             walk(&path, &format!("{relative}/"), depth + 1, found)?;
         } else if !kind.is_file() {
             return Err(refused(&path, "it is neither a file nor a folder"));
-        } else if relative != LOCK || entry.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        } else if name != LOCK || entry.metadata().is_ok_and(|metadata| metadata.len() > 0) {
             found.push(relative);
         }
         if found.len() > MAX_FILES {
@@ -164,7 +164,7 @@ mod tests {
     fn files_are_listed_in_order_and_an_empty_lock_is_none() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("b/c")).unwrap();
-        for name in ["b/c/z", "b/a", "a", LOCK] {
+        for name in ["b/c/z", "b/a", "b/.lock", "a", LOCK] {
             fs::write(folder.path().join(name), "").unwrap();
         }
         assert_eq!(files(folder.path()).unwrap(), ["a", "b/a", "b/c/z"]);

@@ -78,6 +78,9 @@ impl Recorder {
                 return Err(RecordError::Secret { path, what });
             }
             write_atomic(&path, |file| file.write_all(diff))?;
+        } else {
+            // That of an earlier attempt, by another program.
+            let _ = std::fs::remove_file(run.join(DIFF));
         }
         let argv = opening.argv.iter().map(|word| env::without_home(&secrets.scrub(word)));
         let environment = env::recorded().into_iter();

@@ -177,7 +177,6 @@ struct State {
     /// The best checkpoint so far, where it is kept.
     best: Option<Best>,
     /// E[Φ(u)] − β KL of each step since the last checkpoint that was due.
-    #[serde(default)]
     objectives: Vec<f64>,
 }
 

@@ -47,7 +47,9 @@ impl FromStr for Composed {
             return Ok(text.parse::<Procedure>()?.into());
         };
         let (selection, inner) = (outer.parse::<Procedure>()?, inner.parse::<Procedure>()?);
-        if selection.is_guided() || !inner.is_guided() {
+        // Rejection accepts by ranks among responses of the policy itself.
+        let by_rank = matches!(selection, Procedure::Rejection { .. });
+        if selection.is_guided() || by_rank || !inner.is_guided() {
             return Err(TransformError::Parse {
                 kind: "procedure",
                 text: text.to_owned(),
@@ -93,6 +95,7 @@ mod tests {
             ("best-of:4 over best-of:2", "cannot stand over"),
             ("cd-token:lambda=1 over cd-token:lambda=1", "cannot stand over"),
             ("best-of:4 over cd-blok:length=1,samples=2", "cd-block:length=M,samples=K"),
+            ("rejection:quantile=0.5,draws=2 over cd-token:lambda=1", "cannot stand over"),
             ("best-of:4 over ", "not a procedure"),
         ] {
             let message = text.parse::<Composed>().unwrap_err().to_string();

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
+use infalign_record::RunDir;
 use infalign_record::atomic::write_atomic;
-use infalign_record::{RunDir, START_FILE};
 use serde::Serialize;
 
 use super::sides::Place;
@@ -74,11 +74,6 @@ impl Folder {
     pub(super) fn open(dir: &Path, resume: bool, name: &str, settings: &Settings) -> Result<Self> {
         check(dir, resume)?;
         if !resume {
-            ensure!(
-                !dir.join(START_FILE).exists(),
-                "{} holds a run already: give another --out",
-                dir.display()
-            );
             refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
             RunDir::at(dir)?;
         }

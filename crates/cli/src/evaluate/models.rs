@@ -13,7 +13,7 @@ use infalign_decode::{EncodedPrompt, Event};
 use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
 use infalign_record::clock;
-use infalign_record::hash::sha256_file;
+use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_transform::Procedure;
 
 use super::EvaluateArgs;
@@ -32,7 +32,7 @@ struct Side {
     tokenizer: Tokenizer,
     prompts: Vec<EncodedPrompt>,
     /// SHA-256 of the chat template, where prompts go through it.
-    template: String,
+    prompts_sha256: String,
     /// What has to be run; none: plain samples, among which procedures select.
     procedure: Option<Procedure>,
     /// What guides it, where something does.
@@ -52,9 +52,11 @@ impl Side {
         let tokenizer = Tokenizer::load(&folder, model.config())?;
         let encoder = Encoder::new(&tokenizer, Some(clock::now()));
         let prompts = encoder.prompts(given, file)?;
-        let template = encoder.template_sha256(given)?;
+        // As they were read: a chat template may ask for the date.
+        let read = prompts.iter().map(|prompt| &prompt.tokens).collect::<Vec<_>>();
+        let prompts_sha256 = sha256_bytes(&serde_json::to_vec(&read)?);
         let scorers = scorers::load(scorers, &folder, &tokenizer, device)?;
-        Ok(Self { model, folder, tokenizer, prompts, template, procedure, scorers })
+        Ok(Self { model, folder, tokenizer, prompts, prompts_sha256, procedure, scorers })
     }
 
     fn tokens(&self) -> Result<String> {
@@ -129,7 +131,7 @@ impl Models {
         let [policy, reference] = &self.sides;
         let model = |side: &Side| -> Result<String> {
             let weights = identity::weights(&side.folder)?;
-            Ok(format!("{weights} {} {}", side.tokens()?, side.template))
+            Ok(format!("{weights} {} {}", side.tokens()?, side.prompts_sha256))
         };
         let run = |side: &Side| side.procedure.unwrap_or(Procedure::Sample).to_string();
         Ok([

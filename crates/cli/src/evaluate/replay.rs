@@ -2,21 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::{Context, Result, ensure};
 use infalign_record::folder;
 
 use super::sides::Sides;
 use super::{EvaluateArgs, preference, results};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
-
-/// The words that an evaluation was run with.
-#[derive(Parser)]
-struct Line {
-    #[command(flatten)]
-    args: EvaluateArgs,
-}
 
 /// Computes results.json of a finished evaluation into the folder `into`. Judges of pairs are not asked: their answers are in the folder, or in
 /// the file that their settings name.
@@ -26,12 +18,13 @@ struct Line {
 /// # Errors
 /// When the command line is none of this version, and where samples or answers are missing.
 pub(crate) fn replay(argv: &[String], run: &Path, into: &Path) -> Result<()> {
-    // The command's name stands where a program's does.
-    let line = Line::try_parse_from(argv).with_context(|| {
+    let args = crate::evaluation(argv).with_context(|| {
         format!("the command line of {} cannot be read by this version", run.display())
     })?;
-    let args = EvaluateArgs { out: Some(run.to_path_buf()), ..line.args };
-    let policy = folder::json(run, &format!("{METHODS}/{}/{SAMPLES}", args.name))?;
+    let args = EvaluateArgs { out: Some(run.to_path_buf()), ..args };
+    let samples = format!("{METHODS}/{}/{SAMPLES}", args.name);
+    ensure!(folder::stays_inside(&samples), "--name {:?} leads out of the run", args.name);
+    let policy = folder::json(run, &samples)?;
     let sides = Sides { policy, reference: folder::json(run, REFERENCE)? };
     for side in [&sides.policy, &sides.reference] {
         side.check().with_context(|| format!("the samples in {}", run.display()))?;

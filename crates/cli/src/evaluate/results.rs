@@ -1,12 +1,11 @@
 //! What an evaluation has found, as a file, a document and a text.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use infalign_evaluate::{
     Effect, Entry, Estimate, Label, Pairwise, Plan, Planned, Row, kl_text, pairwise, plan, table,
     text_table, with_interval,
 };
+use infalign_record::env::without_home;
 use infalign_reward::Preference;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,10 +17,10 @@ use crate::train::SCHEMA;
 
 /// `results.json` of an evaluation.
 #[derive(Serialize)]
-pub(super) struct Results<'a> {
+pub(super) struct Results {
     schema: &'static str,
-    policy: &'a Path,
-    reference: &'a Path,
+    policy: String,
+    reference: String,
     rows: Vec<Row>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pairwise: Vec<Pairwise>,
@@ -29,7 +28,7 @@ pub(super) struct Results<'a> {
     plans: Vec<Planned>,
 }
 
-impl Results<'_> {
+impl Results {
     /// As one JSON document.
     ///
     /// # Errors
@@ -48,11 +47,11 @@ impl Results<'_> {
 ///
 /// # Errors
 /// When a statistic has no value, or the judge of pairs fails.
-pub(super) fn results<'a>(
-    args: &'a EvaluateArgs,
+pub(super) fn results(
+    args: &EvaluateArgs,
     sides: &Sides,
     preference: Option<&Preference>,
-) -> Result<Results<'a>> {
+) -> Result<Results> {
     let label = Label { method: &args.name, kind: None, objective: None, transform: None };
     let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
     let (contests, statistics) = (contests(args), args.statistics.statistics());
@@ -73,8 +72,8 @@ pub(super) fn results<'a>(
     let pairwise = preference.map(|judge| pairwise_rows(args, sides, judge)).transpose()?;
     Ok(Results {
         schema: SCHEMA,
-        policy: &args.policy,
-        reference: &args.reference,
+        policy: without_home(&args.policy.to_string_lossy()),
+        reference: without_home(&args.reference.to_string_lossy()),
         rows,
         pairwise: pairwise.unwrap_or_default(),
         plans: plans.transpose()?.unwrap_or_default(),
@@ -93,7 +92,7 @@ fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Resu
 }
 
 /// The first row's keys, and all rows where there are several.
-fn document(results: &Results<'_>) -> Result<Value> {
+fn document(results: &Results) -> Result<Value> {
     let first = results.rows.first().context("there is no row")?;
     let mut document = serde_json::to_value(first)?;
     document["policy"] = json!(results.policy);
@@ -110,7 +109,7 @@ fn document(results: &Results<'_>) -> Result<Value> {
     Ok(document)
 }
 
-fn text(results: &Results<'_>) -> String {
+fn text(results: &Results) -> String {
     let mut text = text_table(&results.rows) + "\n";
     for row in &results.rows {
         let contest = row.contest();

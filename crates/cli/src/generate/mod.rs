@@ -197,7 +197,7 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
     guided.check(&prompts).map_err(Failure::input)?;
     let decoder = ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref());
-    let decoder = decoder.map_err(Failure::input)?.with_ranks(&rank);
+    let decoder = decoder.map_err(Failure::input)?;
     print_each(args, &decoder, given, &prompts, None)
 }
 

@@ -21,6 +21,9 @@ pub(super) fn check(args: &GenerateArgs) -> Result<()> {
     let procedure = args.procedure;
     let rejects = matches!(procedure.selection, Procedure::Rejection { .. });
     match (rejects, &args.calibration) {
+        (true, _) if args.remote.server.is_some() => {
+            bail!("{procedure} needs the model in this process: leave out --server")
+        }
         (true, None) if !args.exact => bail!(
             "{procedure} accepts by calibrated rewards: give --calibration FILE.parquet, which `infalign calibrate` makes of this model"
         ),

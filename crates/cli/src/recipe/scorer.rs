@@ -123,6 +123,7 @@ impl ScorerRecipe {
     /// One sentence that names the key.
     pub(crate) fn check(&self) -> Result<()> {
         self.generation.check().context("[generation]")?;
+        ensure!(self.batch >= 1, "batch is 0: at least 1 response has to be generated at a time");
         self.train.check().context("[train]")?;
         ensure!(!self.head.is_empty(), "the recipe has no [[head]]: give at least one reward");
         let ScorerRollouts { samples, held_out } = self.rollouts;

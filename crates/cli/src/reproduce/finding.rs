@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(super) struct Finding {
 
 /// What has to hold of a step's JSON document.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Keys")]
 enum Check {
     /// Of two methods, the first has the higher win rate: the interval of their paired difference is above 0.
     Better(Better),
@@ -32,30 +32,66 @@ enum Check {
     Number(Number),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct Better {
     better: String,
     worse: String,
     procedure: String,
     /// `reward` or `judge`.
-    #[serde(default = "reward")]
     judge: String,
 }
 
-fn reward() -> String {
-    "reward".to_owned()
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct Number {
     /// JSON pointer.
     at: String,
-    #[serde(default)]
     least: Option<f64>,
-    #[serde(default)]
     most: Option<f64>,
+}
+
+/// The keys of either check, so that one of neither is named.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    better: Option<String>,
+    worse: Option<String>,
+    procedure: Option<String>,
+    judge: Option<String>,
+    at: Option<String>,
+    least: Option<f64>,
+    most: Option<f64>,
+}
+
+impl TryFrom<Keys> for Check {
+    type Error = &'static str;
+
+    fn try_from(keys: Keys) -> Result<Self, &'static str> {
+        match keys {
+            Keys {
+                better: Some(better),
+                worse: Some(worse),
+                procedure: Some(procedure),
+                judge,
+                at: None,
+                least: None,
+                most: None,
+            } => {
+                let judge = judge.unwrap_or_else(|| "reward".to_owned());
+                Ok(Self::Better(Better { better, worse, procedure, judge }))
+            }
+            Keys { better: None, worse: None, procedure: None, judge: None, at, least, most } => {
+                let at = at.ok_or("`is` needs better, worse and procedure, or at")?;
+                if least.is_none() && most.is_none() || least.zip(most).is_some_and(|(a, b)| a > b)
+                {
+                    return Err("with at, `is` needs least or most, and least not above most");
+                }
+                Ok(Self::Number(Number { at, least, most }))
+            }
+            _ => {
+                Err("`is` takes better, worse and procedure (and judge), or at with least and most")
+            }
+        }
+    }
 }
 
 /// Whether what was found is what is stated.
@@ -108,22 +144,6 @@ impl Verdict {
 }
 
 impl Finding {
-    /// Refuses a number without bounds, or with bounds that nothing lies between.
-    ///
-    /// # Errors
-    /// One sentence that names the finding.
-    pub(super) fn check(&self) -> Result<()> {
-        let Check::Number(Number { least, most, .. }) = &self.is else { return Ok(()) };
-        let bounded = least.is_some() || most.is_some();
-        let ordered = least.zip(*most).is_none_or(|(least, most)| least <= most);
-        ensure!(
-            bounded && ordered,
-            "the finding {:?} needs least or most, and least not above most",
-            self.states
-        );
-        Ok(())
-    }
-
     /// Reads the step's document.
     ///
     /// # Errors
@@ -233,5 +253,19 @@ mod tests {
         let check = "at = '/win_rate/best-of:4'\nmost = 0.86";
         assert_eq!(verdict(check, &document).unwrap().2, Verdict::Differs);
         assert!(verdict("at = '/win_rate/sample'\nmost = 1.0", &document).is_err());
+    }
+
+    #[test]
+    fn keys_that_say_nothing_are_refused_by_name() {
+        for (check, told) in [
+            ("at = '/x'", "least or most"),
+            ("at = '/x'\nleast = 2\nmost = 1", "least not above most"),
+            ("at = '/x'\nleest = 2", "leest"),
+            ("better = 'a'\nworse = 'b'", "`is` takes better"),
+            ("least = 1", "or at"),
+        ] {
+            let message = toml::from_str::<Check>(check).unwrap_err().to_string();
+            assert!(message.contains(told), "{message}");
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn text(results: &Results<'_>) -> String {
             text,
             "| {} | `infalign {}` | {:.0} |",
             step.name,
-            step.command.join(" "),
+            cell(&step.command.join(" ")),
             step.seconds
         );
     }
@@ -46,5 +46,10 @@ fn row(found: &Found) -> String {
     let interval =
         found.interval.map_or(String::new(), |[low, high]| format!("[{low:.3}, {high:.3}]"));
     let verdict = found.verdict.map_or("not judged", Verdict::word);
-    format!("| {} | {:.3} | {interval} | {verdict} |\n", found.states, found.estimate)
+    format!("| {} | {:.3} | {interval} | {verdict} |\n", cell(&found.states), found.estimate)
+}
+
+/// A text that does not end its cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
 }

@@ -106,7 +106,6 @@ impl Plan {
                 "a [[finding]] reads what the step {:?} prints: its command needs --json",
                 finding.step
             );
-            finding.check()?;
         }
         ensure!(self.name != super::ALL, "a plan cannot have the name {:?}", super::ALL);
         Ok(())

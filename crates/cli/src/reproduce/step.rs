@@ -157,7 +157,7 @@ impl<'a> Runner<'a> {
         let folder = self.steps.join(&step.name);
         // A training that was stopped goes on by the recipe that it has.
         let words: Vec<String> = if is_training(words) && folder.join(CONFIG).exists() {
-            ["train", "--resume", "--json", "--out", "$STEP"].map(str::to_owned).to_vec()
+            [words[0].as_str(), "--resume", "--json", "--out", "$STEP"].map(str::to_owned).to_vec()
         } else {
             words.to_vec()
         };
@@ -199,5 +199,5 @@ pub(super) fn printed(steps: &Path, step: &str) -> PathBuf {
 }
 
 fn is_training(words: &[String]) -> bool {
-    words.first().is_some_and(|word| word == "train")
+    words.first().is_some_and(|word| word == "train" || word == "scorer")
 }

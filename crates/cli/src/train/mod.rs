@@ -42,7 +42,7 @@ use crate::{bundle, interrupt, output};
 /// Arguments of `infalign train`.
 #[derive(Args)]
 pub(crate) struct TrainArgs {
-    /// The recipe; absent: quickstart, on inputs bundled with the binary.
+    /// The recipe; absent, for train: quickstart, on inputs bundled with the binary.
     recipe: Option<PathBuf>,
     /// Change a key of the recipe, as in train.steps=50; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]

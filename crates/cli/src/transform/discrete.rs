@@ -17,7 +17,7 @@ pub(crate) struct DiscreteArgs {
     /// JSON file: {"probabilities": […], "rewards": […]}, the responses of the reference policy to one prompt.
     #[arg(long)]
     problem: PathBuf,
-    /// sample, best-of:N, worst-of:N or soft-best-of:N,temperature=T, the temperature in units of the rewards.
+    /// sample, best-of:N, worst-of:N, rejection:quantile=Q,draws=N or soft-best-of:N,temperature=T, the temperature in units of the rewards.
     #[arg(long)]
     procedure: Procedure,
     /// KL coefficient β, on the scale of Φ as the papers write it.

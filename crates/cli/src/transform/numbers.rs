@@ -17,7 +17,7 @@ pub(crate) struct CurveArgs {
     transform: String,
     #[command(flatten)]
     level: Level,
-    /// Procedure on both sides: sample, best-of:N, worst-of:N or soft-best-of:N,temperature=T; may be repeated. Without any: sample,
+    /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T or rejection:quantile=Q,draws=N; may be repeated. Without any: sample,
     /// and best and worst of 2 and 4.
     #[arg(long)]
     procedure: Vec<Procedure>,
@@ -29,7 +29,7 @@ pub(crate) struct CurveArgs {
 /// Arguments of `infalign transform optimum`.
 #[derive(Args)]
 pub(crate) struct OptimumArgs {
-    /// sample, best-of:N, worst-of:N or soft-best-of:N,temperature=T.
+    /// sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T or rejection:quantile=Q,draws=N.
     #[arg(long)]
     procedure: Procedure,
     #[command(flatten)]

@@ -68,7 +68,8 @@ fn response(
     let rewards = sampled.rewards.get(prompt)?;
     let selection = selection_among(method, sampled, procedure).ok()?;
     let group = rewards.get(..selection.samples())?;
-    let kept = kept_of(group, selection, &sampled.prompts.get(prompt)?.id, 0).ok()?;
+    let id = &sampled.prompts.get(prompt)?.id;
+    let kept = kept_of(group, selection, (method, id), 0).ok()?;
     Some(ExampleResponse {
         method: method.to_owned(),
         procedure: *procedure,

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use infalign_record::env::BASED_ON;
+use infalign_record::env::{self, BASED_ON};
 use infalign_record::folder::CONFIG;
 use infalign_record::{Record, RunDir};
 
@@ -165,6 +165,7 @@ fn again(
     let new = replica.to_string_lossy();
     // What the command writes lies in its folder.
     let word = |word: &String| {
+        let word = env::with_home(word);
         let inside =
             word.strip_prefix(old).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let as_one = word.strip_prefix(option).filter(|rest| rest.starts_with('='));
