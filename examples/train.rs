@@ -15,7 +15,7 @@ use infalign::train::{Calibrator, CtrlConfig, CtrlTrainer, Objective, ReferenceR
 
 const CONFIG: &str = r#"{"steps": 6, "prompts_per_step": 2, "samples_per_prompt": 8, "target_kl": 0.5,
                          "optimizer": {"learning_rate": 1e-3}}"#;
-const SAMPLING: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens: 24 };
+const MAX_TOKENS: usize = 24;
 
 fn main() -> anyhow::Result<()> {
     let folder = Path::new("recipes/quickstart/model");
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
         reward: &reward,
         calibrator: Calibrator::Table(&table),
         rollouts: None,
-        sampling: SAMPLING,
+        sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
         batch: 64,
         seed: 1,
         checkpoints: checkpoints.path().to_path_buf(),
@@ -63,7 +63,7 @@ fn calibrated(
         model: model.as_ref(),
         stops: tokenizer.stops(),
         stop_texts: None,
-        sampling: SAMPLING,
+        sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
         seed: 1,
         stage: "calibration",
         batch: 64,

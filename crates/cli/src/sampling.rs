@@ -19,12 +19,16 @@ pub(crate) struct SamplingArgs {
     /// Draw from the smallest set of tokens that holds this share of the probability.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f64,
+    /// A token that ends a response, beside those that end the model's texts; may be repeated.
+    #[arg(long = "stop-token-id", value_name = "ID")]
+    stop_token_ids: Vec<u32>,
 }
 
 impl SamplingArgs {
     pub(crate) fn sampling(&self) -> Sampling {
-        let Self { max_tokens, temperature, top_k, top_p } = *self;
-        Sampling { temperature, top_k, top_p, max_tokens }
+        let Self { max_tokens, temperature, top_k, top_p, ref stop_token_ids } = *self;
+        let stop_token_ids = stop_token_ids.iter().copied().collect();
+        Sampling { temperature, top_k, top_p, max_tokens, stop_token_ids }
     }
 }
 

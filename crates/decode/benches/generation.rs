@@ -72,7 +72,7 @@ fn weigh(model: CausalLm, before: u64) {
     let sampling = Sampling { max_tokens: 256, ..Sampling::default() };
     // From here on the peak counts.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
-    generate(model.as_ref(), sampling);
+    generate(model.as_ref(), &sampling);
     let peak = resident("VmHWM") - before;
     let least = (weights + cache) as u64;
     println!(
@@ -91,13 +91,13 @@ fn resident(key: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-fn generate(model: &dyn LanguageModel, sampling: Sampling) {
+fn generate(model: &dyn LanguageModel, sampling: &Sampling) {
     let stops = BTreeSet::new();
     let generator = Generator {
         model,
         stops: &stops,
         stop_texts: None,
-        sampling,
+        sampling: sampling.clone(),
         seed: 0,
         stage: "bench",
         batch: BATCH,
@@ -124,11 +124,11 @@ fn measure(name: &str, model: CausalLm) {
     let model = if rounded { model.in_bf16() } else { model }.for_inference();
     for (how, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
         let sampling = Sampling { temperature, max_tokens: NEW_TOKENS, ..Sampling::default() };
-        generate(model.as_ref(), sampling);
+        generate(model.as_ref(), &sampling);
         let mut rates: Vec<f64> = (0..RUNS)
             .map(|_| {
                 let start = Instant::now();
-                generate(model.as_ref(), sampling);
+                generate(model.as_ref(), &sampling);
                 (BATCH * NEW_TOKENS) as f64 / start.elapsed().as_secs_f64()
             })
             .collect();

@@ -68,7 +68,12 @@ fn main() {
     let samples = |n: usize| median(&|| drop(generator.generate(&prompts, 0..n).unwrap()));
     let guided = |procedure: &str| {
         let procedure = procedure.parse().unwrap();
-        let guided = GuidedGenerator { generator, scorer: &scorer, procedure, cancelled: None };
+        let guided = GuidedGenerator {
+            generator: generator.clone(),
+            scorer: &scorer,
+            procedure,
+            cancelled: None,
+        };
         let decoder =
             ProcedureDecoder::guided(Procedure::Sample, guided, &tokenizer, None).unwrap();
         median(&|| drop(decoder.decode(&prompts).unwrap()))

@@ -119,11 +119,11 @@ pub type Watch<'a> = &'a (dyn Fn(Event<'_>) -> ControlFlow<()> + Sync);
 ///
 /// On the CPU the same bits come out whatever the batch and the number of threads. On other devices a batch of another shape may round
 /// logits differently in the last digit, which reaches log-probabilities, and a token only where its draw falls within that digit.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Generator<'a> {
     /// The model.
     pub model: &'a dyn LanguageModel,
-    /// Tokens that end a response.
+    /// Tokens that end the model's texts.
     pub stops: &'a BTreeSet<u32>,
     /// Texts that end a response.
     pub stop_texts: Option<StopTexts<'a>>,
@@ -160,7 +160,7 @@ impl Sampler for Generator<'_> {
     }
 
     fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
-        check_prompts(prompts, &self.sampling, self.model.context())
+        check_prompts(prompts, &self.sampling, self.model.context(), self.model.vocabulary())
     }
 
     fn stop_texts(&self) -> Option<StopTexts<'_>> {

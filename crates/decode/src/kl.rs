@@ -6,7 +6,7 @@ use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
 /// A statement about KL(T(π)‖π), in nats, from one response: its mean over responses is what `kind` says.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kl {
     /// Nats of this response.
     pub nats: f64,

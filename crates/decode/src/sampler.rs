@@ -56,12 +56,16 @@ pub trait Sampler: Sync {
 }
 
 /// Refuses sampling out of range, and prompts that are empty or leave no room for the longest response.
+///
+/// - `limit`: tokens of the longest text that the model reads; `vocabulary`: how many tokens it has.
 pub(crate) fn check_prompts(
     prompts: &[EncodedPrompt],
     sampling: &Sampling,
     limit: usize,
+    vocabulary: usize,
 ) -> Result<(), DecodeError> {
     sampling.check()?;
+    sampling.check_stops(vocabulary)?;
     for prompt in prompts {
         let length = prompt.tokens.len().saturating_add(sampling.max_tokens);
         let source = if prompt.tokens.is_empty() {

@@ -1,5 +1,7 @@
 //! One token from one row of logits.
 
+use std::collections::BTreeSet;
+
 use infalign_backend::functions::softmax_weights;
 use infalign_model::log_prob;
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::DecodeError;
 
 /// How tokens are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most probable token.
@@ -18,11 +20,20 @@ pub struct Sampling {
     pub top_p: f64,
     /// Longest response, in tokens.
     pub max_tokens: usize,
+    /// Tokens that end a response, beside those that end the model's texts.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub stop_token_ids: BTreeSet<u32>,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, max_tokens: 64 }
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            max_tokens: 64,
+            stop_token_ids: BTreeSet::new(),
+        }
     }
 }
 
@@ -63,6 +74,33 @@ impl Sampling {
             return refuse("max_tokens", 0.0, "at least 1");
         }
         Ok(())
+    }
+
+    /// Refuses tokens to stop at that a model has not.
+    ///
+    /// - `vocabulary`: how many tokens it has.
+    ///
+    /// # Errors
+    /// [`DecodeError::Setting`] names the token.
+    pub fn check_stops(&self, vocabulary: usize) -> Result<(), DecodeError> {
+        let unknown = self.stop_token_ids.iter().find(|id| **id as usize >= vocabulary);
+        unknown.map_or(Ok(()), |token| {
+            Err(DecodeError::Setting {
+                key: "stop_token_ids",
+                value: f64::from(*token),
+                valid: "a token of the model's vocabulary",
+            })
+        })
+    }
+
+    /// Whether tokens are drawn from the model's own distribution: at temperature 1, from the whole vocabulary.
+    pub fn is_of_the_model_itself(&self) -> bool {
+        self.temperature == 1.0 && self.top_k == 0 && self.top_p == 1.0
+    }
+
+    /// Whether a token ends a response of a model whose texts end at `stops`.
+    pub(crate) fn is_stop(&self, token: u32, stops: &BTreeSet<u32>) -> bool {
+        stops.contains(&token) || self.stop_token_ids.contains(&token)
     }
 
     /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id.
@@ -222,14 +260,14 @@ mod tests {
 
     #[test]
     fn distributions_are_what_is_drawn_from() {
-        let default = Sampling::default();
-        let top_k = Sampling { top_k: 2, ..default };
+        let default = Sampling::default;
+        let top_k = Sampling { top_k: 2, ..default() };
         for sampling in [
-            default,
-            Sampling { temperature: 0.5, ..default },
+            default(),
+            Sampling { temperature: 0.5, ..default() },
             top_k,
-            Sampling { top_p: 0.95, temperature: 2.0, ..default },
-            Sampling { temperature: 0.0, ..default },
+            Sampling { top_p: 0.95, temperature: 2.0, ..default() },
+            Sampling { temperature: 0.0, ..default() },
         ] {
             let mut expected = vec![0.0; LOGITS.len()];
             for (token, p) in sampling.distribution(&LOGITS, &mut Vec::new()) {

@@ -8,7 +8,7 @@
 
 mod fixture;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -290,6 +290,30 @@ fn a_stop_text_ends_a_response_and_is_no_part_of_it() {
         }
     }
     assert!(stopped > 5, "{stopped}");
+}
+
+#[test]
+fn a_stop_token_ends_a_response_and_is_its_last() {
+    let fixture = fixture();
+    let prompts = fixture.prompts();
+    let plain = fixture.generator(50).generate(&prompts, 0..9).unwrap();
+    let long = plain.iter().flatten().find(|response| response.tokens.len() > 3).unwrap();
+    let stop = long.tokens[1];
+    let stop_token_ids = BTreeSet::from([stop]);
+    let own = fixture.generator(50);
+    let generator =
+        Generator { sampling: Sampling { stop_token_ids, ..own.sampling.clone() }, ..own };
+    let stopped = generator.generate(&prompts, 0..9).unwrap();
+    for (stopped, plain) in stopped.iter().flatten().zip(plain.iter().flatten()) {
+        let end = plain.tokens.iter().position(|token| *token == stop);
+        let length = end.map_or(plain.tokens.len(), |end| end + 1);
+        assert_eq!(stopped.tokens, plain.tokens[..length]);
+        assert_eq!(stopped.finish, if end.is_some() { Finish::Stop } else { plain.finish });
+    }
+    let unknown = BTreeSet::from([10_000]);
+    let sampling = Sampling { stop_token_ids: unknown, ..Sampling::default() };
+    let error = Generator { sampling, ..fixture.generator(50) }.generate(&prompts, 0..1);
+    assert!(error.unwrap_err().to_string().contains("stop_token_ids is 10000"));
 }
 
 #[test]

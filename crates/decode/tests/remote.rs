@@ -96,8 +96,20 @@ impl Fixture {
     }
 }
 
-const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, max_tokens: 12 };
-const DRAWN: Sampling = Sampling { temperature: 0.7, top_k: 5, top_p: 0.95, max_tokens: 12 };
+const GREEDY: Sampling = Sampling {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    max_tokens: 12,
+    stop_token_ids: BTreeSet::new(),
+};
+const DRAWN: Sampling = Sampling {
+    temperature: 0.7,
+    top_k: 5,
+    top_p: 0.95,
+    max_tokens: 12,
+    stop_token_ids: BTreeSet::new(),
+};
 
 fn server(url: &str) -> Server {
     let patience = Patience {

@@ -162,7 +162,7 @@ impl Evaluator<'_> {
         Generator {
             model,
             stops: self.tokenizer.stops(),
-            sampling: self.sampling,
+            sampling: self.sampling.clone(),
             seed: self.seed,
             stage,
             batch: self.batch,
@@ -191,8 +191,7 @@ impl Evaluator<'_> {
         procedure: Option<Procedure>,
         drawn: &[Drawn],
     ) -> Result<Option<Vec<KlSample>>, EvaluateError> {
-        let Sampling { temperature, top_k, top_p, .. } = self.sampling;
-        let own = procedure.is_none() && temperature == 1.0 && top_k == 0 && top_p == 1.0;
+        let own = procedure.is_none() && self.sampling.is_of_the_model_itself();
         let Some(reference) = self.reference.filter(|_| own) else { return Ok(None) };
         let with_prompts = self.prompts.iter().zip(drawn);
         let sequences: Vec<Sequence> = with_prompts

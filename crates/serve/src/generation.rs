@@ -210,7 +210,7 @@ fn guided(
         model: engine.model(),
         stops,
         stop_texts: Some(StopTexts { tokenizer, texts: stop_texts }),
-        sampling: *sampling,
+        sampling: sampling.clone(),
         seed: *seed,
         stage,
         batch: asked.responses().min(state.guided.most()),

@@ -1,6 +1,6 @@
 //! What a request asks for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -75,8 +75,6 @@ impl Asked {
         let longest = longest(&mut fields, service)?;
         let sampling = sampling(&mut fields)?;
         let stop_texts = stop_texts(&mut fields)?;
-        let mut stops = service.tokenizer.stops().clone();
-        stops.extend(fields.take::<BTreeSet<u32>>("stop_token_ids")?.unwrap_or_default());
         neutral(&mut fields, form)?;
         fields.finish()?;
         let prompts = match form {
@@ -89,7 +87,7 @@ impl Asked {
         };
         sampling.check()?;
         let tokenizer = service.tokenizer.clone();
-        let stage = STAGE.to_owned();
+        let (stops, stage) = (tokenizer.stops().clone(), STAGE.to_owned());
         let draws = Arc::new(Draws { tokenizer, stops, stop_texts, sampling, seed, stage });
         Ok(Self {
             form,
@@ -283,6 +281,7 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, Failure> {
         temperature: fields.take("temperature")?.unwrap_or(plain.temperature),
         top_p: fields.take("top_p")?.unwrap_or(plain.top_p),
         top_k,
+        stop_token_ids: fields.take("stop_token_ids")?.unwrap_or_default(),
         ..plain
     })
 }

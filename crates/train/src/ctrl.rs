@@ -81,8 +81,7 @@ impl CtrlConfig {
     pub fn check(&self, sampling: &Sampling) -> Result<(), TrainError> {
         self.optimizer.check()?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check)?;
-        let plain = Sampling { max_tokens: sampling.max_tokens, ..Sampling::default() };
-        if *sampling != plain {
+        if !sampling.is_of_the_model_itself() {
             let valid = "at temperature 1, top_k 0 and top_p 1: the policy gradient needs responses of the policy itself";
             return Err(TrainError::Setting {
                 key: "generation",
@@ -386,7 +385,7 @@ impl CtrlTrainer<'_> {
         let generator = Generator {
             model: model.as_ref(),
             stops: self.tokenizer.stops(),
-            sampling: self.sampling,
+            sampling: self.sampling.clone(),
             seed: self.seed,
             stage: &format!("rollout-{step}"),
             batch: self.batch,

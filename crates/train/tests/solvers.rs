@@ -20,7 +20,7 @@ use infalign_train::{
 const STEPS: usize = 4;
 /// Stored responses to each prompt.
 const STORED: usize = 40;
-const SAMPLING: Sampling = Sampling { max_tokens: 4, temperature: 1.0, top_k: 0, top_p: 1.0 };
+const MAX_TOKENS: usize = 4;
 
 const SOLVERS: [&str; 6] = [
     r#"{"kind": "rloo", "kl": "loss", "kl_estimator": "exact"}"#,
@@ -87,7 +87,7 @@ fn stored(model: &CausalLm, tokenizer: &Tokenizer, prompts: &[EncodedPrompt]) ->
     let sampler = Generator {
         model: model.as_ref(),
         stops: tokenizer.stops(),
-        sampling: SAMPLING,
+        sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
         seed: 1,
         stage: "reference-rollouts",
         batch: 16,
@@ -118,7 +118,7 @@ impl Fixture {
             reward: &Length { unit: LengthUnit::Words },
             calibrator: Calibrator::Table(&self.table),
             rollouts: Some(&self.rollouts),
-            sampling: SAMPLING,
+            sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
             batch: 16,
             seed: 1,
             checkpoints: checkpoints.to_path_buf(),

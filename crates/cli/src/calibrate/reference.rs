@@ -99,7 +99,7 @@ impl Reference {
             model: self.model.as_ref(),
             stops: self.tokenizer.stops(),
             stop_texts: None,
-            sampling: self.sampling,
+            sampling: self.sampling.clone(),
             seed: self.seed,
             stage: STAGE,
             batch: self.batch,

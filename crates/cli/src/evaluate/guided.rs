@@ -60,7 +60,7 @@ impl Guided<'_> {
         samples: usize,
     ) -> Result<Sampled> {
         let scorer = self.scorers.weighted(&self.scorers.weights())?;
-        let generator = self.generator;
+        let generator = self.generator.clone();
         let cancelled = Some(interrupt::flag());
         let guided = GuidedGenerator { generator, scorer: &scorer, procedure, cancelled };
         guided.check(prompts)?;

@@ -194,8 +194,8 @@ impl Models {
             tokenizer: &side.tokenizer,
             reward: rewards.selects.as_deref().context("--judge is missing")?,
             judge: rewards.judges.as_deref(),
-            sampling,
             batch: args.batch.size(&side.model, &side.prompts, &sampling),
+            sampling,
             seed: args.seed,
         })
     }

@@ -35,9 +35,10 @@ const SHARED: [(&str, &str); 2] =
     [("OptimizerConfig", "train.optimizer"), ("LoraConfig", "train.lora")];
 
 /// Types that are one value, and what a table calls it and several of it.
-const VALUES: [(&str, &str, &str); 10] = [
+const VALUES: [(&str, &str, &str); 11] = [
     ("usize", "integer", "integers"),
     ("u64", "integer", "integers"),
+    ("u32", "integer", "integers"),
     ("f32", "number", "numbers"),
     ("f64", "number", "numbers"),
     ("bool", "boolean", "booleans"),
@@ -166,7 +167,7 @@ impl<'a> Page<'a> {
             _ => {}
         }
         let (inner, many) = match argument(of) {
-            Some(inner) if name == "Vec" => (type_name(inner).unwrap(), true),
+            Some(inner) if name == "Vec" || name == "BTreeSet" => (type_name(inner).unwrap(), true),
             _ => (name, false),
         };
         if let Some((_, one, several)) = VALUES.iter().find(|(of, ..)| *of == inner) {

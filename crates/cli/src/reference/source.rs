@@ -195,6 +195,8 @@ impl Sources {
                 Lit::Str(text) => format!("{:?}", text.value()),
                 _ => panic!("a default is a literal of another kind"),
             },
+            // A collection that is empty, as `BTreeSet::new()`.
+            Expr::Call(call) if call.args.is_empty() => "[]".to_owned(),
             Expr::Path(path) if path.path.segments.len() == 2 => {
                 let [of, variant] = [0, 1].map(|at| path.path.segments[at].ident.to_string());
                 let found = self.find(&of, file).unwrap_or_else(|| panic!("{of} is not found"));

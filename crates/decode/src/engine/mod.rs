@@ -81,8 +81,8 @@ impl Caller for &Local<'_> {
     }
 
     fn ended(&self, prompt: &EncodedPrompt, response: &[u32]) -> Result<bool, ModelError> {
-        let Generator { stops, stop_texts, .. } = self.generator;
-        if response.last().is_some_and(|token| stops.contains(token)) {
+        let Generator { stops, stop_texts, sampling, .. } = self.generator;
+        if response.last().is_some_and(|token| sampling.is_stop(*token, stops)) {
             return Ok(true);
         }
         stop_texts.as_ref().map_or(Ok(false), |texts| texts.ended(&prompt.tokens, response))

@@ -100,7 +100,7 @@ pub struct SharedGenerator<'a> {
 pub struct Draws {
     /// The model's tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// Tokens that end a response.
+    /// Tokens that end the model's texts.
     pub stops: BTreeSet<u32>,
     /// Texts that end a response.
     pub stop_texts: Vec<String>,
@@ -157,7 +157,8 @@ impl Sampler for SharedGenerator<'_> {
     }
 
     fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
-        check_prompts(prompts, &self.draws.sampling, self.engine.model.context())
+        let model = &self.engine.model;
+        check_prompts(prompts, &self.draws.sampling, model.context(), model.vocabulary())
     }
 
     fn stop_texts(&self) -> Option<StopTexts<'_>> {
@@ -189,7 +190,8 @@ impl Caller for Shared {
     }
 
     fn ended(&self, prompt: &EncodedPrompt, response: &[u32]) -> Result<bool, ModelError> {
-        if response.last().is_some_and(|token| self.draws.stops.contains(token)) {
+        let Draws { sampling, stops, .. } = self.draws.as_ref();
+        if response.last().is_some_and(|token| sampling.is_stop(*token, stops)) {
             return Ok(true);
         }
         self.draws.texts().ended(&prompt.tokens, response)

@@ -33,7 +33,7 @@ pub struct Candidate {
 }
 
 /// Draws responses that a prefix scorer guides.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct GuidedGenerator<'a> {
     /// The model, and how tokens are drawn from it. Of `watch`, a response tells the tokens that are certain to be its own, blockwise
     /// decoding a block at a time and a search all of them at the end.
@@ -55,7 +55,8 @@ impl GuidedGenerator<'_> {
     /// # Errors
     /// [`DecodeError`] says what is wrong.
     pub fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
-        check_prompts(prompts, &self.generator.sampling, self.generator.model.context())?;
+        let Generator { model, sampling, .. } = &self.generator;
+        check_prompts(prompts, sampling, model.context(), model.vocabulary())?;
         self.scorer.check(self.generator.model)?;
         self.plan().map(drop)
     }
@@ -144,7 +145,7 @@ impl Run<'_> {
 
     /// Generates with about `share` rows at a time until nothing is waiting.
     fn work(&self, share: usize) -> Result<(), DecodeError> {
-        let Generator { model, sampling, .. } = self.guided.generator;
+        let Generator { model, sampling, .. } = &self.guided.generator;
         let mut batch = Batch {
             model: model.session(),
             scorer: self.guided.scorer.session(sampling.max_tokens),
@@ -174,7 +175,7 @@ impl Run<'_> {
 
     /// Fills a batch with waiting responses, with a row for each of their candidates.
     fn enter(&self, batch: &mut Batch<'_>, share: usize) -> Result<(), DecodeError> {
-        let Generator { model, seed, stage, sampling, .. } = self.guided.generator;
+        let Generator { model, seed, stage, sampling, .. } = &self.guided.generator;
         let rows = self.plan.rows();
         let room = share.saturating_sub(batch.rows()) / rows;
         if room == 0 {
@@ -196,7 +197,7 @@ impl Run<'_> {
             batch.read = Some((number, read));
             for response in responses {
                 let sample = self.first + response % self.samples;
-                let stream = Stream::new(seed, stage, &prompt.id, sample as u64);
+                let stream = Stream::new(*seed, stage, &prompt.id, sample as u64);
                 batch.searches.push(Search::new(number, sample, stream, self.plan));
             }
         }
@@ -205,7 +206,7 @@ impl Run<'_> {
 
     /// Draws a token for every row from the model itself.
     fn draw_plain(&self, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
-        let Generator { model, sampling, .. } = self.guided.generator;
+        let Generator { model, sampling, .. } = &self.guided.generator;
         let mut rows = batch.model.logits().chunks(model.vocabulary());
         for search in &mut batch.searches {
             for place in 0..search.running.len() {
@@ -224,7 +225,7 @@ impl Run<'_> {
         lambda: f64,
         most: Option<usize>,
     ) -> Result<(), DecodeError> {
-        let Generator { model, sampling, .. } = self.guided.generator;
+        let Generator { model, sampling, .. } = &self.guided.generator;
         let logits: Vec<&[f32]> = batch.model.logits().chunks(model.vocabulary()).collect();
         let weighed: Vec<Candidates> = logits
             .iter()
@@ -258,7 +259,7 @@ impl Run<'_> {
             Some(texts) => texts.ended(&prompt.tokens, &path.tokens)?,
             None => false,
         };
-        let finish = if ended_by_text || stops.contains(&draw.token) {
+        let finish = if ended_by_text || sampling.is_stop(draw.token, stops) {
             Some(Finish::Stop)
         } else {
             (path.tokens.len() == sampling.max_tokens).then_some(Finish::Length)

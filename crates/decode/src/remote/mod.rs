@@ -97,7 +97,8 @@ impl Sampler for RemoteGenerator<'_> {
     }
 
     fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
-        check_prompts(prompts, &self.sampling, self.config.max_position_embeddings)
+        let TransformerConfig { max_position_embeddings, vocab_size, .. } = *self.config;
+        check_prompts(prompts, &self.sampling, max_position_embeddings, vocab_size)
     }
 
     fn stop_texts(&self) -> Option<StopTexts<'_>> {
@@ -127,7 +128,7 @@ impl RemoteGenerator<'_> {
     }
 
     fn request(&self, prompt: &EncodedPrompt, seed: u64) -> Value {
-        let Sampling { temperature, top_k, top_p, max_tokens } = self.sampling;
+        let Sampling { temperature, top_k, top_p, max_tokens, stop_token_ids } = &self.sampling;
         let stop: Vec<&String> = self.stop_texts.iter().filter(|text| !text.is_empty()).collect();
         json!({
             "model": self.model,
@@ -137,14 +138,14 @@ impl RemoteGenerator<'_> {
             "temperature": temperature,
             "top_p": top_p,
             // Every version of both servers reads −1 as all.
-            "top_k": if top_k == 0 { json!(-1) } else { json!(top_k) },
+            "top_k": if *top_k == 0 { json!(-1) } else { json!(top_k) },
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "repeat_penalty": 1.0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "stop": stop,
-            "stop_token_ids": self.tokenizer.stops(),
+            "stop_token_ids": self.tokenizer.stops() | stop_token_ids,
             // 0 would mean none to llama.cpp.
             "logprobs": 1,
             "return_token_ids": true,
@@ -165,7 +166,7 @@ impl RemoteGenerator<'_> {
         self.check_tokens(&tokens)?;
         let mut log_probs = log_probs(tokens.len(), choice)?;
         // A server that does not know `stop_token_ids` may go on.
-        let stop = tokens.iter().position(|token| self.tokenizer.stops().contains(token));
+        let stop = tokens.iter().position(|token| self.is_stop(*token));
         let length = stop.map_or(tokens.len(), |stop| stop + 1);
         tokens.truncate(length);
         log_probs.truncate(length);
@@ -176,6 +177,10 @@ impl RemoteGenerator<'_> {
         }
         let finish = if stop.is_some() { Finish::Stop } else { choice.finish };
         Ok(Response { tokens, log_probs, finish })
+    }
+
+    fn is_stop(&self, token: u32) -> bool {
+        self.sampling.is_stop(token, self.tokenizer.stops())
     }
 
     fn check_tokens(&self, tokens: &[u32]) -> Result<(), Fault> {

@@ -67,17 +67,16 @@ impl Completions {
     }
 
     fn sample(&self, request: &Value, prompt: &EncodedPrompt, stop: &[String]) -> Response {
-        let stops: BTreeSet<u32> =
-            serde_json::from_value(request["stop_token_ids"].clone()).unwrap();
         let sampling = Sampling {
             temperature: request["temperature"].as_f64().unwrap(),
             top_k: request["top_k"].as_i64().unwrap().max(0) as usize,
             top_p: request["top_p"].as_f64().unwrap(),
             max_tokens: request["max_tokens"].as_u64().unwrap() as usize,
+            stop_token_ids: serde_json::from_value(request["stop_token_ids"].clone()).unwrap(),
         };
         let generator = Generator {
             model: &self.model,
-            stops: &stops,
+            stops: &BTreeSet::new(),
             stop_texts: Some(StopTexts { tokenizer: &self.tokenizer, texts: stop }),
             sampling,
             seed: request["seed"].as_u64().unwrap(),

@@ -225,7 +225,7 @@ impl BondTrainer<'_> {
         let generator = Generator {
             model: model.as_ref(),
             stops: self.tokenizer.stops(),
-            sampling: self.sampling,
+            sampling: self.sampling.clone(),
             seed: self.seed,
             stage,
             batch: self.batch,
