@@ -91,6 +91,13 @@ fn copy(dir: &Path, name: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>)
     to
 }
 
+/// The model with a token that is written otherwise.
+fn other_tokenizer(dir: &Path) -> PathBuf {
+    copy(dir, "other", "tokenizer.json", |bytes| {
+        String::from_utf8(bytes).unwrap().replace("\"lovely\"", "\"lively\"").into_bytes()
+    })
+}
+
 #[test]
 fn a_scorer_is_trained_and_guides() {
     let dir = folder();
@@ -169,9 +176,7 @@ fn a_scorer_is_trained_and_guides() {
     let transferred = rows(&generate(dir, &tuned, &args));
     assert!(mean(&transferred, score) > plain + 0.3);
 
-    let other = copy(dir, "other", "tokenizer.json", |bytes| {
-        String::from_utf8(bytes).unwrap().replace("\"lovely\"", "\"lively\"").into_bytes()
-    });
+    let other = other_tokenizer(dir);
     let bad = |procedure: &str, scorer: &str, model: &Path| {
         let args = ["--procedure", procedure, "--scorer", scorer];
         let output = generate(dir, model, if scorer.is_empty() { &args[..2] } else { &args });
@@ -350,6 +355,13 @@ fn runs_repeat_go_on_and_refuse() {
     ));
     assert_eq!(rows.len(), 12);
 
+    // Procedures may draw from another model; one of the same weights draws the same.
+    let (same, other) = (copy(dir, "same", "", |bytes| bytes), other_tokenizer(dir));
+    let base = format!("evaluation_base={same:?}");
+    let elsewhere = scorer(dir, "elsewhere", &[&small[..], &["--set", &base]].concat());
+    assert_done(&elsewhere);
+    assert_eq!(first.stdout, elsewhere.stdout);
+
     let refused = |sets: &[&str]| {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         let output = scorer(dir, "bad", &sets);
@@ -364,6 +376,8 @@ fn runs_repeat_go_on_and_refuse() {
         (&["rollouts.held_out=1"], "at least 1 and 2"),
         (&["head=[]"], "no [[head]]"),
         (&["generation.temperature=0.5"], "temperature 1"),
+        (&["generation.stop_token_ids=[100000]"], "stop_token_ids is 100000"),
+        (&[&format!("evaluation_base={other:?}")], "another tokenizer than the base"),
         (&["heads=1"], "did you mean `head`"),
         (&["evaluation=[{samples=1,weights={depth=1.0},procedures=[]}]"], "no [[head]]"),
         (

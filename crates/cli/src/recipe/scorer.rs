@@ -45,6 +45,9 @@ pub(crate) struct ScorerRecipe {
     pub(crate) completions: Vec<PathBuf>,
     /// The trainer.
     pub(crate) train: ScorerConfig,
+    /// Another model with the base's tokenizer, which procedures draw from in place of the base; the base's states are read beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) evaluation_base: Option<PathBuf>,
     /// What procedures are run with the scorer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) evaluation: Vec<ScorerEvaluation>,
@@ -145,6 +148,7 @@ impl ScorerRecipe {
     pub(super) fn models_mut(&mut self) -> Vec<&mut PathBuf> {
         let mut models = vec![&mut self.model];
         models.extend(self.trunk.as_mut());
+        models.extend(self.evaluation_base.as_mut());
         models.extend(self.head.iter_mut().flat_map(|head| head.reward.models_mut()));
         models.extend(self.reward_model.iter_mut().map(|stage| &mut stage.base));
         models

@@ -3,6 +3,7 @@
 //! A plan names commands of infalign, which are run one after the other, and what the paper states of their results. Each step is a run with a
 //! record of its own where its command keeps one; the whole is a run whose crate holds the steps.
 
+mod check;
 mod finding;
 mod page;
 mod plan;

@@ -46,7 +46,9 @@ fn row(found: &Found) -> String {
     let interval =
         found.interval.map_or(String::new(), |[low, high]| format!("[{low:.3}, {high:.3}]"));
     let verdict = found.verdict.map_or("not judged", Verdict::word);
-    format!("| {} | {:.3} | {interval} | {verdict} |\n", cell(&found.states), found.estimate)
+    let estimate =
+        found.estimate.map_or("not measured".to_owned(), |estimate| format!("{estimate:.3}"));
+    format!("| {} | {estimate} | {interval} | {verdict} |\n", cell(&found.states))
 }
 
 /// A text that does not end its cell.

@@ -46,8 +46,8 @@ pub(super) struct Plan {
 pub(super) struct Step {
     /// Name of its folder.
     pub(super) name: String,
-    /// Its words. `$HERE/` at the beginning of one is the plan's folder, `$STEP/` the step's own, `$STEPS/NAME/` that of an earlier one, and
-    /// `$INFALIGN_DATA/` the data's.
+    /// Its words. In them, `$HERE/` is the plan's folder, `$STEP/` the step's own, which is `$STEP` where it is all of the word, `$STEPS/NAME/`
+    /// that of an earlier one, `$STEPS/NAME.json` what that printed, and `$INFALIGN_DATA/` the data's.
     pub(super) command: Vec<String>,
     /// Words that follow in a smoke run.
     #[serde(default)]

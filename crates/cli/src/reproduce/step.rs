@@ -135,8 +135,11 @@ impl<'a> Runner<'a> {
     fn of(&self, step: &Step) -> Result<BTreeMap<String, String>> {
         let mut of = BTreeMap::from([("build".to_owned(), build_record().build_id)]);
         for word in step.command.iter().filter(|word| word.starts_with("$HERE/")) {
-            let file = self.path(word, &self.steps)?;
-            of.insert(word.clone(), sha256_file(Path::new(&file))?);
+            let file = PathBuf::from(self.path(word, &self.steps)?);
+            // A folder, such as a model's, is told by the runs that read it.
+            if !file.is_dir() {
+                of.insert(word.clone(), sha256_file(&file)?);
+            }
         }
         Ok(of)
     }
@@ -177,19 +180,22 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// A word with the folder that it begins with.
+    /// A word with its folders written out.
     fn path(&self, word: &str, folder: &Path) -> Result<String> {
-        let (dollar, rest) = word.split_once('/').unwrap_or((word, ""));
-        let root = match dollar {
-            "$HERE" => self.here.clone(),
-            "$STEP" => folder.to_path_buf(),
-            "$STEPS" => self.steps.clone(),
-            "$INFALIGN_DATA" => {
-                data_dir().context("set INFALIGN_DATA to the folder of the data")?
-            }
-            _ => return Ok(word.to_owned()),
-        };
-        Ok(root.join(rest).display().to_string())
+        if word == "$STEP" {
+            return Ok(folder.display().to_string());
+        }
+        let mut word = word.to_owned();
+        for (name, root) in
+            [("$HERE/", &self.here), ("$STEP/", &folder.to_path_buf()), ("$STEPS/", &self.steps)]
+        {
+            word = word.replace(name, &format!("{}/", root.display()));
+        }
+        if word.contains("$INFALIGN_DATA/") {
+            let data = data_dir().context("set INFALIGN_DATA to the folder of the data")?;
+            word = word.replace("$INFALIGN_DATA/", &format!("{}/", data.display()));
+        }
+        Ok(word)
     }
 }
 

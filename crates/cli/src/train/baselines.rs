@@ -60,7 +60,7 @@ pub(super) fn train_bond(
         reference: &inputs.reference,
         tokenizer: &inputs.tokenizer,
         reward: sources.reward,
-        sampling: inputs.recipe.generation,
+        sampling: inputs.recipe.generation.clone(),
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
         checkpoints: folder.join("checkpoints"),

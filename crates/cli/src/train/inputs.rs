@@ -55,6 +55,7 @@ impl<'a> Inputs<'a> {
             folder.path().display()
         );
         let reference = CausalLm::load(&folder, device)?;
+        check_stops(&recipe.generation, &reference)?;
         check_adapters(recipe, &reference)?;
         let tokenizer = Tokenizer::load(&folder, reference.config())?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
@@ -207,12 +208,16 @@ fn check_watch(recipe: &AlignRecipe) -> Result<()> {
 
 /// Refuses to sample from anything but the models themselves, whose own responses every method is about.
 pub(super) fn check_sampling(sampling: &Sampling) -> Result<()> {
-    let plain = Sampling { max_tokens: sampling.max_tokens, ..Sampling::default() };
     ensure!(
-        *sampling == plain,
+        sampling.is_of_the_model_itself(),
         "[generation] has to be at temperature 1, top_k 0 and top_p 1: what is trained needs responses of the models themselves"
     );
     Ok(())
+}
+
+/// Refuses tokens to stop at that the model has not.
+pub(super) fn check_stops(sampling: &Sampling, model: &CausalLm) -> Result<()> {
+    sampling.check_stops(model.config().vocab_size).context("[generation]")
 }
 
 /// Refuses adapters of modules that the model has not, before any work is begun.

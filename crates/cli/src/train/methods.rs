@@ -100,7 +100,7 @@ fn train_ctrl(
         reward,
         calibrator: calibration.map_or(Calibrator::Group, Calibrator::Table),
         rollouts,
-        sampling: inputs.recipe.generation,
+        sampling: inputs.recipe.generation.clone(),
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
         checkpoints: folder.join("checkpoints"),

@@ -69,7 +69,7 @@ pub(crate) fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> E
         tokenizer: &inputs.tokenizer,
         reward,
         judge: None,
-        sampling: inputs.recipe.generation,
+        sampling: inputs.recipe.generation.clone(),
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
     }

@@ -6,55 +6,17 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use infalign_decode::guided::{GuidedGenerator, LearnedScorer};
-use infalign_decode::{Decoded, EncodedPrompt, Generator, KlKind, ProcedureDecoder};
+use infalign_decode::{Decoded, EncodedPrompt, Generator, Kl, ProcedureDecoder};
 use infalign_evaluate::{Figure, Panel, Point};
 use infalign_model::{LanguageModel, PrefixValues, Tokenizer};
 use infalign_reward::{Reward, WeightedSum};
-use infalign_stats::{Interval, mean_interval};
 use infalign_transform::{Composed, Procedure};
-use serde::{Deserialize, Serialize};
 
 use super::super::stages::{read_json, stop_if, write_json};
+use super::row::{Mean, Row};
 use crate::figure::write_figure;
 use crate::progress::Progress;
 use crate::recipe::{Head, ScorerEvaluation};
-
-/// Confidence level of the intervals over prompts.
-const LEVEL: f64 = 0.95;
-
-/// What one procedure came to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Row {
-    /// The procedure.
-    procedure: Composed,
-    /// Weights of the rewards, by which scorer and selection choose.
-    weights: BTreeMap<String, f64>,
-    /// Mean of each reward, with its interval over prompts.
-    rewards: BTreeMap<String, Mean>,
-    /// What is known of the KL to the base, in nats per response.
-    kl: Vec<MeanKl>,
-    /// Tokens drawn for a response.
-    model_tokens: f64,
-    /// Values and rewards asked for, for a response.
-    scorer_calls: f64,
-    /// The most that limiting the candidates of `cd-token` moved, in total variation.
-    truncation: f64,
-}
-
-/// A mean with its interval.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Mean {
-    estimate: f64,
-    low: f64,
-    high: f64,
-}
-
-/// A mean of what is known of a KL.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct MeanKl {
-    nats: f64,
-    kind: String,
-}
 
 /// What procedures run with.
 pub(super) struct ScorerEvaluator<'a> {
@@ -119,7 +81,7 @@ impl ScorerEvaluator<'_> {
         let parts = parts.map(|(head, weight)| Ok((*weight as f32, (self.rewards)(head)?)));
         let sum = WeightedSum::new(parts.collect::<Result<Vec<_>>>()?)?;
         let scorer = LearnedScorer::new(self.values, self.trunk, &weights)?;
-        let (generator, Composed { selection, inner }) = (self.generator, procedure);
+        let (generator, Composed { selection, inner }) = (self.generator.clone(), procedure);
         let decoder = if inner == Procedure::Sample {
             ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
                 .with_seed(generator.seed)
@@ -139,9 +101,9 @@ impl ScorerEvaluator<'_> {
             all.iter().map(|one| of(one)).sum::<f64>() / all.len().max(1) as f64
         };
         let kinds = all.first().map_or(0, |one| one.kl.len());
-        let kl = (0..kinds).map(|place| MeanKl {
+        let kl = (0..kinds).map(|place| Kl {
             nats: mean(&|one| one.kl.get(place).map_or(0.0, |kl| kl.nats)),
-            kind: kind(all[0].kl[place].kind).to_owned(),
+            kind: all[0].kl[place].kind,
         });
         Ok(Row {
             procedure,
@@ -163,8 +125,7 @@ impl ScorerEvaluator<'_> {
             let scores = reward.score(&pairs)?;
             means.push(scores.iter().map(|r| f64::from(*r)).sum::<f64>() / scores.len() as f64);
         }
-        let Interval { estimate, low, high, .. } = mean_interval(&means, LEVEL)?;
-        Ok(Mean { estimate, low, high })
+        Mean::over(means)
     }
 
     /// A panel a reward: what procedures reach for their KL.
@@ -179,7 +140,7 @@ impl ScorerEvaluator<'_> {
             let mean = &row.rewards[&head.name];
             Point {
                 name: row.series(),
-                x: row.kl.first().map_or(0.0, |kl| kl.nats),
+                x: row.nats(),
                 y: [mean.estimate, mean.low, mean.high],
                 label: None,
             }
@@ -197,64 +158,5 @@ impl ScorerEvaluator<'_> {
             axes: ["KL from the base, nats per response", "mean reward"].map(str::to_owned),
             panels: self.heads.iter().map(panel).collect(),
         }
-    }
-}
-
-impl Row {
-    /// What its points are called: the procedure without the number that is varied, and the weights.
-    fn series(&self) -> String {
-        let text = self.procedure.to_string();
-        let name = match self.procedure.inner {
-            Procedure::CdToken { .. } => "cd-token".to_owned(),
-            Procedure::CdBlock { length, .. } => format!("cd-block, M = {length}"),
-            Procedure::Sample => text.split(':').next().unwrap_or(&text).to_owned(),
-            _ => text,
-        };
-        let weights: Vec<String> =
-            self.weights.iter().map(|(head, weight)| format!("{weight} {head}")).collect();
-        format!("{name} ({})", weights.join(" + "))
-    }
-
-    fn summary(&self) -> String {
-        let rewards: Vec<String> = self
-            .rewards
-            .iter()
-            .map(|(name, mean)| format!("{name} {:.3}", mean.estimate))
-            .collect();
-        let kl = self.kl.first();
-        let kl = kl.map_or(String::new(), |kl| format!(", KL {:.3} ({})", kl.nats, kl.kind));
-        format!("{}{kl}", rewards.join(", "))
-    }
-
-    /// One line for people.
-    pub(super) fn line(&self) -> String {
-        let rewards: Vec<String> = self
-            .rewards
-            .iter()
-            .map(|(name, mean)| {
-                format!("{name} {:.3} [{:.3}, {:.3}]", mean.estimate, mean.low, mean.high)
-            })
-            .collect();
-        let kl: Vec<String> =
-            self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, kl.kind)).collect();
-        let weights: Vec<String> =
-            self.weights.iter().map(|(head, weight)| format!("{head}:{weight}")).collect();
-        format!(
-            "{:<34} {:<24} {}  KL {}  {:.0} tokens, {:.0} scores",
-            self.procedure.to_string(),
-            weights.join(" "),
-            rewards.join("  "),
-            kl.join(", "),
-            self.model_tokens,
-            self.scorer_calls
-        )
-    }
-}
-
-fn kind(kind: KlKind) -> &'static str {
-    match kind {
-        KlKind::Exact => "exact",
-        KlKind::Bound => "bound",
-        KlKind::Estimate => "estimate",
     }
 }

@@ -9,7 +9,7 @@ use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Sequence, Tokenizer};
 
 use super::super::given::GivenReader;
-use super::super::inputs::{check_names, check_sampling, fitting, read_prompts};
+use super::super::inputs::{check_names, check_sampling, check_stops, fitting, read_prompts};
 use super::super::reward_model::RewardModelInputs;
 use super::super::rewards;
 use crate::encode::Encoder;
@@ -24,6 +24,7 @@ pub(crate) struct ScorerInputs<'a> {
     pub(super) base_folder: PathBuf,
     pub(super) tokenizer: Tokenizer,
     pub(super) trunk: Option<CausalLm>,
+    pub(super) evaluation_base: Option<CausalLm>,
     pub(super) train: Vec<EncodedPrompt>,
     pub(super) test: Vec<EncodedPrompt>,
     pub(super) template_sha256: String,
@@ -45,10 +46,15 @@ impl<'a> ScorerInputs<'a> {
         rewards::check(&recipe.reward_model, &keyed)?;
         let folder = paths.model(&recipe.model)?;
         let base = CausalLm::load(&folder, device).context("model")?;
+        check_stops(&recipe.generation, &base)?;
         let tokenizer = Tokenizer::load(&folder, base.config())?;
         let trunk =
-            recipe.trunk.as_ref().map(|trunk| load_trunk(trunk, &paths, &base, &tokenizer, device));
+            recipe.trunk.as_ref().map(|trunk| load_other(trunk, &paths, &base, &tokenizer, device));
         let trunk = trunk.transpose().context("trunk")?;
+        let other = recipe.evaluation_base.as_ref();
+        let evaluation_base =
+            other.map(|other| load_other(other, &paths, &base, &tokenizer, device));
+        let evaluation_base = evaluation_base.transpose().context("evaluation_base")?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
         let encoder = Encoder::new(&tokenizer, None);
@@ -79,6 +85,7 @@ impl<'a> ScorerInputs<'a> {
             base_folder: folder.path().to_path_buf(),
             tokenizer,
             trunk,
+            evaluation_base,
             train,
             test,
             template_sha256,
@@ -93,28 +100,26 @@ pub(super) fn key(head: &Head) -> String {
     format!("[[head]] {:?}", head.name)
 }
 
-/// Loads what a scorer's own trunk starts from.
-fn load_trunk(
-    trunk: &Path,
+/// Loads another model that reads the base's tokens, and as many.
+fn load_other(
+    model: &Path,
     paths: &Paths<'_>,
     base: &CausalLm,
     tokenizer: &Tokenizer,
     device: &Device,
 ) -> Result<CausalLm> {
-    let folder = paths.model(trunk)?;
-    let trunk = CausalLm::load(&folder, device)?.merge()?;
+    let folder = paths.model(model)?;
+    let model = CausalLm::load(&folder, device)?.merge()?;
+    let (path, config) = (folder.path().display(), model.config());
     ensure!(
         tokenizer.has_tokens_of(&folder.tokenizer()?)?
-            && trunk.config().vocab_size == base.config().vocab_size,
-        "{} has another tokenizer than the base: a scorer reads the base's tokens",
-        folder.path().display()
+            && config.vocab_size == base.config().vocab_size,
+        "{path} has another tokenizer than the base: a scorer reads the base's tokens"
     );
-    let (own, context) =
-        (trunk.config().max_position_embeddings, base.config().max_position_embeddings);
+    let (own, context) = (config.max_position_embeddings, base.config().max_position_embeddings);
     ensure!(
         own >= context,
-        "{} reads {own} tokens, but the base {context}: a scorer must read whatever the base can write",
-        folder.path().display()
+        "{path} reads {own} tokens, but the base {context}: it must read whatever the base can write"
     );
-    Ok(trunk)
+    Ok(model)
 }

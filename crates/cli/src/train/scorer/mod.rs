@@ -4,13 +4,14 @@ mod calibration;
 mod evaluation;
 mod inputs;
 mod responses;
+mod row;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
 use infalign_decode::{Generator, Stream};
-use infalign_model::{LanguageModel, ScoredReward, ScorerModel, ScorerSpec};
+use infalign_model::{CausalLm, LanguageModel, ScoredReward, ScorerModel, ScorerSpec};
 use infalign_record::atomic::write_dir_atomic;
 use infalign_train::{
     FitMetrics, LengthReport, ScoredResponse, ScorerData, ScorerReport, train_prefix_scorer,
@@ -18,10 +19,11 @@ use infalign_train::{
 use serde::Serialize;
 
 use self::calibration::figure;
-use self::evaluation::{Row, ScorerEvaluator};
+use self::evaluation::ScorerEvaluator;
 pub(crate) use self::inputs::ScorerInputs;
 use self::inputs::key;
 use self::responses::Rewarded;
+pub(crate) use self::row::{Row, reward_difference};
 use super::rewards;
 use super::run_dir::RESULTS;
 use super::stages::write_json;
@@ -147,10 +149,13 @@ impl ScorerInputs<'_> {
         progress: &mut Progress,
         interrupted: &AtomicBool,
     ) -> Result<Vec<Row>> {
-        let (values, trunk) = ScorerModel::load(dir, &self.device)?.for_inference();
+        let (values, own) = ScorerModel::load(dir, &self.device)?.for_inference();
+        let other = self.evaluation_base.clone().map(CausalLm::for_inference);
+        let states = other.as_ref().map(|_| self.base.clone().for_states());
+        let trunk = own.or(states);
         let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
         let evaluator = ScorerEvaluator {
-            generator: self.generator(base, "evaluate"),
+            generator: self.generator(other.as_deref().unwrap_or(base), "evaluate"),
             tokenizer: &self.tokenizer,
             prompts: &self.test,
             heads: &self.recipe.head,
@@ -166,7 +171,7 @@ impl ScorerInputs<'_> {
         Generator {
             model: base,
             stops: self.tokenizer.stops(),
-            sampling: self.recipe.generation,
+            sampling: self.recipe.generation.clone(),
             seed: self.recipe.seed,
             stage,
             batch: self.recipe.batch,

@@ -1,0 +1,252 @@
+//! What a procedure came to with a prefix scorer, and how two of them compare.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail};
+use infalign_decode::{Kl, KlKind};
+use infalign_stats::{Interval, mean_interval, paired_difference};
+use infalign_transform::{Composed, Procedure};
+use serde::{Deserialize, Serialize};
+
+/// Confidence level of the intervals over prompts.
+const LEVEL: f64 = 0.95;
+
+/// What one procedure came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    /// The procedure.
+    pub(super) procedure: Composed,
+    /// Weights of the rewards, by which scorer and selection choose.
+    pub(super) weights: BTreeMap<String, f64>,
+    /// Mean of each reward, with its interval over prompts.
+    pub(super) rewards: BTreeMap<String, Mean>,
+    /// What is known of the mean KL to the base, in nats per response.
+    pub(super) kl: Vec<Kl>,
+    /// Tokens drawn for a response.
+    pub(super) model_tokens: f64,
+    /// Values and rewards asked for, for a response.
+    pub(super) scorer_calls: f64,
+    /// The most that limiting the candidates of `cd-token` moved, in total variation.
+    pub(super) truncation: f64,
+}
+
+/// A mean with its interval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Mean {
+    pub(super) estimate: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
+    /// The mean over the responses to each prompt, in the order of the prompts.
+    by_prompt: Vec<f64>,
+}
+
+impl Mean {
+    /// - `by_prompt`: the mean of each prompt's responses.
+    ///
+    /// # Errors
+    /// For fewer than two prompts, or what is no finite number.
+    pub(super) fn over(by_prompt: Vec<f64>) -> Result<Self> {
+        let Interval { estimate, low, high, .. } = mean_interval(&by_prompt, LEVEL)?;
+        Ok(Self { estimate, low, high, by_prompt })
+    }
+}
+
+impl Row {
+    /// What the points of a front are called: the procedure without the number that is varied, and the weights.
+    pub(super) fn series(&self) -> String {
+        let text = self.procedure.to_string();
+        let name = match self.procedure.inner {
+            Procedure::CdToken { .. } => "cd-token".to_owned(),
+            Procedure::CdBlock { length, .. } if self.procedure.selection == Procedure::Sample => {
+                format!("cd-block, M = {length}")
+            }
+            Procedure::Sample => text.split(':').next().unwrap_or(&text).to_owned(),
+            _ => text,
+        };
+        let weights: Vec<String> =
+            self.weights.iter().map(|(head, weight)| format!("{weight} {head}")).collect();
+        format!("{name} ({})", weights.join(" + "))
+    }
+
+    /// The procedure, and the weights that it went by.
+    fn name(&self) -> String {
+        format!("{} by {}", self.procedure, self.weights())
+    }
+
+    fn weights(&self) -> String {
+        let weights = self.weights.iter().map(|(head, weight)| format!("{head}:{weight}"));
+        weights.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The first that is known of the KL, in nats per response.
+    pub(super) fn nats(&self) -> f64 {
+        self.kl.first().map_or(0.0, |kl| kl.nats)
+    }
+
+    /// A few words, for the line of its stage.
+    pub(super) fn summary(&self) -> String {
+        let rewards: Vec<String> = self
+            .rewards
+            .iter()
+            .map(|(name, mean)| format!("{name} {:.3}", mean.estimate))
+            .collect();
+        let kl = self.kl.first();
+        let kl = kl.map_or(String::new(), |kl| format!(", KL {:.3} ({})", kl.nats, word(kl.kind)));
+        format!("{}{kl}", rewards.join(", "))
+    }
+
+    /// One line for people.
+    pub(super) fn line(&self) -> String {
+        let rewards: Vec<String> = self
+            .rewards
+            .iter()
+            .map(|(name, mean)| {
+                format!("{name} {:.3} [{:.3}, {:.3}]", mean.estimate, mean.low, mean.high)
+            })
+            .collect();
+        let kl: Vec<String> =
+            self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, word(kl.kind))).collect();
+        format!(
+            "{:<34} {:<24} {}  KL {}  {:.0} tokens, {:.0} scores",
+            self.procedure.to_string(),
+            self.weights(),
+            rewards.join("  "),
+            kl.join(", "),
+            self.model_tokens,
+            self.scorer_calls
+        )
+    }
+
+    fn by_prompt(&self, reward: &str) -> Result<&[f64]> {
+        let mean = self.rewards.get(reward).with_context(|| {
+            let known: Vec<&String> = self.rewards.keys().collect();
+            format!("there is no reward {reward:?}; there are {known:?}")
+        })?;
+        Ok(&mean.by_prompt)
+    }
+}
+
+fn word(kind: KlKind) -> &'static str {
+    match kind {
+        KlKind::Exact => "exact",
+        KlKind::Bound => "bound",
+        KlKind::Estimate => "estimate",
+    }
+}
+
+/// The paired difference of a reward under two procedures, the second subtracted; none where a front does not reach the KL.
+///
+/// - `pair`: each a procedure as it was named, or, where several rows have it, as `PROCEDURE by REWARD:WEIGHT REWARD:WEIGHT`, rewards in
+///   alphabetical order. With `kl` in nats per response, each is a front as the figure's legend names it, and both are taken at that KL:
+///   between two points a reward is linear in √KL, and every front begins at plain sampling.
+///
+/// # Errors
+/// Where there is no such row, front or reward.
+pub(crate) fn reward_difference(
+    rows: &[Row],
+    pair: [&str; 2],
+    reward: &str,
+    kl: Option<f64>,
+) -> Result<Option<Interval>> {
+    let of = |name: &str| match kl {
+        None => Ok(Some(named(rows, name)?.by_prompt(reward)?.to_vec())),
+        Some(kl) => at(rows, name, reward, kl),
+    };
+    let [Some(first), Some(second)] = [of(pair[0])?, of(pair[1])?] else { return Ok(None) };
+    Ok(Some(paired_difference(&first, &second, LEVEL)?))
+}
+
+fn named<'a>(rows: &'a [Row], name: &str) -> Result<&'a Row> {
+    let is = |row: &&Row| row.procedure.to_string() == name || row.name() == name;
+    let mut found = rows.iter().filter(is);
+    match (found.next(), found.next()) {
+        (Some(row), None) => Ok(row),
+        (Some(_), Some(_)) => {
+            bail!("{name:?} was run with several weights: add `by` and them")
+        }
+        _ => {
+            let names: Vec<String> = rows.iter().map(Row::name).collect();
+            bail!("there is no {name:?}; there are {names:?}")
+        }
+    }
+}
+
+/// The reward of every prompt on a front, at a KL that it reaches.
+fn at(rows: &[Row], series: &str, reward: &str, kl: f64) -> Result<Option<Vec<f64>>> {
+    let mut front: Vec<&Row> = rows.iter().filter(|row| row.series() == series).collect();
+    let Some(weights) = front.first().map(|row| &row.weights) else {
+        let names: BTreeSet<String> = rows.iter().map(Row::series).collect();
+        bail!("there is no front {series:?}; there are {names:?}")
+    };
+    let plain = Composed::from(Procedure::Sample);
+    front.extend(rows.iter().find(|row| row.procedure == plain && row.weights == *weights));
+    front.sort_by(|a, b| a.nats().total_cmp(&b.nats()));
+    let between = front.windows(2).find(|pair| pair[0].nats() <= kl && kl <= pair[1].nats());
+    let Some([low, high]) = between else { return Ok(None) };
+    let share = (kl.sqrt() - low.nats().sqrt()) / (high.nats().sqrt() - low.nats().sqrt());
+    let pairs = low.by_prompt(reward)?.iter().zip(high.by_prompt(reward)?);
+    Ok(Some(pairs.map(|(low, high)| low + share * (high - low)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(procedure: &str, weight: f64, nats: f64, by_prompt: &[f64]) -> Row {
+        Row {
+            procedure: procedure.parse().unwrap(),
+            weights: BTreeMap::from([("liking".to_owned(), weight)]),
+            rewards: BTreeMap::from([(
+                "liking".to_owned(),
+                Mean::over(by_prompt.to_vec()).unwrap(),
+            )]),
+            kl: vec![Kl { nats, kind: KlKind::Bound }],
+            model_tokens: 1.0,
+            scorer_calls: 1.0,
+            truncation: 0.0,
+        }
+    }
+
+    fn rows() -> Vec<Row> {
+        vec![
+            row("sample", 1.0, 0.0, &[0.0, 1.0, 2.0]),
+            row("best-of:4", 1.0, 1.0, &[2.0, 3.0, 5.0]),
+            row("cd-token:lambda=1", 1.0, 0.25, &[1.0, 2.0, 3.5]),
+            row("cd-token:lambda=4", 1.0, 4.0, &[4.0, 5.0, 6.5]),
+            row("cd-token:lambda=1", 0.5, 0.25, &[0.0, 0.0, 1.0]),
+        ]
+    }
+
+    #[test]
+    fn a_difference_of_two_procedures_is_paired_by_prompt() {
+        let of = |pair, kl| reward_difference(&rows(), pair, "liking", kl);
+        let difference = of(["best-of:4", "sample"], None).unwrap().unwrap();
+        let expected = paired_difference(&[2.0, 3.0, 5.0], &[0.0, 1.0, 2.0], LEVEL).unwrap();
+        assert_eq!(difference, expected);
+        let named = of(["cd-token:lambda=1 by liking:0.5", "sample"], None).unwrap().unwrap();
+        assert!((named.estimate + 2.0 / 3.0).abs() < 1e-12);
+        for (pair, told) in [
+            (["cd-token:lambda=1", "sample"], "several weights"),
+            (["best-of:5", "sample"], "best-of:4 by liking:1"),
+        ] {
+            let message = of(pair, None).unwrap_err().to_string();
+            assert!(message.contains(told), "{message}");
+        }
+        let message = reward_difference(&rows(), ["best-of:4", "sample"], "wit", None);
+        assert!(message.unwrap_err().to_string().contains("liking"));
+    }
+
+    #[test]
+    fn fronts_are_compared_at_a_common_kl() {
+        let fronts = ["cd-token (1 liking)", "best-of (1 liking)"];
+        // √1 is a third of the way from √0.25 to √4; the other front has a point there.
+        let difference = reward_difference(&rows(), fronts, "liking", Some(1.0)).unwrap().unwrap();
+        let tokenwise = [2.0, 3.0, 4.5];
+        let expected = paired_difference(&tokenwise, &[2.0, 3.0, 5.0], LEVEL).unwrap();
+        assert!((difference.estimate - expected.estimate).abs() < 1e-12);
+        assert!(reward_difference(&rows(), fronts, "liking", Some(2.0)).unwrap().is_none());
+        let unknown = ["beam (1 liking)", "best-of (1 liking)"];
+        let message = reward_difference(&rows(), unknown, "liking", Some(1.0)).unwrap_err();
+        assert!(message.to_string().contains("no front"), "{message}");
+    }
+}
