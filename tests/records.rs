@@ -219,6 +219,34 @@ fn other_commands_keep_what_they_print_with_a_record() {
     assert!(kept.outputs.iter().any(|output| output.path == "table.parquet"));
     done(with_run("verify", &table, &[]));
 
+    // What only reads samples, or nothing, too.
+    let row = |prompt: &str, reward: f32| {
+        format!("{{\"prompt\": \"{prompt}\", \"response\": \"so\", \"reward\": {reward}}}\n")
+    };
+    let stored = |name: &str, rewards: [f32; 4]| {
+        let prompts = ["the", "the", "we", "we"];
+        let rows: String = prompts.iter().zip(rewards).map(|(p, reward)| row(p, reward)).collect();
+        let path = dir.path().join(name);
+        std::fs::write(&path, rows).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let samples = stored("samples.jsonl", [0.0, 1.0, 2.0, 3.0]);
+    let other = stored("other.jsonl", [1.0, 1.5, 2.0, 4.0]);
+    for (name, words) in [
+        ("curve", &["transform", "curve", "--transform", "exp:10", "--kl", "0.5", "--json"][..]),
+        ("compared", &["compare", &samples, &other, "--reference", &samples]),
+        ("reported", &["report", &other, "--reference", &samples, "--out", &page(&dir)]),
+    ] {
+        let out = dir.path().join(name);
+        let mut command = infalign(words);
+        command.arg("--record").arg(&out);
+        done(command);
+        let kept = record(&out);
+        assert_eq!(kept.command, words[0]);
+        assert_eq!(kept.inputs.is_empty(), name == "curve", "{:?}", kept.inputs);
+        done(with_run("verify", &out, &[]));
+    }
+
     // Bad input leaves nothing; a command without results says so.
     let nowhere = dir.path().join("nowhere");
     let mut command = of(&["generate", "--prompts", "absent.jsonl"], &nowhere);
@@ -226,6 +254,11 @@ fn other_commands_keep_what_they_print_with_a_record() {
     fails(command, 2);
     assert!(!nowhere.exists());
     assert!(fails(infalign(&["doctor", "--record", "x"]), 2).contains("--record is for"));
+}
+
+/// Where a report goes.
+fn page(dir: &tempfile::TempDir) -> String {
+    dir.path().join("page").to_string_lossy().into_owned()
 }
 
 /// The canary as addresses have it.

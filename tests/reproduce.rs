@@ -79,6 +79,18 @@ fn a_verdict_that_was_not_expected_fails_the_check() {
 }
 
 #[test]
+fn one_plan_that_fails_does_not_keep_the_others_from_running() {
+    let dir = with_plan("");
+    let broken = "title = 'none'\npaper = 'none'\nscale = 'none'\n\
+                  [[step]]\nname = 'curve'\ncommand = ['transform', 'curve', '--transform', 'cube', '--kl', '1']\n";
+    std::fs::write(dir.path().join("plans/broken.toml"), broken).unwrap();
+    let output = reproduce(dir.path(), &["all", "--plans", "plans"]);
+    assert!(stdout(&output, 3).contains("# mine: a curve"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("broken: the step curve failed"), "{errors}");
+}
+
+#[test]
 fn a_training_is_gone_through_in_small_and_its_methods_compared() {
     let dir = tempfile::tempdir().unwrap();
     let words = ["infalign-quickstart", "--plans", &plans(), "--smoke", "--json"];

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output;
-use crate::sources::{Source, contests, judges, read_all};
+use crate::recording::RunInputs;
+use crate::sources::{Source, contests, judges, read_all, read_by};
 use crate::statistics::{PlanArgs, StatisticsArgs};
 
 /// Arguments of `infalign compare`.
@@ -50,6 +51,14 @@ struct Document {
     comparisons: Vec<Comparison>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     plans: Vec<Planned>,
+}
+
+impl CompareArgs {
+    /// What the command reads.
+    pub(crate) fn reads(&self) -> RunInputs {
+        let reads = RunInputs::new(Some(self.statistics.resample_seed), None, self.json);
+        read_by(reads, &self.paths, self.reference.as_deref())
+    }
 }
 
 /// Runs the command.

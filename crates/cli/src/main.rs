@@ -55,8 +55,8 @@ use recording::RunInputs;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Keep what is printed in a new folder, with the record of the run; for generate, score and calibrate make. train, scorer and
-    /// evaluate have theirs in --out.
+    /// Keep what is printed in a new folder, with the record of the run; for generate, score, calibrate make, compare, report and transform.
+    /// train, scorer and evaluate have theirs in --out.
     #[arg(long, global = true, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Keep the changes that this program was built from, and that are in no commit, as diff.patch with the record; DIR is the clone where
@@ -117,6 +117,9 @@ impl Command {
             Self::Generate(args) => Some(args.reads()),
             Self::Score(args) => Some(args.reads()),
             Self::Calibrate(args) => args.reads(),
+            Self::Compare(args) => Some(args.reads()),
+            Self::Report(args) => Some(args.reads()),
+            Self::Transform(command) => Some(command.reads()),
             _ => None,
         }
     }
@@ -206,7 +209,7 @@ fn execute() -> Result<(), Failure> {
         (None, _) => command.run(),
         (Some(dir), Some(reads)) => recording::in_folder(&dir, reads, || command.run()),
         (Some(_), None) => Err(Failure::Input(anyhow::anyhow!(
-            "--record is for generate, score and calibrate make; train, scorer and evaluate keep their record in --out"
+            "--record is for generate, score, calibrate make, compare, report and transform; train, scorer and evaluate keep their record in --out"
         ))),
     }
 }

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::output;
+use crate::recording::RunInputs;
 use crate::train::RESULTS;
 
 /// What a run's folder holds of the reference.
@@ -210,6 +211,29 @@ impl Source {
         let methods = self.methods.iter().all(|method| method.sampled.judged.is_some());
         methods && self.reference.judged.is_some()
     }
+}
+
+/// Adds what [`read_all`] reads to what a command reads.
+pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Path>) -> RunInputs {
+    let named = |reads: RunInputs, path: &Path| reads.file("samples", path);
+    let reads = paths.iter().fold(reads, |reads, path| {
+        if path.is_file() {
+            return named(reads, path);
+        }
+        let method = path.ancestors().nth(2).filter(|run| run.join(REFERENCE).is_file());
+        let run = method.filter(|_| !path.join(REFERENCE).is_file()).unwrap_or(path);
+        let mut reads =
+            [RESULTS, REFERENCE].iter().fold(reads, |r, name| named(r, &run.join(name)));
+        let methods = std::fs::read_dir(run.join(METHODS)).into_iter().flatten().flatten();
+        let mut methods: Vec<PathBuf> = methods.map(|entry| entry.path()).collect();
+        methods.retain(|one| run == path || one.file_name() == path.file_name());
+        methods.sort();
+        for method in methods {
+            reads = named(reads, &method.join(SAMPLES));
+        }
+        reads
+    });
+    reference.into_iter().fold(reads, |reads, path| reads.file("--reference", path))
 }
 
 /// Reads several, and gives methods of the same name others.

@@ -26,7 +26,7 @@ pub(crate) struct StatisticsArgs {
     replicates: usize,
     /// Which resamples.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
-    resample_seed: u64,
+    pub(crate) resample_seed: u64,
     /// Greatest difference of win rates that does not matter: equivalence is tested against it.
     #[arg(long, value_parser = above_nothing)]
     margin: Option<f64>,

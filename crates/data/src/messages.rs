@@ -68,6 +68,14 @@ impl Text {
         Self::of(row, if chat { "messages" } else { "prompt" })
     }
 
+    /// How many characters are said.
+    pub(crate) fn characters(&self) -> usize {
+        match self {
+            Self::Plain(text) => text.chars().count(),
+            Self::Messages(messages) => messages.iter().map(|m| m.content.chars().count()).sum(),
+        }
+    }
+
     /// Whether nothing but white space is said.
     #[must_use]
     pub fn is_blank(&self) -> bool {

@@ -1,11 +1,12 @@
 //! Prompts with their ids: rows with the key `prompt` (or `messages`) and optionally `id`, or plain text, one a line.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::dataset::{self, Preference};
 use crate::lines::{at, numbered, plain_name};
 use crate::rows::{self, Row};
 use crate::{DataError, Place, Text};
@@ -42,6 +43,26 @@ impl Prompt {
 /// an empty id, or an id that an earlier row has.
 pub fn read(path: &Path) -> Result<Vec<Prompt>, DataError> {
     Ok(placed(path)?.into_iter().map(|(_, prompt)| prompt).collect())
+}
+
+/// The prompts of preferences, each once, in the files' order, without those of more than `characters`.
+///
+/// # Errors
+/// [`DataError`] as [`dataset::read`], and where no prompt is that short.
+pub fn of_preferences(files: &[PathBuf], characters: usize) -> Result<Vec<Prompt>, DataError> {
+    let mut seen = HashSet::new();
+    let mut prompts = Vec::new();
+    for file in files {
+        let read = dataset::read::<Preference>(file)?.into_iter().map(|pair| pair.prompt);
+        let short = read.filter(|text| text.characters() <= characters).map(Prompt::new);
+        prompts.extend(short.filter(|prompt| seen.insert(prompt.id.clone())));
+    }
+    match files.first() {
+        Some(file) if prompts.is_empty() => {
+            Err(DataError::Empty { path: file.clone(), what: "prompt that short" })
+        }
+        _ => Ok(prompts),
+    }
 }
 
 /// Where the prompts of a file stand in it, in the same order: for messages about prompts that were fine until a model saw them.
@@ -117,6 +138,27 @@ mod tests {
             assert_eq!(prompts[1], Prompt { id: "x".into(), text: "b".into() });
             assert_eq!(prompts.len(), 2);
         }
+    }
+
+    #[test]
+    fn prompts_of_preferences_are_taken_once_and_not_too_long() {
+        let said = |prompt: &str| format!("\\n\\nHuman: {prompt}\\n\\nAssistant:");
+        let row = |prompt: &str| {
+            let prompt = said(prompt);
+            format!("{{\"chosen\": \"{prompt} yes\", \"rejected\": \"{prompt} no\"}}\n")
+        };
+        let first = plain("a.jsonl", &[row("Hi"), row("Hi"), row("A long one")].concat());
+        let second = plain("b.jsonl", &[row("Ho"), row("Hi")].concat());
+        let files = [first.path().to_path_buf(), second.path().to_path_buf()];
+        let texts = |characters| {
+            let prompts = of_preferences(&files, characters).unwrap();
+            prompts.into_iter().map(|prompt| prompt.text).collect::<Vec<_>>()
+        };
+        let plain = |prompt: &str| Text::from(said(prompt).replace("\\n", "\n").as_str());
+        assert_eq!(texts(25), ["Hi", "Ho"].map(plain));
+        assert_eq!(texts(100), ["Hi", "A long one", "Ho"].map(plain));
+        let error = of_preferences(&files, 3).unwrap_err().to_string();
+        assert!(error.contains("a.jsonl") && error.contains("prompt that short"), "{error}");
     }
 
     #[test]

@@ -88,6 +88,15 @@ pub(crate) enum PromptsConfig {
         /// How many of the openings are held out, from the last.
         test: usize,
     },
+    /// Prompts of preferences, whose answers are not read.
+    Preferences {
+        /// Files with `chosen`, `rejected` and `prompt`, or with a prompt that both begin with.
+        files: Vec<PathBuf>,
+        /// Longest prompt, in characters; others are left out.
+        characters: usize,
+        /// How many of the prompts are held out, from the last.
+        test: usize,
+    },
 }
 
 impl PromptsConfig {
@@ -96,6 +105,7 @@ impl PromptsConfig {
         match self {
             Self::Files { train, test } => vec![train, test],
             Self::StoryOpenings { file, .. } | Self::ParagraphOpenings { file, .. } => vec![file],
+            Self::Preferences { files, .. } => files.iter_mut().collect(),
         }
     }
 }

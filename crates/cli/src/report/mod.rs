@@ -15,7 +15,8 @@ use self::exports::Export;
 use crate::failure::Failure;
 use crate::figure::write_figure;
 use crate::output::{self, given_words};
-use crate::sources::{Source, contests, judges, read_all};
+use crate::recording::RunInputs;
+use crate::sources::{Source, contests, judges, read_all, read_by};
 use crate::statistics::StatisticsArgs;
 
 /// Arguments of `infalign report`.
@@ -55,6 +56,14 @@ pub(crate) struct ReportArgs {
     /// Print report.json instead of the tables.
     #[arg(long)]
     json: bool,
+}
+
+impl ReportArgs {
+    /// What the command reads.
+    pub(crate) fn reads(&self) -> RunInputs {
+        let reads = RunInputs::new(Some(self.statistics.resample_seed), None, self.json);
+        read_by(reads, &self.paths, self.reference.as_deref())
+    }
 }
 
 /// Runs the command.

@@ -79,7 +79,7 @@ struct Results<'a> {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] for a plan that is none, [`Failure::Run`] where a step fails, [`Failure::Check`] where a finding is not the one expected.
+/// [`Failure::Input`] for a plan that is none, [`Failure::Run`] where a step fails, after all the others where all are asked for, [`Failure::Check`] where a finding is not the one expected.
 pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
     let plans = plan::read_all(&args.plans).map_err(Failure::Input)?;
     let Some(name) = &args.name else {
@@ -95,14 +95,22 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
     }
     let mut pages = Vec::new();
     let mut documents = Vec::new();
-    let mut unexpected = Vec::new();
-    for plan in &chosen {
-        let (page, document, wrong) = reproduce(plan, args)?;
-        pages.push(page);
-        documents.push(document);
-        unexpected.extend(wrong);
-    }
+    let (mut unexpected, mut failed) = (Vec::new(), Vec::new());
     let all = name == ALL;
+    for plan in &chosen {
+        match reproduce(plan, args) {
+            Ok((page, document, wrong)) => {
+                pages.push(page);
+                documents.push(document);
+                unexpected.extend(wrong);
+            }
+            // The others are not kept from running by it.
+            Err(failure) if all && !interrupt::asked() => {
+                failed.push(format!("{}: {}", plan.name, failure.message()));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
     if all {
         let file = format!("reproductions{}.md", suffix(args.smoke));
         page::write(&args.out.join(file), &pages.join("\n")).map_err(Failure::Run)?;
@@ -112,6 +120,9 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
         true => serde_json::to_string_pretty(&document).map_err(Failure::run)?,
         false => pages.join("\n\n"),
     })?;
+    if !failed.is_empty() {
+        return Err(Failure::Run(anyhow!("{}", failed.join("; "))));
+    }
     match unexpected.is_empty() {
         true => Ok(()),
         false => Err(Failure::Check(anyhow!("{}", unexpected.join("; ")))),

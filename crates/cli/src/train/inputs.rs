@@ -278,6 +278,11 @@ pub(super) fn read_prompts(
         PromptsConfig::ParagraphOpenings { file, words, test } => {
             without_last(*test, stories::paragraph_openings(&paths.resolve(file)?, *words)?)?
         }
+        PromptsConfig::Preferences { files, characters, test } => {
+            let files: Vec<_> =
+                files.iter().map(|file| paths.resolve(file)).collect::<Result<_>>()?;
+            without_last(*test, prompts::of_preferences(&files, *characters)?)?
+        }
     };
     let trained: HashSet<&Text> = train.iter().map(|prompt| &prompt.text).collect();
     if let Some(both) = test.iter().find(|prompt| trained.contains(&prompt.text)) {
@@ -295,7 +300,7 @@ pub(super) fn read_prompts(
 fn without_last(n_held_out: usize, mut all: Vec<Prompt>) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
     ensure!(
         n_held_out < all.len(),
-        "prompts.test is {n_held_out}, but there are only {} openings",
+        "prompts.test is {n_held_out}, but there are only {} prompts",
         all.len()
     );
     let held_out = all.split_off(all.len() - n_held_out);

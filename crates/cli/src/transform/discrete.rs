@@ -16,7 +16,7 @@ use crate::output;
 pub(crate) struct DiscreteArgs {
     /// JSON file: {"probabilities": […], "rewards": […]}, the responses of the reference policy to one prompt.
     #[arg(long)]
-    problem: PathBuf,
+    pub(super) problem: PathBuf,
     /// sample, best-of:N, worst-of:N, rejection:quantile=Q,draws=N or soft-best-of:N,temperature=T, the temperature in units of the rewards.
     #[arg(long)]
     procedure: Procedure,
@@ -28,7 +28,7 @@ pub(crate) struct DiscreteArgs {
     transform: Option<String>,
     /// Print a JSON document.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Deserialize)]

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::numbers::shown;
 use crate::failure::Failure;
 use crate::output;
+use crate::recording::RunInputs;
 
 /// Arguments of `infalign transform estimate`.
 #[derive(Args)]
@@ -41,6 +42,13 @@ pub(crate) struct EstimateArgs {
     /// Print a JSON document.
     #[arg(long)]
     json: bool,
+}
+
+impl EstimateArgs {
+    pub(super) fn reads(&self) -> RunInputs {
+        let reads = RunInputs::new(Some(self.seed), None, self.json);
+        reads.file("--responses", &self.responses).file("--table", &self.table)
+    }
 }
 
 /// Estimates, prints, and writes.

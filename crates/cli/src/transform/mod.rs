@@ -8,6 +8,7 @@ mod plot;
 use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
+use crate::recording::RunInputs;
 
 /// Subcommands of `infalign transform`.
 #[derive(Subcommand)]
@@ -35,6 +36,20 @@ struct Level {
     /// KL from the reference policy, in nats.
     #[arg(long, allow_negative_numbers = true)]
     kl: Option<f64>,
+}
+
+impl TransformCommand {
+    /// What the command reads.
+    pub(crate) fn reads(&self) -> RunInputs {
+        let exact = |json| RunInputs::new(None, None, json);
+        match self {
+            Self::Curve(args) => exact(args.json),
+            Self::Optimum(args) => exact(args.json),
+            Self::Discrete(args) => exact(args.json).file("--problem", &args.problem),
+            Self::Estimate(args) => args.reads(),
+            Self::Plot(command) => exact(command.json()),
+        }
+    }
 }
 
 /// Runs the command.

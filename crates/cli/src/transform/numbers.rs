@@ -23,7 +23,7 @@ pub(crate) struct CurveArgs {
     procedure: Vec<Procedure>,
     /// Print a JSON document.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Arguments of `infalign transform optimum`.
@@ -39,7 +39,7 @@ pub(crate) struct OptimumArgs {
     points: u32,
     /// Print a JSON document.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Prints KL and win rates.

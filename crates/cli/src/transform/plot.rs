@@ -24,6 +24,16 @@ pub(crate) enum PlotCommand {
     Transforms(TransformsArgs),
 }
 
+impl PlotCommand {
+    /// Whether JSON is printed.
+    pub(super) fn json(&self) -> bool {
+        match self {
+            Self::Frontiers(args) => args.shared.json,
+            Self::Transforms(args) => args.shared.json,
+        }
+    }
+}
+
 /// Arguments of `infalign transform plot frontiers`.
 #[derive(Args)]
 pub(crate) struct FrontierArgs {
