@@ -150,7 +150,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ),
         (&["--policy", &whole, "--reference", model], "two files or two models"),
         (&["--policy", &selected, "--reference", &selected, "--procedure", "sample"], "best-of:2"),
-        (&["--policy", &guided, "--reference", &guided], "no win rate is computed"),
+        (&["--policy", &guided, "--reference", &guided], "from which `sample` cannot be evaluated"),
         (&["--policy", &whole, "--reference", &whole, "--samples", "4"], "--samples is for models"),
         (&["--policy", &whole, "--reference", &whole, "--level", "1"], "between 0 and 1"),
         (&["--policy", &whole, "--reference", &whole, "--resume"], "--out"),

@@ -83,7 +83,7 @@ fn what_cannot_be_measured_is_refused_before_a_token_is_drawn() {
         ),
         (
             &[&judged[..], &["--procedure", "majority:3", "--procedure", "sample"]].concat(),
-            "by itself",
+            "drawn in different ways",
         ),
         (&[&judged[..], &["--procedure", "best-of:8"]].concat(), "give 8 or more"),
         (

@@ -230,10 +230,12 @@ fn other_commands_keep_what_they_print_with_a_record() {
         std::fs::write(&path, rows).unwrap();
         path.to_string_lossy().into_owned()
     };
+    std::fs::write(dir.path().join("phi.csv"), "u,phi\n0,0\n0.5,0.1\n1,1\n").unwrap();
+    let table = format!("table:{}", dir.path().join("phi.csv").display());
     let samples = stored("samples.jsonl", [0.0, 1.0, 2.0, 3.0]);
     let other = stored("other.jsonl", [1.0, 1.5, 2.0, 4.0]);
     for (name, words) in [
-        ("curve", &["transform", "curve", "--transform", "exp:10", "--kl", "0.5", "--json"][..]),
+        ("curve", &["transform", "curve", "--transform", &table, "--kl", "0.5", "--json"][..]),
         ("compared", &["compare", &samples, &other, "--reference", &samples]),
         ("reported", &["report", &other, "--reference", &samples, "--out", &page(&dir)]),
     ] {
@@ -243,7 +245,9 @@ fn other_commands_keep_what_they_print_with_a_record() {
         done(command);
         let kept = record(&out);
         assert_eq!(kept.command, words[0]);
-        assert_eq!(kept.inputs.is_empty(), name == "curve", "{:?}", kept.inputs);
+        let roles: Vec<&str> = kept.inputs.iter().map(|input| input.role.as_str()).collect();
+        let role = if name == "curve" { "--transform" } else { "--reference" };
+        assert!(roles.contains(&role), "{name}: {roles:?}");
         done(with_run("verify", &out, &[]));
     }
 

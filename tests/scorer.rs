@@ -91,6 +91,15 @@ fn copy(dir: &Path, name: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>)
     to
 }
 
+/// The model with a weight that is another.
+fn tuned(dir: &Path) -> PathBuf {
+    copy(dir, "tuned", "model.safetensors", |mut bytes| {
+        let last = bytes.len() - 4;
+        bytes[last..].copy_from_slice(&0.05_f32.to_le_bytes());
+        bytes
+    })
+}
+
 /// The model with a token that is written otherwise.
 fn other_tokenizer(dir: &Path) -> PathBuf {
     copy(dir, "other", "tokenizer.json", |bytes| {
@@ -166,11 +175,7 @@ fn a_scorer_is_trained_and_guides() {
     assert!(mean(&both, length) < mean(&block, length));
 
     // Another base of the same tokenizer: the scorer runs the one that it knows.
-    let tuned = copy(dir, "tuned", "model.safetensors", |mut bytes| {
-        let last = bytes.len() - 4;
-        bytes[last..].copy_from_slice(&0.05_f32.to_le_bytes());
-        bytes
-    });
+    let tuned = tuned(dir);
     let args =
         ["--procedure", "cd-block:length=4,samples=4", "--samples", "8", "--scorer", &lovely];
     let transferred = rows(&generate(dir, &tuned, &args));
@@ -292,6 +297,31 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
         assert!(row["procedure_kl"]["standard_error"].as_f64().unwrap() > 0.0, "{row}");
         assert!(row["tokens"].as_f64().unwrap() > 4.0, "{row}");
     }
+    // A selection over it is estimated from all subsets of the same responses, as one over plain samples is.
+    let over = format!("best-of:2 over {PROCEDURE}");
+    let both = [&evaluate[..], &guided, &[PROCEDURE, "--procedure", &over]].concat();
+    let rows: Value = serde_json::from_slice(&done(&both)).unwrap();
+    let rows = rows["rows"].as_array().unwrap();
+    let score = |row: &Value| row["score"]["estimate"].as_f64().unwrap();
+    let tokens = |row: &Value| row["tokens"].as_f64().unwrap();
+    assert_eq!(
+        (&rows[0]["procedure"], &rows[1]["procedure"]),
+        (&PROCEDURE.into(), &over.as_str().into())
+    );
+    assert!(score(&rows[1]) > score(&rows[0]), "{rows:?}");
+    assert!((tokens(&rows[1]) / tokens(&rows[0]) - 2.0).abs() < 1e-9, "{rows:?}");
+    let files = [
+        &["evaluate", "--policy", "policy.json", "--reference", "reference.json", "--json"][..],
+        &["--procedure", &over],
+    ]
+    .concat();
+    let row: Value = serde_json::from_slice(&done(&files)).unwrap();
+    assert_eq!(row["procedure"], over.as_str());
+    let mixed = [&evaluate[..], &guided, &[PROCEDURE, "--procedure", "sample"]].concat();
+    let output = infalign(&mixed).current_dir(dir).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("drawn in different ways"), "{}", stderr(&output));
+
     let against =
         [&evaluate[..], &guided, &[PROCEDURE, "--reference-procedure", "sample"]].concat();
     let row: Value = serde_json::from_slice(&done(&against)).unwrap();
@@ -357,10 +387,20 @@ fn runs_repeat_go_on_and_refuse() {
 
     // Procedures may draw from another model; one of the same weights draws the same.
     let (same, other) = (copy(dir, "same", "", |bytes| bytes), other_tokenizer(dir));
-    let base = format!("evaluation_base={same:?}");
-    let elsewhere = scorer(dir, "elsewhere", &[&small[..], &["--set", &base]].concat());
-    assert_done(&elsewhere);
-    assert_eq!(first.stdout, elsewhere.stdout);
+    let on = |base: &Path, out: &str| -> Value {
+        let base = format!("evaluation_base={base:?}");
+        let output = scorer(dir, out, &[&small[..], &["--set", &base]].concat());
+        assert_done(&output);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let own: Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(on(&same, "elsewhere"), own);
+    let tuned = on(&tuned(dir), "on-tuned");
+    assert_eq!(tuned["scorer"], own["scorer"]);
+    for row in 0..4 {
+        let rewards = |of: &Value| of["evaluation"][row]["rewards"].clone();
+        assert_ne!(rewards(&tuned), rewards(&own), "{row}");
+    }
 
     let refused = |sets: &[&str]| {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
@@ -378,6 +418,7 @@ fn runs_repeat_go_on_and_refuse() {
         (&["generation.temperature=0.5"], "temperature 1"),
         (&["generation.stop_token_ids=[100000]"], "stop_token_ids is 100000"),
         (&[&format!("evaluation_base={other:?}")], "another tokenizer than the base"),
+        (&[&format!("evaluation_base={same:?}"), "evaluation=[]"], "evaluation_base has no effect"),
         (&["heads=1"], "did you mean `head`"),
         (&["evaluation=[{samples=1,weights={depth=1.0},procedures=[]}]"], "no [[head]]"),
         (

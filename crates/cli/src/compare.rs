@@ -7,7 +7,7 @@ use clap::Args;
 use infalign_evaluate::{
     Comparison, Effect, Entry, Judge, Plan, Planned, Row, plan, table, text_comparisons, text_table,
 };
-use infalign_transform::Procedure;
+use infalign_transform::Composed;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -28,10 +28,10 @@ pub(crate) struct CompareArgs {
     reference: Option<PathBuf>,
     /// Procedure on both sides; may be repeated. Without any: those that the first was evaluated under.
     #[arg(long)]
-    procedure: Vec<Procedure>,
+    procedure: Vec<Composed>,
     /// Procedure of the reference, where it is another.
     #[arg(long)]
-    reference_procedure: Option<Procedure>,
+    reference_procedure: Option<Composed>,
     /// Add win rates at equal lengths.
     #[arg(long)]
     length_controlled: bool,

@@ -10,7 +10,7 @@ use infalign_evaluate::report::Source as Origin;
 use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled};
 use infalign_record::folder;
 use infalign_record::hash::sha256_file;
-use infalign_transform::{Procedure, Transform};
+use infalign_transform::{Composed, Procedure, Transform};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -222,8 +222,9 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
         }
         let method = path.ancestors().nth(2).filter(|run| run.join(REFERENCE).is_file());
         let run = method.filter(|_| !path.join(REFERENCE).is_file()).unwrap_or(path);
-        let mut reads =
-            [RESULTS, REFERENCE].iter().fold(reads, |r, name| named(r, &run.join(name)));
+        let mut reads = [RESULTS, REFERENCE, folder::CONFIG, folder::RECORD]
+            .iter()
+            .fold(reads, |r, name| named(r, &run.join(name)));
         let methods = std::fs::read_dir(run.join(METHODS)).into_iter().flatten().flatten();
         let mut methods: Vec<PathBuf> = methods.map(|entry| entry.path()).collect();
         methods.retain(|one| run == path || one.file_name() == path.file_name());
@@ -265,17 +266,17 @@ pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Ve
 /// The procedures asked for, or those of the first source.
 pub(crate) fn contests(
     sources: &[Source],
-    policy: &[Procedure],
-    reference: Option<Procedure>,
+    policy: &[Composed],
+    reference: Option<Composed>,
 ) -> Vec<Contest> {
     let stored = sources.first().map_or(&[][..], |source| &source.contests);
     if policy.is_empty() && reference.is_none() && !stored.is_empty() {
         return stored.to_vec();
     }
     let stored = stored.iter().map(|contest| contest.policy);
-    let policies: Vec<Procedure> = match (policy.is_empty(), stored.len()) {
+    let policies: Vec<Composed> = match (policy.is_empty(), stored.len()) {
         (false, _) => policy.to_vec(),
-        (true, 0) => vec![Procedure::Sample],
+        (true, 0) => vec![Procedure::Sample.into()],
         (true, _) => stored.collect(),
     };
     let contest = |policy| Contest { policy, reference: reference.unwrap_or(policy) };
@@ -319,7 +320,7 @@ fn whole(path: &Path) -> Result<Option<Sampled>> {
 fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result<Sampled> {
     let StoredResponses { procedure, prompts } = stored;
     let procedure = procedure.map(|text| made_by(path, &text)).transpose()?;
-    let procedure = procedure.filter(|procedure| *procedure != Procedure::Sample);
+    let procedure = procedure.filter(|procedure| *procedure != Procedure::Sample.into());
     let mut sampled = Sampled { procedure, ..Sampled::default() };
     let all = |of: fn(&responses::StoredResponse) -> bool| {
         prompts.iter().all(|prompt| prompt.responses.iter().all(of))
@@ -346,7 +347,7 @@ fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result
 }
 
 /// The procedure that a file says to have been made by.
-fn made_by(path: &Path, text: &str) -> Result<Procedure> {
+fn made_by(path: &Path, text: &str) -> Result<Composed> {
     text.parse().with_context(|| {
         format!(
             "{}: its responses are those of `{text}`, of which no win rate is computed",

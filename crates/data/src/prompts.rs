@@ -48,7 +48,7 @@ pub fn read(path: &Path) -> Result<Vec<Prompt>, DataError> {
 /// The prompts of preferences, each once, in the files' order, without those of more than `characters`.
 ///
 /// # Errors
-/// [`DataError`] as [`dataset::read`], and where no prompt is that short.
+/// [`DataError`] as [`dataset::read`], and [`DataError::Argument`] where no prompt is that short.
 pub fn of_preferences(files: &[PathBuf], characters: usize) -> Result<Vec<Prompt>, DataError> {
     let mut seen = HashSet::new();
     let mut prompts = Vec::new();
@@ -57,12 +57,15 @@ pub fn of_preferences(files: &[PathBuf], characters: usize) -> Result<Vec<Prompt
         let short = read.filter(|text| text.characters() <= characters).map(Prompt::new);
         prompts.extend(short.filter(|prompt| seen.insert(prompt.id.clone())));
     }
-    match files.first() {
-        Some(file) if prompts.is_empty() => {
-            Err(DataError::Empty { path: file.clone(), what: "prompt that short" })
-        }
-        _ => Ok(prompts),
+    if prompts.is_empty() {
+        let (name, value) = ("characters", characters.to_string());
+        return Err(DataError::Argument {
+            name,
+            value,
+            range: "as long as some prompt of the files",
+        });
     }
+    Ok(prompts)
 }
 
 /// Where the prompts of a file stand in it, in the same order: for messages about prompts that were fine until a model saw them.
@@ -158,7 +161,7 @@ mod tests {
         assert_eq!(texts(25), ["Hi", "Ho"].map(plain));
         assert_eq!(texts(100), ["Hi", "A long one", "Ho"].map(plain));
         let error = of_preferences(&files, 3).unwrap_err().to_string();
-        assert!(error.contains("a.jsonl") && error.contains("prompt that short"), "{error}");
+        assert!(error.contains("characters") && error.contains('3'), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What can be refused of an evaluation before anything is sampled or scored.
 
 use infalign_stats::{Resamples, StatsError};
-use infalign_transform::Procedure;
+use infalign_transform::Composed;
 
 use crate::contest::{same_prompts, selection_among};
 use crate::{Contest, EvaluateError, Intervals, PromptText, Sampled, Statistics};
@@ -19,7 +19,7 @@ pub struct Asked<'a> {
 
 impl Sampled {
     /// What is known of samples before they are drawn: all but the responses, which are empty, and their scores.
-    pub fn outline(prompts: Vec<PromptText>, samples: usize, procedure: Option<Procedure>) -> Self {
+    pub fn outline(prompts: Vec<PromptText>, samples: usize, procedure: Option<Composed>) -> Self {
         let responses = vec![vec![String::new(); samples]; prompts.len()];
         Self { prompts, responses, procedure, ..Self::default() }
     }
@@ -58,7 +58,7 @@ pub fn check(
 fn enough(
     (method, sampled): (&str, &Sampled),
     n: usize,
-    procedure: &Procedure,
+    procedure: &Composed,
     halves: bool,
 ) -> Result<(), EvaluateError> {
     for (prompt, responses) in sampled.prompts.iter().zip(&sampled.responses) {

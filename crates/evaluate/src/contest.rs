@@ -4,7 +4,7 @@ use std::fmt;
 
 use infalign_decode::Stream;
 use infalign_stats::{Kept, Selection, StatsError, selection_weights};
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 use rayon::prelude::*;
 
 use crate::{Entry, EvaluateError, Judge, Sampled};
@@ -13,14 +13,14 @@ use crate::{Entry, EvaluateError, Judge, Sampled};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Contest {
     /// T of the policy.
-    pub policy: Procedure,
+    pub policy: Composed,
     /// T of the reference.
-    pub reference: Procedure,
+    pub reference: Composed,
 }
 
 impl Contest {
     /// The same procedure on both sides.
-    pub fn same(procedure: Procedure) -> Self {
+    pub fn same(procedure: Composed) -> Self {
         Self { policy: procedure, reference: procedure }
     }
 }
@@ -54,16 +54,20 @@ pub fn selection(procedure: &Procedure) -> Result<Selection, EvaluateError> {
 pub(crate) fn selection_among(
     method: &str,
     sampled: &Sampled,
-    procedure: &Procedure,
+    procedure: &Composed,
 ) -> Result<Selection, EvaluateError> {
+    let made = sampled.procedure.unwrap_or(Procedure::Sample.into());
+    if made.selection == Procedure::Sample && made.inner == procedure.inner {
+        return selection(&procedure.selection);
+    }
     match sampled.procedure {
-        None => selection(procedure),
         Some(made) if made == *procedure => Ok(Selection::Sample),
         Some(made) => Err(EvaluateError::MadeByOther {
             method: method.to_owned(),
             made: made.to_string(),
             procedure: procedure.to_string(),
         }),
+        None => Err(EvaluateError::Procedure { procedure: procedure.to_string() }),
     }
 }
 
@@ -142,7 +146,7 @@ pub(crate) fn contributions(
 
 fn kept(
     (method, sampled): Named<'_>,
-    procedure: &Procedure,
+    procedure: &Composed,
     judge: Judge,
 ) -> Result<Vec<Kept>, EvaluateError> {
     let selection = selection_among(method, sampled, procedure)?;
@@ -209,16 +213,22 @@ mod tests {
 
     #[test]
     fn what_a_procedure_has_made_is_not_selected_from_again() {
-        let made: Procedure = "cd-block:length=4,samples=2".parse().unwrap();
+        let made: Composed = "cd-block:length=4,samples=2".parse().unwrap();
         let decoded = Sampled { procedure: Some(made), ..samples(0.0) };
         assert_eq!(selection_among("a", &decoded, &made).unwrap(), Selection::Sample);
-        let message = selection_among("a", &decoded, &Procedure::Sample).unwrap_err().to_string();
+        // Among its responses others may select, and not among plain ones.
+        let over: Composed = "best-of:3 over cd-block:length=4,samples=2".parse().unwrap();
+        assert_eq!(selection_among("a", &decoded, &over).unwrap(), Selection::Best(3));
+        let message = selection_among("a", &samples(0.0), &over).unwrap_err().to_string();
+        assert!(message.contains("cannot be evaluated from plain samples"), "{message}");
+        let message =
+            selection_among("a", &decoded, &Procedure::Sample.into()).unwrap_err().to_string();
         assert!(message.contains("responses of a are those of `cd-block"), "{message}");
     }
 
     #[test]
     fn other_prompts_are_refused_where_they_differ() {
-        let contest = Contest::same(Procedure::Sample);
+        let contest = Contest::same(Procedure::Sample.into());
         let (first, mut second) = (samples(0.0), samples(0.0));
         second.prompts[1].id = "other".into();
         let compare = |second: &Sampled| {

@@ -2,7 +2,7 @@
 
 use infalign_decode::{KlKind, best_of_kl_bound};
 use infalign_stats::mean_and_standard_error;
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
 use crate::{EvaluateError, Sampled};
@@ -61,7 +61,7 @@ pub(crate) fn of_policy(sampled: &Sampled) -> Result<Option<Kl>, EvaluateError> 
 /// # Errors
 /// [`EvaluateError::Stats`] for fewer than two prompts.
 pub(crate) fn of_procedure(
-    procedure: &Procedure,
+    procedure: &Composed,
     sampled: &Sampled,
 ) -> Result<Option<Kl>, EvaluateError> {
     if sampled.procedure == Some(*procedure) && sampled.procedure_kl.is_some() {
@@ -70,12 +70,12 @@ pub(crate) fn of_procedure(
     let known = |estimate, standard_error, kind| {
         Ok(Some(Kl { estimate, standard_error, kind, k1: None, k3: None }))
     };
-    match procedure {
-        Procedure::Sample => known(0.0, 0.0, KlKind::Exact),
-        Procedure::BestOf(n) | Procedure::WorstOf(n) => {
-            known(best_of_kl_bound(*n), 0.0, KlKind::Bound)
+    match (procedure.selection, procedure.inner) {
+        (Procedure::Sample, Procedure::Sample) => known(0.0, 0.0, KlKind::Exact),
+        (Procedure::BestOf(n) | Procedure::WorstOf(n), Procedure::Sample) => {
+            known(best_of_kl_bound(n), 0.0, KlKind::Bound)
         }
-        Procedure::CdBlock { length, samples } => {
+        (Procedure::Sample, Procedure::CdBlock { length, samples }) => {
             let Some(tokens) = &sampled.tokens else { return Ok(None) };
             let blocks = |tokens: &usize| tokens.div_ceil(length.get()) as f64;
             let per_prompt: Vec<f64> = tokens
@@ -83,12 +83,12 @@ pub(crate) fn of_procedure(
                 .map(|all| all.iter().map(blocks).sum::<f64>() / all.len() as f64)
                 .collect();
             let (mean, error) = mean_and_standard_error(&per_prompt)?;
-            let block = best_of_kl_bound(*samples);
+            let block = best_of_kl_bound(samples);
             known(block * mean, block * error, KlKind::Bound)
         }
         // Any choice of one of N.
-        Procedure::SoftBestOf { .. } | Procedure::Majority(_) => {
-            known((procedure.samples() as f64).ln(), 0.0, KlKind::Bound)
+        (Procedure::SoftBestOf { .. } | Procedure::Majority(_), Procedure::Sample) => {
+            known((procedure.selection.samples() as f64).ln(), 0.0, KlKind::Bound)
         }
         _ => Ok(None),
     }

@@ -146,7 +146,7 @@ impl Evaluator<'_> {
         let length = |drawn: &Drawn| drawn.tokens.iter().map(Vec::len).collect();
         Ok(Sampled {
             prompts: self.prompts.iter().map(prompt).collect(),
-            procedure,
+            procedure: procedure.map(Into::into),
             rewards: score(self.reward, asked(), &responses)?,
             judged: self.judge.map(|judge| score(judge, asked(), &responses)).transpose()?,
             responses,

@@ -1,6 +1,6 @@
 //! The plots of a table: win rate against KL, reward against KL, and reward against what decoding costs.
 
-use infalign_transform::{Procedure, Transform, optimal_frontier};
+use infalign_transform::{Composed, Procedure, Transform, optimal_frontier};
 
 use crate::{
     Band, Curve, EvaluateError, Figure, FrontierBand, Judge, Panel, Point, Row, predicted_win_rate,
@@ -28,13 +28,13 @@ pub fn win_rate_against_kl(
 ) -> Result<Figure, EvaluateError> {
     let by_reward = rows.iter().all(|row| row.judge == Judge::Reward);
     let farthest = kls(rows).fold(0.2, f64::max);
-    let panel = |procedure: &Procedure| -> Result<Panel, EvaluateError> {
+    let panel = |procedure: &Composed| -> Result<Panel, EvaluateError> {
         let mut curves = Vec::new();
-        if by_reward {
+        if let Some(procedure) = procedure.of_ranks().filter(|_| by_reward) {
             for (name, transform) in theories {
-                curves.extend(theory(name, transform, procedure, 1.3 * farthest)?);
+                curves.extend(theory(name, transform, &procedure, 1.3 * farthest)?);
             }
-            curves.extend(optimum(procedure, 1.3 * farthest));
+            curves.extend(optimum(&procedure, 1.3 * farthest));
         }
         let measured: Vec<&FrontierBand> =
             bands.iter().filter(|band| band.procedure == *procedure).collect();
@@ -73,7 +73,7 @@ pub fn win_rate_against_kl(
 
 /// Expected score of the kept response against KL, a panel a procedure.
 pub fn score_against_kl(title: &str, rows: &[Row]) -> Figure {
-    let panel = |procedure: &Procedure| Panel {
+    let panel = |procedure: &Composed| Panel {
         title: procedure.to_string(),
         points: rows
             .iter()
@@ -99,7 +99,7 @@ pub fn score_against_cost(title: &str, rows: &[Row]) -> Figure {
 /// Win rate against KL by the reward and by the judge: where the first goes on rising and the second does not, the reward is over-optimised.
 pub(crate) fn over_optimisation(title: &str, by_reward: &[Row], by_judge: &[Row]) -> Figure {
     const NAMES: [&str; 2] = ["by the reward", "by the judge"];
-    let panel = |procedure: &Procedure| {
+    let panel = |procedure: &Composed| {
         let of = |name: &str, rows: &[Row]| -> Vec<Point> {
             let rows = rows.iter().filter(|row| row.procedure == *procedure);
             let at = |row: &Row| Some(point(row, row.kl?.estimate, &row.win_rate));
@@ -142,8 +142,8 @@ fn kls(rows: &[Row]) -> impl Iterator<Item = f64> {
 }
 
 /// Each once, in the order of the rows.
-fn procedures<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Procedure> {
-    let mut all: Vec<Procedure> = Vec::new();
+fn procedures<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Composed> {
+    let mut all: Vec<Composed> = Vec::new();
     for row in rows {
         if !all.contains(&row.procedure) {
             all.push(row.procedure);

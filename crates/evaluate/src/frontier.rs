@@ -6,7 +6,7 @@
 //! the reference wins ½ under the same procedure on both sides. Nothing is extrapolated.
 
 use infalign_stats::{Interval, Resamples};
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
 use crate::contest::contributions;
@@ -28,7 +28,7 @@ pub struct Matched {
     /// Name of the method.
     pub method: String,
     /// The procedure on both sides.
-    pub procedure: Procedure,
+    pub procedure: Composed,
     /// By what responses were judged.
     pub judge: Judge,
     /// The KL in nats per response.
@@ -48,7 +48,7 @@ pub struct MatchedComparison {
     /// The method that is subtracted.
     pub baseline: String,
     /// The procedure on both sides.
-    pub procedure: Procedure,
+    pub procedure: Composed,
     /// By what responses were judged.
     pub judge: Judge,
     /// The KL in nats per response.
@@ -63,7 +63,7 @@ pub struct FrontierBand {
     /// Name of the method.
     pub method: String,
     /// The procedure on both sides.
-    pub procedure: Procedure,
+    pub procedure: Composed,
     /// KL and win rate, from 0 on.
     pub points: Vec<(f64, Interval)>,
 }
@@ -108,7 +108,7 @@ pub fn common_kl(sweeps: &[Sweep<'_>]) -> Result<Option<f64>, EvaluateError> {
 /// [`EvaluateError`] as for [`crate::table`].
 pub fn frontiers(
     sweeps: &[Sweep<'_>],
-    procedure: Procedure,
+    procedure: Composed,
     judge: Judge,
     kl: f64,
     pairs: &[(usize, usize)],
@@ -150,7 +150,7 @@ pub fn frontiers(
         kl,
         win_rate: interval(&|means| at(means, sweep, kl)),
         optimum: match judge {
-            Judge::Reward => optimum(&procedure, kl),
+            Judge::Reward => procedure.of_ranks().and_then(|procedure| optimum(&procedure, kl)),
             Judge::Judge => None,
         },
     });
@@ -256,9 +256,15 @@ mod tests {
             intervals: Intervals::Bca { replicates: 600, seed: 1 },
             ..Statistics::new(1)
         };
-        let found =
-            frontiers(&sweeps, Procedure::Sample, Judge::Reward, 0.2, &[(0, 1)], &statistics)
-                .unwrap();
+        let found = frontiers(
+            &sweeps,
+            Procedure::Sample.into(),
+            Judge::Reward,
+            0.2,
+            &[(0, 1)],
+            &statistics,
+        )
+        .unwrap();
         // log a − (a − 1)/a = 0.2 at a = 1.9236…: found by bisection here.
         let (mut low, mut high) = (1.0_f64, 3.0_f64);
         for _ in 0..60 {
@@ -275,7 +281,14 @@ mod tests {
         assert_eq!(found.bands.len(), 2);
         assert!(found.bands[0].points.len() > 15 && found.bands[0].points[0].1.estimate == 0.5);
         // Farther than measured there is no number, and the row says so.
-        let far = frontiers(&sweeps, Procedure::Sample, Judge::Reward, 2.0, &[(0, 1)], &statistics);
+        let far = frontiers(
+            &sweeps,
+            Procedure::Sample.into(),
+            Judge::Reward,
+            2.0,
+            &[(0, 1)],
+            &statistics,
+        );
         let far = far.unwrap();
         assert!(far.rows.iter().all(|row| row.win_rate.is_none()));
         assert!(far.comparisons[0].difference.is_none());

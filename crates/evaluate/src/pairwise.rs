@@ -2,7 +2,7 @@
 
 use infalign_reward::{Preference, Shown};
 use infalign_stats::{Agreement, Interval, Outcome, StatsError, agreement};
-use infalign_transform::Procedure;
+use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
 
 use crate::contest::{Named, kept_of, same_prompts, selection_among};
@@ -13,10 +13,10 @@ use crate::{Contest, Entry, EvaluateError, Statistics};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pairwise {
     /// The procedure of the policy.
-    pub procedure: Procedure,
+    pub procedure: Composed,
     /// The procedure of the reference, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_procedure: Option<Procedure>,
+    pub reference_procedure: Option<Composed>,
     /// Win rate of the policy: the mean over both orders, ties ½.
     pub win_rate: Interval,
     /// How often the judge prefers whichever response is shown first, ties ½: ½ where the order does not matter.
@@ -86,7 +86,7 @@ pub fn pairwise(
 /// What is kept of each group of N responses to each prompt, with its reward.
 fn kept<'a>(
     (method, sampled): Named<'a>,
-    procedure: &Procedure,
+    procedure: &Composed,
 ) -> Result<Vec<Vec<(&'a str, f64)>>, EvaluateError> {
     let selection = selection_among(method, sampled, procedure)?;
     let n = selection.samples();

@@ -76,7 +76,7 @@ pub fn plan(
     let samples = counts.min().unwrap_or(0);
     let (first, second) = (numbers(Part::First)?, numbers(Part::Second)?);
     let spread = Spread::of_halves(&numbers(Part::Whole)?, [&first, &second], samples)?;
-    let least = contest.policy.samples().max(contest.reference.samples());
+    let least = contest.policy.selection.samples().max(contest.reference.selection.samples());
     let mut needs = Vec::new();
     for samples in [1, 2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|n| *n >= least) {
         let prompts =

@@ -1,7 +1,7 @@
 //! Stored samples of a model with what evaluation needs of them.
 
 use infalign_reward::Reward;
-use infalign_transform::Procedure;
+use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
 
 use crate::EvaluateError;
@@ -34,7 +34,7 @@ pub struct Sampled {
     pub prompts: Vec<PromptText>,
     /// What made each response; absent: plain samples, among which a procedure selects in evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub procedure: Option<Procedure>,
+    pub procedure: Option<Composed>,
     /// `[prompts][samples]`: the texts.
     pub responses: Vec<Vec<String>>,
     /// `[prompts][samples]`: the reward of each response. Procedures select by it.
@@ -110,10 +110,11 @@ impl Sampled {
     }
 
     /// Mean number of tokens that are made for one response of the procedure, where known: what decoding costs.
-    pub fn cost(&self, procedure: &Procedure) -> Option<f64> {
+    pub fn cost(&self, procedure: &Composed) -> Option<f64> {
         let made = self.made.as_deref().map(mean_count).or(self.response_length())?;
         // Of the procedure's own responses, all that it takes is in each of them.
-        let responses = if self.procedure.is_some() { 1 } else { procedure.samples() };
+        let own = self.procedure == Some(*procedure);
+        let responses = if own { 1 } else { procedure.selection.samples() };
         Some(made * responses as f64)
     }
 }
@@ -148,8 +149,8 @@ mod tests {
 
     #[test]
     fn a_response_costs_what_was_made_for_it_and_a_selection_that_of_all() {
-        let best: Procedure = "best-of:4".parse().unwrap();
-        let cost = |tokens: Option<usize>, made: Option<usize>, procedure: Option<Procedure>| {
+        let best: Composed = "best-of:4".parse().unwrap();
+        let cost = |tokens: Option<usize>, made: Option<usize>, procedure: Option<Composed>| {
             let counts = |count: Option<usize>| count.map(|count| vec![vec![count; 2]; 3]);
             let (tokens, made) = (counts(tokens), counts(made));
             Sampled { tokens, made, procedure, ..Sampled::default() }.cost(&best)

@@ -4,7 +4,7 @@ use infalign_stats::{
     Interval, Lengths, StatsError, equivalence_test, holm, length_controlled, selection_weights,
     t_test,
 };
-use infalign_transform::{Beta, Procedure, Tilt, Transform, beta_for_kl};
+use infalign_transform::{Beta, Composed, Procedure, Tilt, Transform, beta_for_kl};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +25,10 @@ pub struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
     /// The procedure of the policy, and of the reference unless the next says otherwise.
-    pub procedure: Procedure,
+    pub procedure: Composed,
     /// The procedure of the reference, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_procedure: Option<Procedure>,
+    pub reference_procedure: Option<Composed>,
     /// By what responses were judged.
     pub judge: Judge,
     /// Inference-time win rate against the reference, ties ½.
@@ -86,10 +86,10 @@ pub struct Comparison {
     /// The method that is subtracted.
     pub baseline: String,
     /// The procedure.
-    pub procedure: Procedure,
+    pub procedure: Composed,
     /// The procedure of the reference, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_procedure: Option<Procedure>,
+    pub reference_procedure: Option<Composed>,
     /// By what responses were judged.
     pub judge: Judge,
     /// Win rate of the first minus win rate of the second.
@@ -240,9 +240,10 @@ fn row(
 ) -> Result<Row, EvaluateError> {
     let Entry { label: Label { method, kind, objective, transform }, sampled, reference } = *entry;
     let kl = of_policy(sampled)?;
-    let predicted_win_rate = match (transform, kl) {
-        (Some(transform), Some(kl)) if contest.policy == contest.reference => {
-            predicted_win_rate(transform, kl.estimate, &contest.policy)?
+    let of_ranks = contest.policy.of_ranks().filter(|_| contest.policy == contest.reference);
+    let predicted_win_rate = match (transform, kl, of_ranks) {
+        (Some(transform), Some(kl), Some(procedure)) => {
+            predicted_win_rate(transform, kl.estimate, &procedure)?
         }
         _ => None,
     };
@@ -277,7 +278,7 @@ fn at_equal_length(
     plan: &Plan<'_>,
 ) -> Result<Option<Interval>, EvaluateError> {
     type Side = Vec<(Vec<f64>, Vec<f64>)>;
-    let side = |sampled: &Sampled, procedure: &Procedure| -> Result<Side, EvaluateError> {
+    let side = |sampled: &Sampled, procedure: &Composed| -> Result<Side, EvaluateError> {
         let selection = selection_among(entry.label.method, sampled, procedure)?;
         let prompts = sampled.responses.iter().zip(&sampled.rewards);
         prompts

@@ -112,7 +112,7 @@ fn rows_are_unbiased_on_a_tabular_model() {
                     statistics,
                 };
                 for row in table(&entries, &plan).unwrap().rows {
-                    let (win_rate, score) = model.exact(&row.procedure, judge);
+                    let (win_rate, score) = model.exact(&row.procedure.selection, judge);
                     let error = |interval: Interval| (interval.high - interval.low) / 2.0 / 1.97;
                     let far = (row.win_rate.estimate - win_rate) / row.win_rate_error.max(1e-9);
                     let of_score = (row.score.estimate - score) / error(row.score).max(1e-9);

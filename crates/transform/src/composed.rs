@@ -29,6 +29,18 @@ pub struct Composed {
     pub inner: Procedure,
 }
 
+impl Composed {
+    /// The procedure, where it acts on responses of the policy itself, as all theory of ranks has it; none over a guided one.
+    pub fn of_ranks(&self) -> Option<Procedure> {
+        (self.inner == Procedure::Sample).then_some(self.selection)
+    }
+
+    /// Whether a prefix scorer guides it.
+    pub fn is_guided(&self) -> bool {
+        self.inner.is_guided()
+    }
+}
+
 impl From<Procedure> for Composed {
     fn from(procedure: Procedure) -> Self {
         if procedure.is_guided() {

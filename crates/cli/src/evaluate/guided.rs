@@ -7,7 +7,7 @@ use infalign_evaluate::{Contest, Kl, PromptText, Sampled, score};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 use infalign_stats::mean_and_standard_error;
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 
 use crate::{interrupt, scorers};
 
@@ -18,12 +18,14 @@ use crate::{interrupt, scorers};
 /// One sentence.
 pub(super) fn check(scorers: &[String], contests: &[Contest]) -> Result<()> {
     let procedures = || contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
-    if let Some(procedure) = procedures().find(|one| matches!(one, Procedure::Rejection { .. })) {
+    if let Some(procedure) =
+        procedures().find(|one| matches!(one.selection, Procedure::Rejection { .. }))
+    {
         bail!(
             "{procedure} needs a calibration table: generate with --calibration on both sides, and evaluate what that printed with --json"
         );
     }
-    let guided = procedures().find(Procedure::is_guided);
+    let guided = procedures().find(Composed::is_guided);
     match guided {
         Some(procedure) => ensure!(
             !scorers.is_empty(),
@@ -55,17 +57,18 @@ impl Guided<'_> {
     /// When a scorer does not go with the model, or generation or a reward fails.
     pub(super) fn sample(
         &self,
-        procedure: Procedure,
+        procedure: Composed,
         prompts: &[EncodedPrompt],
         samples: usize,
     ) -> Result<Sampled> {
         let scorer = self.scorers.weighted(&self.scorers.weights())?;
         let generator = self.generator.clone();
         let cancelled = Some(interrupt::flag());
-        let guided = GuidedGenerator { generator, scorer: &scorer, procedure, cancelled };
+        let Composed { selection, inner } = procedure;
+        let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
         guided.check(prompts)?;
         let reward = Some(self.selects);
-        let decoder = ProcedureDecoder::guided(Procedure::Sample, guided, self.tokenizer, reward)?;
+        let decoder = ProcedureDecoder::guided(selection, guided, self.tokenizer, reward)?;
         let decoded = decoder.decode_samples(prompts, samples)?;
         ensure!(!interrupt::asked(), "stopped");
         let sampled = self.scored(procedure, prompts, &decoded)?;
@@ -74,7 +77,7 @@ impl Guided<'_> {
 
     fn scored(
         &self,
-        procedure: Procedure,
+        procedure: Composed,
         prompts: &[EncodedPrompt],
         decoded: &[Vec<Decoded>],
     ) -> Result<Sampled> {

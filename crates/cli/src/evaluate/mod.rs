@@ -19,7 +19,7 @@ use infalign_backend::DeviceName;
 use infalign_evaluate::{Asked, Contest, check as check_samples};
 use infalign_record::Expect;
 use infalign_reward::{Preference, PreferenceConfig};
-use infalign_transform::Procedure;
+use infalign_transform::Composed;
 
 pub(crate) use self::replay::replay;
 
@@ -43,12 +43,12 @@ pub(crate) struct EvaluateArgs {
     #[arg(long)]
     reference: PathBuf,
     /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T, averaged over all subsets of the stored
-    /// responses; majority:N is run. May be repeated.
+    /// responses, or of a guided procedure's, as best-of:4 over cd-block:length=8,samples=4; majority:N is run. May be repeated.
     #[arg(long, default_value = "sample")]
-    procedure: Vec<Procedure>,
+    procedure: Vec<Composed>,
     /// Procedure of the reference, where it is another.
     #[arg(long)]
-    reference_procedure: Option<Procedure>,
+    reference_procedure: Option<Composed>,
     /// What guides cd-token, cd-block, beam and pruned-best-of, as for `generate`: the folder of a prefix scorer, DIR, or DIR#REWARD where it has
     /// several, either with :WEIGHT; for models. Several are added.
     #[arg(long)]
@@ -210,8 +210,8 @@ fn check(args: &EvaluateArgs, prepared: &Prepared) -> Result<()> {
 }
 
 fn contests(args: &EvaluateArgs) -> Vec<Contest> {
-    let reference = |policy: &Procedure| args.reference_procedure.unwrap_or(*policy);
-    let contest = |policy: &Procedure| Contest { policy: *policy, reference: reference(policy) };
+    let reference = |policy: &Composed| args.reference_procedure.unwrap_or(*policy);
+    let contest = |policy: &Composed| Contest { policy: *policy, reference: reference(policy) };
     args.procedure.iter().map(contest).collect()
 }
 

@@ -14,7 +14,7 @@ use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
 use infalign_record::clock;
 use infalign_record::hash::{sha256_bytes, sha256_file};
-use infalign_transform::Procedure;
+use infalign_transform::{Composed, Procedure};
 
 use super::EvaluateArgs;
 use super::folder::{Folder, Settings, by_prompt};
@@ -34,7 +34,7 @@ struct Side {
     /// SHA-256 of the chat template, where prompts go through it.
     prompts_sha256: String,
     /// What has to be run; none: plain samples, among which procedures select.
-    procedure: Option<Procedure>,
+    procedure: Option<Composed>,
     /// What guides it, where something does.
     scorers: ScorerSet,
 }
@@ -43,7 +43,7 @@ impl Side {
     fn load(
         name: &Path,
         (given, file): (&[Prompt], &Path),
-        procedure: Option<Procedure>,
+        procedure: Option<Composed>,
         scorers: &[String],
         device: &Device,
     ) -> Result<Self> {
@@ -57,6 +57,11 @@ impl Side {
         let prompts_sha256 = sha256_bytes(&serde_json::to_vec(&read)?);
         let scorers = scorers::load(scorers, &folder, &tokenizer, device)?;
         Ok(Self { model, folder, tokenizer, prompts, prompts_sha256, procedure, scorers })
+    }
+
+    /// What has to be run of a procedure that nothing guides.
+    fn plain(&self) -> Option<Procedure> {
+        self.procedure.and_then(|procedure| procedure.of_ranks())
     }
 
     fn tokens(&self) -> Result<String> {
@@ -82,7 +87,7 @@ impl Models {
     pub(super) fn load(
         args: &EvaluateArgs,
         rewards: &Rewards,
-        run: [Option<Procedure>; 2],
+        run: [Option<Composed>; 2],
         device: &Device,
     ) -> Result<Self> {
         let file = args.prompts.as_ref().context("--prompts is missing: models need prompts")?;
@@ -133,7 +138,7 @@ impl Models {
             let weights = identity::weights(&side.folder)?;
             Ok(format!("{weights} {} {}", side.tokens()?, side.prompts_sha256))
         };
-        let run = |side: &Side| side.procedure.unwrap_or(Procedure::Sample).to_string();
+        let run = |side: &Side| side.procedure.unwrap_or(Procedure::Sample.into()).to_string();
         Ok([
             ("--scorer", guided::settings(&args.scorer)?),
             ("--policy", model(policy)?),
@@ -163,7 +168,7 @@ impl Models {
         let side = &self.sides[place as usize];
         let evaluator = self.evaluator(args, rewards, side)?;
         let bar = progress.stage(place.name(), side.prompts.len());
-        if let Some(procedure) = side.procedure.filter(Procedure::is_guided) {
+        if let Some(procedure) = side.procedure.filter(Composed::is_guided) {
             let model = side.model.clone().for_inference();
             let guided = Guided {
                 scorers: &side.scorers,
@@ -177,7 +182,7 @@ impl Models {
             return Ok(sampled);
         }
         let drawn = draw(&evaluator, side, place, folder, bar)?;
-        Ok(evaluator.measure(&side.model, side.procedure, &drawn)?)
+        Ok(evaluator.measure(&side.model, side.plain(), &drawn)?)
     }
 
     fn evaluator<'e>(
@@ -244,7 +249,7 @@ fn draw(
     let done = drawn.len() - missing.len();
     let mut keeping = Keeping { drawn, done, tokens: 0, start: Instant::now(), file, bar };
     let watch = |_: Event<'_>| unless_stopped();
-    let drawing = Drawing { stage: place.stage(), procedure: side.procedure, watch: Some(&watch) };
+    let drawing = Drawing { stage: place.stage(), procedure: side.plain(), watch: Some(&watch) };
     let result =
         evaluator.draw(&side.model, &drawing, &missing, &mut |place, one| keeping.take(place, one));
     let Keeping { drawn, file, bar, .. } = keeping;

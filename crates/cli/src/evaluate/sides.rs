@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use infalign_backend::Device;
 use infalign_evaluate::{Contest, Judge, Sampled, score, selection};
 use infalign_record::env::hub_cache;
 use infalign_record::hash::sha256_file;
 use infalign_reward::{Reward, RewardConfig, Stoppable};
-use infalign_transform::Procedure;
+use infalign_transform::Composed;
 
 use super::folder::{self, Folder, Settings};
 use super::models::Models;
@@ -205,15 +205,20 @@ impl Prepared {
     }
 }
 
-/// What has to be run on each side: nothing where all procedures select among samples, and else the only one.
-fn to_run(contests: &[Contest]) -> Result<[Option<Procedure>; 2]> {
-    let steers = |procedure: &Procedure| selection(procedure).is_err();
-    let all = || contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
-    match contests {
-        [one] => Ok([one.policy, one.reference].map(|p| Some(p).filter(steers))),
-        _ if all().any(|procedure| steers(&procedure)) => bail!(
-            "a procedure that does more than select among samples is evaluated by itself: give one --procedure"
-        ),
-        _ => Ok([None, None]),
-    }
+/// What has to be run on each side: nothing where all procedures select among plain samples, and else what draws the samples that they select
+/// among, or the only one that does more than select.
+fn to_run(contests: &[Contest]) -> Result<[Option<Composed>; 2]> {
+    let run = |procedure: Composed| match selection(&procedure.selection) {
+        Ok(_) => Some(Composed::from(procedure.inner)).filter(Composed::is_guided),
+        Err(_) => Some(procedure),
+    };
+    let side = |of: fn(&Contest) -> Composed| {
+        let runs: Vec<Option<Composed>> = contests.iter().map(|contest| run(of(contest))).collect();
+        ensure!(
+            runs.windows(2).all(|pair| pair[0] == pair[1]),
+            "the procedures need responses that are drawn in different ways: give as many --procedure as select among the same, and evaluate others by themselves"
+        );
+        Ok(runs.into_iter().next().flatten())
+    };
+    Ok([side(|contest| contest.policy)?, side(|contest| contest.reference)?])
 }

@@ -138,6 +138,10 @@ impl ScorerRecipe {
             self.completions.is_empty() || self.train.method == ScorerMethod::CdQ,
             "completions are not responses of the base, which cd-fudge learns from: leave them out, or take method = \"cd-q\""
         );
+        ensure!(
+            self.evaluation_base.is_none() || !self.evaluation.is_empty(),
+            "evaluation_base has no effect without an [[evaluation]]: leave it out, or say what is run"
+        );
         for evaluation in &self.evaluation {
             evaluation.check(&self.head).context("[[evaluation]]")?;
         }

@@ -9,7 +9,7 @@ use clap::Args;
 use infalign_evaluate::report::{Member, Provenance, Report, Request};
 use infalign_record::atomic::write_atomic;
 use infalign_record::folder::MANIFEST;
-use infalign_transform::{Procedure, Transform};
+use infalign_transform::{Composed, Transform};
 
 use self::exports::Export;
 use crate::failure::Failure;
@@ -38,7 +38,7 @@ pub(crate) struct ReportArgs {
     title: Option<String>,
     /// Procedure on both sides; may be repeated. Without any: those that the first was evaluated under.
     #[arg(long)]
-    procedure: Vec<Procedure>,
+    procedure: Vec<Composed>,
     /// KL at which methods are compared, in nats; absent: the greatest that all of them reach.
     #[arg(long)]
     kl: Option<f64>,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::finding::Verdict;
-use crate::train::{Row, reward_difference};
+use crate::train::{Difference, Row, reward_difference};
 
 /// What a document says of a statement.
 #[derive(Debug, PartialEq)]
@@ -96,6 +96,9 @@ impl TryFrom<Keys> for Check {
         } else if let Some(higher) = keys.higher.take() {
             let lower = keys.lower.take().ok_or(WHAT)?;
             let reward = keys.reward.take().ok_or(WHAT)?;
+            if keys.kl.is_some_and(|kl| !(kl > 0.0 && kl.is_finite())) {
+                return Err("kl has to be above 0");
+            }
             Self::Higher(Higher { higher, lower, reward, kl: keys.kl.take() })
         } else {
             let (at, least, most) =
@@ -162,8 +165,18 @@ impl Higher {
         let Self { higher, lower, reward, kl } = self;
         let rows: Vec<Row> = Vec::deserialize(&document["evaluation"])
             .context("`higher` asks for what a scorer recipe with [[evaluation]] printed")?;
-        let difference = reward_difference(&rows, [higher, lower], reward, *kl)?;
-        Ok(above_0(difference.map(|Interval { estimate, low, high, .. }| [estimate, low, high])))
+        let Some(difference) = reward_difference(&rows, [higher, lower], reward, *kl)? else {
+            return Ok(above_0(None));
+        };
+        let Difference { interval: Interval { estimate, low, high, .. }, bounded } = difference;
+        let told = above_0(Some([estimate, low, high]));
+        // Where the KL of the one that has less is a bound, it may have more at the KL itself.
+        let unsure = match told.verdict {
+            Verdict::Agrees => bounded[1],
+            Verdict::Differs => bounded[0],
+            Verdict::Open => false,
+        };
+        Ok(Told { verdict: if unsure { Verdict::Open } else { told.verdict }, ..told })
     }
 }
 

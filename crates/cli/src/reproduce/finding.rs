@@ -31,7 +31,7 @@ pub(super) enum Verdict {
     Agrees,
     /// It is not.
     Differs,
-    /// The interval holds both.
+    /// The interval holds both, or it was not measured as far as was asked.
     Open,
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use infalign_record::{RunDir, Workflow};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::finding::Found;
 use self::plan::Plan;
@@ -90,15 +90,15 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
         ALL => plans.iter().collect(),
         name => vec![named(&plans, name).map_err(Failure::Input)?],
     };
-    for plan in &chosen {
+    let all = name == ALL;
+    for plan in chosen.iter().filter(|_| !all) {
         plan.check_data().map_err(Failure::Input)?;
     }
     let mut pages = Vec::new();
     let mut documents = Vec::new();
     let (mut unexpected, mut failed) = (Vec::new(), Vec::new());
-    let all = name == ALL;
     for plan in &chosen {
-        match reproduce(plan, args) {
+        match plan.check_data().map_err(Failure::Input).and_then(|()| reproduce(plan, args)) {
             Ok((page, document, wrong)) => {
                 pages.push(page);
                 documents.push(document);
@@ -106,7 +106,11 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
             }
             // The others are not kept from running by it.
             Err(failure) if all && !interrupt::asked() => {
-                failed.push(format!("{}: {}", plan.name, failure.message()));
+                let (name, error) = (&plan.name, failure.message());
+                eprintln!("{name}: {error}");
+                pages.push(format!("# {name}: {}\n\nIt failed: {error}\n", plan.title));
+                documents.push(json!({ "name": name, "error": error }));
+                failed.push(format!("{name}: {error}"));
             }
             Err(failure) => return Err(failure),
         }
@@ -121,7 +125,7 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
         false => pages.join("\n\n"),
     })?;
     if !failed.is_empty() {
-        return Err(Failure::Run(anyhow!("{}", failed.join("; "))));
+        return Err(Failure::Run(anyhow!("{}", [failed, unexpected].concat().join("; "))));
     }
     match unexpected.is_empty() {
         true => Ok(()),

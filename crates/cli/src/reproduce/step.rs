@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use infalign_record::atomic::write_atomic;
 use infalign_record::env::data_dir;
-use infalign_record::folder::CONFIG;
+use infalign_record::folder::{CONFIG, files};
 use infalign_record::hash::sha256_file;
 use infalign_record::{WorkflowStep, clock};
 use serde::{Deserialize, Serialize};
@@ -134,11 +134,14 @@ impl<'a> Runner<'a> {
     /// The digests of the files beside the plan that a step names, and the program's build.
     fn of(&self, step: &Step) -> Result<BTreeMap<String, String>> {
         let mut of = BTreeMap::from([("build".to_owned(), build_record().build_id)]);
-        for word in step.command.iter().filter(|word| word.starts_with("$HERE/")) {
-            let file = PathBuf::from(self.path(word, &self.steps)?);
-            // A folder, such as a model's, is told by the runs that read it.
-            if !file.is_dir() {
-                of.insert(word.clone(), sha256_file(&file)?);
+        for word in step.command.iter().flat_map(|word| named_beside_the_plan(word)) {
+            let path = PathBuf::from(self.path(word, &self.steps)?);
+            if path.is_dir() {
+                for file in files(&path)? {
+                    of.insert(format!("{word}/{file}"), sha256_file(&path.join(&file))?);
+                }
+            } else {
+                of.insert(word.to_owned(), sha256_file(&path)?);
             }
         }
         Ok(of)
@@ -158,12 +161,7 @@ impl<'a> Runner<'a> {
 
     fn execute(&self, step: &Step, words: &[String]) -> Result<()> {
         let folder = self.steps.join(&step.name);
-        // A training that was stopped goes on by the recipe that it has.
-        let words: Vec<String> = if is_training(words) && folder.join(CONFIG).exists() {
-            [words[0].as_str(), "--resume", "--json", "--out", "$STEP"].map(str::to_owned).to_vec()
-        } else {
-            words.to_vec()
-        };
+        let words = going_on(words, &folder)?;
         let words: Vec<String> =
             words.iter().map(|word| self.path(word, &folder)).collect::<Result<_>>()?;
         let printed = printed(&self.steps, &step.name);
@@ -204,6 +202,64 @@ pub(super) fn printed(steps: &Path, step: &str) -> PathBuf {
     steps.join(format!("{step}.json"))
 }
 
+/// The words by which a step that was stopped goes on: a training by the recipe that it has, an evaluation by what it has drawn. Of others
+/// nothing is kept.
+fn going_on(words: &[String], folder: &Path) -> Result<Vec<String>> {
+    if is_training(words) && folder.join(CONFIG).exists() {
+        let resume = [words[0].as_str(), "--resume", "--json", "--out", "$STEP"];
+        return Ok(resume.map(str::to_owned).to_vec());
+    }
+    if is(words, "evaluate") && folder.exists() {
+        return Ok(words.iter().cloned().chain(["--resume".to_owned()]).collect());
+    }
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    Ok(words.to_vec())
+}
+
+/// The files and folders beside the plan that a word names.
+fn named_beside_the_plan(word: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| "#'\",={}[]".contains(c);
+    word.match_indices("$HERE/").map(move |(start, _)| {
+        let rest = &word[start..];
+        rest.split(ends).next().unwrap_or(rest)
+    })
+}
+
+fn is(words: &[String], command: &str) -> bool {
+    words.first().is_some_and(|word| word == command)
+}
+
 fn is_training(words: &[String]) -> bool {
-    words.first().is_some_and(|word| word == "train" || word == "scorer")
+    is(words, "train") || is(words, "scorer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beside_the_plan_is_found_wherever_a_word_names_it() {
+        let found = |word| named_beside_the_plan(word).collect::<Vec<_>>();
+        assert_eq!(found("$HERE/../a.toml"), ["$HERE/../a.toml"]);
+        assert_eq!(found("method=[{objective='table:$HERE/b.csv'}]"), ["$HERE/b.csv"]);
+        assert_eq!(found("$HERE/scorer#liking:2"), ["$HERE/scorer"]);
+        assert!(found("$STEPS/train").is_empty());
+    }
+
+    #[test]
+    fn a_step_that_was_stopped_goes_on_or_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("step");
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let going_on = |text: &str| going_on(&words(text), &folder).unwrap().join(" ");
+        assert_eq!(going_on("evaluate --out $STEP"), "evaluate --out $STEP");
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(going_on("evaluate --out $STEP"), "evaluate --out $STEP --resume");
+        std::fs::write(folder.join(CONFIG), "").unwrap();
+        assert_eq!(going_on("train a.toml"), "train --resume --json --out $STEP");
+        assert_eq!(going_on("compare a --record $STEP"), "compare a --record $STEP");
+        assert!(!folder.exists());
+    }
 }

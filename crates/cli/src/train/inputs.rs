@@ -279,6 +279,7 @@ pub(super) fn read_prompts(
             without_last(*test, stories::paragraph_openings(&paths.resolve(file)?, *words)?)?
         }
         PromptsConfig::Preferences { files, characters, test } => {
+            ensure!(!files.is_empty(), "prompts.files is empty: name a file of preferences");
             let files: Vec<_> =
                 files.iter().map(|file| paths.resolve(file)).collect::<Result<_>>()?;
             without_last(*test, prompts::of_preferences(&files, *characters)?)?

@@ -23,7 +23,7 @@ mod watch;
 pub(crate) use metrics::Lines;
 pub(crate) use results::SCHEMA;
 pub(crate) use run_dir::RESULTS;
-pub(crate) use scorer::{Row, reward_difference};
+pub(crate) use scorer::{Difference, Row, reward_difference};
 
 use std::path::{Path, PathBuf};
 

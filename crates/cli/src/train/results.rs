@@ -133,8 +133,12 @@ fn judged(
         .filter(|&method| method != baseline && measured[method].kind.is_some())
         .map(|method| (method, baseline))
         .collect();
-    let contests: Vec<Contest> =
-        recipe.evaluation.procedures.iter().map(|procedure| Contest::same(*procedure)).collect();
+    let contests: Vec<Contest> = recipe
+        .evaluation
+        .procedures
+        .iter()
+        .map(|procedure| Contest::same((*procedure).into()))
+        .collect();
     let plan = Plan {
         contests: &contests,
         judge,

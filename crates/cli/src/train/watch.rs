@@ -56,7 +56,10 @@ impl<'a> Watch<'a> {
         Ok(Self {
             config,
             evaluator,
-            contests: procedures.iter().map(|procedure| Contest::same(*procedure)).collect(),
+            contests: procedures
+                .iter()
+                .map(|procedure| Contest::same((*procedure).into()))
+                .collect(),
             reference,
             evaluations: Lines::open(&folder.join("evaluations.jsonl"), times)?,
             responses: Lines::open(&folder.join("responses.jsonl"), times * shown)?,

@@ -25,7 +25,7 @@ pub(crate) struct DiscreteArgs {
     beta: f64,
     /// The policy that this transform of the calibrated reward leads to, instead of the optimum.
     #[arg(long)]
-    transform: Option<String>,
+    pub(super) transform: Option<String>,
     /// Print a JSON document.
     #[arg(long)]
     pub(super) json: bool,

@@ -5,6 +5,8 @@ mod estimate;
 mod numbers;
 mod plot;
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
@@ -43,12 +45,23 @@ impl TransformCommand {
     pub(crate) fn reads(&self) -> RunInputs {
         let exact = |json| RunInputs::new(None, None, json);
         match self {
-            Self::Curve(args) => exact(args.json),
+            Self::Curve(args) => with_table(exact(args.json), &args.transform),
             Self::Optimum(args) => exact(args.json),
-            Self::Discrete(args) => exact(args.json).file("--problem", &args.problem),
+            Self::Discrete(args) => {
+                let reads = exact(args.json).file("--problem", &args.problem);
+                args.transform.iter().fold(reads, |reads, transform| with_table(reads, transform))
+            }
             Self::Estimate(args) => args.reads(),
             Self::Plot(command) => exact(command.json()),
         }
+    }
+}
+
+/// Adds the file of a transform that is a table.
+fn with_table(reads: RunInputs, transform: &str) -> RunInputs {
+    match transform.strip_prefix("table:") {
+        Some(file) => reads.file("--transform", Path::new(file)),
+        None => reads,
     }
 }
 

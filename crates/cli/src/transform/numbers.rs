@@ -14,7 +14,7 @@ use crate::output;
 pub(crate) struct CurveArgs {
     /// identity, log, exp:T, optimal:PROCEDURE or table:FILE.
     #[arg(long)]
-    transform: String,
+    pub(super) transform: String,
     #[command(flatten)]
     level: Level,
     /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T or rejection:quantile=Q,draws=N; may be repeated. Without any: sample,

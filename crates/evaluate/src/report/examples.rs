@@ -1,6 +1,6 @@
 //! Responses of the methods side by side.
 
-use infalign_transform::Procedure;
+use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
 
 use super::{Member, Request};
@@ -22,7 +22,7 @@ pub struct ExampleResponse {
     /// Whose it is.
     pub method: String,
     /// Which procedure keeps it among the first samples.
-    pub procedure: Procedure,
+    pub procedure: Composed,
     /// The text.
     pub text: String,
     /// Its reward.
@@ -35,7 +35,7 @@ pub struct ExampleResponse {
 /// The first prompts: what plain sampling gives, and what the last procedure asked for keeps.
 pub(super) fn examples(members: &[Member<'_>], request: &Request<'_>) -> Vec<Example> {
     let Some(first) = members.first() else { return Vec::new() };
-    let mut procedures: Vec<Procedure> =
+    let mut procedures: Vec<Composed> =
         request.contests.iter().map(|contest| contest.policy).collect();
     if procedures.len() > 2 {
         procedures.drain(1..procedures.len() - 1);
@@ -63,7 +63,7 @@ fn response(
     method: &str,
     sampled: &Sampled,
     prompt: usize,
-    procedure: &Procedure,
+    procedure: &Composed,
 ) -> Option<ExampleResponse> {
     let rewards = sampled.rewards.get(prompt)?;
     let selection = selection_among(method, sampled, procedure).ok()?;

@@ -18,7 +18,7 @@ pub(super) fn findings(judged: &Judged, level: f64) -> Vec<String> {
 
 fn finding(
     judged: &Judged,
-    procedure: &infalign_transform::Procedure,
+    procedure: &infalign_transform::Composed,
     level: f64,
 ) -> Option<String> {
     let mut rows: Vec<(&Matched, Interval)> = judged

@@ -7,7 +7,7 @@ mod markdown;
 mod page;
 
 use infalign_stats::Interval;
-use infalign_transform::{Procedure, Transform};
+use infalign_transform::{Composed, Transform};
 use serde::{Deserialize, Serialize};
 
 pub use examples::{Example, ExampleResponse};
@@ -213,8 +213,8 @@ fn judged(
 }
 
 /// Whether a procedure only selects, so that the policy's KL is what it costs.
-fn selects(procedure: &Procedure) -> bool {
-    crate::selection(procedure).is_ok()
+fn selects(procedure: &Composed) -> bool {
+    procedure.of_ranks().is_some_and(|procedure| crate::selection(&procedure).is_ok())
 }
 
 /// Each with each before it, which is subtracted.

@@ -51,10 +51,15 @@ impl<'a> ScorerInputs<'a> {
         let trunk =
             recipe.trunk.as_ref().map(|trunk| load_other(trunk, &paths, &base, &tokenizer, device));
         let trunk = trunk.transpose().context("trunk")?;
+        let read = trunk.as_ref().unwrap_or(&base);
+        check_context(read, &base).context("trunk")?;
         let other = recipe.evaluation_base.as_ref();
         let evaluation_base =
             other.map(|other| load_other(other, &paths, &base, &tokenizer, device));
         let evaluation_base = evaluation_base.transpose().context("evaluation_base")?;
+        if let Some(other) = &evaluation_base {
+            check_context(read, other).context("evaluation_base")?;
+        }
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
         let encoder = Encoder::new(&tokenizer, None);
@@ -100,7 +105,7 @@ pub(super) fn key(head: &Head) -> String {
     format!("[[head]] {:?}", head.name)
 }
 
-/// Loads another model that reads the base's tokens, and as many.
+/// Loads another model that reads the base's tokens.
 fn load_other(
     model: &Path,
     paths: &Paths<'_>,
@@ -110,16 +115,21 @@ fn load_other(
 ) -> Result<CausalLm> {
     let folder = paths.model(model)?;
     let model = CausalLm::load(&folder, device)?.merge()?;
-    let (path, config) = (folder.path().display(), model.config());
     ensure!(
         tokenizer.has_tokens_of(&folder.tokenizer()?)?
-            && config.vocab_size == base.config().vocab_size,
-        "{path} has another tokenizer than the base: a scorer reads the base's tokens"
-    );
-    let (own, context) = (config.max_position_embeddings, base.config().max_position_embeddings);
-    ensure!(
-        own >= context,
-        "{path} reads {own} tokens, but the base {context}: it must read whatever the base can write"
+            && model.config().vocab_size == base.config().vocab_size,
+        "{} has another tokenizer than the base: a scorer reads the base's tokens",
+        folder.path().display()
     );
     Ok(model)
+}
+
+/// Refuses a scorer that cannot read whatever a model can write.
+fn check_context(reads: &CausalLm, writes: &CausalLm) -> Result<()> {
+    let [own, context] = [reads, writes].map(|model| model.config().max_position_embeddings);
+    ensure!(
+        own >= context,
+        "the scorer's trunk reads {own} tokens, but the model {context}: a scorer must read whatever the model can write"
+    );
+    Ok(())
 }

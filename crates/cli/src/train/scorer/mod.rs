@@ -23,7 +23,7 @@ use self::evaluation::ScorerEvaluator;
 pub(crate) use self::inputs::ScorerInputs;
 use self::inputs::key;
 use self::responses::Rewarded;
-pub(crate) use self::row::{Row, reward_difference};
+pub(crate) use self::row::{Difference, Row, reward_difference};
 use super::rewards;
 use super::run_dir::RESULTS;
 use super::stages::write_json;

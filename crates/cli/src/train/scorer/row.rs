@@ -55,12 +55,15 @@ impl Row {
     /// What the points of a front are called: the procedure without the number that is varied, and the weights.
     pub(super) fn series(&self) -> String {
         let text = self.procedure.to_string();
-        let name = match self.procedure.inner {
-            Procedure::CdToken { .. } => "cd-token".to_owned(),
-            Procedure::CdBlock { length, .. } if self.procedure.selection == Procedure::Sample => {
+        let name = match (self.procedure.selection, self.procedure.inner) {
+            (Procedure::Sample, Procedure::CdToken { candidates: None, .. }) => {
+                "cd-token".to_owned()
+            }
+            (Procedure::Sample, Procedure::CdBlock { length, .. }) => {
                 format!("cd-block, M = {length}")
             }
-            Procedure::Sample => text.split(':').next().unwrap_or(&text).to_owned(),
+            (Procedure::BestOf(_), Procedure::Sample) => "best-of".to_owned(),
+            (Procedure::WorstOf(_), Procedure::Sample) => "worst-of".to_owned(),
             _ => text,
         };
         let weights: Vec<String> =
@@ -78,9 +81,14 @@ impl Row {
         weights.collect::<Vec<_>>().join(" ")
     }
 
-    /// The first that is known of the KL, in nats per response.
-    pub(super) fn nats(&self) -> f64 {
-        self.kl.first().map_or(0.0, |kl| kl.nats)
+    /// The KL in nats per response: exact or an estimate where there is one, and else a bound.
+    pub(super) fn kl(&self) -> Kl {
+        let near = self.kl.iter().find(|kl| kl.kind != KlKind::Bound);
+        near.or(self.kl.first()).copied().unwrap_or(Kl { nats: 0.0, kind: KlKind::Exact })
+    }
+
+    fn nats(&self) -> f64 {
+        self.kl().nats
     }
 
     /// A few words, for the line of its stage.
@@ -137,8 +145,8 @@ fn word(kind: KlKind) -> &'static str {
 /// The paired difference of a reward under two procedures, the second subtracted; none where a front does not reach the KL.
 ///
 /// - `pair`: each a procedure as it was named, or, where several rows have it, as `PROCEDURE by REWARD:WEIGHT REWARD:WEIGHT`, rewards in
-///   alphabetical order. With `kl` in nats per response, each is a front as the figure's legend names it, and both are taken at that KL:
-///   between two points a reward is linear in √KL, and every front begins at plain sampling.
+///   alphabetical order. With `kl`, above 0, in nats per response, each is a front as the figure's legend names it, and both are taken at that
+///   KL: between two points a reward is linear in √KL, and every front begins at plain sampling. The interval takes the KLs for known.
 ///
 /// # Errors
 /// Where there is no such row, front or reward.
@@ -147,13 +155,23 @@ pub(crate) fn reward_difference(
     pair: [&str; 2],
     reward: &str,
     kl: Option<f64>,
-) -> Result<Option<Interval>> {
+) -> Result<Option<Difference>> {
     let of = |name: &str| match kl {
-        None => Ok(Some(named(rows, name)?.by_prompt(reward)?.to_vec())),
+        None => Ok(Some((named(rows, name)?.by_prompt(reward)?.to_vec(), false))),
         Some(kl) => at(rows, name, reward, kl),
     };
     let [Some(first), Some(second)] = [of(pair[0])?, of(pair[1])?] else { return Ok(None) };
-    Ok(Some(paired_difference(&first, &second, LEVEL)?))
+    let interval = paired_difference(&first.0, &second.0, LEVEL)?;
+    Ok(Some(Difference { interval, bounded: [first.1, second.1] }))
+}
+
+/// A difference of rewards.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    /// Over prompts.
+    pub(crate) interval: Interval,
+    /// Whether the KL of the first, and that of the second, are bounds: their rewards at the KL itself may be higher.
+    pub(crate) bounded: [bool; 2],
 }
 
 fn named<'a>(rows: &'a [Row], name: &str) -> Result<&'a Row> {
@@ -171,21 +189,24 @@ fn named<'a>(rows: &'a [Row], name: &str) -> Result<&'a Row> {
     }
 }
 
-/// The reward of every prompt on a front, at a KL that it reaches.
-fn at(rows: &[Row], series: &str, reward: &str, kl: f64) -> Result<Option<Vec<f64>>> {
+/// The reward of every prompt on a front, at a KL that it reaches, and whether that is a bound.
+fn at(rows: &[Row], series: &str, reward: &str, kl: f64) -> Result<Option<(Vec<f64>, bool)>> {
     let mut front: Vec<&Row> = rows.iter().filter(|row| row.series() == series).collect();
-    let Some(weights) = front.first().map(|row| &row.weights) else {
+    if front.is_empty() {
         let names: BTreeSet<String> = rows.iter().map(Row::series).collect();
         bail!("there is no front {series:?}; there are {names:?}")
-    };
-    let plain = Composed::from(Procedure::Sample);
-    front.extend(rows.iter().find(|row| row.procedure == plain && row.weights == *weights));
+    }
+    let bounded = front.iter().any(|row| row.kl().kind == KlKind::Bound);
+    // Plain sampling goes by no weights.
+    front.extend(rows.iter().find(|row| row.procedure == Procedure::Sample.into()));
     front.sort_by(|a, b| a.nats().total_cmp(&b.nats()));
-    let between = front.windows(2).find(|pair| pair[0].nats() <= kl && kl <= pair[1].nats());
-    let Some([low, high]) = between else { return Ok(None) };
-    let share = (kl.sqrt() - low.nats().sqrt()) / (high.nats().sqrt() - low.nats().sqrt());
+    let between = |pair: &&[&Row]| pair[0].nats() < kl && kl <= pair[1].nats();
+    let Some([low, high]) = front.windows(2).find(between) else { return Ok(None) };
+    let [from, to] = [low, high].map(|row| row.nats().max(0.0).sqrt());
+    let share = (kl.sqrt() - from) / (to - from);
     let pairs = low.by_prompt(reward)?.iter().zip(high.by_prompt(reward)?);
-    Ok(Some(pairs.map(|(low, high)| low + share * (high - low)).collect()))
+    let rewards = pairs.map(|(low, high)| low + share * (high - low)).collect();
+    Ok(Some((rewards, bounded)))
 }
 
 #[cfg(test)]
@@ -220,10 +241,11 @@ mod tests {
     #[test]
     fn a_difference_of_two_procedures_is_paired_by_prompt() {
         let of = |pair, kl| reward_difference(&rows(), pair, "liking", kl);
-        let difference = of(["best-of:4", "sample"], None).unwrap().unwrap();
+        let difference = of(["best-of:4", "sample"], None).unwrap().unwrap().interval;
         let expected = paired_difference(&[2.0, 3.0, 5.0], &[0.0, 1.0, 2.0], LEVEL).unwrap();
         assert_eq!(difference, expected);
-        let named = of(["cd-token:lambda=1 by liking:0.5", "sample"], None).unwrap().unwrap();
+        let named =
+            of(["cd-token:lambda=1 by liking:0.5", "sample"], None).unwrap().unwrap().interval;
         assert!((named.estimate + 2.0 / 3.0).abs() < 1e-12);
         for (pair, told) in [
             (["cd-token:lambda=1", "sample"], "several weights"),
@@ -243,7 +265,8 @@ mod tests {
         let difference = reward_difference(&rows(), fronts, "liking", Some(1.0)).unwrap().unwrap();
         let tokenwise = [2.0, 3.0, 4.5];
         let expected = paired_difference(&tokenwise, &[2.0, 3.0, 5.0], LEVEL).unwrap();
-        assert!((difference.estimate - expected.estimate).abs() < 1e-12);
+        assert!((difference.interval.estimate - expected.estimate).abs() < 1e-12);
+        assert_eq!(difference.bounded, [true; 2]);
         assert!(reward_difference(&rows(), fronts, "liking", Some(2.0)).unwrap().is_none());
         let unknown = ["beam (1 liking)", "best-of (1 liking)"];
         let message = reward_difference(&rows(), unknown, "liking", Some(1.0)).unwrap_err();
