@@ -63,6 +63,18 @@ fn what_is_exact_is_reproduced_and_not_computed_twice() {
 }
 
 #[test]
+fn nothing_ends_because_nobody_reads_what_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    let words = ["reproduce", "infalign-transforms", "--plans", &plans()];
+    let output = command.current_dir(dir.path()).args(words).stderr(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!output.stdout.is_empty());
+}
+
+#[test]
 fn a_verdict_that_was_not_expected_fails_the_check() {
     for (is, expect, code) in [
         ("{ at = '/win_rate/sample', least = 0.5 }", "agrees", 0),

@@ -37,7 +37,7 @@ impl Failure {
             Self::Input(error) => (error, 2),
             Self::Run(error) => (error, 3),
         };
-        eprintln!("error: {}", sentence(&error));
+        tell!("error: {}", sentence(&error));
         ExitCode::from(code)
     }
 }

@@ -11,7 +11,7 @@ pub(crate) fn flag() -> &'static AtomicBool {
         if ASKED.swap(true, Ordering::Relaxed) {
             std::process::exit(3);
         }
-        eprintln!("\nstopping; Ctrl-C again to stop at once");
+        tell!("\nstopping; Ctrl-C again to stop at once");
     });
     &ASKED
 }

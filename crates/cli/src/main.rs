@@ -1,7 +1,14 @@
 //! The `infalign` command.
 //!
 //! stdout carries results, stderr progress and messages. Exit codes: 0 done, 1 a check failed, 2 usage or bad input, 3 the run failed.
-#![allow(clippy::print_stderr, reason = "printing is what a command line is for")]
+
+/// Says something on stderr. Nothing ends because nobody listens any more, as behind a pipe that was closed.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
 
 mod build_record;
 mod bundle;

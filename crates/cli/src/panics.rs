@@ -20,7 +20,7 @@ pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), F
             Some(told) => {
                 // Of a server's threads nobody asks how they ended.
                 if std::thread::current().name().is_some_and(|name| name.starts_with("engine-")) {
-                    eprintln!("error: the device's memory is full: {told}");
+                    tell!("error: the device's memory is full: {told}");
                 }
                 *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
             }

@@ -22,7 +22,7 @@ impl Progress {
         self.stage += 1;
         let label = format!("[{}/{}] {title}", self.stage, self.stages);
         if !std::io::stderr().is_terminal() {
-            eprintln!("{label}");
+            tell!("{label}");
         }
         // `with_template` fails only on a malformed template, and this one is fixed.
         let style = ProgressStyle::with_template(
@@ -39,7 +39,7 @@ impl Progress {
     /// Counts a stage that an earlier run has finished.
     pub(crate) fn skip(&mut self, title: &str) {
         self.stage += 1;
-        eprintln!("[{}/{}] {title}: already done", self.stage, self.stages);
+        tell!("[{}/{}] {title}: already done", self.stage, self.stages);
     }
 }
 
@@ -56,7 +56,7 @@ impl Stage {
     pub(crate) fn set(&self, done: usize, message: String) {
         let tenth = 10 * done / self.length.max(1);
         if self.bar.is_hidden() && tenth > self.tenth.replace(tenth) && done < self.length {
-            eprintln!("      {done}/{} {message}", self.length);
+            tell!("      {done}/{} {message}", self.length);
         }
         self.bar.set_position(done as u64);
         self.bar.set_message(message);
@@ -65,7 +65,7 @@ impl Stage {
     /// Ends the stage with a last message.
     pub(crate) fn finish(self, message: String) {
         if self.bar.is_hidden() {
-            eprintln!("      {message}");
+            tell!("      {message}");
         }
         self.bar.finish_with_message(message);
     }

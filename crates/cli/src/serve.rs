@@ -87,11 +87,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let service = service(args).map_err(Failure::Input)?;
     let address = listener.local_addr().map_err(Failure::run)?;
     if service.api_key.is_none() && !args.host.is_loopback() {
-        eprintln!("warning: whoever reaches {address} is answered: set a key with --api-key-env");
+        tell!("warning: whoever reaches {address} is answered: set a key with --api-key-env");
     }
-    eprintln!("serving {} at http://{address}/v1", service.name);
+    tell!("serving {} at http://{address}/v1", service.name);
     infalign_serve::run(listener, service, interrupt::asked).map_err(Failure::run)?;
-    eprintln!("stopped");
+    tell!("stopped");
     Ok(())
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ApplyArgs) -> Result<(), Failure> {
     if args.skip_missing {
         rows.retain(|row| table.get(&row.prompt).is_some());
         if rows.len() < count {
-            eprintln!(
+            tell!(
                 "{} of {count} rows left out: their prompts are not in the table",
                 count - rows.len()
             );

@@ -122,7 +122,7 @@ impl<'a, 'l> Printing<'a, 'l> {
         }
         if self.unaccepted > 0 {
             let (unaccepted, responses) = (self.unaccepted, self.responses);
-            eprintln!(
+            tell!(
                 "note: {unaccepted} of {responses} responses are the last of their draws, none of which was accepted"
             );
         }

@@ -107,7 +107,7 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
             // The others are not kept from running by it.
             Err(failure) if all && !interrupt::asked() => {
                 let (name, error) = (&plan.name, failure.message());
-                eprintln!("{name}: {error}");
+                tell!("{name}: {error}");
                 pages.push(format!("# {name}: {}\n\nIt failed: {error}\n", plan.title));
                 documents.push(json!({ "name": name, "error": error }));
                 failed.push(format!("{name}: {error}"));

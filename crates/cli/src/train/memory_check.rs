@@ -37,7 +37,7 @@ pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<
         system.refresh_memory();
         system.available_memory()
     });
-    eprintln!("{}", told(&need, there));
+    tell!("{}", told(&need, there));
     if need.least() > there {
         bail!(
             "the run does not fit into memory: it needs {} and there are {}; {REMEDY}",
@@ -46,9 +46,7 @@ pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<
         );
     }
     if need.total() > there {
-        eprintln!(
-            "warning: that may be more than there is; if the run ends for want of it, {REMEDY}"
-        );
+        tell!("warning: that may be more than there is; if the run ends for want of it, {REMEDY}");
     }
     Ok(())
 }

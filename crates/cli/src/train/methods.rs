@@ -158,7 +158,7 @@ impl Followed<'_> {
         self.watch.map_or(Ok(()), Watch::finish)?;
         self.bar.finish(self.last);
         if let Some(error) = self.failed {
-            eprintln!("      evaluation on the way was given up: {error:#}");
+            tell!("      evaluation on the way was given up: {error:#}");
         }
         Ok(())
     }

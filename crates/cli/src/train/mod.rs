@@ -179,7 +179,7 @@ fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<
     let _ = std::fs::remove_dir_all(&folder);
     checked?;
     output::print(&recipe.to_toml().map_err(Failure::Input)?)?;
-    eprintln!(
+    tell!(
         "{} is fine; nothing was run",
         args.recipe.as_deref().map_or("quickstart".into(), |p| p.display().to_string())
     );

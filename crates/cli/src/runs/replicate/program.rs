@@ -61,7 +61,7 @@ impl Program {
             .join("source")
             .canonicalize()
             .unwrap_or(std::path::absolute(folder.join("source"))?);
-        eprintln!("building infalign {} in {}", build.full_version(), tree.display());
+        tell!("building infalign {} in {}", build.full_version(), tree.display());
         let mut add = Command::new("git");
         add.current_dir(source)
             .args(["worktree", "add", "--detach", "--quiet"])

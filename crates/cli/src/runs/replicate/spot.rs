@@ -49,7 +49,7 @@ pub(super) fn run(
     interrupt::flag();
     let (mut results, mut replica) = (Vec::new(), None);
     for (stage, number) in chosen.iter().zip(1..) {
-        eprintln!("{number}/{}: {}", chosen.len(), stage.name);
+        tell!("{number}/{}: {}", chosen.len(), stage.name);
         let copy = folder.join(stage.name.replace(' ', "-"));
         let row = again(args, stage, original, program, &copy).map_err(Failure::Run)?;
         results.push(row);
