@@ -58,8 +58,16 @@ fn what_is_exact_is_reproduced_and_not_computed_twice() {
     let second = reproduce(dir.path(), &words);
     assert_eq!(stdout(&second, 0), stdout(&first, 0));
     assert!(String::from_utf8_lossy(&second.stderr).contains("figure: already done"));
-    let verified = Command::new(env!("CARGO_BIN_EXE_infalign")).arg("verify").arg(run).output();
-    stdout(&verified.unwrap(), 0);
+    let of = |command: &str, code: i32| {
+        let output = Command::new(env!("CARGO_BIN_EXE_infalign")).arg(command).arg(&run).output();
+        let output = output.unwrap();
+        stdout(&output, code);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    of("verify", 0);
+    for command in ["replay", "replicate"] {
+        assert!(of(command, 2).contains("whose steps are runs of their own"), "{command}");
+    }
 }
 
 #[test]

@@ -28,6 +28,11 @@ pub fn win_rate_against_kl(
 ) -> Result<Figure, EvaluateError> {
     let by_reward = rows.iter().all(|row| row.judge == Judge::Reward);
     let farthest = kls(rows).fold(0.2, f64::max);
+    // Runs of one method go by its name, which is what follows that of the run.
+    let named = |row: &Row| match bands.is_empty() {
+        true => row.method.clone(),
+        false => row.method.rsplit('/').next().unwrap_or_default().to_owned(),
+    };
     let panel = |procedure: &Composed| -> Result<Panel, EvaluateError> {
         let mut curves = Vec::new();
         if let Some(procedure) = procedure.of_ranks().filter(|_| by_reward) {
@@ -38,10 +43,6 @@ pub fn win_rate_against_kl(
         }
         let measured: Vec<&FrontierBand> =
             bands.iter().filter(|band| band.procedure == *procedure).collect();
-        curves.extend(measured.iter().map(|band| Curve {
-            name: band.method.clone(),
-            points: band.points.iter().map(|(kl, win_rate)| (*kl, win_rate.estimate)).collect(),
-        }));
         let of_procedure = rows.iter().filter(|row| row.procedure == *procedure);
         Ok(Panel {
             title: procedure.to_string(),
@@ -53,7 +54,10 @@ pub fn win_rate_against_kl(
                 })
                 .collect(),
             points: of_procedure
-                .filter_map(|row| Some(point(row, row.kl?.estimate, &row.win_rate)))
+                .filter_map(|row| {
+                    let point = point(row, row.kl?.estimate, &row.win_rate);
+                    Some(Point { name: named(row), ..point })
+                })
                 .collect(),
             curves,
         })
@@ -62,10 +66,11 @@ pub fn win_rate_against_kl(
     let all = procedures(rows.iter().filter(same));
     let panels = all.iter().map(panel).collect::<Result<Vec<Panel>, EvaluateError>>()?;
     let lines = if by_reward { "; lines: continuous limit" } else { "" };
+    let shades = if bands.is_empty() { "" } else { "; shaded: between runs of a method" };
     Ok(Figure {
         title: title.to_owned(),
-        legend: legend(rows, &panels),
-        note: format!("bars: {} intervals over prompts{lines}", percent(rows)),
+        legend: legend(rows.iter().map(named), &panels),
+        note: format!("bars: {} intervals over prompts{shades}{lines}", percent(rows)),
         axes: KL_AND_WIN_RATE.map(str::to_owned),
         panels,
     })
@@ -122,7 +127,7 @@ pub(crate) fn over_optimisation(title: &str, by_reward: &[Row], by_judge: &[Row]
 fn scores(title: &str, rows: &[Row], horizontal: &str, panels: Vec<Panel>) -> Figure {
     Figure {
         title: title.to_owned(),
-        legend: legend(rows, &panels),
+        legend: legend(rows.iter().map(|row| row.method.clone()), &panels),
         note: format!("bars: {} intervals over prompts", percent(rows)),
         axes: [horizontal.to_owned(), "expected score of the response kept".to_owned()],
         panels,
@@ -153,12 +158,12 @@ fn procedures<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Composed> {
 }
 
 /// Methods in the order of the rows, then what else is drawn.
-fn legend(rows: &[Row], panels: &[Panel]) -> Vec<String> {
+fn legend(methods: impl Iterator<Item = String>, panels: &[Panel]) -> Vec<String> {
     let curves = panels.iter().flat_map(|panel| panel.curves.iter().map(|curve| &curve.name));
     let mut names: Vec<String> = Vec::new();
-    for name in rows.iter().map(|row| &row.method).chain(curves) {
-        if !names.contains(name) {
-            names.push(name.clone());
+    for name in methods.chain(curves.cloned()) {
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
     names

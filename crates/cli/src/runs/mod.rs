@@ -8,6 +8,7 @@ mod verify;
 use std::path::Path;
 
 use infalign_record::RecordError;
+use infalign_record::record::Record;
 use infalign_record::verify::Verified;
 
 use crate::failure::Failure;
@@ -28,6 +29,21 @@ fn verified(run: &Path) -> Result<Verified, Failure> {
         }
         error => Failure::input(error),
     })
+}
+
+/// Refuses a reproduction: its steps are runs of their own.
+///
+/// # Errors
+/// [`Failure::Input`] names their folder.
+fn no_reproduction(run: &Path, record: &Record) -> Result<(), Failure> {
+    if record.command != "reproduce" {
+        return Ok(());
+    }
+    Err(Failure::Input(anyhow::anyhow!(
+        "{} is a reproduction, whose steps are runs of their own: name one of those in {}",
+        run.display(),
+        run.join("steps").display()
+    )))
 }
 
 /// The same, for commands that use what is in it: what does not verify is refused.

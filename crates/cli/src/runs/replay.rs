@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
-use super::trusted;
+use super::{no_reproduction, trusted};
 use crate::failure::Failure;
 use crate::output;
 
@@ -25,6 +25,7 @@ pub(crate) struct ReplayArgs {
 /// [`Failure::Input`] for a run that does not verify or stores no samples, [`Failure::Check`] when something else is computed.
 pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let record = trusted(&args.run)?.record;
+    no_reproduction(&args.run, &record)?;
     let temporary = tempfile::tempdir().map_err(Failure::run)?;
     let into = args.out.as_deref().unwrap_or(temporary.path());
     if args.out.is_some() {

@@ -40,20 +40,21 @@ fn finding(
         text += &format!(", at {cost:.0} tokens made for a response");
     }
     text.push('.');
-    if let Some((second, _)) = rows.get(1) {
-        let difference = difference(judged, best, second)?;
-        let (value, name) = (with_signs(&difference), &second.method);
+    let mut others = Vec::new();
+    for (other, _) in &rows[1..] {
+        let difference = difference(judged, best, other)?;
+        let apart = if difference.low > 0.0 { "" } else { ", and cannot be told from it" };
+        others.push(format!("{} above {}{apart}", with_signs(&difference), other.method));
+    }
+    if !others.is_empty() {
         let percent = (1000.0 * level).round() / 10.0;
-        text += &if difference.low > 0.0 {
-            format!(" It is {value} above {name}, the next: its {percent} % interval leaves 0 out.")
-        } else {
-            format!(
-                " It is {value} above {name}, the next: its {percent} % interval holds 0, so the two cannot be told apart."
-            )
-        };
+        text += &format!(" It is {} ({percent} % intervals).", others.join("; "));
     }
     if let Some(optimum) = best.optimum {
-        text += &format!(" No policy exceeds {optimum:.3} there in the continuous limit.");
+        let gap = optimum - win_rate.estimate;
+        text += &format!(
+            " No policy exceeds {optimum:.3} there in the continuous limit, which is {gap:.3} more."
+        );
     }
     Some(text)
 }

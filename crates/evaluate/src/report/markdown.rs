@@ -19,7 +19,7 @@ pub(super) fn rows(judged: &Judged) -> Cells {
         head.push("at equal length");
     }
     if predicted {
-        head.push("theory at that KL");
+        head.push("theory for this method");
     }
     head.extend(["score", "score of the reference", "tokens a response"]);
     let line = |row: &Row| {

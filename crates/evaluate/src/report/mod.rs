@@ -6,6 +6,8 @@ mod judges;
 mod markdown;
 mod page;
 
+use std::collections::HashSet;
+
 use infalign_stats::Interval;
 use infalign_transform::{Composed, Transform};
 use serde::{Deserialize, Serialize};
@@ -185,7 +187,7 @@ fn judged(
         &Plan {
             contests: request.contests,
             judge,
-            pairs: &all_pairs(&compared),
+            pairs: &within_runs(members, all_pairs(&compared)),
             length_controlled: request.length_controlled,
             statistics: request.statistics,
         },
@@ -215,6 +217,17 @@ fn judged(
 /// Whether a procedure only selects, so that the policy's KL is what it costs.
 fn selects(procedure: &Composed) -> bool {
     procedure.of_ranks().is_some_and(|procedure| crate::selection(&procedure).is_ok())
+}
+
+/// Where a method has several runs, only those pairs that are of one run: methods of different runs are compared at the same KL.
+fn within_runs(members: &[Member<'_>], pairs: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+    let mut seen = HashSet::new();
+    let repeated = members.iter().any(|member| member.compared && !seen.insert(member.sweep));
+    let run = |place: usize| {
+        let Member { entry, sweep, .. } = &members[place];
+        entry.label.method.strip_suffix(sweep)
+    };
+    pairs.into_iter().filter(|&(a, b)| !repeated || run(a) == run(b)).collect()
 }
 
 /// Each with each before it, which is subtracted.

@@ -20,7 +20,7 @@ use infalign_record::folder::CONFIG;
 use infalign_record::{Record, RunDir};
 
 use self::program::Program;
-use super::trusted;
+use super::{no_reproduction, trusted};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
@@ -73,6 +73,7 @@ pub(crate) struct ReplicateArgs {
 /// comparable, [`Failure::Run`] when the replica failed.
 pub(crate) fn replicate(args: &ReplicateArgs) -> Result<(), Failure> {
     let original = trusted(&args.run)?.record;
+    no_reproduction(&args.run, &original)?;
     if let Some(replica) = &args.replica {
         return compare_with(args, &original, replica);
     }
