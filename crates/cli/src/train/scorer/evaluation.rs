@@ -154,7 +154,7 @@ impl ScorerEvaluator<'_> {
         Figure {
             title: "Expected reward against KL, on held-out prompts".to_owned(),
             legend,
-            note: "bars: 95 % intervals; KL: exact of cd-token, an estimate of best-of-N, bounds of all others".to_owned(),
+            note: "bars: 95 % intervals; KL of blocks: a bound".to_owned(),
             axes: ["KL from the base, nats per response", "mean reward"].map(str::to_owned),
             panels: self.heads.iter().map(panel).collect(),
         }
