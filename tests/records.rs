@@ -1,21 +1,12 @@
-//! What runs leave behind: a record that verifies, that a killed run has too, and that holds no secret.
+//! What runs leave behind: a record that verifies, and that a killed run has, too.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod runs;
 
 use std::path::{Path, PathBuf};
 
-use infalign_record::folder;
-use infalign_record::record::{Record, Status};
-use runs::{copy, done, fails, files, infalign, quickstart, train, with_run};
-
-const CANARY: &str = "canary/Value 29ab+31";
-/// One that the quickstart's model has words for.
-const KNOWN_WORDS: &str = "friday at the library";
-
-fn record(run: &Path) -> Record {
-    folder::record(run).unwrap()
-}
+use infalign_record::record::Status;
+use runs::{copy, done, fails, files, infalign, quickstart, record, train, with_run};
 
 #[test]
 fn the_version_tells_the_build_and_the_record_has_the_same() {
@@ -263,111 +254,6 @@ fn other_commands_keep_what_they_print_with_a_record() {
 /// Where a report goes.
 fn page(dir: &tempfile::TempDir) -> String {
     dir.path().join("page").to_string_lossy().into_owned()
-}
-
-/// The canary as addresses have it.
-fn percent(canary: &str) -> String {
-    canary.replace('/', "%2F").replace(' ', "%20").replace('+', "%2B")
-}
-
-/// Every byte of a folder, in the forms that a value may take.
-fn assert_clean(folder: &Path, canary: &str) {
-    // In base64, without the last digits, which depend on what follows.
-    let base64 = match canary {
-        CANARY => "Y2FuYXJ5L1ZhbHVlIDI5YWIrMz",
-        _ => "ZnJpZGF5IGF0IHRoZSBsaWJyYXJ5",
-    };
-    let forms = [canary.to_owned(), percent(canary), base64.to_owned()];
-    let all = files(folder);
-    assert!(!all.is_empty(), "{} holds no file", folder.display());
-    for file in all {
-        let bytes = std::fs::read(&file).unwrap();
-        for form in &forms {
-            let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
-            assert!(!found, "{} holds the canary", file.display());
-        }
-    }
-}
-
-/// `generate` on the quickstart's model with a record, under a canary.
-fn generate(out: &Path, prompts: &Path, canary: &str) -> std::process::Command {
-    let mut command = infalign(&["generate", "--max-tokens", "4"]);
-    command.arg("--model").arg(quickstart().join("model")).arg("--prompts").arg(prompts);
-    command.arg("--record").arg(out).env("CANARY_TOKEN", canary);
-    command
-}
-
-#[test]
-fn a_secret_of_the_environment_is_in_no_byte_of_a_run_that_ends_well() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
-    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
-    // On the command line, and in an address there.
-    let out = path("generated");
-    let mut command = generate(&out, &path("prompts.jsonl"), CANARY);
-    command.args(["--stop", CANARY, "--stop", &format!("http://me:{}@host/", percent(CANARY))]);
-    done(command);
-    let kept = record(&out);
-    assert!(kept.argv.iter().any(|word| word == "«redacted:CANARY_TOKEN»"));
-    assert_eq!(kept.status, Status::Completed);
-    assert_clean(&out, CANARY);
-    done(with_run("verify", &out, &[]));
-
-    // With words that might have been generated.
-    let out = path("words");
-    done(generate(&out, &path("prompts.jsonl"), KNOWN_WORDS));
-    assert!(std::fs::read_to_string(out.join("results.txt")).unwrap().starts_with("the"));
-    assert_eq!(record(&out).status, Status::Completed);
-    assert_clean(&out, KNOWN_WORDS);
-
-    // A whole training, its checkpoints and pages included.
-    let out = path("trained");
-    let mut command = train(&out, &[]);
-    command.env("CANARY_TOKEN", CANARY);
-    done(command);
-    assert_clean(&out, CANARY);
-}
-
-#[test]
-fn a_run_that_would_keep_a_secret_is_refused_or_fails_without_a_byte_of_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
-    let prompts = path("prompts.jsonl");
-    // In the recipe: refused before anything is written.
-    let refused = path("refused");
-    let mut command = train(&refused, &["--set", &format!("name={CANARY}")]);
-    command.env("CANARY_TOKEN", CANARY);
-    let text = fails(command, 2);
-    assert!(text.contains("CANARY_TOKEN") && !text.contains(CANARY), "{text}");
-    assert!(!refused.exists());
-
-    // In the message of a failure: the address of a server that is not there.
-    std::fs::write(&prompts, "{\"prompt\": \"the\"}\n").unwrap();
-    let address = format!("http://127.0.0.1:9/{}", percent(CANARY));
-    let reward = format!("kind = 'remote'\nurl = '{address}'\ntimeout_seconds = 1\n");
-    std::fs::write(path("reward.toml"), reward).unwrap();
-    let failed = path("failed");
-    let mut command = generate(&failed, &prompts, CANARY);
-    command.args(["--procedure", "best-of:2", "--reward"]).arg(path("reward.toml"));
-    fails(command, 3);
-    let kept = record(&failed);
-    assert!(kept.error.as_ref().unwrap().contains("«redacted:CANARY_TOKEN»"), "{kept:?}");
-    assert_eq!(kept.status, Status::Failed);
-    assert_clean(&failed, CANARY);
-
-    // In what is generated: it is not kept, the run does not count as finished, and says why without showing it.
-    let prompt = serde_json::json!({ "prompt": format!("late on {KNOWN_WORDS} :") });
-    std::fs::write(&prompts, format!("{}\n{prompt}\n", serde_json::json!({"prompt": "the"})))
-        .unwrap();
-    for more in [&[][..], &["--json"]] {
-        let leaked = path(&format!("leaked{}", more.len()));
-        let mut command = generate(&leaked, &prompts, KNOWN_WORDS);
-        command.args(more);
-        let text = fails(command, 3);
-        assert!(text.contains("what is printed holds the value of CANARY_TOKEN"), "{text}");
-        assert_eq!(record(&leaked).status, Status::Failed);
-        assert_clean(&leaked, KNOWN_WORDS);
-    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use infalign_record::record::Record;
+
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub(crate) use common::{done, fails, quickstart, run, stderr};
 
@@ -43,6 +45,11 @@ pub(crate) fn recipe(dir: &Path) -> PathBuf {
         }
     }
     path
+}
+
+/// A run's record.
+pub(crate) fn record(run: &Path) -> Record {
+    infalign_record::folder::record(run).unwrap()
 }
 
 pub(crate) fn with_run(command: &str, run: &Path, more: &[&str]) -> Command {

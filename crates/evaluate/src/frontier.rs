@@ -256,15 +256,11 @@ mod tests {
             intervals: Intervals::Bca { replicates: 600, seed: 1 },
             ..Statistics::new(1)
         };
-        let found = frontiers(
-            &sweeps,
-            Procedure::Sample.into(),
-            Judge::Reward,
-            0.2,
-            &[(0, 1)],
-            &statistics,
-        )
-        .unwrap();
+        let at = |kl| {
+            let sample = Procedure::Sample.into();
+            frontiers(&sweeps, sample, Judge::Reward, kl, &[(0, 1)], &statistics).unwrap()
+        };
+        let found = at(0.2);
         // log a − (a − 1)/a = 0.2 at a = 1.9236…: found by bisection here.
         let (mut low, mut high) = (1.0_f64, 3.0_f64);
         for _ in 0..60 {
@@ -281,15 +277,7 @@ mod tests {
         assert_eq!(found.bands.len(), 2);
         assert!(found.bands[0].points.len() > 15 && found.bands[0].points[0].1.estimate == 0.5);
         // Farther than measured there is no number, and the row says so.
-        let far = frontiers(
-            &sweeps,
-            Procedure::Sample.into(),
-            Judge::Reward,
-            2.0,
-            &[(0, 1)],
-            &statistics,
-        );
-        let far = far.unwrap();
+        let far = at(2.0);
         assert!(far.rows.iter().all(|row| row.win_rate.is_none()));
         assert!(far.comparisons[0].difference.is_none());
     }

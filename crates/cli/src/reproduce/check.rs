@@ -57,7 +57,7 @@ pub(super) struct Number {
 }
 
 /// The keys of all checks, so that one of none is named.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
     better: Option<String>,

@@ -1,6 +1,7 @@
 //! What follows from the numbers, in sentences.
 
 use infalign_stats::Interval;
+use infalign_transform::Composed;
 
 use super::{Judged, reversed};
 use crate::{Matched, Row, with_interval, with_signs};
@@ -16,11 +17,7 @@ pub(super) fn findings(judged: &Judged, level: f64) -> Vec<String> {
     procedures.into_iter().filter_map(|procedure| finding(judged, &procedure, level)).collect()
 }
 
-fn finding(
-    judged: &Judged,
-    procedure: &infalign_transform::Composed,
-    level: f64,
-) -> Option<String> {
+fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> {
     let mut rows: Vec<(&Matched, Interval)> = judged
         .at_common_kl
         .rows

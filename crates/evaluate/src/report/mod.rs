@@ -322,4 +322,52 @@ mod tests {
         let names: Vec<&str> = report.figures(&[]).unwrap().iter().map(|(name, _)| *name).collect();
         assert!(names.contains(&"win-rate-kl") && names.contains(&"proxy-gold"), "{names:?}");
     }
+
+    #[test]
+    fn runs_of_a_method_are_one_in_the_plot_and_compared_with_those_of_their_own_run() {
+        let shifts = [
+            ("x", "plain", 1.5),
+            ("x", "strong", 40.0),
+            ("y", "plain", 2.5),
+            ("y", "strong", 60.0),
+        ];
+        let reference = samples(0.0);
+        let sampled = shifts.map(|(.., shift)| samples(shift));
+        let names = shifts.map(|(run, method, _)| format!("{run}/{method}"));
+        let members: Vec<Member<'_>> = (0..shifts.len())
+            .map(|place| {
+                let label =
+                    Label { method: &names[place], kind: None, objective: None, transform: None };
+                let entry = Entry { label, sampled: &sampled[place], reference: &reference };
+                Member { entry, sweep: shifts[place].1, compared: true }
+            })
+            .collect();
+        let request = Request {
+            title: "two runs".into(),
+            contests: &[Contest::same("sample".parse().unwrap())],
+            judges: &[Judge::Reward],
+            kl: None,
+            length_controlled: false,
+            examples: 0,
+            statistics: Statistics {
+                intervals: Intervals::Bca { replicates: 200, seed: 1 },
+                ..Statistics::new(1)
+            },
+        };
+        let report = Report::new(&members, &request, Provenance::default()).unwrap();
+        let judged = &report.judged[0];
+        let pairs: Vec<(&str, &str)> = judged
+            .table
+            .comparisons
+            .iter()
+            .map(|one| (one.method.as_str(), one.baseline.as_str()))
+            .collect();
+        assert_eq!(pairs, [("x/strong", "x/plain"), ("y/strong", "y/plain")]);
+        assert!(judged.findings[0].contains("above plain"), "{:?}", judged.findings);
+        let figures = report.figures(&[]).unwrap();
+        let (_, figure) = figures.iter().find(|(name, _)| *name == "win-rate-kl").unwrap();
+        assert_eq!(figure.legend[..2], ["plain", "strong"]);
+        assert_eq!(figure.panels[0].points.len(), 4);
+        assert_eq!(figure.panels[0].bands.len(), 2);
+    }
 }
