@@ -121,7 +121,7 @@ fn reserved(device: &Device) -> String {
 fn measure(name: &str, model: CausalLm) {
     let device = model.device();
     let rounded = std::env::var("INFALIGN_DTYPE").is_ok_and(|dtype| dtype == "bf16");
-    let model = if rounded { model.in_bf16() } else { model }.for_inference();
+    let model = if rounded { model.in_bf16().unwrap() } else { model }.for_inference();
     for (how, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
         let sampling = Sampling { temperature, max_tokens: NEW_TOKENS, ..Sampling::default() };
         generate(model.as_ref(), &sampling);

@@ -1,6 +1,7 @@
 //! The key-value cache: preallocated for the longest sequence of a batch, whose rows end in the same column.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use infalign_backend::kernels::{AttentionShape, append, attend_cached};
 
 use crate::TransformerConfig;
 
@@ -8,24 +9,28 @@ use crate::TransformerConfig;
 #[derive(Clone, Debug)]
 pub(crate) struct KvCache {
     /// Per layer, keys and values: `[batch, kv_heads, capacity, head_width]`.
-    layers: Vec<Option<(Tensor<4>, Tensor<4>)>>,
+    layers: Vec<[Tensor<4>; 2]>,
+    /// First real column of each row.
+    starts: Vec<usize>,
+    /// The same on the device.
+    first_columns: Tensor<1, Int>,
     /// Columns filled so far.
     length: usize,
     capacity: usize,
 }
 
 impl KvCache {
-    /// An empty cache for `batch` sequences of at most `capacity` tokens.
+    /// An empty cache of at most `capacity` columns for sequences that begin at the given ones.
     pub(crate) fn new(
         config: &TransformerConfig,
-        batch: usize,
+        starts: Vec<usize>,
         capacity: usize,
         (device, dtype): (&Device, DType),
     ) -> Self {
-        let shape = [batch, config.kv_heads(), capacity, config.head_width()];
+        let shape = [starts.len(), config.kv_heads(), capacity, config.head_width()];
         let zeros = || Tensor::zeros(shape, (device, dtype));
-        let layers = (0..config.num_hidden_layers).map(|_| Some((zeros(), zeros()))).collect();
-        Self { layers, length: 0, capacity }
+        let layers = (0..config.num_hidden_layers).map(|_| [zeros(), zeros()]).collect();
+        Self { layers, first_columns: indices(&starts, device), starts, length: 0, capacity }
     }
 
     /// Columns filled so far.
@@ -33,48 +38,47 @@ impl KvCache {
         self.length
     }
 
-    /// Writes the keys and values of new columns into `layer` and returns all of the layer's columns.
-    ///
-    /// The tensors are taken out while they are written, so that the write happens in place.
-    pub(crate) fn append(
-        &mut self,
-        layer: usize,
-        keys: Tensor<4>,
-        values: Tensor<4>,
-    ) -> (Tensor<4>, Tensor<4>) {
-        let Some((mut all_keys, mut all_values)) = self.layers[layer].take() else {
-            return (keys, values);
-        };
-        let [batch, heads, time, width] = keys.dims();
-        let new = [0..batch, 0..heads, self.length..self.length + time, 0..width];
-        all_keys = all_keys.slice_assign(new.clone(), keys);
-        all_values = all_values.slice_assign(new, values);
-        let filled = [0..batch, 0..heads, 0..self.length + time, 0..width];
-        let columns = (all_keys.clone().slice(filled.clone()), all_values.clone().slice(filled));
-        self.layers[layer] = Some((all_keys, all_values));
-        columns
+    /// First real column of each row.
+    pub(crate) fn starts(&self) -> &[usize] {
+        &self.starts
     }
 
-    /// Counts `time` columns as filled, once every layer has appended them.
+    /// Writes the keys and values of new columns into `layer`, and has the new tokens attend to all of its columns.
+    ///
+    /// The tensors are taken out while they are written, so that the write happens in place.
+    pub(crate) fn attend(
+        &mut self,
+        layer: usize,
+        [q, k, v]: [Tensor<2>; 3],
+        shape: AttentionShape,
+    ) -> Tensor<2> {
+        let [keys, values] = self.layers.remove(layer);
+        let (keys, values) = (append(keys, k, self.length), append(values, v, self.length));
+        self.layers.insert(layer, [keys.clone(), values.clone()]);
+        attend_cached(q, keys, values, self.first_columns.clone(), self.length, shape)
+    }
+
+    /// Counts `time` columns as filled, once every layer has taken them.
     pub(crate) fn advance(&mut self, time: usize) {
         self.length += time;
     }
 
-    /// The given rows, in the given order, without the columns before `first`; a row may be repeated.
-    pub(crate) fn select(&self, rows: &[usize], first: usize) -> Self {
-        let (length, capacity) = (self.length - first, self.capacity - first);
-        let select = |tensor: &Tensor<4>| {
-            let ids = rows.iter().map(|&row| row as i32).collect();
-            let ids: Vec<i32> = ids;
-            let data = TensorData::new(ids, [rows.len()]);
-            let ids = Tensor::<1, Int>::from_data(data, &tensor.device());
-            tensor.clone().narrow(2, first, capacity).select(0, ids)
-        };
-        let layers = self.layers.iter().map(|layer| {
-            let (keys, values) = layer.as_ref()?;
-            Some((select(keys), select(values)))
-        });
-        Self { layers: layers.collect(), length, capacity }
+    /// The given rows, in the given order, without the columns that are none of theirs; a row may be repeated.
+    pub(crate) fn select(&self, rows: &[usize]) -> Self {
+        let first = rows.iter().map(|&row| self.starts[row]).min().unwrap_or(0);
+        let capacity = self.capacity - first;
+        let starts: Vec<usize> = rows.iter().map(|&row| self.starts[row] - first).collect();
+        let device = self.first_columns.device();
+        let ids = indices(rows, &device);
+        let select =
+            |tensor: &Tensor<4>| tensor.clone().narrow(2, first, capacity).select(0, ids.clone());
+        Self {
+            layers: self.layers.iter().map(|layer| layer.each_ref().map(select)).collect(),
+            first_columns: indices(&starts, &device),
+            starts,
+            length: self.length - first,
+            capacity,
+        }
     }
 
     /// The rows of both, those of `other` last, with room for `new` columns. Rows that are shorter begin later.
@@ -90,11 +94,22 @@ impl KvCache {
         let both = |a: &Tensor<4>, b: &Tensor<4>| {
             Tensor::cat(vec![aligned(a, self.length), aligned(b, other.length)], 0)
         };
-        let layers = self.layers.iter().zip(&other.layers).map(|(own, other)| {
-            let ((keys, values), (more_keys, more_values)) = (own.as_ref()?, other.as_ref()?);
-            Some((both(keys, more_keys), both(values, more_values)))
-        });
-        Self { layers: layers.collect(), length, capacity: length + new }
+        let layers = self
+            .layers
+            .iter()
+            .zip(&other.layers)
+            .map(|([k, v], [other_k, other_v])| [both(k, other_k), both(v, other_v)]);
+        let moved = |rows: &Self| {
+            rows.starts.iter().map(|start| start + length - rows.length).collect::<Vec<usize>>()
+        };
+        let starts: Vec<usize> = [self, other].map(moved).concat();
+        Self {
+            layers: layers.collect(),
+            first_columns: indices(&starts, &self.first_columns.device()),
+            starts,
+            length,
+            capacity: length + new,
+        }
     }
 
     /// The same with room for `new` columns.
@@ -105,10 +120,14 @@ impl KvCache {
                 Tensor::zeros([batch, heads, new, width], (&tensor.device(), tensor.dtype()));
             Tensor::cat(vec![tensor.narrow(2, 0, self.length), room], 2)
         };
-        let layers = self.layers.into_iter().map(|layer| {
-            let (keys, values) = layer?;
-            Some((widen(keys), widen(values)))
-        });
-        Self { layers: layers.collect(), length: self.length, capacity: self.length + new }
+        let layers = self.layers.into_iter().map(|layer| layer.map(widen)).collect();
+        Self { layers, capacity: self.length + new, ..self }
     }
+}
+
+/// Numbers of rows or columns as a tensor.
+pub(crate) fn indices(numbers: &[usize], device: &Device) -> Tensor<1, Int> {
+    let numbers: Vec<i32> = numbers.iter().map(|&number| number as i32).collect();
+    let count = numbers.len();
+    Tensor::from_data(TensorData::new(numbers, [count]), device)
 }

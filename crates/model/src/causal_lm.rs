@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softm
 use infalign_backend::in_order;
 use infalign_backend::kernels::{compare, compare_distributions};
 
-use crate::attention::{Context, Mask, View};
+use crate::attention::{Context, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_tokens, runs};
 use crate::builder::Builder;
 use crate::checkpoint::Checkpoint;
@@ -139,8 +139,14 @@ impl CausalLm {
 
     /// The same model with its weights rounded to bf16, in half the memory, for one that is not trained. It computes in bf16 and sums in f32,
     /// but for norms, rotations and softmaxes, which are f32 throughout; so are logits. On the CPU what generation packs is f32 again.
-    pub fn in_bf16(self) -> Self {
-        Self { net: self.net.map(&mut Rounded), ..self }
+    ///
+    /// # Errors
+    /// [`ModelError::NoBf16`] where the device does not compute with it.
+    pub fn in_bf16(self) -> Result<Self, ModelError> {
+        if !self.device().supports_dtype(DType::BF16) {
+            return Err(ModelError::NoBf16);
+        }
+        Ok(Self { net: self.net.map(&mut Rounded), ..self })
     }
 
     /// The model with gradients enabled.
@@ -187,11 +193,10 @@ impl CausalLm {
         let [_, time] = ids.dims();
         let positions = Positions::Span { start: 0, time };
         let [rotation, local] = self.rotations(&positions);
-        let causal = |window| Mask::Causal { window };
         let context = Context {
             positions: &positions,
-            full: View { rotation: rotation.as_ref(), mask: causal(None) },
-            windowed: View { rotation: local.as_ref(), mask: causal(self.window()) },
+            full: View { rotation: rotation.as_ref(), window: None },
+            windowed: View { rotation: local.as_ref(), window: self.window() },
         };
         self.net.hidden(ids, &context, None)
     }

@@ -16,6 +16,11 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Weights that the device cannot hold as bf16.
+    #[error(
+        "the device does not compute with bf16; keep the weights in f32, or take another device"
+    )]
+    NoBf16,
     /// A name that is no folder, and no model of the hub's local cache.
     #[error(
         "the model {model} is neither a folder here nor in the hub's cache {cache}; check its name, or fetch it with `{command}`"

@@ -18,17 +18,21 @@ pub(crate) struct Norm {
 impl Norm {
     /// x: `[rows, width]` → the same shape and type; computed in f32.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let Some(bias) = &self.bias else { return self.scaled(x) };
         let dtype = x.dtype();
         let x = x.cast(DType::F32);
-        let Some(bias) = &self.bias else { return self.scaled(x).cast(dtype) };
         let mean = x.clone().mean_dim(1);
         let bias = bias.val().cast(DType::F32);
         (self.scaled(x - mean) + bias.unsqueeze()).cast(dtype)
     }
 
     fn scaled(&self, x: Tensor<2>) -> Tensor<2> {
-        let weight = self.weight.val().cast(DType::F32);
-        let weight = if self.offset == 0.0 { weight } else { weight.add_scalar(self.offset) };
+        let weight = self.weight.val();
+        let weight = if self.offset == 0.0 {
+            weight
+        } else {
+            weight.cast(DType::F32).add_scalar(self.offset)
+        };
         rms_norm(x, weight, self.epsilon)
     }
 }

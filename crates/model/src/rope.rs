@@ -1,6 +1,6 @@
 //! Rotary position embeddings by halves, as Hugging Face's Llama rotates.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use infalign_backend::kernels::rotate;
 
 use crate::positions::Positions;
@@ -76,7 +76,6 @@ impl Rope {
 impl Rotation {
     /// Rotates the first components of every head of x: `[batch * time, heads * width]`. Computed in f32.
     pub(crate) fn apply(&self, x: Tensor<2>, width: usize) -> Tensor<2> {
-        let dtype = x.dtype();
-        rotate(x.cast(DType::F32), self.cos.clone(), self.sin.clone(), width).cast(dtype)
+        rotate(x, self.cos.clone(), self.sin.clone(), width)
     }
 }

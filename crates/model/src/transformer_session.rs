@@ -1,10 +1,10 @@
 //! Generation with tensors, on any device: rows stand right-aligned in the cache, so that every row writes the same column.
 
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
-use crate::attention::{Context, Mask, View};
+use crate::attention::{Context, View};
 use crate::batch::check_tokens;
-use crate::cache::KvCache;
+use crate::cache::{KvCache, indices};
 use crate::positions::Positions;
 use crate::{CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session};
 
@@ -29,11 +29,10 @@ impl LanguageModel for CausalLm {
         let mut rows = Rows {
             cache: KvCache::new(
                 &model.config,
-                prompts.len(),
+                prompts.iter().map(|prompt| time - prompt.len()).collect(),
                 time,
                 (&model.device(), model.net.embed_tokens.val().dtype()),
             ),
-            starts: prompts.iter().map(|prompt| time - prompt.len()).collect(),
             left: vec![0; prompts.len()],
             states: Tensor::zeros([prompts.len(), model.config.hidden_size], &model.device()),
         };
@@ -68,8 +67,6 @@ impl LanguageModel for CausalLm {
 #[derive(Clone)]
 struct Rows {
     cache: KvCache,
-    /// First real column of each row.
-    starts: Vec<usize>,
     /// Tokens that each row may still take.
     left: Vec<usize>,
     /// Hidden states of the last column, `[rows, hidden]`.
@@ -86,10 +83,8 @@ struct TransformerSession {
 impl Rows {
     /// The given rows, without the columns that are none of theirs.
     fn select(&self, rows: &[usize]) -> Self {
-        let first = rows.iter().map(|&row| self.starts[row]).min().unwrap_or(0);
         Self {
-            cache: self.cache.select(rows, first),
-            starts: rows.iter().map(|&row| self.starts[row] - first).collect(),
+            cache: self.cache.select(rows),
             left: rows.iter().map(|&row| self.left[row]).collect(),
             states: self.states.clone().select(0, indices(rows, &self.states.device())),
         }
@@ -102,66 +97,31 @@ impl Rows {
 
     /// The rows of both, those of `other` last.
     fn join(&self, other: &Self) -> Self {
-        let cache = self.cache.join(&other.cache, self.room().max(other.room()));
-        let moved = |rows: &Self| {
-            let by = cache.length() - rows.cache.length();
-            rows.starts.iter().map(|start| start + by).collect::<Vec<usize>>()
-        };
-        let starts = [moved(self), moved(other)].concat();
-        let states = Tensor::cat(vec![self.states.clone(), other.states.clone()], 0);
-        Self { cache, starts, left: [self.left.as_slice(), &other.left].concat(), states }
+        Self {
+            cache: self.cache.join(&other.cache, self.room().max(other.room())),
+            left: [self.left.as_slice(), &other.left].concat(),
+            states: Tensor::cat(vec![self.states.clone(), other.states.clone()], 0),
+        }
     }
 
     /// Runs `time` new columns, ids row-major `[rows, time]`, and returns the last column's logits `[rows, vocabulary]`.
     fn forward(&mut self, model: &CausalLm, ids: Vec<i32>, time: usize) -> Vec<f32> {
-        let rows = self.starts.len();
-        let filled = self.cache.length();
+        let rows = self.left.len();
         let device = model.device();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, time]), &device);
-        let padded = self.starts.iter().any(|&start| start > 0);
-        let positions = Positions::of_rows(&self.starts, filled, time, &device);
+        let (starts, filled) = (self.cache.starts(), self.cache.length());
+        let positions = Positions::of_rows(starts, filled, time, &device);
         let [rotation, local] = model.rotations(&positions);
-        let window = model.window().filter(|window| filled + time > *window);
-        let mask = |window| self.mask(filled, time, window, model);
-        let hidden = (padded || time > 1).then(|| mask(None));
-        let windowed = match window {
-            Some(window) => Some(mask(Some(window))),
-            None => hidden.clone(),
-        };
         let context = Context {
             positions: &positions,
-            full: View { rotation: rotation.as_ref(), mask: Mask::Hidden(hidden.map(Box::new)) },
-            windowed: View { rotation: local.as_ref(), mask: Mask::Hidden(windowed.map(Box::new)) },
+            full: View { rotation: rotation.as_ref(), window: None },
+            windowed: View { rotation: local.as_ref(), window: model.window() },
         };
         let states = model.net.hidden(ids, &context, Some(&mut self.cache));
         let width = states.dims()[1];
         self.states =
             states.reshape([rows, time, width]).narrow(1, time - 1, 1).reshape([rows, width]);
         model.net.logits(self.states.clone()).into_data().iter::<f32>().collect()
-    }
-
-    /// True where a key is hidden from a new column: later columns, those that the window has left behind, and a row's padding (which sees
-    /// only itself). `[rows, 1, time, keys]`.
-    fn mask(
-        &self,
-        filled: usize,
-        time: usize,
-        window: Option<usize>,
-        model: &CausalLm,
-    ) -> Tensor<4, Bool> {
-        let keys = filled + time;
-        let mut hidden = Vec::with_capacity(self.starts.len() * time * keys);
-        for &start in &self.starts {
-            for column in filled..keys {
-                let first = window.map_or(0, |window| (column + 1).saturating_sub(window));
-                hidden
-                    .extend((0..keys).map(|key| {
-                        key > column || ((key < start || key < first) && key != column)
-                    }));
-            }
-        }
-        let data = TensorData::new(hidden, [self.starts.len(), 1, time, keys]);
-        Tensor::from_data(data, &model.device())
     }
 }
 
@@ -178,7 +138,7 @@ impl Session for TransformerSession {
     fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
         let Some(rows) = &mut self.rows else { return Ok(()) };
         let full = |(start, left): (&usize, &usize)| (*left == 0).then_some(*start);
-        if let Some(start) = rows.starts.iter().zip(&rows.left).find_map(full) {
+        if let Some(start) = rows.cache.starts().iter().zip(&rows.left).find_map(full) {
             let limit = rows.cache.length() - start;
             return Err(ModelError::TooLong { length: limit + 1, limit });
         }
@@ -213,7 +173,7 @@ impl Session for TransformerSession {
         read.left = vec![new_tokens; chosen.len()];
         self.rows = Some(match self.rows.take() {
             Some(rows) => {
-                let all: Vec<usize> = (0..rows.starts.len()).collect();
+                let all: Vec<usize> = (0..rows.left.len()).collect();
                 rows.select(&all).join(&read)
             }
             None => Rows { cache: read.cache.with_room(new_tokens), ..read },
@@ -221,11 +181,4 @@ impl Session for TransformerSession {
         chosen.iter().for_each(|&row| self.logits.extend_from_slice(prompts.logits(row)));
         Ok(())
     }
-}
-
-/// Row numbers as a tensor.
-fn indices(rows: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
-    let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    let count = rows.len();
-    Tensor::from_data(TensorData::new(rows, [count]), device)
 }

@@ -1,25 +1,26 @@
 //! Operations that training spends its time on, each as one pass over memory with a backward pass of its own.
 //!
-//! Made of tensor operations, each of these would write and read a dozen temporaries as large as its input; on a CPU that costs more than
-//! the arithmetic. On the CPU they are [`AlignmentKernels`] of burn's flex backend; elsewhere they are made of tensor operations, which
-//! compilers of GPU kernels fuse. Both are the same functions to within rounding, and are tested against each other.
+//! Made of tensor operations, each of these would write and read a dozen temporaries as large as its input, which on a CPU costs more than the
+//! arithmetic; and on a GPU it would be a dozen launches, which cost more than either. They are [`AlignmentKernels`] of burn's flex backend and,
+//! written once for wgpu and CUDA, of its CubeCL backend. What has no kernel there is made of tensor operations (`composed`); both are the
+//! same functions to within rounding, and are tested against each other.
 //!
 //! Tensors are f32, or, of frozen models, bf16 where it is said; and of the sizes that are said. Others are errors of the caller, who is told
 //! by a panic, as by burn's operations.
 //!
 //! Work is cut up by sizes alone and sums are taken in a fixed order, so the number of threads changes no bit.
 
-#[cfg(feature = "flex")]
 mod autodiff;
 mod composed;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-#[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor, activation::log_softmax};
+use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
 /// Sizes of causal self-attention over a batch of texts of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +35,8 @@ pub struct AttentionShape {
     pub width: usize,
     /// What scores are multiplied by.
     pub scale: f32,
+    /// c of c·tanh(score/c), which keeps scores within ±c; None: they are as they are.
+    pub cap: Option<f32>,
     /// Tokens that each looks back on, itself included; None: all.
     pub window: Option<usize>,
 }
@@ -56,8 +59,11 @@ pub struct AdamWStep {
 }
 
 /// The operations as kernels, with their gradients.
-#[cfg(feature = "flex")]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
+    Autodiff
+)]
 pub trait AlignmentKernels: Backend {
     /// [`rms_norm`].
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32)
@@ -148,20 +154,18 @@ pub trait AlignmentKernels: Backend {
     fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// Whether the kernels are there for a tensor: on the CPU, for f32.
-#[cfg(feature = "flex")]
+/// Whether the kernels are there for a tensor: everywhere for f32, and elsewhere than on the CPU for less.
 fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && crate::is_cpu(&x.device())
+    x.dtype() == DType::F32 || !crate::is_cpu(&x.device())
 }
 
-/// x / √(mean(x²) + ε) · weight for each row.
+/// x / √(mean(x²) + ε) · weight for each row; f32 or bf16, computed in f32.
 ///
-/// - x: `[rows, width]`.
+/// - x: `[rows, width]`, and of its type the result.
 /// - weight: `[width]`.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
     assert_eq!(x.dims()[1], weight.dims()[0], "a row is as wide as the weight");
-    #[cfg(feature = "flex")]
-    if has_kernel(&x) {
+    if has_kernel(&x) && has_kernel(&weight) {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(Dispatch::rms_norm(x, weight, epsilon as f32));
     }
@@ -171,7 +175,6 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
 /// gate · sigmoid(gate) · up, of the same shape; f32 or bf16.
 pub fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     assert_eq!(gate.dims(), up.dims(), "what is gated has the shape of the gate");
-    #[cfg(feature = "flex")]
     if has_kernel(&gate) {
         return Tensor::from_dispatch(Dispatch::gated_silu(
             gate.into_dispatch(),
@@ -186,7 +189,6 @@ pub fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// - x: `[batch * time, heads * width]`.
 /// - cos, sin: `[batch or 1, time, half]` of the angles.
 pub fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Tensor<2> {
-    #[cfg(feature = "flex")]
     if has_kernel(&x) {
         let (cos, sin) = (cos.into_dispatch(), sin.into_dispatch());
         return Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cos, sin, width, 1.0));
@@ -194,7 +196,7 @@ pub fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Ten
     composed::rotate(x, cos, sin, width)
 }
 
-/// softmax(q kᵀ · scale) v, each token looking at itself and those before it; f32 or bf16, the softmax in f32.
+/// softmax(cap(q kᵀ · scale)) v, each token looking at itself and those before it; f32 or bf16, the softmax in f32.
 ///
 /// - q: `[batch * time, heads * width]`, and so the result.
 /// - k, v: `[batch * time, kv_heads * width]`.
@@ -206,12 +208,56 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
     if rows == 0 {
         return q;
     }
-    #[cfg(feature = "flex")]
-    if has_kernel(&q) {
+    if has_kernel(&q) && shape.cap.is_none() {
         let (k, v) = (k.into_dispatch(), v.into_dispatch());
         return Tensor::from_dispatch(Dispatch::attend(q.into_dispatch(), k, v, shape));
     }
     composed::attend(q, k, v, shape)
+}
+
+/// Writes keys or values of new tokens into a cache behind the columns that are filled, in place where nobody else holds it. Without gradients.
+///
+/// - cache: `[batch, kv_heads, capacity, width]`.
+/// - new: `[batch * time, kv_heads * width]`.
+pub fn append(cache: Tensor<4>, new: Tensor<2>, filled: usize) -> Tensor<4> {
+    let [batch, kv_heads, capacity, width] = cache.dims();
+    let [rows, columns] = new.dims();
+    assert_eq!(columns, kv_heads * width, "a column for each number of each head");
+    assert!(filled + rows / batch <= capacity, "room for the new columns");
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if !crate::is_cpu(&cache.device()) {
+        use cube::CachedAttention;
+        let (cache, new) = (cache.into_dispatch(), new.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::append(cache, new, filled));
+    }
+    composed::append(cache, new, filled)
+}
+
+/// [`attend`] of the newest tokens of texts whose keys and values are in a cache. Without gradients.
+///
+/// - q: `[batch * time, heads * width]`, of columns `filled .. filled + time`, and so the result.
+/// - keys, values: `[batch, kv_heads, capacity, width]`, the new tokens' among them.
+/// - starts: `[batch]`, the column of each text's first token; what comes before it is seen by nobody but itself.
+pub fn attend_cached(
+    q: Tensor<2>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    starts: Tensor<1, Int>,
+    filled: usize,
+    shape: AttentionShape,
+) -> Tensor<2> {
+    assert_eq!(q.dims()[1], shape.heads * shape.width, "queries");
+    assert_eq!(keys.dims(), values.dims(), "a value for each key");
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if !crate::is_cpu(&q.device()) && shape.width <= cube::WIDEST_HEAD {
+        use cube::CachedAttention;
+        let [keys, values] = [keys, values].map(Tensor::into_dispatch);
+        let (q, starts) = (q.into_dispatch(), starts.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::attend_cached(
+            q, keys, values, starts, filled, shape,
+        ));
+    }
+    composed::attend_cached(q, keys, values, starts, filled, shape)
 }
 
 /// x · weight; f32 or bf16.
@@ -220,7 +266,6 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
 /// - weight: `[inputs, outputs]`.
 pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     assert_eq!(x.dims()[1], weight.dims()[0], "as many inputs as the weight takes");
-    #[cfg(feature = "flex")]
     if has_kernel(&x) {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(Dispatch::project(x, weight));
@@ -236,7 +281,6 @@ pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 /// - targets: a column for each row.
 pub fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<2> {
     assert_eq!(hidden.dims(), [targets.len(), weight.dims()[0]], "a row for each target");
-    #[cfg(feature = "flex")]
     if has_kernel(&hidden) {
         let (hidden, weight) = (hidden.into_dispatch(), weight.into_dispatch());
         return Tensor::from_dispatch(Dispatch::log_probs(hidden, weight, targets.to_vec()));
@@ -255,7 +299,6 @@ pub fn compare(
     targets: &[u32],
 ) -> Tensor<2> {
     assert_eq!(our_weight.dims()[1], their_weight.dims()[1], "both have one vocabulary");
-    #[cfg(feature = "flex")]
     if has_kernel(&ours) && has_kernel(&theirs) {
         let [ours, our_weight, theirs, their_weight] =
             [ours, our_weight, theirs, their_weight].map(Tensor::into_dispatch);
@@ -292,22 +335,13 @@ pub fn adamw<const D: usize>(
     assert_eq!(weight.dims(), grad.dims(), "a gradient has the shape of its weight");
     assert_eq!(weight.dims(), mean.dims(), "so have the means");
     assert_eq!(weight.dims(), mean_square.dims(), "so have the means");
-    #[cfg(feature = "flex")]
-    if crate::is_cpu(&weight.device()) {
-        let [weight, grad, mean, mean_square] =
-            [weight, grad, mean, mean_square].map(Tensor::into_dispatch);
-        let (weight, mean, mean_square) = Dispatch::adamw(weight, grad, mean, mean_square, step);
-        let means = [mean, mean_square].map(Tensor::from_dispatch);
-        return (Tensor::from_dispatch(weight), means);
-    }
-    composed::adamw(weight, grad, [mean, mean_square], step)
+    let [weight, grad, mean, mean_square] =
+        [weight, grad, mean, mean_square].map(Tensor::into_dispatch);
+    let (weight, mean, mean_square) = Dispatch::adamw(weight, grad, mean, mean_square, step);
+    (Tensor::from_dispatch(weight), [mean, mean_square].map(Tensor::from_dispatch))
 }
 
 /// Σ x² over a whole tensor, the same bits every time, as one number `[1]`. Without gradients.
 pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    #[cfg(feature = "flex")]
-    if crate::is_cpu(&x.device()) {
-        return Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()));
-    }
-    composed::square_sum(x)
+    Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()))
 }

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use infalign_backend::kernels::{
-    AdamWStep, AttentionShape, adamw, attend, compare, gated_silu, log_probs, project, rms_norm,
-    rotate, square_sum,
+    AdamWStep, AttentionShape, adamw, append, attend, attend_cached, compare, gated_silu,
+    log_probs, project, rms_norm, rotate, square_sum,
 };
 
 use super::{candidates, cpu};
@@ -121,9 +121,75 @@ fn attention_is_that_of_the_cpu() {
     for (batch, time, heads, kv_heads, width, window) in
         [(2, 37, 4, 2, 8, None), (1, 1, 1, 1, 3, None), (3, 64, 2, 2, 16, Some(5))]
     {
-        let shape = AttentionShape { batch, heads, kv_heads, width, scale: 1.7, window };
+        let shape = AttentionShape { batch, heads, kv_heads, width, scale: 1.7, cap: None, window };
         let shapes = [heads, kv_heads, kv_heads].map(|heads| [batch * time, heads * width]);
         everywhere(&format!("{shape:?}"), shapes, |_, [q, k, v]| attend(q, k, v, shape));
+    }
+}
+
+const COLUMNS: usize = 37;
+
+/// Attention of two texts, of which the second begins five columns later, over a cache that takes 30 columns at first and then one at a time.
+fn over_a_cache(device: &Device, shape: AttentionShape) -> Vec<f32> {
+    let AttentionShape { heads, kv_heads, width, .. } = shape;
+    let [q, k, v] = numbers_of_heads(shape, device);
+    let room = || Tensor::zeros([2, kv_heads, COLUMNS + 4, width], device);
+    let mut cache = [room(), room()];
+    let starts = Tensor::from_data([0, 5], device);
+    let mut results = Vec::new();
+    let mut filled = 0;
+    while filled < COLUMNS {
+        let time = if filled == 0 { 30 } else { 1 };
+        let new = |x: &Tensor<3>| {
+            let columns = x.dims()[2];
+            x.clone().narrow(1, filled, time).reshape([2 * time, columns])
+        };
+        let [keys, held] = cache;
+        cache = [append(keys, new(&k), filled), append(held, new(&v), filled)];
+        let [keys, held] = cache.clone();
+        let mixed = attend_cached(new(&q), keys, held, starts.clone(), filled, shape);
+        results.push(mixed.reshape([2, time, heads * width]));
+        filled += time;
+    }
+    let all = Tensor::cat(results, 1);
+    let text = |row: usize, first: usize| {
+        values(all.clone().narrow(0, row, 1).narrow(1, first, COLUMNS - first))
+    };
+    [text(0, 0), text(1, 5)].concat()
+}
+
+/// Queries, keys and values of two texts: `[2, COLUMNS, heads · width]`.
+fn numbers_of_heads(shape: AttentionShape, device: &Device) -> [Tensor<3>; 3] {
+    let mut seed = 0.0;
+    [shape.heads, shape.kv_heads, shape.kv_heads].map(|heads| {
+        seed += 1.0;
+        numbers([2, COLUMNS, heads * shape.width], seed, device)
+    })
+}
+
+#[test]
+fn attention_over_a_cache_is_that_over_the_text() {
+    for (heads, kv_heads, width, window, cap) in [
+        (4, 2, 8, None, None),
+        (1, 1, 3, Some(5), None),
+        (6, 2, 40, None, Some(0.5)),
+        (2, 2, 256, Some(36), None),
+    ] {
+        let shape = AttentionShape { batch: 2, heads, kv_heads, width, scale: 0.7, cap, window };
+        let text = |row: usize, first: usize| {
+            let of_text = |x: Tensor<3>| {
+                let columns = x.dims()[2];
+                let x = x.narrow(0, row, 1).narrow(1, first, COLUMNS - first);
+                x.reshape([COLUMNS - first, columns])
+            };
+            let [q, k, v] = numbers_of_heads(shape, &cpu()).map(of_text);
+            values(attend(q, k, v, AttentionShape { batch: 1, ..shape }))
+        };
+        let expected = [text(0, 0), text(1, 5)].concat();
+        for candidate in candidates() {
+            let found = over_a_cache(&candidate.device, shape);
+            candidate.near(&format!("{shape:?}, over a cache"), &found, &expected);
+        }
     }
 }
 

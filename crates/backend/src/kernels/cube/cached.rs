@@ -1,0 +1,230 @@
+//! Attention over a cache of keys and values, a column of which is written at a time.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
+use cubecl::prelude::*;
+
+use super::{LEAST, Rows, adamw::owned, cubes, elementwise, greatest, room, stored, total};
+use crate::kernels::AttentionShape;
+
+/// The widest head there is a kernel for.
+pub(crate) const WIDEST_HEAD: usize = 256;
+
+/// Attention over caches, on GPUs alone.
+#[backend_extension(Cube)]
+pub(crate) trait CachedAttention: Backend {
+    /// [`crate::kernels::append`].
+    fn append(cache: FloatTensor<Self>, new: FloatTensor<Self>, filled: usize)
+    -> FloatTensor<Self>;
+
+    /// [`crate::kernels::attend_cached`].
+    fn attend_cached(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        filled: usize,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
+}
+
+#[cube(launch)]
+fn written<F: Float>(
+    new: &[F],
+    cache: &mut [F],
+    count: u32,
+    columns: u32,
+    stride: u32,
+    width: u32,
+    time: u32,
+    filled: u32,
+    capacity: u32,
+    #[define(F)] _stored: ElemType,
+) {
+    if ABSOLUTE_POS >= count as usize {
+        terminate!();
+    }
+    let (columns, width, time) = (columns as usize, width as usize, time as usize);
+    let (row, column) = (ABSOLUTE_POS / columns, ABSOLUTE_POS % columns);
+    let (text, token) = (row / time, row % time);
+    let head = text * (columns / width) + column / width;
+    let place = head * capacity as usize + filled as usize + token;
+    cache[place * width + column % width] = new[row * stride as usize + column];
+}
+
+/// Each cube mixes the values for one head of one token: it goes through the keys as many at a time as it has units, and keeps the greatest
+/// score so far, the sum of the weights relative to it, and what they have mixed.
+#[cube(launch)]
+fn mixed<F: Float, I: Int>(
+    q: &[F],
+    keys: &[F],
+    values: &[F],
+    starts: &[I],
+    y: &mut [F],
+    count: u32,
+    heads: u32,
+    group: u32,
+    stride: u32,
+    time: u32,
+    filled: u32,
+    capacity: u32,
+    window: u32,
+    scale: f32,
+    cap: f32,
+    #[comptime] width: usize,
+    #[comptime] units: usize,
+    #[define(F, I)] _stored: [ElemType; 2],
+) {
+    if CUBE_POS >= count as usize {
+        terminate!();
+    }
+    let heads = heads as usize;
+    let unit = UNIT_POS as usize;
+    let (row, head) = (CUBE_POS / heads, CUBE_POS % heads);
+    let (text, token) = (row / time as usize, row % time as usize);
+    let column = filled as usize + token;
+    // Keys that it sees: not the padding before the text, nor what the window has left behind; padding sees itself.
+    let mut first = u32::cast_from(starts[text]) as usize;
+    if column + 1 > first + window as usize {
+        first = column + 1 - window as usize;
+    }
+    if first > column {
+        first = column;
+    }
+    let kv_head = text * (heads / group as usize) + head / group as usize;
+    let cached = kv_head * capacity as usize;
+
+    let mut shared = Shared::<[f32]>::new_slice(units);
+    let mut weights = Shared::<[f32]>::new_slice(units);
+    let mut query = Shared::<[f32]>::new_slice(width);
+    let mut d = unit;
+    while d < width {
+        query[d] = f32::cast_from(q[row * stride as usize + head * width + d]) * scale;
+        d += units;
+    }
+    sync_cube();
+
+    // Units beside each other mix one number for every so many keys.
+    let lanes = comptime!(units / width);
+    let (lane, place) = (unit / width, unit % width);
+    let mut most = f32::new(LEAST);
+    let mut sum = 0.0f32;
+    let mut mix = 0.0f32;
+    let mut begin = first;
+    while begin <= column {
+        let key = begin + unit;
+        let mut score = f32::new(LEAST);
+        if key <= column {
+            score = 0.0f32;
+            let from = (cached + key) * width;
+            for d in 0..width {
+                score += query[d] * f32::cast_from(keys[from + d]);
+            }
+            if cap > 0.0f32 {
+                score = (score / cap).tanh() * cap;
+            }
+        }
+        let highest = greatest(score, &mut shared, units);
+        let mut raised = most;
+        if highest > raised {
+            raised = highest;
+        }
+        let mut weight = 0.0f32;
+        if key <= column {
+            weight = (score - raised).exp();
+        }
+        weights[unit] = weight;
+        let fresh = total(weight, &mut shared, units);
+        let faded = (most - raised).exp();
+        sum = sum * faded + fresh;
+        mix *= faded;
+        most = raised;
+        if lane < lanes {
+            let mut k = lane;
+            while k < units {
+                if begin + k <= column {
+                    let from = (cached + begin + k) * width;
+                    mix += weights[k] * f32::cast_from(values[from + place]);
+                }
+                k += lanes;
+            }
+        }
+        sync_cube();
+        begin += units;
+    }
+    shared[unit] = mix;
+    sync_cube();
+    if unit < width {
+        let mut whole = 0.0f32;
+        for l in 0..lanes {
+            whole += shared[l * width + unit];
+        }
+        y[row * heads * width + head * width + unit] = F::cast_from(whole / sum);
+    }
+}
+
+impl CachedAttention for CubeBackend {
+    fn append(cache: CubeTensor, new: CubeTensor, filled: usize) -> CubeTensor {
+        let (cache, new) = (owned(cache), Rows::of(new));
+        let [batch, _, capacity, width] = cache.meta.shape().dims();
+        let (count, dim) = elementwise(new.count * new.width);
+        written::launch(
+            &cache.client,
+            count,
+            dim,
+            new.arg(),
+            cache.clone().into_buffer_arg(),
+            (new.count * new.width) as u32,
+            new.width as u32,
+            new.stride as u32,
+            width as u32,
+            (new.count / batch) as u32,
+            filled as u32,
+            capacity as u32,
+            new.elem(),
+        );
+        cache
+    }
+
+    fn attend_cached(
+        q: CubeTensor,
+        keys: CubeTensor,
+        values: CubeTensor,
+        starts: CubeTensor,
+        filled: usize,
+        shape: AttentionShape,
+    ) -> CubeTensor {
+        let q = Rows::of(q);
+        let capacity = keys.meta.shape()[2];
+        let [keys, values, starts] =
+            [keys, values, starts].map(burn_cubecl::kernel::into_contiguous);
+        let y = room(&q.tensor, [q.count, q.width], q.tensor.dtype);
+        let units = shape.width.next_power_of_two().max(128);
+        let elems = [q.elem(), stored(&starts)];
+        mixed::launch(
+            &y.client,
+            cubes(q.count * shape.heads),
+            CubeDim::new_1d(units as u32),
+            q.arg(),
+            keys.into_buffer_arg(),
+            values.into_buffer_arg(),
+            starts.into_buffer_arg(),
+            y.clone().into_buffer_arg(),
+            (q.count * shape.heads) as u32,
+            shape.heads as u32,
+            (shape.heads / shape.kv_heads) as u32,
+            q.stride as u32,
+            (q.count / shape.batch) as u32,
+            filled as u32,
+            capacity as u32,
+            shape.window.map_or(u32::MAX >> 1, |window| window as u32),
+            shape.scale,
+            shape.cap.unwrap_or(0.0),
+            shape.width,
+            units,
+            elems,
+        );
+        y
+    }
+}
