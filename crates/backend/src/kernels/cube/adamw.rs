@@ -67,10 +67,10 @@ pub(super) fn step(
     (weight, mean, mean_square)
 }
 
-/// The tensor without gaps, to be written on: a copy where somebody else holds it too.
+/// The tensor without gaps between its rows, to be written on: a copy where somebody else holds it too.
 pub(super) fn owned(tensor: CubeTensor) -> CubeTensor {
-    let tensor = into_contiguous(tensor);
-    if tensor.can_mut() { tensor } else { tensor.copy() }
+    let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
+    into_contiguous(tensor)
 }
 
 #[cube(launch)]
