@@ -62,6 +62,10 @@ impl ComputeBackend for Flex {
         "it needs nothing, and there is one".into()
     }
 
+    fn exact_products(&self) -> bool {
+        true
+    }
+
     fn deterministic(&self) -> bool {
         true
     }
@@ -105,6 +109,10 @@ impl ComputeBackend for Wgpu {
 
     fn count(&self) -> usize {
         Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec().len()
+    }
+
+    fn exact_products(&self) -> bool {
+        true
     }
 
     // Some sums use atomics; and with the feature `autotune` kernels are picked by timing them.
@@ -164,6 +172,11 @@ impl ComputeBackend for Cuda {
 
     fn count(&self) -> usize {
         Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len()
+    }
+
+    // On tensor cores.
+    fn exact_products(&self) -> bool {
+        false
     }
 
     // Some sums use atomics; and with the feature `autotune` kernels are picked by timing them.

@@ -2,7 +2,7 @@
 //!
 //! burn 0.22 carries the backend in a run-time [`Device`], and cargo features compile backends in. This crate is the one place that
 //! names them: the rest of the workspace asks [`device`] for what `--device` says and never sees a backend again.
-//! [`kernels`] are whole steps of a transformer, fused on the CPU; [`functions`] is what they and other loops over slices are made of.
+//! [`kernels`] are whole steps of a transformer in one pass; [`functions`] is what they and other loops over slices are made of.
 
 mod backends;
 pub mod functions;
@@ -35,6 +35,9 @@ pub trait ComputeBackend: Send + Sync {
     /// What the backend needs of a machine, where to get it, and what of it is not to be found on this one.
     fn needs(&self) -> String;
 
+    /// Whether products of f32 matrices keep all of their bits, and not the ten of TF32's mantissa.
+    fn exact_products(&self) -> bool;
+
     /// Whether two runs of the same binary on the same device and thread count give the same bits.
     fn deterministic(&self) -> bool;
 }
@@ -51,6 +54,18 @@ pub const KNOWN: [&str; 3] = ["cpu", "wgpu", "cuda"];
 pub fn is_cpu(device: &Device) -> bool {
     let cpu = compiled().iter().find(|backend| backend.name() == KNOWN[0]);
     cpu.and_then(|backend| backend.device(0).ok()).is_some_and(|cpu| cpu == *device)
+}
+
+/// Whether a device keeps all bits of f32 in products of matrices.
+pub fn has_exact_products(device: &Device) -> bool {
+    let opens = |backend: &dyn ComputeBackend| {
+        let mut devices = (0..backend.count()).filter_map(|index| backend.device(index).ok());
+        devices.any(|own| own == *device)
+    };
+    compiled()
+        .iter()
+        .find(|backend| opens(**backend))
+        .is_none_or(|backend| backend.exact_products())
 }
 
 /// The results of `work` on every item, in order: on the CPU items are worked on beside each other, elsewhere one after the other, since a

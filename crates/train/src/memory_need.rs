@@ -1,6 +1,7 @@
 //! What training by CTRL holds in memory at its fullest, told before it begins.
 
 use burn::module::Module;
+use infalign_backend::kernels::LOGITS_AT_ONCE;
 use infalign_decode::Sampling;
 use infalign_model::{CausalLm, LanguageModel};
 
@@ -23,7 +24,8 @@ pub struct MemoryNeed {
     pub cache: u64,
     /// What a forward pass keeps for its backward pass.
     pub activations: u64,
-    /// The output layer of a pass: logits, probabilities and their gradient where they stand as a whole, which they do not on the CPU.
+    /// The output layer of a pass, policy's and reference's: of a GPU a block of rows each, of the CPU nothing worth counting. What a loss
+    /// with exact KL, capped logits or an adapted output matrix takes besides is not counted.
     pub logits: u64,
 }
 
@@ -56,14 +58,14 @@ impl MemoryNeed {
         let pass = TOKENS_PER_PASS.max(longest).min(responses.saturating_mul(longest)) as u64;
         let vocabulary = reference.config().vocab_size as u64;
         let on_cpu = infalign_backend::is_cpu(&reference.device());
-        let whole_logits = if on_cpu { 0 } else { 3 * pass * vocabulary * F32 };
+        let block = (pass * vocabulary).min(LOGITS_AT_ONCE as u64);
         Ok(Self {
             weights: (base + trained) * F32,
             gradients: 2 * trained * F32,
             optimizer: 2 * trained * F32,
             cache: (batch as u64).saturating_mul(reference.cache_bytes(longest) as u64),
             activations: pass * activations(reference, longest) * F32,
-            logits: whole_logits,
+            logits: if on_cpu { 0 } else { 2 * block * F32 },
         })
     }
 

@@ -7,10 +7,10 @@ use crate::rollout::Rollout;
 use crate::solver::Task;
 use crate::{StepMetrics, TrainError};
 
-/// Greatest difference, in nats, that is taken for rounding between what a response was drawn by and what it is trained by: on the CPU both
-/// are f32; elsewhere factors may be rounded to ten bits of mantissa (TF32), here and there to other ones.
+/// Greatest difference, in nats, that is taken for rounding between what a response was drawn by and what it is trained by: more where factors
+/// of products are rounded to ten bits of mantissa, here and there to other ones.
 fn greatest_gap(device: &Device) -> f64 {
-    if infalign_backend::is_cpu(device) { 0.05 } else { 0.25 }
+    if infalign_backend::has_exact_products(device) { 0.05 } else { 0.25 }
 }
 
 /// How far the policy is from the reference, summed over a rollout's tokens, and how its update went.

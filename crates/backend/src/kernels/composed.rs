@@ -1,4 +1,4 @@
-//! The operations made of tensor operations: for backends without kernels of their own, and what kernels are tested against.
+//! The operations made of tensor operations: for what has no kernel, and what kernels are tested against.
 
 use burn::tensor::{
     Bool, DType, Device, Int, Tensor, TensorData,

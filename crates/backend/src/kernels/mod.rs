@@ -2,13 +2,15 @@
 //!
 //! Made of tensor operations, each of these would write and read a dozen temporaries as large as its input, which on a CPU costs more than the
 //! arithmetic; and on a GPU it would be a dozen launches, which cost more than either. They are [`AlignmentKernels`] of burn's flex backend and,
-//! written once for wgpu and CUDA, of its CubeCL backend. What has no kernel there is made of tensor operations (`composed`); both are the
-//! same functions to within rounding, and are tested against each other.
+//! written once for wgpu and CUDA, of its CubeCL backend. What has no kernel is made of tensor operations (`composed`): bf16 and caches on the
+//! CPU, scores with a cap, and sizes that kernels of GPUs do not take. All are the same functions to within rounding, and are tested against
+//! each other, here on the CPU and in `crates/train/tests/devices` on every device.
 //!
 //! Tensors are f32, or, of frozen models, bf16 where it is said; and of the sizes that are said. Others are errors of the caller, who is told
 //! by a panic, as by burn's operations.
 //!
-//! Work is cut up by sizes alone and sums are taken in a fixed order, so the number of threads changes no bit.
+//! Work is cut up by sizes alone and sums are taken in a fixed order, so the number of threads changes no bit. (With the feature `autotune`
+//! products and sums on GPUs are taken by whatever was fastest.)
 
 mod autodiff;
 mod composed;
@@ -21,6 +23,10 @@ mod tests;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
+
+/// Logits of a block of rows that stands at a time on a GPU: large enough for products to pay, small enough for the buffers of every device
+/// (128 MiB of f32).
+pub const LOGITS_AT_ONCE: usize = 1 << 25;
 
 /// Sizes of causal self-attention over a batch of texts of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,6 +165,13 @@ fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 || !crate::is_cpu(&x.device())
 }
 
+/// Whether the scores are more than kernels of GPUs, which count in 32 bits, can tell apart.
+fn exceeds_kernels(q: &Tensor<2>, shape: &AttentionShape) -> bool {
+    let time = q.dims()[0] / shape.batch;
+    let scores = (shape.batch * shape.heads * time) as u64 * time as u64;
+    scores > u64::from(u32::MAX) && !crate::is_cpu(&q.device())
+}
+
 /// x / √(mean(x²) + ε) · weight for each row; f32 or bf16, computed in f32.
 ///
 /// - x: `[rows, width]`, and of its type the result.
@@ -208,7 +221,7 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
     if rows == 0 {
         return q;
     }
-    if has_kernel(&q) && shape.cap.is_none() {
+    if has_kernel(&q) && shape.cap.is_none() && !exceeds_kernels(&q, &shape) {
         let (k, v) = (k.into_dispatch(), v.into_dispatch());
         return Tensor::from_dispatch(Dispatch::attend(q.into_dispatch(), k, v, shape));
     }
@@ -273,7 +286,8 @@ pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     x.matmul(weight)
 }
 
-/// log softmax(hidden · weight) at one target a row: `[rows, 1]`. On the CPU the matrix `[rows, vocabulary]` never stands as a whole.
+/// log softmax(hidden · weight) at one target a row: `[rows, 1]`. The matrix `[rows, vocabulary]` never stands as a whole: on a GPU
+/// [`LOGITS_AT_ONCE`] of it.
 /// Of f32 or bf16; the softmax and the result are f32.
 ///
 /// - hidden: `[rows, width]`.
@@ -341,7 +355,7 @@ pub fn adamw<const D: usize>(
     (Tensor::from_dispatch(weight), [mean, mean_square].map(Tensor::from_dispatch))
 }
 
-/// Σ x² over a whole tensor, the same bits every time, as one number `[1]`. Without gradients.
+/// Σ x² over a whole tensor as one number `[1]`. Without gradients.
 pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()))
 }

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use infalign_backend::kernels::{
-    AdamWStep, AttentionShape, adamw, append, attend, attend_cached, compare, gated_silu,
-    log_probs, project, rms_norm, rotate, square_sum,
+    AdamWStep, AttentionShape, LOGITS_AT_ONCE, adamw, append, attend, attend_cached, compare,
+    gated_silu, log_probs, project, rms_norm, rotate, square_sum,
 };
 
 use super::{candidates, cpu};
@@ -57,7 +57,7 @@ fn everywhere<const N: usize>(
 
 #[test]
 fn norms_are_those_of_the_cpu() {
-    for [rows, width] in [[3, 8], [130, 40]] {
+    for [rows, width] in [[3, 8], [130, 40], [5, 700]] {
         everywhere("rms_norm", [[rows, width], [1, width]], |_, [x, weight]| {
             rms_norm(x, weight.squeeze_dim(0), 1e-5)
         });
@@ -90,22 +90,31 @@ fn steps_of_the_optimiser_are_those_of_the_cpu() {
         learning_rate: 0.1,
         time: 3,
     };
-    // Rows that do not fill what a device aligns them to; and somebody else holds the tensors, so that none is written on in place.
-    let stepped = |device: &Device| {
-        let given = [1.0, 2.0, 3.0, 4.0].map(|seed| numbers([30, 13], seed, device));
-        let [weight, grad, mean, root] = given.clone();
+    // Rows that do not fill what a device aligns them to. Tensors that somebody else holds must not be written on; others are.
+    let stepped = |device: &Device, held: bool| {
+        let given = || {
+            let [weight, grad, mean, root] =
+                [1.0, 2.0, 3.0, 4.0].map(|seed| numbers([400, 13], seed, device));
+            [weight, grad, mean, root.square()]
+        };
+        let tensors = given();
+        let kept = held.then(|| tensors.clone());
+        let [weight, grad, mean, mean_square] = tensors;
         let sum = values(square_sum(grad.clone()));
-        let (weight, [mean, mean_square]) = adamw(weight, grad, [mean, root.square()], step);
-        for (kept, seed) in given.into_iter().zip([1.0, 2.0, 3.0, 4.0]) {
-            assert_eq!(values(kept), values(numbers([30, 13], seed, &cpu())));
+        let (weight, [mean, mean_square]) = adamw(weight, grad, [mean, mean_square], step);
+        for (kept, given) in kept.into_iter().flatten().zip(given()) {
+            assert_eq!(values(kept), values(given));
         }
         [values(weight), values(mean), values(mean_square), sum]
     };
-    let expected = stepped(&cpu());
+    let expected = stepped(&cpu(), false);
     for candidate in candidates() {
-        let found = stepped(&candidate.device);
-        for (k, what) in ["weight", "mean", "mean square", "sum of squares"].iter().enumerate() {
-            candidate.near(&format!("adamw, {what}"), &found[k], &expected[k]);
+        for held in [false, true] {
+            let found = stepped(&candidate.device, held);
+            for (k, what) in ["weight", "mean", "mean square", "sum of squares"].iter().enumerate()
+            {
+                candidate.near(&format!("adamw, {what}"), &found[k], &expected[k]);
+            }
         }
     }
 }
@@ -122,18 +131,22 @@ fn rotations_are_those_of_the_cpu() {
 
 #[test]
 fn attention_is_that_of_the_cpu() {
-    for (batch, time, heads, kv_heads, width, window) in
-        [(2, 37, 4, 2, 8, None), (1, 1, 1, 1, 3, None), (3, 64, 2, 2, 16, Some(5))]
-    {
+    for (batch, time, heads, kv_heads, width, window) in [
+        (2, 37, 4, 2, 8, None),
+        (1, 1, 1, 1, 3, None),
+        (3, 64, 2, 2, 16, Some(5)),
+        (1, 300, 2, 1, 8, Some(280)),
+    ] {
         let shape = AttentionShape { batch, heads, kv_heads, width, scale: 1.7, cap: None, window };
         let shapes = [heads, kv_heads, kv_heads].map(|heads| [batch * time, heads * width]);
         everywhere(&format!("{shape:?}"), shapes, |_, [q, k, v]| attend(q, k, v, shape));
     }
 }
 
-const COLUMNS: usize = 37;
+/// More than the units of a cube, twice.
+const COLUMNS: usize = 300;
 
-/// Attention of two texts, of which the second begins five columns later, over a cache that takes 30 columns at first and then one at a time.
+/// Attention of two texts, of which the second begins five columns later, over a cache that takes 290 columns at first and then one at a time.
 fn over_a_cache(device: &Device, shape: AttentionShape) -> Vec<f32> {
     let AttentionShape { heads, kv_heads, width, .. } = shape;
     let [q, k, v] = numbers_of_heads(shape, device);
@@ -143,7 +156,7 @@ fn over_a_cache(device: &Device, shape: AttentionShape) -> Vec<f32> {
     let mut results = Vec::new();
     let mut filled = 0;
     while filled < COLUMNS {
-        let time = if filled == 0 { 30 } else { 1 };
+        let time = if filled == 0 { 290 } else { 1 };
         let new = |x: &Tensor<3>| {
             let columns = x.dims()[2];
             x.clone().narrow(1, filled, time).reshape([2 * time, columns])
@@ -177,7 +190,7 @@ fn attention_over_a_cache_is_that_over_the_text() {
         (4, 2, 8, None, None),
         (1, 1, 3, Some(5), None),
         (6, 2, 40, None, Some(0.5)),
-        (2, 2, 256, Some(36), None),
+        (2, 2, 256, Some(200), None),
     ] {
         let shape = AttentionShape { batch: 2, heads, kv_heads, width, scale: 0.7, cap, window };
         let text = |row: usize, first: usize| {
@@ -203,11 +216,25 @@ fn targets(rows: usize, vocabulary: usize) -> Vec<u32> {
 
 #[test]
 fn log_probabilities_are_those_of_the_cpu() {
-    for [rows, width, vocabulary] in [[5, 8, 33], [150, 4, 4_000]] {
+    // The last has more logits than stand at a time on a GPU.
+    let at_once = LOGITS_AT_ONCE / 40_000;
+    for [rows, width, vocabulary] in [[5, 8, 33], [150, 4, 4_000], [at_once + 9, 2, 40_000]] {
         let targets = targets(rows, vocabulary);
         everywhere("log_probs", [[rows, width], [width, vocabulary]], |_, [hidden, weight]| {
             log_probs(hidden, weight, &targets)
         });
+    }
+}
+
+#[test]
+fn of_no_rows_there_are_no_log_probabilities() {
+    for candidate in candidates() {
+        let device = candidate.device.autodiff();
+        let hidden = Tensor::<2>::zeros([0, 3], &device).require_grad();
+        let weight = numbers([3, 5], 1.0, &device).require_grad();
+        let gradients = log_probs(hidden.clone(), weight.clone(), &[]).sum().backward();
+        assert_eq!(values(hidden.grad(&gradients).unwrap()), [0.0; 0]);
+        assert_eq!(values(weight.grad(&gradients).unwrap()), [0.0; 15]);
     }
 }
 

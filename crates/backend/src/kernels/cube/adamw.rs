@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{UNITS, cubes, elementwise, room, total};
+use super::{UNITS, cubes, elementwise, room, size, total};
 use crate::kernels::AdamWStep;
 
 /// Numbers whose squares one cube sums up.
@@ -55,7 +55,7 @@ pub(super) fn step(
         into_contiguous(grad).into_buffer_arg(),
         mean.clone().into_buffer_arg(),
         mean_square.clone().into_buffer_arg(),
-        count as u32,
+        size(count),
         beta_1,
         beta_2,
         1.0 - beta_1.powi(time),
@@ -110,7 +110,7 @@ pub(super) fn square_sums(x: CubeTensor) -> CubeTensor {
         CubeDim::new_1d(UNITS as u32),
         x.clone().into_buffer_arg(),
         parts.clone().into_buffer_arg(),
-        count as u32,
+        size(count),
         UNITS,
         BLOCK,
     );

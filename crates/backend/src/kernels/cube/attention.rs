@@ -3,7 +3,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{LEAST, Rows, cubes, greatest, total, units};
+use super::{LEAST, Rows, cubes, greatest, size, total, units};
 
 /// softmax(scale · scores) over the keys that a row's token sees: row r is of token r mod time, and sees itself and those before it, as far
 /// back as the window goes.
@@ -72,11 +72,11 @@ pub(super) fn softmax(
         cubes(scores.count),
         CubeDim::new_1d(units as u32),
         scores.arg(),
-        scores.count as u32,
-        scores.width as u32,
-        scores.stride as u32,
-        time as u32,
-        window.unwrap_or(time).min(time) as u32,
+        size(scores.count),
+        size(scores.width),
+        size(scores.stride),
+        size(time),
+        size(window.unwrap_or(time).min(time)),
         scale,
         units,
         scores.elem(),
@@ -126,10 +126,10 @@ pub(super) fn softmax_backward(shares: &CubeTensor, grad: CubeTensor, scale: f32
         CubeDim::new_1d(units as u32),
         shares.arg(),
         grad.arg(),
-        grad.count as u32,
-        grad.width as u32,
-        shares.stride as u32,
-        grad.stride as u32,
+        size(grad.count),
+        size(grad.width),
+        size(shares.stride),
+        size(grad.stride),
         scale,
         units,
     );

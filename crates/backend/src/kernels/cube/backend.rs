@@ -1,7 +1,7 @@
 //! Where tensors become the rows that kernels take.
 
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
-use burn::tensor::{Shape, Slice, TensorData};
+use burn::tensor::{FloatDType, Shape, Slice, TensorData};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{Rows, adamw, attention, gate, log_probs, norm, product, rotation};
@@ -171,13 +171,16 @@ impl AlignmentKernels for CubeBackend {
                 of_hidden.push(product(slopes, transposed(weight.clone())));
             }
         }
-        let nothing = || log_probs::results(&hidden, 0, 0);
+        let none = |like: &CubeTensor, wanted: bool| {
+            let shape = if wanted { like.meta.shape().clone() } else { Shape::from([0, 0]) };
+            CubeBackend::float_zeros(shape, &like.device, FloatDType::F32)
+        };
         let of_hidden = match of_hidden.len() {
-            0 => nothing(),
+            0 => none(&hidden, wanted[0]),
             1 => of_hidden.remove(0),
             _ => CubeBackend::float_cat(of_hidden, 0),
         };
-        (of_hidden, of_weight.unwrap_or_else(nothing))
+        (of_hidden, of_weight.unwrap_or_else(|| none(&weight, wanted[1])))
     }
 
     fn compare(

@@ -5,7 +5,7 @@ use burn::backend::{Backend, backend_extension};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{LEAST, Rows, adamw::owned, cubes, elementwise, greatest, room, stored, total};
+use super::{LEAST, Rows, adamw::owned, cubes, elementwise, greatest, room, size, stored, total};
 use crate::kernels::AttentionShape;
 
 /// The widest head there is a kernel for.
@@ -53,6 +53,61 @@ fn written<F: Float>(
     cache[place * width + column % width] = new[row * stride as usize + column];
 }
 
+/// The first key that a token sees: not the padding before its text, nor what the window has left behind; padding sees itself.
+#[cube]
+fn first_seen<I: Int>(starts: &[I], text: usize, column: usize, window: usize) -> usize {
+    let mut first = u32::cast_from(starts[text]) as usize;
+    if column + 1 > first + window {
+        first = column + 1 - window;
+    }
+    if first > column {
+        first = column;
+    }
+    first
+}
+
+/// The score of the key whose numbers begin at `from`.
+#[cube]
+fn score<F: Float>(
+    query: &Shared<[f32]>,
+    keys: &[F],
+    from: usize,
+    cap: f32,
+    #[comptime] width: usize,
+) -> f32 {
+    let mut score = 0.0f32;
+    for d in 0..width {
+        score += query[d] * f32::cast_from(keys[from + d]);
+    }
+    if cap > 0.0f32 {
+        score = (score / cap).tanh() * cap;
+    }
+    score
+}
+
+/// What a unit mixes of as many keys as a cube has units: one number of every so many of them.
+#[cube]
+fn mix_of<F: Float>(
+    weights: &Shared<[f32]>,
+    values: &[F],
+    from: usize,
+    keys: usize,
+    #[comptime] width: usize,
+    #[comptime] units: usize,
+) -> f32 {
+    let lanes = comptime!(units / width);
+    let (lane, place) = (UNIT_POS as usize / width, UNIT_POS as usize % width);
+    let mut mix = 0.0f32;
+    if lane < lanes {
+        let mut k = lane;
+        while k < keys {
+            mix += weights[k] * f32::cast_from(values[from + k * width + place]);
+            k += lanes;
+        }
+    }
+    mix
+}
+
 /// Each cube mixes the values for one head of one token: it goes through the keys as many at a time as it has units, and keeps the greatest
 /// score so far, the sum of the weights relative to it, and what they have mixed.
 #[cube(launch)]
@@ -83,73 +138,47 @@ fn mixed<F: Float, I: Int>(
     let unit = UNIT_POS as usize;
     let (row, head) = (CUBE_POS / heads, CUBE_POS % heads);
     let (text, token) = (row / time as usize, row % time as usize);
-    let column = filled as usize + token;
-    // Keys that it sees: not the padding before the text, nor what the window has left behind; padding sees itself.
-    let mut first = u32::cast_from(starts[text]) as usize;
-    if column + 1 > first + window as usize {
-        first = column + 1 - window as usize;
-    }
-    if first > column {
-        first = column;
-    }
+    let end = filled as usize + token + 1;
     let kv_head = text * (heads / group as usize) + head / group as usize;
     let cached = kv_head * capacity as usize;
 
     let mut shared = Shared::<[f32]>::new_slice(units);
     let mut weights = Shared::<[f32]>::new_slice(units);
     let mut query = Shared::<[f32]>::new_slice(width);
-    let mut d = unit;
-    while d < width {
-        query[d] = f32::cast_from(q[row * stride as usize + head * width + d]) * scale;
-        d += units;
+    if unit < width {
+        query[unit] = f32::cast_from(q[row * stride as usize + head * width + unit]) * scale;
     }
     sync_cube();
 
-    // Units beside each other mix one number for every so many keys.
-    let lanes = comptime!(units / width);
-    let (lane, place) = (unit / width, unit % width);
     let mut most = f32::new(LEAST);
     let mut sum = 0.0f32;
     let mut mix = 0.0f32;
-    let mut begin = first;
-    while begin <= column {
-        let key = begin + unit;
-        let mut score = f32::new(LEAST);
-        if key <= column {
-            score = 0.0f32;
-            let from = (cached + key) * width;
-            for d in 0..width {
-                score += query[d] * f32::cast_from(keys[from + d]);
-            }
-            if cap > 0.0f32 {
-                score = (score / cap).tanh() * cap;
-            }
+    let mut begin = first_seen::<I>(starts, text, end - 1, window as usize);
+    while begin < end {
+        let mut keys_here = end - begin;
+        if keys_here > units {
+            keys_here = units;
         }
-        let highest = greatest(score, &mut shared, units);
-        let mut raised = most;
-        if highest > raised {
-            raised = highest;
+        let from = (cached + begin) * width;
+        let mut own = f32::new(LEAST);
+        if unit < keys_here {
+            own = score::<F>(&query, keys, from + unit * width, cap, width);
+        }
+        let mut raised = greatest(own, &mut shared, units);
+        if most > raised {
+            raised = most;
         }
         let mut weight = 0.0f32;
-        if key <= column {
-            weight = (score - raised).exp();
+        if unit < keys_here {
+            weight = (own - raised).exp();
         }
         weights[unit] = weight;
+        // Which also waits for all weights.
         let fresh = total(weight, &mut shared, units);
         let faded = (most - raised).exp();
         sum = sum * faded + fresh;
-        mix *= faded;
+        mix = mix * faded + mix_of::<F>(&weights, values, from, keys_here, width, units);
         most = raised;
-        if lane < lanes {
-            let mut k = lane;
-            while k < units {
-                if begin + k <= column {
-                    let from = (cached + begin + k) * width;
-                    mix += weights[k] * f32::cast_from(values[from + place]);
-                }
-                k += lanes;
-            }
-        }
         sync_cube();
         begin += units;
     }
@@ -157,15 +186,16 @@ fn mixed<F: Float, I: Int>(
     sync_cube();
     if unit < width {
         let mut whole = 0.0f32;
-        for l in 0..lanes {
-            whole += shared[l * width + unit];
+        for lane in 0..comptime!(units / width) {
+            whole += shared[lane * width + unit];
         }
-        y[row * heads * width + head * width + unit] = F::cast_from(whole / sum);
+        y[(row * heads + head) * width + unit] = F::cast_from(whole / sum);
     }
 }
 
 impl CachedAttention for CubeBackend {
     fn append(cache: CubeTensor, new: CubeTensor, filled: usize) -> CubeTensor {
+        assert_eq!(cache.dtype, new.dtype, "what is cached is of the cache's type");
         let (cache, new) = (owned(cache), Rows::of(new));
         let [batch, _, capacity, width] = cache.meta.shape().dims();
         let (count, dim) = elementwise(new.count * new.width);
@@ -175,13 +205,13 @@ impl CachedAttention for CubeBackend {
             dim,
             new.arg(),
             cache.clone().into_buffer_arg(),
-            (new.count * new.width) as u32,
-            new.width as u32,
-            new.stride as u32,
-            width as u32,
-            (new.count / batch) as u32,
-            filled as u32,
-            capacity as u32,
+            size(new.count * new.width),
+            size(new.width),
+            size(new.stride),
+            size(width),
+            size(new.count / batch),
+            size(filled),
+            size(capacity),
             new.elem(),
         );
         cache
@@ -195,6 +225,7 @@ impl CachedAttention for CubeBackend {
         filled: usize,
         shape: AttentionShape,
     ) -> CubeTensor {
+        assert_eq!(q.dtype, keys.dtype, "queries and keys are of one type");
         let q = Rows::of(q);
         let capacity = keys.meta.shape()[2];
         let [keys, values, starts] =
@@ -211,14 +242,14 @@ impl CachedAttention for CubeBackend {
             values.into_buffer_arg(),
             starts.into_buffer_arg(),
             y.clone().into_buffer_arg(),
-            (q.count * shape.heads) as u32,
-            shape.heads as u32,
-            (shape.heads / shape.kv_heads) as u32,
-            q.stride as u32,
-            (q.count / shape.batch) as u32,
-            filled as u32,
-            capacity as u32,
-            shape.window.map_or(u32::MAX >> 1, |window| window as u32),
+            size(q.count * shape.heads),
+            size(shape.heads),
+            size(shape.heads / shape.kv_heads),
+            size(q.stride),
+            size(q.count / shape.batch),
+            size(filled),
+            size(capacity),
+            shape.window.map_or(u32::MAX >> 1, size),
             shape.scale,
             shape.cap.unwrap_or(0.0),
             shape.width,

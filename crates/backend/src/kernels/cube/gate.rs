@@ -3,7 +3,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{Rows, elementwise, room};
+use super::{Rows, elementwise, room, size};
 
 #[cube(launch)]
 fn gated<F: Float>(
@@ -26,6 +26,7 @@ fn gated<F: Float>(
 }
 
 pub(super) fn forward(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
+    assert_eq!(gate.dtype, up.dtype, "the gate and what is gated are of one type");
     let (gate, up) = (Rows::of(gate), Rows::of(up));
     let y = room(&gate.tensor, [gate.count, gate.width], gate.tensor.dtype);
     let (count, dim) = elementwise(gate.count * gate.width);
@@ -36,10 +37,10 @@ pub(super) fn forward(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
         gate.arg(),
         up.arg(),
         y.clone().into_buffer_arg(),
-        (gate.count * gate.width) as u32,
-        gate.width as u32,
-        gate.stride as u32,
-        up.stride as u32,
+        size(gate.count * gate.width),
+        size(gate.width),
+        size(gate.stride),
+        size(up.stride),
         gate.elem(),
     );
     y
@@ -89,11 +90,11 @@ pub(super) fn backward(
         grad.arg(),
         dgate.clone().into_buffer_arg(),
         dup.clone().into_buffer_arg(),
-        (gate.count * gate.width) as u32,
-        gate.width as u32,
-        gate.stride as u32,
-        up.stride as u32,
-        grad.stride as u32,
+        size(gate.count * gate.width),
+        size(gate.width),
+        size(gate.stride),
+        size(up.stride),
+        size(grad.stride),
     );
     (dgate, dup)
 }

@@ -4,14 +4,12 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{LEAST, Rows, UNITS, cubes, greatest, product, room, total};
-
-/// Logits that stand at a time: 64 Mi numbers, so that products stay large and memory small.
-const LOGITS: usize = 1 << 26;
+use super::{LEAST, Rows, UNITS, cubes, greatest, product, room, size, total};
+use crate::kernels::LOGITS_AT_ONCE;
 
 /// Rows of a block for a vocabulary.
 pub(super) fn block(vocabulary: usize) -> usize {
-    (LOGITS / vocabulary).max(1)
+    (LOGITS_AT_ONCE / vocabulary).max(1)
 }
 
 /// The greatest logit of a row, and Σ e^(logit − greatest).
@@ -164,10 +162,10 @@ pub(super) fn pick(
         logits.arg(),
         targets.clone().into_buffer_arg(),
         y.clone().into_buffer_arg(),
-        logits.count as u32,
-        logits.width as u32,
-        logits.stride as u32,
-        first as u32,
+        size(logits.count),
+        size(logits.width),
+        size(logits.stride),
+        size(first),
         UNITS,
         logits.elem(),
     );
@@ -189,11 +187,11 @@ pub(super) fn slopes(
         logits.arg(),
         targets.clone().into_buffer_arg(),
         grad.arg(),
-        logits.count as u32,
-        logits.width as u32,
-        logits.stride as u32,
-        grad.stride as u32,
-        first as u32,
+        size(logits.count),
+        size(logits.width),
+        size(logits.stride),
+        size(grad.stride),
+        size(first),
         UNITS,
     );
     logits.tensor
@@ -217,11 +215,11 @@ pub(super) fn compare(
         theirs.arg(),
         targets.clone().into_buffer_arg(),
         y.clone().into_buffer_arg(),
-        ours.count as u32,
-        ours.width as u32,
-        ours.stride as u32,
-        theirs.stride as u32,
-        first as u32,
+        size(ours.count),
+        size(ours.width),
+        size(ours.stride),
+        size(theirs.stride),
+        size(first),
         UNITS,
         [ours.elem(), theirs.elem()],
     );

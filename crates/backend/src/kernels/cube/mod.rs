@@ -1,7 +1,9 @@
 //! The kernels on GPUs, written once in CubeCL for CUDA and wgpu.
 //!
 //! A cube, which is a block of units that share memory, takes a row where a row has to be summed up; else each unit takes a number. Numbers are
-//! read and written as they are stored, f32 or bf16, and computed with in f32. Sums are taken in an order that sizes alone decide.
+//! read and written as they are stored, f32 or bf16, and computed with in f32. Kernels sum up in an order that sizes alone decide.
+//!
+//! Places of numbers are counted in 32 bits.
 
 mod adamw;
 mod attention;
@@ -45,6 +47,14 @@ fn units(width: usize) -> usize {
     width.next_power_of_two().clamp(32, UNITS)
 }
 
+/// A size as kernels take it.
+fn size(number: usize) -> u32 {
+    match u32::try_from(number) {
+        Ok(number) => number,
+        Err(_) => panic!("kernels count in 32 bits, and {number} is more"),
+    }
+}
+
 /// How a tensor's numbers are stored.
 fn stored(tensor: &CubeTensor) -> ElemType {
     dtype_to_storage_type(tensor.dtype)
@@ -65,16 +75,18 @@ impl Rows {
         let rank = shape.len();
         let width = shape[rank - 1];
         let count = shape[..rank - 1].iter().product();
-        let apart = (0..rank.saturating_sub(2))
-            .all(|d| shape[d] == 1 || strides[d] == strides[d + 1] * shape[d + 1]);
-        let stride = if rank > 1 { strides[rank - 2] } else { width };
-        if apart && (strides[rank - 1] == 1 || width == 1) && stride >= width {
+        // Dimensions of one row are nowhere; of the others each has to begin where the one within it ends.
+        let outer: Vec<usize> = (0..rank - 1).filter(|&d| shape[d] != 1).collect();
+        let even = outer.windows(2).all(|d| strides[d[0]] == strides[d[1]] * shape[d[1]]);
+        let stride = outer.last().map_or(width, |&d| strides[d]);
+        if even && (strides[rank - 1] == 1 || width == 1) && stride >= width {
             return Self { tensor, count, width, stride };
         }
         Self { tensor: into_contiguous(tensor), count, width, stride: width }
     }
 
     fn arg(&self) -> BufferArg {
+        size(self.count * self.stride);
         self.tensor.clone().into_buffer_arg()
     }
 
@@ -97,6 +109,7 @@ fn room(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor 
 /// x · weight.
 fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let dtype = x.dtype;
+    assert_eq!(dtype, weight.dtype, "both factors are of one type");
     match matmul::matmul(x, weight, None, matmul::MatmulStrategy::default(), dtype) {
         Ok(product) => product,
         Err(reason) => panic!("the device cannot take a product of matrices: {reason:?}"),

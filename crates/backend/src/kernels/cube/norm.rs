@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{Rows, cubes, room, total, units};
+use super::{Rows, cubes, room, size, total, units};
 
 /// Rows whose share of the weight's gradient is summed up by one cube.
 const BLOCK: usize = 64;
@@ -56,9 +56,9 @@ pub(super) fn forward(x: CubeTensor, weight: CubeTensor, epsilon: f32) -> CubeTe
         x.arg(),
         weight.arg(),
         y.clone().into_buffer_arg(),
-        x.count as u32,
-        x.width as u32,
-        x.stride as u32,
+        size(x.count),
+        size(x.width),
+        size(x.stride),
         epsilon,
         units,
         [x.elem(), weight.elem()],
@@ -153,8 +153,8 @@ pub(super) fn backward(
     epsilon: f32,
 ) -> (CubeTensor, CubeTensor) {
     let [x, weight, grad] = [x, weight, grad].map(Rows::floats);
-    let (rows, width) = (x.count as u32, x.width as u32);
-    let (x_stride, grad_stride) = (x.stride as u32, grad.stride as u32);
+    let (rows, width) = (size(x.count), size(x.width));
+    let (x_stride, grad_stride) = (size(x.stride), size(grad.stride));
     let dx = room(&x.tensor, [x.count, x.width], DType::F32);
     let scales = room(&x.tensor, [x.count], DType::F32);
     let units = units(x.width);

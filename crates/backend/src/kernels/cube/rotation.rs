@@ -3,7 +3,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{Rows, elementwise, room};
+use super::{Rows, elementwise, room, size};
 
 #[cube(launch)]
 fn turned<F: Float>(
@@ -62,12 +62,12 @@ pub(super) fn rotate(
         cos.into_buffer_arg(),
         sin.into_buffer_arg(),
         y.clone().into_buffer_arg(),
-        (x.count * x.width) as u32,
-        x.width as u32,
-        x.stride as u32,
-        width as u32,
-        half as u32,
-        angles as u32,
+        size(x.count * x.width),
+        size(x.width),
+        size(x.stride),
+        size(width),
+        size(half),
+        size(angles),
         turn,
         x.elem(),
     );
