@@ -70,7 +70,7 @@ fn steps(backend: Backend) -> Vec<Step> {
         doc_step("doc --package infalign-cli --bin infalign --no-deps --locked", deny),
         doc_step("doc --workspace --no-deps --locked", deny),
         // Beside the CPU, as binaries are built.
-        cargo_step("check --locked -p infalign-backend --features wgpu"),
+        cargo_step(&format!("clippy --locked -p infalign-backend --features wgpu -- {deny}")),
         step("the examples", examples::run),
         Step { name: "the book".to_owned(), work: Box::new(book::check) },
         step("the commands of the documents", readme::run),

@@ -49,10 +49,9 @@ fn units(width: usize) -> usize {
 
 /// A size as kernels take it.
 fn size(number: usize) -> u32 {
-    match u32::try_from(number) {
-        Ok(number) => number,
-        Err(_) => panic!("kernels count in 32 bits, and {number} is more"),
-    }
+    let size = u32::try_from(number).unwrap_or(u32::MAX);
+    assert!(size < u32::MAX, "kernels count in 32 bits, and {number} is more");
+    size
 }
 
 /// How a tensor's numbers are stored.
@@ -107,6 +106,7 @@ fn room(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor 
 }
 
 /// x · weight.
+#[allow(clippy::panic, reason = "as burn's own products end where a device has no kernel for them")]
 fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let dtype = x.dtype;
     assert_eq!(dtype, weight.dtype, "both factors are of one type");
