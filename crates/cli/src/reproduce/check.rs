@@ -22,7 +22,7 @@ pub(super) struct Told {
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Keys")]
 pub(super) enum Check {
-    /// Of two methods, the first has the higher win rate: the interval of their paired difference is above 0.
+    /// Of two methods, the first has the higher win rate, and not by a larger KL: the interval of their paired difference is above 0.
     Better(Better),
     /// Of two procedures with a prefix scorer, the first has the higher reward: the interval of their paired difference is above 0.
     Higher(Higher),
@@ -148,8 +148,28 @@ impl Better {
         let number = |key| difference[key].as_f64().context("no interval");
         let [estimate, low, high] = [number("estimate")?, number("low")?, number("high")?];
         let difference = if turned { [-estimate, -high, -low] } else { [estimate, low, high] };
-        Ok(above_0(Some(difference)))
+        let told = above_0(Some(difference));
+        // Who went further from the reference may have won by that alone.
+        let further = match (kl_of(document, better), kl_of(document, worse)) {
+            (Some(better), Some(worse)) => better - worse,
+            _ => 0.0,
+        };
+        let unsure = match told.verdict {
+            Verdict::Agrees => further > SAME_KL,
+            Verdict::Differs => -further > SAME_KL,
+            Verdict::Open => false,
+        };
+        Ok(if unsure { Told { verdict: Verdict::Open, ..told } } else { told })
     }
+}
+
+/// KLs that differ by less count as the same, nats.
+const SAME_KL: f64 = 0.05;
+
+/// KL from the reference of a method that `compare` printed, nats.
+fn kl_of(document: &Value, method: &str) -> Option<f64> {
+    let rows = document["rows"].as_array()?;
+    rows.iter().find(|row| row["method"] == method)?["kl"]["estimate"].as_f64()
 }
 
 /// What `compare` printed of methods, or `report` of methods at a common KL.
@@ -235,6 +255,25 @@ mod tests {
         let check = "better = 'a'\nworse = 'c'\nprocedure = 'best-of:4'";
         let message = told(check, &row(0.0, 1.0)).unwrap_err().to_string();
         assert!(message.contains("compares a with c"), "{message}");
+    }
+
+    #[test]
+    fn a_method_that_went_further_has_not_won() {
+        let row = |method: &str, kl: f64| json!({ "method": method, "kl": { "estimate": kl } });
+        let verdict = |kl: [f64; 2], better: &str, worse: &str| {
+            let difference = json!({ "estimate": 0.5, "low": 0.25, "high": 0.75 });
+            let document = json!({
+                "rows": [row("a", kl[0]), row("b", kl[1])],
+                "comparisons": [{ "method": "a", "baseline": "b", "procedure": "sample", "judge": "reward", "difference": difference }],
+            });
+            let check = format!("better = '{better}'\nworse = '{worse}'\nprocedure = 'sample'");
+            told(&check, &document).unwrap().verdict
+        };
+        assert_eq!(verdict([0.54, 0.5], "a", "b"), Verdict::Agrees);
+        assert_eq!(verdict([1.2, 0.5], "a", "b"), Verdict::Open);
+        assert_eq!(verdict([0.3, 0.5], "a", "b"), Verdict::Agrees);
+        assert_eq!(verdict([1.2, 0.5], "b", "a"), Verdict::Open);
+        assert_eq!(verdict([0.3, 0.5], "b", "a"), Verdict::Differs);
     }
 
     #[test]
