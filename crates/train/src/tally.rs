@@ -4,7 +4,6 @@ use burn::tensor::Device;
 use infalign_model::Comparison;
 
 use crate::rollout::Rollout;
-use crate::solver::Task;
 use crate::{StepMetrics, TrainError};
 
 /// Greatest difference, in nats, that is taken for rounding between what a response was drawn by and what it is trained by: more where factors
@@ -59,10 +58,10 @@ impl Tally {
     }
 
     /// Refuses to train by other probabilities than those that the responses were drawn by.
-    pub(crate) fn check(&self, task: &Task<'_>) -> Result<(), TrainError> {
+    pub(crate) fn check(&self, step: usize, device: &Device) -> Result<(), TrainError> {
         let gap = self.log_prob_gap;
-        if gap > greatest_gap(&task.reference.device()) {
-            return Err(TrainError::Sampler { step: task.step + 1, gap });
+        if gap > greatest_gap(device) {
+            return Err(TrainError::Sampler { step: step + 1, gap });
         }
         Ok(())
     }
@@ -115,5 +114,19 @@ impl Tally {
         metrics.reward_transformed = mean(&mut rollout.transformed.iter().copied());
         let lengths = rollout.sequences.iter().map(|s| s.response().len() as f64);
         metrics.response_length = mean(&mut lengths.into_iter());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_rounding_between_sampler_and_trainer_is_refused() {
+        let cpu = infalign_backend::device(Some(&"cpu".parse().unwrap())).unwrap();
+        let tally = |log_prob_gap| Tally { log_prob_gap, ..Tally::default() };
+        assert!(tally(0.04).check(0, &cpu).is_ok());
+        let refused = tally(0.06).check(0, &cpu);
+        assert!(matches!(refused, Err(TrainError::Sampler { step: 1, gap }) if gap == 0.06));
     }
 }

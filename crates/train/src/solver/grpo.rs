@@ -115,7 +115,7 @@ impl Solver for Grpo {
             group: 1,
         };
         let (old, mut tally) = passes.observe()?;
-        tally.check(task)?;
+        tally.check(task.step, &task.reference.device())?;
         let penalties: Vec<f64> = old.penalties.iter().map(|tokens| sum(tokens)).collect();
         let rewards = task.rewards(&task.rollout.numbers(), &penalties);
         let advantages = self.advantages(&rewards, samples, beta);

@@ -33,7 +33,7 @@ impl<A: Fn(&[usize], &[f64]) -> Vec<f64> + Sync> OnPolicy<'_, A> {
             let spread = advantages.iter().zip(seen.lengths);
             spread.flat_map(|(&a, &length)| std::iter::repeat_n(a, length)).collect()
         })?;
-        tally.check(self.task)?;
+        tally.check(self.task.step, &self.task.reference.device())?;
         learner.step(grads);
         Ok(tally)
     }

@@ -165,7 +165,7 @@ impl Solver for WithValue {
             group: 1,
         };
         let (old, mut tally) = passes.observe()?;
-        tally.check(task)?;
+        tally.check(task.step, &task.reference.device())?;
         let values = self.values(&task.rollout.sequences)?;
         let rewards = task.rollout.transformed.iter().zip(&old.penalties);
         let rewards = rewards.map(|(&phi, penalties)| token_rewards(phi, penalties, task.beta));
