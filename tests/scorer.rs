@@ -208,6 +208,48 @@ fn a_scorer_is_trained_and_guides() {
 
 /// From a scorer to a policy that is trained for decoding by it, and evaluated under that decoding.
 #[test]
+fn policies_stand_beside_procedures() {
+    let dir = folder();
+    let dir = dir.path();
+    let policy = |name: &str, model: &Path| {
+        format!("{{name='{name}',model='{}',samples=4}}", model.display())
+    };
+    let base = policy("none", &quickstart().join("model"));
+    let tuned = policy("tuned", &tuned(dir));
+    let set = format!("policy=[{base},{tuned}]");
+    let output = scorer(dir, "run", &["--set", &set, "--set", "train.steps=2"]);
+    assert_done(&output);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("policy tuned"), "{printed}");
+    let results = json_file(&dir.join("run/results.json"));
+    let rows = results["evaluation"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    let [sampled, none, tuned] = [&rows[0], &rows[4], &rows[5]];
+    assert_eq!(none["policy"], "none");
+    assert_eq!(
+        none["rewards"], sampled["rewards"],
+        "the base's own samples, from the same streams"
+    );
+    assert_eq!(none["kl"][0]["nats"], 0.0);
+    assert!(tuned["kl"][0]["nats"].as_f64().unwrap() > 0.0, "{tuned}");
+    assert_eq!(tuned["kl"][0]["kind"], "estimate");
+    let svg = std::fs::read_to_string(dir.join("run/reward-kl.svg")).unwrap();
+    assert!(svg.contains("policy tuned"), "it is in the legend");
+
+    let other = policy("other", &other_tokenizer(dir));
+    let none = "policy=[{name='none',model='absent',samples=0}]".to_owned();
+    for (set, needles) in [
+        (format!("policy=[{other}]"), ["[[policy]] \"other\"", "tokenizer"]),
+        (none, ["[[policy]] \"none\"", "samples"]),
+    ] {
+        let output = scorer(dir, "refused", &["--set", &set]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(needles.iter().all(|needle| text.contains(needle)), "{text}");
+    }
+}
+
+#[test]
 fn a_policy_is_trained_for_the_decoder_and_evaluated_under_it() {
     let dir = folder();
     let dir = dir.path();

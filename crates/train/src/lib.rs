@@ -19,6 +19,7 @@ mod metrics;
 mod moving_average;
 mod objective;
 mod optimizer;
+mod optimum;
 mod parallel;
 mod partition;
 mod passes;
@@ -40,6 +41,7 @@ pub use memory_need::MemoryNeed;
 pub use metrics::StepMetrics;
 pub use objective::Objective;
 pub use optimizer::OptimizerConfig;
+pub use optimum::{Enumeration, ExactWinRate, Nearness};
 pub use prefix_scorer::{
     LengthReport, ScoredResponse, ScorerConfig, ScorerData, ScorerMethod, ScorerReport, ValueBin,
     train_prefix_scorer,

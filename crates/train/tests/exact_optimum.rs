@@ -19,10 +19,11 @@ use enumerable::{LENGTH, Ordered, Problem, kl, probabilities, problem};
 use infalign_calibrate::CalibrationMeta;
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{Generator, Sampling};
-use infalign_model::{LoraConfig, TargetModules};
+use infalign_model::{CausalLm, LoraConfig, TargetModules};
 use infalign_train::baselines::vbon;
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, Keep, OptimizerConfig, ReferenceRewards,
+    Calibrator, CtrlConfig, CtrlTrainer, Enumeration, Keep, Nearness, OptimizerConfig,
+    ReferenceRewards,
 };
 use infalign_transform::Transform;
 
@@ -80,14 +81,14 @@ fn stored(problem: &Problem) -> Rollouts {
     reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap().unwrap()
 }
 
-/// Probabilities of every response under a trained policy.
+/// A trained policy.
 fn train(
     problem: &Problem,
     transform: &Transform,
     cost: &Cost,
     solver: &str,
     lora: Option<LoraConfig>,
-) -> Vec<f64> {
+) -> CausalLm {
     let (beta, target_kl) = match *cost {
         Cost::Beta(beta) => (Some(beta), None),
         Cost::Kl(kl) => (None, Some(kl)),
@@ -133,8 +134,7 @@ fn train(
         seed: 1,
         checkpoints: dir.path().to_path_buf(),
     };
-    let policy = trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap();
-    probabilities(&policy, &problem.prompt, &problem.responses)
+    trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap()
 }
 
 /// How near a trained policy is to the optimum.
@@ -173,7 +173,8 @@ fn reach(transform: &str, beta: f64, solver: &str, lora: Option<LoraConfig>) -> 
         policy.iter().zip(&phi).map(|(q, phi)| q * phi).sum::<f64>()
             - beta * kl(policy, &problem.reference)
     };
-    let policy = train(&problem, &transform, &Cost::Beta(beta), solver, lora);
+    let trained = train(&problem, &transform, &Cost::Beta(beta), solver, lora);
+    let policy = probabilities(&trained, &problem.prompt, &problem.responses);
     let (start, reached, best) = (value(&problem.reference), value(&policy), beta * z.ln());
     let distance = kl(&policy, &optimum);
     println!(
@@ -183,7 +184,50 @@ fn reach(transform: &str, beta: f64, solver: &str, lora: Option<LoraConfig>) -> 
         (value(&optimum) - best).abs() < 1e-6 && best > start + 0.02,
         "the problem is worth solving"
     );
-    Reached { lacking: (best - reached) / best.abs(), distance }
+    let found = Reached { lacking: (best - reached) / best.abs(), distance };
+    assert!(
+        is_told_alike(&found, &nearness(&problem, &transform, &trained, Some(beta))),
+        "the library tells what is computed here"
+    );
+    found
+}
+
+/// What the library says of a policy.
+fn nearness(
+    problem: &Problem,
+    transform: &Transform,
+    policy: &CausalLm,
+    beta: Option<f64>,
+) -> Nearness {
+    let sampling = Sampling { max_tokens: LENGTH, ..Sampling::default() };
+    let prompts = std::slice::from_ref(&problem.prompt);
+    let tokenizer = &problem.tokenizer;
+    let all = Enumeration::new(&problem.model, prompts, tokenizer, &Ordered, &sampling).unwrap();
+    let objective = transform.to_string().parse().unwrap();
+    let calibrator = Calibrator::Table(&problem.calibration);
+    all.nearness(policy, &objective, calibrator, beta, &["best-of:4".parse().unwrap()]).unwrap()
+}
+
+fn is_told_alike(found: &Reached, told: &Nearness) -> bool {
+    (found.lacking - told.lacking).abs() < 1e-5 && (found.distance - told.distance).abs() < 1e-5
+}
+
+#[test]
+fn at_the_kl_of_a_policy_its_optimum_is_as_far_and_no_worse() {
+    let problem = problem();
+    let transform: Transform = "exp:10".parse().unwrap();
+    let reference = nearness(&problem, &transform, &problem.model, None);
+    assert!(reference.kl.abs() < 1e-6 && reference.lacking.abs() < 1e-3, "{reference:?}");
+    let policy = train(&problem, &transform, &Cost::Kl(0.3), RLOO, None);
+    let told = nearness(&problem, &transform, &policy, None);
+    let at_its_beta = nearness(&problem, &transform, &policy, Some(told.beta));
+    assert_eq!(told, at_its_beta);
+    assert!((0.0..0.02).contains(&told.lacking), "{told:?}");
+    // At one KL the values differ by β times the distance: E[Φ] − β KL = β log Z − β KL(π‖π*).
+    let by_distance = told.beta * told.distance;
+    assert!((told.optimum - told.value - by_distance).abs() < 1e-6, "{told:?}");
+    let win_rate = &told.win_rates[0];
+    assert!(win_rate.policy > 0.6 && (win_rate.policy - win_rate.optimum).abs() < 0.05, "{told:?}");
 }
 
 #[test]
@@ -191,6 +235,7 @@ fn a_target_kl_is_reached() {
     let problem = problem();
     for (transform, target) in [("identity", 0.2), ("exp:10", 0.5)] {
         let policy = train(&problem, &transform.parse().unwrap(), &Cost::Kl(target), RLOO, None);
+        let policy = probabilities(&policy, &problem.prompt, &problem.responses);
         let reached = kl(&policy, &problem.reference);
         assert!((reached / target - 1.0).abs() < 0.1, "{transform}: {reached} nats for {target}");
     }

@@ -274,6 +274,10 @@ pub(crate) struct Evaluation {
     /// Another reward that judges the same responses; no policy is trained on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) judge: Option<RewardConfig>,
+    /// Whether every policy that CTRL trains is compared with the exact optimum of what it is trained on, over all responses to all training
+    /// prompts; for models and responses so small that these can be listed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) optimum: bool,
     /// Evaluation of the policies that CTRL trains, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) watch: Option<WatchConfig>,

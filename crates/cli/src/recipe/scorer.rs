@@ -51,6 +51,9 @@ pub(crate) struct ScorerRecipe {
     /// What procedures are run with the scorer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) evaluation: Vec<ScorerEvaluation>,
+    /// Trained policies, whose plain samples stand beside what procedures make of the base.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) policy: Vec<ScorerPolicy>,
 }
 
 /// The task that every such recipe has.
@@ -90,6 +93,18 @@ pub(crate) struct ScorerEvaluation {
     pub(crate) weights: BTreeMap<String, f64>,
     /// The procedures.
     pub(crate) procedures: Vec<Composed>,
+}
+
+/// A policy that was trained from the base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScorerPolicy {
+    /// Names its method; several of one name, such as one for each KL, are points of one front.
+    pub(crate) name: String,
+    /// The policy.
+    pub(crate) model: PathBuf,
+    /// Responses to each prompt held out.
+    pub(crate) samples: usize,
 }
 
 impl ScorerEvaluation {
@@ -142,6 +157,9 @@ impl ScorerRecipe {
             self.evaluation_base.is_none() || !self.evaluation.is_empty(),
             "evaluation_base has no effect without an [[evaluation]]: leave it out, or say what is run"
         );
+        if let Some(policy) = self.policy.iter().find(|policy| policy.samples == 0) {
+            bail!("samples of [[policy]] {:?} is 0: at least 1 is needed", policy.name);
+        }
         for evaluation in &self.evaluation {
             evaluation.check(&self.head).context("[[evaluation]]")?;
         }
@@ -153,6 +171,7 @@ impl ScorerRecipe {
         let mut models = vec![&mut self.model];
         models.extend(self.trunk.as_mut());
         models.extend(self.evaluation_base.as_mut());
+        models.extend(self.policy.iter_mut().map(|policy| &mut policy.model));
         models.extend(self.head.iter_mut().flat_map(|head| head.reward.models_mut()));
         models.extend(self.reward_model.iter_mut().map(|stage| &mut stage.base));
         models

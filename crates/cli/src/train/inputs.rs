@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::given::{Given, GivenReader};
 use super::reward_model::RewardModelInputs;
-use super::rewards;
+use super::{optimum, rewards};
 use crate::encode::Encoder;
 use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths, PromptsConfig};
 
@@ -97,6 +97,7 @@ impl<'a> Inputs<'a> {
             reward_models: reward_models.collect::<Result<_>>()?,
         };
         inputs.check_table(&paths)?;
+        optimum::check(&inputs)?;
         for method in &recipe.method {
             if let (Some(train), Some(objective)) =
                 (recipe.ctrl(&method.kind), inputs.objective(method)?)

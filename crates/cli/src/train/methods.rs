@@ -27,7 +27,7 @@ use crate::sources::{METHODS, SAMPLES};
 pub(crate) const EVALUATION_STAGE: &str = "evaluate-policy";
 
 /// Where a method's files are.
-fn folder(inputs: &Inputs<'_>, method: &Method) -> PathBuf {
+pub(super) fn folder(inputs: &Inputs<'_>, method: &Method) -> PathBuf {
     inputs.run.join(METHODS).join(&method.name)
 }
 

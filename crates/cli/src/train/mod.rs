@@ -8,6 +8,7 @@ mod language_model;
 mod memory_check;
 mod methods;
 mod metrics;
+mod optimum;
 mod replay;
 mod results;
 mod reward_data;

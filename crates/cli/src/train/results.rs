@@ -7,15 +7,17 @@ use infalign_evaluate::{
     Comparison, Contest, Entry, Figure, Judge, Label, Plan, Row, Sampled, Statistics, Table, table,
     text_comparisons, text_table, win_rate_against_kl,
 };
-use infalign_train::Objective;
+use infalign_train::{ExactWinRate, Nearness, Objective};
 use infalign_transform::Transform;
 use serde::Serialize;
 
 use super::inputs::objective;
+use super::optimum::OPTIMUM;
 use super::run_dir::RESULTS;
-use super::stages::write_json;
+use super::stages::{read_json, write_json};
 use crate::figure::write_figure;
 use crate::recipe::{AlignRecipe, Method};
+use crate::sources::METHODS;
 
 /// The form of `results.json`.
 pub(crate) const SCHEMA: &str = "results/1";
@@ -27,21 +29,25 @@ pub(crate) struct Measured {
     pub(crate) kind: Option<&'static str>,
     pub(crate) objective: Option<Objective>,
     pub(crate) sampled: Sampled,
+    /// How near its policy is to the exact optimum, where the recipe asks for it.
+    optimum: Option<Nearness>,
 }
 
 impl Measured {
     /// The reference itself.
     pub(crate) fn base(sampled: Sampled) -> Self {
-        Self { name: "base".into(), kind: None, objective: None, sampled }
+        Self { name: "base".into(), kind: None, objective: None, sampled, optimum: None }
     }
 
     /// A method's policy, in the run of a folder.
     ///
     /// # Errors
-    /// When the table of its objective cannot be read.
+    /// When the table of its objective or its optimum cannot be read.
     pub(crate) fn of(method: &Method, run: &Path, sampled: Sampled) -> Result<Self> {
         let (name, kind) = (method.name.clone(), Some(method.kind.name()));
-        Ok(Self { name, kind, objective: objective(method, run)?, sampled })
+        let optimum = run.join(METHODS).join(&name).join(OPTIMUM);
+        let optimum = optimum.exists().then(|| read_json(&optimum)).transpose()?;
+        Ok(Self { name, kind, objective: objective(method, run)?, sampled, optimum })
     }
 
     fn transform(&self) -> Option<&Transform> {
@@ -61,6 +67,17 @@ pub(crate) struct Results {
     rows: Vec<Row>,
     /// Each method against the recipe's baseline, on the same prompts.
     comparisons: Vec<Comparison>,
+    /// Each method that CTRL trained beside its exact optimum, where the recipe asks for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    optima: Vec<Optimum>,
+}
+
+/// A method beside the exact optimum of what it was trained on.
+#[derive(Serialize)]
+struct Optimum {
+    method: String,
+    #[serde(flatten)]
+    nearness: Nearness,
 }
 
 /// Computes the table, draws the plot, and writes both into a folder; results.json comes last, so that its presence means a finished run.
@@ -78,6 +95,7 @@ pub(crate) fn write(
         seed: recipe.seed,
         rows: Vec::new(),
         comparisons: Vec::new(),
+        optima: measured.iter().filter_map(optimum).collect(),
     };
     for judge in judges(recipe) {
         let Table { rows, comparisons } = judged(recipe, measured, reference, judge)?;
@@ -88,6 +106,11 @@ pub(crate) fn write(
     }
     write_json(&folder.join(RESULTS), &results)?;
     Ok(results)
+}
+
+fn optimum(measured: &Measured) -> Option<Optimum> {
+    let nearness = measured.optimum.clone()?;
+    Some(Optimum { method: measured.name.clone(), nearness })
 }
 
 /// The reward, and the recipe's other judge if it has one.
@@ -185,6 +208,24 @@ fn text_of(results: &Results, judge: Judge) -> String {
     text + &text_comparisons(&comparisons.cloned().collect::<Vec<_>>(), 0.95)
 }
 
+/// Every method beside its optimum.
+fn optima_text(optima: &[Optimum]) -> String {
+    let mut text = "\nbeside the exact optimum of what was trained on, over all responses to the training prompts:\n".to_owned();
+    for Optimum { method, nearness } in optima {
+        let Nearness { beta, kl, value, optimum, lacking, distance, win_rates } = nearness;
+        let lacking = 100.0 * lacking;
+        text += &format!(
+            "{method}: E[Φ] − β·KL {value:.4} of {optimum:.4} ({lacking:.2} % lacking) at β {beta:.4}; KL {kl:.3} nats, {distance:.4} to the optimal policy\n"
+        );
+        for ExactWinRate { procedure, policy, optimum } in win_rates {
+            text += &format!(
+                "  {procedure}: win rate {policy:.4}, of the optimal policy {optimum:.4}\n"
+            );
+        }
+    }
+    text
+}
+
 /// The results for a program, or for a person.
 ///
 /// # Errors
@@ -199,6 +240,9 @@ pub(crate) fn text(results: &Results, run: &Path, json: bool) -> Result<String> 
         .collect();
     let tables: Vec<String> = judges.into_iter().map(|judge| text_of(results, judge)).collect();
     let mut text = tables.join("\n");
+    if !results.optima.is_empty() {
+        text += &optima_text(&results.optima);
+    }
     let run = run.display();
     text +=
         &format!("\n{run}/{RESULTS}, {run}/win-rate-kl.png, policies in {run}/methods/NAME/policy");

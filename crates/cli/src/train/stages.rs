@@ -14,7 +14,7 @@ use super::calibration::calibrate;
 use super::inputs::Inputs;
 use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
-use super::{rewards, rollouts};
+use super::{optimum, rewards, rollouts};
 use crate::progress::Progress;
 use crate::sources::REFERENCE;
 
@@ -26,7 +26,8 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
     let recipe = inputs.recipe;
     let sampled = usize::from(recipe.has_table()) + usize::from(recipe.rollouts.is_some());
     let own = recipe.reward_model.len() + sampled;
-    let mut progress = Progress::new(1 + own + 2 * recipe.method.len());
+    let compared = recipe.method.iter().filter(|m| recipe.evaluation.optimum && m.kind.is_ctrl());
+    let mut progress = Progress::new(1 + own + 2 * recipe.method.len() + compared.count());
     rewards::train(&inputs.reward_models, inputs.run, recipe.seed, &mut progress, interrupted)?;
     let reward = inputs.build(&recipe.reward)?;
     let judge = recipe.evaluation.judge.as_ref().map(|judge| inputs.build(judge)).transpose()?;
@@ -42,10 +43,15 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         rollouts: rollouts.as_ref(),
         reference: &reference,
     };
+    let all_responses = optimum::list(inputs, reward.as_ref())?;
     for (index, method) in recipe.method.iter().enumerate() {
         let policy = methods::train(inputs, index, sources, &mut progress, interrupted)?;
         let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
         stop_if(interrupted)?;
+        if let Some(all) = &all_responses {
+            let compared = (all, sources.calibration);
+            optimum::compare(inputs, method, &policy, compared, &mut progress)?;
+        }
         measured.push(Measured::of(method, inputs.run, sampled)?);
     }
     results::write((recipe, inputs.run), &measured, &reference)

@@ -1,4 +1,5 @@
-//! Decoding without randomness: the exact distribution over the responses of a tabular model, in f64.
+//! Decoding without randomness: the exact distribution over the responses of a tabular model, in f64; and [`responses`], all that a
+//! transformer of few tokens can give.
 //!
 //! With p the base policy and V*(s) = E_p[r | s] the value of a prefix s under it (controlled decoding, arXiv 2310.17022, §2):
 //!
@@ -18,6 +19,7 @@
 
 mod blocks;
 mod distribution;
+mod enumeration;
 mod ranks;
 mod values;
 
@@ -27,6 +29,7 @@ use infalign_transform::Procedure;
 use crate::DecodeError;
 
 pub use distribution::ResponseDistribution;
+pub use enumeration::{response_count, responses};
 pub use ranks::rank_estimate;
 pub use values::Values;
 

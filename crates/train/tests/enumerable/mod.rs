@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use infalign_calibrate::{Calibration, CalibrationMeta};
-use infalign_decode::{EncodedPrompt, Stream};
+use infalign_decode::exact::responses;
+use infalign_decode::{EncodedPrompt, Sampling, Stream};
 use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
 use infalign_reward::{Reward, RewardError};
 
@@ -40,22 +41,6 @@ pub(crate) struct Problem {
     pub(crate) calibration: Calibration,
 }
 
-/// All responses of at most [`LENGTH`] tokens: those that end with a stop, and those that are cut.
-fn enumerate(vocabulary: u32, stops: &[u32]) -> Vec<Vec<u32>> {
-    let mut open = vec![Vec::new()];
-    let mut all = Vec::new();
-    for length in 1..=LENGTH {
-        let extended = open.iter().flat_map(|prefix: &Vec<u32>| {
-            (0..vocabulary).map(move |token| [prefix.as_slice(), &[token]].concat())
-        });
-        let (ended, longer) = extended
-            .partition(|response| length == LENGTH || stops.contains(&response[length - 1]));
-        all.extend::<Vec<Vec<u32>>>(ended);
-        open = longer;
-    }
-    all
-}
-
 /// The probability of every response under a model.
 pub(crate) fn probabilities(
     model: &CausalLm,
@@ -85,8 +70,9 @@ pub(crate) fn problem() -> Problem {
     let model =
         CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap();
     let prompt = EncodedPrompt::new("p", "a", &tokenizer).unwrap();
-    let stops: Vec<u32> = tokenizer.stops().iter().copied().collect();
-    let responses = enumerate(vocabulary as u32, &stops);
+    let sampling = Sampling { max_tokens: LENGTH, ..Sampling::default() };
+    let responses = responses(&model, &prompt, &sampling, tokenizer.stops()).unwrap();
+    let responses: Vec<Vec<u32>> = responses.into_iter().map(|one| one.tokens).collect();
     let reference = probabilities(&model, &prompt, &responses);
     assert!((reference.iter().sum::<f64>() - 1.0).abs() < 1e-5, "the enumeration is complete");
     let texts: Vec<String> =

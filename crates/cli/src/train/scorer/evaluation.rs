@@ -7,14 +7,12 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use infalign_decode::guided::{GuidedGenerator, LearnedScorer};
 use infalign_decode::{Decoded, EncodedPrompt, Generator, Kl, ProcedureDecoder};
-use infalign_evaluate::{Figure, Panel, Point};
 use infalign_model::{LanguageModel, PrefixValues, Tokenizer};
 use infalign_reward::{Reward, WeightedSum};
 use infalign_transform::{Composed, Procedure};
 
 use super::super::stages::{read_json, stop_if, write_json};
 use super::row::{Mean, Row};
-use crate::figure::write_figure;
 use crate::progress::Progress;
 use crate::recipe::{Head, ScorerEvaluation};
 
@@ -34,7 +32,7 @@ pub(super) struct ScorerEvaluator<'a> {
 }
 
 impl ScorerEvaluator<'_> {
-    /// Runs every procedure with every set of weights; what a file `RUN/evaluation/N.json` holds is not run again. Draws `RUN/reward-kl.svg`.
+    /// Runs every procedure with every set of weights; what a file `RUN/evaluation/N.json` holds is not run again.
     ///
     /// # Errors
     /// When a procedure cannot be run, or a file not written.
@@ -66,9 +64,6 @@ impl ScorerEvaluator<'_> {
                 rows.push(row);
                 stop_if(interrupted)?;
             }
-        }
-        if !rows.is_empty() {
-            write_figure(run, "reward-kl", &self.figure(&rows))?;
         }
         Ok(rows)
     }
@@ -106,6 +101,7 @@ impl ScorerEvaluator<'_> {
             kind: all[0].kl[place].kind,
         });
         Ok(Row {
+            policy: None,
             procedure,
             weights: evaluation.weights.clone(),
             rewards: means,
@@ -126,37 +122,5 @@ impl ScorerEvaluator<'_> {
             means.push(scores.iter().map(|r| f64::from(*r)).sum::<f64>() / scores.len() as f64);
         }
         Mean::over(means)
-    }
-
-    /// A panel a reward: what procedures reach for their KL.
-    fn figure(&self, rows: &[Row]) -> Figure {
-        let mut legend: Vec<String> = Vec::new();
-        for row in rows {
-            if !legend.contains(&row.series()) {
-                legend.push(row.series());
-            }
-        }
-        let point = |head: &Head, row: &Row| {
-            let mean = &row.rewards[&head.name];
-            Point {
-                name: row.series(),
-                x: row.kl().nats,
-                y: [mean.estimate, mean.low, mean.high],
-                label: None,
-            }
-        };
-        let panel = |head: &Head| Panel {
-            title: head.name.clone(),
-            points: rows.iter().map(|row| point(head, row)).collect(),
-            curves: Vec::new(),
-            bands: Vec::new(),
-        };
-        Figure {
-            title: "Expected reward against KL, on held-out prompts".to_owned(),
-            legend,
-            note: "bars: 95 % intervals; KL of blocks: a bound".to_owned(),
-            axes: ["KL from the base, nats per response", "mean reward"].map(str::to_owned),
-            panels: self.heads.iter().map(panel).collect(),
-        }
     }
 }

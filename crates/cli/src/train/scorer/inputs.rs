@@ -25,6 +25,8 @@ pub(crate) struct ScorerInputs<'a> {
     pub(super) tokenizer: Tokenizer,
     pub(super) trunk: Option<CausalLm>,
     pub(super) evaluation_base: Option<CausalLm>,
+    /// The models of `recipe.policy`.
+    pub(super) policies: Vec<CausalLm>,
     pub(super) train: Vec<EncodedPrompt>,
     pub(super) test: Vec<EncodedPrompt>,
     pub(super) template_sha256: String,
@@ -60,6 +62,11 @@ impl<'a> ScorerInputs<'a> {
         if let Some(other) = &evaluation_base {
             check_context(read, other).context("evaluation_base")?;
         }
+        let policies = recipe.policy.iter().map(|policy| {
+            let key = || format!("[[policy]] {:?}", policy.name);
+            load_other(&policy.model, &paths, &base, &tokenizer, device).with_context(key)
+        });
+        let policies = policies.collect::<Result<_>>()?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
         let encoder = Encoder::new(&tokenizer, None);
@@ -91,6 +98,7 @@ impl<'a> ScorerInputs<'a> {
             tokenizer,
             trunk,
             evaluation_base,
+            policies,
             train,
             test,
             template_sha256,

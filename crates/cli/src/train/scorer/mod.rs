@@ -1,8 +1,9 @@
 //! `task = "scorer"`: responses of a base, their rewards, and a prefix scorer that learns from them.
 
-mod calibration;
 mod evaluation;
+mod figures;
 mod inputs;
+mod policies;
 mod responses;
 mod row;
 
@@ -18,7 +19,6 @@ use infalign_train::{
 };
 use serde::Serialize;
 
-use self::calibration::figure;
 use self::evaluation::ScorerEvaluator;
 pub(crate) use self::inputs::ScorerInputs;
 use self::inputs::key;
@@ -53,7 +53,8 @@ pub(crate) fn execute(
 ) -> Result<String> {
     let ScorerInputs { recipe, run, .. } = inputs;
     let procedures: usize = recipe.evaluation.iter().map(|one| one.procedures.len()).sum();
-    let mut progress = Progress::new(inputs.reward_models.len() + 3 + procedures);
+    let others = inputs.reward_models.len() + recipe.policy.len();
+    let mut progress = Progress::new(3 + procedures + others);
     rewards::train(&inputs.reward_models, run, recipe.seed, &mut progress, interrupted)?;
     let build = |head: &Head| rewards::build(&head.reward, run, &inputs.device);
     let heads = recipe.head.iter().map(build).collect::<Result<Vec<_>>>()?;
@@ -78,7 +79,11 @@ pub(crate) fn execute(
     let data = ScorerData { base: base.as_ref(), responses: &training };
     let held_out = ScorerData { base: base.as_ref(), responses: &held_out };
     let reports = inputs.train(&dir, &data, &held_out, &mut progress, interrupted)?;
-    let rows = inputs.evaluate(&dir, base.as_ref(), &mut progress, interrupted)?;
+    let mut rows = inputs.evaluate(&dir, base.as_ref(), &mut progress, interrupted)?;
+    rows.extend(policies::rows(inputs, &mut progress, interrupted)?);
+    if !rows.is_empty() {
+        write_figure(run, "reward-kl", &figures::reward_against_kl(&recipe.head, &rows))?;
+    }
     let text: Vec<String> = reports.iter().map(summary).chain(rows.iter().map(Row::line)).collect();
     let results =
         Results { recipe: &recipe.name, seed: recipe.seed, scorer: reports, evaluation: rows };
@@ -132,7 +137,7 @@ impl ScorerInputs<'_> {
                 write_json(&folder.join("report.json"), &reports)?;
                 for report in &reports {
                     let name = format!("calibration-{}", report.name);
-                    write_figure(folder, &name, &figure(report))?;
+                    write_figure(folder, &name, &figures::calibration(report))?;
                 }
                 Ok(())
             })?;

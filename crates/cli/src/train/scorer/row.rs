@@ -14,6 +14,9 @@ const LEVEL: f64 = 0.95;
 /// What one procedure came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
+    /// The policy that samples were drawn from, where it is not the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<String>,
     /// The procedure.
     pub(super) procedure: Composed,
     /// Weights of the rewards, by which scorer and selection choose.
@@ -52,8 +55,11 @@ impl Mean {
 }
 
 impl Row {
-    /// What the points of a front are called: the procedure without the number that is varied, and the weights.
+    /// What the points of a front are called: the procedure without the number that is varied, and the weights; or the policy.
     pub(super) fn series(&self) -> String {
+        if let Some(policy) = &self.policy {
+            return format!("policy {policy}");
+        }
         let text = self.procedure.to_string();
         let name = match (self.procedure.selection, self.procedure.inner) {
             (Procedure::Sample, Procedure::CdToken { candidates: None, .. }) => {
@@ -71,9 +77,17 @@ impl Row {
         format!("{name} ({})", weights.join(" + "))
     }
 
-    /// The procedure, and the weights that it went by.
+    /// The procedure, and the weights that it went by; or the policy.
     fn name(&self) -> String {
+        if self.policy.is_some() {
+            return self.series();
+        }
         format!("{} by {}", self.procedure, self.weights())
+    }
+
+    /// What its stage and its line begin with.
+    pub(super) fn title(&self) -> String {
+        if self.policy.is_some() { self.series() } else { self.procedure.to_string() }
     }
 
     fn weights(&self) -> String {
@@ -116,7 +130,7 @@ impl Row {
             self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, word(kl.kind))).collect();
         format!(
             "{:<34} {:<24} {}  KL {}  {:.0} tokens, {:.0} scores",
-            self.procedure.to_string(),
+            self.title(),
             self.weights(),
             rewards.join("  "),
             kl.join(", "),
@@ -175,7 +189,7 @@ pub(crate) struct Difference {
 }
 
 fn named<'a>(rows: &'a [Row], name: &str) -> Result<&'a Row> {
-    let is = |row: &&Row| row.procedure.to_string() == name || row.name() == name;
+    let is = |row: &&Row| row.title() == name || row.name() == name;
     let mut found = rows.iter().filter(is);
     match (found.next(), found.next()) {
         (Some(row), None) => Ok(row),
@@ -197,8 +211,9 @@ fn at(rows: &[Row], series: &str, reward: &str, kl: f64) -> Result<Option<(Vec<f
         bail!("there is no front {series:?}; there are {names:?}")
     }
     let bounded = front.iter().any(|row| row.kl().kind == KlKind::Bound);
-    // Plain sampling goes by no weights.
-    front.extend(rows.iter().find(|row| row.procedure == Procedure::Sample.into()));
+    // Plain sampling of the base goes by no weights.
+    let of_base = |row: &&Row| row.policy.is_none() && row.procedure == Procedure::Sample.into();
+    front.extend(rows.iter().find(of_base));
     front.sort_by(|a, b| a.nats().total_cmp(&b.nats()));
     let between = |pair: &&[&Row]| pair[0].nats() < kl && kl <= pair[1].nats();
     let Some([low, high]) = front.windows(2).find(between) else { return Ok(None) };
@@ -215,6 +230,7 @@ mod tests {
 
     fn row(procedure: &str, weight: f64, nats: f64, by_prompt: &[f64]) -> Row {
         Row {
+            policy: None,
             procedure: procedure.parse().unwrap(),
             weights: BTreeMap::from([("liking".to_owned(), weight)]),
             rewards: BTreeMap::from([(
@@ -256,6 +272,33 @@ mod tests {
         }
         let message = reward_difference(&rows(), ["best-of:4", "sample"], "wit", None);
         assert!(message.unwrap_err().to_string().contains("liking"));
+    }
+
+    #[test]
+    fn policies_have_fronts_of_their_own() {
+        let policy = |name: &str, nats, by_prompt: &[f64]| Row {
+            policy: Some(name.to_owned()),
+            weights: BTreeMap::new(),
+            kl: vec![Kl { nats, kind: KlKind::Exact }],
+            ..row("sample", 1.0, nats, by_prompt)
+        };
+        let mut rows = rows();
+        rows.push(policy("ppo", 1.0, &[1.0, 2.0, 3.5]));
+        rows.push(policy("dpo", 0.25, &[0.0, 2.0, 2.0]));
+        rows.push(policy("dpo", 1.0, &[1.0, 3.0, 3.0]));
+        let of = |pair, kl| reward_difference(&rows, pair, "liking", kl);
+        let plain = of(["policy ppo", "sample"], None).unwrap().unwrap().interval;
+        assert_eq!(
+            plain,
+            paired_difference(&[1.0, 2.0, 3.5], &[0.0, 1.0, 2.0], LEVEL).unwrap(),
+            "the base's samples are those without a policy"
+        );
+        assert!(of(["policy dpo", "sample"], None).is_err(), "there are two of them");
+        // √0.25 is half of the way from plain sampling to one nat.
+        let both = of(["policy dpo", "policy ppo"], Some(0.25)).unwrap().unwrap();
+        let expected = paired_difference(&[0.0, 2.0, 2.0], &[0.5, 1.5, 2.75], LEVEL).unwrap();
+        assert!((both.interval.estimate - expected.estimate).abs() < 1e-12);
+        assert_eq!(both.bounded, [false; 2]);
     }
 
     #[test]

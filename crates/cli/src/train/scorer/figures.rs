@@ -1,10 +1,13 @@
-//! The figure of a scorer's calibration.
+//! The figures of a scorer: its calibration, and what its rewards cost.
 
 use infalign_evaluate::{Curve, Figure, Panel, Point};
 use infalign_train::{LengthReport, ScorerReport, ValueBin};
 
+use super::row::Row;
+use crate::recipe::Head;
+
 /// Values against rewards, one line a range of prefix lengths.
-pub(super) fn figure(report: &ScorerReport) -> Figure {
+pub(super) fn calibration(report: &ScorerReport) -> Figure {
     const IDEAL: &str = "calibrated";
     let title = |range: &LengthReport| format!("{} to {} tokens", range.from, range.to);
     let shown: Vec<&LengthReport> =
@@ -33,5 +36,37 @@ pub(super) fn figure(report: &ScorerReport) -> Figure {
         note: "points: equally many held-out prefixes each, by value".to_owned(),
         axes: ["mean value", "mean reward"].map(str::to_owned),
         panels: shown.iter().map(panel).collect(),
+    }
+}
+
+/// A panel a reward: what procedures and policies reach for their KL.
+pub(super) fn reward_against_kl(heads: &[Head], rows: &[Row]) -> Figure {
+    let mut legend: Vec<String> = Vec::new();
+    for row in rows {
+        if !legend.contains(&row.series()) {
+            legend.push(row.series());
+        }
+    }
+    let point = |head: &Head, row: &Row| {
+        let mean = &row.rewards[&head.name];
+        Point {
+            name: row.series(),
+            x: row.kl().nats,
+            y: [mean.estimate, mean.low, mean.high],
+            label: None,
+        }
+    };
+    let panel = |head: &Head| Panel {
+        title: head.name.clone(),
+        points: rows.iter().map(|row| point(head, row)).collect(),
+        curves: Vec::new(),
+        bands: Vec::new(),
+    };
+    Figure {
+        title: "Expected reward against KL, on held-out prompts".to_owned(),
+        legend,
+        note: "bars: 95 % intervals; KL of blocks: a bound".to_owned(),
+        axes: ["KL from the base, nats per response", "mean reward"].map(str::to_owned),
+        panels: heads.iter().map(panel).collect(),
     }
 }
