@@ -50,6 +50,7 @@ fn policies_stand_beside_their_optimum() {
             (lacks - number("distance")).abs() < 1e-4,
             "β log Z − value = β KL(π‖π*): {optimum}"
         );
+        assert!((0.0..0.9).contains(&number("lacking")) && number("start") < number("value"));
         let best_of = &optimum["win_rates"][1];
         assert_eq!(best_of["procedure"], "best-of:4");
         assert!(best_of["policy"].as_f64().unwrap() > 0.5, "{optimum}");
@@ -61,6 +62,40 @@ fn policies_stand_beside_their_optimum() {
     });
     let results = replayed.lines().find(|line| line.starts_with("results.json"));
     assert!(results.is_some_and(|line| line.ends_with("the same bytes")), "{replayed}");
+}
+
+#[test]
+fn at_a_target_kl_the_optimum_is_as_far_and_a_stopped_run_finds_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let train = "train={steps=60,prompts_per_step=3,samples_per_prompt=64,target_kl=0.2,optimizer={learning_rate=5e-3}}";
+    done(oracle(&run, &["rollouts.samples=16", train]));
+    let results = std::fs::read(run.join("results.json")).unwrap();
+    let found: Value = serde_json::from_slice(&results).unwrap();
+    for optimum in found["optima"].as_array().unwrap() {
+        let number = |key: &str| optimum[key].as_f64().unwrap();
+        // As far: the values differ by what is expected of Φ alone.
+        assert!(number("kl") > 0.01 && number("lacking") >= 0.0, "{optimum}");
+        assert!(number("distance") < number("kl"), "nearer than the reference: {optimum}");
+    }
+    std::fs::remove_file(run.join("methods/best/optimum.json")).unwrap();
+    std::fs::remove_file(run.join("results.json")).unwrap();
+    let mut again = infalign(&["train", "--resume", "--out"]);
+    again.arg(&run);
+    done(again);
+    assert_eq!(std::fs::read(run.join("results.json")).unwrap(), results, "the same bytes");
+}
+
+#[test]
+fn rewards_that_are_all_equal_have_no_optimum_to_gain() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let equal = "reward={kind='patterns',weights={'zzz'=1.0}}";
+    let train = "train={steps=2,prompts_per_step=3,samples_per_prompt=4,target_kl=0.2,optimizer={learning_rate=5e-3}}";
+    done(oracle(&run, &["rollouts.samples=16", train, equal]));
+    let results = json_file(&run.join("results.json"));
+    let one = &results["optima"][0];
+    assert_eq!((one["lacking"].as_f64(), one["beta"].as_f64()), (Some(0.0), Some(1.0)), "{one}");
 }
 
 #[test]

@@ -206,7 +206,6 @@ fn a_scorer_is_trained_and_guides() {
     }
 }
 
-/// From a scorer to a policy that is trained for decoding by it, and evaluated under that decoding.
 #[test]
 fn policies_stand_beside_procedures() {
     let dir = folder();
@@ -232,13 +231,23 @@ fn policies_stand_beside_procedures() {
     );
     assert_eq!(none["kl"][0]["nats"], 0.0);
     assert!(tuned["kl"][0]["nats"].as_f64().unwrap() > 0.0, "{tuned}");
-    assert_eq!(tuned["kl"][0]["kind"], "estimate");
+    assert_eq!(tuned["kl"][0]["kind"], "exact");
     let svg = std::fs::read_to_string(dir.join("run/reward-kl.svg")).unwrap();
     assert!(svg.contains("policy tuned"), "it is in the legend");
 
     let other = policy("other", &other_tokenizer(dir));
+    let short = copy(dir, "short", "config.json", |bytes| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replace("\"max_position_embeddings\": 64", "\"max_position_embeddings\": 16")
+            .into_bytes()
+    });
+    let short = policy("short", &short);
+    let other_base = format!("evaluation_base='{}'", quickstart().join("model").display());
+    let both = scorer(dir, "refused", &["--set", &set, "--set", &other_base]);
+    assert!(stderr(&both).contains("[[policy]] cannot stand beside evaluation_base"));
     let none = "policy=[{name='none',model='absent',samples=0}]".to_owned();
     for (set, needles) in [
+        (format!("policy=[{short}]"), ["[[policy]] \"short\"", "context"]),
         (format!("policy=[{other}]"), ["[[policy]] \"other\"", "tokenizer"]),
         (none, ["[[policy]] \"none\"", "samples"]),
     ] {
@@ -249,6 +258,7 @@ fn policies_stand_beside_procedures() {
     }
 }
 
+/// From a scorer to a policy that is trained for decoding by it, and evaluated under that decoding.
 #[test]
 fn a_policy_is_trained_for_the_decoder_and_evaluated_under_it() {
     let dir = folder();

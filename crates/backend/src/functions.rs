@@ -115,7 +115,15 @@ pub fn largest(row: &[f32]) -> f32 {
             *most = greater(*x, *most);
         }
     }
-    most.into_iter().fold(rest, greater)
+    // By halves: one after the other, each would wait for the one before.
+    let mut n = LANES / 2;
+    while n > 0 {
+        for i in 0..n {
+            most[i] = greater(most[i], most[i + n]);
+        }
+        n /= 2;
+    }
+    greater(most[0], rest)
 }
 
 /// Turns scores into probabilities.

@@ -243,8 +243,14 @@ fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String
             }
         }
         Value::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                let label = label(value).unwrap_or_else(|| index.to_string());
+            let labels: Vec<Option<String>> = values.iter().map(label).collect();
+            for (index, (value, label)) in values.iter().zip(&labels).enumerate() {
+                let alike = labels.iter().filter(|other| *other == label).count() > 1;
+                let label = match label {
+                    Some(label) if alike => format!("{label} {index}"),
+                    Some(label) => label.clone(),
+                    None => index.to_string(),
+                };
                 collect(value, format!("{place}[{label}]"), found);
             }
         }
@@ -265,9 +271,14 @@ mod tests {
 
     #[test]
     fn numbers_are_named_by_what_stands_beside_them() {
-        let document =
-            json!({"seed": 1, "rows": [{"method": "a", "kl": {"estimate": 0.5}}, {"x": 2}]});
-        let expected = [("rows[1].x", 2.0), ("rows[a].kl.estimate", 0.5), ("seed", 1.0)];
+        let document = json!({"seed": 1, "rows": [{"method": "a", "kl": {"estimate": 0.5}}, {"x": 2}], "all": [{"m": "a", "x": 3}, {"m": "a", "x": 4}]});
+        let expected = [
+            ("all[a 0].x", 3.0),
+            ("all[a 1].x", 4.0),
+            ("rows[1].x", 2.0),
+            ("rows[a].kl.estimate", 0.5),
+            ("seed", 1.0),
+        ];
         let found = numbers(&document);
         let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         assert_eq!(found, expected);

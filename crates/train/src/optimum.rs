@@ -7,7 +7,7 @@ use infalign_decode::exact::responses;
 use infalign_decode::{EncodedPrompt, Response, Sampling};
 use infalign_model::{CausalLm, Sequence, Tokenizer};
 use infalign_reward::Reward;
-use infalign_transform::{Outcomes, Procedure, kl_divergence};
+use infalign_transform::{Beta, Outcomes, Procedure};
 use serde::{Deserialize, Serialize};
 
 use crate::rollout::rewards;
@@ -18,24 +18,28 @@ pub struct Enumeration<'a> {
     prompts: &'a [EncodedPrompt],
     /// `[prompts][responses]`.
     responses: Vec<Vec<Response>>,
+    /// log p of each.
+    log_probs: Vec<Vec<f64>>,
     /// p and r of each prompt's responses.
     outcomes: Vec<Outcomes>,
 }
 
-/// A policy beside the exact optimum of what it was trained on: means over prompts.
+/// A policy beside the exact optimum of what it was trained on. All but `beta` and `lacking` are means over prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Nearness {
-    /// β, on the scale of the trained reward.
+    /// β, on the scale of the trained reward, above 0.
     pub beta: f64,
     /// KL(π‖π_ref) of the policy, exact, in nats.
     pub kl: f64,
+    /// E\[Φ\] of the reference.
+    pub start: f64,
     /// E\[Φ\] − β KL of the policy.
     pub value: f64,
     /// The greatest there is.
     pub optimum: f64,
-    /// (optimum − value)/|optimum|.
+    /// What the policy lacks of what there was to gain: (optimum − value)/(optimum − start); 0 where there was nothing.
     pub lacking: f64,
-    /// KL(π‖π*) in nats, π* being the optimal policy.
+    /// KL(π‖π*) in nats, π* being the optimal policy: (optimum − value)/β.
     pub distance: f64,
     /// Win rates of the policy and of π*, exact, ties counted half.
     pub win_rates: Vec<ExactWinRate>,
@@ -52,10 +56,11 @@ pub struct ExactWinRate {
     pub optimum: f64,
 }
 
-/// Φ of each response to one prompt, and the probabilities of a policy and of the reference.
+/// Φ of each response to one prompt, and the log-probabilities of the reference and of a policy.
 struct Problem<'a> {
     outcomes: &'a Outcomes,
     phi: Vec<f64>,
+    reference: &'a [f64],
     policy: Vec<f64>,
 }
 
@@ -65,7 +70,8 @@ impl<'a> Enumeration<'a> {
     /// - `sampling`: how long responses are, and where they end.
     ///
     /// # Errors
-    /// [`TrainError::Decode`] for prompts that do not fit, [`TrainError::Reward`] where the reward fails.
+    /// [`TrainError::Decode`] for prompts that do not fit, [`TrainError::Reward`] where the reward fails, [`TrainError::Transform`] for a
+    /// reward that is no number, and [`TrainError::Data`] where the responses listed are not all there are.
     pub fn new(
         reference: &CausalLm,
         prompts: &'a [EncodedPrompt],
@@ -73,25 +79,30 @@ impl<'a> Enumeration<'a> {
         reward: &dyn Reward,
         sampling: &Sampling,
     ) -> Result<Self, TrainError> {
-        let (mut all, mut outcomes) = (Vec::new(), Vec::new());
+        let mut found =
+            Self { prompts, responses: Vec::new(), log_probs: Vec::new(), outcomes: Vec::new() };
         for prompt in prompts {
             let listed = vec![responses(reference, prompt, sampling, tokenizer.stops())?];
             let rewards = rewards(std::slice::from_ref(prompt), &listed, tokenizer, reward)?;
             let rewards = rewards.into_iter().map(f64::from).collect();
-            outcomes.push(Outcomes::new(normalised(&log_probs(&listed[0])), rewards)?);
-            all.extend(listed);
+            let log_probs = listed[0].iter().map(|response| response.log_probs.as_slice());
+            let log_probs = whole(prompt, log_probs)?;
+            found.outcomes.push(Outcomes::new(exp(&log_probs), rewards)?);
+            found.log_probs.push(log_probs);
+            found.responses.extend(listed);
         }
-        Ok(Self { prompts, responses: all, outcomes })
+        Ok(found)
     }
 
     /// How near a policy is to the optimum.
     ///
-    /// - `beta`: what it was trained with, on the scale of the trained reward; without, that at which the optimum is as far from the
-    ///   reference as the policy, so that both are compared at one KL.
+    /// - `beta`: what it was trained with, above 0, on the scale of the trained reward. Without, that at which the optimum is as far from the
+    ///   reference as the policy, so that both are compared at one KL; or, where no optimum is that far, one that spends as much as any.
     /// - `procedures`: those whose win rates are told.
     ///
     /// # Errors
-    /// [`TrainError::Calibrate`] for a prompt that the table lacks, [`TrainError::Transform`] for a procedure that does not select by reward.
+    /// [`TrainError::Calibrate`] for a prompt that the table lacks, [`TrainError::Transform`] for a procedure that does not select by reward
+    /// and for a β out of range, [`TrainError::Data`] as [`Enumeration::new`].
     pub fn nearness(
         &self,
         policy: &CausalLm,
@@ -104,18 +115,28 @@ impl<'a> Enumeration<'a> {
         let problem = |index| self.problem(index, policy, objective, calibrator, unit);
         let problems: Vec<Problem<'_>> =
             (0..self.prompts.len()).map(problem).collect::<Result<_, _>>()?;
-        let kl =
-            mean(problems.iter().map(|p| kl_divergence(&p.policy, p.outcomes.probabilities())));
-        let beta = beta.unwrap_or_else(|| beta_for_kl(&problems, kl));
-        let optima: Vec<Vec<f64>> = problems.iter().map(|problem| problem.optimum(beta)).collect();
-        let both = || problems.iter().zip(&optima);
-        let value = mean(problems.iter().map(|problem| problem.value(&problem.policy, beta)));
-        let optimum = mean(both().map(|(problem, best)| problem.value(best, beta)));
-        let distance = mean(both().map(|(problem, best)| kl_divergence(&problem.policy, best)));
-        let win_rates = procedures.iter().map(|procedure| win_rate(*procedure, &problems, &optima));
-        let win_rates = win_rates.collect::<Result<_, _>>()?;
-        let lacking = (optimum - value) / optimum.abs();
-        Ok(Nearness { beta, kl, value, optimum, lacking, distance, win_rates })
+        let mean_of = |of: &dyn Fn(&Problem<'_>) -> f64| mean(problems.iter().map(of));
+        let kl = mean_of(&|problem| problem.kl(&problem.policy));
+        let beta = match beta {
+            Some(beta) => Beta::new(beta)?.get(),
+            None => beta_for_kl(&problems, kl),
+        };
+        let start = mean_of(&|problem| problem.expected(problem.reference));
+        let value = mean_of(&|problem| problem.expected(&problem.policy)) - beta * kl;
+        let optimum = mean_of(&|problem| problem.optimum(beta).1);
+        let (gain, lack) = (optimum - start, optimum - value);
+        let win_rates = procedures.iter().map(|procedure| win_rate(*procedure, &problems, beta));
+        Ok(Nearness {
+            beta,
+            kl,
+            start,
+            value,
+            optimum,
+            // Where all Φ are equal, rounding is all that there is to gain.
+            lacking: if gain > 1e-12 * (1.0 + optimum.abs()) { lack / gain } else { 0.0 },
+            distance: lack / beta,
+            win_rates: win_rates.collect::<Result<_, _>>()?,
+        })
     }
 
     fn problem(
@@ -133,49 +154,59 @@ impl<'a> Enumeration<'a> {
         let phi = rewards.iter().zip(quantiles).map(|(&r, u)| objective.apply(r, u, scale));
         let sequences: Vec<Sequence> =
             self.responses[index].iter().map(|response| response.sequence(prompt)).collect();
-        let policy: Vec<f64> = policy.log_probs(&sequences)?.iter().map(|l| whole(l)).collect();
-        Ok(Problem { outcomes, phi: phi.collect(), policy: normalised(&policy) })
+        let log_probs = policy.log_probs(&sequences)?;
+        let policy = whole(prompt, log_probs.iter().map(Vec::as_slice))?;
+        Ok(Problem { outcomes, phi: phi.collect(), reference: &self.log_probs[index], policy })
     }
 }
 
 impl Problem<'_> {
-    /// π* ∝ p e^{Φ/β}.
-    fn optimum(&self, beta: f64) -> Vec<f64> {
-        let weights = self.outcomes.probabilities().iter().zip(&self.phi);
-        normalised(&weights.map(|(p, phi)| p.ln() + phi / beta).collect::<Vec<_>>())
+    /// log π*, π* ∝ p e^{Φ/β}, and its value β log Σ p e^{Φ/β}.
+    fn optimum(&self, beta: f64) -> (Vec<f64>, f64) {
+        let tilted: Vec<f64> =
+            self.reference.iter().zip(&self.phi).map(|(log_p, phi)| log_p + phi / beta).collect();
+        let most = tilted.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let log_z = most + tilted.iter().map(|log| (log - most).exp()).sum::<f64>().ln();
+        (tilted.into_iter().map(|log| log - log_z).collect(), beta * log_z)
     }
 
-    /// E\[Φ\] − β KL.
-    fn value(&self, policy: &[f64], beta: f64) -> f64 {
-        let expected: f64 = policy.iter().zip(&self.phi).map(|(q, phi)| q * phi).sum();
-        expected - beta * kl_divergence(policy, self.outcomes.probabilities())
+    /// E\[Φ\] of a policy, from its log-probabilities.
+    fn expected(&self, policy: &[f64]) -> f64 {
+        policy.iter().zip(&self.phi).map(|(log_q, phi)| log_q.exp() * phi).sum()
+    }
+
+    /// KL of a policy from the reference, in nats.
+    fn kl(&self, policy: &[f64]) -> f64 {
+        let terms = policy.iter().zip(self.reference);
+        terms.map(|(log_q, log_p)| log_q.exp() * (log_q - log_p)).sum()
     }
 }
 
 fn win_rate(
     procedure: Procedure,
     problems: &[Problem<'_>],
-    optima: &[Vec<f64>],
+    beta: f64,
 ) -> Result<ExactWinRate, TrainError> {
-    let of_prompt = |problem: &Problem<'_>, best: &Vec<f64>| {
-        let win_rate = |policy: &[f64]| problem.outcomes.win_rate(&procedure, policy);
-        Ok([win_rate(&problem.policy)?, win_rate(best)?])
+    let of_prompt = |problem: &Problem<'_>| {
+        let win_rate = |policy: &[f64]| problem.outcomes.win_rate(&procedure, &exp(policy));
+        Ok([win_rate(&problem.policy)?, win_rate(&problem.optimum(beta).0)?])
     };
-    let both = problems.iter().zip(optima).map(|(problem, best)| of_prompt(problem, best));
-    let both: Vec<[f64; 2]> = both.collect::<Result<_, TrainError>>()?;
+    let both: Vec<[f64; 2]> = problems.iter().map(of_prompt).collect::<Result<_, TrainError>>()?;
     let [policy, optimum] = [0, 1].map(|which| mean(both.iter().map(|pair| pair[which])));
     Ok(ExactWinRate { procedure, policy, optimum })
 }
 
-/// The β whose optimum is `kl` nats from the reference. Where no optimum is that far, the least β at which every weight e^{Φ/β} is a number.
+/// The β whose optimum is `kl` nats from the reference. Where no optimum is that far, the least that is tried; where all Φ are equal, and every β
+/// has the reference for its optimum, 1.
 fn beta_for_kl(problems: &[Problem<'_>], kl: f64) -> f64 {
-    /// Greatest (max Φ − min Φ)/β, within what e^x holds.
+    /// Greatest (max Φ − min Φ)/β: beyond, e^x holds no weight but the greatest.
     const STEEPEST: f64 = 500.0;
-    let reached = |beta: f64| {
-        mean(problems.iter().map(|p| kl_divergence(&p.optimum(beta), p.outcomes.probabilities())))
-    };
+    let reached = |beta: f64| mean(problems.iter().map(|p| p.kl(&p.optimum(beta).0)));
     let all = || problems.iter().flat_map(|problem| problem.phi.iter().copied());
     let range = all().fold(f64::NEG_INFINITY, f64::max) - all().fold(f64::INFINITY, f64::min);
+    if range <= 0.0 {
+        return 1.0;
+    }
     // The KL falls as β grows.
     let (mut low, mut high) = (range / STEEPEST, range * 1e6);
     for _ in 0..200 {
@@ -189,21 +220,27 @@ fn beta_for_kl(problems: &[Problem<'_>], kl: f64) -> f64 {
     high
 }
 
-/// Log-probabilities of whole responses.
-fn log_probs(responses: &[Response]) -> Vec<f64> {
-    responses.iter().map(|response| whole(&response.log_probs)).collect()
+/// The log-probability of every response, from those of their tokens.
+fn whole<'l>(
+    prompt: &EncodedPrompt,
+    log_probs: impl Iterator<Item = &'l [f32]>,
+) -> Result<Vec<f64>, TrainError> {
+    /// How far from 1 rounding may carry the sum.
+    const ROUNDING: f64 = 1e-3;
+    let whole = |tokens: &[f32]| tokens.iter().map(|&log_prob| f64::from(log_prob)).sum::<f64>();
+    let logs: Vec<f64> = log_probs.map(whole).collect();
+    let total: f64 = exp(&logs).iter().sum();
+    if (total - 1.0).abs() > ROUNDING {
+        return Err(TrainError::Data(format!(
+            "the responses to prompt {} that were listed have the probability {total} together, and not 1: the model does not end its texts where the list does",
+            prompt.name()
+        )));
+    }
+    Ok(logs.into_iter().map(|log| log - total.ln()).collect())
 }
 
-fn whole(tokens: &[f32]) -> f64 {
-    tokens.iter().map(|&log_prob| f64::from(log_prob)).sum()
-}
-
-/// Probabilities from their logarithms, which need not be normalised.
-fn normalised(logs: &[f64]) -> Vec<f64> {
-    let greatest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = logs.iter().map(|log| (log - greatest).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    weights.into_iter().map(|weight| weight / total).collect()
+fn exp(logs: &[f64]) -> Vec<f64> {
+    logs.iter().map(|log| log.exp()).collect()
 }
 
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {

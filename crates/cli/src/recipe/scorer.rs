@@ -157,12 +157,22 @@ impl ScorerRecipe {
             self.evaluation_base.is_none() || !self.evaluation.is_empty(),
             "evaluation_base has no effect without an [[evaluation]]: leave it out, or say what is run"
         );
-        if let Some(policy) = self.policy.iter().find(|policy| policy.samples == 0) {
-            bail!("samples of [[policy]] {:?} is 0: at least 1 is needed", policy.name);
-        }
+        self.check_policies()?;
         for evaluation in &self.evaluation {
             evaluation.check(&self.head).context("[[evaluation]]")?;
         }
+        Ok(())
+    }
+
+    fn check_policies(&self) -> Result<()> {
+        for ScorerPolicy { name, samples, .. } in &self.policy {
+            ensure!(!name.trim().is_empty(), "a [[policy]] has no name: name its method");
+            ensure!(*samples >= 1, "samples of [[policy]] {name:?} is 0: at least 1 is needed");
+        }
+        ensure!(
+            self.policy.is_empty() || self.evaluation_base.is_none(),
+            "[[policy]] cannot stand beside evaluation_base: the KL of a policy is to model, and that of procedures then to another base"
+        );
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod tensorboard;
 mod watch;
 
 pub(crate) use metrics::Lines;
+pub(crate) use optimum::OPTIMUM;
 pub(crate) use results::SCHEMA;
 pub(crate) use run_dir::RESULTS;
 pub(crate) use scorer::{Difference, Row, reward_difference};

@@ -1,4 +1,4 @@
-//! A run's table and plots again, from its stored samples alone.
+//! A run's table and plots again, from its stored samples alone; exact optima, which need the models, are taken over as stored.
 
 use std::path::Path;
 

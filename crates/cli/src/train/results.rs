@@ -212,15 +212,14 @@ fn text_of(results: &Results, judge: Judge) -> String {
 fn optima_text(optima: &[Optimum]) -> String {
     let mut text = "\nbeside the exact optimum of what was trained on, over all responses to the training prompts:\n".to_owned();
     for Optimum { method, nearness } in optima {
-        let Nearness { beta, kl, value, optimum, lacking, distance, win_rates } = nearness;
+        let Nearness { beta, kl, start, value, optimum, lacking, distance, win_rates } = nearness;
         let lacking = 100.0 * lacking;
         text += &format!(
-            "{method}: E[Φ] − β·KL {value:.4} of {optimum:.4} ({lacking:.2} % lacking) at β {beta:.4}; KL {kl:.3} nats, {distance:.4} to the optimal policy\n"
+            "{method}: E[Φ] − β·KL from {start:.4} to {value:.4} of {optimum:.4} ({lacking:.2} % of the gain lacking) at β {beta:.4}; KL {kl:.3} nats, {distance:.4} to the best policy\n"
         );
         for ExactWinRate { procedure, policy, optimum } in win_rates {
-            text += &format!(
-                "  {procedure}: win rate {policy:.4}, of the optimal policy {optimum:.4}\n"
-            );
+            text +=
+                &format!("  {procedure}: win rate {policy:.4}, of the best policy {optimum:.4}\n");
         }
     }
     text

@@ -43,15 +43,13 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         rollouts: rollouts.as_ref(),
         reference: &reference,
     };
-    let all_responses = optimum::list(inputs, reward.as_ref())?;
+    let mut all_responses = None;
     for (index, method) in recipe.method.iter().enumerate() {
         let policy = methods::train(inputs, index, sources, &mut progress, interrupted)?;
         let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
         stop_if(interrupted)?;
-        if let Some(all) = &all_responses {
-            let compared = (all, sources.calibration);
-            optimum::compare(inputs, method, &policy, compared, &mut progress)?;
-        }
+        optimum::compare(inputs, method, &policy, sources, &mut all_responses, &mut progress)?;
+        stop_if(interrupted)?;
         measured.push(Measured::of(method, inputs.run, sampled)?);
     }
     results::write((recipe, inputs.run), &measured, &reference)

@@ -8,7 +8,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::functions::{exp, largest, sum};
+use crate::functions::{exp, largest};
 use crate::kernels::AttentionShape;
 
 /// Tokens side by side in a vector.
@@ -148,7 +148,8 @@ impl Block {
     /// Turns scores into probabilities: of keys that are neither later nor out of the window.
     #[inline(always)]
     fn probabilities(&self, window: Option<usize>, scores: &mut [Vec<Lanes>; QUERIES]) {
-        for (query, scores) in scores.iter_mut().enumerate() {
+        let mut sums = [[0.0; LANES]; QUERIES];
+        for (query, (scores, sums)) in scores.iter_mut().zip(&mut sums).enumerate() {
             // Where there is no query, the last one stands in.
             let last = self.first + query.min(self.n - 1);
             let begin = window.map_or(0, |window| (last + 1).saturating_sub(window));
@@ -158,12 +159,17 @@ impl Block {
             scores[..begin.saturating_sub(offset).min(end)].fill(f32::NEG_INFINITY);
             scores[end..].fill(f32::NEG_INFINITY);
             let most = largest(scores);
-            for score in scores.iter_mut() {
-                *score = exp(*score - most);
+            for scores in scores.chunks_exact_mut(LANES) {
+                for (score, sum) in scores.iter_mut().zip(sums.iter_mut()) {
+                    *score = exp(*score - most);
+                    *sum += *score;
+                }
             }
-            let whole = 1.0 / sum(scores, |p| p);
-            for p in scores.iter_mut() {
-                *p *= whole;
+        }
+        for (scores, whole) in scores.iter_mut().zip(totals(&sums)) {
+            let scale = 1.0 / whole;
+            for p in scores[self.seen.clone()].as_flattened_mut() {
+                *p *= scale;
             }
         }
     }
@@ -238,6 +244,18 @@ fn total(mut lanes: Lanes) -> f32 {
         n /= 2;
     }
     lanes[0]
+}
+
+/// The sums of each query's lanes, one lane after the other: side by side, since in each every term waits for the one before.
+#[inline(always)]
+fn totals(sums: &[Lanes; QUERIES]) -> [f32; QUERIES] {
+    let mut totals = [0.0; QUERIES];
+    for lane in 0..LANES {
+        for (total, sums) in totals.iter_mut().zip(sums) {
+            *total += sums[lane];
+        }
+    }
+    totals
 }
 
 /// Room for the scores of a block, or what becomes of them.

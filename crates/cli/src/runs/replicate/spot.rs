@@ -20,6 +20,7 @@ use super::{ReplicateArgs, report};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
+use crate::train::OPTIMUM;
 
 /// How often a training is looked at.
 const EVERY: Duration = Duration::from_millis(50);
@@ -85,6 +86,9 @@ fn stages(record: &Record) -> Result<Vec<Stage>> {
             [REFERENCE] => stages.push(stage("reference samples", path)),
             [METHODS, method, SAMPLES] => {
                 stages.push(stage(&format!("evaluate {method}"), path));
+            }
+            [METHODS, method, OPTIMUM] => {
+                stages.push(stage(&format!("optimum for {method}"), path));
             }
             [METHODS, method, STEPS] => {
                 stages.push(stage(&format!("train {method}"), &format!("{METHODS}/{method}")));

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
 use infalign_data::Prompt;
 use infalign_decode::EncodedPrompt;
-use infalign_model::{CausalLm, Sequence, Tokenizer};
+use infalign_model::{CausalLm, Head as Output, ModelFolder, Sequence, Tokenizer};
 
 use super::super::given::GivenReader;
 use super::super::inputs::{check_names, check_sampling, check_stops, fitting, read_prompts};
@@ -25,8 +25,8 @@ pub(crate) struct ScorerInputs<'a> {
     pub(super) tokenizer: Tokenizer,
     pub(super) trunk: Option<CausalLm>,
     pub(super) evaluation_base: Option<CausalLm>,
-    /// The models of `recipe.policy`.
-    pub(super) policies: Vec<CausalLm>,
+    /// The models of `recipe.policy`, which are loaded one at a time.
+    pub(super) policies: Vec<ModelFolder>,
     pub(super) train: Vec<EncodedPrompt>,
     pub(super) test: Vec<EncodedPrompt>,
     pub(super) template_sha256: String,
@@ -62,11 +62,6 @@ impl<'a> ScorerInputs<'a> {
         if let Some(other) = &evaluation_base {
             check_context(read, other).context("evaluation_base")?;
         }
-        let policies = recipe.policy.iter().map(|policy| {
-            let key = || format!("[[policy]] {:?}", policy.name);
-            load_other(&policy.model, &paths, &base, &tokenizer, device).with_context(key)
-        });
-        let policies = policies.collect::<Result<_>>()?;
         let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
         let encoder = Encoder::new(&tokenizer, None);
@@ -76,6 +71,13 @@ impl<'a> ScorerInputs<'a> {
             prompts.iter().map(|prompt| fitting(prompt, &encoder, &base, most)).collect()
         };
         let (train, test) = (encode(&train)?, encode(&test)?);
+        let prompts = test.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+        let longest = prompts + recipe.generation.max_tokens;
+        let policies = recipe.policy.iter().map(|policy| {
+            let key = || format!("[[policy]] {:?}", policy.name);
+            find_policy(&policy.model, &paths, &base, &tokenizer, longest).with_context(key)
+        });
+        let policies = policies.collect::<Result<_>>()?;
         let reader =
             GivenReader { paths: &paths, encoder: &encoder, tokenizer: &tokenizer, model: &base };
         let completions = reader.completions(&recipe.completions).context("completions")?;
@@ -130,6 +132,32 @@ fn load_other(
         folder.path().display()
     );
     Ok(model)
+}
+
+/// Finds a policy that was trained from the base, and refuses what cannot be one.
+///
+/// - `longest`: tokens of the longest prompt with its response.
+fn find_policy(
+    model: &Path,
+    paths: &Paths<'_>,
+    base: &CausalLm,
+    tokenizer: &Tokenizer,
+    longest: usize,
+) -> Result<ModelFolder> {
+    let folder = paths.model(model)?;
+    let config = folder.config(Output::CausalLm)?;
+    let shown = folder.path().display();
+    ensure!(
+        tokenizer.has_tokens_of(&folder.tokenizer()?)?
+            && config.vocab_size == base.config().vocab_size,
+        "{shown} has another tokenizer than the base, so that it has no KL to it: a policy is trained from the base"
+    );
+    ensure!(
+        longest <= config.max_position_embeddings,
+        "the context of {shown} is {} tokens, but a prompt with its response has up to {longest}: leave the policy out, or lower generation.max_tokens",
+        config.max_position_embeddings
+    );
+    Ok(folder)
 }
 
 /// Refuses a scorer that cannot read whatever a model can write.

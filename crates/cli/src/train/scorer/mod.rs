@@ -80,7 +80,7 @@ pub(crate) fn execute(
     let held_out = ScorerData { base: base.as_ref(), responses: &held_out };
     let reports = inputs.train(&dir, &data, &held_out, &mut progress, interrupted)?;
     let mut rows = inputs.evaluate(&dir, base.as_ref(), &mut progress, interrupted)?;
-    rows.extend(policies::rows(inputs, &mut progress, interrupted)?);
+    rows.extend(policies::rows(inputs, &heads, &mut progress, interrupted)?);
     if !rows.is_empty() {
         write_figure(run, "reward-kl", &figures::reward_against_kl(&recipe.head, &rows))?;
     }

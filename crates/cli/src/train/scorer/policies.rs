@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use infalign_decode::{Kl, KlKind};
 use infalign_evaluate::{Evaluator, Sampled, score};
 use infalign_model::CausalLm;
+use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
-use super::super::rewards;
 use super::super::stages::{read_json, stop_if, write_json};
 use super::inputs::ScorerInputs;
 use super::row::{Mean, Row};
@@ -18,10 +18,13 @@ use crate::recipe::ScorerPolicy;
 
 /// A row a policy; what a file `RUN/evaluation/policy-N.json` holds is not drawn again.
 ///
+/// - `heads`: the reward of each head.
+///
 /// # Errors
-/// When a reward fails, or a file cannot be written.
+/// When a policy cannot be loaded, a reward fails, or a file cannot be written.
 pub(super) fn rows(
     inputs: &ScorerInputs<'_>,
+    heads: &[Box<dyn Reward>],
     progress: &mut Progress,
     interrupted: &AtomicBool,
 ) -> Result<Vec<Row>> {
@@ -38,8 +41,9 @@ pub(super) fn rows(
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let bar = progress.stage(&title, 1);
-        let row =
-            row(inputs, policy, model).with_context(|| format!("[[policy]] {:?}", policy.name))?;
+        let model = CausalLm::load(model, &inputs.device)?;
+        let row = row(inputs, heads, policy, &model)
+            .with_context(|| format!("[[policy]] {:?}", policy.name))?;
         write_json(&path, &row)?;
         bar.finish(row.summary());
         rows.push(row);
@@ -49,14 +53,14 @@ pub(super) fn rows(
 }
 
 /// Samples a policy on the prompts held out.
-fn row(inputs: &ScorerInputs<'_>, policy: &ScorerPolicy, model: &CausalLm) -> Result<Row> {
+fn row(
+    inputs: &ScorerInputs<'_>,
+    heads: &[Box<dyn Reward>],
+    policy: &ScorerPolicy,
+    model: &CausalLm,
+) -> Result<Row> {
     let recipe = inputs.recipe;
-    let heads = recipe
-        .head
-        .iter()
-        .map(|head| Ok((&head.name, rewards::build(&head.reward, inputs.run, &inputs.device)?)));
-    let heads = heads.collect::<Result<Vec<_>>>()?;
-    let (_, first) = heads.first().context("the recipe has no [[head]]")?;
+    let first = heads.first().context("the recipe has no [[head]]")?;
     let evaluator = Evaluator {
         prompts: &inputs.test,
         samples: policy.samples,
@@ -70,10 +74,14 @@ fn row(inputs: &ScorerInputs<'_>, policy: &ScorerPolicy, model: &CausalLm) -> Re
     };
     let sampled = evaluator.sample(model, "evaluate")?;
     let mut means = BTreeMap::new();
-    for (name, reward) in &heads {
+    for (place, (head, reward)) in recipe.head.iter().zip(heads).enumerate() {
         let asked = inputs.test.iter().map(|prompt| prompt.text.as_str());
-        let scores = score(reward.as_ref(), asked, &sampled.responses)?;
-        means.insert((*name).clone(), Mean::over(scores.iter().map(|one| mean(one)).collect())?);
+        let scores = match place {
+            0 => sampled.rewards.clone(),
+            _ => score(reward.as_ref(), asked, &sampled.responses)?,
+        };
+        let by_prompt = scores.iter().map(|scores| mean(scores)).collect();
+        means.insert(head.name.clone(), Mean::over(by_prompt)?);
     }
     Ok(Row {
         policy: Some(policy.name.clone()),
@@ -87,11 +95,11 @@ fn row(inputs: &ScorerInputs<'_>, policy: &ScorerPolicy, model: &CausalLm) -> Re
     })
 }
 
-/// Exact at every token, and an estimate over responses.
+/// Exact at every token, as that of `cd-token`.
 fn kl(sampled: &Sampled) -> Result<Kl> {
     let by_prompt = sampled.kl.as_deref().context("the KL to the base is not known")?;
     let exact: Vec<f64> = by_prompt.iter().map(|kl| kl.exact).collect();
-    Ok(Kl { nats: mean(&exact), kind: KlKind::Estimate })
+    Ok(Kl { nats: mean(&exact), kind: KlKind::Exact })
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -193,6 +193,9 @@ fn named<'a>(rows: &'a [Row], name: &str) -> Result<&'a Row> {
     let mut found = rows.iter().filter(is);
     match (found.next(), found.next()) {
         (Some(row), None) => Ok(row),
+        (Some(row), Some(_)) if row.policy.is_some() => {
+            bail!("there are several of {name:?}, at several KLs: compare them at one, with `kl`")
+        }
         (Some(_), Some(_)) => {
             bail!("{name:?} was run with several weights: add `by` and them")
         }
@@ -293,7 +296,8 @@ mod tests {
             paired_difference(&[1.0, 2.0, 3.5], &[0.0, 1.0, 2.0], LEVEL).unwrap(),
             "the base's samples are those without a policy"
         );
-        assert!(of(["policy dpo", "sample"], None).is_err(), "there are two of them");
+        let message = of(["policy dpo", "sample"], None).unwrap_err().to_string();
+        assert!(message.contains("with `kl`"), "{message}");
         // √0.25 is half of the way from plain sampling to one nat.
         let both = of(["policy dpo", "policy ppo"], Some(0.25)).unwrap().unwrap();
         let expected = paired_difference(&[0.0, 2.0, 2.0], &[0.5, 1.5, 2.75], LEVEL).unwrap();
