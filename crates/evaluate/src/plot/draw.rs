@@ -173,7 +173,7 @@ fn draw_panel<B: DrawingBackend>(
     panel: &Panel,
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), EvaluateError> {
-    let (x_end, y) = ranges(figure);
+    let (x_end, y) = (horizontal_end(figure), vertical_range(figure, panel));
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, ("sans-serif", 18))
         .margin(12)
@@ -254,7 +254,7 @@ fn draw_points<B: DrawingBackend>(
         if let Some(label) = &point.label {
             let width = 4 + 7 * label.chars().count() as i32;
             // To the left of points at the right end, where there is no room beside them.
-            let left = if point.x > 0.75 * ranges(figure).0 { -8 - width } else { 6 };
+            let left = if point.x > 0.75 * horizontal_end(figure) { -8 - width } else { 6 };
             let font = ("sans-serif", 14).into_font().color(&colour);
             let beside = EmptyElement::at((point.x, estimate))
                 + Rectangle::new([(left, 5), (left + width, 18)], WHITE.mix(0.8).filled())
@@ -265,25 +265,37 @@ fn draw_points<B: DrawingBackend>(
     Ok(())
 }
 
-/// Common axes of all panels: the horizontal one from 0, the vertical one with some room.
-fn ranges(figure: &Figure) -> (f64, (f64, f64)) {
-    let panels = || figure.panels.iter();
-    let points = || panels().flat_map(|panel| &panel.points);
-    let curves = || panels().flat_map(|panel| panel.curves.iter().flat_map(|curve| &curve.points));
-    let bands = || panels().flat_map(|panel| panel.bands.iter().flat_map(|band| &band.points));
-    let x = points().map(|p| p.x).chain(curves().map(|c| c.0)).fold(0.1, f64::max);
+/// Where the horizontal axis of all panels ends, which begins at 0.
+fn horizontal_end(figure: &Figure) -> f64 {
+    let points = figure.panels.iter().flat_map(|panel| &panel.points).map(|point| point.x);
+    let curves = figure.panels.iter().flat_map(|panel| &panel.curves);
+    let curves = curves.flat_map(|curve| &curve.points).map(|place| place.0);
+    1.05 * points.chain(curves).fold(0.1, f64::max)
+}
+
+/// The vertical axis of a panel, with some room: a common one where all panels show shares, and else its own, since panels may show quantities
+/// of different units.
+fn vertical_range(figure: &Figure, panel: &Panel) -> (f64, f64) {
+    let (low, high) = extent(&figure.panels);
+    if low <= high && low >= 0.0 && high <= 1.0 {
+        // The middle is always seen, and they end at 1.
+        return (low.min(0.5) - 0.03, (high.max(0.6) + 0.03).min(1.02));
+    }
+    let (low, high) = extent(std::slice::from_ref(panel));
+    if low > high {
+        // Nothing is drawn.
+        return (0.0, 1.0);
+    }
+    let room = (0.06 * (high - low)).max(0.01 * high.abs().max(low.abs()));
+    (low - room, high + room)
+}
+
+/// The least and the greatest vertical place; the first above the second where nothing is drawn.
+fn extent(panels: &[Panel]) -> (f64, f64) {
+    let points = || panels.iter().flat_map(|panel| &panel.points);
+    let curves = || panels.iter().flat_map(|panel| &panel.curves).flat_map(|curve| &curve.points);
+    let bands = || panels.iter().flat_map(|panel| &panel.bands).flat_map(|band| &band.points);
     let lows = points().map(|p| p.y[1]).chain(curves().map(|c| c.1)).chain(bands().map(|b| b.1));
     let highs = points().map(|p| p.y[2]).chain(curves().map(|c| c.1)).chain(bands().map(|b| b.2));
-    let (low, high) = (lows.fold(f64::INFINITY, f64::min), highs.fold(f64::NEG_INFINITY, f64::max));
-    let y = if low > high {
-        // Nothing is drawn.
-        (0.0, 1.0)
-    } else if low >= 0.0 && high <= 1.0 {
-        // Shares: the middle is always seen, and they end at 1.
-        (low.min(0.5) - 0.03, (high.max(0.6) + 0.03).min(1.02))
-    } else {
-        let room = (0.06 * (high - low)).max(0.01 * high.abs().max(low.abs()));
-        (low - room, high + room)
-    };
-    (x * 1.05, y)
+    (lows.fold(f64::INFINITY, f64::min), highs.fold(f64::NEG_INFINITY, f64::max))
 }

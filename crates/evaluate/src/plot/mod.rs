@@ -50,7 +50,7 @@ pub struct Panel {
     pub curves: Vec<Curve>,
 }
 
-/// Panels side by side, with common axes and one legend.
+/// Panels side by side, with one legend and a common horizontal axis; the vertical one is common where all of them show shares.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Heading of the whole.
@@ -148,5 +148,12 @@ mod tests {
         for (y, mark) in [(-7.5, "-7"), (250.0, "250")] {
             assert!(draw_svg(&figure(y)).unwrap().contains(mark), "{y}");
         }
+        // Panels of different units do not squash each other.
+        let both = Figure {
+            panels: [-0.25, 250.0].map(|y| figure(y).panels.remove(0)).into(),
+            ..figure(0.0)
+        };
+        let svg = draw_svg(&both).unwrap();
+        assert!(svg.contains("-0.25") && svg.contains("250"), "{svg}");
     }
 }
