@@ -8,6 +8,7 @@ mod paths;
 mod read;
 mod reward_model;
 mod scorer;
+mod set;
 
 pub(crate) use align::{AlignRecipe, CalibrationConfig, PromptsConfig, WatchConfig};
 pub(crate) use language_model::{LanguageModelRecipe, ModelSize};

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::paths::{anchor, anchor_model};
+use super::set;
 use super::{AlignRecipe, LanguageModelRecipe, RewardModelRecipe, RewardModelStage, ScorerRecipe};
 
 /// The tasks of recipes.
@@ -83,43 +84,18 @@ fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Recipe> {
 fn deserialize<T: DeserializeOwned>(
     text: &str,
     origin: &str,
-    mut table: Table,
+    table: Table,
     sets: &[String],
 ) -> Result<T> {
     let recipe = toml::from_str(text).map_err(|error| describe(&error, text, origin))?;
     if sets.is_empty() {
         return Ok(recipe);
     }
-    for set in sets {
-        anyhow::ensure!(
-            set.split('=').next().is_none_or(|key| key.trim() != "task"),
-            "--set {set}: the task of a recipe is fixed"
-        );
-        apply(&mut table, set)?;
-    }
-    table.try_into().map_err(|error| {
+    let mut changed = Value::Table(table);
+    sets.iter().try_for_each(|set| set::apply(&mut changed, set))?;
+    changed.try_into().map_err(|error: toml::de::Error| {
         anyhow!("--set {}: {}", sets.join(" --set "), with_nearest(error.message()))
     })
-}
-
-/// Sets `a.b.c=value`; the value is TOML, or text where it is not.
-fn apply(table: &mut Table, set: &str) -> Result<()> {
-    let (key, value) =
-        set.split_once('=').ok_or_else(|| anyhow!("--set {set}: write key=value"))?;
-    let value = toml::from_str::<Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("v"))
-        .unwrap_or_else(|| Value::String(value.to_owned()));
-    let mut parts: Vec<&str> = key.trim().split('.').collect();
-    let last = parts.pop().unwrap_or_default();
-    let mut table = table;
-    for part in parts {
-        let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        table =
-            entry.as_table_mut().ok_or_else(|| anyhow!("--set {set}: `{part}` is not a table"))?;
-    }
-    table.insert(last.to_owned(), value);
-    Ok(())
 }
 
 fn describe(error: &toml::de::Error, text: &str, origin: &str) -> anyhow::Error {
@@ -297,8 +273,6 @@ mod tests {
         };
         assert_eq!((recipe.train.unwrap().steps, recipe.name.as_str()), (7, "mine"));
         assert!(set(&["train.step=7"]).unwrap_err().to_string().contains("did you mean `steps`"));
-        assert!(set(&["train.steps"]).unwrap_err().to_string().contains("key=value"));
-        assert!(set(&["name.x=1"]).unwrap_err().to_string().contains("not a table"));
         assert!(set(&["evaluation.procedures=[\"best-of:0\"]"]).is_err());
     }
 

@@ -1,0 +1,100 @@
+//! `--set KEY=VALUE`: another value for a key of a recipe, or for an element of an array in it.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use toml::{Table, Value};
+
+/// Sets `a.b[0].c=value`; the value is TOML, or text where it is not. Tables that are not there are made, elements are not.
+///
+/// # Errors
+/// One sentence that names the setting, and the part of its key that cannot be followed.
+pub(super) fn apply(recipe: &mut Value, set: &str) -> Result<()> {
+    let (key, value) =
+        set.split_once('=').ok_or_else(|| anyhow!("--set {set}: write key=value"))?;
+    let key = key.trim();
+    ensure!(key != "task", "--set {set}: the task of a recipe is fixed");
+    *find(recipe, key).with_context(|| format!("--set {set}"))? = parse(value);
+    Ok(())
+}
+
+fn parse(value: &str) -> Value {
+    toml::from_str::<Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"))
+        .unwrap_or_else(|| Value::String(value.to_owned()))
+}
+
+fn find<'a>(recipe: &'a mut Value, key: &str) -> Result<&'a mut Value> {
+    let mut place = recipe;
+    let mut before = "the recipe";
+    for part in key.split('.') {
+        let (name, indices) = part.split_at(part.find('[').unwrap_or(part.len()));
+        let first = place.is_array().then(|| format!(", but `{before}[0]` may be"));
+        let table = place.as_table_mut();
+        let table = table
+            .ok_or_else(|| anyhow!("`{before}` is not a table{}", first.unwrap_or_default()))?;
+        place = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
+        for index in indices.split_inclusive(']') {
+            place = element(place, index).with_context(|| format!("`{part}`"))?;
+        }
+        before = part;
+    }
+    Ok(place)
+}
+
+/// The element of an array at `[index]`, counted from 0.
+fn element<'a>(array: &'a mut Value, index: &str) -> Result<&'a mut Value> {
+    let digits = index.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let index: usize = digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| anyhow!("{index} is no index: write [0] for the first element"))?;
+    let elements = array.as_array_mut().context("there is no array of this name")?;
+    let count = elements.len();
+    elements.get_mut(index).ok_or_else(|| {
+        anyhow!("the array has {count} elements, counted from 0: there is no [{index}]")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Value {
+        let text = "name = 'mine'\n[[method]]\nname = 'a'\n[[method]]\nname = 'b'\ngroups = [[1, 2], [3]]\n";
+        Value::Table(toml::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn keys_lead_through_tables_and_arrays() {
+        let mut recipe = recipe();
+        for set in ["method[1].train.steps=7", "method[0]={name='c'}", "method[1].groups[0][1]=x"] {
+            apply(&mut recipe, set).unwrap();
+        }
+        let methods = &recipe["method"];
+        assert_eq!(
+            methods[1]["train"]["steps"].as_integer(),
+            Some(7),
+            "a table that was not there"
+        );
+        assert_eq!(methods[1]["name"].as_str(), Some("b"), "its neighbours stay");
+        assert_eq!(methods[0]["name"].as_str(), Some("c"));
+        assert_eq!(methods[1]["groups"][0][1].as_str(), Some("x"), "text that is no TOML");
+    }
+
+    #[test]
+    fn a_key_that_leads_nowhere_is_refused() {
+        let refusal = |set| format!("{:#}", apply(&mut recipe(), set).unwrap_err());
+        assert_eq!(
+            refusal("method[2].name=c"),
+            "--set method[2].name=c: `method[2]`: the array has 2 elements, counted from 0: there is no [2]"
+        );
+        assert!(refusal("method[last].name=c").contains("[last] is no index"));
+        assert!(refusal("method[1=c").contains("[1 is no index"));
+        assert!(refusal("name[0]=c").contains("no array of this name"));
+        assert!(refusal("name.first=c").contains("`name` is not a table"));
+        assert!(
+            refusal("method.name=c").contains("`method` is not a table, but `method[0]` may be")
+        );
+        assert!(refusal("name").contains("key=value"));
+        assert!(refusal("task=align").contains("fixed"));
+    }
+}
