@@ -344,7 +344,14 @@ fn reported(out: &Path, run_folder: &str) {
     assert_eq!(report["schema"], "report/1");
     assert_eq!(report["examples"].as_array().unwrap().len(), 2);
     assert!(report["judged"][0]["rows"][0]["length_controlled_win_rate"].is_object());
-    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("| ctrl-best |"));
+    let markdown = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(markdown.contains("| ctrl-best |"));
+    let shown: Vec<&str> = markdown.split("](report/").skip(1).collect();
+    assert_eq!(shown.len(), 7, "three plots a judge, and one of both: {markdown}");
+    for plot in shown {
+        let name = plot.split(')').next().unwrap();
+        assert!(out.join("report").join(name).is_file(), "{name}");
+    }
     for file in ["win-rate-kl.svg", "win-rate-kl.png", "score-cost.png", "proxy-gold.svg"] {
         assert!(out.join("report").join(file).is_file(), "{file}");
     }

@@ -19,6 +19,9 @@ use crate::recording::RunInputs;
 use crate::sources::{Source, contests, judges, read_all, read_by};
 use crate::statistics::StatisticsArgs;
 
+/// Folder of plots and exports, beside the page.
+const PLOTS: &str = "report";
+
 /// Arguments of `infalign report`.
 #[derive(Args)]
 pub(crate) struct ReportArgs {
@@ -129,21 +132,26 @@ fn write(
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let theories = theories(sources);
     let json = serde_json::to_string_pretty(report)?;
+    let figures = report.figures(&theories)?;
+    let plots: Vec<(String, String)> = figures
+        .iter()
+        .map(|(name, figure)| (format!("{PLOTS}/{name}.svg"), figure.title.clone()))
+        .collect();
     let mut files = Vec::new();
     for (name, text) in [
         ("report.html", report.html(&theories)?),
-        ("report.md", report.markdown()),
+        ("report.md", report.markdown(&plots)),
         ("report.json", json),
     ] {
         let path = out.join(name);
         write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
         files.push(path);
     }
-    for (name, figure) in report.figures(&theories)? {
-        files.extend(write_figure(&out.join("report"), name, &figure)?);
+    for (name, figure) in &figures {
+        files.extend(write_figure(&out.join(PLOTS), name, figure)?);
     }
     for export in &args.export {
-        files.extend(export.write(&out.join("report"), sources, report)?);
+        files.extend(export.write(&out.join(PLOTS), sources, report)?);
     }
     Ok(files)
 }

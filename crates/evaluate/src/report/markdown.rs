@@ -164,7 +164,7 @@ pub(super) fn matching(kl: f64) -> String {
     )
 }
 
-pub(super) fn markdown(report: &Report) -> String {
+pub(super) fn markdown(report: &Report, plots: &[(String, String)]) -> String {
     let table = |(head, rows): Cells| markdown_table(&head, &rows);
     let level = report.statistics.level;
     let mut text = format!("# {}\n", report.title);
@@ -186,6 +186,14 @@ pub(super) fn markdown(report: &Report) -> String {
     }
     if !report.agreement.is_empty() {
         text += &format!("\n## Agreement of the judges\n\n{}", table(agreement(report)));
+    }
+    if !plots.is_empty() {
+        text += "\n## Plots\n";
+    }
+    for (path, title) in plots {
+        // Brackets would end the title.
+        let title = title.replace('[', "(").replace(']', ")");
+        text += &format!("\n![{title}]({path})\n");
     }
     text += &format!("\n## How\n\n{}\n\n", method(&report.statistics));
     text += &format!(

@@ -147,9 +147,11 @@ impl Report {
         markdown::text(self)
     }
 
-    /// As Markdown.
-    pub fn markdown(&self) -> String {
-        markdown::markdown(self)
+    /// As Markdown that shows plots.
+    ///
+    /// - `plots`: path, from where the text lies, and title of each.
+    pub fn markdown(&self, plots: &[(String, String)]) -> String {
+        markdown::markdown(self, plots)
     }
 
     /// As one page of HTML that needs nothing beside it.
@@ -311,11 +313,13 @@ mod tests {
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
         let html = report.html(&[]).unwrap();
-        let (text, markdown) = (report.text(), report.markdown());
+        let plots = [("report/win-rate-kl.svg".to_owned(), "win rates [of <all>]".to_owned())];
+        let (text, markdown) = (report.text(), report.markdown(&plots));
         for told in ["strong", "best-of:2", "infalign train runs/x/config.toml", "0.200 nats"] {
             assert!(html.contains(told), "{told} in the page");
             assert!(markdown.contains(told), "{told} in Markdown");
         }
+        assert!(markdown.contains("![win rates (of <all>)](report/win-rate-kl.svg)"), "{markdown}");
         assert!(html.contains("<svg") && !html.contains("<report>") && html.contains("response 0"));
         assert!(!html.contains("http://") || html.contains("www.w3.org"), "nothing is fetched");
         assert!(text.contains("strong − plain, best-of:2"), "{text}");
