@@ -309,7 +309,7 @@ impl CtrlTrainer<'_> {
             return Ok(Run { learner, solver, state: checkpoint::load_state(&path)? });
         }
         let beta = config.first_beta(self.objective)?;
-        let controller = Controller::new(beta, config.target_kl, config.steps);
+        let controller = Controller::new(beta, config.target_kl);
         let state = State { step: 0, controller, best: None, objectives: Vec::new() };
         Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, state })
     }
@@ -363,7 +363,7 @@ impl CtrlTrainer<'_> {
         ];
         check_finite(&self.checkpoints, metrics.step, &found)?;
         run.state.step += 1;
-        run.state.controller.observe(metrics.kl, run.state.step);
+        run.state.controller.observe(metrics.kl, run.state.step as f64 / self.config.steps as f64);
         Ok(metrics)
     }
 
