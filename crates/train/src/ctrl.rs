@@ -6,7 +6,7 @@
 //!    is PPO. `solver/` has them, a file each, and each says how it departs from its own paper.
 //! 2. The KL is in the reward, as R = Φ(u)/β − log π(y)/π_ref(y), where the solver's settings do not say otherwise: at the optimum R is the
 //!    same for every response of a prompt, so the variance of RLOO's gradient vanishes there.
-//! 3. Φ is scaled to [0, 1]; with a target KL, β starts at the value of the continuous limit and is then steered.
+//! 3. Φ is scaled to [0, 1]; with a target KL, β starts at the value of the continuous limit and is then steered (`controller.rs`).
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -309,7 +309,7 @@ impl CtrlTrainer<'_> {
             return Ok(Run { learner, solver, state: checkpoint::load_state(&path)? });
         }
         let beta = config.first_beta(self.objective)?;
-        let controller = Controller::new(beta, config.target_kl);
+        let controller = Controller::new(beta, config.target_kl, config.steps);
         let state = State { step: 0, controller, best: None, objectives: Vec::new() };
         Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, state })
     }
@@ -363,7 +363,7 @@ impl CtrlTrainer<'_> {
         ];
         check_finite(&self.checkpoints, metrics.step, &found)?;
         run.state.step += 1;
-        run.state.controller.observe(metrics.kl, run.state.step as f64 / self.config.steps as f64);
+        run.state.controller.observe(metrics.kl, run.state.step);
         Ok(metrics)
     }
 

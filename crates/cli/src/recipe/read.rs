@@ -272,6 +272,11 @@ mod tests {
             panic!("an align recipe")
         };
         assert_eq!((recipe.train.unwrap().steps, recipe.name.as_str()), (7, "mine"));
+        let Recipe::Align(recipe) = set(&["method[1].name=second"]).unwrap() else {
+            panic!("an align recipe")
+        };
+        assert_eq!(recipe.method[1].name, "second");
+        assert!(set(&["method[9].name=x"]).unwrap_err().to_string().contains("--set method[9]"));
         assert!(set(&["train.step=7"]).unwrap_err().to_string().contains("did you mean `steps`"));
         assert!(set(&["evaluation.procedures=[\"best-of:0\"]"]).is_err());
     }

@@ -45,7 +45,7 @@ pub(crate) struct ScorerRecipe {
     pub(crate) completions: Vec<PathBuf>,
     /// The trainer.
     pub(crate) train: ScorerConfig,
-    /// Another model with the base's tokenizer, which procedures draw from in place of the base; the base's states are read beside it.
+    /// Another model with the base's tokenizer, which procedures draw from in place of the base; the scorer reads on what it was trained on, its own trunk or the base's states.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) evaluation_base: Option<PathBuf>,
     /// What procedures are run with the scorer.

@@ -1,6 +1,6 @@
 //! `--set KEY=VALUE`: another value for a key of a recipe, or for an element of an array in it.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use toml::{Table, Value};
 
 /// Sets `a.b[0].c=value`; the value is TOML, or text where it is not. Tables that are not there are made, elements are not.
@@ -28,10 +28,10 @@ fn find<'a>(recipe: &'a mut Value, key: &str) -> Result<&'a mut Value> {
     let mut before = "the recipe";
     for part in key.split('.') {
         let (name, indices) = part.split_at(part.find('[').unwrap_or(part.len()));
-        let first = place.is_array().then(|| format!(", but `{before}[0]` may be"));
-        let table = place.as_table_mut();
-        let table = table
-            .ok_or_else(|| anyhow!("`{before}` is not a table{}", first.unwrap_or_default()))?;
+        if place.as_array().is_some_and(|elements| !elements.is_empty()) {
+            bail!("`{before}` is an array: name an element, as in `{before}[0]`");
+        }
+        let table = place.as_table_mut().ok_or_else(|| anyhow!("`{before}` is not a table"))?;
         place = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
         for index in indices.split_inclusive(']') {
             place = element(place, index).with_context(|| format!("`{part}`"))?;
@@ -47,10 +47,10 @@ fn element<'a>(array: &'a mut Value, index: &str) -> Result<&'a mut Value> {
     let index: usize = digits
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(|| anyhow!("{index} is no index: write [0] for the first element"))?;
-    let elements = array.as_array_mut().context("there is no array of this name")?;
+    let elements = array.as_array_mut().context("it is not an array")?;
     let count = elements.len();
     elements.get_mut(index).ok_or_else(|| {
-        anyhow!("the array has {count} elements, counted from 0: there is no [{index}]")
+        anyhow!("there is no [{index}]: elements are counted from 0, and there are {count}")
     })
 }
 
@@ -85,15 +85,13 @@ mod tests {
         let refusal = |set| format!("{:#}", apply(&mut recipe(), set).unwrap_err());
         assert_eq!(
             refusal("method[2].name=c"),
-            "--set method[2].name=c: `method[2]`: the array has 2 elements, counted from 0: there is no [2]"
+            "--set method[2].name=c: `method[2]`: there is no [2]: elements are counted from 0, and there are 2"
         );
         assert!(refusal("method[last].name=c").contains("[last] is no index"));
         assert!(refusal("method[1=c").contains("[1 is no index"));
-        assert!(refusal("name[0]=c").contains("no array of this name"));
+        assert!(refusal("name[0]=c").contains("not an array"));
         assert!(refusal("name.first=c").contains("`name` is not a table"));
-        assert!(
-            refusal("method.name=c").contains("`method` is not a table, but `method[0]` may be")
-        );
+        assert!(refusal("method.name=c").contains("name an element, as in `method[0]`"));
         assert!(refusal("name").contains("key=value"));
         assert!(refusal("task=align").contains("fixed"));
     }

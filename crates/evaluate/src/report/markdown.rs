@@ -191,8 +191,8 @@ pub(super) fn markdown(report: &Report, plots: &[(String, String)]) -> String {
         text += "\n## Plots\n";
     }
     for (path, title) in plots {
-        // Brackets would end the title.
-        let title = title.replace('[', "(").replace(']', ")");
+        // Brackets would end the text, and an empty line the picture.
+        let title = title.replace('[', "(").replace(']', ")").replace(['\n', '\\'], " ");
         text += &format!("\n![{title}]({path})\n");
     }
     text += &format!("\n## How\n\n{}\n\n", method(&report.statistics));

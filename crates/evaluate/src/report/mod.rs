@@ -320,6 +320,7 @@ mod tests {
             assert!(markdown.contains(told), "{told} in Markdown");
         }
         assert!(markdown.contains("![win rates (of <all>)](report/win-rate-kl.svg)"), "{markdown}");
+        assert!(!report.markdown(&[]).contains("## Plots"));
         assert!(html.contains("<svg") && !html.contains("<report>") && html.contains("response 0"));
         assert!(!html.contains("http://") || html.contains("www.w3.org"), "nothing is fetched");
         assert!(text.contains("strong − plain, best-of:2"), "{text}");

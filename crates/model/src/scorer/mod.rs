@@ -8,8 +8,8 @@
 //! f = (h, gelu(h·A + b), 1)        V(s·z) = mean + scale·(f·c + f·e_z),
 //! ```
 //!
-//! with c of a head and e_z of a head and a token. The trunk is the base itself, whose states generation has anyway, or a smaller model with
-//! its tokenizer. Values are kept within the rewards that were seen in training, where expectations of them lie.
+//! with c of a head and e_z of a head and a token. The trunk is the base itself, whose states generation has anyway, or another model
+//! with its tokenizer. Values are kept within the rewards that were seen in training, where expectations of them lie.
 
 mod head;
 mod values;
