@@ -5,7 +5,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
-use infalign_backend::kernels::log_probs;
+use infalign_backend::kernels::{log_probs, project};
 
 use crate::attention::{Attention, Context};
 use crate::cache::KvCache;
@@ -106,7 +106,7 @@ impl Transformer {
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let logits = match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.embed_tokens.val().transpose()),
+            None => project(hidden, self.embed_tokens.val().transpose()),
         };
         cap(logits.cast(DType::F32), self.logit_cap)
     }

@@ -1,6 +1,6 @@
 //! Generation with tensors, on any device: rows stand right-aligned in the cache, so that every row writes the same column.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::attention::{Context, View};
 use crate::batch::check_tokens;
@@ -121,8 +121,14 @@ impl Rows {
         let width = states.dims()[1];
         self.states =
             states.reshape([rows, time, width]).narrow(1, time - 1, 1).reshape([rows, width]);
-        model.net.logits(self.states.clone()).into_data().iter::<f32>().collect()
+        numbers(model.net.logits(self.states.clone()))
     }
+}
+
+/// The numbers of a tensor, one by one only where they are not f32 already.
+fn numbers(tensor: Tensor<2>) -> Vec<f32> {
+    let numbers = tensor.cast(DType::F32).into_data().try_into_vec();
+    numbers.unwrap_or_else(|error| unreachable!("f32 were asked for: {error}"))
 }
 
 impl Session for TransformerSession {
@@ -131,8 +137,7 @@ impl Session for TransformerSession {
     }
 
     fn states(&self) -> Vec<f32> {
-        let states = self.rows.as_ref().map(|rows| rows.states.clone().into_data());
-        states.map(|states| states.iter::<f32>().collect()).unwrap_or_default()
+        self.rows.as_ref().map(|rows| numbers(rows.states.clone())).unwrap_or_default()
     }
 
     fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {

@@ -11,6 +11,7 @@ mod backend;
 mod cached;
 mod gate;
 mod log_probs;
+mod narrow;
 mod norm;
 mod rotation;
 
@@ -110,6 +111,9 @@ fn room(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor 
 fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let dtype = x.dtype;
     assert_eq!(dtype, weight.dtype, "both factors are of one type");
+    if let Some(product) = narrow::product(&x, &weight) {
+        return product;
+    }
     match matmul::matmul(x, weight, None, matmul::MatmulStrategy::default(), dtype) {
         Ok(product) => product,
         Err(reason) => panic!("the device cannot take a product of matrices: {reason:?}"),
