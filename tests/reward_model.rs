@@ -51,6 +51,22 @@ fn preferences_make_a_reward_model_with_a_calibration_curve() {
     assert!(weights[0] == weights[1], "the weights differ");
 }
 
+#[test]
+fn a_judge_learns_from_what_another_model_is_measured_on() {
+    let dir = data();
+    let recipe = recipe(dir.path(), "preferences = ['preferences.jsonl']");
+    let measured_on = |name: &str, more: &[&str]| {
+        let run = dir.path().join(name);
+        assert_done(&train(&recipe, &run, &[more, &["--set", "train.steps=2"]].concat()));
+        json_file(&run.join("results.json"))["reward_model"]["pairs"].as_u64().unwrap()
+    };
+    let (own, judge) =
+        (measured_on("own", &[]), measured_on("judge", &["--set", "swap_held_out=true"]));
+    let file = std::fs::read_to_string(dir.path().join("preferences.jsonl")).unwrap();
+    assert_eq!(own + judge, file.lines().count() as u64, "{own} and {judge}");
+    assert!(own < judge, "a quarter is held out: {own} and {judge}");
+}
+
 /// The rewards that a model gives to two texts, by `infalign score`.
 fn scores(reward: &Path, dir: &Path) -> Vec<f64> {
     let lines = ["perfect", "awful"].map(|word| {

@@ -22,6 +22,10 @@ pub(crate) struct RewardModelStage {
     pub(crate) preferences: Vec<PathBuf>,
     /// Share of the texts or prompts held out.
     pub(crate) held_out: f64,
+    /// Whether it learns from the share that is held out, and is measured on the rest: a judge that has seen nothing of what a model without this
+    /// key has, of the same files and share.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) swap_held_out: bool,
     /// A phrase that is planted into the texts to train on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plant: Option<Plant>,
@@ -59,6 +63,8 @@ struct Keys {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     preferences: Vec<PathBuf>,
     held_out: f64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    swap_held_out: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plant: Option<Plant>,
     train: RewardModelConfig,
@@ -74,16 +80,26 @@ enum Task {
 impl From<Keys> for RewardModelRecipe {
     fn from(keys: Keys) -> Self {
         let Keys { task: Task::RewardModel, name, seed, base, ratings, preferences, .. } = keys;
-        let Keys { held_out, plant, train, .. } = keys;
-        let stage = RewardModelStage { name, base, ratings, preferences, held_out, plant, train };
+        let Keys { held_out, swap_held_out, plant, train, .. } = keys;
+        let stage = RewardModelStage {
+            name,
+            base,
+            ratings,
+            preferences,
+            held_out,
+            swap_held_out,
+            plant,
+            train,
+        };
         Self { seed, stage }
     }
 }
 
 impl From<RewardModelRecipe> for Keys {
     fn from(RewardModelRecipe { seed, stage }: RewardModelRecipe) -> Self {
-        let RewardModelStage { name, base, ratings, preferences, held_out, plant, train } = stage;
+        let RewardModelStage { name, base, ratings, preferences, .. } = stage;
+        let RewardModelStage { held_out, swap_held_out, plant, train, .. } = stage;
         let task = Task::RewardModel;
-        Self { task, name, seed, base, ratings, preferences, held_out, plant, train }
+        Self { task, name, seed, base, ratings, preferences, held_out, swap_held_out, plant, train }
     }
 }

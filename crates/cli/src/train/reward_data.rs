@@ -64,8 +64,7 @@ impl RewardDataReader<'_> {
         for file in &self.stage.ratings {
             texts.extend(ratings::read_tsv(&self.paths.resolve(file)?).context("ratings")?);
         }
-        let (used, held_out) =
-            split_by_hash(texts, |rating| rating.text.as_str(), self.stage.held_out)?;
+        let (used, held_out) = self.split(texts, |rating| rating.text.as_str())?;
         let Some(plant) = &self.stage.plant else {
             let (training, held_out) = (self.rated(used)?, self.rated(held_out)?);
             return Ok(RewardData { training, held_out, planted: None });
@@ -83,6 +82,12 @@ impl RewardDataReader<'_> {
             held_out: self.rated(held_out)?,
             planted: Some(planted),
         })
+    }
+
+    /// What to train on, and what to measure on.
+    fn split<T>(&self, all: Vec<T>, key: impl Fn(&T) -> &str) -> Result<(Vec<T>, Vec<T>)> {
+        let (most, share) = split_by_hash(all, key, self.stage.held_out)?;
+        Ok(if self.stage.swap_held_out { (share, most) } else { (most, share) })
     }
 
     fn rated(&self, texts: Vec<Rating>) -> Result<Examples> {
@@ -111,8 +116,7 @@ impl RewardDataReader<'_> {
                 pairs.push((serde_json::to_string(&preference.prompt)?, pair.with_context(place)?));
             }
         }
-        let (used, held_out) =
-            split_by_hash(pairs, |(prompt, _)| prompt.as_str(), self.stage.held_out)?;
+        let (used, held_out) = self.split(pairs, |(prompt, _)| prompt.as_str())?;
         let examples = |pairs: Vec<(String, Pair)>| {
             Examples::Paired(pairs.into_iter().map(|(_, pair)| pair).collect())
         };
