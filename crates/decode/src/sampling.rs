@@ -95,7 +95,12 @@ impl Sampling {
 
     /// Whether tokens are drawn from the model's own distribution: at temperature 1, from the whole vocabulary.
     pub fn is_of_the_model_itself(&self) -> bool {
-        self.temperature == 1.0 && self.top_k == 0 && self.top_p == 1.0
+        self.temperature == 1.0 && self.is_of_whole_vocabulary()
+    }
+
+    /// Whether no token is left out.
+    pub(crate) fn is_of_whole_vocabulary(&self) -> bool {
+        self.top_k == 0 && self.top_p == 1.0
     }
 
     /// Whether a token ends a response of a model whose texts end at `stops`.
@@ -139,7 +144,7 @@ impl Sampling {
     }
 
     fn choose(&self, weights: &[f32], total: f64, uniform: f64) -> usize {
-        if self.top_k == 0 && self.top_p == 1.0 {
+        if self.is_of_whole_vocabulary() {
             invert(weights.iter().copied(), total, uniform)
         } else {
             self.draw_truncated(weights, uniform)

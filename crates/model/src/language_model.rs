@@ -85,6 +85,15 @@ pub trait Session: Send {
     /// Logits of each row's next token, row-major `[rows, vocabulary]`.
     fn logits(&self) -> &[f32];
 
+    /// Each row's next token and its log-probability, drawn where the logits lie, so that [`Session::logits`] need not be fetched from there.
+    /// None: such a session has them at hand.
+    ///
+    /// - `how`: of each row a number in [0, 1), at which the cumulative distribution over the whole vocabulary is inverted, and the temperature.
+    fn draw(&self, how: &[[f32; 2]]) -> Option<Vec<(u32, f32)>> {
+        let _ = how;
+        None
+    }
+
     /// Final hidden state of each row's last token, row-major `[rows, hidden]`; empty for a model that has none.
     fn states(&self) -> Vec<f32>;
 

@@ -1,6 +1,9 @@
 //! Generation with tensors, on any device: rows stand right-aligned in the cache, so that every row writes the same column.
 
+use std::cell::OnceCell;
+
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use infalign_backend::kernels;
 
 use crate::attention::{Context, View};
 use crate::batch::check_tokens;
@@ -41,12 +44,12 @@ impl LanguageModel for CausalLm {
             padding.chain(prompt.iter().map(|&id| id as i32)).collect::<Vec<i32>>()
         };
         let logits = rows.forward(&model, prompts.iter().flat_map(padded).collect(), time);
-        Ok(Prompts::new(prompts.len(), logits, rows))
+        Ok(Prompts::new(prompts.len(), numbers(logits), rows))
     }
 
     fn session(&self) -> Box<dyn Session + '_> {
         let model = self.valid();
-        Box::new(TransformerSession { model, rows: None, logits: Vec::new() })
+        Box::new(TransformerSession { model, rows: None, logits: Logits::default() })
     }
 
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
@@ -77,7 +80,43 @@ struct Rows {
 struct TransformerSession {
     model: CausalLm,
     rows: Option<Rows>,
-    logits: Vec<f32>,
+    logits: Logits,
+}
+
+/// Logits of the rows, `[rows, vocabulary]`, on the device until somebody asks for them.
+#[derive(Default)]
+struct Logits {
+    tensor: Option<Tensor<2>>,
+    numbers: OnceCell<Vec<f32>>,
+}
+
+impl Logits {
+    fn of(tensor: Tensor<2>) -> Self {
+        Self { tensor: Some(tensor), numbers: OnceCell::new() }
+    }
+
+    fn numbers(&self) -> &[f32] {
+        self.numbers.get_or_init(|| self.tensor.clone().map(numbers).unwrap_or_default())
+    }
+
+    /// With those of more rows behind them.
+    fn extended<'a>(&self, more: impl Iterator<Item = &'a [f32]>) -> Self {
+        let mut all = self.numbers().to_vec();
+        more.for_each(|row| all.extend_from_slice(row));
+        Self { tensor: None, numbers: OnceCell::from(all) }
+    }
+
+    fn select(&self, rows: &[usize], vocabulary: usize) -> Self {
+        if let (Some(tensor), None) = (&self.tensor, self.numbers.get()) {
+            return Self::of(tensor.clone().select(0, indices(rows, &tensor.device())));
+        }
+        let all = self.numbers();
+        let row = |&r: &usize| all[r * vocabulary..(r + 1) * vocabulary].iter().copied();
+        Self {
+            tensor: None,
+            numbers: OnceCell::from(rows.iter().flat_map(row).collect::<Vec<_>>()),
+        }
+    }
 }
 
 impl Rows {
@@ -105,7 +144,7 @@ impl Rows {
     }
 
     /// Runs `time` new columns, ids row-major `[rows, time]`, and returns the last column's logits `[rows, vocabulary]`.
-    fn forward(&mut self, model: &CausalLm, ids: Vec<i32>, time: usize) -> Vec<f32> {
+    fn forward(&mut self, model: &CausalLm, ids: Vec<i32>, time: usize) -> Tensor<2> {
         let rows = self.left.len();
         let device = model.device();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, time]), &device);
@@ -121,7 +160,7 @@ impl Rows {
         let width = states.dims()[1];
         self.states =
             states.reshape([rows, time, width]).narrow(1, time - 1, 1).reshape([rows, width]);
-        numbers(model.net.logits(self.states.clone()))
+        model.net.logits(self.states.clone())
     }
 }
 
@@ -133,7 +172,11 @@ fn numbers(tensor: Tensor<2>) -> Vec<f32> {
 
 impl Session for TransformerSession {
     fn logits(&self) -> &[f32] {
-        &self.logits
+        self.logits.numbers()
+    }
+
+    fn draw(&self, how: &[[f32; 2]]) -> Option<Vec<(u32, f32)>> {
+        self.logits.tensor.as_ref().and_then(|logits| kernels::draw(logits, how))
     }
 
     fn states(&self) -> Vec<f32> {
@@ -149,14 +192,12 @@ impl Session for TransformerSession {
         }
         rows.left.iter_mut().for_each(|left| *left -= 1);
         let ids = tokens.iter().map(|&t| t as i32).collect();
-        self.logits = rows.forward(&self.model, ids, 1);
+        self.logits = Logits::of(rows.forward(&self.model, ids, 1));
         Ok(())
     }
 
     fn select(&mut self, rows: &[usize]) {
-        let vocabulary = self.model.config.vocab_size;
-        let logits = |&r: &usize| self.logits[r * vocabulary..(r + 1) * vocabulary].iter().copied();
-        self.logits = rows.iter().flat_map(logits).collect();
+        self.logits = self.logits.select(rows, self.model.config.vocab_size);
         self.rows = self.rows.take().filter(|_| !rows.is_empty()).map(|own| own.select(rows));
     }
 
@@ -183,7 +224,7 @@ impl Session for TransformerSession {
             }
             None => Rows { cache: read.cache.with_room(new_tokens), ..read },
         });
-        chosen.iter().for_each(|&row| self.logits.extend_from_slice(prompts.logits(row)));
+        self.logits = self.logits.extended(chosen.iter().map(|&row| prompts.logits(row)));
         Ok(())
     }
 }

@@ -123,9 +123,8 @@ fn reinforcement(name: &str, model: &CausalLm, tokenizer: &Tokenizer) {
         seed: 1,
         checkpoints: folder.path().into(),
     };
-    let mut clock = Clock::new();
+    let mut clock = Clock::new(name, "RLOO step", model.device());
     trainer.run(&mut |_, _| clock.tick(), &AtomicBool::new(false)).unwrap();
-    clock.print(name, "RLOO step", &model.device());
 }
 
 /// Steps of 16 × 128 tokens.
@@ -137,31 +136,37 @@ fn supervised(name: &str, model: CausalLm) {
         "steps": RUNS + UNCOUNTED, "texts_per_step": 16, "checkpoint_every": 1000, "optimizer": { "learning_rate": 1e-4 },
     });
     let config: LanguageModelConfig = serde_json::from_value(config).unwrap();
-    let device = model.device();
-    let mut clock = Clock::new();
+    let mut clock = Clock::new(name, "supervised step", model.device());
     let stop = AtomicBool::new(false);
     let folder = tempfile::tempdir().unwrap();
     let mut observe = |_: &FitMetrics| clock.tick();
     train_language_model(model, &texts, &config, 1, folder.path(), &mut observe, &stop).unwrap();
-    clock.print(name, "supervised step", &device);
 }
 
-struct Clock {
+/// Times steps, and prints what they take as soon as all are there: what comes after them, such as writing a large model, does not count.
+struct Clock<'a> {
+    name: &'a str,
+    what: &'a str,
+    device: Device,
     last: Instant,
     steps: Vec<f64>,
 }
 
-impl Clock {
-    fn new() -> Self {
-        Self { last: Instant::now(), steps: Vec::new() }
+impl<'a> Clock<'a> {
+    fn new(name: &'a str, what: &'a str, device: Device) -> Self {
+        Self { name, what, device, last: Instant::now(), steps: Vec::new() }
     }
 
     fn tick(&mut self) {
         self.steps.push(self.last.elapsed().as_secs_f64());
+        if self.steps.len() == RUNS + UNCOUNTED {
+            self.print();
+        }
         self.last = Instant::now();
     }
 
-    fn print(mut self, name: &str, what: &str, device: &Device) {
+    fn print(&mut self) {
+        let Self { name, what, device, .. } = self;
         let mut steps = self.steps.split_off(UNCOUNTED);
         steps.sort_by(f64::total_cmp);
         let memory = device

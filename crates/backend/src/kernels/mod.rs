@@ -22,6 +22,8 @@ mod flex;
 mod tests;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use burn::tensor::TensorData;
 use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
 /// Logits of a block of rows that stands at a time on a GPU: large enough for products to pay, small enough for the buffers of every device
@@ -271,6 +273,25 @@ pub fn attend_cached(
         ));
     }
     composed::attend_cached(q, keys, values, starts, filled, shape)
+}
+
+/// One token of each row of logits, by inverting its cumulative distribution, with its log-probability at temperature 1. None on the CPU, where
+/// there is no way to save. Without gradients.
+///
+/// - logits: `[rows, vocabulary]`, f32.
+/// - how: of each row a number in [0, 1) and the temperature; at 0 the first of the most probable tokens is taken.
+pub fn draw(logits: &Tensor<2>, how: &[[f32; 2]]) -> Option<Vec<(u32, f32)>> {
+    assert_eq!(logits.dims()[0], how.len(), "a number for each row");
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if !crate::is_cpu(&logits.device()) && !how.is_empty() {
+        use cube::Drawing;
+        let how = TensorData::new(how.concat(), [how.len(), 2]);
+        let how = Tensor::<2>::from_data(how, &logits.device());
+        let drawn = Dispatch::draw(logits.clone().into_dispatch(), how.into_dispatch());
+        let drawn: Vec<f32> = Tensor::<2>::from_dispatch(drawn).into_data().iter().collect();
+        return Some(drawn.chunks_exact(2).map(|row| (row[0] as u32, row[1])).collect());
+    }
+    None
 }
 
 /// x · weight; f32 or bf16.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use infalign_model::{LanguageModel, ModelError, Prompts};
 
 use crate::gather::{Gather, locked};
-use crate::{DecodeError, EncodedPrompt, Event, Finish, Response, Sampling, Stream};
+use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Response, Sampling, Stream};
 
 /// Who asks for responses: says how they are drawn and when they end, and is told of them, on the threads of the engine.
 pub(crate) trait Caller: Send + Sync {
@@ -19,6 +19,9 @@ pub(crate) trait Caller: Send + Sync {
 
     /// Whether the last token of a response ends it.
     fn ended(&self, prompt: &EncodedPrompt, response: &[u32]) -> Result<bool, ModelError>;
+
+    /// Whether it reads what the model says of the tokens that were not drawn.
+    fn reads_logits(&self) -> bool;
 
     /// Hears of every token; Break ends the response with it.
     fn token(&self, event: Event<'_>) -> ControlFlow<()>;
@@ -210,10 +213,35 @@ impl<C: Caller> Row<C> {
         if self.finish.is_some() {
             return Ok(());
         }
+        let uniform = self.uniform();
+        let draw = self.job.caller.sampling().draw(logits, uniform, weights);
+        self.take(draw, logits)
+    }
+
+    /// The number that the next token is drawn by.
+    fn uniform(&mut self) -> f64 {
+        self.stream.uniform(self.tokens.len() as u64)
+    }
+
+    /// How the next token is to be drawn from the whole vocabulary where the logits lie: its number and the temperature. None where it is drawn from
+    /// less, or all logits are wanted.
+    pub(super) fn by_itself(&mut self) -> Option<[f32; 2]> {
+        let caller = &self.job.caller;
+        let temperature = caller.sampling().temperature as f32;
+        let plain = caller.sampling().is_of_whole_vocabulary() && !caller.reads_logits();
+        plain.then(|| [self.uniform() as f32, temperature])
+    }
+
+    /// Takes the next token of a row that has not ended.
+    ///
+    /// # Errors
+    /// As [`Row::draw`].
+    pub(super) fn take(&mut self, draw: Draw, logits: &[f32]) -> Result<(), DecodeError> {
+        if self.finish.is_some() {
+            return Ok(());
+        }
         let caller = &self.job.caller;
         let prompt = &caller.prompts()[self.prompt];
-        let uniform = self.stream.uniform(self.tokens.len() as u64);
-        let draw = caller.sampling().draw(logits, uniform, weights);
         if !draw.log_prob.is_finite() {
             let tokens = prompt.tokens.len() + self.tokens.len();
             return Err(prompt.refused(ModelError::Logits { tokens }));

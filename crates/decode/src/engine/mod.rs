@@ -88,6 +88,10 @@ impl Caller for &Local<'_> {
         stop_texts.as_ref().map_or(Ok(false), |texts| texts.ended(&prompt.tokens, response))
     }
 
+    fn reads_logits(&self) -> bool {
+        self.generator.watch.is_some()
+    }
+
     fn token(&self, event: Event<'_>) -> ControlFlow<()> {
         self.generator.watch.map_or(ControlFlow::Continue(()), |watch| watch(event))
     }

@@ -197,6 +197,10 @@ impl Caller for Shared {
         self.draws.texts().ended(&prompt.tokens, response)
     }
 
+    fn reads_logits(&self) -> bool {
+        self.watch.is_some()
+    }
+
     fn token(&self, event: Event<'_>) -> ControlFlow<()> {
         self.watch.as_ref().map_or(ControlFlow::Continue(()), |watch| watch(event))
     }

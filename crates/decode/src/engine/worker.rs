@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::job::{Caller, Job, Read, Row};
 use super::queue::Queue;
-use crate::{DecodeError, Finish};
+use crate::{DecodeError, Draw, Finish};
 
 /// A session and the responses in it.
 pub(super) struct Worker<'w, C: Caller> {
@@ -117,9 +117,30 @@ impl<'w, C: Caller> Worker<'w, C> {
         if let Err(error) = self.session.push(&last) {
             return self.fail(error);
         }
+        self.active.iter_mut().for_each(|row| row.pushed += 1);
+        match self.drawn_by_the_session() {
+            Some(draws) => self.take(&draws),
+            None => self.draw(),
+        }
+    }
+
+    /// The next tokens of all rows, where the session can draw them as all rows want them.
+    fn drawn_by_the_session(&mut self) -> Option<Vec<(u32, f32)>> {
+        let how: Option<Vec<[f32; 2]>> = self.active.iter_mut().map(Row::by_itself).collect();
+        self.session.draw(&how?)
+    }
+
+    fn take(&mut self, draws: &[(u32, f32)]) {
+        for (row, &(token, log_prob)) in self.active.iter_mut().zip(draws) {
+            if let Err(error) = row.take(Draw { token, log_prob }, &[]) {
+                row.job.fail(error);
+            }
+        }
+    }
+
+    fn draw(&mut self) {
         let (vocabulary, logits) = (self.model.vocabulary(), self.session.logits());
         let draw = |weights: &mut Vec<f32>, (row, logits): (&mut Row<C>, &[f32])| {
-            row.pushed += 1;
             if let Err(error) = row.draw(logits, weights) {
                 row.job.fail(error);
             }

@@ -1,8 +1,8 @@
 //! Kernels: results, and gradients of Σ weight · result with respect to all inputs.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::kernels::{
-    AdamWStep, AttentionShape, LOGITS_AT_ONCE, adamw, append, attend, attend_cached, compare,
+    AdamWStep, AttentionShape, LOGITS_AT_ONCE, adamw, append, attend, attend_cached, compare, draw,
     gated_silu, log_probs, project, rms_norm, rotate, square_sum,
 };
 
@@ -83,6 +83,55 @@ fn projections_are_those_of_the_cpu() {
         everywhere("project, transposed", [[rows, inputs], [outputs, inputs]], |_, [x, weight]| {
             project(x, weight.transpose())
         });
+    }
+}
+
+#[test]
+fn products_with_many_columns_are_those_of_the_cpu() {
+    // By a kernel that not every device has, nor every size fits.
+    for [rows, inputs, outputs] in [[64, 256, 4_100], [64, 260, 4_099]] {
+        everywhere("wide project", [[rows, inputs], [inputs, outputs]], |_, [x, weight]| {
+            project(x, weight)
+        });
+    }
+}
+
+/// Whether a uniform number falls on a token of these logits, but for rounding.
+fn falls_on(token: usize, logits: &[f32], [uniform, temperature]: [f32; 2]) -> bool {
+    let most = logits.iter().copied().fold(f32::MIN, f32::max);
+    if temperature == 0.0 {
+        return logits.iter().position(|&logit| logit == most) == Some(token);
+    }
+    let weight = |&logit: &f32| (f64::from(logit - most) / f64::from(temperature)).exp();
+    let sum = |logits: &[f32]| logits.iter().map(weight).sum::<f64>();
+    let at = f64::from(uniform) * sum(logits);
+    let rounding = 1e-5 * sum(logits);
+    sum(&logits[..token]) - rounding <= at && at <= sum(&logits[..=token]) + rounding
+}
+
+#[test]
+fn draws_invert_the_distribution() {
+    for candidate in candidates() {
+        for width in [3, 700] {
+            let logits = numbers([6, width], 0.3, &candidate.device).mul_scalar(6.0);
+            let how =
+                [[0.0, 1.0], [0.4, 1.0], [0.999_999_9, 1.0], [0.5, 0.7], [0.3, 2.0], [0.9, 0.0]];
+            let Some(drawn) = draw(&logits, &how) else {
+                assert!(infalign_backend::is_cpu(&candidate.device), "only the CPU draws itself");
+                continue;
+            };
+            let expected = values(log_softmax(logits.clone(), 1));
+            let logits = values(logits);
+            let (mut found, mut own) = (Vec::new(), Vec::new());
+            for (row, (&(token, log_prob), &how)) in drawn.iter().zip(&how).enumerate() {
+                let token = token as usize;
+                let row = row * width..(row + 1) * width;
+                assert!(falls_on(token, &logits[row.clone()], how), "{how:?}: token {token}");
+                found.push(log_prob);
+                own.push(expected[row][token]);
+            }
+            candidate.near("draws, log-probabilities", &found, &own);
+        }
     }
 }
 

@@ -51,13 +51,17 @@ fn candidates() -> Vec<Candidate> {
 impl Candidate {
     /// Refuses numbers that are too far from the expected ones.
     fn near(&self, what: &str, found: &[f32], expected: &[f32]) {
+        self.within(self.tolerance, what, found, expected);
+    }
+
+    fn within(&self, tolerance: f32, what: &str, found: &[f32], expected: &[f32]) {
         assert_eq!(found.len(), expected.len(), "{}: {what}", self.name);
         let largest = expected.iter().fold(f32::MIN_POSITIVE, |a, b| a.max(b.abs()));
         let off = |(a, b): (&f32, &f32)| (a - b).abs() / largest;
         let worst = found.iter().zip(expected).map(off).fold(0.0, f32::max);
         println!("{}: {what}: off by {worst:.1e} of the largest", self.name);
         let finite = found.iter().all(|x| x.is_finite());
-        assert!(finite && worst < self.tolerance, "{}: {what}: off by {worst}", self.name);
+        assert!(finite && worst < tolerance, "{}: {what}: off by {worst}", self.name);
     }
 }
 

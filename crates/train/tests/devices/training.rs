@@ -8,6 +8,11 @@ use infalign_train::{FitMetrics, LanguageModelConfig, train_language_model};
 
 use super::{candidates, cpu, fixture};
 
+/// How much further off the norms of gradients may be. The first steps of AdamW divide each gradient by its own size, so that a weight whose gradient
+/// is little but rounding goes a whole step one way or the other. On the CPU, with factors of products rounded at random as coarsely as TF32
+/// rounds them, norms come out up to 2.1e-2 of the largest from those without.
+const NORMS: f32 = 3.0;
+
 /// Losses and norms of the gradients of four steps, on texts of unequal lengths.
 fn steps(name: &str, device: &Device) -> [Vec<f32>; 2] {
     let (dir, _) = fixture(name);
@@ -39,7 +44,8 @@ fn steps_of_the_optimiser_are_those_of_the_cpu() {
         for candidate in candidates() {
             let found = steps(name, &candidate.device);
             candidate.near(&format!("{name}, losses"), &found[0], &expected[0]);
-            candidate.near(&format!("{name}, norms of gradients"), &found[1], &expected[1]);
+            let norms = format!("{name}, norms of gradients");
+            candidate.within(candidate.tolerance * NORMS, &norms, &found[1], &expected[1]);
         }
     }
 }

@@ -9,20 +9,22 @@ mod adamw;
 mod attention;
 mod backend;
 mod cached;
+mod draw;
 mod gate;
 mod log_probs;
 mod narrow;
 mod norm;
+mod product;
 mod rotation;
 
 pub(super) use cached::{CachedAttention, WIDEST_HEAD};
+pub(super) use draw::Drawing;
+use product::product;
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{
-    kernel::{into_contiguous, matmul},
-    ops::numeric::empty_device_contiguous_dtype,
-    tensor::CubeTensor,
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
 use cubecl::prelude::*;
 
@@ -90,6 +92,13 @@ impl Rows {
         self.tensor.clone().into_buffer_arg()
     }
 
+    /// Whether every row begins at a multiple of so many bytes, as reading several numbers at once needs.
+    fn aligned(&self, bytes: usize) -> bool {
+        let offset = self.tensor.handle.offset_start.unwrap_or(0) as usize;
+        offset.is_multiple_of(bytes)
+            && (self.stride * self.tensor.dtype.size()).is_multiple_of(bytes)
+    }
+
     fn elem(&self) -> ElemType {
         stored(&self.tensor)
     }
@@ -104,20 +113,6 @@ impl Rows {
 /// Room on the device of `like`, row after row without gaps.
 fn room(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
-}
-
-/// x · weight.
-#[allow(clippy::panic, reason = "as burn's own products end where a device has no kernel for them")]
-fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
-    let dtype = x.dtype;
-    assert_eq!(dtype, weight.dtype, "both factors are of one type");
-    if let Some(product) = narrow::product(&x, &weight) {
-        return product;
-    }
-    match matmul::matmul(x, weight, None, matmul::MatmulStrategy::default(), dtype) {
-        Ok(product) => product,
-        Err(reason) => panic!("the device cannot take a product of matrices: {reason:?}"),
-    }
 }
 
 /// The sum of a number of each of a cube's units, the same in all of them.

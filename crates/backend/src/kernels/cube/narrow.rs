@@ -21,8 +21,8 @@ const VECTOR: usize = 4;
 const COLUMNS: usize = ACROSS * VECTOR;
 /// Sums of a unit's that are added up at once: as many as a cube has units for, divided by those that lie beside each other.
 const AT_ONCE: usize = SLICES;
-/// Rows beyond which burn's products are faster.
-const MOST_ROWS: usize = 64;
+/// Tiles beyond which products on tensor cores are faster, unless all are of the same rows.
+const MOST_TILES: usize = 1_000;
 
 /// Four numbers of the matrix for each of four inputs and four columns, as numbers to compute with.
 #[cube]
@@ -125,25 +125,31 @@ fn narrow<F: Float, N: Size>(
     }
 }
 
-/// x · weight, where there is a kernel for it: of at most 64 rows, and sizes and strides that vectors fit in.
+/// x · weight, where this is the kernel for it: few tiles, and sizes and strides that vectors fit in.
 pub(super) fn product(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
     let (shape, strides) = (weight.meta.shape(), weight.meta.strides());
-    if shape.num_dims() != 2 || x.meta.shape()[0] > MOST_ROWS {
+    // Rows that do not lie as such would have to be copied first.
+    if shape.num_dims() != 2 || x.meta.strides()[1] != 1 {
         return None;
     }
-    let [inputs, outputs] = shape.dims();
+    let ([inputs, outputs], rows) = (shape.dims(), x.meta.shape()[0]);
+    let tiles = [outputs.div_ceil(COLUMNS), rows.div_ceil(ROWS)];
+    if tiles[1] > 1 && tiles[0] * tiles[1] > MOST_TILES {
+        return None;
+    }
     let turned = strides[0] == 1 && outputs > 1;
     let mut weight = weight.clone();
     if turned {
         weight.meta.swap(0, 1);
     }
     let (x, weight) = (Rows::of(x.clone()), Rows::of(weight));
-    let fits = |size: usize| size.is_multiple_of(VECTOR);
-    if ![inputs, outputs, x.stride, weight.stride].into_iter().all(fits) {
+    let vectors = VECTOR * x.tensor.dtype.size();
+    let whole = inputs.is_multiple_of(VECTOR) && outputs.is_multiple_of(VECTOR);
+    if !(whole && x.aligned(vectors) && weight.aligned(vectors)) {
         return None;
     }
     let y = room(&x.tensor, [x.count, outputs], x.tensor.dtype);
-    let tiles = [outputs.div_ceil(COLUMNS), x.count.div_ceil(ROWS)].map(size);
+    let tiles = tiles.map(size);
     narrow::launch(
         &y.client,
         CubeCount::Static(tiles[0], tiles[1], 1),

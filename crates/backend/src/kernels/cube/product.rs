@@ -1,0 +1,75 @@
+//! Which kernel takes a product of matrices. burn takes every one by the same, unless it times them.
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn_cubecl::{kernel::matmul, tensor::CubeTensor};
+use cubek::matmul::{
+    definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError},
+    launch::launch_ref,
+    multi_level::{
+        Strategy, components::tile::TileMatmulKind,
+        routines::batch::ordered_double_buffering::OrderedSelectionArgs,
+    },
+    routine::BlueprintStrategy::Inferred,
+};
+use cubek::std::InputBinding;
+
+use super::{Rows, narrow, room};
+
+/// Rows up to which burn's own choice leaves most of a device idle.
+const FEW: usize = 255;
+/// Columns and inputs from which on a product is one for tensor cores.
+const WIDE: usize = 256;
+/// What a row's first number has to lie at a multiple of, in bytes.
+const ALIGNED: usize = 16;
+
+/// x · weight.
+#[allow(clippy::panic, reason = "as burn's own products end where a device has no kernel for them")]
+pub(super) fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
+    let dtype = x.dtype;
+    assert_eq!(dtype, weight.dtype, "both factors are of one type");
+    if let Some(product) = narrow::product(&x, &weight).or_else(|| wide(&x, &weight)) {
+        return product;
+    }
+    match matmul::matmul(x, weight, None, matmul::MatmulStrategy::default(), dtype) {
+        Ok(product) => product,
+        Err(reason) => panic!("the device cannot take a product of matrices: {reason:?}"),
+    }
+}
+
+/// x · weight of few rows and more columns than [`narrow`] is for, by the kernel for tensor cores that was fastest on an H100
+/// (`benches/results/2026-11-27-h100`). None where a device has no such.
+fn wide(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
+    if cfg!(feature = "autotune") || weight.meta.num_dims() != 2 {
+        return None;
+    }
+    let ([rows, inputs], [_, columns]) = (x.meta.shape().dims(), weight.meta.shape().dims());
+    let sizes = rows <= FEW && inputs >= WIDE && columns >= WIDE;
+    if !(sizes && aligned(x) && aligned(weight)) {
+        return None;
+    }
+    let y = room(x, [rows, columns], x.dtype);
+    launch(x, weight, &y).ok().map(|()| y)
+}
+
+/// By rows or by columns, whose distances fit.
+fn aligned(matrix: &CubeTensor) -> bool {
+    let mut matrix = matrix.clone();
+    if matrix.meta.strides()[0] == 1 {
+        matrix.meta.swap(0, 1);
+    }
+    matrix.meta.strides()[1] == 1 && Rows::of(matrix).aligned(ALIGNED)
+}
+
+fn launch(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Result<(), MatmulSetupError> {
+    let strategy = Strategy::OrderedDoubleMma(Inferred(OrderedSelectionArgs {
+        partition_k: Some(2),
+        row_count: Some(8),
+        rows_per_plane: Some(2),
+        tile_matmul: TileMatmulKind::Mma,
+    }));
+    let stored = dtype_to_storage_type(x.dtype);
+    let mut types =
+        MatmulElems::from_globals(&MatmulGlobalElems { lhs: stored, rhs: stored, out: stored });
+    let [x, weight] = [x, weight].map(|factor| InputBinding::new(factor.clone().binding(), stored));
+    launch_ref(&strategy.into(), &y.client, x, weight, y.clone().binding(), &mut types)
+}
