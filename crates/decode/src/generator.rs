@@ -107,7 +107,8 @@ pub struct Event<'a> {
     pub sample: usize,
     /// The token.
     pub draw: Draw,
-    /// What the model said of every token in its place, `[vocabulary]`; empty where tokens are told after their choice among several.
+    /// What the model said of every token in its place, `[vocabulary]`, for who reads it ([`SharedGenerator::reads_logits`](crate::SharedGenerator::reads_logits));
+    /// else empty, and where tokens are told after their choice among several.
     pub logits: &'a [f32],
 }
 
@@ -118,7 +119,9 @@ pub type Watch<'a> = &'a (dyn Fn(Event<'_>) -> ControlFlow<()> + Sync);
 /// Samples responses in this process. The same (seed, stage, prompt id, sample index) gives the same response, whatever else is in its batch.
 ///
 /// On the CPU the same bits come out whatever the batch and the number of threads. On other devices a batch of another shape may round
-/// logits differently in the last digit, which reaches log-probabilities, and a token only where its draw falls within that digit.
+/// logits differently in the last digit, which reaches log-probabilities, and a token only where its draw falls within that digit. So does it
+/// who draws: the device, by numbers of 24 bits and sums in f32, or the processor, where a row of the batch has its tokens from less than
+/// the whole vocabulary or somebody reads all logits.
 #[derive(Clone)]
 pub struct Generator<'a> {
     /// The model.

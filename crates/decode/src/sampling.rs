@@ -131,7 +131,7 @@ impl Sampling {
             return vec![(self.draw(logits, 0.0, weights).token, 1.0)];
         }
         softmax_weights(logits, (1.0 / self.temperature) as f32, weights);
-        let mut order: Vec<usize> = if self.top_k == 0 && self.top_p == 1.0 {
+        let mut order: Vec<usize> = if self.is_of_whole_vocabulary() {
             (0..weights.len()).collect()
         } else {
             self.most_probable(weights)

@@ -409,3 +409,86 @@ fn a_memory_limit_sets_the_batch() {
     assert_eq!(Generator::batch_within(&model, 10 * row as u64, 40), 10);
     assert_eq!(Generator::batch_within(&model, 1, 40), 1);
 }
+
+/// A model whose sessions draw themselves, as those on other devices than the CPU do, and count how often.
+struct Drawing<'a> {
+    model: &'a dyn LanguageModel,
+    drawn: AtomicUsize,
+    /// What they say of every token in place of its log-probability.
+    says: Option<f32>,
+}
+
+struct DrawingSession<'a>(Box<dyn Session + 'a>, &'a Drawing<'a>);
+
+impl LanguageModel for Drawing<'_> {
+    fn vocabulary(&self) -> usize {
+        self.model.vocabulary()
+    }
+    fn context(&self) -> usize {
+        self.model.context()
+    }
+    fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
+        self.model.read(prompts)
+    }
+    fn session(&self) -> Box<dyn Session + '_> {
+        Box::new(DrawingSession(self.model.session(), self))
+    }
+    fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
+        self.model.log_probs(sequences)
+    }
+    fn rows_are_independent(&self) -> bool {
+        self.model.rows_are_independent()
+    }
+    fn cache_bytes(&self, tokens: usize) -> usize {
+        self.model.cache_bytes(tokens)
+    }
+}
+
+impl Session for DrawingSession<'_> {
+    fn logits(&self) -> &[f32] {
+        self.0.logits()
+    }
+    fn draw(&self, how: &[[f32; 2]]) -> Option<Vec<(u32, f32)>> {
+        self.1.drawn.fetch_add(1, Ordering::Relaxed);
+        let rows = self.0.logits().chunks(self.1.model.vocabulary()).zip(how);
+        let draw = |(logits, how): (&[f32], &[f32; 2])| {
+            let sampling = Sampling { temperature: how[1].into(), ..Sampling::default() };
+            let draw = sampling.draw(logits, how[0].into(), &mut Vec::new());
+            (draw.token, self.1.says.unwrap_or(draw.log_prob))
+        };
+        Some(rows.map(draw).collect())
+    }
+    fn states(&self) -> Vec<f32> {
+        self.0.states()
+    }
+    fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        self.0.push(tokens)
+    }
+    fn select(&mut self, rows: &[usize]) {
+        self.0.select(rows);
+    }
+    fn join(&mut self, read: &Prompts, chosen: &[usize], tokens: usize) -> Result<(), ModelError> {
+        self.0.join(read, chosen, tokens)
+    }
+}
+
+#[test]
+fn a_session_that_draws_itself_draws_the_same() {
+    let fixture = fixture();
+    let prompts = fixture.prompts();
+    let model = |says| Drawing { model: &fixture.model, drawn: AtomicUsize::new(0), says };
+    for (top_k, temperature) in [(0, 1.0), (0, 0.0), (0, 0.7), (2, 1.0)] {
+        let sampling = Sampling { top_k, temperature, ..fixture.generator(7).sampling };
+        let plain = Generator { sampling: sampling.clone(), ..fixture.generator(7) };
+        let expected = plain.generate(&prompts, 0..9).unwrap();
+        let drawing = model(None);
+        let own = Generator { model: &drawing, sampling, ..fixture.generator(7) };
+        assert_eq!(own.generate(&prompts, 0..9).unwrap(), expected, "{top_k}, {temperature}");
+        let drawn = drawing.drawn.load(Ordering::Relaxed);
+        assert_eq!(drawn > 0, top_k == 0, "it draws from the whole vocabulary alone");
+    }
+    let lost = model(Some(f32::NAN));
+    let own = Generator { model: &lost, ..fixture.generator(7) };
+    let error = own.generate(&prompts, 0..3).unwrap_err();
+    assert!(matches!(error, DecodeError::Prompt { .. }), "{error}");
+}

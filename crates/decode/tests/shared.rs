@@ -36,7 +36,7 @@ fn draws(fixture: &Fixture, seed: u64, max_tokens: usize) -> Arc<Draws> {
 }
 
 fn shared<'a>(engine: &'a Engine, draws: Arc<Draws>) -> SharedGenerator<'a> {
-    SharedGenerator { engine, draws, watch: None, cancelled: Arc::default() }
+    SharedGenerator { engine, draws, watch: None, reads_logits: true, cancelled: Arc::default() }
 }
 
 fn alone(fixture: &Fixture, seed: u64, max_tokens: usize, samples: usize) -> Vec<Vec<Response>> {
@@ -153,6 +153,7 @@ fn a_caller_who_goes_away_leaves_the_batch_and_the_queue() {
         engine: &engine,
         draws,
         watch: Some(watch),
+        reads_logits: true,
         cancelled: cancelled.clone(),
     };
     let prompts = fixture.prompts();

@@ -192,6 +192,8 @@ impl Session for TransformerSession {
         }
         rows.left.iter_mut().for_each(|left| *left -= 1);
         let ids = tokens.iter().map(|&t| t as i32).collect();
+        // Not held beside the next.
+        self.logits = Logits::default();
         self.logits = Logits::of(rows.forward(&self.model, ids, 1));
         Ok(())
     }

@@ -183,7 +183,8 @@ fn on_engine(
 ) -> Result<(), DecodeError> {
     let Service { engine, tokenizer, .. } = &state.service;
     let watch = watcher(asked, &senders.tokens);
-    let sampler = SharedGenerator { engine, draws: asked.draws.clone(), watch, cancelled };
+    let (draws, reads_logits) = (asked.draws.clone(), asked.log_probs.is_some_and(|n| n > 0));
+    let sampler = SharedGenerator { engine, draws, watch, reads_logits, cancelled };
     let decoder = sampler.check(&asked.prompts).and_then(|()| {
         let (selection, reward) = (asked.procedure.selection, reward(state, asked));
         let decoder = ProcedureDecoder::new(selection, &sampler, tokenizer, reward)?;

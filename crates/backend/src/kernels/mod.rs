@@ -276,7 +276,7 @@ pub fn attend_cached(
 }
 
 /// One token of each row of logits, by inverting its cumulative distribution, with its log-probability at temperature 1. None on the CPU, where
-/// there is no way to save. Without gradients.
+/// there is no way to save. Of logits that are no distribution the log-probability is no number. Without gradients.
 ///
 /// - logits: `[rows, vocabulary]`, f32.
 /// - how: of each row a number in [0, 1) and the temperature; at 0 the first of the most probable tokens is taken.
@@ -289,7 +289,12 @@ pub fn draw(logits: &Tensor<2>, how: &[[f32; 2]]) -> Option<Vec<(u32, f32)>> {
         let how = Tensor::<2>::from_data(how, &logits.device());
         let drawn = Dispatch::draw(logits.clone().into_dispatch(), how.into_dispatch());
         let drawn: Vec<f32> = Tensor::<2>::from_dispatch(drawn).into_data().iter().collect();
-        return Some(drawn.chunks_exact(2).map(|row| (row[0] as u32, row[1])).collect());
+        let vocabulary = logits.dims()[1];
+        let draw = |row: &[f32]| match row[0] as usize {
+            token if token < vocabulary => (token as u32, row[1]),
+            _ => (0, f32::NAN),
+        };
+        return Some(drawn.chunks_exact(2).map(draw).collect());
     }
     None
 }

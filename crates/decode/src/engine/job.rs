@@ -229,7 +229,9 @@ impl<C: Caller> Row<C> {
         let caller = &self.job.caller;
         let temperature = caller.sampling().temperature as f32;
         let plain = caller.sampling().is_of_whole_vocabulary() && !caller.reads_logits();
-        plain.then(|| [self.uniform() as f32, temperature])
+        // Below 1, which the nearest f32 may not be.
+        let below = 1.0 - f32::EPSILON / 2.0;
+        plain.then(|| [(self.uniform() as f32).min(below), temperature])
     }
 
     /// Takes the next token of a row that has not ended.
@@ -255,6 +257,7 @@ impl<C: Caller> Row<C> {
         } else {
             None
         };
+        let logits = if caller.reads_logits() { logits } else { &[] };
         let event = Event { prompt: self.prompt, sample: self.sample, draw, logits };
         if caller.token(event).is_break() {
             self.finish.get_or_insert(Finish::Cancelled);

@@ -89,7 +89,7 @@ impl Caller for &Local<'_> {
     }
 
     fn reads_logits(&self) -> bool {
-        self.generator.watch.is_some()
+        false
     }
 
     fn token(&self, event: Event<'_>) -> ControlFlow<()> {

@@ -92,6 +92,8 @@ pub struct SharedGenerator<'a> {
     pub draws: Arc<Draws>,
     /// Is told of every token.
     pub watch: Option<SharedWatch>,
+    /// Whether `watch` reads [`Event::logits`]; else they are empty, and need not be fetched from a device.
+    pub reads_logits: bool,
     /// When it becomes true, nobody wants the responses any more: those that run leave the batch, those that wait do not enter it.
     pub cancelled: Arc<AtomicBool>,
 }
@@ -136,6 +138,7 @@ impl Sampler for SharedGenerator<'_> {
             prompts: prompts.to_vec(),
             draws: self.draws.clone(),
             watch: self.watch.clone(),
+            reads_logits: self.reads_logits,
             cancelled: [self.cancelled.clone(), enough.clone()],
             sender,
         };
@@ -171,6 +174,7 @@ struct Shared {
     prompts: Vec<EncodedPrompt>,
     draws: Arc<Draws>,
     watch: Option<SharedWatch>,
+    reads_logits: bool,
     /// By whoever made the request, and by whoever receives the responses.
     cancelled: [Arc<AtomicBool>; 2],
     sender: mpsc::Sender<Result<(usize, Vec<Response>), DecodeError>>,
@@ -198,7 +202,7 @@ impl Caller for Shared {
     }
 
     fn reads_logits(&self) -> bool {
-        self.watch.is_some()
+        self.reads_logits
     }
 
     fn token(&self, event: Event<'_>) -> ControlFlow<()> {

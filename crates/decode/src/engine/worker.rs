@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use infalign_model::{LanguageModel, ModelError, Session};
-use rayon::prelude::*;
 
 use super::job::{Caller, Job, Read, Row};
 use super::queue::Queue;
@@ -139,19 +138,11 @@ impl<'w, C: Caller> Worker<'w, C> {
     }
 
     fn draw(&mut self) {
-        let (vocabulary, logits) = (self.model.vocabulary(), self.session.logits());
-        let draw = |weights: &mut Vec<f32>, (row, logits): (&mut Row<C>, &[f32])| {
-            if let Err(error) = row.draw(logits, weights) {
+        let logits = self.session.logits().chunks(self.model.vocabulary());
+        for (row, logits) in self.active.iter_mut().zip(logits) {
+            if let Err(error) = row.draw(logits, &mut self.weights) {
                 row.job.fail(error);
             }
-        };
-        if self.model.rows_are_independent() {
-            let rows = self.active.iter_mut().zip(logits.chunks(vocabulary));
-            rows.for_each(|row| draw(&mut self.weights, row));
-        } else {
-            // The only worker there is: nobody else draws meanwhile.
-            let rows = self.active.par_iter_mut().zip(logits.par_chunks(vocabulary));
-            rows.for_each_init(Vec::new, draw);
         }
     }
 

@@ -93,6 +93,9 @@ fn products_with_many_columns_are_those_of_the_cpu() {
         everywhere("wide project", [[rows, inputs], [inputs, outputs]], |_, [x, weight]| {
             project(x, weight)
         });
+        everywhere("wide, transposed", [[rows, inputs], [outputs, inputs]], |_, [x, weight]| {
+            project(x, weight.transpose())
+        });
     }
 }
 
@@ -112,7 +115,7 @@ fn falls_on(token: usize, logits: &[f32], [uniform, temperature]: [f32; 2]) -> b
 #[test]
 fn draws_invert_the_distribution() {
     for candidate in candidates() {
-        for width in [3, 700] {
+        for width in [3, 700, 40_000] {
             let logits = numbers([6, width], 0.3, &candidate.device).mul_scalar(6.0);
             let how =
                 [[0.0, 1.0], [0.4, 1.0], [0.999_999_9, 1.0], [0.5, 0.7], [0.3, 2.0], [0.9, 0.0]];
@@ -132,6 +135,23 @@ fn draws_invert_the_distribution() {
             }
             candidate.near("draws, log-probabilities", &found, &own);
         }
+    }
+}
+
+#[test]
+fn draws_of_logits_at_the_edge() {
+    let row = [f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY];
+    let of = |rows: &[[f32; 5]], how: &[[f32; 2]], device: &Device| {
+        draw(&Tensor::from_data(TensorData::new(rows.concat(), [rows.len(), 5]), device), how)
+    };
+    for candidate in candidates() {
+        let how = [[0.0, 1.0], [0.6, 1.0], [1.0, 1.0], [0.7, 0.0]];
+        let Some(drawn) = of(&[row; 4], &how, &candidate.device) else { continue };
+        let tokens: Vec<u32> = drawn.iter().map(|draw| draw.0).collect();
+        assert_eq!(tokens, [1, 3, 3, 1], "{}: −∞ is never drawn, ties by number", candidate.name);
+        assert!(drawn.iter().all(|draw| (draw.1 + 2.0_f32.ln()).abs() < 1e-5), "{drawn:?}");
+        let lost = of(&[[f32::NAN, 1.0, 2.0, 0.0, 0.0]], &[[0.5, 1.0]], &candidate.device).unwrap();
+        assert!(!lost[0].1.is_finite(), "{}: {lost:?} of what is no number", candidate.name);
     }
 }
 

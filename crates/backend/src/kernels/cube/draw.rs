@@ -11,7 +11,7 @@ use super::{LEAST, Rows, UNITS, cubes, greatest, room, size, total};
 /// Drawing tokens, on GPUs alone.
 #[backend_extension(Cube)]
 pub(crate) trait Drawing: Backend {
-    /// The tokens and their log-probabilities, `[rows, 2]`; `how` is `[rows, 2]` of a uniform number and the temperature.
+    /// The tokens and their log-probabilities, `[rows, 2]`, and where nothing can be drawn a token beyond the last; `how` is `[rows, 2]` of a uniform number and the temperature.
     fn draw(logits: FloatTensor<Self>, how: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -141,7 +141,7 @@ fn drawn(
         if token >= width {
             token = 0;
         }
-        y[row * 2] = f32::cast_from(token as u32);
+        y[row * 2] = place;
         y[row * 2 + 1] = logits[start + token] - most - plain.ln();
     }
 }

@@ -101,7 +101,6 @@ fn narrow<F: Float, N: Size>(
         input += SLICES;
     }
     let mut shared = Shared::<[f32]>::new_slice(comptime!(AT_ONCE * SLICES * ACROSS));
-    let own = unit / ACROSS;
     #[unroll]
     for part in 0..comptime!(ROWS * VECTOR / AT_ONCE) {
         #[unroll]
@@ -112,10 +111,10 @@ fn narrow<F: Float, N: Size>(
         let mut sum = 0.0f32;
         for k in 0..SLICES {
             // Each begins with another slice, so that they read from different banks.
-            let from = (k + own) % SLICES;
-            sum += shared[own * comptime!(SLICES * ACROSS) + from * ACROSS + across];
+            let from = (k + slice) % SLICES;
+            sum += shared[slice * comptime!(SLICES * ACROSS) + from * ACROSS + across];
         }
-        let sum_of = part * AT_ONCE + own;
+        let sum_of = part * AT_ONCE + slice;
         let row = first_row + sum_of / VECTOR;
         let column = first_column + across * VECTOR + sum_of % VECTOR;
         if row < rows && column < outputs {
