@@ -192,10 +192,23 @@ fn what_cannot_be_decoded_is_refused() {
     );
 }
 
-/// Counts what is read, and passes everything on.
+/// A model that counts what is read, and lets sessions draw themselves.
 struct Counting<'a> {
     model: &'a dyn LanguageModel,
+    /// Prompts that were read.
     prompts: AtomicUsize,
+    /// Whether its sessions draw themselves.
+    draws: bool,
+    /// How often they did.
+    drawn: AtomicUsize,
+    /// What they say of every token in place of its log-probability.
+    says: Option<f32>,
+}
+
+impl<'a> Counting<'a> {
+    fn of(model: &'a dyn LanguageModel) -> Self {
+        Self { model, prompts: 0.into(), draws: false, drawn: 0.into(), says: None }
+    }
 }
 
 impl LanguageModel for Counting<'_> {
@@ -210,7 +223,8 @@ impl LanguageModel for Counting<'_> {
         self.model.read(prompts)
     }
     fn session(&self) -> Box<dyn Session + '_> {
-        self.model.session()
+        let session = self.model.session();
+        if self.draws { Box::new(DrawingSession(session, self)) } else { session }
     }
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
         self.model.log_probs(sequences)
@@ -229,7 +243,7 @@ fn a_prompt_is_read_once_however_many_responses_it_has() {
     let packed = fixture.model.clone().for_inference();
     let models: [&dyn LanguageModel; 2] = [&fixture.model, packed.as_ref()];
     for model in models {
-        let model = Counting { model, prompts: AtomicUsize::new(0) };
+        let model = Counting::of(model);
         let prompts = fixture.prompts();
         let generator = Generator { model: &model, ..fixture.generator(8) };
         let responses = generator.generate(&prompts, 0..64).unwrap();
@@ -410,39 +424,8 @@ fn a_memory_limit_sets_the_batch() {
     assert_eq!(Generator::batch_within(&model, 1, 40), 1);
 }
 
-/// A model whose sessions draw themselves, as those on other devices than the CPU do, and count how often.
-struct Drawing<'a> {
-    model: &'a dyn LanguageModel,
-    drawn: AtomicUsize,
-    /// What they say of every token in place of its log-probability.
-    says: Option<f32>,
-}
-
-struct DrawingSession<'a>(Box<dyn Session + 'a>, &'a Drawing<'a>);
-
-impl LanguageModel for Drawing<'_> {
-    fn vocabulary(&self) -> usize {
-        self.model.vocabulary()
-    }
-    fn context(&self) -> usize {
-        self.model.context()
-    }
-    fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
-        self.model.read(prompts)
-    }
-    fn session(&self) -> Box<dyn Session + '_> {
-        Box::new(DrawingSession(self.model.session(), self))
-    }
-    fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
-        self.model.log_probs(sequences)
-    }
-    fn rows_are_independent(&self) -> bool {
-        self.model.rows_are_independent()
-    }
-    fn cache_bytes(&self, tokens: usize) -> usize {
-        self.model.cache_bytes(tokens)
-    }
-}
+/// A session that draws itself, as those on other devices than the CPU do, and counts how often.
+struct DrawingSession<'a>(Box<dyn Session + 'a>, &'a Counting<'a>);
 
 impl Session for DrawingSession<'_> {
     fn logits(&self) -> &[f32] {
@@ -476,7 +459,7 @@ impl Session for DrawingSession<'_> {
 fn a_session_that_draws_itself_draws_the_same() {
     let fixture = fixture();
     let prompts = fixture.prompts();
-    let model = |says| Drawing { model: &fixture.model, drawn: AtomicUsize::new(0), says };
+    let model = |says| Counting { draws: true, says, ..Counting::of(&fixture.model) };
     for (top_k, temperature) in [(0, 1.0), (0, 0.0), (0, 0.7), (2, 1.0)] {
         let sampling = Sampling { top_k, temperature, ..fixture.generator(7).sampling };
         let plain = Generator { sampling: sampling.clone(), ..fixture.generator(7) };
