@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -119,11 +120,28 @@ impl Folder {
 
     /// Where what is drawn of a side is written down, and what is there already, by prompts. A last line that was cut off is no loss: its
     /// prompt is drawn again.
-    pub(super) fn drawn(&self, place: Place) -> (PathBuf, Vec<Drawn>) {
+    ///
+    /// # Errors
+    /// When the file cannot be read, and when another line than the last is damaged.
+    pub(super) fn drawn(&self, place: Place) -> Result<(PathBuf, Vec<Drawn>)> {
         let path = self.drawn_path(place);
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let lines = text.split_inclusive('\n').map_while(|line| serde_json::from_str(line).ok());
-        (path, lines.collect())
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let whole =
+            bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+        let drawn = whole.zip(1..).map(|(line, number)| {
+            let damaged = || {
+                format!(
+                    "{}, line {number}, is damaged: take the line out, and its prompt is drawn again",
+                    path.display()
+                )
+            };
+            serde_json::from_slice(line).with_context(damaged)
+        });
+        let drawn = drawn.collect::<Result<_>>()?;
+        Ok((path, drawn))
     }
 
     /// Writes the results, which come last.
@@ -238,15 +256,29 @@ mod tests {
         let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
         let drawn = Drawn { prompt: "p".into(), tokens: vec![vec![1, 2]], made: vec![2] };
         let line = serde_json::to_string(&drawn).unwrap();
-        for (text, n) in [
-            (format!("{line}\n"), 1),
-            (format!("{line}\n{}", &line[..9]), 1),
-            (format!("{}\n{line}\n", &line[..9]), 0),
-        ] {
-            std::fs::write(dir.join(DRAWN[0]), text).unwrap();
-            let (_, found) = folder.drawn(Place::Policy);
-            assert_eq!(found, vec![drawn.clone(); n]);
+        let path = dir.join(DRAWN[0]);
+        for text in [format!("{line}\n"), format!("{line}\n{}", &line[..9])] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(folder.drawn(Place::Policy).unwrap().1, std::slice::from_ref(&drawn));
         }
-        assert_eq!(folder.drawn(Place::Reference).1, []);
+        assert_eq!(folder.drawn(Place::Reference).unwrap().1, []);
+        // A prompt's name may be cut off within a letter.
+        std::fs::write(&path, [line.as_bytes(), b"\n{\"prompt\":\"\xc3"].concat()).unwrap();
+        assert_eq!(folder.drawn(Place::Policy).unwrap().1, [drawn]);
+    }
+
+    #[test]
+    fn damage_before_the_last_line_is_named_and_nothing_is_thrown_away() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("e");
+        let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
+        let path = dir.join(DRAWN[0]);
+        std::fs::write(&path, "{\n{}\n").unwrap();
+        let error = folder.drawn(Place::Policy).unwrap_err().to_string();
+        assert!(error.contains("drawn.jsonl, line 1, is damaged"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let error = folder.drawn(Place::Policy).unwrap_err().to_string();
+        assert!(error.contains("cannot read"), "{error}");
     }
 }

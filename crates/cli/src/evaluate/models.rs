@@ -239,7 +239,7 @@ fn draw(
     folder: Option<&Folder>,
     bar: Stage,
 ) -> Result<Vec<Drawn>> {
-    let (path, lines) = folder.map(|folder| folder.drawn(place)).unzip();
+    let (path, lines) = folder.map(|folder| folder.drawn(place)).transpose()?.unzip();
     let lines = lines.unwrap_or_default();
     let file = path.map(|path| Lines::open(&path, lines.len())).transpose()?;
     let known: HashMap<String, Drawn> = by_prompt(lines);

@@ -1,7 +1,7 @@
 //! What is written down of a training's steps: `metrics.jsonl`, a line a step, and the same for TensorBoard.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -62,11 +62,16 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Opens a file for more lines, and leaves the first `kept` of those that it has.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read, or cannot be written.
     pub(crate) fn open(path: &Path, kept: usize) -> Result<Self> {
-        let kept: Vec<String> = match File::open(path) {
-            Ok(file) => BufReader::new(file).lines().map_while(Result::ok).take(kept).collect(),
-            Err(_) => Vec::new(),
+        let kept: std::io::Result<Vec<String>> = match File::open(path) {
+            Ok(file) => BufReader::new(file).lines().take(kept).collect(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
         };
+        let kept = kept.with_context(|| format!("cannot read {}", path.display()))?;
         write_atomic(path, |file| kept.iter().try_for_each(|line| writeln!(file, "{line}")))?;
         let file = OpenOptions::new()
             .append(true)
