@@ -7,7 +7,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-use super::{Band, Curve, Figure, Panel};
+use super::{Band, Curve, Figure, Panel, Point};
 use crate::EvaluateError;
 
 const PANEL: (u32, u32) = (480, 460);
@@ -237,6 +237,7 @@ fn draw_points<B: DrawingBackend>(
     panel: &Panel,
     chart: &mut Chart<'_, B>,
 ) -> Result<(), EvaluateError> {
+    let mut labelled: Vec<(&str, (i32, i32))> = Vec::new();
     for point in &panel.points {
         let Look { colour, marker, .. } = look(figure, &point.name);
         let [estimate, low, high] = point.y;
@@ -252,16 +253,35 @@ fn draw_points<B: DrawingBackend>(
         let at = EmptyElement::at((point.x, estimate));
         chart.draw_series([at + Polygon::new(marker, colour.filled())]).map_err(failed)?;
         if let Some(label) = &point.label {
-            let width = 4 + 7 * label.chars().count() as i32;
-            // To the left of points at the right end, where there is no room beside them.
-            let left = if point.x > 0.75 * horizontal_end(figure) { -8 - width } else { 6 };
-            let font = ("sans-serif", 14).into_font().color(&colour);
-            let beside = EmptyElement::at((point.x, estimate))
-                + Rectangle::new([(left, 5), (left + width, 18)], WHITE.mix(0.8).filled())
-                + Text::new(label.clone(), (left + 2, 5), font);
-            chart.draw_series([beside]).map_err(failed)?;
+            let place = chart.backend_coord(&(point.x, estimate));
+            if !labelled.iter().any(|other| covers(*other, (label, place))) {
+                labelled.push((label, place));
+                draw_label(figure, point, label, chart)?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Whether a label stands where another that says the same would be written.
+fn covers((text, (x, y)): (&str, (i32, i32)), (other, (left, top)): (&str, (i32, i32))) -> bool {
+    text == other && (x - left).abs() < 14 && (y - top).abs() < 14
+}
+
+fn draw_label<B: DrawingBackend>(
+    figure: &Figure,
+    point: &Point,
+    label: &str,
+    chart: &mut Chart<'_, B>,
+) -> Result<(), EvaluateError> {
+    let width = 4 + 7 * label.chars().count() as i32;
+    // To the left of points at the right end, where there is no room beside them.
+    let left = if point.x > 0.75 * horizontal_end(figure) { -8 - width } else { 6 };
+    let font = ("sans-serif", 14).into_font().color(&look(figure, &point.name).colour);
+    let beside = EmptyElement::at((point.x, point.y[0]))
+        + Rectangle::new([(left, 5), (left + width, 18)], WHITE.mix(0.8).filled())
+        + Text::new(label.to_owned(), (left + 2, 5), font);
+    chart.draw_series([beside]).map_err(failed)?;
     Ok(())
 }
 

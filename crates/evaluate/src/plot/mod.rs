@@ -15,7 +15,7 @@ pub struct Point {
     pub x: f64,
     /// Place on the vertical axis with the ends of its interval, which is drawn where it is not empty.
     pub y: [f64; 3],
-    /// Written beside the point.
+    /// Written beside the point, unless the same stands there already, beside another.
     pub label: Option<String>,
 }
 
@@ -129,6 +129,8 @@ mod tests {
         {
             assert!(svg.contains(text), "{text}");
         }
+        // Both points of a panel are in one place, and say the same.
+        assert_eq!(svg.matches("n = 4").count(), 2);
         assert!(draw_png(&figure).unwrap().len() > 5_000);
     }
 
