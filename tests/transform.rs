@@ -3,6 +3,8 @@
 
 use std::process::{Command, Output};
 
+use infalign_calibrate::store::write_to;
+use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
 
 fn run(arguments: &[&str]) -> Output {
@@ -242,4 +244,34 @@ fn the_transform_for_a_decoder_is_estimated_from_what_it_returns() {
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(stderr.contains(told), "{told}: {stderr}");
     }
+}
+
+#[test]
+fn a_table_of_rewards_tells_what_the_reward_itself_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let mut table = Calibration::new(CalibrationMeta::default());
+    table.insert("a", "narrow", (0..64u8).map(f32::from).collect()).unwrap();
+    table.insert("b", "wide", (0..64u8).map(|k| 8.0 * f32::from(k)).collect()).unwrap();
+    write_to(&table, std::fs::File::create(&path).unwrap()).unwrap();
+    let file = path.to_str().unwrap();
+    let of = |transform: &str| {
+        let words = ["curve", "--transform", transform, "--kl", "0.5", "--table", file];
+        let document = json(&[&words[..], &["--procedure", "best-of:4"]].concat());
+        assert_close(&document["kl"], 0.5);
+        assert_eq!(document["transform"], transform);
+        document["win_rate"]["best-of:4"].as_f64().unwrap()
+    };
+    // 64 evenly spread rewards a prompt are close to the limit; the raw reward spends its KL on the wide ones.
+    let (raw, calibrated, best) = (of("raw"), of("identity"), of("exp:10"));
+    assert!((calibrated - 0.7998).abs() < 2e-3 && (best - 0.8715).abs() < 5e-3);
+    assert!(raw < calibrated - 0.02, "{raw} {calibrated}");
+    assert!((of("standardized") - calibrated).abs() < 1e-9);
+
+    let output = run(&["curve", "--transform", "raw", "--kl", "0.5"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("needs --table"));
+    let output = run(&["curve", "--transform", "raw", "--kl", "9", "--table", file]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("4.159e0"), "ln 64");
 }

@@ -1,6 +1,6 @@
 //! Where a rollout's calibrated rewards come from.
 
-use infalign_calibrate::{Calibration, group_quantiles};
+use infalign_calibrate::{Calibration, Row, group_quantiles};
 use infalign_decode::EncodedPrompt;
 
 use crate::TrainError;
@@ -54,12 +54,17 @@ impl Calibrator<'_> {
         let Self::Table(table) = self else {
             return Ok(RewardScale { unit, mean: 0.0, deviation: unit });
         };
-        let rewards = table.row(&prompt.text)?.values();
-        let (mean, squares) = spread(rewards);
-        let deviation = (squares / (rewards.len() as f64 - 1.0)).sqrt();
-        let deviation = if deviation > 0.0 { deviation } else { 1.0 };
-        Ok(RewardScale { unit, mean, deviation })
+        Ok(scale_of(table.row(&prompt.text)?, unit))
     }
+}
+
+/// What rewards of a row's prompt are measured by.
+pub(crate) fn scale_of(row: &Row, unit: f64) -> RewardScale {
+    let rewards = row.values();
+    let (mean, squares) = spread(rewards);
+    let deviation = (squares / (rewards.len() as f64 - 1.0)).sqrt();
+    let deviation = if deviation > 0.0 { deviation } else { 1.0 };
+    RewardScale { unit, mean, deviation }
 }
 
 /// The mean of rewards, and the sum of squared distances from it.

@@ -30,6 +30,7 @@ mod rollout;
 mod schedule;
 mod solver;
 mod tally;
+mod theory;
 
 pub use advantage::leave_one_out;
 pub use calibrator::Calibrator;
@@ -51,3 +52,4 @@ pub use reward_model::{Examples, Pair, RewardModelConfig, RewardModelReport, tra
 pub use solver::{
     Grpo, KlEstimator, KlPlace, Ppo, Regression, Reinforce, Rloo, RolloutSource, SolverConfig,
 };
+pub use theory::in_theory;

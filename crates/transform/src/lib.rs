@@ -28,7 +28,9 @@ pub mod transform;
 pub use beta::Beta;
 pub use composed::Composed;
 pub use continuous::{Tilt, beta_for_kl};
-pub use discrete::{DiscreteOptimum, EmpiricalCalibration, Outcomes, kl_divergence};
+pub use discrete::{
+    DiscreteOptimum, EmpiricalCalibration, Outcomes, Policies, Prompts, kl_divergence,
+};
 pub use error::TransformError;
 pub use frontier::{FrontierPoint, best_of_n, frontier, optimal_frontier};
 pub use optimal::{Curve, Optimum};

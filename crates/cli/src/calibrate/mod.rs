@@ -14,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use crate::recording::RunInputs;
+pub(crate) use reference::table;
 pub(crate) use saving::Saving;
 
 /// Arguments of `infalign calibrate`.

@@ -45,7 +45,10 @@ impl TransformCommand {
     pub(crate) fn reads(&self) -> RunInputs {
         let exact = |json| RunInputs::new(None, None, json);
         match self {
-            Self::Curve(args) => with_table(exact(args.json), &args.transform),
+            Self::Curve(args) => {
+                let reads = with_table(exact(args.json), &args.transform);
+                args.table.iter().fold(reads, |reads, table| reads.file("--table", table))
+            }
             Self::Optimum(args) => exact(args.json),
             Self::Discrete(args) => {
                 let reads = exact(args.json).file("--problem", &args.problem);

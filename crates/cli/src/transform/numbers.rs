@@ -1,20 +1,28 @@
 //! `infalign transform curve` and `optimum`: continuous language.
 
-use anyhow::anyhow;
+use std::path::{Path, PathBuf};
+
+use anyhow::{anyhow, ensure};
 use clap::Args;
+use infalign_train::{Objective, in_theory};
 use infalign_transform::{Beta, Curve, Optimum, Procedure, Tilt, Transform, TransformError};
 use serde_json::{Map, json};
 
 use super::Level;
+use crate::calibrate::table;
 use crate::failure::Failure;
 use crate::output;
 
 /// Arguments of `infalign transform curve`.
 #[derive(Args)]
 pub(crate) struct CurveArgs {
-    /// identity, log, exp:T, optimal:PROCEDURE or table:FILE.
+    /// identity, log, exp:T, optimal:PROCEDURE or table:FILE; with --table also raw or standardized, the reward itself.
     #[arg(long)]
     pub(super) transform: String,
+    /// Calibration table: what training leads to on these reference rewards, ties and spreads included, in place of the limit of rewards that never
+    /// tie. β is then that of a recipe, and an optimal:PROCEDURE names its own.
+    #[arg(long)]
+    pub(super) table: Option<PathBuf>,
     #[command(flatten)]
     level: Level,
     /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T or rejection:quantile=Q,draws=N; may be repeated. Without any: sample,
@@ -47,24 +55,61 @@ pub(crate) struct OptimumArgs {
 /// # Errors
 /// [`Failure::Input`].
 pub(crate) fn curve(args: &CurveArgs) -> Result<(), Failure> {
-    let (transform, beta) = at(&args.transform, &args.level).map_err(Failure::input)?;
-    let tilt = Tilt::new(&transform, beta).map_err(Failure::input)?;
-    let win_rates = procedures(args)
-        .map_err(Failure::input)?
-        .iter()
-        .map(|procedure| Ok((procedure.to_string(), tilt.win_rate(procedure)?)))
-        .collect::<Result<Vec<_>, TransformError>>()
-        .map_err(Failure::input)?;
+    let found = match &args.table {
+        Some(table) => of_table(args, table),
+        None => in_the_limit(args),
+    };
+    let Led { transform, beta, kl, win_rates } = found.map_err(Failure::Input)?;
     if args.json {
         let named = win_rates.into_iter().map(|(name, won)| (name, json!(won)));
         let document = json!({
-            "transform": transform, "beta": beta.get(), "kl": tilt.kl(), "win_rate": named.collect::<Map<_, _>>(),
+            "transform": transform, "beta": beta.get(), "kl": kl, "win_rate": named.collect::<Map<_, _>>(),
         });
         return output::print(&format!("{document:#}"));
     }
-    let mut rows = head("transform", &transform.to_string(), beta, tilt.kl());
+    let mut rows = head("transform", &transform, beta, kl);
     rows.extend(win_rates.into_iter().map(|(name, won)| (format!("win rate, {name}"), shown(won))));
     output::print_rows(&rows)
+}
+
+/// What a transform leads to.
+struct Led {
+    transform: String,
+    beta: Beta,
+    kl: f64,
+    win_rates: Vec<(String, f64)>,
+}
+
+fn in_the_limit(args: &CurveArgs) -> anyhow::Result<Led> {
+    ensure!(
+        !["raw", "standardized"].contains(&args.transform.as_str()),
+        "--transform {} needs --table: what the reward itself leads to depends on how rewards are spread",
+        args.transform
+    );
+    let (transform, beta) = at(&args.transform, &args.level)?;
+    let tilt = Tilt::new(&transform, beta)?;
+    let win_rates = win_rates(args, |procedure| tilt.win_rate(procedure))?;
+    Ok(Led { transform: transform.to_string(), beta, kl: tilt.kl(), win_rates })
+}
+
+fn of_table(args: &CurveArgs, path: &Path) -> anyhow::Result<Led> {
+    let objective: Objective = args.transform.parse()?;
+    let prompts = in_theory(&objective, &table(path)?)?;
+    let policies = match (args.level.beta, args.level.kl) {
+        (Some(beta), _) => prompts.at_beta(Beta::new(beta)?),
+        (None, kl) => prompts.at_kl(kl.unwrap_or(f64::NAN))?,
+    };
+    let win_rates = win_rates(args, |procedure| prompts.win_rate(procedure, &policies))?;
+    Ok(Led { transform: objective.to_string(), beta: policies.beta, kl: policies.kl, win_rates })
+}
+
+/// Under the procedures asked for, or the usual ones.
+fn win_rates(
+    args: &CurveArgs,
+    win_rate: impl Fn(&Procedure) -> Result<f64, TransformError>,
+) -> Result<Vec<(String, f64)>, TransformError> {
+    let procedures = procedures(args)?;
+    procedures.iter().map(|procedure| Ok((procedure.to_string(), win_rate(procedure)?))).collect()
 }
 
 /// Those asked for, or the usual ones.

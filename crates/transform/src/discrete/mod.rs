@@ -19,6 +19,7 @@ pub mod calibration;
 mod contest;
 mod groups;
 mod optimum;
+mod prompts;
 mod ranked;
 mod rejection;
 mod shooting;
@@ -32,6 +33,7 @@ pub use calibration::EmpiricalCalibration;
 use contest::{Contest, Law};
 use groups::TieGroups;
 pub use optimum::{DiscreteOptimum, kl_divergence};
+pub use prompts::{Policies, Prompts};
 
 /// How far from 1 probabilities may sum before they are refused.
 const SUM_TOLERANCE: f64 = 1e-9;
