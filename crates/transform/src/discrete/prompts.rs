@@ -66,7 +66,7 @@ impl Prompts {
         Ok(Self { prompts })
     }
 
-    /// The policy of greatest E[v] − β·KL.
+    /// The policy whose mean v − β·KL is the greatest.
     pub fn at_beta(&self, beta: Beta) -> Policies {
         let policy = |(trained, outcomes): &(Vec<f64>, Outcomes)| {
             let logs = trained.iter().zip(&outcomes.probabilities);
@@ -79,7 +79,7 @@ impl Prompts {
         Policies { beta, kl, policies }
     }
 
-    /// The policy of greatest E[v] with a KL of `kl` nats, the mean over prompts.
+    /// The policy whose mean v is the greatest with a KL of `kl` nats, the mean over prompts.
     ///
     /// # Errors
     /// [`TransformError::Kl`]; [`TransformError::UnreachableKl`] where no β between e^−60 and e^60 has it: K responses allow ln K nats, and fewer where
