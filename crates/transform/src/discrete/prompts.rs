@@ -69,8 +69,10 @@ impl Prompts {
     /// The policy whose mean v − β·KL is the greatest.
     pub fn at_beta(&self, beta: Beta) -> Policies {
         let policy = |(trained, outcomes): &(Vec<f64>, Outcomes)| {
-            let logs = trained.iter().zip(&outcomes.probabilities);
-            let logs: Vec<f64> = logs.map(|(value, p)| p.ln() + value / beta.get()).collect();
+            // Less the greatest, so that nothing overflows at a small β.
+            let best = trained.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let log = |(value, p): (&f64, &f64)| p.ln() + (value - best) / beta.get();
+            let logs: Vec<f64> = trained.iter().zip(&outcomes.probabilities).map(log).collect();
             groups::normalised(&logs)
         };
         let policies: Vec<Vec<f64>> = self.prompts.iter().map(policy).collect();
@@ -160,6 +162,15 @@ mod tests {
         assert!(
             (wide - 2.0 * narrow).abs() < 1e-12 && (narrow - 1.0 / found.beta.get()).abs() < 1e-12
         );
+    }
+
+    #[test]
+    fn the_least_beta_leaves_the_best_alone() {
+        let outcomes = Outcomes::new(vec![0.5, 0.5], vec![1e300, -1e300]).unwrap();
+        let prompts = Prompts::new([(vec![1e300, -1e300], outcomes)]).unwrap();
+        let found = prompts.at_beta(Beta::new(1e-300).unwrap());
+        assert_eq!(found.policies, [[1.0, 0.0]]);
+        assert!((found.kl - std::f64::consts::LN_2).abs() < 1e-15);
     }
 
     #[test]
