@@ -2,14 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use infalign_backend::kernels::{AttentionShape, attend};
+use infalign_backend::kernels::{Angles, AttentionShape, attend, project_three, rotate};
 
 use crate::cache::KvCache;
 use crate::lora::Adapter;
 use crate::norm::Norm;
 use crate::positions::Positions;
 use crate::projection::Projection;
-use crate::rope::Rotation;
 
 /// Self-attention of one block.
 ///
@@ -38,8 +37,8 @@ pub(crate) struct Attention {
 
 /// What the tokens of a batch may look at: themselves and those before them.
 pub(crate) struct View<'a> {
-    /// Rotation of the tokens' positions; None where positions are learned.
-    pub(crate) rotation: Option<&'a Rotation>,
+    /// What the tokens are rotated by; None where positions are learned.
+    pub(crate) angles: Option<&'a Angles>,
     /// Tokens that each looks back on, itself included; None: all.
     pub(crate) window: Option<usize>,
 }
@@ -52,8 +51,8 @@ pub(crate) struct Context<'a> {
 }
 
 impl Attention {
-    /// x: `[batch * time, hidden]` → the same shape. With a cache, its columns come before the new ones.
-    pub(crate) fn forward(
+    /// What `o_proj` takes: x `[batch * time, hidden]` → `[batch * time, heads * width]`. With a cache, its columns come before the new ones.
+    pub(crate) fn mixed(
         &self,
         x: Tensor<2>,
         batch: usize,
@@ -62,20 +61,7 @@ impl Attention {
     ) -> Tensor<2> {
         let view = if self.windowed { &context.windowed } else { &context.full };
         let [q, k, v] = self.project(x);
-        let placed = |x: Tensor<2>, norm: &Option<Norm>| {
-            let [rows, columns] = x.dims();
-            let x = match norm {
-                Some(norm) => norm
-                    .forward(x.reshape([rows * columns / self.head_width, self.head_width]))
-                    .reshape([rows, columns]),
-                None => x,
-            };
-            match view.rotation {
-                Some(rotation) => rotation.apply(x, self.head_width),
-                None => x,
-            }
-        };
-        let (q, k) = (placed(q, &self.q_norm), placed(k, &self.k_norm));
+        let (q, k) = (self.normed(q, &self.q_norm), self.normed(k, &self.k_norm));
         let shape = AttentionShape {
             batch,
             heads: q.dims()[1] / self.head_width,
@@ -85,17 +71,34 @@ impl Attention {
             cap: self.score_cap.map(|cap| cap as f32),
             window: view.window,
         };
-        let mixed = match cache {
-            Some((cache, layer)) => cache.attend(layer, [q, k, v], shape),
-            None => attend(q, k, v, shape),
-        };
-        self.o_proj.forward(mixed)
+        match cache {
+            Some((cache, layer)) => cache.attend(layer, [q, k, v], view.angles, shape),
+            None => {
+                let rotated = |x| match view.angles {
+                    Some(angles) => rotate(x, angles, self.head_width),
+                    None => x,
+                };
+                attend(rotated(q), rotated(k), v, shape)
+            }
+        }
+    }
+
+    /// Each head by itself.
+    fn normed(&self, x: Tensor<2>, norm: &Option<Norm>) -> Tensor<2> {
+        let Some(norm) = norm else { return x };
+        let [rows, columns] = x.dims();
+        let heads = [rows * columns / self.head_width, self.head_width];
+        norm.forward(x.reshape(heads)).reshape([rows, columns])
     }
 
     /// Queries, keys and values of x.
     fn project(&self, x: Tensor<2>) -> [Tensor<2>; 3] {
         let update = self.fused_adapter.as_ref().map(|adapter| adapter.forward(x.clone()));
-        let parts = [&self.q_proj, &self.k_proj, &self.v_proj].map(|part| part.forward(x.clone()));
+        let parts = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let parts = match parts.map(Projection::plain_weight) {
+            [Some(q), Some(k), Some(v)] => project_three(x, [q, k, v]),
+            _ => parts.map(|part| part.forward(x.clone())),
+        };
         let Some(update) = update else { return parts };
         let mut first = 0;
         parts.map(|part| {

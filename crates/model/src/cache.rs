@@ -1,7 +1,7 @@
 //! The key-value cache: preallocated for the longest sequence of a batch, whose rows end in the same column.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use infalign_backend::kernels::{AttentionShape, append, attend_cached};
+use infalign_backend::kernels::{Angles, AttentionShape, attend_cached};
 
 use crate::TransformerConfig;
 
@@ -43,19 +43,21 @@ impl KvCache {
         &self.starts
     }
 
-    /// Writes the keys and values of new columns into `layer`, and has the new tokens attend to all of its columns.
+    /// Rotates queries and keys of new columns, writes keys and values into `layer`, and has the new tokens attend to all of its columns.
     ///
     /// The tensors are taken out while they are written, so that the write happens in place.
     pub(crate) fn attend(
         &mut self,
         layer: usize,
-        [q, k, v]: [Tensor<2>; 3],
+        tokens: [Tensor<2>; 3],
+        angles: Option<&Angles>,
         shape: AttentionShape,
     ) -> Tensor<2> {
-        let [keys, values] = self.layers.remove(layer);
-        let (keys, values) = (append(keys, k, self.length), append(values, v, self.length));
-        self.layers.insert(layer, [keys.clone(), values.clone()]);
-        attend_cached(q, keys, values, self.first_columns.clone(), self.length, shape)
+        let caches = self.layers.remove(layer);
+        let starts = self.first_columns.clone();
+        let (caches, mixed) = attend_cached(tokens, caches, angles, starts, self.length, shape);
+        self.layers.insert(layer, caches);
+        mixed
     }
 
     /// Counts `time` columns as filled, once every layer has taken them.

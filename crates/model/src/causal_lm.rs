@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::in_order;
-use infalign_backend::kernels::{compare, compare_distributions};
+use infalign_backend::kernels::{Angles, compare, compare_distributions};
 
 use crate::attention::{Context, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_tokens, runs};
@@ -16,7 +16,7 @@ use crate::config::Head;
 use crate::layout;
 use crate::lora::{Lora, peft};
 use crate::positions::Positions;
-use crate::rope::{Rope, Rotation};
+use crate::rope::Rope;
 use crate::transformer::Transformer;
 use crate::weights::{self, Kind};
 use crate::{CpuModel, LanguageModel, ModelError, ModelFolder, Sequence, TransformerConfig};
@@ -192,11 +192,11 @@ impl CausalLm {
     pub(crate) fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [_, time] = ids.dims();
         let positions = Positions::Span { start: 0, time };
-        let [rotation, local] = self.rotations(&positions);
+        let [full, local] = self.angles(&positions);
         let context = Context {
             positions: &positions,
-            full: View { rotation: rotation.as_ref(), window: None },
-            windowed: View { rotation: local.as_ref(), window: self.window() },
+            full: View { angles: full.as_ref(), window: None },
+            windowed: View { angles: local.as_ref(), window: self.window() },
         };
         self.net.hidden(ids, &context, None)
     }
@@ -206,12 +206,12 @@ impl CausalLm {
         (0..self.config.num_hidden_layers).find_map(|layer| self.config.window(layer))
     }
 
-    /// The rotations of the blocks without and with a window.
-    pub(crate) fn rotations(&self, positions: &Positions) -> [Option<Rotation>; 2] {
+    /// What tokens are rotated by in the blocks without and with a window.
+    pub(crate) fn angles(&self, positions: &Positions) -> [Option<Angles>; 2] {
         let at = |rope: &Option<Rope>| rope.as_ref().map(|rope| rope.at(positions));
-        let rotation = at(&self.rope);
-        let local = at(&self.local_rope).or_else(|| rotation.clone());
-        [rotation, local]
+        let full = at(&self.rope);
+        let local = at(&self.local_rope).or_else(|| full.clone());
+        [full, local]
     }
 
     /// Logits of every response token's distribution: `[tokens, vocabulary]`, in the order of [`ResponseBatch::targets`].

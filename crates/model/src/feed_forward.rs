@@ -6,7 +6,7 @@ use burn::tensor::{
     activation::{gelu, silu},
 };
 
-use infalign_backend::kernels::gated_silu;
+use infalign_backend::kernels::{gated_silu, project_gated};
 
 use crate::projection::Projection;
 
@@ -22,19 +22,18 @@ pub(crate) struct FeedForward {
 }
 
 impl FeedForward {
-    /// x: `[rows, hidden]` → the same shape.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let inner = match &self.gate_proj {
-            Some(gate) => {
-                let (gate, up) = (gate.forward(x.clone()), self.up_proj.forward(x));
-                match self.activation {
-                    Activation::Silu => gated_silu(gate, up),
-                    other => other.apply(gate) * up,
-                }
-            }
-            None => self.activation.apply(self.up_proj.forward(x)),
+    /// What `down_proj` takes: x `[rows, hidden]` → `[rows, inner]`.
+    pub(crate) fn inner(&self, x: Tensor<2>) -> Tensor<2> {
+        let Some(gate) = &self.gate_proj else {
+            return self.activation.apply(self.up_proj.forward(x));
         };
-        self.down_proj.forward(inner)
+        if self.activation != Activation::Silu {
+            return self.activation.apply(gate.forward(x.clone())) * self.up_proj.forward(x);
+        }
+        match (gate.plain_weight(), self.up_proj.plain_weight()) {
+            (Some(gate), Some(up)) => project_gated(x, gate, up),
+            _ => gated_silu(gate.forward(x.clone()), self.up_proj.forward(x)),
+        }
     }
 }
 

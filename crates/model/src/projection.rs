@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use infalign_backend::kernels::project;
+use infalign_backend::kernels::{project, project_onto};
 
 use crate::lora::Adapter;
 
@@ -26,6 +26,14 @@ impl Projection {
         match update {
             Some(update) => y + update,
             None => y,
+        }
+    }
+
+    /// onto + the map of x, onto: `[rows, outputs]`.
+    pub(crate) fn forward_onto(&self, x: Tensor<2>, onto: Tensor<2>) -> Tensor<2> {
+        match self.plain_weight() {
+            Some(weight) => project_onto(x, weight, onto),
+            None => onto + self.forward(x),
         }
     }
 

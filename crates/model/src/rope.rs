@@ -1,7 +1,7 @@
 //! Rotary position embeddings by halves, as Hugging Face's Llama rotates.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use infalign_backend::kernels::rotate;
+use infalign_backend::kernels::Angles;
 
 use crate::positions::Positions;
 use crate::{RopeScaling, TransformerConfig};
@@ -11,13 +11,6 @@ use crate::{RopeScaling, TransformerConfig};
 pub(crate) struct Rope {
     cos: Tensor<2>,
     sin: Tensor<2>,
-}
-
-/// The rows of the tables that belong to one batch: `[batch or 1, time, rotary_width / 2]` each.
-#[derive(Clone, Debug)]
-pub(crate) struct Rotation {
-    cos: Tensor<3>,
-    sin: Tensor<3>,
 }
 
 impl Rope {
@@ -67,15 +60,8 @@ impl Rope {
         [self.cos.clone(), self.sin.clone()]
     }
 
-    /// The rotation of a batch's tokens.
-    pub(crate) fn at(&self, positions: &Positions) -> Rotation {
-        Rotation { cos: positions.rows(&self.cos), sin: positions.rows(&self.sin) }
-    }
-}
-
-impl Rotation {
-    /// Rotates the first components of every head of x: `[batch * time, heads * width]`. Computed in f32.
-    pub(crate) fn apply(&self, x: Tensor<2>, width: usize) -> Tensor<2> {
-        rotate(x, self.cos.clone(), self.sin.clone(), width)
+    /// The angles of a batch's tokens.
+    pub(crate) fn at(&self, positions: &Positions) -> Angles {
+        Angles { cos: positions.rows(&self.cos), sin: positions.rows(&self.sin) }
     }
 }

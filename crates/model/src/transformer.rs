@@ -45,17 +45,26 @@ impl Block {
         context: &Context<'_>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
-        let normed = |norm: &Option<Norm>, x| match norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let mixed =
-            self.self_attn.forward(self.attention_in.forward(x.clone()), batch, context, cache);
+        let normed = self.attention_in.forward(x.clone());
+        let mixed = self.self_attn.mixed(normed, batch, context, cache);
         let input = self.parallel.then(|| x.clone());
-        let sum = x + normed(&self.attention_out, mixed);
+        let sum = added(x, &self.self_attn.o_proj, mixed, &self.attention_out);
         let fed = self.feedforward_in.forward(input.unwrap_or_else(|| sum.clone()));
-        let fed = self.mlp.forward(fed);
-        sum + normed(&self.feedforward_out, fed)
+        let inner = self.mlp.inner(fed);
+        added(sum, &self.mlp.down_proj, inner, &self.feedforward_out)
+    }
+}
+
+/// residual + norm(projection(x)).
+fn added(
+    residual: Tensor<2>,
+    projection: &Projection,
+    x: Tensor<2>,
+    norm: &Option<Norm>,
+) -> Tensor<2> {
+    match norm {
+        Some(norm) => residual + norm.forward(projection.forward(x)),
+        None => projection.forward_onto(x, residual),
     }
 }
 

@@ -150,11 +150,11 @@ impl Rows {
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, time]), &device);
         let (starts, filled) = (self.cache.starts(), self.cache.length());
         let positions = Positions::of_rows(starts, filled, time, &device);
-        let [rotation, local] = model.rotations(&positions);
+        let [full, local] = model.angles(&positions);
         let context = Context {
             positions: &positions,
-            full: View { rotation: rotation.as_ref(), window: None },
-            windowed: View { rotation: local.as_ref(), window: model.window() },
+            full: View { angles: full.as_ref(), window: None },
+            windowed: View { angles: local.as_ref(), window: model.window() },
         };
         let states = model.net.hidden(ids, &context, Some(&mut self.cache));
         let width = states.dims()[1];

@@ -5,7 +5,7 @@ use burn::tensor::{
     activation::{log_softmax, silu, softmax},
 };
 
-use super::AttentionShape;
+use super::{Angles, AttentionShape};
 
 pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
     let dtype = x.dtype();
@@ -18,8 +18,9 @@ pub(super) fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     silu(gate) * up
 }
 
-pub(super) fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Tensor<2> {
+pub(super) fn rotate(x: Tensor<2>, angles: &Angles, width: usize) -> Tensor<2> {
     let ([rows, columns], dtype) = (x.dims(), x.dtype());
+    let Angles { cos, sin } = angles.clone();
     let [_, time, half] = cos.dims();
     let x = x.cast(DType::F32).reshape([rows / time, time, columns / width, width]);
     let (cos, sin) = (cos.unsqueeze_dim::<4>(2), sin.unsqueeze_dim::<4>(2));
@@ -53,8 +54,7 @@ pub(super) fn append(cache: Tensor<4>, new: Tensor<2>, filled: usize) -> Tensor<
 
 pub(super) fn attend_cached(
     q: Tensor<2>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
+    [keys, values]: [Tensor<4>; 2],
     starts: Tensor<1, Int>,
     filled: usize,
     shape: AttentionShape,

@@ -18,8 +18,11 @@ mod composed;
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+mod joint;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
+
+pub use joint::{project_gated, project_onto, project_three};
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
@@ -47,6 +50,15 @@ pub struct AttentionShape {
     pub cap: Option<f32>,
     /// Tokens that each looks back on, itself included; None: all.
     pub window: Option<usize>,
+}
+
+/// Angles that the tokens of a batch are rotated by: `[batch or 1, time, half]` each.
+#[derive(Clone, Debug)]
+pub struct Angles {
+    /// Cosines.
+    pub cos: Tensor<3>,
+    /// Sines.
+    pub sin: Tensor<3>,
 }
 
 /// One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101), as PyTorch takes it.
@@ -199,16 +211,15 @@ pub fn gated_silu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     composed::gated_silu(gate, up)
 }
 
-/// Rotates the pairs (i, i + half) of every head's first 2·half numbers by the angles of the token's position.
+/// Rotates the pairs (i, i + half) of every head's first 2·half numbers by the angles of the token's position. Computed in f32.
 ///
 /// - x: `[batch * time, heads * width]`.
-/// - cos, sin: `[batch or 1, time, half]` of the angles.
-pub fn rotate(x: Tensor<2>, cos: Tensor<3>, sin: Tensor<3>, width: usize) -> Tensor<2> {
+pub fn rotate(x: Tensor<2>, angles: &Angles, width: usize) -> Tensor<2> {
     if has_kernel(&x) {
-        let (cos, sin) = (cos.into_dispatch(), sin.into_dispatch());
+        let [cos, sin] = [&angles.cos, &angles.sin].map(|of| of.clone().into_dispatch());
         return Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cos, sin, width, 1.0));
     }
-    composed::rotate(x, cos, sin, width)
+    composed::rotate(x, angles, width)
 }
 
 /// softmax(cap(q kᵀ · scale)) v, each token looking at itself and those before it; f32 or bf16, the softmax in f32.
@@ -230,49 +241,51 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
     composed::attend(q, k, v, shape)
 }
 
-/// Writes keys or values of new tokens into a cache behind the columns that are filled, in place where nobody else holds it. Without gradients.
+/// [`attend`] of the newest tokens of texts whose keys and values are kept in caches, to which it adds those of the new tokens, in place where
+/// nobody else holds them. Queries and keys are rotated before. The caches, and the result, of the queries' shape. Without gradients.
 ///
-/// - cache: `[batch, kv_heads, capacity, width]`.
-/// - new: `[batch * time, kv_heads * width]`.
-pub fn append(cache: Tensor<4>, new: Tensor<2>, filled: usize) -> Tensor<4> {
-    let [batch, kv_heads, capacity, width] = cache.dims();
-    let [rows, columns] = new.dims();
-    assert_eq!(columns, kv_heads * width, "a column for each number of each head");
-    assert!(filled + rows / batch <= capacity, "room for the new columns");
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
-    if !crate::is_cpu(&cache.device()) {
-        use cube::CachedAttention;
-        let (cache, new) = (cache.into_dispatch(), new.into_dispatch());
-        return Tensor::from_dispatch(Dispatch::append(cache, new, filled));
-    }
-    composed::append(cache, new, filled)
-}
-
-/// [`attend`] of the newest tokens of texts whose keys and values are in a cache. Without gradients.
-///
-/// - q: `[batch * time, heads * width]`, of columns `filled .. filled + time`, and so the result.
-/// - keys, values: `[batch, kv_heads, capacity, width]`, the new tokens' among them.
+/// - q, k, v: `[batch * time, heads * width]` and `[batch * time, kv_heads * width]`, of columns `filled .. filled + time`.
+/// - caches: of keys and of values, `[batch, kv_heads, capacity, width]`.
+/// - angles: as [`rotate`] takes them; None: nothing is rotated.
 /// - starts: `[batch]`, the column of each text's first token; what comes before it is seen by nobody but itself.
 pub fn attend_cached(
-    q: Tensor<2>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
+    [q, k, v]: [Tensor<2>; 3],
+    caches: [Tensor<4>; 2],
+    angles: Option<&Angles>,
     starts: Tensor<1, Int>,
     filled: usize,
     shape: AttentionShape,
-) -> Tensor<2> {
+) -> ([Tensor<4>; 2], Tensor<2>) {
+    let [batch, kv_heads, capacity, width] = caches[0].dims();
+    let rows = q.dims()[0];
     assert_eq!(q.dims()[1], shape.heads * shape.width, "queries");
-    assert_eq!(keys.dims(), values.dims(), "a value for each key");
+    assert_eq!([k.dims(), v.dims()], [[rows, kv_heads * width]; 2], "a key and a value each");
+    assert_eq!(caches[0].dims(), caches[1].dims(), "a value for each key");
+    assert!(filled + rows / batch <= capacity, "room for the new columns");
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
     if !crate::is_cpu(&q.device()) && shape.width <= cube::WIDEST_HEAD {
         use cube::CachedAttention;
-        let [keys, values] = [keys, values].map(Tensor::into_dispatch);
-        let (q, starts) = (q.into_dispatch(), starts.into_dispatch());
-        return Tensor::from_dispatch(Dispatch::attend_cached(
-            q, keys, values, starts, filled, shape,
-        ));
+        let none = || Tensor::empty([1, 1, 0], (&q.device(), DType::F32));
+        let turn = angles.map_or_else(|| [none(), none()], |of| [of.cos.clone(), of.sin.clone()]);
+        let [cos, sin] = turn.map(Tensor::into_dispatch);
+        let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
+        let [keys, values] = caches.map(Tensor::into_dispatch);
+        let (keys, values) = Dispatch::append(k, v, keys, values, cos.clone(), sin.clone(), filled);
+        let at = (filled, shape);
+        let starts = starts.into_dispatch();
+        let y = Dispatch::mix_cached(q, keys.clone(), values.clone(), starts, cos, sin, at);
+        return ([keys, values].map(Tensor::from_dispatch), Tensor::from_dispatch(y));
     }
-    composed::attend_cached(q, keys, values, starts, filled, shape)
+    let rotated = |x: Tensor<2>| match angles {
+        Some(angles) => rotate(x, angles, shape.width),
+        None => x,
+    };
+    let [keys, values] = caches;
+    let (keys, values) =
+        (composed::append(keys, rotated(k), filled), composed::append(values, v, filled));
+    let caches = [keys, values];
+    let y = composed::attend_cached(rotated(q), caches.clone(), starts, filled, shape);
+    (caches, y)
 }
 
 /// One token of each row of logits, by inverting its cumulative distribution, with its log-probability at temperature 1. None on the CPU, where

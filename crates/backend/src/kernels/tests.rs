@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{AdamWStep, AttentionShape, composed};
+use super::{AdamWStep, Angles, AttentionShape, composed};
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -74,15 +74,13 @@ fn rotations() {
     for [batch, texts, time, heads, width, half] in
         [[2, 1, 5, 3, 8, 4], [3, 3, 70, 2, 10, 3], [1, 1, 1, 1, 2, 1]]
     {
-        let [cos, sin] = [1.0, 2.0].map(|seed| {
-            let angles = numbers([texts * time, half], seed).detach();
-            angles.reshape([texts, time, half])
-        });
+        let of = |seed| numbers([texts * time, half], seed).detach().reshape([texts, time, half]);
+        let angles = Angles { cos: of(1.0), sin: of(2.0) };
         compare(
             "rotate",
             [numbers([batch * time, heads * width], 3.0)],
-            |[x]| super::rotate(x, cos.clone(), sin.clone(), width),
-            |[x]| composed::rotate(x, cos.clone(), sin.clone(), width),
+            |[x]| super::rotate(x, &angles, width),
+            |[x]| composed::rotate(x, &angles, width),
         );
     }
 }

@@ -1,9 +1,12 @@
 //! Kernels: results, and gradients of Σ weight · result with respect to all inputs.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::kernels::{
-    AdamWStep, AttentionShape, LOGITS_AT_ONCE, adamw, append, attend, attend_cached, compare, draw,
-    gated_silu, log_probs, project, rms_norm, rotate, square_sum,
+    AdamWStep, Angles, AttentionShape, LOGITS_AT_ONCE, adamw, attend, attend_cached, compare, draw,
+    gated_silu, log_probs, project, project_gated, project_onto, project_three, rms_norm, rotate,
+    square_sum,
 };
 
 use super::{candidates, cpu};
@@ -96,6 +99,39 @@ fn products_with_many_columns_are_those_of_the_cpu() {
         everywhere("wide, transposed", [[rows, inputs], [outputs, inputs]], |_, [x, weight]| {
             project(x, weight.transpose())
         });
+    }
+}
+
+#[test]
+fn joint_products_are_those_of_the_cpu() {
+    // The last two are of sizes that are taken one after the other.
+    for [rows, inputs, outputs] in
+        [[1, 8, 20], [17, 132, 40], [64, 4, 100], [5, 8, 6], [600, 24, 512]]
+    {
+        for turned in [false, true] {
+            let found = |device: &Device| {
+                let x = numbers([rows, inputs], 1.0, device);
+                let weight = |outputs: usize, seed| {
+                    if turned {
+                        numbers([outputs, inputs], seed, device).transpose()
+                    } else {
+                        numbers([inputs, outputs], seed, device)
+                    }
+                };
+                let onto = numbers([rows, outputs], 2.0, device);
+                let [k, v] = [3.0, 4.0].map(|seed| weight(outputs / 2 + 2, seed));
+                let three = project_three(x.clone(), [weight(outputs, 5.0), k, v]);
+                let gated = project_gated(x.clone(), weight(outputs, 6.0), weight(outputs, 7.0));
+                let onto = project_onto(x, weight(outputs, 8.0), onto);
+                [onto, gated].into_iter().chain(three).map(values).collect::<Vec<_>>()
+            };
+            let expected = found(&cpu());
+            for candidate in candidates() {
+                for (k, found) in found(&candidate.device).iter().enumerate() {
+                    candidate.near(&format!("joint product {k}"), found, &expected[k]);
+                }
+            }
+        }
     }
 }
 
@@ -194,12 +230,15 @@ fn steps_of_the_optimiser_are_those_of_the_cpu() {
     }
 }
 
+fn angles(shape: [usize; 3], device: &Device) -> Angles {
+    Angles { cos: numbers(shape, 1.0, device), sin: numbers(shape, 2.0, device) }
+}
+
 #[test]
 fn rotations_are_those_of_the_cpu() {
     for [batch, texts, time, heads, width, half] in [[2, 1, 5, 3, 8, 4], [3, 3, 70, 2, 10, 3]] {
         everywhere("rotate", [[batch * time, heads * width]], |device, [x]| {
-            let angles = |seed| numbers([texts, time, half], seed, device);
-            rotate(x, angles(1.0), angles(2.0), width)
+            rotate(x, &angles([texts, time, half], device), width)
         });
     }
 }
@@ -221,25 +260,37 @@ fn attention_is_that_of_the_cpu() {
 /// More than the units of a cube, twice.
 const COLUMNS: usize = 300;
 
+/// Of so many columns of a few texts, behind the first ones.
+fn columns(angles: &Angles, texts: Range<usize>, columns: Range<usize>) -> Angles {
+    let part = |x: &Tensor<3>| {
+        let x = x.clone().narrow(0, texts.start, texts.len());
+        x.narrow(1, columns.start, columns.len())
+    };
+    Angles { cos: part(&angles.cos), sin: part(&angles.sin) }
+}
+
 /// Attention of two texts, of which the second begins five columns later, over a cache that takes 290 columns at first and then one at a time.
-fn over_a_cache(device: &Device, shape: AttentionShape) -> Vec<f32> {
+///
+/// - half: pairs of a head that are rotated, by angles of each token's own.
+fn over_a_cache(device: &Device, shape: AttentionShape, half: usize) -> Vec<f32> {
     let AttentionShape { heads, kv_heads, width, .. } = shape;
-    let [q, k, v] = numbers_of_heads(shape, device);
+    let tokens = numbers_of_heads(shape, device);
+    let all = (half > 0).then(|| angles([2, COLUMNS, half], device));
     let room = || Tensor::zeros([2, kv_heads, COLUMNS + 4, width], device);
-    let mut cache = [room(), room()];
+    let mut caches = [room(), room()];
     let starts = Tensor::from_data([0, 5], device);
     let mut results = Vec::new();
     let mut filled = 0;
     while filled < COLUMNS {
         let time = if filled == 0 { 290 } else { 1 };
-        let new = |x: &Tensor<3>| {
+        let new = tokens.each_ref().map(|x| {
             let columns = x.dims()[2];
             x.clone().narrow(1, filled, time).reshape([2 * time, columns])
-        };
-        let [keys, held] = cache;
-        cache = [append(keys, new(&k), filled), append(held, new(&v), filled)];
-        let [keys, held] = cache.clone();
-        let mixed = attend_cached(new(&q), keys, held, starts.clone(), filled, shape);
+        });
+        let angles = all.as_ref().map(|all| columns(all, 0..2, filled..filled + time));
+        let (held, mixed) =
+            attend_cached(new, caches, angles.as_ref(), starts.clone(), filled, shape);
+        caches = held;
         results.push(mixed.reshape([2, time, heads * width]));
         filled += time;
     }
@@ -261,25 +312,32 @@ fn numbers_of_heads(shape: AttentionShape, device: &Device) -> [Tensor<3>; 3] {
 
 #[test]
 fn attention_over_a_cache_is_that_over_the_text() {
-    for (heads, kv_heads, width, window, cap) in [
-        (4, 2, 8, None, None),
-        (1, 1, 3, Some(5), None),
-        (6, 2, 40, None, Some(0.5)),
-        (2, 2, 256, Some(200), None),
+    for (heads, kv_heads, width, half, window, cap) in [
+        (4, 2, 8, 4, None, None),
+        (1, 1, 3, 1, Some(5), None),
+        (6, 2, 40, 10, None, Some(0.5)),
+        (2, 2, 256, 0, Some(200), None),
+        (2, 1, 260, 130, None, None),
     ] {
         let shape = AttentionShape { batch: 2, heads, kv_heads, width, scale: 0.7, cap, window };
+        let all = (half > 0).then(|| angles([2, COLUMNS, half], &cpu()));
         let text = |row: usize, first: usize| {
             let of_text = |x: Tensor<3>| {
                 let columns = x.dims()[2];
                 let x = x.narrow(0, row, 1).narrow(1, first, COLUMNS - first);
                 x.reshape([COLUMNS - first, columns])
             };
+            let angles = all.as_ref().map(|all| columns(all, row..row + 1, first..COLUMNS));
+            let rotated = |x: Tensor<2>| match &angles {
+                Some(angles) => rotate(x, angles, width),
+                None => x,
+            };
             let [q, k, v] = numbers_of_heads(shape, &cpu()).map(of_text);
-            values(attend(q, k, v, AttentionShape { batch: 1, ..shape }))
+            values(attend(rotated(q), rotated(k), v, AttentionShape { batch: 1, ..shape }))
         };
         let expected = [text(0, 0), text(1, 5)].concat();
         for candidate in candidates() {
-            let found = over_a_cache(&candidate.device, shape);
+            let found = over_a_cache(&candidate.device, shape, half);
             candidate.near(&format!("{shape:?}, over a cache"), &found, &expected);
         }
     }

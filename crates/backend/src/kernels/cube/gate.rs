@@ -5,6 +5,12 @@ use cubecl::prelude::*;
 
 use super::{Rows, elementwise, room, size};
 
+/// x · sigmoid(x).
+#[cube]
+pub(super) fn gate_of(x: f32) -> f32 {
+    x / (1.0f32 + (-x).exp())
+}
+
 #[cube(launch)]
 fn gated<F: Float>(
     gate: &[F],
@@ -22,7 +28,7 @@ fn gated<F: Float>(
     let (row, column) = (ABSOLUTE_POS / width as usize, ABSOLUTE_POS % width as usize);
     let gate = f32::cast_from(gate[row * gate_stride as usize + column]);
     let up = f32::cast_from(up[row * up_stride as usize + column]);
-    y[ABSOLUTE_POS] = F::cast_from(gate / (1.0f32 + (-gate).exp()) * up);
+    y[ABSOLUTE_POS] = F::cast_from(gate_of(gate) * up);
 }
 
 pub(super) fn forward(gate: CubeTensor, up: CubeTensor) -> CubeTensor {

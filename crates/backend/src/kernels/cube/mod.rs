@@ -19,6 +19,7 @@ mod rotation;
 
 pub(super) use cached::{CachedAttention, WIDEST_HEAD};
 pub(super) use draw::Drawing;
+pub(super) use product::JointProducts;
 use product::product;
 
 use burn::backend::cubecl::dtype_to_storage_type;

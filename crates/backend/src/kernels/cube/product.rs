@@ -1,7 +1,10 @@
 //! Which kernel takes a product of matrices. burn takes every one by the same, unless it times them.
 
-use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::{kernel::matmul, tensor::CubeTensor};
+use burn::backend::{
+    Backend, backend_extension, cubecl::dtype_to_storage_type, ops::FloatTensorOps,
+    tensor::FloatTensor,
+};
+use burn_cubecl::{CubeBackend, kernel::matmul, tensor::CubeTensor};
 use cubek::matmul::{
     definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError},
     launch::launch_ref,
@@ -13,7 +16,56 @@ use cubek::matmul::{
 };
 use cubek::std::InputBinding;
 
-use super::{Rows, narrow, room};
+use super::{Rows, gate, narrow, room};
+
+/// Products with what follows them, on GPUs alone.
+#[backend_extension(Cube)]
+pub(crate) trait JointProducts: Backend {
+    /// [`crate::kernels::project_onto`].
+    fn product_onto(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        onto: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// [`crate::kernels::project_gated`].
+    fn gated_product(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// [`crate::kernels::project_three`].
+    fn products(
+        x: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl JointProducts for CubeBackend {
+    fn product_onto(x: CubeTensor, weight: CubeTensor, onto: CubeTensor) -> CubeTensor {
+        narrow::product_onto(&x, &weight, &onto)
+            .unwrap_or_else(|| CubeBackend::float_add(onto, product(x, weight)))
+    }
+
+    fn gated_product(x: CubeTensor, gate: CubeTensor, up: CubeTensor) -> CubeTensor {
+        narrow::gated(&x, &gate, &up)
+            .unwrap_or_else(|| gate::forward(product(x.clone(), gate), product(x, up)))
+    }
+
+    fn products(
+        x: CubeTensor,
+        q: CubeTensor,
+        k: CubeTensor,
+        v: CubeTensor,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let [q, k, v] = narrow::products(&x, [&q, &k, &v])
+            .unwrap_or_else(|| [q, k, v].map(|weight| product(x.clone(), weight)));
+        (q, k, v)
+    }
+}
 
 /// Rows up to which this was measured to be faster than what burn takes for all sizes.
 const FEW: usize = 255;

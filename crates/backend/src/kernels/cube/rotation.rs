@@ -5,6 +5,30 @@ use cubecl::prelude::*;
 
 use super::{Rows, elementwise, room, size};
 
+/// The number at a place of a head, with the pairs (i, i + half) of the head's first 2·half numbers turned.
+#[cube]
+pub(super) fn rotated<F: Float>(
+    x: &[F],
+    from: usize,
+    place: usize,
+    cos: &[f32],
+    sin: &[f32],
+    angle: usize,
+    half: usize,
+    turn: f32,
+) -> f32 {
+    let mut number = f32::cast_from(x[from]);
+    if place < half {
+        let other = f32::cast_from(x[from + half]);
+        number = number * cos[angle + place] - turn * sin[angle + place] * other;
+    } else if place < 2 * half {
+        let other = f32::cast_from(x[from - half]);
+        let pair = angle + place - half;
+        number = number * cos[pair] + turn * sin[pair] * other;
+    }
+    number
+}
+
 #[cube(launch)]
 fn turned<F: Float>(
     x: &[F],
@@ -25,19 +49,10 @@ fn turned<F: Float>(
     }
     let (columns, half) = (columns as usize, half as usize);
     let (row, column) = (ABSOLUTE_POS / columns, ABSOLUTE_POS % columns);
-    let from = row * stride as usize + column;
-    let place = column % width as usize;
+    let (from, place) = (row * stride as usize + column, column % width as usize);
     // Angles of one text serve all.
     let angle = (row % angles as usize) * half;
-    let mut number = f32::cast_from(x[from]);
-    if place < half {
-        let other = f32::cast_from(x[from + half]);
-        number = number * cos[angle + place] - turn * sin[angle + place] * other;
-    } else if place < 2 * half {
-        let other = f32::cast_from(x[from - half]);
-        let pair = angle + place - half;
-        number = number * cos[pair] + turn * sin[pair] * other;
-    }
+    let number = rotated::<F>(x, from, place, cos, sin, angle, half, turn);
     y[ABSOLUTE_POS] = F::cast_from(number);
 }
 

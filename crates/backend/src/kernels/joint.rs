@@ -1,0 +1,56 @@
+//! Products together with each other, or with what follows them: on a GPU one operation, which is launched once, where nobody asks for gradients.
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use super::cube::JointProducts;
+use super::{gated_silu, project};
+
+/// Whether there is one operation for x.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn is_joint(x: &Tensor<2>) -> bool {
+    !crate::is_cpu(&x.device()) && !x.is_autodiff()
+}
+
+/// x · weight + onto; f32 or bf16.
+///
+/// - x: `[rows, inputs]`.
+/// - weight: `[inputs, outputs]`.
+/// - onto: `[rows, outputs]`.
+pub fn project_onto(x: Tensor<2>, weight: Tensor<2>, onto: Tensor<2>) -> Tensor<2> {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if is_joint(&x) {
+        let [x, weight, onto] = [x, weight, onto].map(Tensor::into_dispatch);
+        return Tensor::from_dispatch(Dispatch::product_onto(x, weight, onto));
+    }
+    onto + project(x, weight)
+}
+
+/// silu(x · gate) · (x · up); f32 or bf16.
+///
+/// - x: `[rows, inputs]`.
+/// - gate, up: `[inputs, outputs]`.
+pub fn project_gated(x: Tensor<2>, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if is_joint(&x) {
+        let [x, gate, up] = [x, gate, up].map(Tensor::into_dispatch);
+        return Tensor::from_dispatch(Dispatch::gated_product(x, gate, up));
+    }
+    gated_silu(project(x.clone(), gate), project(x, up))
+}
+
+/// x · q, x · k and x · v; f32 or bf16.
+///
+/// - x: `[rows, inputs]`.
+/// - weights: `[inputs, outputs]` each.
+pub fn project_three(x: Tensor<2>, weights: [Tensor<2>; 3]) -> [Tensor<2>; 3] {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if is_joint(&x) {
+        let [q, k, v] = weights.map(Tensor::into_dispatch);
+        let (q, k, v) = Dispatch::products(x.into_dispatch(), q, k, v);
+        return [q, k, v].map(Tensor::from_dispatch);
+    }
+    weights.map(|weight| project(x.clone(), weight))
+}
