@@ -8,7 +8,7 @@
 
 mod serving;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -158,6 +158,40 @@ fn messages_are_answered_by_the_template() {
         server.post("/v1/chat/completions", &json!({ "messages": messages, "seed": 3 })).json();
     let text = long["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
     assert!(text.starts_with(choice["message"]["content"].as_str().unwrap()));
+}
+
+#[test]
+fn the_bytes_of_a_token_are_those_that_characters_are_made_of() {
+    let model = model();
+    let path = model.path().join("tokenizer.json");
+    let mut tokenizer: Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    // In place of its words, the model has bytes of which none is a character.
+    let words = tokenizer["model"]["vocab"].as_object().unwrap().clone();
+    let byte = |(word, id): (String, Value)| match id.as_u64().unwrap() {
+        0..3 => (word, id),
+        word => (format!("<0x{:02X}>", 0x80 + word), id),
+    };
+    tokenizer["model"]["vocab"] = Value::Object(words.into_iter().map(byte).collect());
+    tokenizer["decoder"] =
+        json!({ "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] });
+    std::fs::write(path, tokenizer.to_string()).unwrap();
+    let server = Server::of(model, &[]);
+    let asked = json!({
+        "messages": [{ "role": "user", "content": "the soup" }], "n": 8, "seed": 3, "max_completion_tokens": 12,
+        "logprobs": true, "return_token_ids": true,
+    });
+    let answer = server.post("/v1/chat/completions", &asked).json();
+    let mut n_bytes = 0;
+    for choice in answer["choices"].as_array().unwrap() {
+        let ids = choice["token_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap());
+        let told = choice["logprobs"]["content"].as_array().unwrap();
+        for (id, token) in ids.zip(told).filter(|(id, _)| *id > 2) {
+            assert_eq!(token["bytes"], json!([0x80 + id]));
+            n_bytes += 1;
+        }
+    }
+    assert!(n_bytes > 0, "no response has a word");
 }
 
 #[test]
@@ -469,10 +503,36 @@ fn what_takes_too_long_is_broken_off() {
     assert!(events.len() > 1);
     assert_eq!(events.last().unwrap()["error"]["code"], "timeout");
     server.wait_for("infalign_responses_running", |running| running == 0.0);
+    assert_eq!(server.metric("infalign_abandoned_requests_total"), 2.0);
     // A body that never comes.
     let mut slow = std::net::TcpStream::connect(&server.address).unwrap();
     slow.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n{").unwrap();
     assert_eq!(serving::answer(slow).status, 408);
+}
+
+#[test]
+fn who_keeps_the_server_waiting_is_let_go() {
+    let server = Server::start(&["--timeout", "0.5"]);
+    let connect = || {
+        let connection = std::net::TcpStream::connect(&server.address).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        connection.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+        connection
+    };
+    // A head that never ends.
+    let mut half = connect();
+    half.write_all(b"POST /v1/comp").unwrap();
+    assert_eq!(half.read(&mut [0; 9]).unwrap(), 0, "the connection is closed");
+    // More answers than what lies between the two processes holds, none of which is read.
+    let mut deaf = connect();
+    let asked = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100);
+    let error = loop {
+        if let Err(error) = deaf.write_all(&asked) {
+            break error.kind();
+        }
+    };
+    assert!(matches!(error, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+    assert_eq!(server.get("/health").status, 200);
 }
 
 #[cfg(unix)]

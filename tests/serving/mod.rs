@@ -49,7 +49,11 @@ pub(crate) struct Answer {
 impl Server {
     /// A server of the quickstart's model, at a port of its own.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let model = model();
+        Self::of(model(), args)
+    }
+
+    /// A server of the model in a folder.
+    pub(crate) fn of(model: TempDir, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
         command
             .arg("serve")

@@ -11,7 +11,7 @@ use infalign_transform::{Composed, Procedure, RankDensity};
 use crate::guided::{Candidate, GuidedGenerator};
 use crate::kl::{Kl, KlKind, best_of_kl_estimate};
 use crate::rejection::Ranks;
-use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, StopTexts, Stream};
+use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, Sampling, StopTexts, Stream};
 
 /// Names the random streams by which a selection draws.
 const STAGE: &str = "select";
@@ -277,18 +277,22 @@ impl<'a> ProcedureDecoder<'a> {
     /// KL(S(T)‖π) = KL(S(T)‖T) + E[log T/π], the expectation over what S keeps.
     pub(crate) fn kl(&self, kept: &Candidate) -> Vec<Kl> {
         let selection = Kl::of_selection(self.selection);
-        let plain = matches!(self.source, Source::Plain(_));
+        let plain = match self.source {
+            Source::Plain(sampler) => Some(sampler.sampling()),
+            Source::Guided(_) => None,
+        };
         if selection == Kl::exact(0.0) {
             return vec![kept.kl];
         }
         let bound = Kl::bound(selection.nats + kept.log_ratio);
         match self.selection {
-            Procedure::BestOf(n) if plain => {
+            // Of another distribution than the model's own, π(y) is not known.
+            Procedure::BestOf(n) if plain.is_some_and(Sampling::is_of_the_model_itself) => {
                 let log_prob = kept.response.log_probs.iter().map(|&p| f64::from(p)).sum();
                 let nats = best_of_kl_estimate(n, log_prob);
                 vec![bound, Kl { nats, kind: KlKind::Estimate }]
             }
-            Procedure::Rejection { .. } if plain => {
+            Procedure::Rejection { .. } if plain.is_some() => {
                 let estimate = RankDensity::of(&self.selection).ok();
                 let estimate = estimate.map(|g| Kl { nats: g.kl(), kind: KlKind::Estimate });
                 std::iter::once(bound).chain(estimate).collect()
@@ -332,6 +336,13 @@ impl Source<'_> {
                 })
             }
             Self::Guided(guided) => guided.generate_each(prompts, numbers, found),
+        }
+    }
+
+    pub(crate) fn check(&self, prompts: &[EncodedPrompt]) -> Result<(), DecodeError> {
+        match self {
+            Self::Plain(sampler) => sampler.check(prompts),
+            Self::Guided(guided) => guided.check(prompts),
         }
     }
 
@@ -389,7 +400,8 @@ fn check_selection(
 
 fn without_reward(procedure: Composed) -> DecodeError {
     let procedure = procedure.to_string();
-    DecodeError::Procedure { procedure, reason: "selecting among samples needs a reward" }
+    let reason = "selecting among samples needs a reward: give the decoder one";
+    DecodeError::Procedure { procedure, reason }
 }
 
 /// The place of the greatest score; the first of equals.

@@ -169,4 +169,8 @@ impl Sampler for Generator<'_> {
     fn stop_texts(&self) -> Option<StopTexts<'_>> {
         self.stop_texts
     }
+
+    fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
 }

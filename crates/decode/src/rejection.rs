@@ -16,6 +16,8 @@ pub type Ranks<'a> = &'a (dyn Fn(&EncodedPrompt, f32) -> Option<f64> + Sync);
 
 /// Most draws for one response that are made before it is asked whether one of them will do.
 const ROUND: usize = 16;
+/// Prompts that are drawn for together. Few enough that a run that ends early has lost little, and enough to fill batches.
+const TOGETHER: usize = 64;
 
 /// A response that is still looked for.
 struct Open {
@@ -28,8 +30,7 @@ struct Open {
 impl ProcedureDecoder<'_> {
     /// The responses of each prompt, each the first of its draws whose rank is φ or more, or the last of N.
     ///
-    /// Draws are made in rounds, each twice as large as the one before: what is accepted depends on their numbers alone, and what was drawn past
-    /// it is counted as cost.
+    /// All responses of some prompts are found before those of others are looked for.
     pub(crate) fn reject_each(
         &self,
         prompts: &[EncodedPrompt],
@@ -38,6 +39,29 @@ impl ProcedureDecoder<'_> {
         done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
     ) -> Result<(), DecodeError> {
         self.accepting()?;
+        self.source.check(prompts)?;
+        for (number, chunk) in prompts.chunks(TOGETHER).enumerate() {
+            let first = number * TOGETHER;
+            let mut hand_on = |place: usize, decoded: Vec<Decoded>| done(first + place, decoded);
+            let rest = self.reject_chunk(chunk, samples, (quantile, draws), &mut hand_on)?;
+            if rest.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for as many prompts as are drawn for together; says whether the rest is broken off.
+    ///
+    /// Draws are made in rounds, each twice as large as the one before: what is accepted depends on their numbers alone, and what was drawn past
+    /// it is counted as cost.
+    fn reject_chunk(
+        &self,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        (quantile, draws): (f64, usize),
+        done: &mut dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, DecodeError> {
         let mut found: Vec<Vec<Decoded>> = vec![Vec::new(); prompts.len()];
         for sample in 0..samples {
             let open = |prompt| Open { prompt, cost: Cost::default(), taken: None };
@@ -47,7 +71,9 @@ impl ProcedureDecoder<'_> {
                 let end = draws.min(first + length);
                 let before = sample.saturating_mul(draws);
                 let numbers = before.saturating_add(first)..before.saturating_add(end);
-                let Some(drawn) = self.drawn(prompts, &open, numbers)? else { return Ok(()) };
+                let Some(drawn) = self.drawn(prompts, &open, numbers)? else {
+                    return Ok(ControlFlow::Break(()));
+                };
                 for (open, candidates) in open.iter_mut().zip(&drawn) {
                     let prompt = &prompts[open.prompt];
                     self.look(prompt, open, candidates, (quantile, end == draws))?;
@@ -57,13 +83,13 @@ impl ProcedureDecoder<'_> {
                     if sample + 1 == samples
                         && done(prompt, std::mem::take(&mut found[prompt])).is_break()
                     {
-                        return Ok(());
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
                 (first, length) = (end, (2 * length).min(ROUND));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Draws for all responses that are looked for; None where that was broken off.

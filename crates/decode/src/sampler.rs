@@ -53,6 +53,9 @@ pub trait Sampler: Sync {
 
     /// Texts that end a response.
     fn stop_texts(&self) -> Option<StopTexts<'_>>;
+
+    /// How tokens are drawn.
+    fn sampling(&self) -> &Sampling;
 }
 
 /// Refuses sampling out of range, and prompts that are empty or leave no room for the longest response.

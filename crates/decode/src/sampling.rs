@@ -119,10 +119,23 @@ impl Sampling {
         } else if self.temperature == 1.0 {
             self.choose(weights, total, uniform)
         } else {
-            let total = softmax_weights(logits, (1.0 / self.temperature) as f32, weights);
+            let total = softmax_weights(logits, self.coldness(), weights);
             self.choose(weights, total, uniform)
         };
         Draw { token: token as u32, log_prob: log_prob(logits[token] - largest, total) }
+    }
+
+    /// What logits are multiplied by, for a temperature above 0: an infinite factor would make no number of the greatest logit's 0.
+    fn coldness(&self) -> f32 {
+        ((1.0 / self.temperature) as f32).min(f32::MAX)
+    }
+
+    /// The temperature in the precision of devices, which divide by it: above 0 it is no smaller than a reciprocal can be taken of.
+    pub(crate) fn temperature_of_devices(&self) -> f32 {
+        if self.temperature == 0.0 {
+            return 0.0;
+        }
+        (self.temperature as f32).max(f32::MIN_POSITIVE)
     }
 
     /// What tokens are drawn from: those of positive probability in the order of the vocabulary, and their probabilities.
@@ -130,7 +143,7 @@ impl Sampling {
         if self.temperature == 0.0 {
             return vec![(self.draw(logits, 0.0, weights).token, 1.0)];
         }
-        softmax_weights(logits, (1.0 / self.temperature) as f32, weights);
+        softmax_weights(logits, self.coldness(), weights);
         let mut order: Vec<usize> = if self.is_of_whole_vocabulary() {
             (0..weights.len()).collect()
         } else {
@@ -279,6 +292,17 @@ mod tests {
                 expected[token as usize] = p;
             }
             close(&shares(sampling, &LOGITS), &expected);
+        }
+    }
+
+    #[test]
+    fn the_least_temperatures_draw_the_most_probable_tokens() {
+        for temperature in [1e-38, 2.9e-39, 1e-45, 1e-300, f64::from_bits(1)] {
+            let sampling = Sampling { temperature, ..Sampling::default() };
+            let equals = vec![(1, 0.5), (3, 0.5)];
+            assert_eq!(sampling.distribution(&LOGITS, &mut Vec::new()), equals, "{temperature}");
+            assert!((1.0 / sampling.temperature_of_devices()).is_finite(), "{temperature}");
+            close(&shares(sampling, &LOGITS), &[0.0, 0.5, 0.0, 0.5]);
         }
     }
 

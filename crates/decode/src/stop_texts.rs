@@ -25,11 +25,11 @@ impl StopTexts<'_> {
         };
         // A token has a byte at least, but for a few that have none.
         let first = response.len().saturating_sub(longest + SPARE);
+        let first = self.tokenizer.start_before(response, first);
         // White space depends on whether something stands before.
-        let before = match first {
-            0 => &prompt[prompt.len().saturating_sub(SPARE)..],
-            _ => &response[first.saturating_sub(SPARE)..first],
-        };
+        let before = if first == 0 { prompt } else { &response[..first] };
+        let start = before.len().saturating_sub(SPARE);
+        let before = &before[self.tokenizer.start_before(before, start)..];
         let text = self.tokenizer.decode_response(before, &response[first..])?;
         Ok(self.first_in(&text).is_some())
     }
@@ -41,5 +41,44 @@ impl StopTexts<'_> {
 
     fn first_in(&self, text: &str) -> Option<usize> {
         self.texts.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| text.find(stop)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_model::TransformerConfig;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The bytes of the sign for the euro, 0 to 2; the end of a line, 3; and a letter, 4.
+    fn tokenizer() -> Tokenizer {
+        let contents = json!({
+            "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+            "decoder": { "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] },
+            "model": {
+                "type": "WordLevel", "unk_token": "a",
+                "vocab": { "<0xE2>": 0, "<0x82>": 1, "<0xAC>": 2, "<0x0A>": 3, "a": 4 },
+            },
+        });
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), contents.to_string()).unwrap();
+        Tokenizer::load(dir.path(), &TransformerConfig::llama(5, 16, 24, 1, 1, 64)).unwrap()
+    }
+
+    #[test]
+    fn a_stop_text_is_noticed_at_once_behind_characters_in_bytes() {
+        let (tokenizer, texts) = (tokenizer(), ["\n".to_owned()]);
+        let stops = StopTexts { tokenizer: &tokenizer, texts: &texts };
+        let euros = [[4].as_slice(), &[0, 1, 2].repeat(5)].concat();
+        let line = [euros.as_slice(), &[3]].concat();
+        for (prompt, before, response) in [
+            (&[4][..], &euros[..], &line[..]),
+            (&euros[..], &[], &[3]),
+            (&euros[..], &[0, 1, 2], &[0, 1, 2, 3]),
+        ] {
+            assert!(!stops.ended(prompt, before).unwrap(), "{before:?}");
+            assert!(stops.ended(prompt, response).unwrap(), "{response:?}");
+        }
     }
 }

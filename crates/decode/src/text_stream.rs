@@ -4,7 +4,7 @@ use infalign_model::{ModelError, Tokenizer};
 
 use crate::EncodedPrompt;
 
-/// Tokens of the prompt that are read before a response: white space depends on whether something stands before.
+/// Tokens of the prompt that are read at least before a response: white space depends on whether something stands before.
 const BEFORE: usize = 8;
 
 /// Turns the tokens of a response into text as they come: the parts, one after the other, are the text of the whole response.
@@ -25,7 +25,8 @@ pub struct TextStream<'a> {
 impl<'a> TextStream<'a> {
     /// The text of a response to the prompt.
     pub fn new(tokenizer: &'a Tokenizer, stop_texts: &'a [String], prompt: &EncodedPrompt) -> Self {
-        let tokens = prompt.tokens[prompt.tokens.len().saturating_sub(BEFORE)..].to_vec();
+        let start = prompt.tokens.len().saturating_sub(BEFORE);
+        let tokens = prompt.tokens[tokenizer.start_before(&prompt.tokens, start)..].to_vec();
         let window = (0, tokens.len());
         Self { tokenizer, stop_texts, tokens, window, text: String::new(), told: 0 }
     }
@@ -54,9 +55,11 @@ impl<'a> TextStream<'a> {
         Ok(&self.text[from..self.told])
     }
 
-    /// What is still missing of the whole text of the response.
+    /// What is still missing of the whole text of the response: where it is not as it was told, everything from there on.
     pub fn rest<'t>(&self, whole: &'t str) -> &'t str {
-        whole.strip_prefix(&self.text[..self.told]).unwrap_or_default()
+        let pairs = whole.chars().zip(self.text[..self.told].chars());
+        let same = pairs.take_while(|(of_whole, told)| of_whole == told);
+        &whole[same.map(|(of_whole, _)| of_whole.len_utf8()).sum::<usize>()..]
     }
 
     /// Where the text ends that no stop text can take away again.

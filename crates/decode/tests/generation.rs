@@ -416,6 +416,32 @@ fn what_was_decoded_before_a_failure_is_handed_over() {
 }
 
 #[test]
+fn samples_that_rejection_found_before_a_failure_are_handed_over() {
+    let fixture = fixture();
+    let [good, bad] = [0, 2].map(|place| fixture.prompts().swap_remove(place));
+    let prompt = |n: usize| {
+        let EncodedPrompt { text, tokens, .. } = if n == 99 { &bad } else { &good };
+        EncodedPrompt { id: n.to_string(), text: text.clone(), tokens: tokens.clone() }
+    };
+    let prompts: Vec<EncodedPrompt> = (0..100).map(prompt).collect();
+    let (generator, reward) = (fixture.generator(50), FailsAt(&bad.text));
+    let procedure: Procedure = "rejection:quantile=0.5,draws=3".parse().unwrap();
+    let decoder =
+        ProcedureDecoder::new(procedure, &generator, &fixture.tokenizer, Some(&reward)).unwrap();
+    let ranks = |_: &EncodedPrompt, _: f32| Some(1.0);
+    let decoder = decoder.with_ranks(&ranks);
+    let mut handed = BTreeMap::new();
+    let mut done = |prompt, decoded: Vec<_>| {
+        assert!(handed.insert(prompt, decoded).is_none(), "once");
+        ControlFlow::Continue(())
+    };
+    assert!(decoder.decode_each(&prompts, 2, &mut done).is_err());
+    assert!(!handed.is_empty(), "all samples of some prompts come before any of the last");
+    let alone = decoder.decode_samples(&prompts[..handed.len()], 2).unwrap();
+    assert_eq!(handed.into_values().collect::<Vec<_>>(), alone, "the first prompts, and no others");
+}
+
+#[test]
 fn a_memory_limit_sets_the_batch() {
     let model = fixture().model;
     let row = model.cache_bytes(40);
@@ -435,6 +461,7 @@ impl Session for DrawingSession<'_> {
         self.1.drawn.fetch_add(1, Ordering::Relaxed);
         let rows = self.0.logits().chunks(self.1.model.vocabulary()).zip(how);
         let draw = |(logits, how): (&[f32], &[f32; 2])| {
+            assert!(how[1] == 0.0 || how[1].is_normal(), "a device divides by {}", how[1]);
             let sampling = Sampling { temperature: how[1].into(), ..Sampling::default() };
             let draw = sampling.draw(logits, how[0].into(), &mut Vec::new());
             (draw.token, self.1.says.unwrap_or(draw.log_prob))
@@ -460,7 +487,7 @@ fn a_session_that_draws_itself_draws_the_same() {
     let fixture = fixture();
     let prompts = fixture.prompts();
     let model = |says| Counting { draws: true, says, ..Counting::of(&fixture.model) };
-    for (top_k, temperature) in [(0, 1.0), (0, 0.0), (0, 0.7), (2, 1.0)] {
+    for (top_k, temperature) in [(0, 1.0), (0, 0.0), (0, 0.7), (0, 1e-40), (2, 1.0)] {
         let sampling = Sampling { top_k, temperature, ..fixture.generator(7).sampling };
         let plain = Generator { sampling: sampling.clone(), ..fixture.generator(7) };
         let expected = plain.generate(&prompts, 0..9).unwrap();

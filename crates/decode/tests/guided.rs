@@ -279,6 +279,28 @@ fn costs_and_kl_are_counted_and_labelled() {
 }
 
 #[test]
+fn the_estimate_of_best_of_n_is_for_what_is_drawn_from_the_model_itself() {
+    let fixture = Fixture::new();
+    let kinds = |sampling: Sampling| {
+        let generator = Generator { sampling, ..fixture.generator(1, 8) };
+        let best = "best-of:4".parse().unwrap();
+        let reward = Some(&fixture.reward as _);
+        let decoder = ProcedureDecoder::new(best, &generator, &fixture.tokenizer, reward).unwrap();
+        let decoded = decoder.decode(&fixture.prompts(1)).unwrap();
+        decoded[0].kl.iter().map(|kl| kl.kind).collect::<Vec<_>>()
+    };
+    let own = || fixture.generator(1, 8).sampling;
+    assert_eq!(kinds(own()), [KlKind::Bound, KlKind::Estimate]);
+    for other in [
+        Sampling { temperature: 0.7, ..own() },
+        Sampling { top_k: 2, ..own() },
+        Sampling { top_p: 0.9, ..own() },
+    ] {
+        assert_eq!(kinds(other), [KlKind::Bound]);
+    }
+}
+
+#[test]
 fn rejection_says_what_it_accepted_and_what_that_took() {
     let fixture = Fixture::new();
     let exact = |procedure: &str| {

@@ -131,6 +131,30 @@ fn text_is_told_as_soon_as_it_is_sure() {
 }
 
 #[test]
+fn a_prompt_that_ends_in_bytes_breaks_no_character_after_it() {
+    let tokenizer = byte_fallback();
+    // More bytes than are read of a prompt for a word: the signs for five euros.
+    let tokens = [[257].as_slice(), &[0xE2, 0x82, 0xAC].repeat(5)].concat();
+    let prompt = EncodedPrompt { id: String::new(), text: String::new(), tokens };
+    let mut parts = TextStream::new(&tokenizer, &[], &prompt);
+    let mut push = |tokens: &[u32]| parts.push(tokens).unwrap().to_owned();
+    assert_eq!([push(&[0xE2, 0x82, 0xAC]), push(&[262])], ["", "€é"]);
+}
+
+#[test]
+fn the_rest_begins_where_the_whole_is_not_as_it_was_told() {
+    let tokenizer = byte_fallback();
+    let prompt = EncodedPrompt { id: String::new(), text: String::new(), tokens: vec![257] };
+    let mut parts = TextStream::new(&tokenizer, &[], &prompt);
+    assert_eq!(parts.push(&[258, 262]).unwrap(), " theé");
+    for (whole, rest) in
+        [(" theéb", "b"), (" theèb", "èb"), (" then", "n"), ("other", "other"), (" the", "")]
+    {
+        assert_eq!(parts.rest(whole), rest);
+    }
+}
+
+#[test]
 fn real_stories_come_in_parts_as_they_are() {
     let Some(data) = std::env::var_os("INFALIGN_DATA") else {
         eprintln!("SKIPPED: set INFALIGN_DATA to test against the real tokenizer");

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tokenizers::decoders::DecoderWrapper;
 
 use crate::config::{TokenIds, common::forget_negative_ids};
 use crate::{ModelError, ModelFolder, TransformerConfig};
@@ -208,12 +209,50 @@ impl Tokenizer {
         text(&[token])
     }
 
+    /// The bytes of one token after another, of which several tokens may make one character; where tokens are no bytes, those of
+    /// [`Tokenizer::token_text`].
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn token_bytes(&self, before: Option<u32>, token: u32) -> Result<Vec<u8>, ModelError> {
+        let written = self.inner.id_to_token(token).unwrap_or_default();
+        let bytes = if self.decodes_by(|part| matches!(part, DecoderWrapper::ByteFallback(_))) {
+            written_byte(&written).map(|byte| vec![byte])
+        } else if self.decodes_by(|part| matches!(part, DecoderWrapper::ByteLevel(_))) {
+            written.chars().map(letter_byte).collect()
+        } else {
+            None
+        };
+        match bytes {
+            Some(bytes) => Ok(bytes),
+            None => Ok(self.token_text(before, token)?.into_bytes()),
+        }
+    }
+
+    /// Whether the decoder, or a part of it, is of a kind.
+    fn decodes_by(&self, kind: fn(&DecoderWrapper) -> bool) -> bool {
+        match self.inner.get_decoder() {
+            Some(DecoderWrapper::Sequence(parts)) => parts.get_decoders().iter().any(kind),
+            Some(decoder) => kind(decoder),
+            None => false,
+        }
+    }
+
     /// Whether a token stands for a byte, as those of Llama's tokenizers do from which characters are made that have no token.
     pub fn is_byte(&self, token: u32) -> bool {
-        self.inner.id_to_token(token).is_some_and(|text| {
-            let digits = text.strip_prefix("<0x").and_then(|text| text.strip_suffix('>'));
-            digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
-        })
+        self.inner.id_to_token(token).as_deref().and_then(written_byte).is_some()
+    }
+
+    /// The last place, up to `place`, from which on the tokens have the text that they have in the whole: not within a row of tokens that
+    /// are bytes, which are characters together or none at all.
+    ///
+    /// - `place`: at most the number of tokens.
+    pub fn start_before(&self, tokens: &[u32], place: usize) -> usize {
+        let splits = |place: &usize| match tokens[..*place].last().zip(tokens.get(*place)) {
+            Some((before, after)) => self.is_byte(*before) && self.is_byte(*after),
+            None => false,
+        };
+        (0..=place).rev().find(|place| !splits(place)).unwrap_or(0)
     }
 
     /// The folder that it was read from, where a chat template lies, too.
@@ -263,6 +302,22 @@ fn check_ids(tokenizer: &tokenizers::Tokenizer, vocabulary: usize) -> Result<(),
             "its token {token:?} has the id {id}, but the model's vocab_size is {vocabulary}: they do not belong together"
         )),
         _ => Ok(()),
+    }
+}
+
+/// The byte of a token that is written `<0xNN>`.
+fn written_byte(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
+}
+
+/// The byte that a letter of GPT-2's alphabet stands for: one that can be printed has its own letter, the others have those from 256 on, in
+/// their order.
+fn letter_byte(letter: char) -> Option<u8> {
+    let is_printed = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    match u32::from(letter).checked_sub(256) {
+        None => u8::try_from(letter).ok().filter(is_printed),
+        Some(place) => (0..=u8::MAX).filter(|byte| !is_printed(byte)).nth(place as usize),
     }
 }
 
@@ -334,5 +389,49 @@ mod tests {
         let truncation = json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
         let tokenizer = with(json!({ "padding": padding, "truncation": truncation })).unwrap();
         assert_eq!(tokenizer.encode("a b c").unwrap(), [0, 1, 2]);
+    }
+
+    /// A tokenizer of these tokens, by their places, with this decoder.
+    fn of_tokens(tokens: &[&str], decoder: Value) -> Tokenizer {
+        let vocabulary: serde_json::Map<String, Value> =
+            tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
+        let model = json!({ "type": "WordLevel", "vocab": vocabulary, "unk_token": tokens[0] });
+        with(json!({ "model": model, "decoder": decoder })).unwrap()
+    }
+
+    fn byte_fallback() -> Value {
+        json!({ "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] })
+    }
+
+    #[test]
+    fn the_bytes_of_a_token_are_its_own() {
+        let bytes = |tokenizer: &Tokenizer, n: u32| -> Vec<Vec<u8>> {
+            (0..n).map(|token| tokenizer.token_bytes(Some(0), token).unwrap()).collect()
+        };
+        // The sign for the euro is E2 82 AC.
+        let fallback = of_tokens(&["<0xE2>", "<0x82>", "<0xAC>", "a", "é"], byte_fallback());
+        assert_eq!(bytes(&fallback, 5), [&[0xE2][..], &[0x82], &[0xAC], b"a", "é".as_bytes()]);
+        assert_eq!(fallback.token_text(None, 0).unwrap(), "\u{fffd}", "it is no character");
+        let level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+        // GPT-2 writes the bytes 0, 0x20, 0x82, 0xAD and 0xE2 as Ā, Ġ, Ĥ, Ń and â.
+        let level = of_tokens(&["âĤ", "¬", "Ġa", "ĀŃ", "<a b>"], level);
+        assert_eq!(
+            bytes(&level, 5),
+            [&[0xE2, 0x82][..], &[0xAC], b" a", &[0, 0xAD], b"<a b>"],
+            "a token with a letter that stands for no byte is text"
+        );
+        let words = of_tokens(&["a", "<0xE2>"], Value::Null);
+        assert_eq!(bytes(&words, 2), [&b" a"[..], b" <0xE2>"], "nothing makes bytes of it");
+    }
+
+    #[test]
+    fn rows_of_bytes_are_not_split() {
+        let tokenizer = of_tokens(&["<0xE2>", "<0x82>", "<0xAC>", "a"], byte_fallback());
+        let tokens = [3, 0, 1, 2, 3, 3, 0];
+        let starts: Vec<usize> =
+            (0..=tokens.len()).map(|place| tokenizer.start_before(&tokens, place)).collect();
+        assert_eq!(starts, [0, 1, 1, 1, 4, 5, 6, 7]);
+        assert_eq!(tokenizer.start_before(&tokens[1..], 2), 0, "the beginning may be within one");
+        assert_eq!(tokenizer.start_before(&[], 0), 0);
     }
 }

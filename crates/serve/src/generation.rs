@@ -41,6 +41,8 @@ pub(crate) struct Generation {
     results: mpsc::UnboundedReceiver<Result<Done, DecodeError>>,
     /// Prompts without responses yet.
     left: usize,
+    /// Whether there will be none for them.
+    failed: bool,
     cancelled: Arc<AtomicBool>,
     ending: watch::Receiver<bool>,
     start: Instant,
@@ -69,6 +71,7 @@ impl Generation {
             state: state.clone(),
             results,
             left: asked.prompts.len(),
+            failed: false,
             cancelled: cancelled.clone(),
             ending: state.ending.clone(),
             start: Instant::now(),
@@ -82,9 +85,9 @@ impl Generation {
         Ok((generation, tokens))
     }
 
-    /// The responses to the next prompt that is finished; None after the last.
+    /// The responses to the next prompt that is finished; None after the last, or after a failure.
     pub(crate) async fn done(&mut self) -> Option<Result<Done, Failure>> {
-        if self.left == 0 {
+        if self.left == 0 || self.failed {
             return None;
         }
         let limit = self.state.service.limits.timeout;
@@ -99,9 +102,11 @@ impl Generation {
             // The sender lives as long as the server.
             _ = self.ending.wait_for(|ending| *ending) => Err(Failure::ending()),
         };
-        self.left = if result.is_ok() { self.left - 1 } else { 0 };
         if result.is_ok() {
+            self.left -= 1;
             self.tell();
+        } else {
+            self.failed = true;
         }
         Some(result)
     }

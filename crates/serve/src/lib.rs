@@ -22,6 +22,7 @@ mod guided;
 mod log_probs;
 mod messages;
 mod metrics;
+mod patient;
 mod places;
 mod request;
 mod routes;

@@ -81,7 +81,9 @@ pub(crate) fn of_chat(
 ) -> Result<Value, ModelError> {
     let told = |before, token, log_prob: f32| -> Result<Value, ModelError> {
         let text = tokenizer.token_text(Some(before), token)?;
-        Ok(json!({ "token": text, "logprob": log_prob, "bytes": text.as_bytes() }))
+        // Those of the token: its text has none of a character that it is only a part of.
+        let bytes = tokenizer.token_bytes(Some(before), token)?;
+        Ok(json!({ "token": text, "logprob": log_prob, "bytes": bytes }))
     };
     let mut before = before;
     let mut content = Vec::new();

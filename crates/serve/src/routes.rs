@@ -12,6 +12,7 @@ use infalign_decode::Load;
 use serde_json::{Value, json};
 
 use crate::answer::named_weights;
+use crate::connections::AtWork;
 use crate::failure::Failure;
 use crate::request::{Asked, Form, no_model};
 use crate::service::{Service, State};
@@ -44,13 +45,14 @@ async fn chat(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
 async fn respond(state: Arc<State>, form: Form, request: Request) -> Result<Response, Failure> {
     let limits = state.service.limits;
     let (head, body) = request.into_parts();
+    let work = AtWork::on(&head);
     let body = body::read(&head, body, limits.body, limits.timeout).await?;
     let (number, seed) = state.number();
     // A long prompt takes a while to encode, and other requests go on meanwhile.
     let read = || Asked::read(form, &body, &state, seed);
     let asked = Arc::new(tokio::task::block_in_place(read)?);
     if asked.stream {
-        return streaming::parts(state, asked, number).await;
+        return streaming::parts(state, asked, number, work).await;
     }
     Ok(document(&answer::whole(state, asked, number).await?))
 }

@@ -58,7 +58,7 @@ async fn serve(
     service: Service,
     asked_to_stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<(), ServeError> {
-    let grace = service.limits.grace;
+    let limits = service.limits;
     let (end, ending) = watch::channel(false);
     let (stop, mut stopping) = watch::channel(false);
     let created = infalign_record::clock::now().unix_timestamp();
@@ -66,7 +66,7 @@ async fn serve(
     let router = router(state.clone()).into_make_service_with_connect_info::<Asker>();
     let listener = TcpListener::from_std(listener)?;
     let asking = Asking::default();
-    let listener = Counted::new(listener, asking.clone());
+    let listener = Counted::new(listener, asking.clone(), limits.timeout);
     let stopped = async move {
         while !asked_to_stop() {
             tokio::time::sleep(ASKING).await;
@@ -83,7 +83,7 @@ async fn serve(
                 tokio::time::sleep(ASKING).await;
             }
         };
-        let _ = tokio::time::timeout(grace, idle).await;
+        let _ = tokio::time::timeout(limits.grace, idle).await;
         // Requests hear it; a connection on which nothing was ever asked would stay as long as its client likes.
         let _ = end.send(true);
         tokio::time::sleep(LAST_WORDS).await;

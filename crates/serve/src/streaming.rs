@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::Instant;
 
 use crate::answer::{Head, ending, log_probs_of, scored_from, usage};
+use crate::connections::AtWork;
 use crate::failure::Failure;
 use crate::generation::{Done, Generation, Token};
 use crate::log_probs::Scored;
@@ -28,11 +29,12 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// Events that may wait for a slow client.
 const EVENTS: usize = 16;
 
-/// Begins the work, and answers with its parts as they come.
+/// Begins the work, and answers with its parts as they come; it is at work until the last of them.
 pub(crate) async fn parts(
     state: Arc<State>,
     asked: Arc<Asked>,
     number: u64,
+    work: Option<AtWork>,
 ) -> Result<Response, Failure> {
     let (generation, tokens) = Generation::begin(state.clone(), asked.clone()).await?;
     let (sender, receiver) = mpsc::channel::<String>(EVENTS);
@@ -47,9 +49,9 @@ pub(crate) async fn parts(
             () = tokio::time::sleep_until(deadline + SILENCE) => {}
         }
     });
-    let events = stream::unfold(receiver, async |mut receiver| {
+    let events = stream::unfold((receiver, work), async |(mut receiver, work)| {
         let event = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(event), receiver))
+        Some((Ok::<_, Infallible>(event), (receiver, work)))
     });
     let mut response = Body::from_stream(events).into_response();
     let headers = response.headers_mut();

@@ -227,7 +227,7 @@ impl<C: Caller> Row<C> {
     /// less, or all logits are wanted.
     pub(super) fn by_itself(&mut self) -> Option<[f32; 2]> {
         let caller = &self.job.caller;
-        let temperature = caller.sampling().temperature as f32;
+        let temperature = caller.sampling().temperature_of_devices();
         let plain = caller.sampling().is_of_whole_vocabulary() && !caller.reads_logits();
         // Below 1, which the nearest f32 may not be.
         let below = 1.0 - f32::EPSILON / 2.0;

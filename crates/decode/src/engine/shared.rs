@@ -167,6 +167,10 @@ impl Sampler for SharedGenerator<'_> {
     fn stop_texts(&self) -> Option<StopTexts<'_>> {
         Some(self.draws.texts())
     }
+
+    fn sampling(&self) -> &Sampling {
+        &self.draws.sampling
+    }
 }
 
 /// One call of a [`SharedGenerator`] as the engine sees it: what is told is sent to the caller's thread.

@@ -104,6 +104,10 @@ impl Sampler for RemoteGenerator<'_> {
     fn stop_texts(&self) -> Option<StopTexts<'_>> {
         Some(StopTexts { tokenizer: self.tokenizer, texts: self.stop_texts })
     }
+
+    fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
 }
 
 impl RemoteGenerator<'_> {
