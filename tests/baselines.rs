@@ -200,6 +200,15 @@ fn contradictions_are_refused_before_any_work() {
         format!("{}\n", serde_json::json!({"prompt": "the", "completion": words}))
     })
     .unwrap();
+    let held_out = std::fs::read_to_string(dir.path().join("test.jsonl")).unwrap();
+    let held_out: Value = serde_json::from_str(held_out.lines().next().unwrap()).unwrap();
+    let row = |prompt: &Value| {
+        let [good, bad] = [" nice .", " awful ."];
+        let row = serde_json::json!({"prompt": prompt, "completion": good, "chosen": good, "rejected": bad});
+        format!("{row}\n")
+    };
+    let rows = row(&"day 1 :".into()) + &row(&held_out["prompt"]);
+    std::fs::write(dir.path().join("held-out.jsonl"), rows).unwrap();
     let beside = |keys: &str| {
         let others = format!(
             "{{ name = 'a', objective = 'raw' }}, {{ name = 'b', kind = 'best-of-n-sft', n = 2, {training} }}"
@@ -223,6 +232,14 @@ fn contradictions_are_refused_before_any_work() {
         (method("kind = 'vbonn', n = 2"), ["vbonn", "did you mean `vbon`"]),
         (beside("kind = 'sft', completions = ['long.jsonl']"), ["long.jsonl, row 1", "64"]),
         (beside("kind = 'sft', completions = ['absent.jsonl']"), ["absent.jsonl", "\"dpo\""]),
+        (
+            beside("kind = 'sft', completions = ['held-out.jsonl']"),
+            ["held-out.jsonl, row 2", "both trained on and held out"],
+        ),
+        (
+            beside("kind = 'dpo', beta = 0.1, preferences = ['held-out.jsonl']"),
+            ["held-out.jsonl, pair 2", "both trained on and held out"],
+        ),
     ] {
         let out = dir.path().join("refused");
         for more in [&["--dry-run"][..], &[]] {
@@ -239,4 +256,31 @@ fn contradictions_are_refused_before_any_work() {
     std::fs::write(&recipe, &text).unwrap();
     let message = stderr(&train(&recipe, &dir.path().join("refused"), &[]));
     assert!(message.contains("did you mean `alpha`") && message.contains(", line "), "{message}");
+}
+
+#[test]
+fn a_table_of_another_reward_is_refused_before_any_work() {
+    let (dir, recipe) = folder();
+    std::fs::write(dir.path().join("words.toml"), "kind = 'length'\nunit = 'words'\n").unwrap();
+    let table = dir.path().join("table.parquet");
+    let mut calibrate = infalign(&["calibrate", "--samples", "4", "--max-tokens", "16"]);
+    calibrate.arg("--model").arg(quickstart().join("model"));
+    calibrate.arg("--prompts").arg(dir.path().join("train.jsonl"));
+    calibrate.arg("--reward").arg(dir.path().join("words.toml")).arg("--out").arg(&table);
+    assert_done(&calibrate.output().unwrap());
+    let out = dir.path().join("run");
+    let sets = ["--set", "calibration={ table = 'table.parquet' }"];
+    for more in [&["--dry-run"][..], &[]] {
+        let output = train(&recipe, &out, &[&sets, more].concat());
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(
+            message.contains("table.parquet") && message.contains("made with reward"),
+            "{message}"
+        );
+        assert!(!out.exists(), "nothing may be left behind");
+    }
+    let own = "reward={ kind = 'length', unit = 'words' }";
+    let output = train(&recipe, &out, &[&sets[..], &["--set", own, "--dry-run"]].concat());
+    assert_done(&output);
 }

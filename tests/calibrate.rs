@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use common::{quickstart, stderr};
+use infalign_calibrate::store::write_to;
+use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
 
 /// A folder with a reward, and prompts of the quickstart.
@@ -189,6 +191,9 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     let folder = Folder::new(2);
     folder.make("4", "t.parquet", &[]);
     std::fs::write(folder.path("cut.parquet"), &folder.bytes("t.parquet")[..300]).unwrap();
+    let empty = Calibration::new(CalibrationMeta::default());
+    write_to(&empty, std::fs::File::create(folder.path("zero.parquet")).unwrap()).unwrap();
+    std::fs::write(folder.path("c.json"), "mine").unwrap();
     let lines = |names: &[&str]| {
         let rows: Vec<String> =
             names.iter().map(|name| format!("{{\"prompt\": \"{name}\"}}")).collect();
@@ -201,6 +206,8 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--samples", "4", "--out", "t.parquet", "--seed", "1"], "made with seed `0`"),
         (&["--samples", "4", "--out", "cut.parquet"], "not a complete Parquet file"),
         (&["--samples", "4", "--out", "none/t.parquet"], "a folder that is there"),
+        (&["--samples", "4", "--out", "c.json/t.parquet"], "a folder that is there"),
+        (&["--samples", "4", "--out", "n.parquet", "--temperature", "inf"], "a finite number"),
         (&["--samples", "4"], "--out"),
     ] {
         let output = folder.reference(args);
@@ -213,12 +220,36 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["compress", "t.parquet", "--quantiles", "1", "--out", "m.parquet"], "1 quantiles"),
         (&["compress", "t.parquet", "--quantiles", "18446744073709551615", "--out", "m"], "65536"),
         (&["report", "t.parquet", "--out", "r", "--kl", "-1"], "-1"),
+        (&["report", "zero.parquet", "--out", "r"], "zero.parquet: there are no prompts"),
+        (&["inspect", "zero.parquet"], "zero.parquet: there are no prompts"),
+        (&["merge", "t.parquet", "--out", "t.parquet"], "is there already; give another --out"),
+        (&["compress", "t.parquet", "--quantiles", "2", "--out", "c.json"], "is there already"),
+        (&["report", "t.parquet", "--out", "c.json"], "c.json is no folder"),
         (&[], "Usage"),
     ] {
         let output = folder.run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(needle), "{args:?}: {}", stderr(&output));
     }
+    let model = quickstart().join("model");
+    let reader = ["--model", model.to_str().unwrap(), "--prompts", "prompts.jsonl"];
+    for command in [&["learn", "t.parquet"][..], &["predict", "--calibrator", "c.json"]] {
+        let output = folder.run(&[command, &reader, &["--out", "c.json"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(stderr(&output).contains("is there already"), "{}", stderr(&output));
+    }
+    assert_eq!(folder.bytes("c.json"), b"mine");
+    for (reward, needle) in [
+        ("kind = \"lexicon\"\nweights = { good = nan }\n", "the weight of `good` is NaN"),
+        ("[reward]\nkind = \"length\"\nunit = \"words\"\n", "take the heading [reward] out"),
+    ] {
+        std::fs::write(folder.path("reward.toml"), reward).unwrap();
+        let output = folder.reference(&["--samples", "4", "--out", "n.parquet"]);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("reward.toml: ") && told.contains(needle), "{told}");
+    }
+    std::fs::write(folder.path("reward.toml"), "kind = \"length\"\nunit = \"words\"\n").unwrap();
     lines(&["once more", "once more"]);
     let twice = folder.reference(&["--samples", "4", "--out", "n.parquet"]);
     assert!(stderr(&twice).contains("is that of line 1 already"), "{}", stderr(&twice));

@@ -3,6 +3,18 @@
 
 use std::process::Command;
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_named() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    let output = command.arg("doctor").stdout(full).stderr(std::process::Stdio::piped());
+    let output = output.spawn().unwrap().wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(errors.contains("cannot write to standard output: No space left"), "{errors}");
+}
+
 #[test]
 fn the_cpu_works_and_what_is_missing_is_said() {
     let run = |arguments: &[&str]| {

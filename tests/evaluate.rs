@@ -77,7 +77,10 @@ fn stored_responses_have_the_win_rates_worked_by_hand() {
     // In closed form the estimate is the same.
     let student = json(&run(&[&best[..], &["--interval", "t"]].concat()));
     assert_eq!(student["win_rate"]["estimate"], json!(0.75));
-    assert_ne!(student["win_rate"]["low"], json(&run(&best))["win_rate"]["low"]);
+    // Of so few prompts the bootstrap tells no more.
+    let [student, bootstrap] =
+        [student, json(&run(&best))].map(|found| found["win_rate"]["low"].as_f64().unwrap());
+    assert!((student - bootstrap).abs() < 1e-9, "{student} {bootstrap}");
 }
 
 #[test]
@@ -138,7 +141,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     for (args, told) in [
         (&["--policy", &whole, "--reference", &other][..], "prompt 2 is"),
         (&["--policy", &whole, "--reference", &single], "2 against 1"),
-        (&["--policy", &single, "--reference", &single], "at least 2"),
+        (&["--policy", &single, "--reference", &single], "1 prompt is too few"),
         (&["--policy", nan, "--reference", nan], "line 3: The key `reward`"),
         (
             &["--policy", &whole, "--reference", &whole, "--procedure", "best-of:3"],
@@ -154,7 +157,13 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--policy", &whole, "--reference", &whole, "--samples", "4"], "--samples is for models"),
         (&["--policy", &whole, "--reference", &whole, "--level", "1"], "between 0 and 1"),
         (&["--policy", &whole, "--reference", &whole, "--resume"], "--out"),
-        (&["--policy", "absent", "--reference", "absent"], "--prompts is missing"),
+        (&["--policy", "absent", "--reference", "absent"], "no file or folder absent"),
+        (
+            &["--policy", "none.jsonl", "--reference", &whole],
+            "--policy: there is no file or folder",
+        ),
+        (&["--policy", &whole, "--reference", "a/none.csv"], "no file or folder a/none.csv"),
+        (&["--policy", "a/none", "--reference", "a/none"], "--prompts is missing"),
     ] {
         let output = run(&[&["evaluate"], args].concat());
         let text = stderr(&output);
@@ -168,6 +177,10 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["compare", &whole, "--reference", &whole], "no two methods"),
         (&["compare", &whole, &other, "--reference", &whole], "prompt 2 is"),
         (&["report", "absent"], "no file or folder"),
+        (&["report", &whole, "--reference", &other, "--kl", "0"], "give a number above 0"),
+        (&["report", &whole, "--reference", &other, "--kl", "-1"], "give a number above 0"),
+        (&["report", &whole, "--reference", &other, "--kl", "nan"], "give a number above 0"),
+        (&["report", &whole, "--reference", &other, "--kl", "inf"], "give a number above 0"),
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
@@ -293,6 +306,22 @@ fn a_run_is_compared_reported_and_its_policies_evaluated_again() {
         .iter()
         .map(|row| row["method"].as_str().unwrap());
     assert_eq!(names.filter(|name| name.ends_with("/raw")).count(), 4);
+
+    // Folders of one name, and runs that were measured by different rewards.
+    let again = dir.path().join("again");
+    std::fs::create_dir(&again).unwrap();
+    std::fs::rename(second, again.join("first")).unwrap();
+    let config = again.join("first/config.toml");
+    let changed = std::fs::read_to_string(&config).unwrap().replace("good = 1.0", "good = 2.0");
+    std::fs::write(&config, changed).unwrap();
+    let output = run(&["compare", run_folder, again.join("first").to_str().unwrap(), "--json"]);
+    let told = stderr(&output);
+    assert!(told.contains("differ in reward: win rates"), "{told}");
+    let both = json(&output);
+    for one in both["comparisons"].as_array().unwrap() {
+        let [method, baseline] = ["method", "baseline"].map(|key| one[key].as_str().unwrap());
+        assert!(method.starts_with("first/") && baseline.starts_with("first (2)/"), "{one}");
+    }
 }
 
 fn compared(run_folder: &str, best: &str, raw: &str, results: &Value) {
@@ -311,6 +340,18 @@ fn compared(run_folder: &str, best: &str, raw: &str, results: &Value) {
         own.next().unwrap()["difference"]["estimate"].clone()
     };
     assert!(comparisons.iter().all(|one| one["difference"]["estimate"] == same(one)));
+    // Of the run's two sets of reference responses, the first is the reference.
+    let [samples, reference] =
+        [format!("{best}/samples.json"), format!("{run_folder}/reference-samples.json")];
+    let sides = ["evaluate", "--policy", &samples, "--reference", &reference, "--json"];
+    let found = json(&run(&sides));
+    let is_it = |row: &&Value| {
+        row["method"] == "ctrl-best"
+            && row["procedure"] == "sample"
+            && row["judge"] == found["judge"]
+    };
+    let row = results["rows"].as_array().unwrap().iter().find(is_it).unwrap();
+    assert_eq!(row["win_rate"]["estimate"], found["win_rate"]["estimate"]);
     let text = stdout(&run(&["compare", best, raw, "--plan", "0.05", "--margin", "0.1"]));
     assert!(
         text.contains("ctrl-best − raw, best-of:2") && text.contains("by the judge:"),
@@ -344,6 +385,15 @@ fn reported(out: &Path, run_folder: &str) {
     assert_eq!(report["schema"], "report/1");
     assert_eq!(report["examples"].as_array().unwrap().len(), 2);
     assert!(report["judged"][0]["rows"][0]["length_controlled_win_rate"].is_object());
+    // Where no method has been, there is nothing to compare.
+    let far = out.with_file_name("far");
+    let far = run(&["report", run_folder, "--kl", "50", "--out", far.to_str().unwrap()]);
+    assert_done(&far);
+    let told = match report["judged"][0]["common_kl"].as_f64() {
+        Some(kl) => format!("no method reaches --kl 50: the greatest KL that all reach is {kl:.3}"),
+        None => "no method reaches --kl 50, and there is no KL that all reach".to_owned(),
+    };
+    assert!(stderr(&far).contains(&told), "{told}: {}", stderr(&far));
     let markdown = std::fs::read_to_string(out.join("report.md")).unwrap();
     assert!(markdown.contains("| ctrl-best |"));
     let shown: Vec<&str> = markdown.split("](report/").skip(1).collect();

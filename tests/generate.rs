@@ -225,9 +225,15 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     let weights = truncated.join("model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &bytes[..bytes.len() - 100]).unwrap();
+    let pattern = dir.path().join("pattern.toml");
+    std::fs::write(&pattern, "kind = \"patterns\"\nweights = { \"(\" = 1.0 }\n").unwrap();
+    let pattern = pattern.to_str().unwrap();
     for (args, needle) in [
         (&["--procedure", "best-of:4"][..], "needs a reward"),
         (&["--temperature", "-1"], "temperature"),
+        (&["--temperature", "inf"], "give a finite number, at least 0"),
+        (&["--device", "tpu"], "the backends are cpu, wgpu, cuda"),
+        (&["--reward", pattern], "pattern.toml: `(` is not a regular expression"),
         (&["--max-tokens", "60"], "context"),
         (&["--model", truncated.to_str().unwrap()], "model.safetensors is not a valid"),
         (&["--device", "cuda"], "no backend `cuda`"),

@@ -68,6 +68,7 @@ fn a_run_is_on_record_with_its_inputs_settings_numbers_and_outputs() {
     let first: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
     assert_eq!(first["rollout"].as_str().unwrap().len(), 16, "{metrics}");
 
+    nothing_is_written_into_it(dir.path(), &out);
     let answers = done(with_run("checklist", &out, &[]));
     assert!(answers.contains("Are random seeds given? **Yes**: seed 1"), "{answers}");
     assert!(answers.contains("https://spdx.org/licenses/MIT"), "{answers}");
@@ -76,6 +77,42 @@ fn a_run_is_on_record_with_its_inputs_settings_numbers_and_outputs() {
     assert!(badges.contains("Results Reproduced: no; no statement"), "{badges}");
 
     tampered_folders_do_not_verify(dir.path(), &out);
+}
+
+/// Other commands leave a run as it was recorded.
+fn nothing_is_written_into_it(dir: &Path, out: &Path) {
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (run, below) = (&text(out), &text(&out.join("new/below")));
+    let (table, samples) =
+        (&text(&out.join("calibration.parquet")), &text(&out.join("methods/raw/samples.json")));
+    let (script, merged) = (&text(&out.join("job.sh")), &text(&out.join("merged.parquet")));
+    for words in [
+        &["report", run, "--out", run][..],
+        &["report", run, "--out", below],
+        &["transform", "plot", "frontiers", "--out", run],
+        &["calibrate", "report", table, "--out", below],
+        &["calibrate", "merge", table, "--out", merged],
+        &["compare", run, "--record", below],
+        &["evaluate", "--policy", samples, "--reference", samples, "--out", below],
+        &["replicate", run, "--out", below],
+        &["doctor", "--slurm", script],
+    ] {
+        let text = fails(infalign(words), 2);
+        assert!(text.contains("belongs to the run on record in"), "{words:?}: {text}");
+    }
+    done(with_run("verify", out, &[]));
+    // Nor is a folder made in what is none, and it is told before any work.
+    let file = dir.join("file");
+    std::fs::write(&file, "").unwrap();
+    let nowhere = &text(&file.join("new"));
+    for words in [
+        &["report", run, "--out", nowhere][..],
+        &["transform", "plot", "transforms", "--out", nowhere],
+        &["calibrate", "report", table, "--out", nowhere],
+    ] {
+        let text = fails(infalign(words), 2);
+        assert!(text.contains("is no folder"), "{words:?}: {text}");
+    }
 }
 
 /// One thing wrong at a time, in copies of a run.
@@ -209,6 +246,10 @@ fn other_commands_keep_what_they_print_with_a_record() {
     let kept = record(&table);
     assert!(kept.outputs.iter().any(|output| output.path == "table.parquet"));
     done(with_run("verify", &table, &[]));
+    // Neither seconds nor the folder's place are in what is kept, so that another folder gets the same.
+    let sentence = "table.parquet: 2 prompts, 4 new responses\n";
+    assert_eq!(std::fs::read_to_string(table.join("results.txt")).unwrap(), sentence);
+    repeats(dir.path(), &table);
 
     // What only reads samples, or nothing, too.
     let row = |prompt: &str, reward: f32| {
@@ -225,10 +266,20 @@ fn other_commands_keep_what_they_print_with_a_record() {
     let table = format!("table:{}", dir.path().join("phi.csv").display());
     let samples = stored("samples.jsonl", [0.0, 1.0, 2.0, 3.0]);
     let other = stored("other.jsonl", [1.0, 1.5, 2.0, 4.0]);
-    for (name, words) in [
-        ("curve", &["transform", "curve", "--transform", &table, "--kl", "0.5", "--json"][..]),
-        ("compared", &["compare", &samples, &other, "--reference", &samples]),
-        ("reported", &["report", &other, "--reference", &samples, "--out", &page(&dir)]),
+    let page = &dir.path().join("page").display().to_string();
+    for (name, role, words) in [
+        (
+            "curve",
+            "--transform",
+            &["transform", "curve", "--transform", &table, "--kl", "0.5", "--json"][..],
+        ),
+        (
+            "figure",
+            "--transform",
+            &["transform", "plot", "transforms", "--transform", &table, "--out", page],
+        ),
+        ("compared", "--reference", &["compare", &samples, &other, "--reference", &samples]),
+        ("reported", "--reference", &["report", &other, "--reference", &samples, "--out", page]),
     ] {
         let out = dir.path().join(name);
         let mut command = infalign(words);
@@ -237,9 +288,21 @@ fn other_commands_keep_what_they_print_with_a_record() {
         let kept = record(&out);
         assert_eq!(kept.command, words[0]);
         let roles: Vec<&str> = kept.inputs.iter().map(|input| input.role.as_str()).collect();
-        let role = if name == "curve" { "--transform" } else { "--reference" };
         assert!(roles.contains(&role), "{name}: {roles:?}");
         done(with_run("verify", &out, &[]));
+    }
+    // What they write beside their record is the same in another folder, too.
+    for (name, words) in [
+        ("page-within", &["report", &other, "--reference", &samples][..]),
+        ("figure-within", &["transform", "plot", "transforms", "--json"]),
+    ] {
+        let out = dir.path().join(name);
+        let mut command = infalign(words);
+        command.arg("--record").arg(&out).arg(format!("--out={}", out.join("inner").display()));
+        done(command);
+        assert!(std::fs::read_dir(out.join("inner")).unwrap().count() > 1, "{name}");
+        done(with_run("verify", &out, &[]));
+        repeats(dir.path(), &out);
     }
 
     // Bad input leaves nothing; a command without results says so.
@@ -251,9 +314,11 @@ fn other_commands_keep_what_they_print_with_a_record() {
     assert!(fails(infalign(&["doctor", "--record", "x"]), 2).contains("--record is for"));
 }
 
-/// Where a report goes.
-fn page(dir: &tempfile::TempDir) -> String {
-    dir.path().join("page").to_string_lossy().into_owned()
+/// A replica has the same bytes.
+fn repeats(dir: &Path, run: &Path) {
+    let replica = dir.join(format!("{}-again", run.file_name().unwrap().to_str().unwrap()));
+    let text = done(with_run("replicate", run, &["--out", replica.to_str().unwrap()]));
+    assert!(text.starts_with("# reproduced (repeat)"), "{text}");
 }
 
 #[test]
@@ -408,4 +473,19 @@ fn a_job_script_runs_shards_under_slurm_and_in_a_plain_shell() {
     command.current_dir(dir.path());
     fails(command, 2);
     assert!(!path("bad.sh").exists());
+    // A script is written anew, and nothing else is overwritten.
+    let doctor = |file: &str| {
+        let mut command = infalign(&["doctor", "--slurm", file]);
+        command.current_dir(dir.path());
+        command
+    };
+    done(doctor("job.sh"));
+    assert!(std::fs::read_to_string(path("job.sh")).unwrap().contains("infalign-doctor"));
+    for (file, told) in
+        [("reward.toml", "is no job script"), ("none/job.sh", "a folder that is there")]
+    {
+        let text = fails(doctor(file), 2);
+        assert!(text.contains(told), "{text}");
+    }
+    assert!(std::fs::read_to_string(path("reward.toml")).unwrap().contains("words"));
 }

@@ -7,7 +7,7 @@ mod visits;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use visits::{assert_done, infalign, json_file, quickstart, stderr};
 
@@ -487,4 +487,42 @@ fn runs_repeat_go_on_and_refuse() {
     let output = infalign(&["scorer"]).arg(quickstart).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("infalign train"), "{}", stderr(&output));
+}
+
+#[test]
+fn responses_of_files_are_rewarded_for_the_prompt_as_it_is_written() {
+    let dir = folder();
+    let dir = dir.path();
+    // The tokenizer does not know the words of this prompt, nor how they are spaced.
+    let prompt = "day  1 :";
+    let given = json!({"prompt": prompt, "completion": " the soup was lovely ."});
+    std::fs::write(dir.join("given.jsonl"), format!("{given}\n")).unwrap();
+    let mut answers = format!("{}\n", json!({"prompt": prompt, "answer": "lovely"}));
+    for name in ["train.jsonl", "test.jsonl"] {
+        for line in std::fs::read_to_string(dir.join(name)).unwrap().lines() {
+            let row: Value = serde_json::from_str(line).unwrap();
+            answers += &format!("{}\n", json!({"prompt": row["prompt"], "answer": "lovely"}));
+        }
+    }
+    std::fs::write(dir.join("answers.jsonl"), answers).unwrap();
+    let sets = [
+        "head=[{ name='right', reward={ kind='answer', file='answers.jsonl', pattern='lovely' } }]",
+        "completions=['given.jsonl']",
+        "train.method=cd-q",
+        "train.steps=2",
+        "rollouts.samples=8",
+        "evaluation=[]",
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    assert_done(&scorer(dir, "run", &sets));
+
+    // Nothing is learned from the prompts that values are measured on.
+    let text = std::fs::read_to_string(dir.join("test.jsonl")).unwrap();
+    let held_out: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let given = json!({"prompt": held_out["prompt"], "completion": " the soup was lovely ."});
+    std::fs::write(dir.join("given.jsonl"), format!("{given}\n")).unwrap();
+    let output = scorer(dir, "bad", &sets);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("given.jsonl, row 1") && message.contains("held out"), "{message}");
 }

@@ -224,6 +224,12 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ("calibration.samples=1".to_owned(), ["calibration.samples", "at least 2"]),
         ("train.samples_per_prompt=1".to_owned(), ["samples_per_prompt", "at least 2"]),
         ("train.target_kl=-1".to_owned(), ["target_kl", "above 0"]),
+        ("train.target_kl=inf".to_owned(), ["target_kl is inf", "finite"]),
+        ("train.optimizer.learning_rate=inf".to_owned(), ["learning_rate is inf", "finite"]),
+        (
+            "prompts={ kind = 'story-openings', file = 'a.txt', words = 0, test = 2 }".to_owned(),
+            ["prompts.words is 0", "at least 1"],
+        ),
         ("train.beta=0.1".to_owned(), ["target_kl", "beta"]),
         ("generation.temperature=0.5".to_owned(), ["generation", "temperature 1"]),
         ("evaluation.baseline='none'".to_owned(), ["baseline", "none"]),
@@ -241,6 +247,23 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
             assert_eq!(text.trim_end().lines().count(), 1, "{set}: {text}");
             assert!(!out.exists(), "{set}: nothing may be left behind");
         }
+    }
+}
+
+#[test]
+fn values_out_of_range_name_the_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let path =
+        recipe(dir.path(), |text| text.replace("prompts_per_step = ", "prompts_per_step = 0 # "));
+    let out = dir.path().join("run");
+    for more in [&["--dry-run"][..], &[]] {
+        let mut command = infalign(&["train", "--out"]);
+        command.arg(&out).arg(&path).args(more);
+        let output = run(command);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let named = format!("error: {}: [train] with method", path.display());
+        assert!(text.contains(&named) && text.contains("prompts_per_step is 0"), "{text}");
     }
 }
 

@@ -271,6 +271,13 @@ fn a_table_of_rewards_tells_what_the_reward_itself_leads_to() {
     let output = run(&["curve", "--transform", "raw", "--kl", "0.5"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("needs --table"));
+    let empty = dir.path().join("zero.parquet");
+    let none = Calibration::new(CalibrationMeta::default());
+    write_to(&none, std::fs::File::create(&empty).unwrap()).unwrap();
+    let empty = empty.to_str().unwrap();
+    let output = run(&["curve", "--transform", "raw", "--kl", "0.5", "--table", empty]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("zero.parquet: "));
     let output = run(&["curve", "--transform", "raw", "--kl", "9", "--table", file]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("4.159e0"), "ln 64");

@@ -164,9 +164,13 @@ fn backend(
         return Ok((*compiled().first().ok_or(BackendError::NoBackend)?, 0));
     };
     let found = compiled().iter().find(|backend| backend.name() == name.backend);
-    let backend = found.ok_or_else(|| BackendError::NotCompiled {
-        backend: name.backend.clone(),
-        compiled: compiled().iter().map(|b| b.name()).collect::<Vec<_>>().join(", "),
+    let backend = found.ok_or_else(|| {
+        let backend = name.backend.clone();
+        if !KNOWN.contains(&backend.as_str()) {
+            return BackendError::Unknown { backend };
+        }
+        let compiled = compiled().iter().map(|b| b.name()).collect::<Vec<_>>().join(", ");
+        BackendError::NotCompiled { backend, compiled }
     })?;
     Ok((*backend, name.index))
 }
@@ -190,6 +194,12 @@ pub enum BackendError {
     Syntax {
         /// The text given.
         text: String,
+    },
+    /// No backend has this name.
+    #[error("there is no backend `{backend}`: the backends are {}", KNOWN.join(", "))]
+    Unknown {
+        /// The backend asked for.
+        backend: String,
     },
     /// The backend was not compiled into this binary.
     #[error(
@@ -251,7 +261,7 @@ mod tests {
     fn a_missing_backend_or_device_is_named() {
         assert!(device(None).is_ok());
         let message = device(Some(&"tpu".parse().unwrap())).unwrap_err().to_string();
-        assert!(message.contains("`tpu`") && message.contains("cpu"), "{message}");
+        assert!(message.contains("`tpu`: the backends are cpu, wgpu, cuda"), "{message}");
         let message = device(Some(&"cpu:3".parse().unwrap())).unwrap_err().to_string();
         assert!(message.contains("cpu:3") && message.contains("offers 1"), "{message}");
     }

@@ -62,6 +62,20 @@ impl<'a> Encoder<'a> {
         Ok((text, tokens, length))
     }
 
+    /// The token that ends a response, where there is one: of messages the first behind the assistant's at which the model stops, else the one
+    /// that ends texts.
+    ///
+    /// # Errors
+    /// As [`Encoder::pair`].
+    pub(crate) fn end(&self, prompt: &Text, response: &str) -> Result<Option<u32>> {
+        let Text::Messages(messages) = prompt else { return Ok(self.tokenizer.end()) };
+        let response = Message { role: Role::Assistant, content: response.to_owned() };
+        let closing = self.template()?.closing(&[messages.as_slice(), &[response]].concat())?;
+        let stops = self.tokenizer.stops();
+        let tokens = self.tokenizer.encode_chat(&closing)?;
+        Ok(tokens.into_iter().find(|token| stops.contains(token)).or(self.tokenizer.end()))
+    }
+
     /// SHA-256 of the chat template in hexadecimal; empty where all prompts are texts, which it does not touch.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod build_record;
 mod bundle;
 mod calibrate;
 mod compare;
+mod destination;
 mod doctor;
 mod encode;
 mod evaluate;
@@ -199,6 +200,7 @@ fn execute() -> Result<(), Failure> {
     if let Some(script) = slurm::Script::of(&words).map_err(Failure::Input)? {
         // What it says is checked as if it were run.
         Cli::parse_from(calibrate::words(script.first().into_iter()));
+        script.check().map_err(Failure::Input)?;
         return output::print(&script.write().map_err(Failure::Run)?);
     }
     let line = Cli::parse_from(calibrate::words(words.into_iter()));

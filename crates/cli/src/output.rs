@@ -3,25 +3,39 @@
 use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::anyhow;
+use anyhow::{Error, Result, anyhow, ensure};
 use infalign_record::Secrets;
 
 use crate::failure::Failure;
 
 /// Where results are kept besides, and what must not get there.
-static COPY: OnceLock<(File, Secrets)> = OnceLock::new();
+struct Kept {
+    file: File,
+    /// The record's folder.
+    folder: PathBuf,
+    secrets: Secrets,
+}
 
-/// Keeps what is printed from now on in a file, too, and refuses to print a secret.
+static COPY: OnceLock<Kept> = OnceLock::new();
+
+/// Keeps what is printed from now on in a file of a record's folder, too, and refuses to print a secret.
 ///
 /// # Errors
 /// When the file cannot be made.
-pub(crate) fn copy_to(path: &Path) -> std::io::Result<()> {
+pub(crate) fn copy_to(folder: &Path, name: &str) -> std::io::Result<()> {
+    let file = File::create(folder.join(name))?;
     // Called once, at the beginning of a command.
-    let _ = COPY.set((File::create(path)?, Secrets::here()));
+    let _ = COPY.set(Kept { file, folder: folder.to_path_buf(), secrets: Secrets::here() });
     Ok(())
+}
+
+/// A place as what is kept tells it: where it lies in the record's folder, from there, so that a replica elsewhere tells the same.
+pub(crate) fn kept_place(path: &Path) -> String {
+    let inside = COPY.get().and_then(|copy| path.strip_prefix(&copy.folder).ok());
+    inside.unwrap_or(path).display().to_string()
 }
 
 /// Prints a result. A reader that has gone away, as `head` does, is no failure.
@@ -30,6 +44,27 @@ pub(crate) fn copy_to(path: &Path) -> std::io::Result<()> {
 /// [`Failure::Run`] when stdout cannot be written otherwise, and for a secret where what is printed is kept, too.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     print_on(text).map(|_| ())
+}
+
+/// Prints a result of which another form is kept: without seconds, and with its places as [`kept_place`] tells them.
+///
+/// # Errors
+/// As for [`print()`].
+pub(crate) fn print_as(shown: &str, kept: &str) -> Result<(), Failure> {
+    keep(&format!("{kept}\n"))?;
+    show(&format!("{shown}\n")).map(|_| ())
+}
+
+/// Prints the places of files, a line each.
+///
+/// - `before`: what is printed before them.
+///
+/// # Errors
+/// As for [`print()`].
+pub(crate) fn print_places(before: &str, files: &[PathBuf]) -> Result<(), Failure> {
+    let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let kept: Vec<String> = files.iter().map(|file| kept_place(file)).collect();
+    print_as(&(before.to_owned() + &shown.join("\n")), &(before.to_owned() + &kept.join("\n")))
 }
 
 /// Prints a part of a result; Break where the reader has gone away, so that the rest is not worth its work.
@@ -45,20 +80,30 @@ pub(crate) fn print_on(text: &str) -> Result<ControlFlow<()>, Failure> {
 /// # Errors
 /// As for [`print()`].
 pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
-    if let Some((file, secrets)) = COPY.get() {
-        if let Some(secret) = secrets.find(text.as_bytes()) {
-            return Err(Failure::Run(anyhow!(
-                "what is printed holds {secret}, which must not be recorded: take it out, or leave --record out"
-            )));
-        }
-        let mut file = file;
-        file.write_all(text.as_bytes()).map_err(Failure::run)?;
+    keep(text)?;
+    show(text)
+}
+
+/// Writes to the copy, if there is one.
+fn keep(text: &str) -> Result<(), Failure> {
+    let Some(Kept { file, secrets, .. }) = COPY.get() else { return Ok(()) };
+    if let Some(secret) = secrets.find(text.as_bytes()) {
+        return Err(Failure::Run(anyhow!(
+            "what is printed holds {secret}, which must not be recorded: take it out, or leave --record out"
+        )));
     }
+    let mut file = file;
+    file.write_all(text.as_bytes()).map_err(Failure::run)
+}
+
+fn show(text: &str) -> Result<ControlFlow<()>, Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(ControlFlow::Continue(())),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
-        Err(error) => Err(Failure::run(error)),
+        Err(error) => {
+            Err(Failure::Run(Error::new(error).context("cannot write to standard output")))
+        }
     }
 }
 
@@ -82,6 +127,21 @@ pub(crate) fn command_line(words: impl IntoIterator<Item = String>) -> String {
 /// The words that this program was given.
 pub(crate) fn given_words() -> Vec<String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// Takes an option with its value out of the words of a command line.
+///
+/// # Errors
+/// When its value is missing.
+pub(crate) fn take_option(words: &mut Vec<String>, option: &str) -> Result<Option<String>> {
+    let is_it = |word: &String| word == option || word.starts_with(&format!("{option}="));
+    let Some(at) = words.iter().position(is_it) else { return Ok(None) };
+    let word = words.remove(at);
+    if let Some((_, value)) = word.split_once('=') {
+        return Ok(Some(value.to_owned()));
+    }
+    ensure!(at < words.len(), "{option} needs a value");
+    Ok(Some(words.remove(at)))
 }
 
 /// Prints rows of a name and what belongs to it, the names in a column of their own.

@@ -17,6 +17,7 @@ use infalign_record::{
 };
 
 use crate::build_record::build_record;
+use crate::destination;
 use crate::failure::Failure;
 use crate::generate::reward_config;
 use crate::{models, output, source};
@@ -208,8 +209,7 @@ pub(crate) fn in_folder(
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let run = new_folder(dir).map_err(Failure::Input)?;
-    let printed = dir.join(PRINTED[usize::from(!reads.json)]);
-    output::copy_to(&printed).map_err(Failure::run)?;
+    output::copy_to(dir, PRINTED[usize::from(!reads.json)]).map_err(Failure::run)?;
     let result = recorded(run.path(), reads, Some(Expect::default()), work);
     if let Err(Failure::Input(_)) = &result {
         abandon(dir);
@@ -223,6 +223,7 @@ fn new_folder(dir: &Path) -> Result<RunDir> {
         "{} holds a run already: give another --record",
         dir.display()
     );
+    destination::folder(dir)?;
     Ok(RunDir::at(dir)?)
 }
 

@@ -11,7 +11,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, default_value_t = 64)]
     max_tokens: usize,
     /// Divides the logits; 0 takes the most probable token.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = temperature)]
     temperature: f64,
     /// Draw from the k most probable tokens; 0: from all.
     #[arg(long, default_value_t = 0)]
@@ -56,6 +56,11 @@ impl BatchArgs {
         let bytes = (gib * f64::from(1 << 30)) as u64;
         Generator::batch_within(model, bytes, longest.saturating_add(sampling.max_tokens))
     }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|t: &f64| *t >= 0.0 && t.is_finite());
+    number.ok_or_else(|| "give a finite number, at least 0".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -7,15 +7,14 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::given::{self, Given};
 use infalign_model::{CausalLm, LanguageModel, ModelFolder, Sequence, Tokenizer};
-use infalign_record::{clock, env::hub_cache};
-use infalign_reward::{Reward, RewardConfig};
+use infalign_record::clock;
+use infalign_reward::Reward;
 use serde_json::{Value, json};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
-use crate::generate::reward_config;
+use crate::generate::reward_of;
 use crate::recording::RunInputs;
-use crate::server::api_key;
 use crate::{models, output};
 
 /// Arguments of `infalign score`.
@@ -76,12 +75,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let lines = lines(&folder, &model, given)
         .with_context(|| args.input.display().to_string())
         .map_err(Failure::Input)?;
-    let reward = reward_config(args.reward.as_deref())
-        .and_then(|config| {
-            let build = |config: RewardConfig| config.build(&device, &hub_cache(), &api_key);
-            Ok(config.map(build).transpose()?)
-        })
-        .map_err(Failure::Input)?;
+    let reward = reward_of(args.reward.as_deref(), &device).map_err(Failure::Input)?;
     let scored =
         scored(model.for_inference().as_ref(), reward.as_deref(), lines).map_err(Failure::Run)?;
     if args.json {

@@ -11,11 +11,11 @@ use infalign_backend::DeviceName;
 use infalign_decode::guided::ScorerSet;
 use infalign_decode::{Engine, Sampling};
 use infalign_model::{CausalLm, Tokenizer};
-use infalign_record::{clock, env::hub_cache};
+use infalign_record::clock;
 use infalign_serve::{Limits, Service};
 
 use crate::failure::Failure;
-use crate::generate::reward_config;
+use crate::generate::reward_of;
 use crate::sampling::BatchArgs;
 use crate::server::api_key;
 use crate::{exact, interrupt, models, scorers};
@@ -107,10 +107,7 @@ fn service(args: &ServeArgs) -> Result<Service> {
     let folder = models::folder(&args.model)?;
     let model = CausalLm::load(&folder, &device)?;
     let tokenizer = Tokenizer::load(&folder, model.config())?;
-    let reward = match reward_config(args.reward.as_deref())? {
-        Some(config) => Some(config.build(&device, &hub_cache(), &api_key)?),
-        None => None,
-    };
+    let reward = reward_of(args.reward.as_deref(), &device)?;
     let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device)?;
     check_names(&scorers)?;
     let model = model.for_inference();

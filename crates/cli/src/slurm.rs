@@ -10,7 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use infalign_record::atomic::write_atomic;
 
 use crate::build_record::build_record;
+use crate::destination;
+use crate::output::take_option;
 
+/// What every script begins with.
+const HEAD: &str = "#!/bin/bash\n# Written by infalign ";
 /// Stands for the job's number.
 const NUMBER: &str = "{i}";
 
@@ -35,8 +39,9 @@ impl Script {
         if !words.iter().any(|word| word == "--slurm" || word.starts_with("--slurm=")) {
             return Ok(None);
         }
-        let path = take(&mut words, "--slurm")?.context("--slurm needs the name of a file")?;
-        let jobs = take(&mut words, "--array")?;
+        let path =
+            take_option(&mut words, "--slurm")?.context("--slurm needs the name of a file")?;
+        let jobs = take_option(&mut words, "--array")?;
         let jobs = jobs.map(|jobs| jobs.parse::<u32>().ok().filter(|jobs| *jobs > 0));
         let jobs = match jobs {
             Some(None) => bail!("--array is the number of jobs, 1 or more"),
@@ -56,6 +61,22 @@ impl Script {
     pub(crate) fn first(&self) -> Vec<OsString> {
         let words = self.words.iter().map(|word| word.replace(NUMBER, "1").into());
         std::iter::once("infalign".into()).chain(words).collect()
+    }
+
+    /// Refuses a place where it cannot be written, and one where something else than a script is.
+    ///
+    /// # Errors
+    /// One sentence that names the file.
+    pub(crate) fn check(&self) -> Result<()> {
+        destination::file(&self.path)?;
+        let is_script =
+            || std::fs::read(&self.path).is_ok_and(|text| text.starts_with(HEAD.as_bytes()));
+        ensure!(
+            !self.path.exists() || is_script(),
+            "{} is there already, and is no job script: give another --slurm",
+            self.path.display()
+        );
+        Ok(())
     }
 
     /// Writes the script, and says how it is run.
@@ -80,8 +101,7 @@ impl Script {
         let gpu = if on_gpu { "#SBATCH --gpus=1\n" } else { "" };
         let jobs = self.jobs.unwrap_or(1);
         format!(
-            "#!/bin/bash\n\
-             # Written by infalign {version}. By sbatch it runs as a job; by bash, here, one job after the other.\n\
+            "{HEAD}{version}. By sbatch it runs as a job; by bash, here, one job after the other.\n\
              # Time, memory and partition are the cluster's own: add them below, or give them to sbatch.\n\
              #SBATCH --job-name=infalign-{command}\n\
              #SBATCH --ntasks=1\n{array}{gpu}\
@@ -95,18 +115,6 @@ impl Script {
             words.join(" ")
         )
     }
-}
-
-/// Takes an option with its value out of the words.
-fn take(words: &mut Vec<String>, option: &str) -> Result<Option<String>> {
-    let is_it = |word: &String| word == option || word.starts_with(&format!("{option}="));
-    let Some(at) = words.iter().position(is_it) else { return Ok(None) };
-    let word = words.remove(at);
-    if let Some((_, value)) = word.split_once('=') {
-        return Ok(Some(value.to_owned()));
-    }
-    ensure!(at < words.len(), "{option} needs a value");
-    Ok(Some(words.remove(at)))
 }
 
 /// A word as the shell reads it back, with the job's number where it stands.

@@ -237,6 +237,39 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
     reference.into_iter().fold(reads, |reads, path| reads.file("--reference", path))
 }
 
+/// Keys of recipes by which win rates are measured: what is won against, and by whose word.
+const MEASURES: [&str; 4] = ["model", "reward", "reward_model", "evaluation.judge"];
+
+/// Says where runs were measured by something else than the first of them. They may be compared still: policies that were trained on two rewards
+/// by a judge, for one.
+fn warn_of_other_measures(sources: &[Source]) {
+    let recipe = |source: &Source| -> Option<toml::Table> {
+        std::fs::read_to_string(source.path.join(folder::CONFIG)).ok()?.parse().ok()
+    };
+    let mut recipes = sources.iter().filter_map(|source| Some((&source.path, recipe(source)?)));
+    let Some((first, measured)) = recipes.next() else { return };
+    for (path, other) in recipes {
+        let differs = |key: &&str| under(&measured, key) != under(&other, key);
+        let differ: Vec<&str> = MEASURES.into_iter().filter(differs).collect();
+        if !differ.is_empty() {
+            let (first, path) = (first.display(), path.display());
+            let keys = differ.join(" and in ");
+            tell!(
+                "warning: the recipes of {first} and {path} differ in {keys}: win rates of the one are no measure for the other"
+            );
+        }
+    }
+}
+
+/// What a recipe has under a key, whose parts are divided by dots.
+fn under<'a>(recipe: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
+    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+    match recipe.get(first)? {
+        toml::Value::Table(inner) if !rest.is_empty() => under(inner, rest),
+        value => rest.is_empty().then_some(value),
+    }
+}
+
 /// Reads several, and gives methods of the same name others.
 ///
 /// # Errors
@@ -244,20 +277,19 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
 pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Vec<Source>> {
     let mut sources =
         paths.iter().map(|path| Source::read(path, reference)).collect::<Result<Vec<_>>>()?;
+    warn_of_other_measures(&sources);
     let names: Vec<String> =
         sources.iter().flat_map(|s| s.methods.iter().map(|m| m.name.clone())).collect();
     let twice = |name: &str| names.iter().filter(|other| *other == name).count() > 1;
     let mut seen = HashSet::new();
     for (source, number) in sources.iter_mut().zip(1..) {
-        let folder = name_of(&source.path);
-        for method in &mut source.methods {
-            if twice(&method.name) {
-                method.unique = format!("{folder}/{}", method.name);
-            }
-            // Folders may have the same name, too.
-            if !seen.insert(method.unique.clone()) {
-                method.unique = format!("{} ({number})", method.unique);
-            }
+        let mut folder = name_of(&source.path);
+        // Folders may have the same name, too.
+        if !seen.insert(folder.clone()) {
+            folder = format!("{folder} ({number})");
+        }
+        for method in source.methods.iter_mut().filter(|method| twice(&method.name)) {
+            method.unique = format!("{folder}/{}", method.name);
         }
     }
     Ok(sources)
@@ -304,17 +336,21 @@ pub(crate) fn read_samples(path: &Path, to_be_scored: bool) -> Result<Sampled> {
     Ok(sampled)
 }
 
-/// A file that is a [`Sampled`] as a whole.
+/// A file that is a [`Sampled`] as a whole, or the [`References`] of a run, of which the first is the reference.
 fn whole(path: &Path) -> Result<Option<Sampled>> {
     if path.extension().is_none_or(|ending| ending != "json") {
         return Ok(None);
     }
     let value: Value = json(path)?;
-    if value.get("rewards").is_none() {
+    if value.get(0).unwrap_or(&value).get("rewards").is_none() {
         return Ok(None);
     }
-    let sampled = serde_json::from_value(value).with_context(|| path.display().to_string())?;
-    Ok(Some(sampled))
+    let sampled = if value.is_array() {
+        serde_json::from_value(value).map(|sets: References| sets.both().0)
+    } else {
+        serde_json::from_value(value)
+    };
+    Ok(Some(sampled.with_context(|| path.display().to_string())?))
 }
 
 fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result<Sampled> {

@@ -58,7 +58,7 @@ fn share(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "give a number between 0 and 1, such as 0.95".to_owned())
 }
 
-fn above_nothing(text: &str) -> Result<f64, String> {
+pub(crate) fn above_nothing(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|size: &f64| *size > 0.0 && size.is_finite());
     number.ok_or_else(|| "give a number above 0, such as 0.02".to_owned())
 }

@@ -125,6 +125,21 @@ fn a_template_that_strips_the_last_message_can_be_continued_and_one_that_drops_i
 }
 
 #[test]
+fn a_turn_is_closed_as_the_template_closes_it() {
+    let closing = |template: &str| {
+        let folder = folder(&json!({ "chat_template": template, "eos_token": "</s>" }));
+        let talk = [said(Role::User, "Hi"), said(Role::Assistant, " Well. ")];
+        ChatTemplate::read(folder.path(), None).unwrap().closing(&talk).unwrap()
+    };
+    let each = |what: &str| {
+        format!("{{% for m in messages %}}<{{{{ {what} }}}}><end>{{% endfor %}}{{{{ eos_token }}}}")
+    };
+    assert_eq!(closing(&each("m.content")).trim_start(), "><end></s>");
+    assert_eq!(closing(&each("m.content | trim")), "><end></s>");
+    assert_eq!(closing("{{ messages[0].content }}"), "", "the message is not there");
+}
+
+#[test]
 fn without_a_time_a_template_may_not_ask_for_it() {
     let error = answered("{{ strftime_now('%Y') }}").unwrap_err().to_string();
     assert!(error.contains("line 1: it asks for the time (strftime_now)"), "{error}");

@@ -169,7 +169,7 @@ fn legend(methods: impl Iterator<Item = String>, panels: &[Panel]) -> Vec<String
     names
 }
 
-/// The continuous limit's win rate from KL 0 to `farthest`; none for a procedure that it has none for.
+/// The continuous limit's win rate from KL 0 to `farthest`, or to the greatest that the transform leads to; none for a procedure that it has none for.
 fn theory(
     name: &str,
     transform: &Transform,
@@ -181,10 +181,10 @@ fn theory(
     for step in 1..=STEPS {
         // Closer together near 0, where the win rate rises with the root of the KL.
         let kl = farthest * (step as f64 / STEPS as f64).powi(2);
-        let Some(win_rate) = predicted_win_rate(transform, kl, procedure)? else { return Ok(None) };
+        let Some(win_rate) = predicted_win_rate(transform, kl, procedure)? else { break };
         points.push((kl, win_rate));
     }
-    Ok(Some(Curve { name: name.into(), points }))
+    Ok((points.len() > 1).then(|| Curve { name: name.into(), points }))
 }
 
 /// What no policy exceeds in the continuous limit; none for a procedure that has no such theory.

@@ -1,9 +1,8 @@
 //! Methods compared at the same KL: win rate against KL over sweeps, interpolated, with the uncertainty of both.
 //!
 //! A sweep is what runs of one method measured, each a mean KL and win rates. Every resample of the prompts moves all of them together, and
-//! the interpolation is done anew in each: so the interval of a win rate at a common KL has the uncertainty of the KLs in it, and that of a
-//! difference is paired. Between measured points the win rate is linear in √KL, as it is near KL 0, where every sweep begins: a policy that is
-//! the reference wins ½ under the same procedure on both sides. Nothing is extrapolated.
+//! the interpolation ([`Gain`]) is done anew in each: so the interval of a win rate at a common KL has the uncertainty of the KLs in it, and that
+//! of a difference is paired. It has not that of the interpolation itself, so runs at about the KL in question are the ones to compare.
 
 use infalign_stats::{Interval, Resamples};
 use infalign_transform::{Composed, Procedure};
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contest::contributions;
 use crate::divergence::of_policy;
+use crate::gain::Gain;
 use crate::{Contest, Entry, EvaluateError, Intervals, Judge, Statistics};
 
 /// What one method measured, at one KL or several.
@@ -136,12 +136,16 @@ pub fn frontiers(
         Intervals::StudentT => (10_000, 0),
     };
     let resamples = Resamples::new(&slices, replicates, seed)?;
+    let mean = |series: &[f64]| series.iter().sum::<f64>() / series.len() as f64;
+    let farthest = values.iter().step_by(2).map(|kls| mean(kls)).fold(kl, f64::max);
+    // Of resamples some are farther.
+    let gain = Gain::of(procedure.of_ranks().as_ref(), 2.0 * farthest);
     let interval = |statistic: &(dyn Fn(&[f64]) -> f64 + Sync)| {
         resamples.interval(statistics.level, statistic).ok()
     };
     let at = |means: &[f64], sweep: usize, kl: f64| {
         let points = places[sweep].clone().map(|point| (means[2 * point], means[2 * point + 1]));
-        interpolated(points.collect(), kl)
+        gain.interpolated(points, kl)
     };
     let rows = sweeps.iter().enumerate().map(|(sweep, one)| Matched {
         method: one.method.to_owned(),
@@ -165,7 +169,6 @@ pub fn frontiers(
     let bands = sweeps.iter().enumerate().filter(|(sweep, _)| places[*sweep].len() > 1);
     let bands = bands.map(|(sweep, one)| {
         let of_sweep = places[sweep].clone();
-        let mean = |series: &[f64]| series.iter().sum::<f64>() / series.len() as f64;
         let farthest = of_sweep.map(|point| mean(&values[2 * point])).fold(0.0, f64::max);
         let point = |step: usize| {
             let kl = farthest * (step as f64 / BAND_POINTS as f64).powi(2);
@@ -184,22 +187,6 @@ pub fn frontiers(
 /// The win rate of the best policy there is at a KL, in the continuous limit; none for what has no such theory.
 pub(crate) fn optimum(procedure: &Procedure, kl: f64) -> Option<f64> {
     infalign_transform::Optimum::for_kl(procedure, kl).ok().map(|optimum| optimum.win_rate)
-}
-
-/// The win rate at a KL, linear in √KL between points (KL, win rate) and from (0, ½) on; NaN beyond the last.
-fn interpolated(mut points: Vec<(f64, f64)>, kl: f64) -> f64 {
-    points.push((0.0, 0.5));
-    // An estimate of a KL near 0 may be below it.
-    points.iter_mut().for_each(|point| point.0 = point.0.max(0.0).sqrt());
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let place = kl.sqrt();
-    for pair in points.windows(2) {
-        let [(x, y), (next_x, next_y)] = [pair[0], pair[1]];
-        if (x..=next_x).contains(&place) && next_x > x {
-            return y + (next_y - y) * (place - x) / (next_x - x);
-        }
-    }
-    if place == 0.0 { 0.5 } else { f64::NAN }
 }
 
 #[cfg(test)]
@@ -227,16 +214,6 @@ mod tests {
     fn entry<'a>(sampled: &'a Sampled, reference: &'a Sampled) -> Entry<'a> {
         let label = Label { method: "log", kind: None, objective: None, transform: None };
         Entry { label, sampled, reference }
-    }
-
-    #[test]
-    fn interpolation_is_linear_in_the_root_and_ends_where_measurements_do() {
-        let points = || vec![(0.36, 0.8), (0.04, 0.6)];
-        assert_eq!(interpolated(points(), 0.0), 0.5);
-        assert!((interpolated(points(), 0.01) - 0.55).abs() < 1e-12);
-        assert!((interpolated(points(), 0.16) - 0.7).abs() < 1e-12);
-        assert!((interpolated(points(), 0.36) - 0.8).abs() < 1e-12);
-        assert!(interpolated(points(), 0.37).is_nan());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod error;
 mod evaluator;
 mod figures;
 mod frontier;
+mod gain;
 mod kl;
 mod noise;
 mod page;

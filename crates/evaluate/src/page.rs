@@ -3,9 +3,12 @@
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:#111}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem;margin:1rem 0}\
 td,th{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}\
-td{overflow-wrap:anywhere}td:first-child{white-space:nowrap}\
+td span{overflow-wrap:anywhere}td:first-child{white-space:nowrap}\
 blockquote{white-space:pre-wrap;margin:1.5rem 0 .5rem;padding-left:.8rem;border-left:3px solid #bbb}\
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f5f5f5;padding:.6rem}figure{margin:1rem 0}";
+
+/// Longer words of a table, such as paths and digests, may be broken; numbers are shorter.
+const LONGEST: usize = 24;
 
 /// A page in the making; all texts are escaped.
 #[derive(Clone, Debug)]
@@ -61,7 +64,7 @@ impl Page {
     pub fn table(mut self, head: &[&str], rows: &[Vec<String>]) -> Self {
         let line = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
             let cells: String =
-                cells.map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
+                cells.map(|cell| format!("<{tag}>{}</{tag}>", breakable(cell))).collect();
             format!("<tr>{cells}</tr>\n")
         };
         let body: String =
@@ -91,6 +94,15 @@ impl Page {
     }
 }
 
+/// A text of which long words alone may be broken.
+fn breakable(text: &str) -> String {
+    let word = |word: &str| match word.chars().count() {
+        0..=LONGEST => escaped(word),
+        _ => format!("<span>{}</span>", escaped(word)),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -98,6 +110,16 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_words_of_a_table_may_be_broken_and_numbers_may_not() {
+        let cells = ["0.812 [0.790, 0.831]", "of runs/mine/methods/ctrl-best/samples.json"];
+        let html = Page::new("").table(&[], &[cells.map(str::to_owned).to_vec()]).html();
+        assert!(html.contains("<td>0.812 [0.790, 0.831]</td>"), "{html}");
+        assert!(html.contains("<td>of <span>runs/mine/methods/ctrl-best/samples.json</span></td>"));
+        assert!(html.contains("td span{overflow-wrap:anywhere}"));
+        assert!(!html.contains("td{overflow-wrap"));
+    }
 
     #[test]
     fn texts_cannot_become_markup() {

@@ -42,7 +42,7 @@ pub struct Planned {
     pub between_prompts: f64,
     /// Standard deviation of the noise of the pilot's samples.
     pub within_prompts: f64,
-    /// For several numbers of samples.
+    /// For several numbers of samples, twice what the procedure takes or more: with fewer its noise does not fall as their number grows.
     pub needs: Vec<Need>,
 }
 
@@ -76,7 +76,9 @@ pub fn plan(
     let samples = counts.min().unwrap_or(0);
     let (first, second) = (numbers(Part::First)?, numbers(Part::Second)?);
     let spread = Spread::of_halves(&numbers(Part::Whole)?, [&first, &second], samples)?;
-    let least = contest.policy.selection.samples().max(contest.reference.selection.samples());
+    let taken = contest.policy.selection.samples().max(contest.reference.selection.samples());
+    // With just the samples that a procedure takes, its noise is more than their number tells.
+    let least = if taken > 1 { 2 * taken } else { 1 };
     let mut needs = Vec::new();
     for samples in [1, 2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|n| *n >= least) {
         let prompts =
@@ -143,7 +145,7 @@ mod tests {
             plan(&entry, baseline, contest, Judge::Reward, effect, &Statistics::new(0))
         };
         let planned = plan_of(None, &contest).unwrap();
-        assert_eq!(planned.needs[0].samples, 2);
+        assert_eq!(planned.needs[0].samples, 4);
         assert!(planned.needs.windows(2).all(|two| two[0].prompts >= two[1].prompts));
         assert!(planned.needs.last().unwrap().prompts > 2, "{planned:?}");
         // Of no difference there is no spread.

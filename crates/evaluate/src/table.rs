@@ -4,7 +4,7 @@ use infalign_stats::{
     Interval, Lengths, StatsError, equivalence_test, holm, length_controlled, selection_weights,
     t_test,
 };
-use infalign_transform::{Beta, Composed, Procedure, Tilt, Transform, beta_for_kl};
+use infalign_transform::{Beta, Composed, Procedure, Tilt, Transform, TransformError, beta_for_kl};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -330,10 +330,10 @@ fn comparison(
 }
 
 /// Win rate of the optimum for `transform` at `kl` nats, in the continuous limit; none for `soft-best-of`, whose τ is in units of a reward that
-/// the limit does not know.
+/// the limit does not know, and for a KL that the transform does not lead to, as one that is flat at the top has a greatest.
 ///
 /// # Errors
-/// [`EvaluateError::Transform`] for a KL that the transform cannot reach.
+/// [`EvaluateError::Transform`] where an integral fails.
 pub fn predicted_win_rate(
     transform: &Transform,
     kl: f64,
@@ -346,8 +346,11 @@ pub fn predicted_win_rate(
     if kl < 1e-9 {
         return Ok(Some(0.5));
     }
-    let tilt = Tilt::new(transform, Beta::new(beta_for_kl(transform, kl)?)?)?;
-    Ok(Some(tilt.win_rate(procedure)?))
+    let beta = match beta_for_kl(transform, kl) {
+        Err(TransformError::UnreachableKl { .. }) => return Ok(None),
+        beta => beta?,
+    };
+    Ok(Some(Tilt::new(transform, Beta::new(beta)?)?.win_rate(procedure)?))
 }
 
 #[cfg(test)]

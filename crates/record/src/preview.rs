@@ -7,8 +7,10 @@ use crate::record::Record;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-td{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd;overflow-wrap:anywhere}\
+td{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}td span,td a,code{overflow-wrap:anywhere}\
 code{font-size:.85em}img{max-width:100%}";
+/// Longer words, such as paths and digests, may be broken; numbers are shorter.
+const LONGEST: usize = 24;
 /// More numbers are in results.json.
 const MAX_NUMBERS: usize = 60;
 
@@ -27,7 +29,7 @@ pub(crate) fn html(record: &Record) -> String {
     }
     let inputs = record.inputs.iter();
     let inputs = inputs.map(|input| {
-        (escaped(&input.role), file(&escaped(&input.path), &input.sha256, input.bytes))
+        (escaped(&input.role), file(&breakable(&input.path), &input.sha256, input.bytes))
     });
     section(&mut body, "Inputs", inputs);
     let outputs = record.outputs.iter().map(|output| {
@@ -36,7 +38,7 @@ pub(crate) fn html(record: &Record) -> String {
     });
     section(&mut body, "Outputs", outputs);
     let build = record.build.rows().into_iter();
-    let build = build.map(|(name, value)| (escaped(name), escaped(&value)));
+    let build = build.map(|(name, value)| (escaped(name), breakable(&value)));
     section(&mut body, "The program", build);
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
@@ -74,7 +76,7 @@ fn numbers(metrics: &BTreeMap<String, f64>) -> Vec<(String, String)> {
             };
             let value =
                 if name.ends_with(".estimate") { format!("{value:.4}") } else { value.to_string() };
-            (escaped(name.trim_end_matches(".estimate")), format!("{value}{interval}"))
+            (breakable(name.trim_end_matches(".estimate")), format!("{value}{interval}"))
         })
         .collect()
 }
@@ -99,7 +101,7 @@ fn run(record: &Record) -> Vec<(String, String)> {
         ("recording took", record.overhead_seconds.map(|seconds| format!("{seconds:.3} s"))),
     ];
     let known = rows.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    known.map(|(name, value)| (name.to_owned(), escaped(&value))).collect()
+    known.map(|(name, value)| (name.to_owned(), breakable(&value))).collect()
 }
 
 fn file(name: &str, sha256: &str, bytes: u64) -> String {
@@ -113,6 +115,15 @@ fn section(body: &mut String, heading: &str, rows: impl Iterator<Item = (String,
     if !rows.is_empty() {
         let _ = write!(body, "<h2>{heading}</h2>\n<table>\n{rows}</table>\n");
     }
+}
+
+/// A text of which long words alone may be broken.
+fn breakable(text: &str) -> String {
+    let word = |word: &str| match word.chars().count() {
+        0..=LONGEST => escaped(word),
+        _ => format!("<span>{}</span>", escaped(word)),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn escaped(text: &str) -> String {
@@ -131,6 +142,17 @@ mod tests {
         let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
         let shown = [("a", "0.5000 [0.4000, 0.6000]"), ("n", "3")];
         assert_eq!(numbers(&metrics), shown.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+
+    #[test]
+    fn long_words_may_be_broken_and_numbers_may_not() {
+        let digest = "ab".repeat(32);
+        assert_eq!(
+            breakable(&format!("0.8 <{digest}>")),
+            format!("0.8 <span>&lt;{digest}&gt;</span>")
+        );
+        assert!(STYLE.contains("td span,td a,code{overflow-wrap:anywhere}"));
+        assert_eq!(STYLE.matches("overflow-wrap").count(), 1);
     }
 
     #[test]

@@ -107,9 +107,25 @@ impl Replication {
     /// Whether every required level was reached and every claim holds, and there was one: where nothing is asked, nothing is reproduced.
     #[must_use]
     pub fn holds(&self) -> bool {
-        let asked = self.lowest().is_some() || !self.claims.is_empty();
         let reached = self.results.iter().all(Row::holds);
-        asked && reached && self.claims.iter().all(|claim| claim.holds)
+        self.asks() && reached && self.claims.iter().all(|claim| claim.holds)
+    }
+
+    /// Whether a level is required of any result, or a claim is made.
+    fn asks(&self) -> bool {
+        self.lowest().is_some() || !self.claims.is_empty()
+    }
+
+    /// What was found, in words.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        match (self.asks(), self.holds()) {
+            (true, true) => "reproduced",
+            (true, false) => "NOT reproduced",
+            (false, _) => {
+                "undecided: the circumstances differ, so no result is required of the replica, and nothing is claimed"
+            }
+        }
     }
 
     /// `repeat` on the same host, `replicate` on another.
@@ -166,9 +182,9 @@ impl Replication {
     /// The table.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let verdict = if self.holds() { "reproduced" } else { "NOT reproduced" };
         let mut text = format!(
-            "# {verdict} ({})\n\noriginal {} of {}, infalign {}\nreplica {} of {}, infalign {}\nextent: {}\nprogram: {}\n\n",
+            "# {} ({})\n\noriginal {} of {}, infalign {}\nreplica {} of {}, infalign {}\nextent: {}\nprogram: {}\n\n",
+            self.verdict(),
             self.word(),
             self.original.uuid,
             self.original.start,
@@ -274,6 +290,7 @@ pub(crate) mod tests {
         unasked.claims.clear();
         unasked.results.iter_mut().for_each(|row| row.required = Level::Differs);
         assert!(!unasked.holds(), "where nothing is asked, nothing is reproduced");
+        assert!(unasked.markdown().starts_with("# undecided: "), "and nothing has failed");
         assert_eq!(replication(Level::Tolerance).lowest(), Some(Level::Tolerance));
         assert_eq!(replication(Level::Bitwise).word(), "replicate");
     }

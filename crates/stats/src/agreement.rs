@@ -70,7 +70,9 @@ pub fn agreement(prompts: &[Vec<(Outcome, Outcome)>], level: f64) -> Result<Agre
         let half_width = t_quantile(level, left.len() - 1) * ((n - 1.0) / n * squares).sqrt();
         Interval { estimate, low: estimate - half_width, high: estimate + half_width, level }
     };
-    let kappa = Some(interval(Table::kappa)).filter(|kappa| kappa.estimate.is_finite());
+    // Where chance alone makes the judges agree, be it without one of the prompts, there is none.
+    let defined = |kappa: &Interval| kappa.low.is_finite() && kappa.high.is_finite();
+    let kappa = Some(interval(Table::kappa)).filter(defined);
     let n_pairs = prompts.iter().map(Vec::len).sum();
     Ok(Agreement { share: interval(Table::equal), kappa, n_pairs })
 }

@@ -6,7 +6,8 @@
 //!
 //! Intervals are bias-corrected and accelerated (BCa; Efron 1987). A resample of n prompts varies less than n prompts do, by (n − 1)/n, and
 //! normal quantiles ignore that the spread is estimated; so the levels are widened to those of Student's t, z → t₍n−1₎·√(n/(n − 1))
-//! (Hesterberg 2015, "expanded" intervals), which matters below some fifty prompts.
+//! (Hesterberg 2015, "expanded" intervals), which matters below some fifty prompts. Below ten, of which resamples are too much alike, the interval is
+//! Student's with the jackknife's standard error.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -16,6 +17,9 @@ use statrs::distribution::{ContinuousCDF, Normal};
 use crate::Interval;
 use crate::cluster::{check_level, t_quantile};
 use crate::error::{StatsError, check};
+
+/// Prompts from which on resamples tell more than the jackknife.
+const FEWEST: usize = 10;
 
 /// Means of several series over the same prompts, and of resamples of these prompts.
 #[derive(Clone, Debug)]
@@ -96,11 +100,18 @@ impl Resamples {
         let mut drawn: Vec<f64> =
             self.replicates.chunks(width).map(&statistic).filter(|value| !value.is_nan()).collect();
         let all = self.replicates.len() / width;
-        if !estimate.is_finite() || drawn.len() * 100 < all * 99 {
+        if !estimate.is_finite() || all == 0 || drawn.len() * 100 < all * 99 {
             return Err(StatsError::Undefined { defined: drawn.len(), of: all });
         }
+        let deviations = self.jackknife(&statistic);
+        if self.prompts() < FEWEST {
+            let n = self.prompts() as f64;
+            let squares: f64 = deviations.iter().map(|d| d * d).sum();
+            let half = t_quantile(level, self.prompts() - 1) * ((n - 1.0) / n * squares).sqrt();
+            return Ok(Interval { estimate, low: estimate - half, high: estimate + half, level });
+        }
         drawn.sort_unstable_by(f64::total_cmp);
-        let levels = self.levels(level, estimate, &drawn, self.acceleration(&statistic));
+        let levels = self.levels(level, estimate, &drawn, acceleration(&deviations));
         let [low, high] = levels.map(|share| quantile(&drawn, share));
         // The middle is the estimate's, however the resamples lie.
         Ok(Interval { estimate, low: low.min(estimate), high: high.max(estimate), level })
@@ -127,8 +138,8 @@ impl Resamples {
         })
     }
 
-    /// a = Σd³ / (6·(Σd²)^{3/2}), d what leaving one prompt out takes from the jackknife's mean.
-    fn acceleration(&self, statistic: &(impl Fn(&[f64]) -> f64 + Sync)) -> f64 {
+    /// What leaving one prompt out takes from the mean of all that are so computed.
+    fn jackknife(&self, statistic: &(impl Fn(&[f64]) -> f64 + Sync)) -> Vec<f64> {
         let (width, n) = (self.means.len().max(1), self.prompts() as f64);
         let mut left = vec![0.0; width];
         let mut values = Vec::with_capacity(self.prompts());
@@ -139,14 +150,15 @@ impl Resamples {
             values.push(statistic(&left));
         }
         let middle = values.iter().sum::<f64>() / n;
-        let (mut squares, mut cubes) = (0.0, 0.0);
-        for value in values {
-            let d = middle - value;
-            (squares, cubes) = (squares + d * d, cubes + d * d * d);
-        }
-        let acceleration = cubes / (6.0 * f64::powf(squares, 1.5));
-        if acceleration.is_finite() { acceleration } else { 0.0 }
+        values.into_iter().map(|value| middle - value).collect()
     }
+}
+
+/// a = Σd³ / (6·(Σd²)^{3/2}) of a jackknife's deviations d.
+fn acceleration(deviations: &[f64]) -> f64 {
+    let sum = |power: i32| deviations.iter().map(|d| d.powi(power)).sum::<f64>();
+    let acceleration = sum(3) / (6.0 * sum(2).powf(1.5));
+    if acceleration.is_finite() { acceleration } else { 0.0 }
 }
 
 /// How often a resample holds each prompt: n draws from n.
@@ -215,6 +227,20 @@ mod tests {
                 interval.low <= 0.8 && 0.8 <= interval.high
             });
             assert!((0.93..=0.97).contains(&share), "{share} with {prompts} prompts");
+        }
+    }
+
+    #[test]
+    fn covers_the_mean_of_a_handful_of_prompts() {
+        let mut random = SplitMix(8);
+        for prompts in [2, 3, 5, 9, 10, 12] {
+            let share = coverage(1_000, |seed| {
+                let x: Vec<f64> = (0..prompts).map(|_| random.normal()).collect();
+                let resamples = Resamples::new(&[&x], 500, seed).unwrap();
+                let interval = resamples.interval(0.95, first).unwrap();
+                interval.low <= 0.0 && 0.0 <= interval.high
+            });
+            assert!((0.925..=0.97).contains(&share), "{share} with {prompts} prompts");
         }
     }
 
@@ -298,6 +324,8 @@ mod tests {
         let resamples = Resamples::new(&[&[1.0; 5]], 100, 0).unwrap();
         let interval = resamples.interval(0.95, first).unwrap();
         assert_eq!((interval.low, interval.estimate, interval.high), (1.0, 1.0, 1.0));
+        let none = Resamples::new(&[], 100, 0).unwrap().interval(0.95, |_| 0.0);
+        assert_eq!(none, Err(StatsError::Undefined { defined: 0, of: 0 }));
         let undefined = resamples.interval(0.95, |_| f64::NAN);
         assert_eq!(undefined, Err(StatsError::Undefined { defined: 0, of: 100 }));
         assert!(matches!(resamples.interval(1.0, first), Err(StatsError::Level(_))));

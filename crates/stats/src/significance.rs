@@ -5,11 +5,14 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use crate::cluster::mean_and_standard_error;
 use crate::error::StatsError;
 
+/// What rounding leaves of the difference of equal rates: less is no difference, and no spread.
+const ROUNDING: f64 = 1e-12;
+
 /// Two-sided p-value of Student's test that the mean over prompts is `expected`.
 ///
 /// - `per_cluster`: one number a prompt, n ≥ 2, such as paired differences.
 ///
-/// Where the numbers do not vary, it is 1 if they are what is expected, and 0 if not.
+/// Where the numbers do not vary by more than 1e-12, it is 1 if they are what is expected, and 0 if not.
 ///
 /// # Errors
 /// As for [`mean_and_standard_error`].
@@ -45,8 +48,8 @@ pub fn equivalence_test(per_cluster: &[f64], margin: f64) -> Result<f64, StatsEr
 /// p-values of the two one-sided alternatives: that the mean is above `expected`, and that it is below.
 fn tails(per_cluster: &[f64], expected: f64) -> Result<(f64, f64), StatsError> {
     let (mean, standard_error) = mean_and_standard_error(per_cluster)?;
-    let distance = mean - expected;
-    if standard_error == 0.0 {
+    let distance = if (mean - expected).abs() <= ROUNDING { 0.0 } else { mean - expected };
+    if standard_error <= ROUNDING {
         let tail = |extreme: bool| if extreme { 0.0 } else { 1.0 };
         return Ok((tail(distance > 0.0), tail(distance < 0.0)));
     }
@@ -96,6 +99,8 @@ mod tests {
         let tail = 0.5 - t / (2.0 * (2.0 + t * t).sqrt());
         assert!((t_test(&[1.0, 2.0, 3.0], 0.0).unwrap() - 2.0 * tail).abs() < 1e-10);
         assert_eq!((t_test(&[2.0; 4], 2.0), t_test(&[2.0; 4], 1.0)), (Ok(1.0), Ok(0.0)));
+        assert_eq!(t_test(&[-1e-16; 4], 0.0), Ok(1.0), "rounding is no difference");
+        assert_eq!(t_test(&[1e-16, 0.0, 1e-16, 0.0], 0.0), Ok(1.0));
         // Four degrees: P(|T| > t) = 1 − ½·s·(3 − s²) with s = t/√(t² + 4).
         let x = [1.0, 2.0, 3.0, 5.0, 8.0];
         let (mean, error) = mean_and_standard_error(&x).unwrap();

@@ -26,7 +26,7 @@ use crate::fit::{check_counts, check_finite, checkpoint_every};
 use crate::optimizer::Optimizer;
 use crate::rollout::{Rollout, Scoring};
 use crate::schedule::linear;
-use crate::solver::{Learner, Solver, Task};
+use crate::solver::{Learner, Solver, Task, check_group};
 use crate::{Calibrator, Objective, OptimizerConfig, SolverConfig, StepMetrics, TrainError};
 
 /// Settings of a CTRL run.
@@ -37,7 +37,7 @@ pub struct CtrlConfig {
     pub steps: usize,
     /// Prompts of one step.
     pub prompts_per_step: usize,
-    /// Responses to each; at least 2 for solvers that compare them.
+    /// Responses to each; at least 2 for solvers that compare them, and for calibration within groups.
     pub samples_per_prompt: usize,
     /// KL(π‖π_ref) to reach, in nats per response. Either this or `beta`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,8 @@ pub enum Keep {
     #[default]
     Last,
     /// That of the checkpoint before which E[Φ(u)] − β KL(π‖π_ref) was greatest, a mean over the steps since the checkpoint before it, at the
-    /// first step's β. The responses are those of the training: no held-out prompt takes part in the choice.
+    /// first step's β. The responses are those of the training: no held-out prompt takes part in the choice. Needs a calibration table: within
+    /// groups the mean of u is ½ whatever the policy, so that the KL alone would choose.
     Best,
 }
 
@@ -112,11 +113,25 @@ impl CtrlConfig {
                 return Err(TrainError::Setting {
                     key,
                     value: value.to_string(),
-                    valid: "above 0",
+                    valid: "finite and above 0",
                 });
             }
         }
         Ok(())
+    }
+
+    /// Refuses what cannot be done where responses are calibrated within their group.
+    ///
+    /// # Errors
+    /// [`TrainError::NeedsTable`], [`TrainError::BestOfGroups`], and [`TrainError::Setting`] for groups of one response, whose u is always ½.
+    pub fn check_groups(&self) -> Result<(), TrainError> {
+        if self.solver.needs_table() {
+            return Err(TrainError::NeedsTable);
+        }
+        if self.keep == Keep::Best {
+            return Err(TrainError::BestOfGroups);
+        }
+        check_group(self.samples_per_prompt)
     }
 
     /// β at the first step, on the scale of the trained reward: fixed, or that of the theory for the target KL.
@@ -271,10 +286,7 @@ impl CtrlTrainer<'_> {
             Calibrator::Table(table) => {
                 table.check_holds(self.prompts.iter().map(|p| (p.id.as_str(), p.text.as_str())))?;
             }
-            Calibrator::Group if self.config.solver.needs_table() => {
-                return Err(TrainError::NeedsTable);
-            }
-            Calibrator::Group => {}
+            Calibrator::Group => self.config.check_groups()?,
         }
         let (n, per_step) = (self.prompts.len(), self.config.prompts_per_step);
         if n < per_step {

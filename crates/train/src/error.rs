@@ -58,6 +58,11 @@ pub enum TrainError {
         "solver \"regression\" needs the calibration table, which tells the partition function of each prompt: give calibration.samples or calibration.table in place of calibration.group"
     )]
     NeedsTable,
+    /// The best policy is to be kept, which u within groups does not tell.
+    #[error(
+        "keep = \"best\" goes by the mean of Φ(u), which calibration.group = true makes the same for every policy: calibrate by a table (calibration.samples or calibration.table), or take keep = \"last\""
+    )]
+    BestOfGroups,
     /// The user asked to stop.
     #[error("stopped after step {step}; the checkpoint is in {dir}")]
     Interrupted {

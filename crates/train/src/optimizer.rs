@@ -19,10 +19,11 @@ pub struct OptimizerConfig {
     /// Steps of linear warm-up.
     #[serde(default)]
     pub warmup_steps: usize,
-    /// Share of the peak learning rate that is left at the last step.
+    /// Share of the peak learning rate at which the linear decay would arrive one step after the last. At the last step it is that share plus
+    /// (1 − share)/(steps − warm-up steps).
     #[serde(default)]
     pub final_share: f64,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay, of every weight, norms and biases among them, as PyTorch's AdamW does; transformers' Trainer leaves those out.
     #[serde(default)]
     pub weight_decay: f32,
     /// Larger gradients are scaled to this Euclidean norm.
@@ -38,8 +39,18 @@ impl OptimizerConfig {
     pub(crate) fn check(&self) -> Result<(), TrainError> {
         let positive = |value: f64| value > 0.0 && value.is_finite();
         for (key, value, fine, valid) in [
-            ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
-            ("max_grad_norm", self.max_grad_norm, positive(self.max_grad_norm), "above 0"),
+            (
+                "learning_rate",
+                self.learning_rate,
+                positive(self.learning_rate),
+                "finite and above 0",
+            ),
+            (
+                "max_grad_norm",
+                self.max_grad_norm,
+                positive(self.max_grad_norm),
+                "finite and above 0",
+            ),
             (
                 "final_share",
                 self.final_share,

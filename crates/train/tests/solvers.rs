@@ -262,6 +262,15 @@ fn settings_without_meaning_or_effect_are_refused() {
     for solver in [r#"{"kind": "ppo"}"#, r#"{"kind": "reinforce"}"#, r#"{"kind": "regression"}"#] {
         config(solver, 1).check(&sampling).unwrap();
     }
+    let infinite = [
+        CtrlConfig { target_kl: Some(f64::INFINITY), beta: None, ..wild(0.1) },
+        CtrlConfig { beta: Some(f64::INFINITY), ..wild(0.1) },
+        wild(f64::INFINITY),
+    ];
+    for (config, key) in infinite.iter().zip(["target_kl", "beta", "learning_rate"]) {
+        let message = config.check(&sampling).unwrap_err().to_string();
+        assert_eq!(message, format!("{key} is inf, but it must be finite and above 0"));
+    }
     for unknown in [r#"{"kind": "rloo", "clip": 0.2}"#, r#"{"kind": "regression", "kl": "loss"}"#] {
         let error = serde_json::from_str::<infalign_train::SolverConfig>(unknown).unwrap_err();
         assert!(error.to_string().contains("unknown field"), "{error}");
@@ -286,4 +295,30 @@ fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
     assert!(message.contains("learns from 41") && message.contains("there are 40"), "{message}");
     let message = refusal(&offline(8), |trainer| trainer.rollouts = None).to_string();
     assert!(message.contains("learns from 8") && message.contains("there are 0"), "{message}");
+}
+
+#[test]
+fn groups_calibrate_two_responses_or_more_and_choose_no_policy() {
+    let fixture = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let objective = "identity".parse().unwrap();
+    let refusal = |config: &CtrlConfig| {
+        let trainer = CtrlTrainer {
+            calibrator: Calibrator::Group,
+            ..fixture.trainer(config, &objective, dir.path())
+        };
+        trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap_err().to_string()
+    };
+    for solver in [r#"{"kind": "reinforce"}"#, r#"{"kind": "ppo"}"#] {
+        let message = refusal(&config(solver, 1));
+        assert!(
+            message.contains("samples_per_prompt is 1, but it must be at least 2"),
+            "{message}"
+        );
+        config(solver, 2).check_groups().unwrap();
+    }
+    let message = refusal(&CtrlConfig { keep: Keep::Best, ..wild(0.1) });
+    for needle in ["keep = \"best\"", "calibration.group", "calibration.table", "keep = \"last\""] {
+        assert!(message.contains(needle), "{message}");
+    }
 }

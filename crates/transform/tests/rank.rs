@@ -244,6 +244,36 @@ fn intervals_of_the_estimate_cover() {
 }
 
 #[test]
+fn intervals_cover_where_prompts_have_tables_of_their_own() {
+    // A table of nine of the reference's own calibrates all responses to a prompt, so their ranks err together. That j of the nine lie below the
+    // best of four responses has the probability 4·K!/(K + 4)!·(j + 1)(j + 2)(j + 3), K = 9.
+    let (table_of, bins) = (9, 10);
+    let heights = (0..bins).map(|j| 40.0 * f64::from((j + 1) * (j + 2) * (j + 3)) / 17_160.0);
+    let heights: Vec<f64> = heights.collect();
+    let mut uniform = uniforms(77);
+    let mut covered = 0;
+    for _ in 0..1000 {
+        let prompt = |uniform: &mut dyn FnMut() -> f64| -> Vec<f64> {
+            let table: Vec<f64> = (0..table_of).map(|_| uniform()).collect();
+            let mut rank = || {
+                let best = (0..4).map(|_| uniform()).fold(0.0, f64::max);
+                let below = table.iter().filter(|value| **value < best).count();
+                (below as f64 + uniform()) / f64::from(bins)
+            };
+            (0..50).map(|_| rank()).collect()
+        };
+        let prompts: Vec<Vec<f64>> = (0..40).map(|_| prompt(&mut uniform)).collect();
+        let prompts: Vec<&[f64]> = prompts.iter().map(Vec::as_slice).collect();
+        let estimate = RankEstimate::of_clusters(bins as usize, &prompts).unwrap();
+        let intervals = estimate.densities(0.95).unwrap();
+        let covers = |k: usize| intervals[k].low <= heights[k] && heights[k] <= intervals[k].high;
+        covered += (5..10).filter(|&k| covers(k)).count();
+    }
+    let share = covered as f64 / 5000.0;
+    assert!((0.92..=0.97).contains(&share), "{share}");
+}
+
+#[test]
 fn ranks_that_say_nothing_are_refused() {
     for (bins, ranks, what) in [
         (0, vec![0.5; 100], "100 ranks in 0 bins"),
@@ -255,6 +285,8 @@ fn ranks_that_say_nothing_are_refused() {
         let error = RankEstimate::new(bins, &ranks).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
+    let one = RankEstimate::of_clusters(5, &[&[0.5; 100], &[]]).unwrap_err().to_string();
+    assert!(one.contains("of one prompt"), "{one}");
     let estimate = RankEstimate::new(5, &[0.5; 100]).unwrap();
     assert!(matches!(estimate.densities(1.0), Err(TransformError::Ranks(_))));
 }

@@ -7,14 +7,12 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_calibrate::Calibration;
 use infalign_data::rewarded::{self, Rewarded};
-use infalign_record::env::hub_cache;
 use infalign_transform::Transform;
 use serde_json::{Value, json};
 
 use super::reference::table;
 use crate::failure::Failure;
-use crate::generate::reward_config;
-use crate::server::api_key;
+use crate::generate::{build_reward, reward_config};
 use crate::{identity, output};
 
 /// Arguments of `infalign calibrate apply`.
@@ -104,7 +102,7 @@ fn build(
         table.meta().reward
     );
     let device = infalign_backend::device(args.device.as_ref())?;
-    Ok(config.build(&device, &hub_cache(), &api_key)?)
+    build_reward(path, &config, &device)
 }
 
 fn print(

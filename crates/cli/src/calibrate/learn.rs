@@ -17,7 +17,7 @@ use super::reference::table;
 use super::saving::write;
 use crate::encode::Encoder;
 use crate::failure::Failure;
-use crate::{identity, models, output};
+use crate::{destination, identity, models, output};
 
 /// Version of the calibrator's file.
 const SCHEMA_VERSION: u32 = 1;
@@ -46,7 +46,7 @@ pub(crate) struct LearnArgs {
     /// Quantiles of a prompt that are predicted.
     #[arg(long, default_value_t = 64)]
     quantiles: usize,
-    /// Where the calibrator is written, as JSON.
+    /// The calibrator, as JSON: a new file.
     #[arg(long)]
     out: PathBuf,
     /// Print a JSON document instead of a sentence.
@@ -62,7 +62,7 @@ pub(crate) struct PredictArgs {
     calibrator: PathBuf,
     #[command(flatten)]
     reader: ReaderArgs,
-    /// Where the table of quantiles is written.
+    /// The table of quantiles: a new file.
     #[arg(long)]
     out: PathBuf,
 }
@@ -113,8 +113,9 @@ impl Reading {
 /// Learns a calibrator.
 ///
 /// # Errors
-/// [`Failure::Input`] for a table that does not serve, [`Failure::Run`] when the calibrator cannot be written.
+/// [`Failure::Input`] for a table that does not serve and for an `--out` that is there, [`Failure::Run`] when the calibrator cannot be written.
 pub(crate) fn learn(args: &LearnArgs) -> Result<(), Failure> {
+    destination::new_file(&args.out).map_err(Failure::Input)?;
     let calibrator = learned(args).map_err(Failure::Input)?;
     let report = calibrator.report;
     let text = serde_json::to_string(&calibrator).map_err(Failure::run)?;
@@ -152,8 +153,9 @@ fn learned(args: &LearnArgs) -> Result<Calibrator> {
 /// Predicts a table.
 ///
 /// # Errors
-/// [`Failure::Input`] for a calibrator that does not fit the model, [`Failure::Run`] when the table cannot be written.
+/// [`Failure::Input`] for a calibrator that does not fit the model and for an `--out` that is there, [`Failure::Run`] when the table cannot be written.
 pub(crate) fn predict(args: &PredictArgs) -> Result<(), Failure> {
+    destination::new_file(&args.out).map_err(Failure::Input)?;
     let table = predicted(args).map_err(Failure::Input)?;
     write(&table, &args.out).map_err(Failure::Run)?;
     output::print(&format!("{}: {} prompts", args.out.display(), table.len()))

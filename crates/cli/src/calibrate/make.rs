@@ -1,7 +1,7 @@
 //! `infalign calibrate --model …`: sample reference responses, score them, keep their rewards.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::saving::Saving;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::recording::RunInputs;
-use crate::{interrupt, output};
+use crate::{destination, interrupt, output};
 
 /// Batches of responses that are sampled and scored from one look at Ctrl-C to the next.
 const BATCHES_PER_BLOCK: usize = 8;
@@ -80,12 +80,7 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
 /// RunInputs everything, and the table that is there.
 fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
     ensure!(args.samples >= 2, "--samples is {}: a quantile needs 2 or more", args.samples);
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    ensure!(
-        folder.is_none_or(Path::is_dir) && !args.out.is_dir(),
-        "--out is {}: it has to be a file in a folder that is there",
-        args.out.display()
-    );
+    destination::file(&args.out)?;
     let reference = Reference::read(&args.reference, &args.drawing)?;
     let calibration = if args.out.exists() {
         let calibration = table(&args.out)?;
@@ -135,23 +130,18 @@ fn report(
     elapsed: Duration,
 ) -> Result<(), Failure> {
     let Filled { responses, sampling, scoring, .. } = *filled;
+    let [all, sampling, scoring] = [elapsed, sampling, scoring].map(|time| time.as_secs_f64());
+    let (shown, kept) = (args.out.display().to_string(), output::kept_place(&args.out));
     if args.json {
-        let seconds = json!({
-            "sampling": sampling.as_secs_f64(), "scoring": scoring.as_secs_f64(), "all": elapsed.as_secs_f64(),
-        });
-        let document = json!({
-            "table": args.out, "prompts": table.len(), "samples": args.samples, "new_responses": responses, "seconds": seconds,
-        });
-        return output::print(&format!("{document:#}"));
+        let prompts = table.len();
+        let document = |place: String| json!({ "table": place, "prompts": prompts, "samples": args.samples, "new_responses": responses });
+        let mut timed = document(shown);
+        timed["seconds"] = json!({ "sampling": sampling, "scoring": scoring, "all": all });
+        return output::print_as(&format!("{timed:#}"), &format!("{:#}", document(kept)));
     }
-    output::print(&format!(
-        "{}: {} prompts, {responses} new responses in {:.1} s (sampling {:.1} s, scoring {:.1} s)",
-        args.out.display(),
-        table.len(),
-        elapsed.as_secs_f64(),
-        sampling.as_secs_f64(),
-        scoring.as_secs_f64(),
-    ))
+    let what = format!("{} prompts, {responses} new responses", table.len());
+    let times = format!("in {all:.1} s (sampling {sampling:.1} s, scoring {scoring:.1} s)");
+    output::print_as(&format!("{shown}: {what} {times}"), &format!("{kept}: {what}"))
 }
 
 /// `i/n` with 1 ≤ i ≤ n.

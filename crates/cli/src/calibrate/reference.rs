@@ -10,13 +10,12 @@ use infalign_calibrate::CalibrationMeta;
 use infalign_data::prompts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LanguageModel, Tokenizer};
-use infalign_record::{clock, env::hub_cache};
+use infalign_record::clock;
 use infalign_reward::Reward;
 
 use crate::encode::Encoder;
-use crate::generate::reward_config;
+use crate::generate::{build_reward, reward_config};
 use crate::sampling::{BatchArgs, SamplingArgs};
-use crate::server::api_key;
 use crate::{encode, identity, models};
 
 /// Names the random streams of reference responses, as in `infalign train`.
@@ -81,7 +80,7 @@ impl Reference {
         let name = identity::reward(&config, identity::lies_there, identity::as_given)?;
         let template = encoder.template_sha256(&given)?;
         let meta = identity::calibration(&folder, name, template, &sampling, args.seed)?;
-        let reward = config.build(&device, &hub_cache(), &api_key)?;
+        let reward = build_reward(&args.reward, &config, &device)?;
         let model = model.for_inference();
         let batch = drawing.batch.size(model.as_ref(), &prompts, &sampling);
         let mut reference =

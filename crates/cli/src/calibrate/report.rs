@@ -18,7 +18,7 @@ use super::reference::{DrawingArgs, Reference, ReferenceArgs, names, table};
 use super::tables;
 use crate::failure::Failure;
 use crate::figure::write_figure;
-use crate::output;
+use crate::{destination, output};
 
 mod figures;
 
@@ -81,8 +81,9 @@ struct Report {
 /// # Errors
 /// [`Failure::Input`] before sampling, [`Failure::Run`] after.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
+    destination::folder(&args.out).map_err(Failure::Input)?;
     let table = table(&args.table).map_err(Failure::Input)?;
-    let summary = Summary::of(&table).map_err(Failure::input)?;
+    let summary = tables::summary(&args.table, &table).map_err(Failure::Input)?;
     let (noise, recommended) = noises(args, &summary).map_err(Failure::Input)?;
     let reference = reference(args, &table).map_err(Failure::Input)?;
     let uniformity = reference.map(|reference| fresh(args, &table, &summary, &reference));

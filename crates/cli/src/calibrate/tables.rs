@@ -1,6 +1,6 @@
 //! Tables as they are: merged, compressed, inspected. Nothing is sampled.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::reference::table;
 use super::saving::write;
 use crate::failure::Failure;
-use crate::output;
+use crate::{destination, output};
 
 /// Arguments of `infalign calibrate merge`.
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub(crate) struct MergeArgs {
     /// Tables of one model, reward and way to sample.
     #[arg(required = true, num_args = 1..)]
     tables: Vec<PathBuf>,
-    /// Where the whole is written.
+    /// The whole: a new file.
     #[arg(long)]
     out: PathBuf,
 }
@@ -32,7 +32,7 @@ pub(crate) struct CompressArgs {
     /// How many quantiles of each prompt to keep, at the levels (j − ½)/p.
     #[arg(long)]
     quantiles: usize,
-    /// Where the smaller table is written.
+    /// The smaller table: a new file.
     #[arg(long)]
     out: PathBuf,
 }
@@ -50,8 +50,9 @@ pub(crate) struct InspectArgs {
 /// Joins tables.
 ///
 /// # Errors
-/// [`Failure::Input`] for tables that do not belong together, [`Failure::Run`] when the whole cannot be written.
+/// [`Failure::Input`] for tables that do not belong together and for an `--out` that is there, [`Failure::Run`] when the whole cannot be written.
 pub(crate) fn merge(args: &MergeArgs) -> Result<(), Failure> {
+    destination::new_file(&args.out).map_err(Failure::Input)?;
     let joined = join(&args.tables).map_err(Failure::Input)?;
     write(&joined, &args.out).map_err(Failure::Run)?;
     output::print(&format!("{}: {} prompts", args.out.display(), joined.len()))
@@ -74,6 +75,7 @@ fn join(paths: &[PathBuf]) -> Result<Calibration> {
 /// # Errors
 /// As for [`merge`].
 pub(crate) fn compress(args: &CompressArgs) -> Result<(), Failure> {
+    destination::new_file(&args.out).map_err(Failure::Input)?;
     let smaller = table(&args.table)
         .and_then(|table| Ok(table.compressed(args.quantiles)?))
         .map_err(Failure::Input)?;
@@ -88,12 +90,20 @@ pub(crate) fn compress(args: &CompressArgs) -> Result<(), Failure> {
 /// [`Failure::Input`] for a file that is no table, or an empty one.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     let table = table(&args.table).map_err(Failure::Input)?;
-    let summary = Summary::of(&table).map_err(Failure::input)?;
+    let summary = summary(&args.table, &table).map_err(Failure::Input)?;
     if args.json {
         let document = json!({ "meta": table.meta(), "summary": summary });
         return output::print(&format!("{document:#}"));
     }
     output::print_rows(&lines(&table, &summary))
+}
+
+/// What a table holds, in numbers.
+///
+/// # Errors
+/// For an empty one, which is named.
+pub(super) fn summary(path: &Path, table: &Calibration) -> Result<Summary> {
+    Summary::of(table).with_context(|| path.display().to_string())
 }
 
 /// The same as cells of a page's table.

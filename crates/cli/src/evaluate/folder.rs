@@ -15,6 +15,7 @@ use infalign_record::atomic::write_atomic;
 use serde::Serialize;
 
 use super::sides::Place;
+use crate::destination;
 use crate::recording::{lock, refuse_secrets};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
@@ -58,7 +59,7 @@ pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
     }
     let used = dir.exists() && std::fs::read_dir(dir).map_or(true, |mut all| all.next().is_some());
     ensure!(!used, "--out {} is not an empty folder: give a new one", dir.display());
-    Ok(())
+    destination::folder(dir)
 }
 
 /// Where servers' answers are kept in an evaluation's folder.

@@ -202,6 +202,10 @@ fn check_options(args: &EvaluateArgs) -> Result<()> {
 /// Refuses what could only fail after the sampling: all that is known of both sides but their responses and scores.
 fn check(args: &EvaluateArgs, prepared: &Prepared) -> Result<()> {
     let [policy, reference] = Place::BOTH.map(|place| prepared.outline(place));
+    ensure!(
+        policy.prompts.len() != 1 || reference.prompts.len() != 1,
+        "1 prompt is too few: an interval over prompts needs at least 2"
+    );
     let (contests, statistics) = (contests(args), args.statistics.statistics());
     let halves = args.plan.plan.is_some();
     let asked = Asked { contests: &contests, statistics: &statistics, halves };

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use infalign_backend::Device;
 use infalign_evaluate::{Contest, Judge, Sampled, score, selection};
-use infalign_record::env::hub_cache;
 use infalign_record::hash::sha256_file;
 use infalign_reward::{Reward, RewardConfig, Stoppable};
 use infalign_transform::Composed;
@@ -13,11 +12,10 @@ use infalign_transform::Composed;
 use super::folder::{self, Folder, Settings};
 use super::models::Models;
 use super::{EvaluateArgs, contests, guided};
-use crate::generate::reward_config;
+use crate::generate::{build_reward, reward_config};
 use crate::progress::Progress;
-use crate::server::api_key;
 use crate::sources::read_samples;
-use crate::{identity, interrupt};
+use crate::{identity, interrupt, models};
 
 /// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,14 +63,16 @@ impl Rewards {
     fn build(args: &EvaluateArgs, device: &Device) -> Result<Self> {
         let mut settings = Settings::new();
         let mut build = |option, path: Option<&Path>| -> Result<Option<Box<dyn Reward>>> {
-            let Some(mut config) = reward_config(path)? else { return Ok(None) };
+            let (Some(path), Some(mut config)) = (path, reward_config(path)?) else {
+                return Ok(None);
+            };
             if args.out.is_some() {
                 settings.insert(option, essence(&config)?);
             }
             if let Some(out) = &args.out {
                 config.keep_answers_in(&folder::answers(out));
             }
-            let reward = config.build(device, &hub_cache(), &api_key)?;
+            let reward = build_reward(path, &config, device)?;
             Ok(Some(Box::new(Stoppable::new(reward, interrupt::flag()))))
         };
         let judge = build("--judge", args.judge.as_deref())?;
@@ -108,6 +108,10 @@ impl Prepared {
     /// One sentence that names the option or file.
     pub(super) fn read(args: &EvaluateArgs) -> Result<Self> {
         let device = infalign_backend::device(args.device.as_ref())?;
+        for (option, path) in [("--policy", &args.policy), ("--reference", &args.reference)] {
+            let is_there = path.exists() || may_be_on_the_hub(path);
+            ensure!(is_there, "{option}: there is no file or folder {}", path.display());
+        }
         let are_files = [args.policy.is_file(), args.reference.is_file()];
         ensure!(
             are_files[0] == are_files[1],
@@ -198,11 +202,19 @@ impl Prepared {
         };
         let rewards = self.rewards.selects.as_deref().map(by).transpose()?;
         let judged = self.rewards.judges.as_deref().map(by).transpose()?;
+        // A judge that the file holds has no say where another reward is asked for.
+        sampled.judged = if rewards.is_some() { judged } else { judged.or(sampled.judged) };
         sampled.rewards = rewards.unwrap_or(sampled.rewards);
-        sampled.judged = judged.or(sampled.judged);
         sampled.check()?;
         Ok(sampled)
     }
+}
+
+/// Whether what is no path may be the name of a model: that of one in the cache, or org/name, but for what ends like a file of responses.
+fn may_be_on_the_hub(path: &Path) -> bool {
+    let endings = ["jsonl", "csv", "parquet", "json"];
+    let is_of_responses = path.extension().is_some_and(|e| endings.iter().any(|of| e == *of));
+    !is_of_responses && !matches!(models::pinned(path), Ok(None))
 }
 
 /// What has to be run on each side: nothing where all procedures select among plain samples, and else what draws the samples that they select

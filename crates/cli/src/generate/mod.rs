@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use infalign_backend::DeviceName;
+use infalign_backend::{Device, DeviceName};
 use infalign_data::{Prompt, prompts};
 use infalign_decode::guided::GuidedGenerator;
 use infalign_decode::{
@@ -267,9 +267,36 @@ fn unless_interrupted() -> ControlFlow<()> {
 }
 
 fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
-    let Some(config) = reward_config(args.reward.as_deref())? else { return Ok(None) };
+    let Some(path) = &args.reward else { return Ok(None) };
     let device = infalign_backend::device(args.device.as_ref())?;
-    Ok(Some(config.build(&device, &hub_cache(), &api_key)?))
+    reward_of(Some(path), &device)
+}
+
+/// What the reward of `--reward` computes with.
+///
+/// # Errors
+/// As [`reward_config`] and [`build_reward`].
+pub(crate) fn reward_of(path: Option<&Path>, device: &Device) -> Result<Option<Box<dyn Reward>>> {
+    match (path, reward_config(path)?) {
+        (Some(path), Some(config)) => Ok(Some(build_reward(path, &config, device)?)),
+        _ => Ok(None),
+    }
+}
+
+/// The same from what was read, with the name of the file that it was read from where something is wrong with it.
+///
+/// # Errors
+/// For a setting out of range, and a model, a file or a key that is not there.
+pub(crate) fn build_reward(
+    path: &Path,
+    config: &RewardConfig,
+    device: &Device,
+) -> Result<Box<dyn Reward>> {
+    let built = config.build(device, &hub_cache(), &api_key);
+    match path.is_file() {
+        true => built.with_context(|| path.display().to_string()),
+        false => Ok(built?),
+    }
 }
 
 /// The reward of `--reward`: a TOML file like a recipe's reward table, or a reward model by its directory or its name on the hub.
@@ -285,8 +312,16 @@ pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>>
     }
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;
-    let mut config: RewardConfig =
-        toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), error))?;
+    let mut config: RewardConfig = toml::from_str(&text).map_err(|error| {
+        let table = toml::from_str::<toml::Table>(&text).unwrap_or_default();
+        match table.get("reward") {
+            Some(toml::Value::Table(_)) => anyhow!(
+                "{}: the file is the reward itself: take the heading [reward] out",
+                path.display()
+            ),
+            _ => anyhow!("{}: {error}", path.display()),
+        }
+    })?;
     for model in config.models_mut() {
         *model = models::folder(model)?.path().to_path_buf();
     }

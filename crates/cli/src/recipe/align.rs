@@ -168,11 +168,15 @@ impl AlignRecipe {
                     "method {name:?} needs {needed} reference responses to a prompt, but rollouts.samples is {samples}"
                 );
             }
-            let solved_by_table = ctrl.is_some_and(|train| train.solver.needs_table());
+            let solved_by_table = ctrl.as_ref().is_some_and(|train| train.solver.needs_table());
             ensure!(
                 self.has_table() || !(kind.needs_table() || solved_by_table),
                 "calibration.group = true leaves no table of reference rewards, which method {name:?} needs: give calibration.samples or calibration.table"
             );
+            if let Some(train) = ctrl.filter(|_| !self.has_table()) {
+                let checked = train.check_groups();
+                checked.with_context(|| format!("[train] with method {name:?}"))?;
+            }
         }
         self.check_tables()
     }
@@ -300,6 +304,8 @@ fn watch_samples() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use infalign_train::Keep;
+
     use super::*;
 
     /// A recipe with RLOO in `[train]`; `more` is the rest of it.
@@ -358,6 +364,30 @@ mod tests {
             serde_json::from_str(r#"{"kind": "ppo", "epochs": 2}"#).unwrap();
         let message = recipe.check_methods().unwrap_err().to_string();
         assert!(message.contains("[train.solver] has no effect"), "{message}");
+    }
+
+    #[test]
+    fn calibration_within_groups_needs_two_responses_and_chooses_no_policy() {
+        let group = recipe(&format!(
+            "{GROUP}[[method]]\nname = 'a'\nobjective = 'log'\nsolver = {{ kind = 'reinforce' }}\n"
+        ));
+        group.check_methods().unwrap();
+        let refused = |train: CtrlConfig| {
+            let recipe = AlignRecipe { train: Some(train), ..group.clone() };
+            format!("{:#}", recipe.check_methods().unwrap_err())
+        };
+        let train = group.train.clone().unwrap();
+        let message = refused(CtrlConfig { samples_per_prompt: 1, ..train.clone() });
+        assert!(
+            message.contains("samples_per_prompt is 1") && message.contains("\"a\""),
+            "{message}"
+        );
+        let best = CtrlConfig { keep: Keep::Best, ..train };
+        let message = refused(best.clone());
+        assert!(message.contains("keep = \"best\"") && message.contains("\"a\""), "{message}");
+        let table = CalibrationConfig { samples: Some(4), ..CalibrationConfig::default() };
+        let recipe = AlignRecipe { train: Some(best), calibration: Some(table), ..group };
+        recipe.check_methods().unwrap();
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn row(argument: &Arg) -> String {
     let values = argument.get_value_names().unwrap_or_default();
     let values = values.iter().map(|value| format!("<{value}>")).collect::<Vec<_>>().join(" ");
     let name = match argument.get_long() {
+        Some(long) if argument.is_require_equals_set() => format!("--{long}[={values}]"),
         Some(long) if takes_values => format!("--{long} {values}"),
         Some(long) => format!("--{long}"),
         None => values,
@@ -80,6 +81,18 @@ fn row(argument: &Arg) -> String {
         let _ = write!(meaning, " Default: `{}`.", defaults.join(" "));
     }
     format!("| `{name}` | {} |", meaning.trim().replace('|', "\\|"))
+}
+
+#[test]
+fn a_value_that_may_be_left_out_is_shown_as_it_has_to_be_written() {
+    assert!(page().contains("| `--include-diff[=<DIR>]` |"));
+    let optional = |argument: &Arg| {
+        argument.get_num_args().is_some_and(|n| n.takes_values() && n.min_values() == 0)
+    };
+    let mut command = Cli::command();
+    command.build();
+    let differing = command.get_arguments().find(|a| optional(a) != a.is_require_equals_set());
+    assert!(differing.is_none(), "{differing:?}");
 }
 
 /// In one line, with the full stop that clap takes off.

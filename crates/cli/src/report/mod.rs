@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use infalign_evaluate::report::{Member, Provenance, Report, Request};
+use infalign_evaluate::{Sweep, common_kl};
 use infalign_record::atomic::write_atomic;
-use infalign_record::folder::MANIFEST;
 use infalign_transform::{Composed, Transform};
 
 use self::exports::Export;
+use crate::destination;
 use crate::failure::Failure;
 use crate::figure::write_figure;
-use crate::output::{self, given_words};
+use crate::output::{self, given_words, take_option};
 use crate::recording::RunInputs;
 use crate::sources::{Source, contests, judges, read_all, read_by};
-use crate::statistics::StatisticsArgs;
+use crate::statistics::{StatisticsArgs, above_nothing};
 
 /// Folder of plots and exports, beside the page.
 const PLOTS: &str = "report";
@@ -43,7 +44,7 @@ pub(crate) struct ReportArgs {
     #[arg(long)]
     procedure: Vec<Composed>,
     /// KL at which methods are compared, in nats; absent: the greatest that all of them reach.
-    #[arg(long)]
+    #[arg(long, value_parser = above_nothing, allow_negative_numbers = true)]
     kl: Option<f64>,
     /// Add win rates at equal lengths.
     #[arg(long)]
@@ -74,28 +75,32 @@ impl ReportArgs {
 /// # Errors
 /// [`Failure::Input`] for what cannot be read or compared, [`Failure::Run`] when a file cannot be written.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
+    let out = folder(args);
+    destination::folder(&out).map_err(Failure::Input)?;
     let sources = read_all(&args.paths, args.reference.as_deref()).map_err(Failure::Input)?;
     let report = report(args, &sources).map_err(Failure::Input)?;
-    let out = folder(args);
+    if let Some(told) = unreached(args, &sources, &report).map_err(Failure::Input)? {
+        tell!("{told}");
+    }
     let files = write(args, &sources, &report, &out).map_err(Failure::Run)?;
     if args.json {
         return output::print(&serde_json::to_string_pretty(&report).map_err(Failure::run)?);
     }
-    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    output::print(&format!("{}{}", report.text(), files.join("\n")))
+    output::print_places(&report.text(), &files)
 }
 
 /// The given folder, or the first that is reported on; beside a run on record, into which nobody writes but the run.
 fn folder(args: &ReportArgs) -> PathBuf {
+    if let Some(out) = &args.out {
+        return out.clone();
+    }
     let first = args.paths.first().map_or(Path::new("."), PathBuf::as_path);
-    let on_record = first.ancestors().find(|folder| folder.join(MANIFEST).exists());
-    if let (None, Some(run)) = (&args.out, on_record) {
-        let run = run.canonicalize().unwrap_or_else(|_| run.to_path_buf());
+    if let Some(run) = destination::on_record(first) {
         let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
         return run.with_file_name(format!("{name}-report"));
     }
     let beside = if first.is_dir() { first } else { first.parent().unwrap_or(Path::new(".")) };
-    args.out.clone().unwrap_or_else(|| beside.to_path_buf())
+    beside.to_path_buf()
 }
 
 fn report(args: &ReportArgs, sources: &[Source]) -> Result<Report> {
@@ -115,11 +120,43 @@ fn report(args: &ReportArgs, sources: &[Source]) -> Result<Report> {
         statistics: args.statistics.statistics(),
     };
     let provenance = Provenance {
-        command: output::command_line(given_words()),
+        command: command()?,
         sources: sources.iter().map(|source| source.origin.clone()).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Ok(Report::new(&members, &request, provenance)?)
+}
+
+/// The command that repeats the report, but for where that is written: a replica elsewhere has the same pages.
+fn command() -> Result<String> {
+    let mut words = given_words();
+    for option in ["--record", "--out"] {
+        take_option(&mut words, option)?;
+    }
+    Ok(output::command_line(words))
+}
+
+/// Says so where no method reaches --kl.
+fn unreached(args: &ReportArgs, sources: &[Source], report: &Report) -> Result<Option<String>> {
+    let Some(kl) = args.kl else { return Ok(None) };
+    let mut rows = report.judged.iter().flat_map(|judged| &judged.at_common_kl.rows).peekable();
+    if rows.peek().is_none() || rows.any(|row| row.win_rate.is_some()) {
+        return Ok(None);
+    }
+    let mut sweeps: Vec<Sweep<'_>> = Vec::new();
+    let entries = sources.iter().flat_map(Source::entries);
+    for (method, entry) in entries.filter(|(method, _)| !method.is_base) {
+        match sweeps.iter_mut().find(|sweep| sweep.method == method.name) {
+            Some(sweep) => sweep.points.push(entry),
+            None => sweeps.push(Sweep { method: &method.name, points: vec![entry] }),
+        }
+    }
+    Ok(Some(match common_kl(&sweeps)? {
+        Some(most) => {
+            format!("no method reaches --kl {kl}: the greatest KL that all reach is {most:.3} nats")
+        }
+        None => format!("no method reaches --kl {kl}, and there is no KL that all reach"),
+    }))
 }
 
 /// Writes the page, Markdown, JSON, plots and exports, and returns what was written.

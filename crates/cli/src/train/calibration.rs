@@ -10,6 +10,7 @@ use infalign_reward::Reward;
 use infalign_train::{Filled, ReferenceRewards};
 
 use super::inputs::Inputs;
+use super::rewards;
 use super::stages::{evaluator, stop_if};
 use crate::calibrate::Saving;
 use crate::identity;
@@ -55,14 +56,27 @@ fn given(
 ) -> Result<Calibration> {
     progress.skip("calibration");
     let table = store::read(path)?;
-    // Its draws may be others, and quantiles do as well; anything else would be another distribution.
-    let expected = CalibrationMeta {
-        seed: table.meta().seed,
-        quantiles: table.meta().quantiles,
-        ..meta(inputs)?
-    };
-    table.check(&expected).with_context(|| path.display().to_string())?;
+    check_given(inputs, &table, reward_identity(inputs)?)
+        .with_context(|| path.display().to_string())?;
     Ok(table)
+}
+
+/// Refuses a table that was made from something else, before any work is begun. Of a reward that the run is yet to train all but the reward
+/// is compared.
+///
+/// # Errors
+/// The first thing that differs, or what cannot be read.
+pub(super) fn check_early(inputs: &Inputs<'_>, table: &Calibration) -> Result<()> {
+    let is_own = rewards::is_own(&inputs.recipe.reward);
+    let reward = if is_own { table.meta().reward.clone() } else { reward_identity(inputs)? };
+    check_given(inputs, table, reward)
+}
+
+/// Refuses a table by what it was made from: its draws may be others, and quantiles do as well; anything else would be another distribution.
+fn check_given(inputs: &Inputs<'_>, table: &Calibration, reward: String) -> Result<()> {
+    let CalibrationMeta { seed, quantiles, .. } = *table.meta();
+    let expected = CalibrationMeta { seed, quantiles, ..made_from(inputs, reward)? };
+    Ok(table.check(&expected)?)
 }
 
 /// Samples and scores what the table lacks, and writes it when that is much and when it is all.
@@ -109,11 +123,20 @@ fn fill(
 
 /// What reference responses and their rewards are made from.
 pub(super) fn meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
+    made_from(inputs, reward_identity(inputs)?)
+}
+
+/// What the reward is, as [`identity::reward`] says it.
+fn reward_identity(inputs: &Inputs<'_>) -> Result<String> {
     let paths = Paths { run: inputs.run };
+    let config = &inputs.recipe.reward;
+    identity::reward(config, |path| paths.model(path), |path| paths.resolve(path))
+}
+
+/// The same, where the reward is known.
+fn made_from(inputs: &Inputs<'_>, reward: String) -> Result<CalibrationMeta> {
     let recipe = inputs.recipe;
-    let reward =
-        identity::reward(&recipe.reward, |path| paths.model(path), |path| paths.resolve(path))?;
-    let folder = paths.model(&recipe.model)?;
+    let folder = Paths { run: inputs.run }.model(&recipe.model)?;
     let template = inputs.template_sha256.clone();
     identity::calibration(&folder, reward, template, &recipe.generation, recipe.seed)
 }

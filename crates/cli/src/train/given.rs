@@ -1,11 +1,14 @@
 //! Responses that a method learns from and that files give, encoded.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use infalign_data::dataset::{self, PromptCompletion};
 use infalign_data::{Message, Role, Text};
-use infalign_model::{CausalLm, Sequence, Tokenizer};
+use infalign_decode::EncodedPrompt;
+use infalign_model::{CausalLm, Sequence};
+use serde_json::json;
 
 use crate::encode::Encoder;
 use crate::recipe::{Kind, Paths};
@@ -20,15 +23,36 @@ pub(crate) enum Given {
     Preferences(Vec<[Sequence; 2]>),
 }
 
-/// Reads what methods learn from.
-pub(super) struct GivenReader<'a> {
-    pub(super) paths: &'a Paths<'a>,
-    pub(super) encoder: &'a Encoder<'a>,
-    pub(super) tokenizer: &'a Tokenizer,
-    pub(super) model: &'a CausalLm,
+/// A response that a file gives.
+#[derive(Clone, Debug)]
+pub(crate) struct GivenResponse {
+    /// The prompt as the model reads it, for which rewards are given.
+    pub(crate) prompt: String,
+    /// The tokens of both.
+    pub(crate) sequence: Sequence,
 }
 
-impl GivenReader<'_> {
+/// Reads what methods learn from.
+pub(super) struct GivenReader<'a> {
+    paths: &'a Paths<'a>,
+    encoder: &'a Encoder<'a>,
+    model: &'a CausalLm,
+    /// Texts of the prompts that are held out.
+    held_out: HashSet<&'a str>,
+}
+
+impl<'a> GivenReader<'a> {
+    /// - `held_out`: prompts that nothing may be learned from.
+    pub(super) fn new(
+        paths: &'a Paths<'a>,
+        encoder: &'a Encoder<'a>,
+        model: &'a CausalLm,
+        held_out: &'a [EncodedPrompt],
+    ) -> Self {
+        let held_out = held_out.iter().map(|prompt| prompt.text.as_str()).collect();
+        Self { paths, encoder, model, held_out }
+    }
+
     /// Reads and encodes the files of a method.
     ///
     /// # Errors
@@ -36,7 +60,8 @@ impl GivenReader<'_> {
     pub(super) fn read(&self, kind: &Kind) -> Result<Given> {
         Ok(match kind {
             Kind::Sft { completions, .. } => {
-                Given::Completions(self.completions(completions).context("completions")?)
+                let responses = self.completions(completions).context("completions")?;
+                Given::Completions(responses.into_iter().map(|given| given.sequence).collect())
             }
             Kind::Dpo { preferences, .. } | Kind::Ipo { preferences, .. }
                 if !preferences.is_empty() =>
@@ -51,17 +76,17 @@ impl GivenReader<'_> {
     ///
     /// # Errors
     /// As [`GivenReader::read`].
-    pub(super) fn completions(&self, files: &[PathBuf]) -> Result<Vec<Sequence>> {
-        let mut sequences = Vec::new();
+    pub(super) fn completions(&self, files: &[PathBuf]) -> Result<Vec<GivenResponse>> {
+        let mut responses = Vec::new();
         for file in files {
             let path = self.paths.resolve(file)?;
             for (index, row) in dataset::read::<PromptCompletion>(&path)?.iter().enumerate() {
                 let place = || format!("{}, row {}", path.display(), index + 1);
-                let sequence = self.sequence(&row.prompt, &row.completion);
-                sequences.push(sequence.with_context(place)?);
+                let response = self.response(&row.prompt, &row.completion);
+                responses.push(response.with_context(place)?);
             }
         }
-        Ok(sequences)
+        Ok(responses)
     }
 
     fn preferences(&self, files: &[PathBuf]) -> Result<Vec<[Sequence; 2]>> {
@@ -72,15 +97,15 @@ impl GivenReader<'_> {
             for (index, row) in preferences.iter().enumerate() {
                 let place =
                     || format!("{}, pair {} of different responses", path.display(), index + 1);
-                let encode = |response| self.sequence(&row.prompt, response).with_context(place);
-                pairs.push([encode(&row.chosen)?, encode(&row.rejected)?]);
+                let encode = |response| self.response(&row.prompt, response).with_context(place);
+                pairs.push([encode(&row.chosen)?.sequence, encode(&row.rejected)?.sequence]);
             }
         }
         Ok(pairs)
     }
 
     /// A prompt with its response, whose end is marked as the model would mark it.
-    fn sequence(&self, prompt: &Text, response: &Text) -> Result<Sequence> {
+    fn response(&self, prompt: &Text, response: &Text) -> Result<GivenResponse> {
         let response = match (prompt, response) {
             (Text::Plain(_), Text::Plain(text)) => text,
             (Text::Messages(_), Text::Messages(messages)) => match &messages[..] {
@@ -89,11 +114,85 @@ impl GivenReader<'_> {
             },
             _ => bail!("one of prompt and response is text, the other a list of messages"),
         };
-        let (_, mut tokens, prompt_length) = self.encoder.pair(prompt, response)?;
-        tokens.extend(self.tokenizer.end());
+        let (text, mut tokens, prompt_length) = self.encoder.pair(prompt, response)?;
+        ensure!(
+            !self.held_out.contains(text.as_str()),
+            "the prompt {} is both trained on and held out: remove the row, or hold out others",
+            json!(text)
+        );
+        tokens.extend(self.encoder.end(prompt, response)?);
         let sequence = Sequence { tokens, prompt_length };
         self.model.check(&sequence)?;
-        anyhow::ensure!(!sequence.response().is_empty(), "the response is empty: remove the row");
-        Ok(sequence)
+        ensure!(!sequence.response().is_empty(), "the response is empty: remove the row");
+        Ok(GivenResponse { prompt: text, sequence })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use infalign_model::Tokenizer;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Ends a turn with a word that the model stops at, and not with the token that ends its texts.
+    const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %} {{ m.role }} : {{ m.content }} noon\
+                            {% endfor %}{% if add_generation_prompt %} assistant :{% endif %}";
+    const NOON: u32 = 55;
+    const END: u32 = 2;
+
+    /// What the quickstart's model is given by rows of completions, with another template and one more stop.
+    fn given(
+        template: &str,
+        rows: &[Value],
+        held_out: &[EncodedPrompt],
+    ) -> Result<Vec<GivenResponse>> {
+        let dir = tempfile::tempdir()?;
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
+        for file in std::fs::read_dir(source)?.flatten() {
+            std::fs::copy(file.path(), dir.path().join(file.file_name()))?;
+        }
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text);
+        write("chat_template.jinja", template)?;
+        write("generation_config.json", &json!({ "eos_token_id": [END, NOON] }).to_string())?;
+        write("given.jsonl", &rows.iter().map(|row| format!("{row}\n")).collect::<String>())?;
+        let model = CausalLm::load(dir.path(), &infalign_backend::device(None)?)?;
+        let tokenizer = Tokenizer::load(dir.path(), model.config())?;
+        let (paths, encoder) = (Paths { run: dir.path() }, Encoder::new(&tokenizer, None));
+        let reader = GivenReader::new(&paths, &encoder, &model, held_out);
+        reader.completions(&["$RUN/given.jsonl".into()])
+    }
+
+    #[test]
+    fn a_message_ends_as_its_template_ends_a_turn_and_a_text_as_the_model_ends_texts() {
+        let message = |role: &str, text: &str| json!([{ "role": role, "content": text }]);
+        let rows = [
+            json!({ "prompt": message("user", "the soup"), "completion": message("assistant", "was nice .") }),
+            json!({ "prompt": "the soup", "completion": " was nice ." }),
+        ];
+        let given = |template: &str| given(template, &rows, &[]).unwrap();
+        let ends = |given: &[GivenResponse]| -> Vec<u32> {
+            given.iter().map(|one| *one.sequence.tokens.last().unwrap()).collect()
+        };
+        let read = given(TEMPLATE);
+        assert_eq!(ends(&read), [NOON, END]);
+        assert_eq!(read[0].prompt, "<s> user : the soup noon assistant :");
+        assert_eq!(read[1].prompt, "the soup");
+        let endless = TEMPLATE.replace(" noon", "");
+        assert_eq!(ends(&given(&endless)), [END, END], "nothing that the model stops at");
+    }
+
+    #[test]
+    fn a_prompt_that_is_held_out_is_refused_with_its_place() {
+        let row = |prompt: &str| json!({ "prompt": prompt, "completion": " was nice ." });
+        let rows = [row("the soup"), row("the tea")];
+        let held_out = [EncodedPrompt { id: "a".into(), text: "the tea".into(), tokens: vec![1] }];
+        let message = format!("{:#}", given(TEMPLATE, &rows, &held_out).unwrap_err());
+        for needle in ["given.jsonl, row 2", "\"the tea\" is both trained on and held out"] {
+            assert!(message.contains(needle), "{message}");
+        }
+        assert_eq!(given(TEMPLATE, &rows[..1], &held_out).unwrap().len(), 1);
     }
 }

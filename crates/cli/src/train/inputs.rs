@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::given::{Given, GivenReader};
 use super::reward_model::RewardModelInputs;
-use super::{optimum, rewards};
+use super::{calibration, optimum, rewards};
 use crate::encode::Encoder;
 use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths, PromptsConfig};
 
@@ -70,12 +70,7 @@ impl<'a> Inputs<'a> {
         let template_sha256 = encoder.template_sha256(&train)?;
         let (train, test) = (encode(&train)?, encode(&test)?);
         check_prompts_per_step(recipe, train.len())?;
-        let reader = GivenReader {
-            paths: &paths,
-            encoder: &encoder,
-            tokenizer: &tokenizer,
-            model: &reference,
-        };
+        let reader = GivenReader::new(&paths, &encoder, &reference, &test);
         let given = recipe.method.iter().map(|method| {
             reader.read(&method.kind).with_context(|| format!("[[method]] {:?}", method.name))
         });
@@ -96,7 +91,6 @@ impl<'a> Inputs<'a> {
             given,
             reward_models: reward_models.collect::<Result<_>>()?,
         };
-        inputs.check_table(&paths)?;
         optimum::check(&inputs)?;
         for method in &recipe.method {
             if let (Some(train), Some(objective)) =
@@ -111,18 +105,22 @@ impl<'a> Inputs<'a> {
                 inputs.build(config).with_context(|| format!("[{key}]"))?;
             }
         }
+        inputs.check_table(&paths)?;
         Ok(inputs)
     }
 
-    /// Refuses a table that lacks a prompt; what it was made from is checked once the reward is there.
+    /// Refuses a table that lacks a prompt, or was made from something else.
     fn check_table(&self, paths: &Paths<'_>) -> Result<()> {
         let calibration = self.recipe.calibration.as_ref();
         let Some(path) = calibration.and_then(|config| config.table.as_ref()) else {
             return Ok(());
         };
-        let table = infalign_calibrate::store::read(paths.resolve(path)?)?;
+        let path = paths.resolve(path)?;
+        let table = infalign_calibrate::store::read(&path)?;
         let names = self.train.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()));
-        table.check_holds(names).context("calibration.table")
+        table.check_holds(names).context("calibration.table")?;
+        let made = calibration::check_early(self, &table);
+        made.with_context(|| format!("calibration.table {}", path.display()))
     }
 
     /// What a method that CTRL trains maximises, read from its file if it is a table.
@@ -272,6 +270,10 @@ pub(super) fn read_prompts(
     let (train, test) = match config {
         PromptsConfig::Files { train, test } => {
             (prompts::read(&paths.resolve(train)?)?, prompts::read(&paths.resolve(test)?)?)
+        }
+        PromptsConfig::StoryOpenings { words: 0, .. }
+        | PromptsConfig::ParagraphOpenings { words: 0, .. } => {
+            bail!("prompts.words is 0, but it must be at least 1")
         }
         PromptsConfig::StoryOpenings { file, words, test } => {
             without_last(*test, stories::openings(&paths.resolve(file)?, *words)?)?

@@ -79,7 +79,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let run_dir::Opened { dir, recipe, fresh, lock: _lock } =
         run_dir::open(args.out.as_deref(), args.resume, recipe).map_err(Failure::Input)?;
-    let result = execute(args, &recipe, &dir, &device);
+    let result = execute(args, &recipe, &dir, &device).map_err(|failure| in_recipe(args, failure));
     if let (Err(Failure::Input(_)), true) = (&result, fresh) {
         run_dir::abandon(&dir);
     }
@@ -172,6 +172,16 @@ fn given_recipe(args: &TrainArgs) -> anyhow::Result<Option<Recipe>> {
     }
 }
 
+/// Puts the recipe's file in front of what is wrong with its values, or with what it reads.
+fn in_recipe(args: &TrainArgs, failure: Failure) -> Failure {
+    match (&args.recipe, failure) {
+        (Some(path), Failure::Input(error)) => {
+            Failure::Input(error.context(path.display().to_string()))
+        }
+        (_, failure) => failure,
+    }
+}
+
 fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<(), Failure> {
     let recipe = recipe
         .ok_or_else(|| Failure::Input(anyhow!("--dry-run and --resume exclude each other")))?;
@@ -179,7 +189,7 @@ fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<
     let checked = check(args, &recipe, &folder, device);
     // Best effort: the folder is the system's temporary one.
     let _ = std::fs::remove_dir_all(&folder);
-    checked?;
+    checked.map_err(|failure| in_recipe(args, failure))?;
     output::print(&recipe.to_toml().map_err(Failure::Input)?)?;
     tell!(
         "{} is fine; nothing was run",

@@ -9,6 +9,7 @@ pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
 use infalign_record::{RunDir, START_FILE};
 
+use crate::destination;
 use crate::recipe::{Recipe, read_resolved};
 use crate::recording::{lock, refuse_secrets};
 
@@ -43,6 +44,7 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
         let Some(recipe) = recipe.filter(|_| !resume) else {
             bail!("{} holds no run to resume: it has no {CONFIG}", dir.display())
         };
+        destination::folder(&dir)?;
         RunDir::at(&dir)?;
         let text = recipe.to_toml()?;
         write_atomic(&config, |file| file.write_all(text.as_bytes()))?;

@@ -13,6 +13,7 @@ use infalign_transform::{Beta, EstimatedTransform, RankEstimate};
 use serde_json::json;
 
 use super::numbers::shown;
+use crate::destination;
 use crate::failure::Failure;
 use crate::output;
 use crate::recording::RunInputs;
@@ -56,10 +57,13 @@ impl EstimateArgs {
 /// # Errors
 /// [`Failure::Input`] for files that do not belong together, [`Failure::Run`] when the table cannot be written.
 pub(crate) fn run(args: &EstimateArgs) -> Result<(), Failure> {
+    args.out.as_deref().map_or(Ok(()), destination::file).map_err(Failure::Input)?;
     let stored = responses::read(&args.responses).map_err(Failure::input)?;
     let beta = Beta::new(args.beta).map_err(Failure::input)?;
     let ranks = ranks(args, &stored.prompts).map_err(Failure::Input)?;
-    let found = RankEstimate::new(args.bins, &ranks).and_then(|estimate| estimate.optimum(beta));
+    let by_prompt: Vec<&[f64]> = ranks.iter().map(Vec::as_slice).collect();
+    let found = RankEstimate::of_clusters(args.bins, &by_prompt)
+        .and_then(|estimate| estimate.optimum(beta));
     let found = found.map_err(Failure::input)?;
     let table = found.table().map_err(Failure::input)?;
     if let Some(out) = &args.out {
@@ -67,13 +71,14 @@ pub(crate) fn run(args: &EstimateArgs) -> Result<(), Failure> {
         write_atomic(out, |file| file.write_all(&bytes)).map_err(Failure::run)?;
     }
     let procedure = stored.procedure.as_deref();
+    let n_ranks = ranks.iter().map(Vec::len).sum();
     if args.json {
-        return print_json(args, procedure, ranks.len(), &found);
+        return print_json(args, procedure, n_ranks, &found);
     }
     let EstimatedTransform { optimum, u, phi, standard_error } = &found;
     let mut rows = vec![
         ("procedure".to_owned(), procedure.unwrap_or("–").to_owned()),
-        ("ranks".to_owned(), ranks.len().to_string()),
+        ("ranks".to_owned(), n_ranks.to_string()),
         ("β".to_owned(), shown(args.beta)),
         ("KL (nats)".to_owned(), shown(optimum.kl)),
         ("win rate".to_owned(), shown(optimum.win_rate)),
@@ -101,8 +106,8 @@ fn print_json(
     output::print(&format!("{document:#}"))
 }
 
-/// The rank of every response among the reference's own, ties broken at random.
-fn ranks(args: &EstimateArgs, prompts: &[StoredPrompt]) -> Result<Vec<f64>> {
+/// The rank of every response to each prompt among the reference's own, ties broken at random.
+fn ranks(args: &EstimateArgs, prompts: &[StoredPrompt]) -> Result<Vec<Vec<f64>>> {
     let table = store::read(&args.table)?;
     let mut ranks = Vec::new();
     for StoredPrompt { prompt, responses } in prompts {
@@ -130,7 +135,7 @@ fn ranks(args: &EstimateArgs, prompts: &[StoredPrompt]) -> Result<Vec<f64>> {
             position += 1;
             stream.uniform(position)
         };
-        ranks.extend_from_slice(pit::Group::new(row, &rewards, &mut uniform)?.values());
+        ranks.push(pit::Group::new(row, &rewards, &mut uniform)?.values().to_vec());
     }
     Ok(ranks)
 }

@@ -55,7 +55,7 @@ impl TransformCommand {
                 args.transform.iter().fold(reads, |reads, transform| with_table(reads, transform))
             }
             Self::Estimate(args) => args.reads(),
-            Self::Plot(command) => exact(command.json()),
+            Self::Plot(command) => command.reads(),
         }
     }
 }

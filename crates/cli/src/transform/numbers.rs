@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::Args;
 use infalign_train::{Objective, in_theory};
 use infalign_transform::{Beta, Curve, Optimum, Procedure, Tilt, Transform, TransformError};
@@ -94,7 +94,8 @@ fn in_the_limit(args: &CurveArgs) -> anyhow::Result<Led> {
 
 fn of_table(args: &CurveArgs, path: &Path) -> anyhow::Result<Led> {
     let objective: Objective = args.transform.parse()?;
-    let prompts = in_theory(&objective, &table(path)?)?;
+    let prompts = in_theory(&objective, &table(path)?);
+    let prompts = prompts.with_context(|| path.display().to_string())?;
     let policies = match (args.level.beta, args.level.kl) {
         (Some(beta), _) => prompts.at_beta(Beta::new(beta)?),
         (None, kl) => prompts.at_kl(kl.unwrap_or(f64::NAN))?,

@@ -11,9 +11,12 @@ use infalign_transform::{
 };
 use serde_json::{Value, json};
 
+use super::with_table;
+use crate::destination;
 use crate::failure::Failure;
 use crate::figure::write_figure;
-use crate::output;
+use crate::output::{self, kept_place};
+use crate::recording::RunInputs;
 
 /// Figures of `infalign transform plot`.
 #[derive(Subcommand)]
@@ -25,11 +28,20 @@ pub(crate) enum PlotCommand {
 }
 
 impl PlotCommand {
-    /// Whether JSON is printed.
-    pub(super) fn json(&self) -> bool {
+    /// What the command reads.
+    pub(super) fn reads(&self) -> RunInputs {
+        let transforms = match self {
+            Self::Frontiers(args) => &args.transform,
+            Self::Transforms(args) => &args.transform,
+        };
+        let exact = RunInputs::new(None, None, self.shared().json);
+        transforms.iter().fold(exact, |reads, transform| with_table(reads, &transform.to_string()))
+    }
+
+    fn shared(&self) -> &Shared {
         match self {
-            Self::Frontiers(args) => args.shared.json,
-            Self::Transforms(args) => args.shared.json,
+            Self::Frontiers(args) => &args.shared,
+            Self::Transforms(args) => &args.shared,
         }
     }
 }
@@ -95,16 +107,21 @@ const BEST_OF: [usize; 8] = [2, 3, 4, 6, 8, 16, 32, 64];
 /// # Errors
 /// [`Failure::Input`] for what cannot be computed, [`Failure::Run`] when a file cannot be written.
 pub(crate) fn run(command: &PlotCommand) -> Result<(), Failure> {
-    let (name, shared, figure) = match command {
-        PlotCommand::Frontiers(args) => ("frontiers", &args.shared, frontiers(args)),
-        PlotCommand::Transforms(args) => ("transforms", &args.shared, transforms(args)),
+    let shared = command.shared();
+    destination::folder(&shared.out).map_err(Failure::Input)?;
+    let (name, figure) = match command {
+        PlotCommand::Frontiers(args) => ("frontiers", frontiers(args)),
+        PlotCommand::Transforms(args) => ("transforms", transforms(args)),
     };
     let figure = figure.map_err(Failure::input)?;
     let files = write_figure(&shared.out, name, &figure).map_err(Failure::run)?;
     if shared.json {
-        return output::print(&format!("{:#}", document(&figure, &files)));
+        let told = |place: fn(&Path) -> String| {
+            format!("{:#}", document(&figure, &files.each_ref().map(|file| place(file))))
+        };
+        return output::print_as(&told(|file| file.display().to_string()), &told(kept_place));
     }
-    output::print(&files.map(|file| file.display().to_string()).join("\n"))
+    output::print_places("", &files)
 }
 
 fn frontiers(args: &FrontierArgs) -> Result<Figure, TransformError> {
@@ -192,7 +209,7 @@ fn optimum_at(kl: f64) -> String {
 }
 
 /// What was plotted, and where.
-fn document(figure: &Figure, files: &[PathBuf]) -> Value {
+fn document(figure: &Figure, files: &[String]) -> Value {
     let curve = |curve: &Curve| json!({ "name": curve.name, "points": curve.points });
     let point = |p: &Point| json!({ "name": p.name, "label": p.label, "x": p.x, "y": p.y[0] });
     let panel = |panel: &Panel| {
@@ -201,6 +218,5 @@ fn document(figure: &Figure, files: &[PathBuf]) -> Value {
         json!({ "procedure": panel.title, "curves": curves, "points": points })
     };
     let panels: Vec<Value> = figure.panels.iter().map(panel).collect();
-    let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     json!({ "files": files, "axes": figure.axes, "panels": panels })
 }

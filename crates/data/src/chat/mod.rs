@@ -122,10 +122,27 @@ impl ChatTemplate {
         }
     }
 
-    /// The text up to the end of the last message, which is found by a mark that is added to it.
-    fn continued(&self, before: &[Message], last: &Message) -> Result<String, DataError> {
+    /// What the template writes behind the last message of a complete conversation, such as the token that ends a turn. Empty where it does not
+    /// write that message.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn closing(&self, messages: &[Message]) -> Result<String, DataError> {
+        let [before @ .., last] = messages else { return Ok(String::new()) };
+        let text = self.marked(before, last)?;
+        let closing = text.rsplit_once(END_MARK.trim_end()).map(|(_, closing)| closing);
+        Ok(closing.unwrap_or_default().to_owned())
+    }
+
+    /// The text of a conversation with a mark at the end of its last message.
+    fn marked(&self, before: &[Message], last: &Message) -> Result<String, DataError> {
         let marked = Message { content: format!("{}{END_MARK}", last.content), ..*last };
-        let text = self.rendered(&[before, &[marked]].concat(), Ending::Continued)?;
+        self.rendered(&[before, &[marked]].concat(), Ending::Complete)
+    }
+
+    /// The text up to the end of the last message, which is found by the mark.
+    fn continued(&self, before: &[Message], last: &Message) -> Result<String, DataError> {
+        let text = self.marked(before, last)?;
         let end = text.rfind(END_MARK.trim_end()).ok_or_else(|| self.left_out())?;
         let (kept, rest) = text.split_at(end);
         if !kept.contains(last.content.trim()) {

@@ -25,6 +25,11 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
 ];
 
+/// Patterns of lines: lengths of dashes and gaps; none for a whole line.
+const DASHES: [Option<(i32, i32)>; 4] = [None, Some((10, 5)), Some((3, 4)), Some((18, 4))];
+/// Length of a line in the legend: every pattern is seen twice.
+const KEY: i32 = 44;
+
 type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 pub(super) fn failed(error: impl std::fmt::Display) -> EvaluateError {
@@ -75,7 +80,6 @@ struct Look {
 }
 
 fn look(figure: &Figure, name: &str) -> Look {
-    const DASHES: [Option<(i32, i32)>; 4] = [None, Some((10, 5)), Some((3, 4)), Some((18, 4))];
     let index = figure.legend.iter().position(|n| *n == name).unwrap_or(0);
     Look {
         colour: COLOURS[index % COLOURS.len()],
@@ -102,9 +106,42 @@ fn marker(index: usize) -> Vec<(i32, i32)> {
     }
 }
 
+/// What the legend shows before a name.
+#[derive(Clone, Copy, PartialEq)]
+enum Key {
+    Marker,
+    Line,
+    /// Before the note.
+    Nothing,
+}
+
+impl Key {
+    /// A marker for what has points, and a line for what has curves only.
+    fn of(figure: &Figure, text: &str) -> Self {
+        let mut points = figure.panels.iter().flat_map(|panel| &panel.points);
+        if !figure.legend.iter().any(|name| name == text) {
+            Self::Nothing
+        } else if points.any(|point| point.name == text) {
+            Self::Marker
+        } else {
+            Self::Line
+        }
+    }
+
+    /// From where it begins to where its text does.
+    fn width(self) -> i32 {
+        match self {
+            Self::Marker => 18,
+            Self::Line => KEY + 4,
+            Self::Nothing => 12,
+        }
+    }
+}
+
 /// One word of the legend and where it stands.
 struct Entry<'a> {
     text: &'a str,
+    key: Key,
     x: i32,
     line: u32,
 }
@@ -114,11 +151,12 @@ fn legend(figure: &Figure) -> Vec<Entry<'_>> {
     let (mut x, mut line) = (16, 0);
     let mut entries = Vec::new();
     for text in figure.legend.iter().chain([&figure.note]) {
-        let wide = 44 + 9 * text.chars().count() as i32;
+        let key = Key::of(figure, text);
+        let wide = key.width() + 26 + 9 * text.chars().count() as i32;
         if x > 16 && x + wide > width(figure) as i32 {
             (x, line) = (16, line + 1);
         }
-        entries.push(Entry { text, x, line });
+        entries.push(Entry { text, key, x, line });
         x += wide;
     }
     entries
@@ -130,42 +168,41 @@ fn draw_header<B: DrawingBackend>(
 ) -> Result<(), EvaluateError> {
     let text = |size: i32| ("sans-serif", size).into_font().color(&BLACK);
     area.draw(&Text::new(figure.title.clone(), (16, 10), text(20))).map_err(failed)?;
-    for Entry { text: name, x, line } in legend(figure) {
+    for Entry { text: name, key, x, line } in legend(figure) {
         let y = (TITLE + LEGEND_LINE * line) as i32;
-        if figure.legend.iter().any(|known| known == name) {
-            draw_key(figure, name, (x, y + 9), area)?;
-            area.draw(&Text::new(name.to_owned(), (x + 18, y), text(17))).map_err(failed)?;
-        } else {
-            let pale = BLACK.mix(0.6);
-            let note = Text::new(name.to_owned(), (x + 12, y), text(17).color(&pale));
-            area.draw(&note).map_err(failed)?;
-        }
+        draw_key(figure, (name, key), (x, y + 9), area)?;
+        let pale = BLACK.mix(if key == Key::Nothing { 0.6 } else { 1.0 });
+        let name = Text::new(name.to_owned(), (x + key.width(), y), text(17).color(&pale));
+        area.draw(&name).map_err(failed)?;
     }
     Ok(())
 }
 
-/// A marker for what has points, and a line for what has curves only.
 fn draw_key<B: DrawingBackend>(
     figure: &Figure,
-    name: &str,
+    (name, key): (&str, Key),
     (x, y): (i32, i32),
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), EvaluateError> {
     let Look { colour, marker, dashes } = look(figure, name);
-    let mut points = figure.panels.iter().flat_map(|panel| &panel.points);
-    if points.any(|point| point.name == name) {
-        let at = |(dx, dy): (i32, i32)| (x + 6 + dx, y + dy);
-        let corners: Vec<_> = marker.into_iter().map(at).collect();
-        return area.draw(&Polygon::new(corners, colour.filled())).map_err(failed);
+    match key {
+        Key::Nothing => Ok(()),
+        Key::Marker => {
+            let at = |(dx, dy): (i32, i32)| (x + 6 + dx, y + dy);
+            let corners: Vec<_> = marker.into_iter().map(at).collect();
+            area.draw(&Polygon::new(corners, colour.filled())).map_err(failed)
+        }
+        Key::Line => {
+            let (dash, gap) = dashes.unwrap_or((KEY, 0));
+            let (mut from, end) = (x - 4, x - 4 + KEY);
+            while from < end {
+                let line = [(from, y), ((from + dash).min(end), y)];
+                area.draw(&PathElement::new(line, colour.stroke_width(3))).map_err(failed)?;
+                from += dash + gap;
+            }
+            Ok(())
+        }
     }
-    let (dash, gap) = dashes.unwrap_or((20, 0));
-    let (mut from, end) = (x - 4, x + 16);
-    while from < end {
-        let line = [(from, y), ((from + dash).min(end), y)];
-        area.draw(&PathElement::new(line, colour.stroke_width(3))).map_err(failed)?;
-        from += dash + gap;
-    }
-    Ok(())
 }
 
 fn draw_panel<B: DrawingBackend>(

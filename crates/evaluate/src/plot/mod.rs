@@ -135,6 +135,23 @@ mod tests {
     }
 
     #[test]
+    fn the_legend_shows_every_pattern_of_lines_twice() {
+        let dashes = |names: usize| {
+            let figure = Figure {
+                title: String::new(),
+                legend: (0..names).map(|name| name.to_string()).collect(),
+                note: String::new(),
+                axes: [String::new(), String::new()],
+                panels: Vec::new(),
+            };
+            draw_svg(&figure).unwrap().matches("<polyline").count()
+        };
+        // A whole line, and three patterns.
+        let of_each = [1, 2, 3, 4].map(|names| dashes(names) - dashes(names - 1));
+        assert!(of_each[0] == 1 && of_each[1..].iter().all(|n| *n >= 2), "{of_each:?}");
+    }
+
+    #[test]
     fn axes_follow_what_is_drawn() {
         let figure = |y: f64| Figure {
             title: String::new(),

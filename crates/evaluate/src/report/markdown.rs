@@ -159,8 +159,8 @@ pub(super) fn method(statistics: &Statistics) -> String {
 /// What methods at the same KL means, as a sentence.
 pub(super) fn matching(kl: f64) -> String {
     format!(
-        "At {kl:.3} nats. Win rates are interpolated linearly in √KL between what was measured, from ½ at KL 0 on; the intervals hold the \
-         uncertainty of the KL, too. The optimum is the best that any policy has there in the continuous limit."
+        "At {kl:.3} nats. Between runs, and nearer than the first, what a method gains on ½ is taken as its share of what the optimum gains; the \
+         intervals hold the uncertainty of the KL, too, but not that of this. The optimum is the best that any policy has there in the continuous limit."
     )
 }
 

@@ -93,7 +93,12 @@ impl BondConfig {
                 "between 0 and 1",
             ),
             ("anchor_rate", rate, rate > 0.0 && rate <= 1.0, "above 0 and at most 1"),
-            ("regularisation", self.regularisation, positive(self.regularisation), "at least 0"),
+            (
+                "regularisation",
+                self.regularisation,
+                positive(self.regularisation),
+                "finite and at least 0",
+            ),
         ] {
             if !fine {
                 return Err(TrainError::Setting { key, value: value.to_string(), valid });

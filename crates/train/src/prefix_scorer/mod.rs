@@ -99,7 +99,7 @@ impl ScorerConfig {
         ])?;
         let refuse = |key, value: String, valid| Err(TrainError::Setting { key, value, valid });
         if let Some(soft) = self.soft.filter(|soft| !(*soft > 0.0 && soft.is_finite())) {
-            return refuse("soft", soft.to_string(), "above 0");
+            return refuse("soft", soft.to_string(), "finite and above 0");
         }
         if let Some(rate) = self.target_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
             return refuse("target_rate", rate.to_string(), "above 0 and at most 1");

@@ -61,7 +61,7 @@ impl RewardModelConfig {
         for (key, value) in [("margin", self.margin), ("centring", self.centring)] {
             let valid = match training {
                 Examples::Rated(_) if value != 0.0 => "left out for ratings: it is for pairs",
-                _ if !(value >= 0.0 && value.is_finite()) => "at least 0",
+                _ if !(value >= 0.0 && value.is_finite()) => "finite and at least 0",
                 _ => continue,
             };
             return Err(TrainError::Setting { key, value: value.to_string(), valid });

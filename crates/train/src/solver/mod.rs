@@ -125,12 +125,12 @@ impl SolverConfig {
 }
 
 /// Refuses a group of one, in which nothing can be compared.
-fn check_group(samples: usize) -> Result<(), TrainError> {
+pub(crate) fn check_group(samples: usize) -> Result<(), TrainError> {
     if samples < 2 {
         return Err(TrainError::Setting {
             key: "samples_per_prompt",
             value: samples.to_string(),
-            valid: "at least 2 with this solver: each response is compared with the others",
+            valid: "at least 2: each response is compared with the others to its prompt",
         });
     }
     Ok(())

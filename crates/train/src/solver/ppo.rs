@@ -75,7 +75,12 @@ impl Ppo {
         let positive = |value: Option<f64>| value.is_none_or(|v| v > 0.0 && v.is_finite());
         let shown = |value: Option<f64>| value.map_or("none".into(), |v| v.to_string());
         for (key, value, fine, valid) in [
-            ("solver.value_clip", shown(self.value_clip), positive(self.value_clip), "above 0"),
+            (
+                "solver.value_clip",
+                shown(self.value_clip),
+                positive(self.value_clip),
+                "finite and above 0",
+            ),
             (
                 "solver.value_clip",
                 shown(self.value_clip),
@@ -92,7 +97,7 @@ impl Ppo {
                 "solver.value_learning_rate",
                 shown(self.value_learning_rate),
                 positive(self.value_learning_rate),
-                "above 0",
+                "finite and above 0",
             ),
         ] {
             if !fine {

@@ -8,7 +8,7 @@ use crate::error::TransformError;
 use crate::optimal::Optimum;
 use crate::transform::{Table, Transform};
 
-/// Batches whose spread gives the errors.
+/// Batches, at most, whose spread gives the errors.
 const BATCHES: usize = 20;
 
 /// Shares of a decoder's returned ranks in equal bins, batch by batch.
@@ -41,7 +41,7 @@ const BATCHES: usize = 20;
 /// ```
 #[derive(Clone, Debug)]
 pub struct RankEstimate {
-    /// `[batch][bin]`: ranks seen, bins ascending in u.
+    /// `[batch][bin]`: ranks seen, bins ascending in u; of 2 batches or more.
     counts: Vec<Vec<f64>>,
 }
 
@@ -61,25 +61,41 @@ pub struct EstimatedTransform {
 impl RankEstimate {
     /// Sorts the ranks that a decoder returned into `bins` equal bins.
     ///
-    /// - `ranks`: one for each time the decoder ran, in [0, 1].
+    /// - `ranks`: one for each time the decoder ran, in [0, 1], independent of each other.
     ///
     /// # Errors
     /// [`TransformError::Ranks`] for a rank out of [0, 1], for no bin, and for fewer than 40 ranks, or than
     /// four a bin.
     pub fn new(bins: usize, ranks: &[f64]) -> Result<Self, TransformError> {
+        Self::of_clusters(bins, &ranks.chunks(1).collect::<Vec<_>>())
+    }
+
+    /// The same of ranks that belong together, as those of one prompt do, which one table calibrates: the errors are those of other clusters,
+    /// and worth little where there are few.
+    ///
+    /// # Errors
+    /// As for [`RankEstimate::new`], and for fewer than two clusters that have ranks.
+    pub fn of_clusters(bins: usize, clusters: &[&[f64]]) -> Result<Self, TransformError> {
         let refuse = |what: String| Err(TransformError::Ranks(what));
-        let (got, least) = (ranks.len(), bins.saturating_mul(4).max(2 * BATCHES));
+        let clusters: Vec<&[f64]> = clusters.iter().copied().filter(|of| !of.is_empty()).collect();
+        let got = clusters.iter().map(|ranks| ranks.len()).sum::<usize>();
+        let least = bins.saturating_mul(4).max(2 * BATCHES);
         if bins == 0 || got < least {
             let needs = format!("it takes a bin, and at least {least} ranks for that many");
             return refuse(format!("{got} ranks in {bins} bins; {needs}"));
         }
-        let mut counts = vec![vec![0.0; bins]; BATCHES];
-        for (index, &rank) in ranks.iter().enumerate() {
+        if clusters.len() < 2 {
+            return refuse("all ranks are of one prompt; errors take two or more".to_owned());
+        }
+        let batches = BATCHES.min(clusters.len());
+        let mut counts = vec![vec![0.0; bins]; batches];
+        let ranks = clusters.iter().enumerate().flat_map(|(k, of)| of.iter().map(move |r| (k, *r)));
+        for (index, (cluster, rank)) in ranks.enumerate() {
             if !(0.0..=1.0).contains(&rank) {
                 return refuse(format!("rank {rank} at index {index}; ranks are in [0, 1]"));
             }
             let bin = ((rank * bins as f64) as usize).min(bins - 1);
-            counts[index % BATCHES][bin] += 1.0;
+            counts[cluster % batches][bin] += 1.0;
         }
         Ok(RankEstimate { counts })
     }
@@ -137,14 +153,15 @@ impl RankEstimate {
         let u = self.edges();
         let optimum = Optimum::under(&self.rank_density()?, beta)?;
         let phi = optimum.curve(&u).phi;
-        let left_out = (0..BATCHES)
+        let batches = self.counts.len() as f64;
+        let left_out = (0..self.counts.len())
             .map(|batch| Optimum::phi_under(&self.without(Some(batch))?, beta, &u))
             .collect::<Result<Vec<_>, TransformError>>()?;
         let standard_error = (0..u.len()).map(|k| {
             let values = || left_out.iter().map(|phi| phi[k]);
-            let mean = values().sum::<f64>() / BATCHES as f64;
+            let mean = values().sum::<f64>() / batches;
             let squares: f64 = values().map(|value| (value - mean).powi(2)).sum();
-            (squares * (BATCHES - 1) as f64 / BATCHES as f64).sqrt()
+            (squares * (batches - 1.0) / batches).sqrt()
         });
         Ok(EstimatedTransform { optimum, standard_error: standard_error.collect(), u, phi })
     }

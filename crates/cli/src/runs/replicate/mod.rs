@@ -21,6 +21,7 @@ use infalign_record::{Record, RunDir};
 
 use self::program::Program;
 use super::{no_reproduction, trusted};
+use crate::destination;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
@@ -112,6 +113,7 @@ fn new_folder(out: Option<&Path>) -> Result<PathBuf> {
     if used {
         bail!("{} is not empty: give a new folder by --out", out.display());
     }
+    destination::folder(out)?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     Ok(out.to_path_buf())
 }
@@ -163,15 +165,21 @@ fn again(
     let option = if original.command == "evaluate" { "--out" } else { "--record" };
     let old = value_of(&original.argv, option)
         .with_context(|| format!("its command line has no {option}"))?;
+    let old = env::with_home(old);
     let new = replica.to_string_lossy();
     // What the command writes lies in its folder.
+    let moved = |place: &str| match place.strip_prefix(&old) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{new}{rest}"),
+        _ => place.to_owned(),
+    };
     let word = |word: &String| {
         let word = env::with_home(word);
-        let inside =
-            word.strip_prefix(old).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let as_one = word.strip_prefix(option).filter(|rest| rest.starts_with('='));
-        let as_one = as_one.map(|_| format!("{option}={new}"));
-        as_one.unwrap_or_else(|| if inside { word.replacen(old, &new, 1) } else { word.clone() })
+        match word.split_once('=') {
+            Some((option, place)) if option.starts_with("--") => {
+                format!("{option}={}", moved(place))
+            }
+            _ => moved(&word),
+        }
     };
     // What was taken up is made from the beginning.
     command.args(original.argv.iter().filter(|word| *word != "--resume").map(word));

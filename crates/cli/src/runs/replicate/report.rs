@@ -104,8 +104,5 @@ pub(super) fn finish(
     if report.holds() {
         return Ok(());
     }
-    Err(Failure::Check(anyhow!(
-        "the run was not reproduced: see {}/replication.md",
-        folder.display()
-    )))
+    Err(Failure::Check(anyhow!("{}: see {}/replication.md", report.verdict(), folder.display())))
 }

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
 use infalign_data::Prompt;
 use infalign_decode::EncodedPrompt;
-use infalign_model::{CausalLm, Head as Output, ModelFolder, Sequence, Tokenizer};
+use infalign_model::{CausalLm, Head as Output, ModelFolder, Tokenizer};
 
-use super::super::given::GivenReader;
+use super::super::given::{GivenReader, GivenResponse};
 use super::super::inputs::{check_names, check_sampling, check_stops, fitting, read_prompts};
 use super::super::reward_model::RewardModelInputs;
 use super::super::rewards;
@@ -30,7 +30,7 @@ pub(crate) struct ScorerInputs<'a> {
     pub(super) train: Vec<EncodedPrompt>,
     pub(super) test: Vec<EncodedPrompt>,
     pub(super) template_sha256: String,
-    pub(super) completions: Vec<Sequence>,
+    pub(super) completions: Vec<GivenResponse>,
     pub(super) reward_models: Vec<RewardModelInputs<'a>>,
 }
 
@@ -78,8 +78,7 @@ impl<'a> ScorerInputs<'a> {
             find_policy(&policy.model, &paths, &base, &tokenizer, longest).with_context(key)
         });
         let policies = policies.collect::<Result<_>>()?;
-        let reader =
-            GivenReader { paths: &paths, encoder: &encoder, tokenizer: &tokenizer, model: &base };
+        let reader = GivenReader::new(&paths, &encoder, &base, &test);
         let completions = reader.completions(&recipe.completions).context("completions")?;
         let reward_models = recipe.reward_model.iter().map(|stage| {
             let loaded = RewardModelInputs::load(stage, &paths, device);

@@ -114,12 +114,8 @@ impl Rewarded<'_> {
 
     /// The responses that files give.
     pub(super) fn completions(&self) -> Result<Vec<ScoredResponse>> {
-        let tokenizer = &self.inputs.tokenizer;
-        let given = self.inputs.completions.iter().map(|sequence| {
-            let prompt = tokenizer.decode(&sequence.tokens[..sequence.prompt_length])?;
-            Ok((prompt, sequence.clone(), None))
-        });
-        self.with_rewards(given.collect::<Result<_>>()?)
+        let given = self.inputs.completions.iter().cloned();
+        self.with_rewards(given.map(|one| (one.prompt, one.sequence, None)).collect())
     }
 
     /// Rewards by every head; that of the first is there already for what a file holds.
