@@ -390,8 +390,10 @@ fn reported(out: &Path, run_folder: &str) {
     let far = run(&["report", run_folder, "--kl", "50", "--out", far.to_str().unwrap()]);
     assert_done(&far);
     let told = match report["judged"][0]["common_kl"].as_f64() {
-        Some(kl) => format!("no method reaches --kl 50: the greatest KL that all reach is {kl:.3}"),
-        None => "no method reaches --kl 50, and there is no KL that all reach".to_owned(),
+        Some(kl) => format!(
+            "no method was measured near --kl 50: the greatest KL that all reach is {kl:.3}"
+        ),
+        None => "no method was measured near --kl 50, and there is no KL that all reach".to_owned(),
     };
     assert!(stderr(&far).contains(&told), "{told}: {}", stderr(&far));
     let markdown = std::fs::read_to_string(out.join("report.md")).unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use infalign_record::folder::{self, MANIFEST};
+use infalign_record::folder::{self, MANIFEST, RECORD};
 use infalign_record::record::Status;
 
 /// Refuses a folder that cannot be made or written into, and one of a run on record.
@@ -58,7 +58,8 @@ pub(crate) fn on_record(path: &Path) -> Option<PathBuf> {
     let whole = whole(path).ok()?;
     let there = whole.ancestors().find(|path| path.exists())?.canonicalize().ok()?;
     let is_open = |run: &Path| folder::record(run).is_ok_and(|run| run.status == Status::Running);
-    let runs = there.ancestors().filter(|run| run.join(MANIFEST).exists() && !is_open(run));
+    let is_run = |run: &&Path| run.join(MANIFEST).exists() && run.join(RECORD).exists();
+    let runs = there.ancestors().filter(is_run).filter(|run| !is_open(run));
     runs.last().map(Path::to_path_buf)
 }
 
@@ -96,6 +97,10 @@ mod tests {
         folder(&run.join("new")).unwrap();
         for folder in [&run, &run.join("steps/one")] {
             std::fs::write(folder.join(MANIFEST), "").unwrap();
+            assert_eq!(on_record(folder), None, "a manifest may be of any bag of files");
+        }
+        for folder in [&run, &run.join("steps/one")] {
+            std::fs::write(folder.join(RECORD), "{}").unwrap();
         }
         assert_eq!(on_record(&run.join("steps/one/a/b")), Some(run.clone()));
         let error = folder(&run.join("new")).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::OnceLock;
 
 use anyhow::{Error, Result, anyhow, ensure};
@@ -28,14 +28,19 @@ static COPY: OnceLock<Kept> = OnceLock::new();
 pub(crate) fn copy_to(folder: &Path, name: &str) -> std::io::Result<()> {
     let file = File::create(folder.join(name))?;
     // Called once, at the beginning of a command.
-    let _ = COPY.set(Kept { file, folder: folder.to_path_buf(), secrets: Secrets::here() });
+    let _ = COPY.set(Kept { file, folder: absolute(folder)?, secrets: Secrets::here() });
     Ok(())
 }
 
 /// A place as what is kept tells it: where it lies in the record's folder, from there, so that a replica elsewhere tells the same.
 pub(crate) fn kept_place(path: &Path) -> String {
-    let inside = COPY.get().and_then(|copy| path.strip_prefix(&copy.folder).ok());
-    inside.unwrap_or(path).display().to_string()
+    in_record(path).unwrap_or_else(|| path.to_path_buf()).display().to_string()
+}
+
+/// Where a path lies in the record's folder, if it does.
+pub(crate) fn in_record(path: &Path) -> Option<PathBuf> {
+    let (copy, path) = (COPY.get()?, absolute(path).ok()?);
+    path.strip_prefix(&copy.folder).ok().map(Path::to_path_buf)
 }
 
 /// Prints a result. A reader that has gone away, as `head` does, is no failure.

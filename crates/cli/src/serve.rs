@@ -57,7 +57,7 @@ pub(crate) struct ServeArgs {
     /// Largest body of a request, in bytes; larger ones are answered with 413.
     #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
     max_body: usize,
-    /// Seconds that a request may take, its time in the queue included.
+    /// Seconds that a request may take, its time in the queue included, and that a connection may wait for its client.
     #[arg(long, default_value = "600", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Duration,
     /// Seconds that running requests have to end, and clients to read their answers, after Ctrl-C or SIGTERM.

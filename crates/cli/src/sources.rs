@@ -8,6 +8,7 @@ use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_data::{Role, Text};
 use infalign_evaluate::report::Source as Origin;
 use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled};
+use infalign_record::env::data_dir;
 use infalign_record::folder;
 use infalign_record::hash::sha256_file;
 use infalign_transform::{Composed, Procedure, Transform};
@@ -249,7 +250,11 @@ fn warn_of_other_measures(sources: &[Source]) {
     let mut recipes = sources.iter().filter_map(|source| Some((&source.path, recipe(source)?)));
     let Some((first, measured)) = recipes.next() else { return };
     for (path, other) in recipes {
-        let differs = |key: &&str| under(&measured, key) != under(&other, key);
+        let of = |recipe: &toml::Table, key: &str| {
+            let models = names(recipe);
+            under(recipe, key).map(|value| without_names(value, &models))
+        };
+        let differs = |key: &&str| of(&measured, key) != of(&other, key);
         let differ: Vec<&str> = MEASURES.into_iter().filter(differs).collect();
         if !differ.is_empty() {
             let (first, path) = (first.display(), path.display());
@@ -258,6 +263,40 @@ fn warn_of_other_measures(sources: &[Source]) {
                 "warning: the recipes of {first} and {path} differ in {keys}: win rates of the one are no measure for the other"
             );
         }
+    }
+}
+
+/// What a recipe calls its reward models.
+fn names(recipe: &toml::Table) -> Vec<&str> {
+    let models = recipe.get("reward_model").and_then(toml::Value::as_array);
+    let models = models.into_iter().flatten();
+    models
+        .map(|model| model.get("name").and_then(toml::Value::as_str).unwrap_or_default())
+        .collect()
+}
+
+/// A value but for what things are called in their own run: reward models have their places in place of names, and data lie where they lie.
+fn without_names(value: &toml::Value, models: &[&str]) -> toml::Value {
+    match value {
+        toml::Value::Table(table) => {
+            let kept = table.iter().filter(|(key, _)| *key != "name");
+            let kept = kept.map(|(key, value)| (key.clone(), without_names(value, models)));
+            toml::Value::Table(kept.collect())
+        }
+        toml::Value::Array(values) => {
+            toml::Value::Array(values.iter().map(|value| without_names(value, models)).collect())
+        }
+        toml::Value::String(text) => {
+            let model = text.strip_prefix("$RUN/reward-models/");
+            let place = model.and_then(|name| models.iter().position(|model| *model == name));
+            let data = data_dir().map(|dir| dir.to_string_lossy().into_owned());
+            toml::Value::String(match (place, data) {
+                (Some(place), _) => format!("reward model {place}"),
+                (None, Some(data)) => text.replace("$INFALIGN_DATA", &data),
+                (None, None) => text.clone(),
+            })
+        }
+        value => value.clone(),
     }
 }
 

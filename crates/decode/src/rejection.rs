@@ -16,7 +16,8 @@ pub type Ranks<'a> = &'a (dyn Fn(&EncodedPrompt, f32) -> Option<f64> + Sync);
 
 /// Most draws for one response that are made before it is asked whether one of them will do.
 const ROUND: usize = 16;
-/// Prompts that are drawn for together. Few enough that a run that ends early has lost little, and enough to fill batches.
+/// Prompts that are drawn for together. A run that ends early has lost what it had for no more of them; and with fewer, rounds would leave batches
+/// emptier than they do, the first of which have a draw a prompt.
 const TOGETHER: usize = 64;
 
 /// A response that is still looked for.

@@ -11,7 +11,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::connections::Asker;
 
-/// A connection that fails where its client has neither asked for anything nor taken anything of an answer for as long as it may.
+/// A connection that fails where its client has neither asked for anything nor taken enough of an answer that more can be written for as long
+/// as it may.
 ///
 /// Half the head of a request is nothing asked. While an answer is being made the client waits, and not the server.
 pub(crate) struct Patient {
@@ -41,7 +42,7 @@ impl Patient {
         }
         self.writing.over();
         // Whoever takes an answer need not ask for the next one yet.
-        self.reading.over();
+        self.reading.begin();
         written
     }
 }
@@ -60,7 +61,7 @@ impl AsyncRead for Patient {
         let asked = this.asker.asked();
         if this.asker.waits() || asked != this.asked {
             this.asked = asked;
-            this.reading.over();
+            this.reading.begin();
         }
         this.reading.poll(cx).map(Err)
     }
@@ -118,11 +119,16 @@ impl Wait {
         self.begun = false;
     }
 
+    /// The next is waited for from now on.
+    fn begin(&mut self) {
+        self.begun = true;
+        self.sleep.as_mut().reset(Instant::now() + self.limit);
+    }
+
     /// Waits on; ready once that has taken too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.begun {
-            self.begun = true;
-            self.sleep.as_mut().reset(Instant::now() + self.limit);
+            self.begin();
         }
         self.sleep.as_mut().poll(cx).map(|()| io::ErrorKind::TimedOut.into())
     }

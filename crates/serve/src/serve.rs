@@ -84,7 +84,7 @@ async fn serve(
             }
         };
         let _ = tokio::time::timeout(limits.grace, idle).await;
-        // Requests hear it; a connection on which nothing was ever asked would stay as long as its client likes.
+        // Requests hear it; a connection on which nothing was ever asked would stay until its own time is over.
         let _ = end.send(true);
         tokio::time::sleep(LAST_WORDS).await;
     };

@@ -46,7 +46,7 @@ pub struct Limits {
     pub body: usize,
     /// Longest response that may be asked for, in tokens.
     pub max_tokens: usize,
-    /// Longest time that a request may take.
+    /// Longest time that a request may take, and that a connection waits for its client to ask or to take an answer.
     pub timeout: Duration,
     /// Time that running requests, and clients that read their answers, have when the server is asked to stop.
     pub grace: Duration,

@@ -8,10 +8,16 @@ use burn::tensor::Tensor;
 use super::cube::JointProducts;
 use super::{gated_silu, project};
 
-/// Whether there is one operation for x.
+/// Whether there is one operation for these.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn is_joint(x: &Tensor<2>) -> bool {
-    !crate::is_cpu(&x.device()) && !x.is_autodiff()
+fn are_joint(tensors: &[&Tensor<2>]) -> bool {
+    tensors.iter().all(|tensor| !crate::is_cpu(&tensor.device()) && !tensor.is_autodiff())
+}
+
+/// Refuses factors that do not fit, which the operations would read beyond.
+fn check(x: &Tensor<2>, weight: &Tensor<2>) {
+    assert_eq!(x.dims()[1], weight.dims()[0], "as many inputs as the weight takes");
+    assert_eq!(x.dtype(), weight.dtype(), "all are of one type");
 }
 
 /// x · weight + onto; f32 or bf16.
@@ -20,8 +26,11 @@ fn is_joint(x: &Tensor<2>) -> bool {
 /// - weight: `[inputs, outputs]`.
 /// - onto: `[rows, outputs]`.
 pub fn project_onto(x: Tensor<2>, weight: Tensor<2>, onto: Tensor<2>) -> Tensor<2> {
+    check(&x, &weight);
+    assert_eq!(onto.dims(), [x.dims()[0], weight.dims()[1]], "what is added to has their shape");
+    assert_eq!(onto.dtype(), x.dtype(), "all are of one type");
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
-    if is_joint(&x) {
+    if are_joint(&[&x, &weight, &onto]) {
         let [x, weight, onto] = [x, weight, onto].map(Tensor::into_dispatch);
         return Tensor::from_dispatch(Dispatch::product_onto(x, weight, onto));
     }
@@ -33,8 +42,11 @@ pub fn project_onto(x: Tensor<2>, weight: Tensor<2>, onto: Tensor<2>) -> Tensor<
 /// - x: `[rows, inputs]`.
 /// - gate, up: `[inputs, outputs]`.
 pub fn project_gated(x: Tensor<2>, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    check(&x, &gate);
+    check(&x, &up);
+    assert_eq!(gate.dims(), up.dims(), "what is gated has the shape of the gate");
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
-    if is_joint(&x) {
+    if are_joint(&[&x, &gate, &up]) {
         let [x, gate, up] = [x, gate, up].map(Tensor::into_dispatch);
         return Tensor::from_dispatch(Dispatch::gated_product(x, gate, up));
     }
@@ -46,8 +58,9 @@ pub fn project_gated(x: Tensor<2>, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> 
 /// - x: `[rows, inputs]`.
 /// - weights: `[inputs, outputs]` each.
 pub fn project_three(x: Tensor<2>, weights: [Tensor<2>; 3]) -> [Tensor<2>; 3] {
+    weights.iter().for_each(|weight| check(&x, weight));
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
-    if is_joint(&x) {
+    if are_joint(&[&x, &weights[0], &weights[1], &weights[2]]) {
         let [q, k, v] = weights.map(Tensor::into_dispatch);
         let (q, k, v) = Dispatch::products(x.into_dispatch(), q, k, v);
         return [q, k, v].map(Tensor::from_dispatch);

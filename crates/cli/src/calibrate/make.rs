@@ -69,8 +69,12 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let filled = fill(args, &reference, &mut calibration).map_err(Failure::Run)?;
     if interrupt::flag().load(Ordering::Relaxed) {
+        let on = match output::in_record(&args.out) {
+            Some(_) => "a copy of it elsewhere, given by --out, is gone on with",
+            None => "the same command goes on",
+        };
         return Err(Failure::Run(anyhow!(
-            "stopped; {} holds what was finished, and the same command goes on",
+            "stopped; {} holds what was finished, and {on}",
             args.out.display()
         )));
     }

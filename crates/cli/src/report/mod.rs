@@ -97,7 +97,12 @@ fn folder(args: &ReportArgs) -> PathBuf {
     let first = args.paths.first().map_or(Path::new("."), PathBuf::as_path);
     if let Some(run) = destination::on_record(first) {
         let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return run.with_file_name(format!("{name}-report"));
+        let page = run.with_file_name(format!("{name}-report"));
+        let part = first.canonicalize().ok();
+        let part = part.as_deref().and_then(|first| first.strip_prefix(&run).ok());
+        return part
+            .filter(|part| !part.as_os_str().is_empty())
+            .map_or(page.clone(), |part| page.join(part));
     }
     let beside = if first.is_dir() { first } else { first.parent().unwrap_or(Path::new(".")) };
     beside.to_path_buf()
@@ -136,7 +141,7 @@ fn command() -> Result<String> {
     Ok(output::command_line(words))
 }
 
-/// Says so where no method reaches --kl.
+/// Says so where no method was measured near --kl.
 fn unreached(args: &ReportArgs, sources: &[Source], report: &Report) -> Result<Option<String>> {
     let Some(kl) = args.kl else { return Ok(None) };
     let mut rows = report.judged.iter().flat_map(|judged| &judged.at_common_kl.rows).peekable();
@@ -153,9 +158,11 @@ fn unreached(args: &ReportArgs, sources: &[Source], report: &Report) -> Result<O
     }
     Ok(Some(match common_kl(&sweeps)? {
         Some(most) => {
-            format!("no method reaches --kl {kl}: the greatest KL that all reach is {most:.3} nats")
+            format!(
+                "no method was measured near --kl {kl}: the greatest KL that all reach is {most:.3} nats"
+            )
         }
-        None => format!("no method reaches --kl {kl}, and there is no KL that all reach"),
+        None => format!("no method was measured near --kl {kl}, and there is no KL that all reach"),
     }))
 }
 

@@ -11,7 +11,7 @@ use crate::train::{Difference, Row, reward_difference};
 /// What a document says of a statement.
 #[derive(Debug, PartialEq)]
 pub(super) struct Told {
-    /// The number that decides; none where it was not measured as far as was asked.
+    /// The number that decides; none where it was not measured near what was asked.
     pub(super) estimate: Option<f64>,
     /// Its interval, where it is an estimate.
     pub(super) interval: Option<[f64; 2]>,
@@ -200,7 +200,7 @@ impl Higher {
     }
 }
 
-/// Whether a difference is above 0; open where it was not measured as far as was asked.
+/// Whether a difference is above 0; open where it was not measured near what was asked.
 fn above_0(difference: Option<[f64; 3]>) -> Told {
     let Some([estimate, low, high]) = difference else {
         return Told { estimate: None, interval: None, verdict: Verdict::Open };

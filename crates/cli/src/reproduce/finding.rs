@@ -31,7 +31,7 @@ pub(super) enum Verdict {
     Agrees,
     /// It is not.
     Differs,
-    /// The interval holds both, or it was not measured as far as was asked.
+    /// The interval holds both, or it was not measured near what was asked.
     Open,
 }
 
@@ -39,7 +39,7 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Found {
     pub(super) states: String,
-    /// The number; none where it was not measured as far as was asked.
+    /// The number; none where it was not measured near what was asked.
     pub(super) estimate: Option<f64>,
     /// Its interval, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use self::finding::Found;
 use self::plan::Plan;
 use self::step::{Done, Runner};
+use crate::destination;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
@@ -147,6 +148,7 @@ fn suffix(smoke: bool) -> &'static str {
 /// One reproduction: its page, its JSON document, and what was found that was not expected.
 fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<String>), Failure> {
     let folder = args.out.join(format!("{}{}", plan.name, suffix(args.smoke)));
+    destination::folder(&args.out).map_err(Failure::Input)?;
     let run = RunDir::at(&folder).map_err(Failure::input)?;
     let _lock = recording::lock(run.path()).map_err(Failure::Input)?;
     let steps = run.path().join(STEPS);

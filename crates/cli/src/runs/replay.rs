@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
 use super::{no_reproduction, trusted};
+use crate::destination;
 use crate::failure::Failure;
 use crate::output;
 
@@ -29,6 +30,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let temporary = tempfile::tempdir().map_err(Failure::run)?;
     let into = args.out.as_deref().unwrap_or(temporary.path());
     if args.out.is_some() {
+        destination::folder(into).map_err(Failure::Input)?;
         std::fs::create_dir(into)
             .with_context(|| format!("cannot make the new folder {}", into.display()))
             .map_err(Failure::Input)?;

@@ -43,9 +43,15 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
         let apart = if difference.low > 0.0 { "" } else { ", and cannot be told from it" };
         others.push(format!("{} above {}{apart}", with_signs(&difference), other.method));
     }
+    let far = judged.at_common_kl.rows.iter().filter(|row| row.procedure == *procedure);
+    let far: Vec<&str> =
+        far.filter(|row| row.win_rate.is_none()).map(|row| row.method.as_str()).collect();
     if !others.is_empty() {
         let percent = (1000.0 * level).round() / 10.0;
         text += &format!(" It is {} ({percent} % intervals).", others.join("; "));
+    }
+    if !far.is_empty() {
+        text += &format!(" Of {} no run is near that KL.", far.join(", "));
     }
     if let Some(optimum) = best.optimum {
         let gap = optimum - win_rate.estimate;

@@ -62,7 +62,7 @@ pub(super) fn comparisons(judged: &Judged, level: f64) -> Cells {
 
 /// Methods at the common KL.
 pub(super) fn matched(judged: &Judged) -> Cells {
-    let beyond = || "not measured as far".to_owned();
+    let beyond = || "not measured near".to_owned();
     let rows = judged.at_common_kl.rows.iter().map(|row| {
         vec![
             row.method.clone(),
@@ -80,7 +80,7 @@ pub(super) fn matched_comparisons(judged: &Judged) -> Cells {
         vec![
             format!("{} − {}", one.method, one.baseline),
             one.procedure.to_string(),
-            one.difference.as_ref().map_or("not measured as far".to_owned(), with_signs),
+            one.difference.as_ref().map_or("not measured near".to_owned(), with_signs),
         ]
     });
     (vec!["difference", "procedure", "win rate"], rows.collect())
@@ -143,7 +143,9 @@ pub(super) fn method(statistics: &Statistics) -> String {
     let percent = (1000.0 * statistics.level).round() / 10.0;
     let how = match statistics.intervals {
         Intervals::Bca { replicates, .. } => {
-            format!("the BCa bootstrap with {replicates} resamples")
+            format!(
+                "the BCa bootstrap with {replicates} resamples (of fewer than ten prompts, Student's t)"
+            )
         }
         Intervals::StudentT => "Student's t".to_owned(),
     };
@@ -160,7 +162,7 @@ pub(super) fn method(statistics: &Statistics) -> String {
 pub(super) fn matching(kl: f64) -> String {
     format!(
         "At {kl:.3} nats. Between runs, and nearer than the first, what a method gains on ½ is taken as its share of what the optimum gains; the \
-         intervals hold the uncertainty of the KL, too, but not that of this. The optimum is the best that any policy has there in the continuous limit."
+         intervals hold the uncertainty of the KL, too, but not that of this; a method whose nearest run is much farther is not measured. The optimum is the best that any policy has there in the continuous limit."
     )
 }
 

@@ -10,7 +10,7 @@ mod report;
 mod spot;
 mod statistics;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -166,11 +166,11 @@ fn again(
     let old = value_of(&original.argv, option)
         .with_context(|| format!("its command line has no {option}"))?;
     let old = env::with_home(old);
-    let new = replica.to_string_lossy();
     // What the command writes lies in its folder.
-    let moved = |place: &str| match place.strip_prefix(&old) {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{new}{rest}"),
-        _ => place.to_owned(),
+    let moved = |place: &str| match inside(place, &old) {
+        Some(rest) if rest.as_os_str().is_empty() => replica.display().to_string(),
+        Some(rest) => replica.join(rest).display().to_string(),
+        None => place.to_owned(),
     };
     let word = |word: &String| {
         let word = env::with_home(word);
@@ -184,6 +184,20 @@ fn again(
     // What was taken up is made from the beginning.
     command.args(original.argv.iter().filter(|word| *word != "--resume").map(word));
     Ok(command)
+}
+
+/// Where in a folder a word of a command line lies, if it does.
+fn inside(word: &str, folder: &str) -> Option<PathBuf> {
+    let plain = |path: &str| -> PathBuf {
+        let parts = Path::new(path).components();
+        parts.filter(|part| !matches!(part, Component::CurDir)).collect()
+    };
+    let (place, folder) = (plain(word), plain(folder));
+    // Of the folder that a program runs in, any word could be a file.
+    if folder.as_os_str().is_empty() && !word.starts_with('.') {
+        return None;
+    }
+    place.strip_prefix(folder).ok().map(Path::to_path_buf)
 }
 
 /// The value of an option on a command line.
@@ -206,6 +220,17 @@ fn print(text: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_a_folder_is_found_however_it_is_written() {
+        let found = |word, folder| inside(word, folder).map(|rest| rest.display().to_string());
+        for (word, folder) in [("X/page", "X/"), ("X/page", "./X"), ("./X//page", "X")] {
+            assert_eq!(found(word, folder).as_deref(), Some("page"), "{word} in {folder}");
+        }
+        assert_eq!(found("X", "X/").as_deref(), Some(""));
+        assert_eq!(found("./page", ".").as_deref(), Some("page"));
+        assert_eq!((found("Xy/page", "X"), found("best-of:4", ".")), (None, None));
+    }
 
     #[test]
     fn options_are_found_in_both_forms() {
