@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Device, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::kernels::{
     AdamWStep, Angles, AttentionShape, LOGITS_AT_ONCE, adamw, attend, attend_cached, compare, draw,
     gated_silu, log_probs, project, project_gated, project_onto, project_three, rms_norm, rotate,
     square_sum,
 };
 
-use super::{candidates, cpu};
+use super::{Candidate, candidates, cpu};
 
 /// Numbers between −1 and 1 that follow no pattern of the sizes.
 fn numbers<const D: usize>(shape: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
@@ -99,6 +99,45 @@ fn products_with_many_columns_are_those_of_the_cpu() {
         everywhere("wide, transposed", [[rows, inputs], [outputs, inputs]], |_, [x, weight]| {
             project(x, weight.transpose())
         });
+    }
+}
+
+/// Whole numbers from −1 to 1, which every type and every product holds as they are.
+fn whole_numbers(shape: [usize; 2], device: &Device) -> Tensor<2> {
+    numbers(shape, shape[1] as f64, device).mul_scalar(1.5).round()
+}
+
+/// A product of whole numbers in f32, its gradients, and the product in bf16 where the device computes with it.
+fn whole_products([rows, inputs, outputs]: [usize; 3], device: &Device) -> Vec<Vec<f32>> {
+    let device = device.clone().autodiff();
+    let [x, weight] = [[rows, inputs], [inputs, outputs]]
+        .map(|shape| whole_numbers(shape, &device).require_grad());
+    let y = project(x.clone(), weight.clone());
+    let slopes = whole_numbers([rows, outputs], &device);
+    let gradients = (y.clone() * slopes).sum().backward();
+    let [of_x, of_weight] = [&x, &weight].map(|factor| factor.grad(&gradients).unwrap());
+    let bf16 = device.supports_dtype(DType::BF16).then(|| {
+        let [x, weight] = [x, weight].map(|factor| factor.inner().cast(DType::BF16));
+        project(x, weight)
+    });
+    [y.inner(), of_x, of_weight].into_iter().chain(bf16).map(values).collect()
+}
+
+#[test]
+fn large_products_of_whole_numbers_are_exact() {
+    // Multiples of a tile, and of nothing but what vectors need.
+    for sizes in [[512, 256, 512], [604, 264, 648]] {
+        let expected = whole_products(sizes, &cpu());
+        assert_eq!(expected[3], expected[0], "bf16 holds them, too");
+        for Candidate { name, device, .. } in candidates() {
+            let found = whole_products(sizes, &device);
+            if found.len() < expected.len() {
+                println!("{name}: SKIPPED products in bf16: the device does not compute with it");
+            }
+            for (k, found) in found.iter().enumerate() {
+                assert!(found == &expected[k], "{name}: {sizes:?}: product {k}");
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod backend;
 mod cached;
 mod draw;
 mod gate;
+mod large;
 mod log_probs;
 mod narrow;
 mod norm;

@@ -16,7 +16,7 @@ use cubek::matmul::{
 };
 use cubek::std::InputBinding;
 
-use super::{Rows, gate, narrow, room};
+use super::{Rows, gate, large, narrow, room};
 
 /// Products with what follows them, on GPUs alone.
 #[backend_extension(Cube)]
@@ -67,7 +67,7 @@ impl JointProducts for CubeBackend {
     }
 }
 
-/// Rows up to which this was measured to be faster than what burn takes for all sizes.
+/// Rows up to which [`few_rows`] is for, and beyond which [`large`] is.
 const FEW: usize = 255;
 /// Columns and inputs from which on a product is one for tensor cores.
 const WIDE: usize = 256;
@@ -88,19 +88,20 @@ pub(super) fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     }
 }
 
-/// x · weight of few rows and more columns than [`narrow`] is for, by the kernel for tensor cores that was never far from the fastest on an H100
-/// (`benches/results/2026-11-27-h100`); on devices without, by what cubek takes in its place. None for other sizes.
+/// x · weight by a kernel for tensor cores, where that was measured to be faster than what burn takes for all sizes.
 fn wide(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
     if cfg!(feature = "autotune") || weight.meta.num_dims() != 2 {
         return None;
     }
     let ([rows, inputs], [_, columns]) = (x.meta.shape().dims(), weight.meta.shape().dims());
-    let sizes = rows <= FEW && inputs >= WIDE && columns >= WIDE;
-    if !(sizes && aligned(x) && aligned(weight)) {
+    if inputs < WIDE || columns < WIDE || !aligned(x) || !aligned(weight) {
         return None;
     }
+    if rows > FEW {
+        return large::product(x, weight);
+    }
     let y = room(x, [rows, columns], x.dtype);
-    launch(x, weight, &y).ok().map(|()| y)
+    few_rows(x, weight, &y).ok().map(|()| y)
 }
 
 /// By rows or by columns, whose distances fit.
@@ -112,7 +113,9 @@ fn aligned(matrix: &CubeTensor) -> bool {
     matrix.meta.strides()[1] == 1 && Rows::of(matrix).aligned(ALIGNED)
 }
 
-fn launch(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Result<(), MatmulSetupError> {
+/// x · weight of few rows and more columns than [`narrow`] is for, by the kernel that was never far from the fastest on an H100
+/// (`benches/results/2026-11-27-h100`); on devices without tensor cores, by what cubek takes in its place.
+fn few_rows(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Result<(), MatmulSetupError> {
     let strategy = Strategy::OrderedDoubleMma(Inferred(OrderedSelectionArgs {
         partition_k: Some(2),
         row_count: Some(8),
