@@ -173,21 +173,54 @@ impl Sampling {
 
     /// The tokens that top_k and top_p leave, the most probable first.
     fn most_probable(&self, weights: &[f32]) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..weights.len()).collect();
-        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+        let mut ranks: Vec<Rank> = weights.iter().enumerate().map(Rank::of).collect();
         if self.top_k > 0 {
-            order.truncate(self.top_k);
+            sort_first(&mut ranks, self.top_k);
+            ranks.truncate(self.top_k);
         }
-        let weight = |&token: &usize| f64::from(weights[token]);
         // The set is closed by the token with which it reaches its share.
-        let limit = self.top_p * order.iter().map(weight).sum::<f64>();
-        let before = order
-            .iter()
-            .scan(0.0, |mass, token| Some(std::mem::replace(mass, *mass + weight(token))));
-        let kept = before.take_while(|mass| *mass < limit).count();
-        order.truncate(kept);
-        order
+        let limit = self.top_p * ranks.iter().map(|rank| rank.weight(weights)).sum::<f64>();
+        let (mut mass, mut kept, mut sorted) = (0.0, 0, 0);
+        while kept < ranks.len() && mass < limit {
+            if kept == sorted {
+                sorted = ranks.len().min(FEW_TOKENS.max(4 * kept));
+                sort_first(&mut ranks[kept..], sorted - kept);
+            }
+            mass += ranks[kept].weight(weights);
+            kept += 1;
+        }
+        ranks[..kept].iter().map(|rank| rank.token()).collect()
     }
+}
+
+/// Of how many tokens the order is found first: most often those that top_p leaves are among them.
+const FEW_TOKENS: usize = 64;
+
+/// A token's place among all, the least first: above, the bits of its weight turned around, which order numbers that are not negative; below, the token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u64);
+
+impl Rank {
+    fn of((token, weight): (usize, &f32)) -> Self {
+        Self(u64::from(!weight.to_bits()) << 32 | token as u64)
+    }
+
+    fn token(self) -> usize {
+        (self.0 & u64::from(u32::MAX)) as usize
+    }
+
+    fn weight(self, weights: &[f32]) -> f64 {
+        f64::from(weights[self.token()])
+    }
+}
+
+/// Moves the first ranks to the front, in order, without ordering the others.
+fn sort_first(ranks: &mut [Rank], count: usize) {
+    let count = count.min(ranks.len());
+    if count < ranks.len() {
+        ranks.select_nth_unstable(count);
+    }
+    ranks[..count].sort_unstable();
 }
 
 /// Index at which the running sum of the weights passes `uniform · total`; rounding never passes the last positive weight.
@@ -209,6 +242,7 @@ fn invert(weights: impl Iterator<Item = f32>, total: f64, uniform: f64) -> usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Stream;
 
     const LOGITS: [f32; 4] = [0.0, 1.0, -2.0, 1.0];
 
@@ -263,6 +297,32 @@ mod tests {
             &shares(Sampling { top_p: 0.95, ..Sampling::default() }, &LOGITS),
             &[three[0], three[1], 0.0, three[2]],
         );
+    }
+
+    #[test]
+    fn what_is_left_is_a_prefix_of_all_tokens_in_order() {
+        let mut stream = Stream::new(1, "weights", "", 0);
+        // Some are equal, and most of the probability is in few.
+        let weights: Vec<f32> =
+            (0..3_000).map(|k| (stream.normal(k) * 4.0).round().exp() as f32).collect();
+        let mut order: Vec<usize> = (0..weights.len()).collect();
+        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+        let mut lengths = BTreeSet::new();
+        for top_k in [0, 1, 63, 64, 65, 1_000, 2_999, 3_000, 9_000] {
+            for top_p in [1e-9, 0.3, 0.9, 0.999, 1.0] {
+                let sampling = Sampling { top_k, top_p, ..Sampling::default() };
+                let kept = sampling.most_probable(&weights);
+                let most = if top_k == 0 { order.len() } else { top_k.min(order.len()) };
+                assert_eq!(kept, order[..kept.len()], "{top_k}, {top_p}");
+                assert!((1..=most).contains(&kept.len()), "{top_k}, {top_p}");
+                let mass =
+                    |count| order[..count].iter().map(|&t| f64::from(weights[t])).sum::<f64>();
+                let limit = top_p * mass(most);
+                assert!(mass(kept.len() - 1) < limit && mass(kept.len()) >= limit * (1.0 - 1e-12));
+                lengths.insert(kept.len());
+            }
+        }
+        assert!(lengths.len() > 10, "{lengths:?}");
     }
 
     #[test]

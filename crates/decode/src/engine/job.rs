@@ -201,25 +201,15 @@ impl<C: Caller> Drop for Unread<'_, C> {
 }
 
 impl<C: Caller> Row<C> {
-    /// Draws the next token of a row that has not ended.
+    /// The next token by a number of [`Row::uniform`].
     ///
-    /// # Errors
-    /// [`DecodeError::Prompt`] when the model gives no number, or the tokenizer fails.
-    pub(super) fn draw(
-        &mut self,
-        logits: &[f32],
-        weights: &mut Vec<f32>,
-    ) -> Result<(), DecodeError> {
-        if self.finish.is_some() {
-            return Ok(());
-        }
-        let uniform = self.uniform();
-        let draw = self.job.caller.sampling().draw(logits, uniform, weights);
-        self.take(draw, logits)
+    /// - `weights`: room to work in.
+    pub(super) fn drawn(&self, logits: &[f32], uniform: f64, weights: &mut Vec<f32>) -> Draw {
+        self.job.caller.sampling().draw(logits, uniform, weights)
     }
 
     /// The number that the next token is drawn by.
-    fn uniform(&mut self) -> f64 {
+    pub(super) fn uniform(&mut self) -> f64 {
         self.stream.uniform(self.tokens.len() as u64)
     }
 
@@ -237,7 +227,7 @@ impl<C: Caller> Row<C> {
     /// Takes the next token of a row that has not ended.
     ///
     /// # Errors
-    /// As [`Row::draw`].
+    /// [`DecodeError::Prompt`] when the model gives no number, or the tokenizer fails.
     pub(super) fn take(&mut self, draw: Draw, logits: &[f32]) -> Result<(), DecodeError> {
         if self.finish.is_some() {
             return Ok(());

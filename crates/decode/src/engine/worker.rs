@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use infalign_model::{LanguageModel, ModelError, Session};
+use rayon::prelude::*;
 
 use super::job::{Caller, Job, Read, Row};
 use super::queue::Queue;
@@ -87,7 +88,10 @@ impl<'w, C: Caller> Worker<'w, C> {
     fn join(&mut self, job: &Job<C>, rows: Vec<(Row<C>, Read)>) -> Vec<Row<C>> {
         let (mut ended, mut entering, mut reads) = (Vec::new(), Vec::new(), Vec::new());
         for (mut row, read) in rows {
-            match row.draw(read.prompts.logits(read.index), &mut self.weights) {
+            let logits = read.prompts.logits(read.index);
+            let uniform = row.uniform();
+            let draw = row.drawn(logits, uniform, &mut self.weights);
+            match row.take(draw, logits) {
                 Err(error) => job.fail(error),
                 Ok(()) if row.finish.is_some() => ended.push(row),
                 Ok(()) => {
@@ -138,9 +142,22 @@ impl<'w, C: Caller> Worker<'w, C> {
     }
 
     fn draw(&mut self) {
-        let logits = self.session.logits().chunks(self.model.vocabulary());
-        for (row, logits) in self.active.iter_mut().zip(logits) {
-            if let Err(error) = row.draw(logits, &mut self.weights) {
+        let numbers: Vec<f64> = self.active.iter_mut().map(Row::uniform).collect();
+        let (rows, session, vocabulary) = (&self.active, &self.session, self.model.vocabulary());
+        let logits: Vec<&[f32]> = session.logits().chunks(vocabulary).collect();
+        let draw = |weights: &mut Vec<f32>, index: usize| {
+            // Of a row that has ended nobody asks what comes next.
+            let running = rows[index].finish.is_none();
+            running.then(|| rows[index].drawn(logits[index], numbers[index], weights))
+        };
+        // Beside other workers one thread is this worker's share.
+        let draws: Vec<Option<Draw>> = if self.model.rows_are_independent() {
+            (0..rows.len()).map(|index| draw(&mut self.weights, index)).collect()
+        } else {
+            (0..rows.len()).into_par_iter().map_init(Vec::new, draw).collect()
+        };
+        for ((row, draw), logits) in self.active.iter_mut().zip(draws).zip(logits) {
+            if let Some(Err(error)) = draw.map(|draw| row.take(draw, logits)) {
                 row.job.fail(error);
             }
         }

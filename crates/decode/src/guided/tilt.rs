@@ -29,7 +29,8 @@ impl Candidates {
     pub(super) fn of(mut distribution: Vec<(u32, f64)>, most: Option<usize>) -> Self {
         let mut rest = 0.0;
         if let Some(most) = most.filter(|most| *most < distribution.len()) {
-            distribution.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            let before = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+            distribution.select_nth_unstable_by(most, before);
             rest = distribution.drain(most..).map(|(_, p)| p).sum();
             distribution.sort_unstable_by_key(|(token, _)| *token);
         }
