@@ -4,6 +4,8 @@
 //! the interpolation ([`Gain`]) is done anew in each: so the interval of a win rate at a common KL has the uncertainty of the KLs in it, and that
 //! of a difference is paired. It has not that of the interpolation itself, so runs at about the KL in question are the ones to compare.
 
+use std::ops::Range;
+
 use infalign_stats::{Interval, Resamples};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
@@ -132,50 +134,17 @@ pub fn frontiers(
     pairs: &[(usize, usize)],
     statistics: &Statistics,
 ) -> Result<Frontiers, EvaluateError> {
-    let contest = Contest::same(procedure);
-    let mut values: Vec<Vec<f64>> = Vec::new();
-    let mut places: Vec<std::ops::Range<usize>> = Vec::new();
-    for sweep in sweeps {
-        let start = values.len() / 2;
-        for point in &sweep.points {
-            // Without a KL there is no place on the axis.
-            let Some(kl) = &point.sampled.kl else { continue };
-            let named = (sweep.method, point.sampled);
-            let reference = ("the reference", point.reference);
-            values.push(kl.iter().map(|kl| kl.exact).collect());
-            values.push(contributions(named, reference, &contest, judge)?.wins);
-        }
-        places.push(start..values.len() / 2);
-    }
-    let slices: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
-    let (replicates, seed) = match statistics.intervals {
-        Intervals::Bca { replicates, seed } => (replicates, seed),
-        // An interpolation has no closed form.
-        Intervals::StudentT => (10_000, 0),
-    };
-    let resamples = Resamples::new(&slices, replicates, seed)?;
-    let mean = |series: &[f64]| series.iter().sum::<f64>() / series.len() as f64;
-    let farthest = values.iter().step_by(2).map(|kls| mean(kls)).fold(kl, f64::max);
-    // Of resamples some are farther.
-    let gain = Gain::of(procedure.of_ranks().as_ref(), 2.0 * farthest);
-    let interval = |statistic: &(dyn Fn(&[f64]) -> f64 + Sync)| {
-        resamples.interval(statistics.level, statistic).ok()
-    };
-    let at = |means: &[f64], sweep: usize, kl: f64| {
-        let points = places[sweep].clone().map(|point| (means[2 * point], means[2 * point + 1]));
-        gain.interpolated(points, kl)
-    };
+    let measured = Measured::of(sweeps, procedure, judge, kl, statistics)?;
     let near = sweeps.iter().map(|sweep| is_near(sweep, kl)).collect::<Result<Vec<_>, _>>()?;
+    let best = procedure.of_ranks().filter(|_| judge == Judge::Reward);
+    let best = best.and_then(|procedure| optimum(&procedure, kl));
     let rows = sweeps.iter().enumerate().map(|(sweep, one)| Matched {
         method: one.method.to_owned(),
         procedure,
         judge,
         kl,
-        win_rate: interval(&|means| at(means, sweep, kl)).filter(|_| near[sweep]),
-        optimum: match judge {
-            Judge::Reward => procedure.of_ranks().and_then(|procedure| optimum(&procedure, kl)),
-            Judge::Judge => None,
-        },
+        win_rate: measured.win_rate(sweep, kl).filter(|_| near[sweep]),
+        optimum: best,
     });
     let comparisons = pairs.iter().map(|&(a, b)| MatchedComparison {
         method: sweeps[a].method.to_owned(),
@@ -183,25 +152,97 @@ pub fn frontiers(
         procedure,
         judge,
         kl,
-        difference: interval(&|means| at(means, a, kl) - at(means, b, kl))
-            .filter(|_| near[a] && near[b]),
+        difference: measured.difference(a, b, kl).filter(|_| near[a] && near[b]),
     });
-    let bands = sweeps.iter().enumerate().filter(|(sweep, _)| places[*sweep].len() > 1);
-    let bands = bands.map(|(sweep, one)| {
-        let of_sweep = places[sweep].clone();
-        let farthest = of_sweep.map(|point| mean(&values[2 * point])).fold(0.0, f64::max);
-        let point = |step: usize| {
-            let kl = farthest * (step as f64 / BAND_POINTS as f64).powi(2);
-            Some((kl, interval(&|means| at(means, sweep, kl))?))
-        };
-        let points = (0..=BAND_POINTS).filter_map(point).collect();
-        FrontierBand { method: one.method.to_owned(), procedure, points }
+    let several = sweeps.iter().enumerate().filter(|(sweep, _)| measured.runs[*sweep].len() > 1);
+    let bands = several.map(|(sweep, one)| FrontierBand {
+        method: one.method.to_owned(),
+        procedure,
+        points: measured.band(sweep),
     });
     Ok(Frontiers {
         rows: rows.collect(),
         comparisons: comparisons.collect(),
         bands: bands.collect(),
     })
+}
+
+/// What the runs of all sweeps measured, prompt by prompt.
+struct Measured {
+    /// Of every run, one after the other, each prompt's KL, and what each adds to the win rate.
+    series: Vec<Vec<f64>>,
+    /// Runs of each sweep.
+    runs: Vec<Range<usize>>,
+    resamples: Resamples,
+    gain: Gain,
+    level: f64,
+}
+
+impl Measured {
+    /// - `kl`: the farthest KL in question beside those of the runs.
+    fn of(
+        sweeps: &[Sweep<'_>],
+        procedure: Composed,
+        judge: Judge,
+        kl: f64,
+        statistics: &Statistics,
+    ) -> Result<Self, EvaluateError> {
+        let contest = Contest::same(procedure);
+        let (mut series, mut runs) = (Vec::new(), Vec::new());
+        for sweep in sweeps {
+            let start = series.len() / 2;
+            for point in &sweep.points {
+                // Without a KL there is no place on the axis.
+                let Some(kl) = &point.sampled.kl else { continue };
+                let named = (sweep.method, point.sampled);
+                let reference = ("the reference", point.reference);
+                series.push(kl.iter().map(|kl| kl.exact).collect());
+                series.push(contributions(named, reference, &contest, judge)?.wins);
+            }
+            runs.push(start..series.len() / 2);
+        }
+        let (replicates, seed) = match statistics.intervals {
+            Intervals::Bca { replicates, seed } => (replicates, seed),
+            // An interpolation has no closed form.
+            Intervals::StudentT => (10_000, 0),
+        };
+        let slices: Vec<&[f64]> = series.iter().map(Vec::as_slice).collect();
+        let resamples = Resamples::new(&slices, replicates, seed)?;
+        let farthest = series.iter().step_by(2).map(|kls| mean(kls)).fold(kl, f64::max);
+        // Of resamples some are farther.
+        let gain = Gain::of(procedure.of_ranks().as_ref(), 2.0 * farthest);
+        Ok(Self { series, runs, resamples, gain, level: statistics.level })
+    }
+
+    /// Win rate of a sweep at a KL, by the means of all series.
+    fn at(&self, means: &[f64], sweep: usize, kl: f64) -> f64 {
+        let runs = self.runs[sweep].clone();
+        self.gain.interpolated(runs.map(|run| (means[2 * run], means[2 * run + 1])), kl)
+    }
+
+    fn win_rate(&self, sweep: usize, kl: f64) -> Option<Interval> {
+        self.resamples.interval(self.level, |means: &[f64]| self.at(means, sweep, kl)).ok()
+    }
+
+    fn difference(&self, a: usize, b: usize, kl: f64) -> Option<Interval> {
+        let difference = |means: &[f64]| self.at(means, a, kl) - self.at(means, b, kl);
+        self.resamples.interval(self.level, difference).ok()
+    }
+
+    /// Win rates of a sweep from 0 to its farthest run, the denser the smaller the KL.
+    fn band(&self, sweep: usize) -> Vec<(f64, Interval)> {
+        let kls = self.runs[sweep].clone().map(|run| mean(&self.series[2 * run]));
+        let farthest = kls.fold(0.0, f64::max);
+        let point = |step: usize| {
+            let kl = farthest * (step as f64 / BAND_POINTS as f64).powi(2);
+            Some((kl, self.win_rate(sweep, kl)?))
+        };
+        (0..=BAND_POINTS).filter_map(point).collect()
+    }
+}
+
+fn mean(series: &[f64]) -> f64 {
+    series.iter().sum::<f64>() / series.len() as f64
 }
 
 /// The win rate of the best policy there is at a KL, in the continuous limit; none for what has no such theory.

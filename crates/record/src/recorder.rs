@@ -61,27 +61,8 @@ impl Recorder {
     pub fn begin(run: &Path, opening: Opening) -> Result<Self, RecordError> {
         let started = Instant::now();
         let secrets = Secrets::here();
-        let config = run.join(CONFIG);
-        let config_sha256 = if config.exists() {
-            refuse_secrets(&secrets, &config)?;
-            Some(sha256_file(&config)?)
-        } else {
-            None
-        };
-        if let Some(expect) = opening.expect.as_ref().filter(|_| !run.join(EXPECT).exists()) {
-            let text = expect.to_toml();
-            write_atomic(&run.join(EXPECT), |file| file.write_all(text.as_bytes()))?;
-        }
-        if let Some(diff) = &opening.diff {
-            let path = run.join(DIFF);
-            if let Some(what) = secrets.find(diff) {
-                return Err(RecordError::Secret { path, what });
-            }
-            write_atomic(&path, |file| file.write_all(diff))?;
-        } else {
-            // That of an earlier attempt, by another program.
-            let _ = std::fs::remove_file(run.join(DIFF));
-        }
+        let config_sha256 = digest_of_config(run, &secrets)?;
+        keep_papers(run, &opening, &secrets)?;
         let argv = opening.argv.iter().map(|word| env::without_home(&secrets.scrub(word)));
         let environment = env::recorded().into_iter();
         let environment = environment.map(|(name, value)| (name, secrets.scrub(&value))).collect();
@@ -217,6 +198,34 @@ fn refuse_secrets(secrets: &Secrets, path: &Path) -> Result<(), RecordError> {
         Some(what) => Err(RecordError::Secret { path: path.to_path_buf(), what }),
         None => Ok(()),
     }
+}
+
+/// The digest of the run's settings, where it has a file of them.
+fn digest_of_config(run: &Path, secrets: &Secrets) -> Result<Option<String>, RecordError> {
+    let config = run.join(CONFIG);
+    if !config.exists() {
+        return Ok(None);
+    }
+    refuse_secrets(secrets, &config)?;
+    sha256_file(&config).map(Some)
+}
+
+/// Writes what is expected of a replica, unless the run has it, and what the program's source differs in from its commit.
+fn keep_papers(run: &Path, opening: &Opening, secrets: &Secrets) -> Result<(), RecordError> {
+    if let Some(expect) = opening.expect.as_ref().filter(|_| !run.join(EXPECT).exists()) {
+        let text = expect.to_toml();
+        write_atomic(&run.join(EXPECT), |file| file.write_all(text.as_bytes()))?;
+    }
+    let path = run.join(DIFF);
+    let Some(diff) = &opening.diff else {
+        // That of an earlier attempt, by another program.
+        let _ = std::fs::remove_file(path);
+        return Ok(());
+    };
+    if let Some(what) = secrets.find(diff) {
+        return Err(RecordError::Secret { path, what });
+    }
+    write_atomic(&path, |file| file.write_all(diff))
 }
 
 /// A file that is read.

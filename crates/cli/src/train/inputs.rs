@@ -58,27 +58,19 @@ impl<'a> Inputs<'a> {
         check_stops(&recipe.generation, &reference)?;
         check_adapters(recipe, &reference)?;
         let tokenizer = Tokenizer::load(&folder, reference.config())?;
-        let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
         let encoder = Encoder::new(&tokenizer, None);
-        let encode = |prompts: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
-            prompts
-                .iter()
-                .map(|prompt| fitting(prompt, &encoder, &reference, recipe.generation.max_tokens))
-                .collect()
-        };
+        let most = recipe.generation.max_tokens;
+        let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;
-        let (train, test) = (encode(&train)?, encode(&test)?);
+        let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &reference, most));
+        let (train, test) = (train?, test?);
         check_prompts_per_step(recipe, train.len())?;
         let reader = GivenReader::new(&paths, &encoder, &reference, &test);
         let given = recipe.method.iter().map(|method| {
             reader.read(&method.kind).with_context(|| format!("[[method]] {:?}", method.name))
         });
         let given = given.collect::<Result<_>>()?;
-        let reward_models = recipe.reward_model.iter().map(|stage| {
-            let loaded = RewardModelInputs::load(stage, &paths, device);
-            loaded.with_context(|| format!("[[reward_model]] {:?}", stage.name))
-        });
         let inputs = Self {
             recipe,
             run,
@@ -89,24 +81,34 @@ impl<'a> Inputs<'a> {
             test,
             template_sha256,
             given,
-            reward_models: reward_models.collect::<Result<_>>()?,
+            reward_models: RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?,
         };
         optimum::check(&inputs)?;
-        for method in &recipe.method {
-            if let (Some(train), Some(objective)) =
-                (recipe.ctrl(&method.kind), inputs.objective(method)?)
-            {
+        inputs.check_betas()?;
+        inputs.check_rewards()?;
+        inputs.check_table(&paths)?;
+        Ok(inputs)
+    }
+
+    /// Refuses objectives for which no β leads to the KL that is asked for.
+    fn check_betas(&self) -> Result<()> {
+        for method in &self.recipe.method {
+            let train = self.recipe.ctrl(&method.kind);
+            if let (Some(train), Some(objective)) = (train, self.objective(method)?) {
                 let first_beta = train.first_beta(&objective);
                 first_beta.with_context(|| format!("[train] with method {:?}", method.name))?;
             }
         }
-        for (key, config) in rewards::configs(recipe) {
-            if !rewards::is_own(config) {
-                inputs.build(config).with_context(|| format!("[{key}]"))?;
-            }
+        Ok(())
+    }
+
+    /// Refuses rewards that cannot be built, but for those that the run trains itself.
+    fn check_rewards(&self) -> Result<()> {
+        let configs = rewards::configs(self.recipe).into_iter();
+        for (key, config) in configs.filter(|(_, config)| !rewards::is_own(config)) {
+            self.build(config).with_context(|| format!("[{key}]"))?;
         }
-        inputs.check_table(&paths)?;
-        Ok(inputs)
+        Ok(())
     }
 
     /// Refuses a table that lacks a prompt, or was made from something else.
@@ -263,13 +265,11 @@ pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) 
     Ok(())
 }
 
-pub(super) fn read_prompts(
-    config: &PromptsConfig,
-    paths: &Paths<'_>,
-) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
-    let (train, test) = match config {
+/// Prompts to train on, and held out.
+pub(super) fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<[Vec<Prompt>; 2]> {
+    let [train, test] = match config {
         PromptsConfig::Files { train, test } => {
-            (prompts::read(&paths.resolve(train)?)?, prompts::read(&paths.resolve(test)?)?)
+            [prompts::read(&paths.resolve(train)?)?, prompts::read(&paths.resolve(test)?)?]
         }
         PromptsConfig::StoryOpenings { words: 0, .. }
         | PromptsConfig::ParagraphOpenings { words: 0, .. } => {
@@ -297,34 +297,37 @@ pub(super) fn read_prompts(
         "{} prompt is held out: an interval over prompts needs at least 2",
         test.len()
     );
-    Ok((train, test))
+    Ok([train, test])
 }
 
 /// Prompts to train on, and the last `n_held_out` of all.
-fn without_last(n_held_out: usize, mut all: Vec<Prompt>) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
+fn without_last(n_held_out: usize, mut all: Vec<Prompt>) -> Result<[Vec<Prompt>; 2]> {
     ensure!(
         n_held_out < all.len(),
         "prompts.test is {n_held_out}, but there are only {} prompts",
         all.len()
     );
     let held_out = all.split_off(all.len() - n_held_out);
-    Ok((all, held_out))
+    Ok([all, held_out])
 }
 
-/// A prompt as the model reads it, which leaves room for the longest response.
+/// Prompts as the model reads them, which leave room for the longest response.
 pub(super) fn fitting(
-    prompt: &Prompt,
+    prompts: &[Prompt],
     encoder: &Encoder<'_>,
     model: &CausalLm,
     max_tokens: usize,
-) -> Result<EncodedPrompt> {
-    let encoded = encoder.prompt(prompt)?;
-    let (tokens, context) = (encoded.tokens.len(), model.config().max_position_embeddings);
-    if tokens + max_tokens > context {
-        bail!(
+) -> Result<Vec<EncodedPrompt>> {
+    let context = model.config().max_position_embeddings;
+    let encoded = prompts.iter().map(|prompt| {
+        let encoded = encoder.prompt(prompt)?;
+        let tokens = encoded.tokens.len();
+        ensure!(
+            tokens + max_tokens <= context,
             "prompt {} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
             encoded.name()
         );
-    }
-    Ok(encoded)
+        Ok(encoded)
+    });
+    encoded.collect()
 }

@@ -52,6 +52,22 @@ struct PlantedReport {
 }
 
 impl<'a> RewardModelInputs<'a> {
+    /// Loads and checks all that a recipe trains.
+    ///
+    /// # Errors
+    /// As [`RewardModelInputs::load`]; the message names the stage.
+    pub(super) fn load_all(
+        stages: &'a [RewardModelStage],
+        paths: &Paths<'_>,
+        device: &Device,
+    ) -> Result<Vec<Self>> {
+        let load = |stage: &'a RewardModelStage| {
+            let loaded = Self::load(stage, paths, device);
+            loaded.with_context(|| format!("[[reward_model]] {:?}", stage.name))
+        };
+        stages.iter().map(load).collect()
+    }
+
     /// Loads and checks.
     ///
     /// # Errors

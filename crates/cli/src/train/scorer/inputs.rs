@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
-use infalign_data::Prompt;
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Head as Output, ModelFolder, Tokenizer};
 
@@ -50,29 +49,26 @@ impl<'a> ScorerInputs<'a> {
         let base = CausalLm::load(&folder, device).context("model")?;
         check_stops(&recipe.generation, &base)?;
         let tokenizer = Tokenizer::load(&folder, base.config())?;
-        let trunk =
-            recipe.trunk.as_ref().map(|trunk| load_other(trunk, &paths, &base, &tokenizer, device));
-        let trunk = trunk.transpose().context("trunk")?;
+        let other = |model: &Option<PathBuf>, key: &'static str| {
+            let other = model.as_ref().map(|model| load_other(model, &paths, &base, &tokenizer));
+            other.transpose().context(key)
+        };
+        let trunk = other(&recipe.trunk, "trunk")?;
+        let evaluation_base = other(&recipe.evaluation_base, "evaluation_base")?;
         let read = trunk.as_ref().unwrap_or(&base);
         check_context(read, &base).context("trunk")?;
-        let other = recipe.evaluation_base.as_ref();
-        let evaluation_base =
-            other.map(|other| load_other(other, &paths, &base, &tokenizer, device));
-        let evaluation_base = evaluation_base.transpose().context("evaluation_base")?;
         if let Some(other) = &evaluation_base {
             check_context(read, other).context("evaluation_base")?;
         }
-        let (train, test) = read_prompts(&recipe.prompts, &paths)?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
         let encoder = Encoder::new(&tokenizer, None);
+        let most = recipe.generation.max_tokens;
+        let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;
-        let encode = |prompts: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
-            let most = recipe.generation.max_tokens;
-            prompts.iter().map(|prompt| fitting(prompt, &encoder, &base, most)).collect()
-        };
-        let (train, test) = (encode(&train)?, encode(&test)?);
+        let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &base, most));
+        let (train, test) = (train?, test?);
         let prompts = test.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
-        let longest = prompts + recipe.generation.max_tokens;
+        let longest = prompts + most;
         let policies = recipe.policy.iter().map(|policy| {
             let key = || format!("[[policy]] {:?}", policy.name);
             find_policy(&policy.model, &paths, &base, &tokenizer, longest).with_context(key)
@@ -80,11 +76,6 @@ impl<'a> ScorerInputs<'a> {
         let policies = policies.collect::<Result<_>>()?;
         let reader = GivenReader::new(&paths, &encoder, &base, &test);
         let completions = reader.completions(&recipe.completions).context("completions")?;
-        let reward_models = recipe.reward_model.iter().map(|stage| {
-            let loaded = RewardModelInputs::load(stage, &paths, device);
-            loaded.with_context(|| format!("[[reward_model]] {:?}", stage.name))
-        });
-        let reward_models = reward_models.collect::<Result<_>>()?;
         for (key, config) in keyed {
             if !rewards::is_own(config) {
                 rewards::build(config, run, device).with_context(|| key)?;
@@ -104,7 +95,7 @@ impl<'a> ScorerInputs<'a> {
             test,
             template_sha256,
             completions,
-            reward_models,
+            reward_models: RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?,
         })
     }
 }
@@ -120,10 +111,9 @@ fn load_other(
     paths: &Paths<'_>,
     base: &CausalLm,
     tokenizer: &Tokenizer,
-    device: &Device,
 ) -> Result<CausalLm> {
     let folder = paths.model(model)?;
-    let model = CausalLm::load(&folder, device)?.merge()?;
+    let model = CausalLm::load(&folder, &base.device())?.merge()?;
     ensure!(
         tokenizer.has_tokens_of(&folder.tokenizer()?)?
             && model.config().vocab_size == base.config().vocab_size,
