@@ -166,6 +166,22 @@ fn stop_texts_samples_and_memory() {
 }
 
 #[test]
+fn weights_in_bf16_change_numbers_by_their_rounding() {
+    let log_probs = |dtype: &str| -> Vec<f64> {
+        let document = json(&generate(&["--json", "--temperature", "0", "--dtype", dtype]));
+        // Of the first token, whose context is the same whatever follows.
+        let responses = document["responses"].as_array().unwrap().clone();
+        responses.iter().map(|row| row["log_probs"][0].as_f64().unwrap()).collect()
+    };
+    let (full, rounded) = (log_probs("f32"), log_probs("bf16"));
+    assert_ne!(full, rounded);
+    let worst = full.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst < 0.1, "off by {worst}");
+    let refused = generate(&["--dtype", "bf16", "--server", "http://127.0.0.1:1"]);
+    assert_eq!(refused.status.code(), Some(2), "a server holds weights as it likes");
+}
+
+#[test]
 fn a_prompt_longer_than_the_context_is_refused_by_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let prompts = dir.path().join("long.jsonl");

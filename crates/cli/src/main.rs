@@ -16,6 +16,7 @@ mod calibrate;
 mod compare;
 mod destination;
 mod doctor;
+mod dtype;
 mod encode;
 mod evaluate;
 mod exact;

@@ -14,6 +14,7 @@ use infalign_model::{CausalLm, Tokenizer};
 use infalign_record::clock;
 use infalign_serve::{Limits, Service};
 
+use crate::dtype::Dtype;
 use crate::failure::Failure;
 use crate::generate::reward_of;
 use crate::sampling::BatchArgs;
@@ -69,6 +70,9 @@ pub(crate) struct ServeArgs {
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
     #[arg(long)]
     device: Option<DeviceName>,
+    /// Type of the model's weights, as for `generate`.
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
 }
 
 /// Runs the command, until Ctrl-C or SIGTERM.
@@ -110,7 +114,7 @@ fn service(args: &ServeArgs) -> Result<Service> {
     let reward = reward_of(args.reward.as_deref(), &device)?;
     let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device)?;
     check_names(&scorers)?;
-    let model = model.for_inference();
+    let model = args.dtype.of(model)?.for_inference();
     let context = model.context();
     let longest = Sampling { max_tokens: context, ..Sampling::default() };
     let batch = args.batch.size(model.as_ref(), &[], &longest);

@@ -21,6 +21,7 @@ use infalign_record::{clock, env::hub_cache};
 use infalign_reward::{Reads, Reward, RewardConfig};
 use infalign_transform::{Composed, Procedure};
 
+use crate::dtype::Dtype;
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::recording::RunInputs;
@@ -79,6 +80,9 @@ pub(crate) struct GenerateArgs {
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
     #[arg(long)]
     device: Option<DeviceName>,
+    /// Type of the model's weights: bf16 takes half the memory and is faster on GPUs; on the CPU it only rounds. Logits are f32.
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["exact", "server", "calibration"])]
+    dtype: Dtype,
     #[command(flatten)]
     remote: ServerArgs,
     /// Print a JSON document instead of texts.
@@ -162,7 +166,7 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&folder, model.config()).map_err(Failure::input)?;
     let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
-    let model = model.for_inference();
+    let model = args.dtype.of(model).map_err(Failure::Input)?.for_inference();
     let live = Live::new(args, &prompts, &tokenizer);
     let watch = |event: Event<'_>| {
         let shown = live.as_ref().map(|live| live.token(event.draw.token));
