@@ -132,7 +132,10 @@ fn rejection_accepts_by_the_table_of_the_model() {
             ],
             "sampling",
         ),
-        (vec!["--procedure", procedure, "--calibration", "none.parquet"], "none.parquet"),
+        (
+            vec!["--procedure", procedure, "--reward", &reward, "--calibration", "none.parquet"],
+            "none.parquet",
+        ),
     ] {
         let output = generate(&args);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -245,7 +248,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     std::fs::write(&pattern, "kind = \"patterns\"\nweights = { \"(\" = 1.0 }\n").unwrap();
     let pattern = pattern.to_str().unwrap();
     for (args, needle) in [
-        (&["--procedure", "best-of:4"][..], "needs a reward"),
+        (&["--procedure", "best-of:4"][..], "give --reward"),
         (&["--temperature", "-1"], "temperature"),
         (&["--temperature", "inf"], "give a finite number, at least 0"),
         (&["--device", "tpu"], "the backends are cpu, wgpu, cuda"),

@@ -335,7 +335,7 @@ fn bad_requests_are_refused_by_field() {
         (with(json!({ "logprobs": 21 })), 400, "logprobs", "at most 20"),
         (with(json!({ "presence_penalty": 0.5 })), 400, "presence_penalty", "only 0"),
         (with(json!({ "procedure": "best-off:2" })), 400, "procedure", "nearest valid form"),
-        (with(json!({ "procedure": "best-of:2" })), 400, "procedure", "needs a reward"),
+        (with(json!({ "procedure": "best-of:2" })), 400, "procedure", "without --reward"),
         (with(json!({ "procedure": "cd-block:length=2,samples=2" })), 400, "procedure", "scorer"),
         (
             with(json!({ "procedure": "cd-block:length=0,samples=2" })),

@@ -113,10 +113,6 @@ impl<'a> ProcedureDecoder<'a> {
                 reason: "rejection accepts by ranks among plain responses: it cannot stand over another procedure",
             });
         }
-        let pruned = matches!(guided.procedure, Procedure::PrunedBestOf { .. });
-        if pruned && reward.is_none() {
-            return Err(without_reward(composed));
-        }
         let seed = guided.generator.seed;
         let source = Source::Guided(guided);
         Ok(Self { source, tokenizer, selection, reward, ranks: None, seed })
@@ -252,10 +248,12 @@ impl<'a> ProcedureDecoder<'a> {
             _ => 0,
         };
         let place = group[kept].place;
-        let mut cost = Cost::default();
+        let (mut cost, mut truncation) = (Cost::default(), 0.0);
         for one in group.iter().flat_map(|single| single.range.clone()) {
             cost.model_tokens += texts.all[one].cost.model_tokens;
             cost.scorer_calls += texts.all[one].cost.scorer_calls;
+            // Whichever is kept, it may be another for what any of them lacks.
+            truncation += texts.all[one].truncation;
         }
         let scored: usize = group.iter().map(|single| single.range.len()).sum();
         cost.scorer_calls += texts.scores.map_or(0, |_| scored);
@@ -267,7 +265,7 @@ impl<'a> ProcedureDecoder<'a> {
             value: candidate.value,
             cost,
             kl: self.kl(candidate),
-            truncation: candidate.truncation,
+            truncation: truncation.min(1.0),
             accepted: None,
         }
     }
@@ -373,35 +371,34 @@ struct Texts<'a> {
     scores: Option<&'a [f32]>,
 }
 
+/// Whether a procedure selects by a reward.
+#[must_use]
+pub fn needs_reward(procedure: Composed) -> bool {
+    let Composed { selection, inner } = procedure;
+    !matches!(selection, Procedure::Sample | Procedure::Majority(_))
+        || matches!(inner, Procedure::PrunedBestOf { .. })
+}
+
 /// Refuses a selection that is none, or has nothing to select by.
 fn check_selection(
     selection: Procedure,
     whole: Composed,
     reward: Option<&dyn Reward>,
 ) -> Result<(), DecodeError> {
+    let refuse = |reason| Err(DecodeError::Procedure { procedure: whole.to_string(), reason });
     match selection {
-        Procedure::Sample | Procedure::Majority(_) => Ok(()),
-        Procedure::BestOf(_)
+        Procedure::Sample
+        | Procedure::Majority(_)
+        | Procedure::BestOf(_)
         | Procedure::WorstOf(_)
         | Procedure::SoftBestOf { .. }
-        | Procedure::Rejection { .. } => {
-            if reward.is_some() {
-                Ok(())
-            } else {
-                Err(without_reward(whole))
-            }
-        }
-        _ => Err(DecodeError::Procedure {
-            procedure: whole.to_string(),
-            reason: "it chooses among prefixes, which needs a prefix scorer",
-        }),
+        | Procedure::Rejection { .. } => {}
+        _ => return refuse("it chooses among prefixes, which needs a prefix scorer"),
     }
-}
-
-fn without_reward(procedure: Composed) -> DecodeError {
-    let procedure = procedure.to_string();
-    let reason = "selecting among samples needs a reward: give the decoder one";
-    DecodeError::Procedure { procedure, reason }
+    if needs_reward(whole) && reward.is_none() {
+        return refuse("selecting among samples needs a reward: give the decoder one");
+    }
+    Ok(())
 }
 
 /// The place of the greatest score; the first of equals.

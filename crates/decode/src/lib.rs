@@ -23,7 +23,7 @@ mod stop_texts;
 mod stream;
 mod text_stream;
 
-pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
+pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder, needs_reward};
 pub use engine::{Draws, Engine, Load, SharedGenerator, SharedWatch};
 pub use error::DecodeError;
 pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};

@@ -108,11 +108,15 @@ impl Sampling {
         stops.contains(&token) || self.stop_token_ids.contains(&token)
     }
 
-    /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id.
+    /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id. Of logits that are no numbers
+    /// the log-probability is none either, and the token means nothing.
     ///
     /// - `weights`: room to work in.
     pub fn draw(&self, logits: &[f32], uniform: f64, weights: &mut Vec<f32>) -> Draw {
         let total = softmax_weights(logits, 1.0, weights);
+        if !total.is_finite() {
+            return Draw { token: 0, log_prob: f32::NAN };
+        }
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let token = if self.temperature == 0.0 {
             logits.iter().position(|&l| l == largest).unwrap_or(0)
@@ -371,6 +375,19 @@ mod tests {
         let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
         for uniform in [0.0, 0.5, 1.0 - f64::EPSILON / 2.0] {
             assert_eq!(Sampling::default().draw(&logits, uniform, &mut Vec::new()).token, 1);
+        }
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_have_no_log_probability() {
+        for logits in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [0.0, f32::INFINITY, 1.0]] {
+            for (top_k, top_p) in [(0, 1.0), (2, 1.0), (0, 0.5)] {
+                for temperature in [0.0, 1.0, 0.5] {
+                    let sampling = Sampling { temperature, top_k, top_p, ..Sampling::default() };
+                    let draw = sampling.draw(&logits, 0.3, &mut Vec::new());
+                    assert!(draw.log_prob.is_nan(), "{sampling:?}");
+                }
+            }
         }
     }
 

@@ -197,6 +197,8 @@ struct Counting<'a> {
     model: &'a dyn LanguageModel,
     /// Prompts that were read.
     prompts: AtomicUsize,
+    /// The most padded tokens that were read at once.
+    most: AtomicUsize,
     /// Whether its sessions draw themselves.
     draws: bool,
     /// How often they did.
@@ -207,7 +209,7 @@ struct Counting<'a> {
 
 impl<'a> Counting<'a> {
     fn of(model: &'a dyn LanguageModel) -> Self {
-        Self { model, prompts: 0.into(), draws: false, drawn: 0.into(), says: None }
+        Self { model, prompts: 0.into(), most: 0.into(), draws: false, drawn: 0.into(), says: None }
     }
 }
 
@@ -220,6 +222,8 @@ impl LanguageModel for Counting<'_> {
     }
     fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
         self.prompts.fetch_add(prompts.len(), Ordering::Relaxed);
+        let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
+        self.most.fetch_max(prompts.len() * longest, Ordering::Relaxed);
         self.model.read(prompts)
     }
     fn session(&self) -> Box<dyn Session + '_> {
@@ -253,6 +257,25 @@ fn a_prompt_is_read_once_however_many_responses_it_has() {
         let plain: Vec<Vec<u32>> = plain.into_iter().flatten().map(|r| r.tokens).collect();
         assert_eq!(all, plain);
     }
+}
+
+#[test]
+fn prompts_of_a_large_batch_are_not_all_read_at_once() {
+    let fixture = fixture();
+    let model = Counting::of(&fixture.model);
+    let prompt = |k: usize| EncodedPrompt {
+        id: k.to_string(),
+        text: String::new(),
+        tokens: vec![1; if k == 7 { 40 } else { 1 + k % 3 }],
+    };
+    let prompts: Vec<EncodedPrompt> = (0..900).map(prompt).collect();
+    let sampling = Sampling { max_tokens: 1, ..Sampling::default() };
+    let generator = Generator { model: &model, sampling, ..fixture.generator(900) };
+    assert_eq!(generator.generate(&prompts, 0..1).unwrap().len(), 900);
+    // One long prompt would have made it 900 · 40.
+    let most = model.most.load(Ordering::Relaxed);
+    assert!((10_000..=16_384).contains(&most), "{most}");
+    assert_eq!(model.prompts.load(Ordering::Relaxed), 900);
 }
 
 #[test]

@@ -99,8 +99,10 @@ pub(crate) fn pad<'a>(
 /// Padded tokens that one inference pass takes at most. Passes run beside each other, one a thread.
 pub(crate) const TOKENS_PER_PASS: usize = 4_096;
 
-/// Splits sequences into runs of at most `limit` padded tokens (a single longer sequence is a run of its own).
-pub(crate) fn runs<T>(items: &[T], length: impl Fn(&T) -> usize, limit: usize) -> Vec<&[T]> {
+/// Splits sequences, in their order, into runs of at most `limit` padded tokens (a single longer sequence is a run of its own).
+///
+/// - `length`: tokens of a sequence.
+pub fn runs<T>(items: &[T], length: impl Fn(&T) -> usize, limit: usize) -> Vec<&[T]> {
     let (mut runs, mut start, mut longest) = (Vec::new(), 0, 0);
     for (index, item) in items.iter().enumerate() {
         let next = longest.max(length(item));

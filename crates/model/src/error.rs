@@ -165,7 +165,7 @@ pub enum ModelError {
     },
     /// A sequence does not fit the model.
     #[error(
-        "a sequence of {length} tokens does not fit the model's context of {limit}; shorten the prompt or the response limit"
+        "a sequence of {length} tokens does not fit the model's context of {limit}; shorten the prompt, or lower the response limit (max_tokens)"
     )]
     TooLong {
         /// Tokens needed.

@@ -38,7 +38,7 @@ mod value_model;
 mod weights;
 mod word_tokenizer;
 
-pub use batch::{ResponseBatch, Sequence};
+pub use batch::{ResponseBatch, Sequence, runs};
 pub use causal_lm::{CausalLm, Comparison};
 pub use checkpoint::Checkpoint;
 pub use classifier::{ClassifierNet, SequenceClassifier};

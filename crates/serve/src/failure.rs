@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infalign_decode::DecodeError;
+use infalign_model::ModelError;
 use serde_json::{Value, json};
 
 /// A refusal or a failure.
@@ -63,6 +64,10 @@ impl From<DecodeError> for Failure {
         match error {
             DecodeError::Setting { key, .. } => Self::field(key, message),
             DecodeError::Procedure { .. } => Self::field("procedure", message),
+            // The model's own fault.
+            DecodeError::Prompt { source: ModelError::Logits { .. }, .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
             // Weights or λ beyond all numbers: the scorers themselves were checked at the start.
             DecodeError::Prompt { .. } | DecodeError::Scorer { .. } => Self::request(message),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use infalign_data::{Message, Prompt, Text};
 use infalign_decode::guided::ScorerSet;
-use infalign_decode::{DecodeError, Draws, EncodedPrompt, Sampling};
+use infalign_decode::{DecodeError, Draws, EncodedPrompt, Sampling, needs_reward};
 use infalign_transform::{Composed, Procedure};
 use serde_json::{Number, Value, json};
 
@@ -66,7 +66,7 @@ impl Asked {
             Form::Chat => fields.take::<Vec<Value>>("messages")?.map(Value::Array),
         };
         let n = fields.take::<NonZeroUsize>("n")?.map_or(1, NonZeroUsize::get);
-        let procedure = procedure(&mut fields)?;
+        let procedure = procedure(&mut fields, service)?;
         let weights = weights(&mut fields, procedure, &service.scorers)?;
         let log_probs = log_probs(&mut fields, form, procedure)?;
         let seed = read_seed(&mut fields)?.unwrap_or(seed);
@@ -136,7 +136,7 @@ pub(crate) fn no_model(model: &str, service: &Service) -> Failure {
     failure.in_field("model").with_code("model_not_found")
 }
 
-fn procedure(fields: &mut Fields) -> Result<Composed, Failure> {
+fn procedure(fields: &mut Fields, service: &Service) -> Result<Composed, Failure> {
     let text = fields.take::<String>("procedure")?;
     let Some(text) = text else { return Ok(Procedure::Sample.into()) };
     let procedure: Composed =
@@ -145,6 +145,11 @@ fn procedure(fields: &mut Fields) -> Result<Composed, Failure> {
         let message = format!(
             "`{procedure}` needs a calibration table of its prompts, which a server does not know in advance"
         );
+        return Err(Failure::field("procedure", message));
+    }
+    if needs_reward(procedure) && service.reward.is_none() {
+        let message =
+            format!("`{procedure}` selects by a reward: this server was started without --reward");
         return Err(Failure::field("procedure", message));
     }
     Ok(procedure)
@@ -336,6 +341,15 @@ fn prompts(prompt: Option<Value>, service: &Service) -> Result<Vec<EncodedPrompt
         Value::Array(list) if !list.is_empty() && !list[0].is_number() => list,
         one => vec![one],
     };
+    // Before any of them costs time.
+    let most = service.limits.most();
+    if list.len() > most {
+        let what = format!(
+            "`prompt` holds {} prompts, but this server makes at most {most} responses at a time",
+            list.len()
+        );
+        return Err(Failure::field("prompt", what));
+    }
     let mut seen: HashMap<String, usize> = HashMap::new();
     let encode = |value: Value| {
         let prompt = encoded(value, service)?;

@@ -52,6 +52,13 @@ pub struct Limits {
     pub grace: Duration,
 }
 
+impl Limits {
+    /// Responses that can stand in the batch or wait for it.
+    pub(crate) fn most(&self) -> usize {
+        self.batch.saturating_add(self.queue)
+    }
+}
+
 /// A service at work.
 pub(crate) struct State {
     pub(crate) service: Service,
@@ -69,7 +76,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(service: Service, created: i64, ending: watch::Receiver<bool>) -> Self {
-        let places = Places::new(service.limits.batch.saturating_add(service.limits.queue));
+        let places = Places::new(service.limits.most());
         let guided = Guided::new(service.limits.batch);
         let templates = Templates::new(service.tokenizer.folder().to_path_buf());
         let (metrics, requests) = (Metrics::default(), AtomicU64::new(0));

@@ -15,6 +15,7 @@ use infalign_data::{Prompt, prompts};
 use infalign_decode::guided::GuidedGenerator;
 use infalign_decode::{
     Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, StopTexts,
+    needs_reward,
 };
 use infalign_model::{CausalLm, Head, Tokenizer};
 use infalign_record::{clock, env::hub_cache};
@@ -139,7 +140,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     }
 }
 
-/// Refuses a procedure without the scorers that it needs, and scorers that have nothing to say in it.
+/// Refuses a procedure without the scorers or the reward that it needs, and scorers that have nothing to say in it.
 fn check_scorers(args: &GenerateArgs) -> Result<(), Failure> {
     let (procedure, guided) = (args.procedure, args.procedure.inner != Procedure::Sample);
     let refused = match (guided, args.scorer.is_empty()) {
@@ -153,6 +154,9 @@ fn check_scorers(args: &GenerateArgs) -> Result<(), Failure> {
         }
         (true, false) if args.remote.server.is_some() => format!(
             "{procedure} needs the model in this process, since a server does not tell its states: leave --server out"
+        ),
+        _ if needs_reward(procedure) && args.reward.is_none() => format!(
+            "{procedure} selects by a reward: give --reward FILE, a TOML file like a recipe's reward table, or a reward model"
         ),
         _ => return Ok(()),
     };

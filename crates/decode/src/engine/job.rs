@@ -3,10 +3,13 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use infalign_model::{LanguageModel, ModelError, Prompts};
+use infalign_model::{LanguageModel, ModelError, Prompts, runs};
 
 use crate::gather::{Gather, locked};
 use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Response, Sampling, Stream};
+
+/// Padded tokens of prompts that the model reads in one pass at most, whatever the batch holds.
+const TOKENS_PER_PASS: usize = 16_384;
 
 /// Who asks for responses: says how they are drawn and when they end, and is told of them, on the threads of the engine.
 pub(crate) trait Caller: Send + Sync {
@@ -117,7 +120,7 @@ impl<C: Caller> Job<C> {
 
     /// The responses with these numbers, prompt by prompt, each with its prompt as the model has read it; fewer where the job is stopped.
     ///
-    /// Whoever takes the first response to a prompt has the model read it, all such prompts in one call; the others wait for that.
+    /// Whoever takes the first response to a prompt has the model read it, such prompts together; the others wait for that.
     ///
     /// # Errors
     /// [`DecodeError`] when the model refuses a prompt.
@@ -146,9 +149,16 @@ impl<C: Caller> Job<C> {
     }
 
     fn read(&self, prompts: &[usize], model: &dyn LanguageModel) -> Result<(), DecodeError> {
-        if prompts.is_empty() {
-            return Ok(());
-        }
+        let length = |&prompt: &usize| self.caller.prompts()[prompt].tokens.len();
+        let runs = runs(prompts, length, TOKENS_PER_PASS);
+        runs.into_iter().try_for_each(|run| self.read_together(run, model))
+    }
+
+    fn read_together(
+        &self,
+        prompts: &[usize],
+        model: &dyn LanguageModel,
+    ) -> Result<(), DecodeError> {
         let all = self.caller.prompts();
         let tokens = |&prompt: &usize| all[prompt].tokens.as_slice();
         let tokens: Vec<&[u32]> = prompts.iter().map(tokens).collect();

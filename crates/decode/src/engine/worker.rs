@@ -1,9 +1,11 @@
 //! One batch, from step to step.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use infalign_model::{LanguageModel, ModelError, Session};
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::job::{Caller, Job, Read, Row};
 use super::queue::Queue;
@@ -20,6 +22,8 @@ pub(super) struct Worker<'w, C: Caller> {
     session: Box<dyn Session + 'w>,
     active: Vec<Row<C>>,
     weights: Vec<f32>,
+    /// Threads that draw where there is no other worker, once they are needed; rayon's own may be busy with a reward.
+    threads: OnceCell<Option<ThreadPool>>,
 }
 
 impl<'w, C: Caller> Worker<'w, C> {
@@ -30,7 +34,8 @@ impl<'w, C: Caller> Worker<'w, C> {
         (share, patience): (usize, usize),
     ) -> Self {
         let (session, active, weights) = (model.session(), Vec::new(), Vec::new());
-        Self { model, queue, share, patience, session, active, weights }
+        let threads = OnceCell::new();
+        Self { model, queue, share, patience, session, active, weights, threads }
     }
 
     /// Makes responses until none is waiting and none will come.
@@ -150,11 +155,12 @@ impl<'w, C: Caller> Worker<'w, C> {
             let running = rows[index].finish.is_none();
             running.then(|| rows[index].drawn(logits[index], numbers[index], weights))
         };
-        // Beside other workers one thread is this worker's share.
-        let draws: Vec<Option<Draw>> = if self.model.rows_are_independent() {
-            (0..rows.len()).map(|index| draw(&mut self.weights, index)).collect()
-        } else {
-            (0..rows.len()).into_par_iter().map_init(Vec::new, draw).collect()
+        let alone = !self.model.rows_are_independent();
+        let start = || alone.then(|| ThreadPoolBuilder::new().build().ok()).flatten();
+        let draws: Vec<Option<Draw>> = match self.threads.get_or_init(start) {
+            Some(threads) => threads
+                .install(|| (0..rows.len()).into_par_iter().map_init(Vec::new, draw).collect()),
+            None => (0..rows.len()).map(|index| draw(&mut self.weights, index)).collect(),
         };
         for ((row, draw), logits) in self.active.iter_mut().zip(draws).zip(logits) {
             if let Some(Err(error)) = draw.map(|draw| row.take(draw, logits)) {

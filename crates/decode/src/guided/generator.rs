@@ -231,6 +231,9 @@ impl Run<'_> {
             .iter()
             .map(|logits| Candidates::of(sampling.distribution(logits, &mut batch.weights), most))
             .collect();
+        if let Some(number) = weighed.iter().position(|one| one.tokens.is_empty()) {
+            return Err(self.no_logits(&batch.searches[number], 0));
+        }
         let next: Vec<&[u32]> = weighed.iter().map(|one| one.tokens.as_slice()).collect();
         let values = batch.scorer.values(&batch.model.states(), &next)?;
         let (greatest, mut values) = (self.guided.scorer.greatest(), values.as_slice());
@@ -245,15 +248,21 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// That the model gives no numbers after what a candidate has.
+    fn no_logits(&self, search: &Search, place: usize) -> DecodeError {
+        let prompt = &self.prompts[search.prompt];
+        let tokens = prompt.tokens.len() + search.running[place].tokens.len();
+        prompt.refused(ModelError::Logits { tokens })
+    }
+
     /// Adds a token to a candidate.
     fn add(&self, search: &mut Search, place: usize, draw: Draw) -> Result<(), DecodeError> {
         let Generator { sampling, stops, stop_texts, .. } = &self.guided.generator;
+        if !draw.log_prob.is_finite() {
+            return Err(self.no_logits(search, place));
+        }
         let prompt = &self.prompts[search.prompt];
         let path = &mut search.running[place];
-        if !draw.log_prob.is_finite() {
-            let tokens = prompt.tokens.len() + path.tokens.len();
-            return Err(prompt.refused(ModelError::Logits { tokens }));
-        }
         path.add(draw);
         let ended_by_text = match stop_texts {
             Some(texts) => texts.ended(&prompt.tokens, &path.tokens)?,

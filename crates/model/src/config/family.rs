@@ -149,10 +149,10 @@ impl Family {
                 "sliding_window": 4096, "num_key_value_heads": 8, "max_position_embeddings": 131072, "bos_token_id": 1, "eos_token_id": 2,
             }),
             Family::Qwen2 => json!({
-                "max_window_layers": 28, "num_key_value_heads": 32, "max_position_embeddings": 32768,
+                "sliding_window": 4096, "max_window_layers": 28, "num_key_value_heads": 32, "max_position_embeddings": 32768,
             }),
             Family::Qwen3 => json!({
-                "max_window_layers": 28, "head_dim": 128, "num_key_value_heads": 32, "max_position_embeddings": 32768,
+                "sliding_window": 4096, "max_window_layers": 28, "head_dim": 128, "num_key_value_heads": 32, "max_position_embeddings": 32768,
             }),
             Family::Gemma2 => {
                 json!({ "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0 })
