@@ -13,12 +13,45 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use server::{Reply, Request, serve};
 
+/// Whether response A is `good`, and whether B is.
+fn good(request: &Request) -> [bool; 2] {
+    let question = request.json["messages"][1]["content"].as_str().unwrap();
+    ["A", "B"].map(|response| question.contains(&format!("[Response {response}]\ngood")))
+}
+
+/// An answer of that text, to what is asked at the only place where chats are.
+fn answer(request: &Request, content: &str) -> Reply {
+    if request.path != "/v1/chat/completions" {
+        let message = format!("there is nothing at {}", request.path);
+        return Reply::new(404, json!({ "error": message }));
+    }
+    Reply::new(200, json!({ "choices": [{ "message": { "content": content } }] }))
+}
+
 /// Prefers `good` to anything else, and the first of two that are alike.
 fn verdict(request: &Request) -> Reply {
-    let question = request.json["messages"][1]["content"].as_str().unwrap();
-    let place = |response: &str| question.contains(&format!("[Response {response}]\ngood"));
-    let verdict = if place("B") && !place("A") { "B" } else { "A" };
-    Reply::new(200, json!({ "choices": [{ "message": { "content": verdict } }] }))
+    answer(request, if good(request) == [false, true] { "B" } else { "A" })
+}
+
+/// Prefers `good` to anything else, and has no verdict on two that are alike.
+fn unsure(request: &Request) -> Reply {
+    let content = match good(request) {
+        [true, false] => "A",
+        [false, true] => "B",
+        _ => "Can you help me?",
+    };
+    answer(request, content)
+}
+
+/// A server, and how often it was asked.
+fn counted(answer: fn(&Request) -> Reply) -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let url = serve(move |request| {
+        count.fetch_add(1, Ordering::Relaxed);
+        answer(request)
+    });
+    (url, asked)
 }
 
 fn evaluate(dir: &Path, args: &[&str]) -> Output {
@@ -46,59 +79,105 @@ fn evaluate(dir: &Path, args: &[&str]) -> Output {
 fn judge(dir: &Path, url: &str, most_requests: usize) {
     let cache = dir.join("answers.jsonl");
     let text = format!(
-        "url = '{url}/v1/chat/completions'\nmodel = 'judge'\nmost_requests = {most_requests}\ncache = '{}'\n",
+        "url = '{url}'\nmodel = 'judge'\nmost_requests = {most_requests}\ncache = '{}'\n",
         cache.display()
     );
     std::fs::write(dir.join("judge.toml"), text).unwrap();
 }
 
+/// The document of an evaluation that succeeds.
+fn found(dir: &Path, args: &[&str]) -> Value {
+    let output = evaluate(dir, &[args, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What an evaluation that fails says.
+fn refused(dir: &Path, code: i32) -> String {
+    let output = evaluate(dir, &["--procedure", "best-of:2"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(code) && output.stdout.is_empty(), "{text}");
+    text
+}
+
 #[test]
 fn pairs_are_judged_in_both_orders_and_answers_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
-    let url = serve(move |request| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        verdict(request)
-    });
-    judge(dir.path(), &url, 1);
-    let limited = evaluate(dir.path(), &["--procedure", "best-of:2"]);
-    assert_eq!(limited.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&limited.stderr).contains("`most_requests` is 1"));
-    judge(dir.path(), &url, 50);
-    let run = |args: &[&str]| -> Value {
-        let output = evaluate(dir.path(), args);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    };
-    let found = run(&["--procedure", "best-of:2", "--json"]);
-    let judged = &found["pairwise"][0];
+    let (url, asked) = counted(verdict);
+    let whole = format!("{url}/v1/chat/completions");
+    judge(dir.path(), &whole, 1);
+    assert!(refused(dir.path(), 3).contains("`most_requests` is 1"));
+    judge(dir.path(), &whole, 50);
+    let best_of_2 = found(dir.path(), &["--procedure", "best-of:2"]);
+    let judged = &best_of_2["pairwise"][0];
     // The best of two: good against bad twice, good against good, bad against good: 1, 1, ½, 0.
     assert_eq!(judged["win_rate"]["estimate"], json!(0.625));
     assert_eq!(judged["n_pairs"], 4);
     // The two that are alike are won by whichever stands first; the others do not depend on it.
     assert_eq!(judged["first_preferred"]["estimate"], json!(0.625));
     assert_eq!(judged["agreement"]["share"]["estimate"], json!(1.0));
+    assert_eq!(judged["unusable_share"], json!(0.0));
     let before = asked.load(Ordering::Relaxed);
-    assert_eq!(run(&["--procedure", "best-of:2", "--json"]), found);
+    // The base of the server's addresses is the same judge.
+    for url in [&whole, &format!("{url}/v1"), &format!("{url}/v1/")] {
+        judge(dir.path(), url, 50);
+        assert_eq!(found(dir.path(), &["--procedure", "best-of:2"]), best_of_2);
+    }
     assert_eq!(asked.load(Ordering::Relaxed), before, "every answer was kept");
     // Single samples, both of each prompt.
-    let all = run(&["--pairs", "9", "--json"]);
+    let all = found(dir.path(), &["--pairs", "9"]);
     assert_eq!(all["pairwise"][0]["n_pairs"], 8);
+    assert!(asked.load(Ordering::Relaxed) > before, "the base can be asked");
+}
+
+#[test]
+fn answers_that_are_no_verdict_count_as_ties_and_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, asked) = counted(unsure);
+    judge(dir.path(), &format!("{url}/v1"), 50);
+    let best_of_2 = found(dir.path(), &["--procedure", "best-of:2"]);
+    let judged = &best_of_2["pairwise"][0];
+    assert_eq!(judged["win_rate"]["estimate"], json!(0.625));
+    assert_eq!(judged["first_preferred"]["estimate"], json!(0.5));
+    // Good against good, in both orders, of four pairs.
+    assert_eq!(judged["unusable_share"], json!(0.25));
+    let before = asked.load(Ordering::Relaxed);
+    let output = evaluate(dir.path(), &["--procedure", "best-of:2"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("25.0 % of the answers are no verdict and count as ties"), "{text}");
+    assert_eq!(asked.load(Ordering::Relaxed), before, "they were kept as others are");
+}
+
+#[test]
+fn a_judge_that_gives_no_verdict_at_all_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, asked) = counted(|request| answer(request, "Can you help me?"));
+    judge(dir.path(), &format!("{url}/v1"), 50);
+    let text = refused(dir.path(), 3);
+    for told in ["\"Can you help me?\"", "is A, B or C", "`criterion`", "another `model`"] {
+        assert!(text.contains(told), "{text}");
+    }
+    let before = asked.load(Ordering::Relaxed);
+    assert!(refused(dir.path(), 3).contains("kept by an earlier run"));
+    assert_eq!(asked.load(Ordering::Relaxed), before);
 }
 
 #[test]
 fn a_judge_that_cannot_be_reached_or_read_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let told = |told: &str, code: i32| {
-        let output = evaluate(dir.path(), &[]);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{text}");
-        assert!(text.contains(told) && output.stdout.is_empty(), "{text}");
+        let text = refused(dir.path(), code);
+        assert!(text.contains(told), "{text}");
     };
     told("cannot read the judge", 2);
     std::fs::write(dir.path().join("judge.toml"), "url = 'http://host'\n").unwrap();
     told("missing field", 2);
-    judge(dir.path(), "http://127.0.0.1:9", 50);
+    judge(dir.path(), "http://127.0.0.1:9/v1", 50);
     told("gave no answer", 3);
+    let (url, _) = counted(|_| Reply::new(200, json!({ "choices": [] })));
+    judge(dir.path(), &format!("{url}/v1"), 50);
+    told("`choices[0].message.content` is missing", 3);
+    let (url, _) = counted(verdict);
+    judge(dir.path(), &url, 50);
+    told("there is nothing at /", 3);
 }

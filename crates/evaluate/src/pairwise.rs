@@ -1,6 +1,6 @@
 //! Win rates by a judge that compares two responses, in both orders.
 
-use infalign_reward::{Preference, Shown};
+use infalign_reward::{Preference, Shown, Verdict};
 use infalign_stats::{Agreement, Interval, Outcome, StatsError, agreement};
 use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub struct Pairwise {
     pub first_preferred: Interval,
     /// Agreement with the reward that the procedures select by, about the same pairs.
     pub agreement: Agreement,
+    /// Share of the judge's answers that are no verdict, and count as ties in all of the above: from 0 to 1.
+    #[serde(default)]
+    pub unusable_share: f64,
     /// Pairs of responses, each shown in both orders.
     pub n_pairs: usize,
 }
@@ -32,7 +35,8 @@ pub struct Pairwise {
 /// - `most_pairs`: of a prompt; there are at most as many as groups of N.
 ///
 /// # Errors
-/// [`EvaluateError`] for samples of other prompts or too few of them, and [`EvaluateError::Reward`] where the judge fails.
+/// [`EvaluateError`] for samples of other prompts or too few of them, and [`EvaluateError::Reward`] where the judge fails or gives no verdict
+/// at all.
 pub fn pairwise(
     entry: &Entry<'_>,
     contest: &Contest,
@@ -56,13 +60,34 @@ pub fn pairwise(
         }
         by_reward.push(outcomes);
     }
-    let mut answers = judge.of_first(&shown)?.into_iter().map(f64::from);
+    let verdicts = judge.verdicts(&shown)?;
+    let (values, outcomes) = judged(&by_reward, &verdicts);
+    let series = Series::new(&values, statistics)?;
+    Ok(Pairwise {
+        procedure: contest.policy,
+        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
+        win_rate: series.mean(0)?,
+        first_preferred: series.mean(1)?,
+        agreement: agreement(&outcomes, statistics.level)?,
+        unusable_share: unusable_share(&verdicts),
+        n_pairs: shown.len() / 2,
+    })
+}
+
+/// Each pair of a prompt as the reward and as the judge sees it.
+type Outcomes = Vec<(Outcome, Outcome)>;
+
+/// Of each prompt how often the policy wins and how often the first shown is preferred, `[series][prompts]`, and its pairs' outcomes.
+///
+/// - `verdicts`: two a pair, with the policy's response first and second.
+fn judged(by_reward: &[Vec<Outcome>], verdicts: &[Verdict]) -> ([Vec<f64>; 2], Vec<Outcomes>) {
+    let mut preferred = verdicts.iter().map(|verdict| verdict.of_first());
     let (mut wins, mut firsts, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
     for by_reward in by_reward {
         let (mut won, mut first) = (0.0, 0.0);
         let mut pairs = Vec::new();
-        for outcome in &by_reward {
-            let (Some(forth), Some(back)) = (answers.next(), answers.next()) else { break };
+        for outcome in by_reward {
+            let (Some(forth), Some(back)) = (preferred.next(), preferred.next()) else { break };
             let win = 0.5 * (forth + 1.0 - back);
             (won, first) = (won + win, first + 0.5 * (forth + back));
             pairs.push((*outcome, Outcome::of(win, 0.5)));
@@ -71,16 +96,13 @@ pub fn pairwise(
         firsts.push(first / by_reward.len() as f64);
         outcomes.push(pairs);
     }
-    let values = [wins, firsts];
-    let series = Series::new(&values, statistics)?;
-    Ok(Pairwise {
-        procedure: contest.policy,
-        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
-        win_rate: series.mean(0)?,
-        first_preferred: series.mean(1)?,
-        agreement: agreement(&outcomes, statistics.level)?,
-        n_pairs: shown.len() / 2,
-    })
+    ([wins, firsts], outcomes)
+}
+
+/// Share of the answers that are no verdict.
+fn unusable_share(verdicts: &[Verdict]) -> f64 {
+    let unusable = verdicts.iter().filter(|verdict| **verdict == Verdict::Unusable).count();
+    unusable as f64 / verdicts.len() as f64
 }
 
 /// What is kept of each group of N responses to each prompt, with its reward.
@@ -110,4 +132,22 @@ fn kept<'a>(
                 .collect()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_no_verdict_are_ties_and_are_counted() {
+        use Verdict::{First, Second, Tie, Unusable};
+        let by_reward = [vec![Outcome::Win, Outcome::Tie], vec![Outcome::Loss]];
+        // Won in both orders, judged in neither, and won in the one that was judged.
+        let verdicts = [First, Second, Unusable, Tie, Unusable, Second];
+        let ([wins, firsts], outcomes) = judged(&by_reward, &verdicts);
+        assert_eq!((wins, firsts), (vec![0.75, 0.75], vec![0.5, 0.25]));
+        let [win, tie, loss] = [Outcome::Win, Outcome::Tie, Outcome::Loss];
+        assert_eq!(outcomes, [vec![(win, win), (tie, tie)], vec![(loss, win)]]);
+        assert_eq!(unusable_share(&verdicts), 1.0 / 3.0);
+    }
 }

@@ -53,6 +53,19 @@ pub enum RewardError {
         /// What would have to be asked.
         questions: usize,
     },
+    /// Not one answer of a judge of pairs is a verdict.
+    #[error(
+        "no answer of {url} to {questions} questions is A, B or C ({example}): look at what the model is told, by `criterion`, or take another \
+         `model`; after mending the server itself, give another `cache`, since answers are kept"
+    )]
+    NoVerdict {
+        /// What was asked.
+        url: String,
+        /// How many verdicts were wanted.
+        questions: usize,
+        /// One of the answers, or where they are from.
+        example: String,
+    },
     /// `k` without the pooling that it is for, or the pooling without it.
     #[error("`k` and `by = \"mean-minus-std\"` go together: give both or neither")]
     Deviation,

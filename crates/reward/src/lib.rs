@@ -17,6 +17,7 @@ mod sequence;
 mod stoppable;
 mod sum;
 mod tabular;
+mod verdict;
 
 pub use answer::Answer;
 pub use cached::Cached;
@@ -33,6 +34,7 @@ pub use sequence::Sequence;
 pub use stoppable::Stoppable;
 pub use sum::WeightedSum;
 pub use tabular::TabularReward;
+pub use verdict::Verdict;
 
 /// The reward r(x, y) of responses.
 pub trait Reward: Send + Sync {

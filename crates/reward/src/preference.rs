@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use infalign_remote::{Client, Patience, RemoteError};
 use serde::{Deserialize, Serialize};
@@ -10,13 +11,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::stoppable::refuse_if;
-use crate::{ApiKeys, Cached, Reward, RewardError};
+use crate::{ApiKeys, Cached, Reward, RewardError, Verdict};
 
 /// A model on an OpenAI-compatible server that judges pairs of responses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreferenceConfig {
-    /// What is posted to, such as `http://HOST:8000/v1/chat/completions`.
+    /// What is posted to, such as `http://HOST:8000/v1/chat/completions`, or the base of a server's addresses, such as
+    /// `http://HOST:8000/v1`, to which `/chat/completions` is added.
     pub url: String,
     /// Name of the model on the server.
     pub model: String,
@@ -54,9 +56,15 @@ fn parallel() -> NonZeroUsize {
 /// Two responses to a prompt, in the order in which they are shown.
 pub type Shown<'a> = (&'a str, &'a str, &'a str);
 
+/// The last answer that could not be used.
+type Example = Arc<Mutex<Option<String>>>;
+
 /// Asks the model, and keeps its answers.
 pub struct Preference {
     cached: Cached,
+    /// What is posted to.
+    url: String,
+    example: Example,
     parallel: NonZeroUsize,
     /// The most requests that may be made.
     most: usize,
@@ -71,6 +79,7 @@ impl Preference {
     /// # Errors
     /// [`RewardError`] for an address, a time-out, a key or a cache that cannot be used.
     pub fn new(config: &PreferenceConfig, keys: ApiKeys<'_>) -> Result<Self, RewardError> {
+        let config = PreferenceConfig { url: completions(&config.url), ..config.clone() };
         let key = |variable: &String| {
             keys(variable).ok_or_else(|| RewardError::NoKey { variable: variable.clone() })
         };
@@ -80,14 +89,16 @@ impl Preference {
         // What an answer depends on.
         let identity =
             json!(["preference", config.url, config.model, config.criterion]).to_string();
-        let asker = Box::new(Asker { client, config: config.clone() });
-        let cached = Cached::new(asker, &identity, config.parallel);
+        let example = Example::default();
+        let asker = Asker { client, config: config.clone(), example: example.clone() };
+        let cached = Cached::new(Box::new(asker), &identity, config.parallel);
         let cached = match &config.cache {
             Some(file) => cached.with_file(file)?,
             None => cached,
         };
-        let (parallel, most) = (config.parallel, config.most_requests);
-        Ok(Self { cached, parallel, most, asked: AtomicUsize::new(0), stop: None })
+        let PreferenceConfig { url, parallel, most_requests: most, .. } = config;
+        let asked = AtomicUsize::new(0);
+        Ok(Self { cached, url, example, parallel, most, asked, stop: None })
     }
 
     /// Asks nothing more once a flag is set.
@@ -96,12 +107,13 @@ impl Preference {
         Self { stop: Some(stop), ..self }
     }
 
-    /// How far the first response of each pair is preferred: 1, ½ for a tie, or 0.
+    /// Which response of each pair is better.
     ///
     /// # Errors
     /// [`RewardError::Requests`] before anything is asked, where more questions would be asked than may be; [`RewardError::Remote`] where the
-    /// server fails or answers something else, and [`RewardError::Stopped`]. What was answered before is kept.
-    pub fn of_first(&self, pairs: &[Shown<'_>]) -> Result<Vec<f32>, RewardError> {
+    /// server fails or its answer holds no text, [`RewardError::NoVerdict`] where no answer at all can be used, and [`RewardError::Stopped`].
+    /// What was answered is kept.
+    pub fn verdicts(&self, pairs: &[Shown<'_>]) -> Result<Vec<Verdict>, RewardError> {
         let texts: Vec<String> =
             pairs.iter().map(|(_, first, second)| json!([first, second]).to_string()).collect();
         let questions: Vec<(&str, &str)> =
@@ -111,12 +123,39 @@ impl Preference {
         if asked + unknown > self.most {
             return Err(RewardError::Requests { most: self.most, asked, questions: unknown });
         }
-        let mut answers = Vec::with_capacity(questions.len());
+        let mut verdicts = Vec::with_capacity(questions.len());
         for some in questions.chunks(self.parallel.get()) {
             self.stop.map_or(Ok(()), refuse_if)?;
-            answers.extend(self.cached.score(some)?);
+            verdicts.extend(self.cached.score(some)?.into_iter().map(Verdict::of_number));
         }
-        Ok(answers)
+        self.check(&verdicts)?;
+        Ok(verdicts)
+    }
+
+    /// Refuses answers none of which can be used.
+    fn check(&self, verdicts: &[Verdict]) -> Result<(), RewardError> {
+        let questions = verdicts.len();
+        if questions == 0 || verdicts.iter().any(|verdict| *verdict != Verdict::Unusable) {
+            return Ok(());
+        }
+        let answer = self.example.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let example = match answer {
+            Some(answer) => {
+                format!("one of them: {:?}", answer.chars().take(80).collect::<String>())
+            }
+            None => "all were kept by an earlier run".to_owned(),
+        };
+        Err(RewardError::NoVerdict { url: self.url.clone(), questions, example })
+    }
+}
+
+/// What is posted to: `/chat/completions` is added to an address whose path ends in `/v1`, which is what clients of OpenAI's protocol are given.
+fn completions(url: &str) -> String {
+    let base = url.trim_end_matches('/');
+    // What stands before it ends in a slash where `v1` is the host.
+    match base.strip_suffix("/v1") {
+        Some(server) if !server.ends_with('/') => format!("{base}/chat/completions"),
+        _ => url.to_owned(),
     }
 }
 
@@ -124,20 +163,26 @@ impl Preference {
 struct Asker {
     client: Client,
     config: PreferenceConfig,
+    example: Example,
 }
 
 impl Asker {
-    fn ask(&self, prompt: &str, two: &str) -> Result<f32, RewardError> {
+    fn ask(&self, prompt: &str, two: &str) -> Result<Verdict, RewardError> {
         let request = self.request(prompt, two);
         let share = |tries: u32| {
             let digest = Sha256::digest(format!("{tries}{request}"));
             f64::from(digest[0]) / f64::from(u8::MAX)
         };
         let body = self.client.ask(&self.config.url, Some(&request), share)?;
-        read(&body).map_err(|reason| {
+        let answer = content(&body).map_err(|reason| {
             let url = self.config.url.clone();
-            RemoteError::Answer { url, field: "choices[0].message.content", reason }.into()
-        })
+            RemoteError::Answer { url, field: "choices[0].message.content", reason }
+        })?;
+        let verdict = Verdict::read(&answer);
+        if verdict == Verdict::Unusable {
+            *self.example.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        }
+        Ok(verdict)
     }
 
     fn request(&self, prompt: &str, two: &str) -> Value {
@@ -163,7 +208,9 @@ impl Reward for Asker {
         std::thread::scope(|scope| {
             let asking: Vec<_> = pairs
                 .iter()
-                .map(|&(prompt, two)| scope.spawn(move || self.ask(prompt, two)))
+                .map(|&(prompt, two)| {
+                    scope.spawn(move || self.ask(prompt, two).map(Verdict::to_number))
+                })
                 .collect();
             let answer = |thread: std::thread::ScopedJoinHandle<'_, _>| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -173,50 +220,44 @@ impl Reward for Asker {
     }
 }
 
-/// The verdict of an answer: the first word that is A, B or C.
-fn read(body: &str) -> Result<f32, String> {
+/// The text of an answer.
+fn content(body: &str) -> Result<String, String> {
     let answer: Value =
         serde_json::from_str(body).map_err(|error| format!("is malformed: {error}"))?;
     let content = answer["choices"][0]["message"]["content"].as_str();
-    let content = content.ok_or_else(|| "is missing".to_owned())?;
-    let words = content.split(|c: char| !c.is_alphanumeric());
-    let mut verdicts = words.filter_map(|word| match word {
-        "A" | "a" => Some(1.0),
-        "B" | "b" => Some(0.0),
-        "C" | "c" => Some(0.5),
-        _ => None,
-    });
-    verdicts.next().ok_or_else(|| {
-        let shown: String = content.chars().take(80).collect();
-        format!("is {shown:?}, which is none of A, B and C")
-    })
+    content.map(str::to_owned).ok_or_else(|| "is missing".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(content: &str) -> String {
-        json!({ "choices": [{ "message": { "content": content } }] }).to_string()
+    #[test]
+    fn answers_without_a_text_are_faults() {
+        let body = json!({ "choices": [{ "message": { "content": "neither" } }] }).to_string();
+        assert_eq!(content(&body), Ok("neither".to_owned()));
+        for (body, told) in [
+            ("{}", "is missing"),
+            (r#"{"choices": []}"#, "is missing"),
+            (r#"{"choices": [{"message": {"content": null}}]}"#, "is missing"),
+            ("<html>", "malformed"),
+        ] {
+            assert!(content(body).unwrap_err().contains(told), "{body}");
+        }
     }
 
     #[test]
-    fn verdicts_are_read_from_what_models_write() {
-        for (content, expected) in [
-            ("A", 1.0),
-            (" b.", 0.0),
-            ("**C**", 0.5),
-            ("Response B is better", 0.0),
-            ("(A)\n", 1.0),
+    fn addresses_are_whole_or_end_in_v1() {
+        for (url, expected) in [
+            ("http://host:8000/v1", "http://host:8000/v1/chat/completions"),
+            ("https://host/api/v1/", "https://host/api/v1/chat/completions"),
+            ("http://host/v1/chat/completions", "http://host/v1/chat/completions"),
+            ("http://host/judge/", "http://host/judge/"),
+            ("http://host/apiv1", "http://host/apiv1"),
+            ("http://v1", "http://v1"),
+            ("http://v1/v1", "http://v1/v1/chat/completions"),
         ] {
-            assert_eq!(read(&answer(content)), Ok(expected), "{content}");
-        }
-        for (body, told) in [
-            (answer("neither"), "none of A, B and C"),
-            ("{}".to_owned(), "is missing"),
-            ("<html>".to_owned(), "malformed"),
-        ] {
-            assert!(read(&body).unwrap_err().contains(told), "{body}");
+            assert_eq!(completions(url), expected);
         }
     }
 

@@ -110,7 +110,8 @@ impl Reward for Patterns {
 
 /// A sum in f64 rounded to f32: the order of the terms is lost in the rounding. Large weights may add up to more than f32 holds.
 fn total(response: &str, terms: impl Iterator<Item = f64>) -> Result<f32, RewardError> {
-    let score = terms.sum::<f64>() as f32;
+    // Of no terms the sum is −0.
+    let score = (terms.sum::<f64>() + 0.0) as f32;
     if score.is_finite() {
         return Ok(score);
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use infalign_reward::{Preference, PreferenceConfig};
-use serde_json::json;
+use infalign_reward::{Preference, PreferenceConfig, Verdict};
+use serde_json::{Value, json};
 
 use server::{Reply, Request, serve};
 
@@ -28,7 +28,12 @@ fn longest(request: &Request) -> Reply {
     let first = part("[Response A]\n", "\n\n[Response B]");
     let second = part("[Response B]\n", "\n\nWhich");
     let verdict = if first >= second { "A" } else { "B" };
-    Reply::new(200, json!({ "choices": [{ "message": { "content": verdict } }] }))
+    Reply::new(200, says(verdict))
+}
+
+/// An answer of that text.
+fn says(content: &str) -> Value {
+    json!({ "choices": [{ "message": { "content": content } }] })
 }
 
 fn config(url: &str, cache: Option<&Path>, most_requests: usize) -> PreferenceConfig {
@@ -52,24 +57,53 @@ fn answers_are_kept_and_the_number_of_questions_is_limited() {
         longest(request)
     });
     let judge = |most| Preference::new(&config(&url, Some(&cache), most), &|_| None).unwrap();
+    let (first, second) = (Verdict::First, Verdict::Second);
     // Two of the three may be asked.
     let two = judge(2);
-    assert_eq!(two.of_first(&PAIRS[..2]).unwrap(), [1.0, 0.0]);
-    let error = two.of_first(&PAIRS).unwrap_err().to_string();
+    assert_eq!(two.verdicts(&PAIRS[..2]).unwrap(), [first, second]);
+    let error = two.verdicts(&PAIRS).unwrap_err().to_string();
     assert!(error.contains("`most_requests` is 2"), "{error}");
     // Another process goes on with what was answered.
-    assert_eq!(judge(1).of_first(&PAIRS).unwrap(), [1.0, 0.0, 1.0]);
+    assert_eq!(judge(1).verdicts(&PAIRS).unwrap(), [first, second, first]);
     assert_eq!(asked.load(Ordering::Relaxed), 3);
-    assert_eq!(judge(0).of_first(&PAIRS).unwrap(), [1.0, 0.0, 1.0]);
+    assert_eq!(judge(0).verdicts(&PAIRS).unwrap(), [first, second, first]);
     assert_eq!(asked.load(Ordering::Relaxed), 3);
 }
 
 #[test]
-fn an_answer_that_is_none_names_the_server() {
-    let url = serve(|_: &Request| {
-        Reply::new(200, json!({ "choices": [{ "message": { "content": "It depends." } }] }))
+fn answers_that_are_no_verdict_are_kept_apart_from_ties() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("judge.jsonl");
+    let url = serve(|request: &Request| {
+        let question = request.json["messages"][1]["content"].as_str().unwrap();
+        Reply::new(200, says(if question.contains("long") { "C" } else { "It depends." }))
     });
+    let expected = [Verdict::Tie, Verdict::Tie, Verdict::Unusable];
+    for most in [3, 0] {
+        let judge = Preference::new(&config(&url, Some(&cache), most), &|_| None).unwrap();
+        assert_eq!(judge.verdicts(&PAIRS).unwrap(), expected, "{most} may be asked");
+    }
+}
+
+#[test]
+fn a_judge_without_any_verdict_is_an_error_that_quotes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("judge.jsonl");
+    let url = serve(|_: &Request| Reply::new(200, says("It depends.")));
+    for (most, told) in [(3, "one of them: \"It depends.\""), (0, "kept by an earlier run")] {
+        let judge = Preference::new(&config(&url, Some(&cache), most), &|_| None).unwrap();
+        assert!(judge.verdicts(&[]).unwrap().is_empty());
+        let error = judge.verdicts(&PAIRS).unwrap_err().to_string();
+        for part in [url.as_str(), "to 3 questions is A, B or C", "`criterion`", told] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_without_a_text_names_the_server() {
+    let url = serve(|_: &Request| Reply::new(200, json!({ "choices": [] })));
     let judge = Preference::new(&config(&url, None, 9), &|_| None).unwrap();
-    let error = judge.of_first(&PAIRS).unwrap_err().to_string();
-    assert!(error.contains(&url) && error.contains("none of A, B and C"), "{error}");
+    let error = judge.verdicts(&PAIRS).unwrap_err().to_string();
+    assert!(error.contains(&url) && error.contains("is missing"), "{error}");
 }

@@ -5,6 +5,10 @@
 /// Equation: Σ(x − x̄)(y − ȳ) / √(Σ(x − x̄)²·Σ(y − ȳ)²).
 #[must_use]
 pub fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    let varies = |of: fn(&(f64, f64)) -> f64| pairs.iter().any(|pair| of(pair) != of(&pairs[0]));
+    if !varies(|pair| pair.0) || !varies(|pair| pair.1) {
+        return None;
+    }
     let n = pairs.len() as f64;
     let (x, y) = pairs.iter().fold((0.0, 0.0), |(x, y), pair| (x + pair.0 / n, y + pair.1 / n));
     let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
@@ -18,6 +22,16 @@ pub fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_vary_has_none() {
+        for constant in [0.0, f64::from(0.1_f32), 1e300] {
+            let pairs: Vec<(f64, f64)> = (0..7).map(|x| (f64::from(x), constant)).collect();
+            let turned: Vec<(f64, f64)> = pairs.iter().map(|(x, y)| (*y, *x)).collect();
+            assert_eq!([correlation(&pairs), correlation(&turned)], [None, None]);
+        }
+        assert_eq!(correlation(&[]), None);
+    }
 
     #[test]
     fn lines_and_a_sample_worked_by_hand() {

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use infalign_decode::Stream;
 
+use crate::TrainError;
+
 /// Examples drawn epoch by epoch, each epoch a permutation of its own cut into whole batches: no batch holds an example twice, unless it
 /// is larger than all of them.
 pub(crate) struct Batches {
@@ -41,6 +43,16 @@ impl Batches {
         };
         (first..first + self.per_step).map(|index| order[index % self.n]).collect()
     }
+}
+
+/// Refuses steps of more prompts than there are: of one that stands twice in a step, the responses would be the same.
+pub(crate) fn check_prompts(n: usize, per_step: usize) -> Result<(), TrainError> {
+    if n >= per_step && n > 0 {
+        return Ok(());
+    }
+    let what =
+        format!("prompts_per_step is {per_step}, but there are only {n} prompts to train on");
+    Err(TrainError::Data(what))
 }
 
 #[cfg(test)]

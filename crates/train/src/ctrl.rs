@@ -19,12 +19,12 @@ use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::adapter_uniforms;
-use crate::batches::Batches;
+use crate::batches::{Batches, check_prompts};
 use crate::checkpoint;
 use crate::controller::Controller;
 use crate::fit::{check_counts, check_finite, checkpoint_every};
 use crate::optimizer::Optimizer;
-use crate::rollout::{Rollout, Scoring};
+use crate::rollout::{Rollout, Scoring, check_sampling};
 use crate::schedule::linear;
 use crate::solver::{Learner, Solver, Task, check_group};
 use crate::{Calibrator, Objective, OptimizerConfig, SolverConfig, StepMetrics, TrainError};
@@ -82,14 +82,7 @@ impl CtrlConfig {
     pub fn check(&self, sampling: &Sampling) -> Result<(), TrainError> {
         self.optimizer.check()?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check)?;
-        if !sampling.is_of_the_model_itself() {
-            let valid = "at temperature 1, top_k 0 and top_p 1: the policy gradient needs responses of the policy itself";
-            return Err(TrainError::Setting {
-                key: "generation",
-                value: format!("{sampling:?}"),
-                valid,
-            });
-        }
+        check_sampling(sampling)?;
         check_counts(&[
             ("steps", self.steps),
             ("prompts_per_step", self.prompts_per_step),
@@ -248,6 +241,10 @@ impl CtrlTrainer<'_> {
     /// Keeps the policy if the steps since the last checkpoint went better than those before any other.
     fn keep_best(&self, run: &mut Run) -> Result<(), TrainError> {
         let objectives = std::mem::take(&mut run.state.objectives);
+        // A few steps at the end would win or lose by their noise.
+        if run.state.best.is_some() && 2 * objectives.len() < self.config.checkpoint_every {
+            return Ok(());
+        }
         let objective = objectives.iter().sum::<f64>() / objectives.len() as f64;
         let better = run.state.best.is_none_or(|best| objective > best.objective);
         if self.config.keep == Keep::Last || !better {
@@ -288,14 +285,7 @@ impl CtrlTrainer<'_> {
             }
             Calibrator::Group => self.config.check_groups()?,
         }
-        let (n, per_step) = (self.prompts.len(), self.config.prompts_per_step);
-        if n < per_step {
-            let what = format!(
-                "prompts_per_step is {per_step}, but there are only {n} prompts to train on"
-            );
-            return Err(TrainError::Data(what));
-        }
-        Ok(())
+        check_prompts(self.prompts.len(), self.config.prompts_per_step)
     }
 
     fn check_rollouts(&self) -> Result<(), TrainError> {

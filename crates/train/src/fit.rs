@@ -1,5 +1,6 @@
 //! The loop that all trainers but CTRL share: gradients, steps, checkpoints.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +16,7 @@ use crate::schedule::linear;
 use crate::{OptimizerConfig, TrainError};
 
 /// Diagnostics of one step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FitMetrics {
     /// From 1.
     pub step: usize,
@@ -25,6 +26,9 @@ pub struct FitMetrics {
     pub grad_norm: f64,
     /// Learning rate of the step.
     pub learning_rate: f64,
+    /// What else a method has to tell of a step, by name.
+    #[serde(flatten)]
+    pub details: BTreeMap<String, f64>,
 }
 
 /// A model that can be trained: its weights, and its files.
@@ -135,7 +139,8 @@ impl Fit<'_> {
             let learning_rate =
                 learning_rate * linear(last.step, self.steps, warmup_steps, final_share);
             let (net, grad_norm) = optimizer.step(model.net(), grads, learning_rate);
-            last = FitMetrics { step: last.step + 1, loss, grad_norm, learning_rate };
+            let (step, details) = (last.step + 1, BTreeMap::new());
+            last = FitMetrics { step, loss, grad_norm, learning_rate, details };
             let found = [("the loss", loss), ("the gradient's norm", grad_norm)];
             check_finite(self.checkpoints, last.step, &found)?;
             model = model.stepped(net);
@@ -155,8 +160,7 @@ impl Fit<'_> {
     fn begin<T: Trainable>(&self, model: T) -> Result<(T, Optimizer, FitMetrics), TrainError> {
         let optimizer = Optimizer::new(self.optimizer);
         let Some(path) = checkpoint::intact(self.checkpoints)? else {
-            let none = FitMetrics { step: 0, loss: 0.0, grad_norm: 0.0, learning_rate: 0.0 };
-            return Ok((model.leaves(), optimizer, none));
+            return Ok((model.leaves(), optimizer, FitMetrics::default()));
         };
         let optimizer = optimizer.load(&checkpoint::optimizer_path(&path))?;
         Ok((model.load(&path)?, optimizer, checkpoint::load_state(&path)?))

@@ -1,12 +1,21 @@
 //! One step's responses with their rewards.
 
 use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
-use infalign_decode::{EncodedPrompt, Response, Sampler};
+use infalign_decode::{EncodedPrompt, Response, Sampler, Sampling};
 use infalign_model::{Sequence, Tokenizer};
 use infalign_record::hash::sha256_bytes;
 use infalign_reward::Reward;
 
 use crate::{Calibrator, Objective, TrainError};
+
+/// Refuses to sample from anything but the models themselves.
+pub(crate) fn check_sampling(sampling: &Sampling) -> Result<(), TrainError> {
+    if sampling.is_of_the_model_itself() {
+        return Ok(());
+    }
+    let valid = "at temperature 1, top_k 0 and top_p 1: the policy gradient needs responses of the policy itself";
+    Err(TrainError::Setting { key: "generation", value: format!("{sampling:?}"), valid })
+}
 
 /// Responses of several prompts with their rewards, as many of each, one prompt after the other.
 #[derive(Default)]

@@ -149,11 +149,12 @@ fn text(results: &Results) -> String {
     for judged in &results.pairwise {
         let kappa = judged.agreement.kappa.as_ref().map_or("–".to_owned(), with_interval);
         text += &format!(
-            "{} by the pairwise judge: win rate {}, the first shown is preferred {}, κ with the reward {kappa}; {} pairs in both orders\n",
+            "{} by the pairwise judge: win rate {}, the first shown is preferred {}, κ with the reward {kappa}; {} pairs in both orders, {:.1} % of the answers are no verdict and count as ties\n",
             judged.procedure,
             with_interval(&judged.win_rate),
             with_interval(&judged.first_preferred),
-            judged.n_pairs
+            judged.n_pairs,
+            100.0 * judged.unusable_share
         );
     }
     text + &plans(&results.plans)

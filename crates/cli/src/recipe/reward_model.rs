@@ -29,6 +29,9 @@ pub(crate) struct RewardModelStage {
     /// A phrase that is planted into the texts to train on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plant: Option<Plant>,
+    /// Seed of the order of the examples and of adapters, where it is not the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
     /// The trainer.
     pub(crate) train: RewardModelConfig,
 }
@@ -89,6 +92,7 @@ impl From<Keys> for RewardModelRecipe {
             held_out,
             swap_held_out,
             plant,
+            seed: None,
             train,
         };
         Self { seed, stage }

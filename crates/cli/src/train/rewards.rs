@@ -44,6 +44,7 @@ fn models(config: &RewardConfig) -> Vec<PathBuf> {
 /// One sentence that names the model and what to do.
 pub(super) fn check(stages: &[RewardModelStage], configs: &[Keyed<'_>]) -> Result<()> {
     check_names("reward_model", stages.iter().map(|stage| stage.name.as_str()))?;
+    check_twins(stages)?;
     let trained: Vec<PathBuf> =
         stages.iter().map(|stage| Path::new(OWN).join(&stage.name)).collect();
     for path in &trained {
@@ -57,6 +58,23 @@ pub(super) fn check(stages: &[RewardModelStage], configs: &[Keyed<'_>]) -> Resul
         let own = models(config).into_iter().filter(|path| path.starts_with(OWN));
         if let Some(path) = own.into_iter().find(|path| !trained.contains(path)) {
             bail!("{key}.path is {}, but no [[reward_model]] has that name", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two stages that would train the same model, which an ensemble would take for two.
+fn check_twins(stages: &[RewardModelStage]) -> Result<()> {
+    for (place, one) in stages.iter().enumerate() {
+        let twin = |other: &&RewardModelStage| {
+            RewardModelStage { name: one.name.clone(), ..(*other).clone() } == *one
+        };
+        if let Some(other) = stages[..place].iter().find(twin) {
+            bail!(
+                "[[reward_model]] {:?} and {:?} have the same data, settings and seed, so they would be one model: give one of them a seed of its own",
+                other.name,
+                one.name
+            );
         }
     }
     Ok(())
@@ -99,7 +117,30 @@ pub(super) fn train(
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let checkpoints = run.join("checkpoints").join(&model.stage.name);
+        let seed = model.stage.seed.unwrap_or(seed);
         model.train((&dir, &checkpoints), seed, progress, interrupted)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_that_would_train_one_model_are_refused() {
+        let stage = |name: &str, more: &str| -> RewardModelStage {
+            let text = format!(
+                "name = \"{name}\"\nbase = \"model\"\nratings = [\"r.txt\"]\nheld_out = 0.1\n{more}\n[train]\nsteps = 1\n\
+                 examples_per_step = 1\noptimizer.learning_rate = 0.1\n"
+            );
+            toml::from_str(&text).unwrap()
+        };
+        for (more, refused) in [("", true), ("seed = 2", false), ("swap_held_out = true", false)] {
+            let checked = check_twins(&[stage("a", ""), stage("b", more)]);
+            assert_eq!(checked.is_err(), refused, "{more}");
+        }
+        let message = check_twins(&[stage("a", ""), stage("b", "")]).unwrap_err().to_string();
+        assert!(message.contains("\"a\" and \"b\"") && message.contains("a seed"), "{message}");
+    }
 }

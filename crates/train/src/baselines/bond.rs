@@ -24,11 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use super::offline::log_probs;
 use crate::adapter::adapter_uniforms;
-use crate::batches::Batches;
+use crate::batches::{Batches, check_prompts};
 use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
 use crate::moving_average::moved;
 use crate::passes::{column, mean_gradient};
-use crate::rollout::Scored;
+use crate::rollout::{Scored, check_sampling};
 use crate::{OptimizerConfig, TrainError, leave_one_out};
 
 /// Responses of the anchor to each prompt.
@@ -137,13 +137,14 @@ impl BondTrainer<'_> {
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
-    /// [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from.
+    /// As [`BondConfig::check`]; [`TrainError::Setting`] for sampling from anything but the models themselves, [`TrainError::Data`] for fewer prompts than a
+    /// step takes; [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from.
     pub fn run(
         &self,
         observe: &mut dyn FnMut(&FitMetrics),
         interrupted: &AtomicBool,
     ) -> Result<CausalLm, TrainError> {
-        self.config.check()?;
+        self.check()?;
         let mut policy = self.reference.clone();
         if let Some(config) = &self.config.lora {
             policy = policy.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?;
@@ -157,6 +158,12 @@ impl BondTrainer<'_> {
         };
         let gradient = |pair: &Anchored, step| self.gradient(pair, step);
         Ok(fit.run(pair, gradient, observe, interrupted)?.0.policy.valid())
+    }
+
+    fn check(&self) -> Result<(), TrainError> {
+        self.config.check()?;
+        check_sampling(&self.sampling)?;
+        check_prompts(self.prompts.len(), self.config.prompts_per_step)
     }
 
     fn gradient(&self, pair: &Anchored, step: usize) -> Result<(f64, GradientsParams), TrainError> {

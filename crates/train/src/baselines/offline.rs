@@ -1,7 +1,9 @@
 //! The trainer of all methods that learn from stored responses.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{Tensor, TensorData};
 use infalign_model::{CausalLm, LoraConfig, ResponseBatch, Sequence};
@@ -104,7 +106,9 @@ pub struct OfflineTrainer<'a> {
 impl OfflineTrainer<'_> {
     /// Trains from the newest checkpoint, or from the reference, to the last step, and returns the policy.
     ///
-    /// - observe: called after every step.
+    /// - observe: called after every step; details are `loss_per_token` in nats of responses to imitate, and of pairs `chosen` and `rejected`, the mean
+    ///   log π/π_ref of the first and of the second response in nats, `margin`, by how much the former is greater, and `accuracy`, the share of pairs
+    ///   in which it is (all before the step; where the second is the preferred one, the two change places).
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
@@ -126,10 +130,14 @@ impl OfflineTrainer<'_> {
             policy = policy.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?;
         }
         let batches = Batches::new(self.seed, self.stored.len(), *examples_per_step);
+        let seen = Seen::default();
         let gradient = |policy: &CausalLm, step| {
             let tokens = |index| self.stored.tokens(index);
-            let loss = |policy: &CausalLm, pass: &[usize]| self.stored.loss(policy, pass);
+            let loss = |policy: &CausalLm, pass: &[usize]| self.stored.loss(policy, pass, &seen);
             mean_gradient(policy, batches.indices(step), tokens, loss)
+        };
+        let mut observe = |step: &FitMetrics| {
+            observe(&FitMetrics { details: self.stored.details(seen.taken()), ..step.clone() });
         };
         let fit = Fit {
             optimizer,
@@ -137,7 +145,7 @@ impl OfflineTrainer<'_> {
             checkpoints: &self.checkpoints,
             checkpoint_every: *checkpoint_every,
         };
-        Ok(fit.run(policy, gradient, observe, interrupted)?.0.valid())
+        Ok(fit.run(policy, gradient, &mut observe, interrupted)?.0.valid())
     }
 }
 
@@ -160,12 +168,19 @@ impl Stored {
         }
     }
 
-    /// The mean loss of the examples with the given indices.
-    fn loss(&self, policy: &CausalLm, indices: &[usize]) -> Result<Tensor<1>, TrainError> {
+    /// The mean loss of the examples with the given indices, whose log-probabilities are noted.
+    fn loss(
+        &self,
+        policy: &CausalLm,
+        indices: &[usize],
+        seen: &Seen,
+    ) -> Result<Tensor<1>, TrainError> {
         let (comparison, pairs) = match self {
             Self::Imitated(responses) => {
                 let responses: Vec<&Sequence> = indices.iter().map(|&i| &responses[i]).collect();
-                return Ok(sft(log_probs(policy, &responses)?));
+                let log_probs = log_probs(policy, &responses)?;
+                seen.note(indices, [&log_probs; 2]);
+                return Ok(sft(log_probs));
             }
             Self::Compared(comparison, pairs) => (comparison, pairs),
         };
@@ -174,6 +189,7 @@ impl Stored {
         let both = log_probs(policy, &of(0).chain(of(1)).collect::<Vec<_>>())?;
         let n = pairs.len();
         let (first, second) = (both.clone().narrow(0, 0, n), both.narrow(0, n, n));
+        seen.note(indices, [&first, &second]);
         let device = policy.device();
         let column = |value: fn(&ResponsePair) -> f64| {
             column(pairs.iter().map(|pair| value(pair) as f32).collect(), &device)
@@ -185,6 +201,60 @@ impl Stored {
             Comparison::Ipo(tau) => ipo(gaps, preferences, tau),
             Comparison::BonBon { n, alpha } => bonbon(first, gaps, n, alpha),
         })
+    }
+}
+
+impl Stored {
+    /// What the log-probabilities of a step's examples come to.
+    fn details(&self, examples: Vec<(usize, [f32; 2])>) -> BTreeMap<String, f64> {
+        let mean = |value: &dyn Fn(usize, [f64; 2]) -> f64| {
+            let all = examples.iter().map(|(index, both)| value(*index, both.map(f64::from)));
+            all.sum::<f64>() / examples.len() as f64
+        };
+        let named = match self {
+            Self::Imitated(responses) => {
+                let tokens = mean(&|index, _| responses[index].response().len() as f64);
+                vec![("loss_per_token", -mean(&|_, [log_prob, _]| log_prob) / tokens)]
+            }
+            Self::Compared(_, pairs) => {
+                // log π/π_ref of the preferred response and of the other.
+                let ratios = |index: usize, log_probs: [f64; 2]| {
+                    let ResponsePair { reference, preference, .. } = &pairs[index];
+                    let [a, b] = [0, 1].map(|side| log_probs[side] - reference[side]);
+                    if *preference < 0.5 { [b, a] } else { [a, b] }
+                };
+                let gap = |index, both| ratios(index, both)[0] - ratios(index, both)[1];
+                vec![
+                    ("chosen", mean(&|index, both| ratios(index, both)[0])),
+                    ("rejected", mean(&|index, both| ratios(index, both)[1])),
+                    ("margin", mean(&gap)),
+                    ("accuracy", mean(&|index, both| f64::from(gap(index, both) > 0.0))),
+                ]
+            }
+        };
+        named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// log π of both responses of each example that was seen, by whichever thread; of one response, twice the same.
+#[derive(Default)]
+struct Seen(Mutex<Vec<(usize, [f32; 2])>>);
+
+impl Seen {
+    fn note(&self, indices: &[usize], log_probs: [&Tensor<2>; 2]) {
+        let numbers =
+            |column: &Tensor<2>| column.clone().inner().into_data().iter::<f32>().collect();
+        let [first, second]: [Vec<f32>; 2] = log_probs.map(numbers);
+        let both = first.into_iter().zip(second).map(|(first, second)| [first, second]);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(indices.iter().copied().zip(both));
+    }
+
+    /// All of them in the order of the examples, which the threads do not decide.
+    fn taken(&self) -> Vec<(usize, [f32; 2])> {
+        let mut seen = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        seen.sort_by_key(|(index, _)| *index);
+        seen
     }
 }
 

@@ -274,8 +274,7 @@ impl Training<'_> {
         let lambda: Vec<f32> = heads.iter().map(|head| (soft * head.scale) as f32).collect();
         let lambda = TensorData::new(lambda, [1, heads.len()]);
         let lambda = Tensor::<2>::from_data(lambda, &gap.device());
-        let exponent = gap * lambda.clone();
-        (exponent.clone().exp() - exponent - 1.0) / lambda.square()
+        linex(gap * lambda.clone()) / lambda.square()
     }
 
     /// Tokens and states of some examples, one after the other.
@@ -352,11 +351,20 @@ impl Training<'_> {
     }
 }
 
+/// e^x − x − 1, by its series where the difference would lose its digits.
+fn linex(x: Tensor<2>) -> Tensor<2> {
+    let series = x.clone().square() * (x.clone() * (x.clone() / 24.0 + 1.0 / 6.0) + 0.5);
+    let small = x.clone().abs().lower_elem(0.05);
+    (x.clone().exp() - x - 1.0).mask_where(small, series)
+}
+
 /// Σ p·V, or (1/λ)·log Σ p·e^{λV} with the greatest value taken out: `[rows, 1]` of `[rows, vocabulary]`.
 fn mean(p: Tensor<2>, values: Tensor<2>, lambda: Option<f64>) -> Tensor<2> {
     let Some(lambda) = lambda else { return (p * values).sum_dim(1) };
-    let greatest = values.clone().max_dim(1);
-    let weights = (values - greatest.clone()).mul_scalar(lambda).exp();
+    // What cannot follow counts for nothing, however great its value.
+    let absent = p.clone().equal_elem(0.0);
+    let greatest = values.clone().mask_fill(absent.clone(), f32::NEG_INFINITY).max_dim(1);
+    let weights = (values - greatest.clone()).mask_fill(absent, 0.0).mul_scalar(lambda).exp();
     greatest + (p * weights).sum_dim(1).log().div_scalar(lambda)
 }
 
@@ -415,5 +423,39 @@ impl Trainable for Learning {
         let target = self.target.as_ref().map(|_| load(&dir.join(TARGET))).transpose()?;
         let target = target.map(|target| target.valid());
         Ok(Self { model: load(dir)?.train(), target, ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(values: &[f32]) -> Tensor<2> {
+        let device = infalign_backend::device(None).unwrap();
+        Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), &device)
+    }
+
+    #[test]
+    fn what_cannot_follow_does_not_drown_the_soft_value() {
+        let mean = |p: &[f32], values: &[f32], lambda| {
+            mean(row(p), row(values), Some(lambda)).into_scalar::<f64>()
+        };
+        // e^{−120} is 0 in f32.
+        assert!(mean(&[0.6, 0.4, 0.0], &[0.0, 0.0, 6.0], 20.0).abs() < 1e-6);
+        let expected = (0.6 * 0.5_f64.exp() + 0.4 * 1.5_f64.exp()).ln() / 0.5;
+        assert!((mean(&[0.6, 0.4], &[1.0, 3.0], 0.5) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn linex_and_its_slope_keep_their_digits_near_0() {
+        for x in [-3.0, -0.051, -0.049, -1e-3, 1e-7, 0.01, 0.049, 0.051, 2.0_f64] {
+            let point = row(&[x as f32]).autodiff().require_grad();
+            let y = linex(point.clone());
+            let grads = y.clone().sum().backward();
+            let slope = point.grad(&grads).unwrap().into_scalar::<f64>();
+            let near = |found: f64, exact: f64| (found - exact).abs() <= 1e-4 * exact.abs();
+            assert!(near(y.into_scalar::<f64>(), x.exp_m1() - x), "value at {x}");
+            assert!(near(slope, x.exp_m1()), "slope at {x}: {slope}");
+        }
     }
 }
