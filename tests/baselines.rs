@@ -207,7 +207,7 @@ fn contradictions_are_refused_before_any_work() {
         let row = serde_json::json!({"prompt": prompt, "completion": good, "chosen": good, "rejected": bad});
         format!("{row}\n")
     };
-    let rows = row(&"day 1 :".into()) + &row(&held_out["prompt"]);
+    let rows = row(&held_out["prompt"]);
     std::fs::write(dir.path().join("held-out.jsonl"), rows).unwrap();
     let beside = |keys: &str| {
         let others = format!(
@@ -234,11 +234,11 @@ fn contradictions_are_refused_before_any_work() {
         (beside("kind = 'sft', completions = ['absent.jsonl']"), ["absent.jsonl", "\"dpo\""]),
         (
             beside("kind = 'sft', completions = ['held-out.jsonl']"),
-            ["held-out.jsonl, row 2", "both trained on and held out"],
+            ["held-out.jsonl", "the prompts of all 1 rows are held out"],
         ),
         (
             beside("kind = 'dpo', beta = 0.1, preferences = ['held-out.jsonl']"),
-            ["held-out.jsonl, pair 2", "both trained on and held out"],
+            ["held-out.jsonl", "the prompts of all 1 rows are held out"],
         ),
     ] {
         let out = dir.path().join("refused");

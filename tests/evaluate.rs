@@ -317,6 +317,16 @@ fn a_run_is_compared_reported_and_its_policies_evaluated_again() {
     let output = run(&["compare", run_folder, again.join("first").to_str().unwrap(), "--json"]);
     let told = stderr(&output);
     assert!(told.contains("differ in reward: win rates"), "{told}");
+    let page = dir.path().join("warned");
+    let (again, page) = (again.join("first"), page.to_str().unwrap());
+    let report =
+        json(&run(&["report", run_folder, again.to_str().unwrap(), "--out", page, "--json"]));
+    let warning = report["provenance"]["warnings"][0].as_str().unwrap();
+    assert!(told.contains(warning), "{warning}");
+    for name in ["report.html", "report.md"] {
+        let text = std::fs::read_to_string(Path::new(page).join(name)).unwrap();
+        assert!(text.contains("differ in reward"), "{name}");
+    }
     let both = json(&output);
     for one in both["comparisons"].as_array().unwrap() {
         let [method, baseline] = ["method", "baseline"].map(|key| one[key].as_str().unwrap());

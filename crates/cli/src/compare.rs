@@ -11,10 +11,10 @@ use infalign_transform::Composed;
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::output;
 use crate::recording::RunInputs;
 use crate::sources::{Source, contests, judges, read_all, read_by};
 use crate::statistics::{PlanArgs, StatisticsArgs};
+use crate::{measures, output};
 
 /// Arguments of `infalign compare`.
 #[derive(Args)]
@@ -47,6 +47,9 @@ pub(crate) struct CompareArgs {
 #[derive(Default, Serialize)]
 struct Document {
     schema: &'static str,
+    /// What speaks against comparing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     rows: Vec<Row>,
     comparisons: Vec<Comparison>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -80,7 +83,9 @@ fn compare(args: &CompareArgs) -> Result<Document> {
     let pairs = pairs(&sources)?;
     let contests = contests(&sources, &args.procedure, args.reference_procedure);
     let statistics = args.statistics.statistics();
-    let mut document = Document { schema: "comparison/1", ..Document::default() };
+    let warnings = measures::warnings(&sources);
+    warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    let mut document = Document { schema: "comparison/1", warnings, ..Document::default() };
     for judge in judges(&sources) {
         let length_controlled = args.length_controlled;
         let of_judge =

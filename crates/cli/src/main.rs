@@ -25,6 +25,7 @@ mod figure;
 mod generate;
 mod identity;
 mod interrupt;
+mod measures;
 mod memory;
 mod models;
 mod output;

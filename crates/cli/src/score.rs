@@ -23,8 +23,8 @@ pub(crate) struct ScoreArgs {
     /// Hugging Face directory of the model, or its name on the hub (org/name or org/name@revision, from the local cache).
     #[arg(long)]
     model: PathBuf,
-    /// JSONL: {"prompt": text, "response": text} or {"ids": [token ids]} a line. A prompt of messages, also as `messages`, goes through the
-    /// model's chat template.
+    /// JSONL: {"prompt": text, "response": text} (also as `completion`) or {"ids": [token ids]} a line; or what `generate --json` prints, as
+    /// .json. A prompt of messages, also as `messages`, goes through the model's chat template.
     #[arg(long)]
     input: PathBuf,
     /// Scores texts too: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.

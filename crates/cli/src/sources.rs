@@ -8,7 +8,6 @@ use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_data::{Role, Text};
 use infalign_evaluate::report::Source as Origin;
 use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled};
-use infalign_record::env::data_dir;
 use infalign_record::folder;
 use infalign_record::hash::sha256_file;
 use infalign_transform::{Composed, Procedure, Transform};
@@ -238,77 +237,6 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
     reference.into_iter().fold(reads, |reads, path| reads.file("--reference", path))
 }
 
-/// Keys of recipes by which win rates are measured: what is won against, and by whose word.
-const MEASURES: [&str; 4] = ["model", "reward", "reward_model", "evaluation.judge"];
-
-/// Says where runs were measured by something else than the first of them. They may be compared still: policies that were trained on two rewards
-/// by a judge, for one.
-fn warn_of_other_measures(sources: &[Source]) {
-    let recipe = |source: &Source| -> Option<toml::Table> {
-        std::fs::read_to_string(source.path.join(folder::CONFIG)).ok()?.parse().ok()
-    };
-    let mut recipes = sources.iter().filter_map(|source| Some((&source.path, recipe(source)?)));
-    let Some((first, measured)) = recipes.next() else { return };
-    for (path, other) in recipes {
-        let of = |recipe: &toml::Table, key: &str| {
-            let models = names(recipe);
-            under(recipe, key).map(|value| without_names(value, &models))
-        };
-        let differs = |key: &&str| of(&measured, key) != of(&other, key);
-        let differ: Vec<&str> = MEASURES.into_iter().filter(differs).collect();
-        if !differ.is_empty() {
-            let (first, path) = (first.display(), path.display());
-            let keys = differ.join(" and in ");
-            tell!(
-                "warning: the recipes of {first} and {path} differ in {keys}: win rates of the one are no measure for the other"
-            );
-        }
-    }
-}
-
-/// What a recipe calls its reward models.
-fn names(recipe: &toml::Table) -> Vec<&str> {
-    let models = recipe.get("reward_model").and_then(toml::Value::as_array);
-    let models = models.into_iter().flatten();
-    models
-        .map(|model| model.get("name").and_then(toml::Value::as_str).unwrap_or_default())
-        .collect()
-}
-
-/// A value but for what things are called in their own run: reward models have their places in place of names, and data lie where they lie.
-fn without_names(value: &toml::Value, models: &[&str]) -> toml::Value {
-    match value {
-        toml::Value::Table(table) => {
-            let kept = table.iter().filter(|(key, _)| *key != "name");
-            let kept = kept.map(|(key, value)| (key.clone(), without_names(value, models)));
-            toml::Value::Table(kept.collect())
-        }
-        toml::Value::Array(values) => {
-            toml::Value::Array(values.iter().map(|value| without_names(value, models)).collect())
-        }
-        toml::Value::String(text) => {
-            let model = text.strip_prefix("$RUN/reward-models/");
-            let place = model.and_then(|name| models.iter().position(|model| *model == name));
-            let data = data_dir().map(|dir| dir.to_string_lossy().into_owned());
-            toml::Value::String(match (place, data) {
-                (Some(place), _) => format!("reward model {place}"),
-                (None, Some(data)) => text.replace("$INFALIGN_DATA", &data),
-                (None, None) => text.clone(),
-            })
-        }
-        value => value.clone(),
-    }
-}
-
-/// What a recipe has under a key, whose parts are divided by dots.
-fn under<'a>(recipe: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
-    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
-    match recipe.get(first)? {
-        toml::Value::Table(inner) if !rest.is_empty() => under(inner, rest),
-        value => rest.is_empty().then_some(value),
-    }
-}
-
 /// Reads several, and gives methods of the same name others.
 ///
 /// # Errors
@@ -316,7 +244,6 @@ fn under<'a>(recipe: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
 pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Vec<Source>> {
     let mut sources =
         paths.iter().map(|path| Source::read(path, reference)).collect::<Result<Vec<_>>>()?;
-    warn_of_other_measures(&sources);
     let names: Vec<String> =
         sources.iter().flat_map(|s| s.methods.iter().map(|m| m.name.clone())).collect();
     let twice = |name: &str| names.iter().filter(|other| *other == name).count() > 1;

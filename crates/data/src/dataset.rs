@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`PromptOnly`] | `prompt` |
 //! | [`LanguageModeling`] | `text` or `messages` |
-//! | [`PromptCompletion`] | `prompt`, `completion` |
+//! | [`PromptCompletion`] | `prompt`, `completion`; or `messages`, whose last turn is the completion |
 //! | [`Preference`] | `prompt`, `chosen`, `rejected`, optionally `margin`; without `prompt`, what the two share is it |
 //! | [`Unpaired`] | `prompt`, `completion`, `label` |
 //! | [`StepwiseSupervision`] | `prompt`, `completions`, `labels`: lists, texts alone |
@@ -133,9 +133,25 @@ impl Record for PromptCompletion {
     const WHAT: &'static str = "prompt with a response";
 
     fn from_row(row: &Row) -> Result<Self, String> {
+        if row.get("prompt").is_none() && row.get("messages").is_some() {
+            return last_answer(Text::of(row, "messages")?);
+        }
         let prompt = Text::of(row, "prompt")?;
         let completion = response(row, "completion", &prompt)?;
         Ok(Self { prompt, completion })
+    }
+}
+
+/// A conversation whose last turn, the assistant's, is the completion.
+fn last_answer(conversation: Text) -> Result<PromptCompletion, String> {
+    let refused = "`messages` has to end with an answer of the assistant, which is what is learned, and to have a message before it.";
+    let Text::Messages(mut prompt) = conversation else { return Err(refused.to_owned()) };
+    match prompt.pop() {
+        Some(answer) if answer.role == Role::Assistant && !prompt.is_empty() => {
+            let completion = Text::Messages(vec![answer]);
+            Ok(PromptCompletion { prompt: Text::Messages(prompt), completion })
+        }
+        _ => Err(refused.to_owned()),
     }
 }
 
@@ -236,6 +252,28 @@ mod tests {
         match text {
             Text::Plain(text) => text,
             Text::Messages(_) => panic!("a list of messages"),
+        }
+    }
+
+    #[test]
+    fn the_last_answer_of_a_conversation_is_its_completion() {
+        let turn =
+            |role: &str, text: &str| format!("{{\"role\": \"{role}\", \"content\": \"{text}\"}}");
+        let row = |turns: &[String]| {
+            let text = format!("{{\"messages\": [{}]}}\n", turns.join(", "));
+            read::<PromptCompletion>(file("c.jsonl", &text).path())
+        };
+        let [ask, answer] = [turn("user", "Hi"), turn("assistant", "Hello")];
+        let all = [ask.clone(), answer.clone(), ask.clone(), answer.clone()];
+        let PromptCompletion { prompt, completion } = row(&all).unwrap().remove(0);
+        let (Text::Messages(prompt), Text::Messages(completion)) = (prompt, completion) else {
+            panic!("messages");
+        };
+        assert_eq!((prompt.len(), completion.len()), (3, 1));
+        assert_eq!((prompt[2].content.as_str(), completion[0].content.as_str()), ("Hi", "Hello"));
+        for refused in [&all[..3], &all[1..2]] {
+            let error = row(refused).unwrap_err().to_string();
+            assert!(error.contains("line 1"), "{error}");
         }
     }
 

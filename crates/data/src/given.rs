@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lines::{at, json};
+use crate::lines::{at, json, plain_name};
+use crate::responses;
 use crate::rows::Row;
 use crate::{DataError, Place, Text};
 
@@ -25,16 +26,26 @@ pub enum Given {
     },
 }
 
-/// Reads a JSONL file (or `.jsonl.gz`) with `{"prompt": …, "response": …}` (`messages` may stand in for `prompt`) or `{"ids": […]}` a
-/// line; returns line numbers too.
+/// Reads a JSONL file (or `.jsonl.gz`) with `{"prompt": …, "response": …}` (`messages` may stand in for `prompt`, and `completion` for
+/// `response`) or `{"ids": […]}` a line; `.json` is read as what `infalign generate --json` prints. Returns the numbers of lines or rows, too.
 ///
 /// # Errors
 /// [`DataError`] when the file cannot be read or is empty, and for a line that is neither, has an empty response, or fewer than two ids.
 pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
-    let given = json(path)?.into_iter().map(|(line, values)| {
-        let place = Place::Line(line);
-        Ok((line, from_row(&Row { place, values }).map_err(at(path, place))?))
-    });
+    let rows = if plain_name(path).ends_with(".json") {
+        responses::document(path)?
+            .1
+            .into_iter()
+            .zip(1..)
+            .map(|(row, number)| (number, row))
+            .collect()
+    } else {
+        let row = |(line, values)| (line, Row { place: Place::Line(line), values });
+        json(path)?.into_iter().map(row).collect::<Vec<_>>()
+    };
+    let given = rows
+        .into_iter()
+        .map(|(number, row)| Ok((number, from_row(&row).map_err(at(path, row.place))?)));
     let given = given.collect::<Result<Vec<_>, DataError>>()?;
     if given.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
@@ -43,9 +54,10 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
 }
 
 fn from_row(row: &Row) -> Result<Given, String> {
-    const NEITHER: &str = "It is neither {\"prompt\": text or messages, \"response\": text} nor {\"ids\": [token ids]}.";
+    const NEITHER: &str = "It is neither {\"prompt\": text or messages, \"response\" or \"completion\": text} nor {\"ids\": [token ids]}.";
     let has_prompt = row.get("prompt").or(row.get("messages")).is_some();
-    let response = row.get("response").and_then(Value::as_str).filter(|_| has_prompt);
+    let response = row.get("response").or(row.get("completion"));
+    let response = response.and_then(Value::as_str).filter(|_| has_prompt);
     let Some(response) = response else {
         let ids = row.get("ids").cloned().and_then(|ids| serde_json::from_value(ids).ok());
         let ids: Vec<u32> = ids.ok_or(NEITHER)?;
@@ -93,6 +105,20 @@ mod tests {
         };
         assert_eq!(messages[0].content, "Hi");
         assert_eq!(given[0].1, given[1].1);
+    }
+
+    #[test]
+    fn completions_and_documents_of_generated_responses_are_read() {
+        let line = file_of("c.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
+        let document = file_of(
+            "d.json",
+            "{\"responses\": [\n  {\"prompt\": \"a\", \"response\": \"b\", \"tokens\": [7]}\n]}",
+        );
+        assert_eq!(line, document);
+    }
+
+    fn file_of(name: &str, text: &str) -> Vec<(usize, Given)> {
+        read(plain(name, text).path()).unwrap()
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
 }
 
 /// The procedure, and the rows of `{"responses": […]}`, counted from 1.
-fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataError> {
+pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataError> {
     let refuse = |problem: String| at(path, Place::Line(1))(problem);
     let value: Value = serde_json::from_reader(open(path)?)
         .map_err(|cause| refuse(format!("{cause}. The file has to be one JSON document.")))?;

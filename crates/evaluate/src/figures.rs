@@ -2,6 +2,7 @@
 
 use infalign_transform::{Composed, Procedure, Transform, optimal_frontier};
 
+use crate::plot::OPTIMUM;
 use crate::{
     Band, Curve, EvaluateError, Figure, FrontierBand, Judge, Panel, Point, Row, predicted_win_rate,
 };
@@ -9,8 +10,6 @@ use crate::{
 /// Axes of a plot of win rate against KL.
 pub const KL_AND_WIN_RATE: [&str; 2] =
     ["KL from the reference, nats per response", "win rate against the reference"];
-/// Name of the best that there is.
-const OPTIMUM: &str = "optimum";
 
 /// Win rate against KL, a panel a procedure: methods with their intervals, what the continuous limit has for their transforms, the optimum,
 /// and the frontiers of methods that were run at several KLs.
@@ -198,4 +197,41 @@ fn optimum(procedure: &Procedure, farthest: f64) -> Option<Curve> {
         name: OPTIMUM.to_owned(),
         points: std::iter::once((0.0, 0.5)).chain(points).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::table;
+    use crate::test_samples::samples;
+    use crate::{Contest, Entry, Label, Plan, Statistics, draw_svg};
+
+    fn row() -> Row {
+        let (policy, reference) = (samples(10.0), samples(0.0));
+        let label = Label { method: "raw", kind: None, objective: None, transform: None };
+        let entries = [Entry { label, sampled: &policy, reference: &reference }];
+        let plan = Plan {
+            contests: &[Contest::same("best-of:2".parse().unwrap())],
+            judge: Judge::Reward,
+            pairs: &[],
+            length_controlled: false,
+            statistics: Statistics::new(1),
+        };
+        table(&entries, &plan).unwrap().rows.remove(0)
+    }
+
+    #[test]
+    fn the_optimum_and_nothing_else_is_yellow() {
+        let row = row();
+        for methods in [1, 3, 8] {
+            let named = |method: i32| Row { method: method.to_string(), ..row.clone() };
+            let rows: Vec<Row> = (0..methods).map(named).collect();
+            let figure = win_rate_against_kl("", &rows, &[], &[]).unwrap();
+            assert_eq!(figure.legend.last().unwrap(), OPTIMUM);
+            let svg = draw_svg(&figure).unwrap();
+            // Lines, and no markers.
+            assert!(svg.contains("stroke=\"#E69F00\""), "{methods} methods");
+            assert!(!svg.contains("fill=\"#E69F00\""), "{methods} methods");
+        }
+    }
 }

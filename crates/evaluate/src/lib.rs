@@ -39,7 +39,7 @@ pub use noise::{Noise, noise, recommended_samples};
 pub use page::Page;
 pub use pairwise::{Pairwise, pairwise};
 pub use planning::{Effect, Need, Planned, plan};
-pub use plot::{Band, Curve, Figure, Panel, Point, draw_png, draw_svg};
+pub use plot::{Band, Curve, Figure, OPTIMUM, Panel, Point, draw_png, draw_svg};
 pub use sampled::{Judge, PromptText, Sampled, score};
 pub use statistics::{Intervals, Statistics};
 pub use table::{

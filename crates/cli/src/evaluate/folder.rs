@@ -40,6 +40,11 @@ pub(super) struct Folder {
     _lock: File,
 }
 
+/// What the samples of an evaluation depend on; none of a folder that holds no evaluation.
+pub(crate) fn settings(dir: &Path) -> Option<BTreeMap<String, String>> {
+    serde_json::from_slice(&std::fs::read(dir.join(SETTINGS)).ok()?).ok()
+}
+
 /// Refuses an evaluation that is there and is not to go on, or that is to go on and is not there.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use infalign_record::Expect;
 use infalign_reward::{Preference, PreferenceConfig};
 use infalign_transform::Composed;
 
+pub(crate) use self::folder::settings;
 pub(crate) use self::replay::replay;
 
 use self::folder::Folder;
@@ -63,8 +64,9 @@ pub(crate) struct EvaluateArgs {
     /// What procedures select by, where that is not the judge.
     #[arg(long, requires = "judge")]
     reward: Option<PathBuf>,
-    /// A chat model on an OpenAI-compatible server that compares what the procedures keep, in both orders: a TOML file with url, model and
-    /// most_requests, and optionally criterion, api_key_env, timeout_seconds, parallel and cache.
+    /// A chat model on an OpenAI-compatible server that compares what the procedures keep, in both orders: a TOML file with url, as
+    /// http://HOST:PORT/v1 or http://HOST:PORT/v1/chat/completions, model and most_requests, and optionally criterion, api_key_env,
+    /// timeout_seconds, parallel and cache.
     #[arg(long, value_name = "FILE.toml")]
     pairwise: Option<PathBuf>,
     /// Pairs of a prompt that it compares, at most as many as there are groups of N responses; each takes two requests.

@@ -15,6 +15,7 @@ use self::exports::Export;
 use crate::destination;
 use crate::failure::Failure;
 use crate::figure::write_figure;
+use crate::measures;
 use crate::output::{self, given_words, take_option};
 use crate::recording::RunInputs;
 use crate::sources::{Source, contests, judges, read_all, read_by};
@@ -128,7 +129,9 @@ fn report(args: &ReportArgs, sources: &[Source]) -> Result<Report> {
         command: command()?,
         sources: sources.iter().map(|source| source.origin.clone()).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        warnings: measures::warnings(sources),
     };
+    provenance.warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     Ok(Report::new(&members, &request, provenance)?)
 }
 

@@ -1,14 +1,13 @@
 //! Responses that a method learns from and that files give, encoded.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_data::dataset::{self, PromptCompletion};
 use infalign_data::{Message, Role, Text};
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Sequence};
-use serde_json::json;
 
 use crate::encode::Encoder;
 use crate::recipe::{Kind, Paths};
@@ -80,11 +79,14 @@ impl<'a> GivenReader<'a> {
         let mut responses = Vec::new();
         for file in files {
             let path = self.paths.resolve(file)?;
-            for (index, row) in dataset::read::<PromptCompletion>(&path)?.iter().enumerate() {
+            let rows = dataset::read::<PromptCompletion>(&path)?;
+            let before = responses.len();
+            for (index, row) in rows.iter().enumerate() {
                 let place = || format!("{}, row {}", path.display(), index + 1);
                 let response = self.response(&row.prompt, &row.completion);
-                responses.push(response.with_context(place)?);
+                responses.extend(response.with_context(place)?);
             }
+            told_of_held_out(&path, rows.len(), responses.len() - before)?;
         }
         Ok(responses)
     }
@@ -94,18 +96,21 @@ impl<'a> GivenReader<'a> {
         for file in files {
             let path = self.paths.resolve(file)?;
             let (preferences, _) = dataset::read_strict_preferences(&path)?;
+            let before = pairs.len();
             for (index, row) in preferences.iter().enumerate() {
                 let place =
                     || format!("{}, pair {} of different responses", path.display(), index + 1);
                 let encode = |response| self.response(&row.prompt, response).with_context(place);
-                pairs.push([encode(&row.chosen)?.sequence, encode(&row.rejected)?.sequence]);
+                let pair = encode(&row.chosen)?.zip(encode(&row.rejected)?);
+                pairs.extend(pair.map(|(chosen, rejected)| [chosen.sequence, rejected.sequence]));
             }
+            told_of_held_out(&path, preferences.len(), pairs.len() - before)?;
         }
         Ok(pairs)
     }
 
-    /// A prompt with its response, whose end is marked as the model would mark it.
-    fn response(&self, prompt: &Text, response: &Text) -> Result<GivenResponse> {
+    /// A prompt with its response, whose end is marked as the model would mark it; none where the prompt is held out.
+    fn response(&self, prompt: &Text, response: &Text) -> Result<Option<GivenResponse>> {
         let response = match (prompt, response) {
             (Text::Plain(_), Text::Plain(text)) => text,
             (Text::Messages(_), Text::Messages(messages)) => match &messages[..] {
@@ -115,25 +120,34 @@ impl<'a> GivenReader<'a> {
             _ => bail!("one of prompt and response is text, the other a list of messages"),
         };
         let (text, mut tokens, prompt_length) = self.encoder.pair(prompt, response)?;
-        ensure!(
-            !self.held_out.contains(text.as_str()),
-            "the prompt {} is both trained on and held out: remove the row, or hold out others",
-            json!(text)
-        );
+        if self.held_out.contains(text.as_str()) {
+            return Ok(None);
+        }
         tokens.extend(self.encoder.end(prompt, response)?);
         let sequence = Sequence { tokens, prompt_length };
         self.model.check(&sequence)?;
         ensure!(!sequence.response().is_empty(), "the response is empty: remove the row");
-        Ok(GivenResponse { prompt: text, sequence })
+        Ok(Some(GivenResponse { prompt: text, sequence }))
     }
+}
+
+/// Says how many rows of a file are left out, since their prompts are held out, and refuses to learn from none.
+fn told_of_held_out(path: &Path, rows: usize, kept: usize) -> Result<()> {
+    let (path, left_out) = (path.display(), rows - kept);
+    ensure!(
+        kept > 0,
+        "{path}: the prompts of all {rows} rows are held out, so there is nothing to learn: hold out fewer, or others"
+    );
+    if left_out > 0 {
+        tell!("{path}: {left_out} of {rows} rows are left out, since their prompts are held out");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use infalign_model::Tokenizer;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -185,14 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_is_held_out_is_refused_with_its_place() {
+    fn rows_of_prompts_that_are_held_out_are_left_out() {
         let row = |prompt: &str| json!({ "prompt": prompt, "completion": " was nice ." });
         let rows = [row("the soup"), row("the tea")];
         let held_out = [EncodedPrompt { id: "a".into(), text: "the tea".into(), tokens: vec![1] }];
-        let message = format!("{:#}", given(TEMPLATE, &rows, &held_out).unwrap_err());
-        for needle in ["given.jsonl, row 2", "\"the tea\" is both trained on and held out"] {
-            assert!(message.contains(needle), "{message}");
-        }
-        assert_eq!(given(TEMPLATE, &rows[..1], &held_out).unwrap().len(), 1);
+        let kept = given(TEMPLATE, &rows, &held_out).unwrap();
+        assert_eq!(kept.iter().map(|one| one.prompt.as_str()).collect::<Vec<_>>(), ["the soup"]);
+        let message = format!("{:#}", given(TEMPLATE, &rows[1..], &held_out).unwrap_err());
+        assert!(message.contains("given.jsonl: the prompts of all 1 rows"), "{message}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, Panel, Point};
+use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, OPTIMUM, Panel, Point};
 use infalign_transform::{
     FrontierPoint, Optimum, Procedure, RankDensity, Transform, TransformError, best_of_n, frontier,
     optimal_frontier,
@@ -92,8 +92,7 @@ struct Shared {
     json: bool,
 }
 
-/// Names in the legend.
-const OPTIMUM: &str = "optimum";
+/// Name of the points in the legend.
 const BEST_OF_N: &str = "best-of-n";
 /// Least KL of a frontier, as a share of the greatest.
 const LEAST_KL: f64 = 1e-4;

@@ -5,8 +5,11 @@ use std::sync::Once;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
+use super::labels::{self, Frame, Label, Mark, Side};
+use super::look::{Look, look};
 use super::{Band, Curve, Figure, Panel, Point};
 use crate::EvaluateError;
 
@@ -14,19 +17,6 @@ const PANEL: (u32, u32) = (480, 460);
 /// Height of the title, and of a line of the legend.
 const TITLE: u32 = 47;
 const LEGEND_LINE: u32 = 26;
-/// Colours that people with colour-blindness can tell apart (Okabe and Ito), the palest left out.
-const COLOURS: [RGBColor; 7] = [
-    RGBColor(0, 0, 0),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 114, 178),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-];
-
-/// Patterns of lines: lengths of dashes and gaps; none for a whole line.
-const DASHES: [Option<(i32, i32)>; 4] = [None, Some((10, 5)), Some((3, 4)), Some((18, 4))];
 /// Length of a line in the legend: every pattern is seen twice.
 const KEY: i32 = 44;
 
@@ -68,42 +58,6 @@ pub(super) fn draw<B: DrawingBackend>(
         draw_panel(figure, panel, &part)?;
     }
     area.present().map_err(failed)
-}
-
-/// How a name is drawn.
-struct Look {
-    colour: RGBColor,
-    /// Corners about the place of a point.
-    marker: Vec<(i32, i32)>,
-    /// Lengths of dashes and gaps; none for a whole line.
-    dashes: Option<(i32, i32)>,
-}
-
-fn look(figure: &Figure, name: &str) -> Look {
-    let index = figure.legend.iter().position(|n| *n == name).unwrap_or(0);
-    Look {
-        colour: COLOURS[index % COLOURS.len()],
-        marker: marker(index),
-        dashes: DASHES[index % DASHES.len()],
-    }
-}
-
-/// A disc, a square, triangles, a diamond, a cross.
-fn marker(index: usize) -> Vec<(i32, i32)> {
-    match index % 6 {
-        0 => (0..16)
-            .map(|k| (f64::from(k) * std::f64::consts::TAU / 16.0).sin_cos())
-            .map(|(sin, cos)| ((5.5 * cos).round() as i32, (5.5 * sin).round() as i32))
-            .collect(),
-        1 => vec![(-5, -5), (5, -5), (5, 5), (-5, 5)],
-        2 => vec![(-6, 5), (6, 5), (0, -6)],
-        3 => vec![(0, -7), (7, 0), (0, 7), (-7, 0)],
-        4 => vec![(-6, -5), (6, -5), (0, 6)],
-        _ => [(-2, -6), (2, -6), (2, -2), (6, -2), (6, 2), (2, 2)]
-            .into_iter()
-            .chain([(2, 6), (-2, 6), (-2, 2), (-6, 2), (-6, -2), (-2, -2)])
-            .collect(),
-    }
 }
 
 /// What the legend shows before a name.
@@ -274,51 +228,63 @@ fn draw_points<B: DrawingBackend>(
     panel: &Panel,
     chart: &mut Chart<'_, B>,
 ) -> Result<(), EvaluateError> {
-    let mut labelled: Vec<(&str, (i32, i32))> = Vec::new();
-    for point in &panel.points {
-        let Look { colour, marker, .. } = look(figure, &point.name);
-        let [estimate, low, high] = point.y;
-        if low < high {
-            // Plotters' own error bars have a dot in their middle, which would hide the marker.
-            let line = colour.stroke_width(2);
-            let bar = PathElement::new([(point.x, low), (point.x, high)], line);
-            chart.draw_series([bar]).map_err(failed)?;
-            let cap =
-                |y: f64| EmptyElement::at((point.x, y)) + PathElement::new([(-5, 0), (5, 0)], line);
-            chart.draw_series([cap(low), cap(high)]).map_err(failed)?;
-        }
-        let at = EmptyElement::at((point.x, estimate));
-        chart.draw_series([at + Polygon::new(marker, colour.filled())]).map_err(failed)?;
-        if let Some(label) = &point.label {
-            let place = chart.backend_coord(&(point.x, estimate));
-            if !labelled.iter().any(|other| covers(*other, (label, place))) {
-                labelled.push((label, place));
-                draw_label(figure, point, label, chart)?;
-            }
-        }
+    let marks: Vec<Mark<'_>> = panel.points.iter().map(|point| mark(point, chart)).collect();
+    let (across, down) = chart.plotting_area().get_pixel_range();
+    let (right, bottom) = (across.end - 1, down.end - 1);
+    let room = Frame { left: across.start, top: down.start, right, bottom };
+    // Beneath the points, none of which they hide.
+    for label in labels::place(&marks, room) {
+        draw_label(figure, label, chart)?;
     }
-    Ok(())
+    panel.points.iter().try_for_each(|point| draw_point(figure, point, chart))
 }
 
-/// Whether a label stands where another that says the same would be written.
-fn covers((text, (x, y)): (&str, (i32, i32)), (other, (left, top)): (&str, (i32, i32))) -> bool {
-    text == other && (x - left).abs() < 14 && (y - top).abs() < 14
+/// The pixels of a point.
+fn mark<'a, B: DrawingBackend>(point: &'a Point, chart: &Chart<'_, B>) -> Mark<'a> {
+    let [at, low, high] = point.y.map(|y| chart.backend_coord(&(point.x, y)));
+    Mark { point, at, bar: (high.1, low.1) }
 }
 
 fn draw_label<B: DrawingBackend>(
     figure: &Figure,
-    point: &Point,
-    label: &str,
+    label: Label<'_>,
     chart: &mut Chart<'_, B>,
 ) -> Result<(), EvaluateError> {
-    let width = 4 + 7 * label.chars().count() as i32;
-    // To the left of points at the right end, where there is no room beside them.
-    let left = if point.x > 0.75 * horizontal_end(figure) { -8 - width } else { 6 };
+    let Label { mark: Mark { point, at: (x, y), .. }, text, side, frame } = label;
+    let (left, right) = (frame.left - x, frame.right - x);
+    let (top, bottom) = (frame.top - y, frame.bottom - y);
+    // As near to the point as the frame allows.
+    let (from, anchor) = match side {
+        Side::Right => (left + 2, HPos::Left),
+        Side::Left => (right - 2, HPos::Right),
+        Side::Middle => ((left + right) / 2, HPos::Center),
+    };
     let font = ("sans-serif", 14).into_font().color(&look(figure, &point.name).colour);
     let beside = EmptyElement::at((point.x, point.y[0]))
-        + Rectangle::new([(left, 5), (left + width, 18)], WHITE.mix(0.8).filled())
-        + Text::new(label.to_owned(), (left + 2, 5), font);
+        + Rectangle::new([(left, top), (right, bottom)], WHITE.mix(0.8).filled())
+        + Text::new(text.to_owned(), (from, top + 1), font.pos(Pos::new(anchor, VPos::Top)));
     chart.draw_series([beside]).map_err(failed)?;
+    Ok(())
+}
+
+fn draw_point<B: DrawingBackend>(
+    figure: &Figure,
+    point: &Point,
+    chart: &mut Chart<'_, B>,
+) -> Result<(), EvaluateError> {
+    let Look { colour, marker, .. } = look(figure, &point.name);
+    let [estimate, low, high] = point.y;
+    if low < high {
+        // Plotters' own error bars have a dot in their middle, which would hide the marker.
+        let line = colour.stroke_width(2);
+        let bar = PathElement::new([(point.x, low), (point.x, high)], line);
+        chart.draw_series([bar]).map_err(failed)?;
+        let cap =
+            |y: f64| EmptyElement::at((point.x, y)) + PathElement::new([(-5, 0), (5, 0)], line);
+        chart.draw_series([cap(low), cap(high)]).map_err(failed)?;
+    }
+    let at = EmptyElement::at((point.x, estimate));
+    chart.draw_series([at + Polygon::new(marker, colour.filled())]).map_err(failed)?;
     Ok(())
 }
 

@@ -1,10 +1,15 @@
 //! Figures of several panels side by side: points with intervals, and curves. SVG and PNG from one drawing.
 
 mod draw;
+mod labels;
+mod look;
 
 use plotters::prelude::*;
 
 use crate::EvaluateError;
+
+/// Name of the best that there is, which has the same colour and the same pattern of line in every figure, wherever it is in the legend.
+pub const OPTIMUM: &str = "optimum";
 
 /// A measured method.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +20,7 @@ pub struct Point {
     pub x: f64,
     /// Place on the vertical axis with the ends of its interval, which is drawn where it is not empty.
     pub y: [f64; 3],
-    /// Written beside the point, unless the same stands there already, beside another.
+    /// Written beside the point where there is room, once for points above each other that say the same.
     pub label: Option<String>,
 }
 
@@ -56,7 +61,8 @@ pub struct Figure {
     /// Heading of the whole.
     pub title: String,
     /// Names of points and curves, in the order of the legend. Each has a colour, a marker and a pattern of line of its own, so that they can
-    /// be told apart in black and white, too; the seventh has the first one's marker, the eighth its colour.
+    /// be told apart in black and white, too; the seventh has the first one's marker, the eighth its colour. `optimum` has a colour and a
+    /// pattern of its own in every figure: yellow, and dashed.
     pub legend: Vec<String>,
     /// What the legend does not say, behind it.
     pub note: String,
@@ -131,6 +137,9 @@ mod tests {
         }
         // Both points of a panel are in one place, and say the same.
         assert_eq!(svg.matches("n = 4").count(), 2);
+        // Labels are beneath all markers.
+        let after = svg.rsplit("n = 4").next().unwrap();
+        assert_eq!(after.matches("<polygon").count(), 2);
         assert!(draw_png(&figure).unwrap().len() > 5_000);
     }
 

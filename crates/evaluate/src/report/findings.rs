@@ -27,8 +27,9 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
         .collect();
     rows.sort_by(|a, b| b.1.estimate.total_cmp(&a.1.estimate));
     let (best, win_rate) = rows.first()?;
+    let has = if rows.len() > 1 { "has the greatest win rate," } else { "has a win rate of" };
     let mut text = format!(
-        "Under {procedure} at {:.3} nats, {} has the greatest win rate, {}",
+        "Under {procedure} at {:.3} nats, {} {has} {}",
         best.kl,
         best.method,
         with_interval(win_rate)

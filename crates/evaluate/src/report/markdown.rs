@@ -170,6 +170,9 @@ pub(super) fn markdown(report: &Report, plots: &[(String, String)]) -> String {
     let table = |(head, rows): Cells| markdown_table(&head, &rows);
     let level = report.statistics.level;
     let mut text = format!("# {}\n", report.title);
+    for warning in &report.provenance.warnings {
+        text += &format!("\n**Warning:** {warning}.\n");
+    }
     for judged in &report.judged {
         text += &format!("\n## {}\n\n", judge_name(judged.judge));
         for finding in &judged.findings {

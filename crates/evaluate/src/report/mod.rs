@@ -49,6 +49,9 @@ pub struct Provenance {
     pub sources: Vec<Source>,
     /// Version of the program.
     pub version: String,
+    /// What speaks against comparing the sources, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A run or a file.
@@ -299,6 +302,7 @@ mod tests {
             command: "infalign report runs/x".into(),
             sources: vec![source],
             version: "0".into(),
+            warnings: vec!["a and b differ".into()],
         };
         let report = Report::new(&members, &request, provenance).unwrap();
         assert_eq!(report.judged.len(), 2);

@@ -62,6 +62,9 @@ pub(super) fn html(
     theories: &[(String, Transform)],
 ) -> Result<String, EvaluateError> {
     let mut page = Page::new(&report.title);
+    for warning in &report.provenance.warnings {
+        page = page.quotation(&format!("Warning: {warning}."));
+    }
     for judged in &report.judged {
         page = judged_section(page, report, judged, theories)?;
     }
