@@ -24,7 +24,7 @@ pub(crate) struct ScoreArgs {
     #[arg(long)]
     model: PathBuf,
     /// JSONL: {"prompt": text, "response": text} (also as `completion`) or {"ids": [token ids]} a line; or what `generate --json` prints, as
-    /// .json. A prompt of messages, also as `messages`, goes through the model's chat template.
+    /// .json, without its empty responses. A prompt of messages, also as `messages`, goes through the model's chat template.
     #[arg(long)]
     input: PathBuf,
     /// Scores texts too: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.

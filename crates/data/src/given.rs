@@ -27,21 +27,19 @@ pub enum Given {
 }
 
 /// Reads a JSONL file (or `.jsonl.gz`) with `{"prompt": …, "response": …}` (`messages` may stand in for `prompt`, and `completion` for
-/// `response`) or `{"ids": […]}` a line; `.json` is read as what `infalign generate --json` prints. Returns the numbers of lines or rows, too.
+/// `response`) or `{"ids": […]}` a line; `.json` may be what `infalign generate --json` prints, of which empty responses are left out. Returns the numbers of lines or rows, too.
 ///
 /// # Errors
 /// [`DataError`] when the file cannot be read or is empty, and for a line that is neither, has an empty response, or fewer than two ids.
 pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
-    let rows = if plain_name(path).ends_with(".json") {
-        responses::document(path)?
-            .1
-            .into_iter()
-            .zip(1..)
-            .map(|(row, number)| (number, row))
-            .collect()
-    } else {
-        let row = |(line, values)| (line, Row { place: Place::Line(line), values });
-        json(path)?.into_iter().map(row).collect::<Vec<_>>()
+    let document = plain_name(path).ends_with(".json").then(|| responses::document(path).ok());
+    let rows: Vec<(usize, Row)> = match document.flatten() {
+        // Of what a model ended at once there is nothing to score.
+        Some((_, rows)) => (1..).zip(rows).filter(|(_, row)| !is_empty(row)).collect(),
+        None => {
+            let row = |(line, values)| (line, Row { place: Place::Line(line), values });
+            json(path)?.into_iter().map(row).collect()
+        }
     };
     let given = rows
         .into_iter()
@@ -51,6 +49,10 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
     }
     Ok(given)
+}
+
+fn is_empty(row: &Row) -> bool {
+    row.get("response").and_then(Value::as_str) == Some("")
 }
 
 fn from_row(row: &Row) -> Result<Given, String> {
@@ -112,9 +114,11 @@ mod tests {
         let line = file_of("c.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
         let document = file_of(
             "d.json",
-            "{\"responses\": [\n  {\"prompt\": \"a\", \"response\": \"b\", \"tokens\": [7]}\n]}",
+            "{\"responses\": [\n  {\"prompt\": \"a\", \"response\": \"b\", \"tokens\": [7]},\n  {\"prompt\": \"a\", \"response\": \"\"}\n]}",
         );
         assert_eq!(line, document);
+        let lines = file_of("e.json", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
+        assert_eq!(lines, line, "lines stay lines, whatever they are called");
     }
 
     fn file_of(name: &str, text: &str) -> Vec<(usize, Given)> {

@@ -200,7 +200,9 @@ impl Replication {
         };
         let n = self.results.iter().filter(bitwise).count();
         let _ = writeln!(text, "The same bytes: {n} of {} results.\n", self.results.len());
-        let free = |row: &&Row| row.required == Level::Differs && row.original.is_none();
+        let free = |row: &&Row| {
+            [row.required, row.reached] == [Level::Differs; 2] && row.original.is_none()
+        };
         let others = self.results.iter().filter(|row| !bitwise(row));
         let (free, rows): (Vec<&Row>, Vec<&Row>) = others.partition(free);
         if !rows.is_empty() {

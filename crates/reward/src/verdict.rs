@@ -26,21 +26,29 @@ impl Verdict {
         }
     }
 
-    /// The verdict of an answer: the first word that is A, B or C. A small letter counts alone, since "a" is a word of sentences, too.
+    /// The verdict of an answer: the first word that is A, B or C. A small letter counts alone, and "A" within a sentence only where it is no article.
     pub(crate) fn read(answer: &str) -> Self {
-        let words = answer.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-        let words: Vec<&str> = words.collect();
-        let verdict = |word: &str| match word {
+        let words: Vec<&str> = answer.split_whitespace().collect();
+        let letters = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+        let found = match words[..] {
+            [word] => Self::of_letter(&letters(word).to_uppercase()),
+            _ => {
+                (0..words.len()).find_map(|place| match Self::of_letter(&letters(words[place]))? {
+                    Self::First if is_article(&words, place) => None,
+                    verdict => Some(verdict),
+                })
+            }
+        };
+        found.unwrap_or(Self::Unusable)
+    }
+
+    fn of_letter(letter: &str) -> Option<Self> {
+        match letter {
             "A" => Some(Self::First),
             "B" => Some(Self::Second),
             "C" => Some(Self::Tie),
             _ => None,
-        };
-        let found = match words[..] {
-            [word] => verdict(&word.to_uppercase()),
-            _ => words.into_iter().find_map(verdict),
-        };
-        found.unwrap_or(Self::Unusable)
+        }
     }
 
     /// As a number of a cache, which holds no other things.
@@ -62,6 +70,15 @@ impl Verdict {
     }
 }
 
+/// Whether an "A" begins a sentence: without a mark beside it, a noun before it that it names, or a verb behind it.
+fn is_article(words: &[&str], place: usize) -> bool {
+    let named = place > 0
+        && ["response", "answer", "verdict", "option", "choice", "is", "choose", "prefer"]
+            .contains(&words[place - 1].to_lowercase().trim_end_matches(':'));
+    let verb = words.get(place + 1).is_none_or(|next| ["is", "was", "wins"].contains(next));
+    words[place].len() == 1 && !named && !verb
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +92,12 @@ mod tests {
             ("Response B is better", Verdict::Second),
             ("(A)\n", Verdict::First),
             ("Neither is a better response: C", Verdict::Tie),
+            ("A good response stays with the prompt. B is better.", Verdict::Second),
+            ("A good response stays with the prompt and does", Verdict::Unusable),
+            ("A is better than B", Verdict::First),
+            ("I prefer A over B", Verdict::First),
+            ("Answer: A", Verdict::First),
+            ("A: it is shorter", Verdict::First),
             ("Can you help me write a poem", Verdict::Unusable),
             ("neither", Verdict::Unusable),
             ("Can you help me?", Verdict::Unusable),

@@ -42,7 +42,7 @@ pub(crate) struct GenerateArgs {
     /// tabular:FILE.json with --exact. An adapter's directory or name will do; its base is found by what it says of it.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// JSONL with `prompt`, or a text file with a prompt a line. A prompt of messages, also as `messages`, goes through the model's chat
+    /// JSONL, CSV or Parquet with `prompt`, or a text file with a prompt a line. A prompt of messages, also as `messages`, goes through the model's chat
     /// template. Needed unless --exact is given.
     #[arg(long)]
     prompts: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub(crate) struct GenerateArgs {
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
     #[arg(long)]
     device: Option<DeviceName>,
-    /// Type of the model's weights: bf16 takes half the memory and is faster on GPUs; on the CPU it only rounds. Logits are f32.
+    /// Type of the model's weights: once loaded, bf16 takes half their memory, and it is faster on GPUs; on the CPU it only rounds. Logits are f32.
     #[arg(long, value_enum, default_value_t, conflicts_with_all = ["exact", "server", "calibration"])]
     dtype: Dtype,
     #[command(flatten)]

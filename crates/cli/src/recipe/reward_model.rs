@@ -59,6 +59,7 @@ pub(crate) struct RewardModelRecipe {
 struct Keys {
     task: Task,
     name: String,
+    /// Seed of every random draw.
     seed: u64,
     base: PathBuf,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,7 +1,7 @@
 //! Responses that a method learns from and that files give, encoded.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_data::dataset::{self, PromptCompletion};
@@ -76,7 +76,7 @@ impl<'a> GivenReader<'a> {
     /// # Errors
     /// As [`GivenReader::read`].
     pub(super) fn completions(&self, files: &[PathBuf]) -> Result<Vec<GivenResponse>> {
-        let mut responses = Vec::new();
+        let (mut responses, mut read) = (Vec::new(), Vec::new());
         for file in files {
             let path = self.paths.resolve(file)?;
             let rows = dataset::read::<PromptCompletion>(&path)?;
@@ -86,13 +86,14 @@ impl<'a> GivenReader<'a> {
                 let response = self.response(&row.prompt, &row.completion);
                 responses.extend(response.with_context(place)?);
             }
-            told_of_held_out(&path, rows.len(), responses.len() - before)?;
+            read.push((path, rows.len(), responses.len() - before));
         }
+        tell_of_held_out(&read)?;
         Ok(responses)
     }
 
     fn preferences(&self, files: &[PathBuf]) -> Result<Vec<[Sequence; 2]>> {
-        let mut pairs = Vec::new();
+        let (mut pairs, mut read) = (Vec::new(), Vec::new());
         for file in files {
             let path = self.paths.resolve(file)?;
             let (preferences, _) = dataset::read_strict_preferences(&path)?;
@@ -104,8 +105,9 @@ impl<'a> GivenReader<'a> {
                 let pair = encode(&row.chosen)?.zip(encode(&row.rejected)?);
                 pairs.extend(pair.map(|(chosen, rejected)| [chosen.sequence, rejected.sequence]));
             }
-            told_of_held_out(&path, preferences.len(), pairs.len() - before)?;
+            read.push((path, preferences.len(), pairs.len() - before));
         }
+        tell_of_held_out(&read)?;
         Ok(pairs)
     }
 
@@ -131,14 +133,16 @@ impl<'a> GivenReader<'a> {
     }
 }
 
-/// Says how many rows of a file are left out, since their prompts are held out, and refuses to learn from none.
-fn told_of_held_out(path: &Path, rows: usize, kept: usize) -> Result<()> {
-    let (path, left_out) = (path.display(), rows - kept);
+/// Says how many rows of each file are left out, since their prompts are held out, and refuses to learn from none at all.
+///
+/// - `read`: files, their rows, and how many of these are kept.
+fn tell_of_held_out(read: &[(PathBuf, usize, usize)]) -> Result<()> {
     ensure!(
-        kept > 0,
-        "{path}: the prompts of all {rows} rows are held out, so there is nothing to learn: hold out fewer, or others"
+        read.is_empty() || read.iter().any(|(.., kept)| *kept > 0),
+        "the prompts of all rows are held out, so there is nothing to learn: hold out fewer, or others"
     );
-    if left_out > 0 {
+    for (path, rows, kept) in read.iter().filter(|(_, rows, kept)| kept < rows) {
+        let (path, left_out) = (path.display(), rows - kept);
         tell!("{path}: {left_out} of {rows} rows are left out, since their prompts are held out");
     }
     Ok(())
@@ -146,6 +150,8 @@ fn told_of_held_out(path: &Path, rows: usize, kept: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use infalign_model::Tokenizer;
     use serde_json::{Value, json};
 
@@ -206,6 +212,6 @@ mod tests {
         let kept = given(TEMPLATE, &rows, &held_out).unwrap();
         assert_eq!(kept.iter().map(|one| one.prompt.as_str()).collect::<Vec<_>>(), ["the soup"]);
         let message = format!("{:#}", given(TEMPLATE, &rows[1..], &held_out).unwrap_err());
-        assert!(message.contains("given.jsonl: the prompts of all 1 rows"), "{message}");
+        assert!(message.contains("the prompts of all rows are held out"), "{message}");
     }
 }

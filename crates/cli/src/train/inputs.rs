@@ -47,7 +47,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn load(recipe: &'a AlignRecipe, run: &'a Path, device: &Device) -> Result<Self> {
         let paths = Paths { run };
         check(recipe)?;
-        rewards::check(&recipe.reward_model, &rewards::configs(recipe))?;
+        rewards::check(&recipe.reward_model, recipe.seed, &rewards::configs(recipe))?;
         let folder = paths.model(&recipe.model)?;
         ensure!(
             folder.path().is_dir(),

@@ -42,9 +42,9 @@ fn models(config: &RewardConfig) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// One sentence that names the model and what to do.
-pub(super) fn check(stages: &[RewardModelStage], configs: &[Keyed<'_>]) -> Result<()> {
+pub(super) fn check(stages: &[RewardModelStage], seed: u64, configs: &[Keyed<'_>]) -> Result<()> {
     check_names("reward_model", stages.iter().map(|stage| stage.name.as_str()))?;
-    check_twins(stages)?;
+    check_twins(stages, seed)?;
     let trained: Vec<PathBuf> =
         stages.iter().map(|stage| Path::new(OWN).join(&stage.name)).collect();
     for path in &trained {
@@ -64,12 +64,16 @@ pub(super) fn check(stages: &[RewardModelStage], configs: &[Keyed<'_>]) -> Resul
 }
 
 /// Refuses two stages that would train the same model, which an ensemble would take for two.
-fn check_twins(stages: &[RewardModelStage]) -> Result<()> {
+fn check_twins(stages: &[RewardModelStage], seed: u64) -> Result<()> {
+    // But for what they are called, and with the seed that they have.
+    let essence = |stage: &RewardModelStage| RewardModelStage {
+        name: String::new(),
+        seed: stage.seed.or(Some(seed)),
+        ..stage.clone()
+    };
     for (place, one) in stages.iter().enumerate() {
-        let twin = |other: &&RewardModelStage| {
-            RewardModelStage { name: one.name.clone(), ..(*other).clone() } == *one
-        };
-        if let Some(other) = stages[..place].iter().find(twin) {
+        let twin = stages[..place].iter().find(|other| essence(other) == essence(one));
+        if let Some(other) = twin {
             bail!(
                 "[[reward_model]] {:?} and {:?} have the same data, settings and seed, so they would be one model: give one of them a seed of its own",
                 other.name,
@@ -136,11 +140,13 @@ mod tests {
             );
             toml::from_str(&text).unwrap()
         };
-        for (more, refused) in [("", true), ("seed = 2", false), ("swap_held_out = true", false)] {
-            let checked = check_twins(&[stage("a", ""), stage("b", more)]);
+        for (more, refused) in
+            [("", true), ("seed = 1", true), ("seed = 2", false), ("swap_held_out = true", false)]
+        {
+            let checked = check_twins(&[stage("a", ""), stage("b", more)], 1);
             assert_eq!(checked.is_err(), refused, "{more}");
         }
-        let message = check_twins(&[stage("a", ""), stage("b", "")]).unwrap_err().to_string();
+        let message = check_twins(&[stage("a", ""), stage("b", "")], 1).unwrap_err().to_string();
         assert!(message.contains("\"a\" and \"b\"") && message.contains("a seed"), "{message}");
     }
 }

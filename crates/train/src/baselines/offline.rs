@@ -168,6 +168,36 @@ impl Stored {
         }
     }
 
+    /// What the log-probabilities of a step's examples come to.
+    fn details(&self, examples: Vec<(usize, [f32; 2])>) -> BTreeMap<String, f64> {
+        let mean = |value: &dyn Fn(usize, [f64; 2]) -> f64| {
+            let all = examples.iter().map(|(index, both)| value(*index, both.map(f64::from)));
+            all.sum::<f64>() / examples.len() as f64
+        };
+        let named = match self {
+            Self::Imitated(responses) => {
+                let tokens = mean(&|index, _| responses[index].response().len() as f64);
+                vec![("loss_per_token", -mean(&|_, [log_prob, _]| log_prob) / tokens)]
+            }
+            Self::Compared(_, pairs) => {
+                // log π/π_ref of the preferred response and of the other.
+                let ratios = |index: usize, log_probs: [f64; 2]| {
+                    let ResponsePair { reference, preference, .. } = &pairs[index];
+                    let [a, b] = [0, 1].map(|side| log_probs[side] - reference[side]);
+                    if *preference < 0.5 { [b, a] } else { [a, b] }
+                };
+                let gap = |index, both| ratios(index, both)[0] - ratios(index, both)[1];
+                vec![
+                    ("chosen", mean(&|index, both| ratios(index, both)[0])),
+                    ("rejected", mean(&|index, both| ratios(index, both)[1])),
+                    ("margin", mean(&gap)),
+                    ("accuracy", mean(&|index, both| f64::from(gap(index, both) > 0.0))),
+                ]
+            }
+        };
+        named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// The mean loss of the examples with the given indices, whose log-probabilities are noted.
     fn loss(
         &self,
@@ -204,38 +234,6 @@ impl Stored {
     }
 }
 
-impl Stored {
-    /// What the log-probabilities of a step's examples come to.
-    fn details(&self, examples: Vec<(usize, [f32; 2])>) -> BTreeMap<String, f64> {
-        let mean = |value: &dyn Fn(usize, [f64; 2]) -> f64| {
-            let all = examples.iter().map(|(index, both)| value(*index, both.map(f64::from)));
-            all.sum::<f64>() / examples.len() as f64
-        };
-        let named = match self {
-            Self::Imitated(responses) => {
-                let tokens = mean(&|index, _| responses[index].response().len() as f64);
-                vec![("loss_per_token", -mean(&|_, [log_prob, _]| log_prob) / tokens)]
-            }
-            Self::Compared(_, pairs) => {
-                // log π/π_ref of the preferred response and of the other.
-                let ratios = |index: usize, log_probs: [f64; 2]| {
-                    let ResponsePair { reference, preference, .. } = &pairs[index];
-                    let [a, b] = [0, 1].map(|side| log_probs[side] - reference[side]);
-                    if *preference < 0.5 { [b, a] } else { [a, b] }
-                };
-                let gap = |index, both| ratios(index, both)[0] - ratios(index, both)[1];
-                vec![
-                    ("chosen", mean(&|index, both| ratios(index, both)[0])),
-                    ("rejected", mean(&|index, both| ratios(index, both)[1])),
-                    ("margin", mean(&gap)),
-                    ("accuracy", mean(&|index, both| f64::from(gap(index, both) > 0.0))),
-                ]
-            }
-        };
-        named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-}
-
 /// log π of both responses of each example that was seen, by whichever thread; of one response, twice the same.
 #[derive(Default)]
 struct Seen(Mutex<Vec<(usize, [f32; 2])>>);
@@ -250,10 +248,10 @@ impl Seen {
         seen.extend(indices.iter().copied().zip(both));
     }
 
-    /// All of them in the order of the examples, which the threads do not decide.
+    /// All of them in an order that the threads do not decide.
     fn taken(&self) -> Vec<(usize, [f32; 2])> {
         let mut seen = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        seen.sort_by_key(|(index, _)| *index);
+        seen.sort_by_key(|(index, both)| (*index, both.map(f32::to_bits)));
         seen
     }
 }

@@ -1,7 +1,7 @@
 //! Products of many rows on devices that copy tiles by themselves, as NVIDIA's do from Hopper on (tensor memory accelerators).
 //!
-//! These are cubek's kernels for tensor cores that have two tiles in flight, and on an H100 about twice as fast as what burn takes for all sizes
-//! (`benches/results/2026-11-27-h100`). cubek would compile one for every combination of which edges of a product are multiples of a tile, how many rows a
+//! These are cubek's kernels for tensor cores that have two tiles in flight; as cubek chooses them, they were on an H100 about twice as fast as what burn takes
+//! for all sizes (`benches/results/2026-11-27-h100`). cubek would compile one for every combination of which edges of a product are multiples of a tile, how many rows a
 //! plane takes, and in which order tiles are taken. Here all sizes of a layout share one, that for sizes that are multiples of nothing: what lies beyond an edge
 //! is copied as zeros, and not written. Tiles are taken column by column, so that a weight, which may be too large for the device's cache, is read once.
 

@@ -88,7 +88,7 @@ pub(super) fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     }
 }
 
-/// x · weight by a kernel for tensor cores, where that was measured to be faster than what burn takes for all sizes.
+/// x · weight by another kernel for tensor cores than burn takes for all sizes, where its like were measured to be faster.
 fn wide(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
     if cfg!(feature = "autotune") || weight.meta.num_dims() != 2 {
         return None;

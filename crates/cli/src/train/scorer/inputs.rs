@@ -44,7 +44,7 @@ impl<'a> ScorerInputs<'a> {
         check_sampling(&recipe.generation)?;
         check_names("head", recipe.head.iter().map(|head| head.name.as_str()))?;
         let keyed: Vec<_> = recipe.head.iter().map(|head| (key(head), &head.reward)).collect();
-        rewards::check(&recipe.reward_model, &keyed)?;
+        rewards::check(&recipe.reward_model, recipe.seed, &keyed)?;
         let folder = paths.model(&recipe.model)?;
         let base = CausalLm::load(&folder, device).context("model")?;
         check_stops(&recipe.generation, &base)?;
@@ -54,9 +54,9 @@ impl<'a> ScorerInputs<'a> {
             other.transpose().context(key)
         };
         let trunk = other(&recipe.trunk, "trunk")?;
-        let evaluation_base = other(&recipe.evaluation_base, "evaluation_base")?;
         let read = trunk.as_ref().unwrap_or(&base);
         check_context(read, &base).context("trunk")?;
+        let evaluation_base = other(&recipe.evaluation_base, "evaluation_base")?;
         if let Some(other) = &evaluation_base {
             check_context(read, other).context("evaluation_base")?;
         }
@@ -76,6 +76,7 @@ impl<'a> ScorerInputs<'a> {
         let policies = policies.collect::<Result<_>>()?;
         let reader = GivenReader::new(&paths, &encoder, &base, &test);
         let completions = reader.completions(&recipe.completions).context("completions")?;
+        let reward_models = RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?;
         for (key, config) in keyed {
             if !rewards::is_own(config) {
                 rewards::build(config, run, device).with_context(|| key)?;
@@ -95,7 +96,7 @@ impl<'a> ScorerInputs<'a> {
             test,
             template_sha256,
             completions,
-            reward_models: RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?,
+            reward_models,
         })
     }
 }
