@@ -2,14 +2,14 @@
 # Checks and measures infalign on the first CUDA device, beside PyTorch and transformers on the same machine.
 # Usage: benches/gpu.sh OUTDIR [MODEL…]   MODEL: Hugging Face directories to measure besides.
 # Needs the driver, the CUDA toolkit (CUDA_PATH), and for the comparison a Python with torch and transformers (PYTHON).
-# FEATURES: of infalign-cli, `cuda` (default), `cuda-nvrtc`, or either with `,autotune`.
+# FEATURES: of infalign-cli, `cuda-nvrtc` (default), `cuda`, or either with `,autotune`.
 # BINARIES: a folder with `infalign`, `devices`, `generation` and `step` that were built elsewhere from this tree, at the same path, with
 #   cargo build --release --workspace --features infalign-cli/FEATURE --bin infalign --test devices --bench generation --bench step
 set -euo pipefail
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-features=(--workspace --features "infalign-cli/${FEATURES:-cuda}")
+features=(--workspace --features "infalign-cli/${FEATURES:-cuda-nvrtc}")
 export INFALIGN_DEVICE=cuda
 python=${PYTHON:-python3}
 

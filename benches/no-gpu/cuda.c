@@ -11,7 +11,7 @@
 
 typedef int Result;
 typedef unsigned long long Pointer;
-enum { OK = 0, OUT_OF_MEMORY = 2, NO_DEVICE = 101, NOT_SUPPORTED = 801 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 101, NOT_SUPPORTED = 801 };
 
 struct kernel {
     char name[256];
@@ -138,7 +138,21 @@ Result cuModuleGetFunction(void **function, void *module, const char *name) {
 }
 Result cuFuncSetAttribute(void *function, int attribute, int value) { return OK; }
 Result cuFuncGetAttribute(int *value, int attribute, void *function) { return *value = 0, OK; }
-Result cuTensorMapEncodeTiled(void *map) { return memset(map, 0, 128), OK; }
+
+// Descriptions of tiles, which a device copies by itself: refused where the driver's documentation says so.
+Result cuTensorMapEncodeTiled(void *map, int type, unsigned rank, void *address, const uint64_t *sizes, const uint64_t *strides, const unsigned *box,
+                              const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
+    static const unsigned bytes_of[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
+    static const unsigned spans[] = {UINT32_MAX, 32, 64, 128};
+    if (rank < 1 || rank > 5 || type > 12 || swizzle > 3 || (uintptr_t)address % 16) return INVALID;
+    for (unsigned d = 0; d < rank; d++)
+        if (!sizes[d] || sizes[d] > UINT64_C(1) << 32 || !box[d] || box[d] > 256 || !steps[d] || steps[d] > 8) return INVALID;
+    for (unsigned d = 0; d + 1 < rank; d++)
+        if (strides[d] % 16 || strides[d] >= UINT64_C(1) << 40) return INVALID;
+    unsigned inner = box[0] * bytes_of[type];
+    if (interleave || inner % 16 || inner > spans[swizzle]) return INVALID;
+    return memset(map, 0, 128), OK;
+}
 Result cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream,
                       void **arguments, void **extra) {
     return ((struct kernel *)function)->launches++, OK;

@@ -98,7 +98,8 @@ impl Backend {
         match self {
             Self::Cpu => None,
             Self::Wgpu => Some("wgpu"),
-            Self::Cuda => Some("cuda"),
+            // With the compiler of kernels that all measurements on GPUs were made with.
+            Self::Cuda => Some("cuda-nvrtc"),
         }
     }
 }

@@ -53,8 +53,8 @@ mod tests {
         );
         assert_eq!(
             line(Backend::Cuda),
-            "run --release --locked --package infalign-cli --no-default-features --features cuda \
-             --bin infalign"
+            "run --release --locked --package infalign-cli --no-default-features \
+             --features cuda-nvrtc --bin infalign"
         );
     }
 }

@@ -141,7 +141,8 @@ mod tests {
         let names = |backend| steps(backend).into_iter().map(|step| step.name).collect::<Vec<_>>();
         let [cpu, wgpu, cuda] = [Backend::Cpu, Backend::Wgpu, Backend::Cuda].map(names);
         assert_eq!(cpu[2], "cargo clippy --workspace --all-targets --locked -- -D warnings");
-        let devices = "cargo test --workspace --locked --features infalign-cli/cuda --test devices";
+        let devices =
+            "cargo test --workspace --locked --features infalign-cli/cuda-nvrtc --test devices";
         assert_eq!(cuda.last().map(String::as_str), Some(devices));
         assert_eq!((wgpu[0].as_str(), wgpu.len()), ("a Vulkan driver", cuda.len() + 1));
     }

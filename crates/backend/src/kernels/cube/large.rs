@@ -1,4 +1,4 @@
-//! Products of many rows on devices that copy tiles by themselves, as NVIDIA's do from Hopper on (tensor memory accelerators).
+//! Products of many rows on devices that copy tiles by themselves, as NVIDIA's do from Hopper on (tensor memory accelerators), where kernels are compiled by NVRTC.
 //!
 //! These are cubek's kernels for tensor cores that have two tiles in flight; as cubek chooses them, they were on an H100 about twice as fast as what burn takes
 //! for all sizes (`benches/results/2026-11-27-h100`). cubek would compile one for every combination of which edges of a product are multiples of a tile, how many rows a
