@@ -1,7 +1,7 @@
 //! By what runs and evaluations were measured: whether win rates of one say something about those of another.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use infalign_record::env::data_dir;
 use infalign_record::folder;
@@ -15,7 +15,6 @@ const OF_RECIPES: [&str; 5] = ["model", "reward", "reward_model", "evaluation.ju
 const OF_EVALUATIONS: [&str; 4] = ["--reference", "--judge", "--reward", "way to sample"];
 
 /// What a source was measured by, by keys of its own kind.
-#[derive(PartialEq)]
 struct Measures {
     kind: &'static str,
     values: BTreeMap<&'static str, String>,
@@ -27,7 +26,7 @@ pub(crate) fn warnings(sources: &[Source]) -> Vec<String> {
     let known = sources.iter().filter_map(|source| Some((&source.path, measures(&source.path)?)));
     let known: Vec<_> = known.collect();
     let Some((first, measured)) = known.first() else { return Vec::new() };
-    let warning = |(path, other): &(&std::path::PathBuf, Measures)| {
+    let warning = |(path, other): &(&PathBuf, Measures)| {
         let (first, path) = (first.display(), path.display());
         if measured.kind != other.kind {
             return Some(format!(
@@ -35,11 +34,10 @@ pub(crate) fn warnings(sources: &[Source]) -> Vec<String> {
                 measured.kind, other.kind
             ));
         }
-        let differs = |key: &&&str| measured.values.get(*key) != other.values.get(*key);
-        let keys = measured.values.keys().chain(other.values.keys());
-        let mut differ: Vec<&str> = keys.filter(differs).copied().collect();
-        differ.sort_unstable();
-        differ.dedup();
+        let keys: BTreeSet<&str> =
+            measured.values.keys().chain(other.values.keys()).copied().collect();
+        let differs = |key: &&str| measured.values.get(key) != other.values.get(key);
+        let differ: Vec<&str> = keys.into_iter().filter(differs).collect();
         let keys = differ.join(" and in ");
         (!differ.is_empty()).then(|| {
             format!("{first} and {path} differ in {keys}: win rates of the one are no measure for the other")
