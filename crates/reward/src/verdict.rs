@@ -70,7 +70,7 @@ impl Verdict {
     }
 }
 
-/// Whether an "A" begins a sentence: without a mark beside it, a noun before it that it names, or a verb behind it.
+/// Whether an "A" is the article: it has no mark beside it, no word before it that asks for a name, and no verb behind it.
 fn is_article(words: &[&str], place: usize) -> bool {
     let named = place > 0
         && ["response", "answer", "verdict", "option", "choice", "is", "choose", "prefer"]
