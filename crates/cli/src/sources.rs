@@ -10,7 +10,8 @@ use infalign_evaluate::report::Source as Origin;
 use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled};
 use infalign_record::folder;
 use infalign_record::hash::sha256_file;
-use infalign_transform::{Composed, Procedure, Transform};
+use infalign_train::Objective;
+use infalign_transform::{Composed, Procedure, Theory};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -33,7 +34,7 @@ pub(crate) struct Method {
     pub(crate) unique: String,
     kind: Option<String>,
     objective: Option<String>,
-    pub(crate) transform: Option<Transform>,
+    pub(crate) theory: Option<Theory>,
     pub(crate) sampled: Sampled,
     /// Whether it is the reference's own row.
     pub(crate) is_base: bool,
@@ -147,7 +148,7 @@ impl Source {
                 unique: row.method.clone(),
                 kind: row.kind.clone(),
                 objective: row.objective.clone(),
-                transform: row.objective.as_ref().and_then(|text| text.parse().ok()),
+                theory: row.objective.as_deref().and_then(theory),
                 sampled,
                 is_base,
             });
@@ -179,7 +180,7 @@ impl Source {
             name: name.clone(),
             kind: None,
             objective: None,
-            transform: None,
+            theory: None,
             sampled: ours,
             is_base: false,
         };
@@ -200,7 +201,7 @@ impl Source {
                 method: &method.unique,
                 kind: method.kind.as_deref(),
                 objective: method.objective.as_deref(),
-                transform: method.transform.as_ref(),
+                theory: method.theory.as_ref(),
             };
             (method, Entry { label, sampled: &method.sampled, reference: &self.reference })
         })
@@ -211,6 +212,11 @@ impl Source {
         let methods = self.methods.iter().all(|method| method.sampled.judged.is_some());
         methods && self.reference.judged.is_some()
     }
+}
+
+/// What the continuous limit says of an objective, by its text.
+fn theory(objective: &str) -> Option<Theory> {
+    objective.parse::<Objective>().ok()?.theory()
 }
 
 /// Adds what [`read_all`] reads to what a command reads.

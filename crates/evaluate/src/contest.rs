@@ -39,15 +39,8 @@ impl fmt::Display for Contest {
 /// # Errors
 /// [`EvaluateError::Procedure`] for a procedure that does more than select.
 pub fn selection(procedure: &Procedure) -> Result<Selection, EvaluateError> {
-    match procedure {
-        Procedure::Sample => Ok(Selection::Sample),
-        Procedure::BestOf(n) => Ok(Selection::Best(n.get())),
-        Procedure::WorstOf(n) => Ok(Selection::Worst(n.get())),
-        Procedure::SoftBestOf { n, temperature } => {
-            Ok(Selection::SoftBest { samples: n.get(), temperature: *temperature })
-        }
-        _ => Err(EvaluateError::Procedure { procedure: procedure.to_string() }),
-    }
+    let refuse = || EvaluateError::Procedure { procedure: procedure.to_string() };
+    procedure.selection().ok_or_else(refuse)
 }
 
 /// What the procedure selects among these samples: nothing any more where it has made them itself.

@@ -1,6 +1,6 @@
 //! The plots of a table: win rate against KL, reward against KL, and reward against what decoding costs.
 
-use infalign_transform::{Composed, Procedure, Transform, optimal_frontier};
+use infalign_transform::{Composed, Procedure, Theory, optimal_frontier};
 
 use crate::plot::OPTIMUM;
 use crate::{
@@ -11,18 +11,18 @@ use crate::{
 pub const KL_AND_WIN_RATE: [&str; 2] =
     ["KL from the reference, nats per response", "win rate against the reference"];
 
-/// Win rate against KL, a panel a procedure: methods with their intervals, what the continuous limit has for their transforms, the optimum,
+/// Win rate against KL, a panel a procedure: methods with their intervals, what the continuous limit has for what they were trained on, the optimum,
 /// and the frontiers of methods that were run at several KLs.
 ///
 /// - `rows`: those of one judge; rows without a KL have no place and are left out.
-/// - `theories`: transforms by the names of the methods that were trained on them.
+/// - `theories`: of methods, by their names.
 ///
 /// # Errors
 /// [`EvaluateError::Transform`] where theory fails.
 pub fn win_rate_against_kl(
     title: &str,
     rows: &[Row],
-    theories: &[(String, Transform)],
+    theories: &[(String, Theory)],
     bands: &[FrontierBand],
 ) -> Result<Figure, EvaluateError> {
     let by_reward = rows.iter().all(|row| row.judge == Judge::Reward);
@@ -35,8 +35,8 @@ pub fn win_rate_against_kl(
     let panel = |procedure: &Composed| -> Result<Panel, EvaluateError> {
         let mut curves = Vec::new();
         if let Some(procedure) = procedure.of_ranks().filter(|_| by_reward) {
-            for (name, transform) in theories {
-                curves.extend(theory(name, transform, &procedure, 1.3 * farthest)?);
+            for (name, of) in theories {
+                curves.extend(theory(name, of, &procedure, 1.3 * farthest)?);
             }
             curves.extend(optimum(&procedure, 1.3 * farthest));
         }
@@ -171,7 +171,7 @@ fn legend(methods: impl Iterator<Item = String>, panels: &[Panel]) -> Vec<String
 /// The continuous limit's win rate from KL 0 to `farthest`, or to the greatest that the transform leads to; none for a procedure that it has none for.
 fn theory(
     name: &str,
-    transform: &Transform,
+    theory: &Theory,
     procedure: &Procedure,
     farthest: f64,
 ) -> Result<Option<Curve>, EvaluateError> {
@@ -180,7 +180,7 @@ fn theory(
     for step in 1..=STEPS {
         // Closer together near 0, where the win rate rises with the root of the KL.
         let kl = farthest * (step as f64 / STEPS as f64).powi(2);
-        let Some(win_rate) = predicted_win_rate(transform, kl, procedure)? else { break };
+        let Some(win_rate) = predicted_win_rate(theory, kl, procedure)? else { break };
         points.push((kl, win_rate));
     }
     Ok((points.len() > 1).then(|| Curve { name: name.into(), points }))
@@ -208,7 +208,7 @@ mod tests {
 
     fn row() -> Row {
         let (policy, reference) = (samples(10.0), samples(0.0));
-        let label = Label { method: "raw", kind: None, objective: None, transform: None };
+        let label = Label { method: "raw", kind: None, objective: None, theory: None };
         let entries = [Entry { label, sampled: &policy, reference: &reference }];
         let plan = Plan {
             contests: &[Contest::same("best-of:2".parse().unwrap())],

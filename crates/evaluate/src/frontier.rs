@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn entry<'a>(sampled: &'a Sampled, reference: &'a Sampled) -> Entry<'a> {
-        let label = Label { method: "log", kind: None, objective: None, transform: None };
+        let label = Label { method: "log", kind: None, objective: None, theory: None };
         Entry { label, sampled, reference }
     }
 

@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn more_samples_need_fewer_prompts_down_to_what_prompts_differ_by() {
         let (policy, reference) = (samples(0.7), samples(0.0));
-        let label = Label { method: "a", kind: None, objective: None, transform: None };
+        let label = Label { method: "a", kind: None, objective: None, theory: None };
         let entry = Entry { label, sampled: &policy, reference: &reference };
         let (contest, effect) =
             (Contest::same("best-of:2".parse().unwrap()), Effect { size: 0.05, power: 0.8 });

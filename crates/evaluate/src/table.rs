@@ -4,7 +4,7 @@ use infalign_stats::{
     Interval, Lengths, StatsError, equivalence_test, holm, length_controlled, selection_weights,
     t_test,
 };
-use infalign_transform::{Beta, Composed, Procedure, Tilt, Transform, TransformError, beta_for_kl};
+use infalign_transform::{Composed, Procedure, Theory, TransformError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -135,8 +135,8 @@ pub struct Label<'a> {
     pub kind: Option<&'a str>,
     /// What it was trained on, if that is a reward.
     pub objective: Option<&'a str>,
-    /// The transform among objectives, by which the continuous limit predicts win rates.
-    pub transform: Option<&'a Transform>,
+    /// What the continuous limit predicts win rates by.
+    pub theory: Option<&'a Theory>,
 }
 
 /// A method with its samples, and those of the reference that it is measured against.
@@ -238,12 +238,12 @@ fn row(
     series: &Series<'_>,
     place: usize,
 ) -> Result<Row, EvaluateError> {
-    let Entry { label: Label { method, kind, objective, transform }, sampled, reference } = *entry;
+    let Entry { label: Label { method, kind, objective, theory }, sampled, reference } = *entry;
     let kl = of_policy(sampled)?;
     let of_ranks = contest.policy.of_ranks().filter(|_| contest.policy == contest.reference);
-    let predicted_win_rate = match (transform, kl, of_ranks) {
-        (Some(transform), Some(kl), Some(procedure)) => {
-            predicted_win_rate(transform, kl.estimate, &procedure)?
+    let predicted_win_rate = match (theory, kl, of_ranks) {
+        (Some(theory), Some(kl), Some(procedure)) => {
+            predicted_win_rate(theory, kl.estimate, &procedure)?
         }
         _ => None,
     };
@@ -329,13 +329,13 @@ fn comparison(
     })
 }
 
-/// Win rate of the optimum for `transform` at `kl` nats, in the continuous limit; none for `soft-best-of`, whose τ is in units of a reward that
+/// Win rate of what training leads to at `kl` nats, in the continuous limit; none for `soft-best-of`, whose τ is in units of a reward that
 /// the limit does not know, and for a KL that the transform does not lead to, as one that is flat at the top has a greatest.
 ///
 /// # Errors
 /// [`EvaluateError::Transform`] where an integral fails.
 pub fn predicted_win_rate(
-    transform: &Transform,
+    theory: &Theory,
     kl: f64,
     procedure: &Procedure,
 ) -> Result<Option<f64>, EvaluateError> {
@@ -346,11 +346,10 @@ pub fn predicted_win_rate(
     if kl < 1e-9 {
         return Ok(Some(0.5));
     }
-    let beta = match beta_for_kl(transform, kl) {
-        Err(TransformError::UnreachableKl { .. }) => return Ok(None),
-        beta => beta?,
-    };
-    Ok(Some(Tilt::new(transform, Beta::new(beta)?)?.win_rate(procedure)?))
+    match theory.at_kl(kl) {
+        Err(TransformError::UnreachableKl { .. }) => Ok(None),
+        policy => Ok(Some(policy?.win_rate(procedure)?)),
+    }
 }
 
 #[cfg(test)]
@@ -361,7 +360,7 @@ mod tests {
 
     /// A label of the reference, or of any other policy.
     fn unlabelled(method: &str) -> Label<'_> {
-        Label { method, kind: None, objective: None, transform: None }
+        Label { method, kind: None, objective: None, theory: None }
     }
 
     fn entry<'a>(method: &'a str, sampled: &'a Sampled, reference: &'a Sampled) -> Entry<'a> {
@@ -380,12 +379,12 @@ mod tests {
     #[test]
     fn rows_hold_estimates_and_predictions() {
         let (policy, reference) = (samples(10.0), samples(0.0));
-        let exp: Transform = "exp:10".parse().unwrap();
+        let exp = Theory::Transform("exp:10".parse().unwrap());
         let label = Label {
             method: "best",
             kind: Some("ctrl"),
             objective: Some("exp:10"),
-            transform: Some(&exp),
+            theory: Some(&exp),
         };
         let entries = [Entry { label, sampled: &policy, reference: &reference }];
         let contests = contests(["best-of:2"]);

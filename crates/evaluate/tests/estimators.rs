@@ -96,7 +96,7 @@ fn rows_are_unbiased_on_a_tabular_model() {
             let shape = [250, samples_a_prompt];
             let policy = samples("policy", &model.policy, &model.rewards, shape);
             let reference = samples("reference", &model.base, &model.rewards, shape);
-            let label = Label { method: "tilted", kind: None, objective: None, transform: None };
+            let label = Label { method: "tilted", kind: None, objective: None, theory: None };
             let entries = [Entry { label, sampled: &policy, reference: &reference }];
             let soft = format!("soft-best-of:{n},temperature=0.3");
             let procedures = [format!("best-of:{n}"), format!("worst-of:{n}"), soft];

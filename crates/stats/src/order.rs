@@ -125,6 +125,29 @@ impl Kept {
         self.scores.iter().map(|(score, weight)| score * weight).sum()
     }
 
+    /// P(score > what is kept) + ½·P(score = what is kept) for each of some scores, in their order: each in [0, 1]. Costs O(M) and O(log M) a score.
+    ///
+    /// ```
+    /// use infalign_stats::{Kept, Selection};
+    /// let kept = Kept::new(&[2.0, 4.0], Selection::Sample)?;
+    /// assert_eq!(kept.won_by(&[5.0, 4.0, 1.0]), [1.0, 0.75, 0.0]);
+    /// # Ok::<(), infalign_stats::StatsError>(())
+    /// ```
+    pub fn won_by(&self, scores: &[f64]) -> Vec<f64> {
+        let mut total = 0.0;
+        let sums = self.scores.iter().map(|(_, weight)| {
+            total += weight;
+            total
+        });
+        let below: Vec<f64> = std::iter::once(0.0).chain(sums).collect();
+        let won = |score: &f64| {
+            let under = self.scores.partition_point(|(kept, _)| kept < score);
+            let upto = self.scores.partition_point(|(kept, _)| kept <= score);
+            0.5 * (below[under] + below[upto])
+        };
+        scores.iter().map(won).collect()
+    }
+
     /// P(ours > theirs) + ½·P(ours = theirs), in [0, 1]: the inference-time win rate on this prompt (InfAlign, arXiv 2412.19792).
     ///
     /// The two sides may keep by different procedures, and out of different numbers of samples. Costs O(M).

@@ -16,7 +16,15 @@ pub enum Calibrator<'a> {
     Group,
 }
 
-impl Calibrator<'_> {
+impl<'a> Calibrator<'a> {
+    /// What the table holds of a prompt, if there is one.
+    pub(crate) fn row(self, prompt: &EncodedPrompt) -> Option<&'a Row> {
+        match self {
+            Self::Table(table) => table.get(&prompt.text),
+            Self::Group => None,
+        }
+    }
+
     /// u of each response to one prompt, in (0, 1).
     pub(crate) fn quantiles(
         self,

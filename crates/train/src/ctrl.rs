@@ -16,6 +16,7 @@ use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
 use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
+use infalign_stats::Selection;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::adapter_uniforms;
@@ -119,12 +120,31 @@ impl CtrlConfig {
     /// [`TrainError::NeedsTable`], [`TrainError::BestOfGroups`], and [`TrainError::Setting`] for groups of one response, whose u is always ½.
     pub fn check_groups(&self) -> Result<(), TrainError> {
         if self.solver.needs_table() {
-            return Err(TrainError::NeedsTable);
+            return Err(TrainError::NeedsTable { what: "solver \"regression\"".into() });
         }
         if self.keep == Keep::Best {
             return Err(TrainError::BestOfGroups);
         }
         check_group(self.samples_per_prompt)
+    }
+
+    /// Refuses an objective that the solver or the number of responses does not allow.
+    ///
+    /// # Errors
+    /// [`TrainError::NotPointwise`], [`TrainError::NotASelection`], and [`TrainError::Setting`] for a win rate whose decoder looks at all of the
+    /// responses to a prompt, or more.
+    pub fn check_objective(&self, objective: &Objective) -> Result<(), TrainError> {
+        self.solver.check_objective(objective)?;
+        match objective.selection()? {
+            Some(selection) if selection.samples() >= self.samples_per_prompt => {
+                Err(TrainError::Setting {
+                    key: "samples_per_prompt",
+                    value: self.samples_per_prompt.to_string(),
+                    valid: "more than the N that the decoder of a win rate keeps one of: a response's share in it is what the others lose without it",
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// β at the first step, on the scale of the trained reward: fixed, or that of the theory for the target KL.
@@ -278,14 +298,34 @@ impl CtrlTrainer<'_> {
 
     fn check(&self) -> Result<(), TrainError> {
         self.config.check(&self.sampling)?;
+        self.config.check_objective(self.objective)?;
         self.check_rollouts()?;
         match self.calibrator {
             Calibrator::Table(table) => {
                 table.check_holds(self.prompts.iter().map(|p| (p.id.as_str(), p.text.as_str())))?;
+                self.check_rows()?;
+            }
+            Calibrator::Group if matches!(self.objective, Objective::WinRate(_)) => {
+                return Err(TrainError::NeedsTable {
+                    what: format!("objective {}", self.objective),
+                });
             }
             Calibrator::Group => self.config.check_groups()?,
         }
         check_prompts(self.prompts.len(), self.config.prompts_per_step)
+    }
+
+    /// Refuses reference rewards that are too few for the decoder of a win rate.
+    fn check_rows(&self) -> Result<(), TrainError> {
+        let needed = self.objective.selection()?.map_or(0, Selection::samples);
+        let rows = self.prompts.iter().filter_map(|prompt| self.calibrator.row(prompt));
+        match rows.map(|row| (row.id(), row.values().len())).find(|(_, held)| *held < needed) {
+            Some((id, held)) => Err(TrainError::Data(format!(
+                "the table holds {held} reference rewards of prompt {id}, but objective {} looks at {needed}",
+                self.objective
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn check_rollouts(&self) -> Result<(), TrainError> {

@@ -53,11 +53,34 @@ pub enum TrainError {
         /// The greatest difference.
         gap: f64,
     },
-    /// The solver needs the partition function, which ranks in a group do not tell.
+    /// What ranks in a group do not tell is needed.
     #[error(
-        "solver \"regression\" needs the calibration table, which tells the partition function of each prompt: give calibration.samples or calibration.table in place of calibration.group"
+        "{what} needs the calibration table, the reference's rewards of each prompt: give calibration.samples or calibration.table in place of calibration.group"
     )]
-    NeedsTable,
+    NeedsTable {
+        /// The solver or the objective.
+        what: String,
+    },
+    /// A win rate under a decoder that does more than select.
+    #[error(
+        "win-rate:{procedure} cannot be told from responses of the policy: give a procedure that keeps one of several by its reward, sample, best-of:N, worst-of:N or soft-best-of:N,temperature=τ"
+    )]
+    NotASelection {
+        /// The procedure.
+        procedure: String,
+    },
+    /// Responses have no reward of their own.
+    #[error(
+        "the objective {objective} belongs to the policy's responses together, and {what} needs a reward of each alone: {instead}"
+    )]
+    NotPointwise {
+        /// The objective.
+        objective: String,
+        /// What does not go with it.
+        what: &'static str,
+        /// What to take in its place.
+        instead: &'static str,
+    },
     /// The best policy is to be kept, which u within groups does not tell.
     #[error(
         "keep = \"best\" goes by the mean of Φ(u), which calibration.group = true makes the same for every policy: calibrate by a table (calibration.samples or calibration.table), or take keep = \"last\""

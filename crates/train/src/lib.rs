@@ -13,6 +13,7 @@ mod controller;
 mod ctrl;
 mod error;
 mod fit;
+mod inference_win_rate;
 mod language_model;
 mod memory_need;
 mod metrics;

@@ -1,14 +1,20 @@
-//! What a policy is trained on: the reward, raw or standardised, or a transform of the calibrated one.
+//! What a policy is trained on: the reward, raw or standardised, a transform of the calibrated one, or the inference-time win rate itself.
 
 use std::fmt;
 use std::str::FromStr;
 
-use infalign_transform::{Transform, beta_for_kl};
+use infalign_calibrate::Row;
+use infalign_stats::Selection;
+use infalign_transform::{Optimum, Procedure, Theory, Transform, beta_for_kl};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::inference_win_rate::pseudo_values;
 
-/// The reward that a policy is trained on: `raw`, `standardized`, or a [`Transform`] of the calibrated reward.
+/// What marks the win rate under a procedure.
+const WIN_RATE: &str = "win-rate:";
+
+/// What a policy is trained on: `raw`, `standardized`, a [`Transform`] of the calibrated reward, or `win-rate:PROCEDURE`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Objective {
@@ -18,6 +24,17 @@ pub enum Objective {
     Standardized,
     /// Φ(u), scaled to [0, 1] where Φ is bounded.
     Calibrated(Transform),
+    /// W^T(π ≻ π_ref), the inference-time win rate under a procedure T that selects by rewards ([`Procedure::selection`]), from the policy's own
+    /// responses to each prompt, of which there have to be more than T looks at.
+    WinRate(Procedure),
+}
+
+/// An objective that gives every response a reward by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pointwise<'a> {
+    Raw,
+    Standardized,
+    Calibrated(&'a Transform),
 }
 
 /// What rewards under the reference policy measure r by.
@@ -31,27 +48,83 @@ pub(crate) struct RewardScale {
     pub(crate) deviation: f64,
 }
 
-impl Objective {
+impl Pointwise<'_> {
     /// The trained reward of one response.
     ///
     /// - reward: r(x, y).
     /// - u: its calibrated value in (0, 1).
     /// - scale: what r is measured by on this prompt.
-    pub(crate) fn apply(&self, reward: f32, u: f64, scale: RewardScale) -> f64 {
+    pub(crate) fn apply(self, reward: f32, u: f64, scale: RewardScale) -> f64 {
         match self {
             Self::Raw => f64::from(reward) / scale.unit,
             Self::Standardized => (f64::from(reward) - scale.mean) / scale.deviation,
             Self::Calibrated(transform) => transform.apply(u),
         }
     }
+}
 
-    /// The β, on the scale of [`Objective::apply`], whose optimum is `kl` nats from the reference: exact in the continuous limit for a
-    /// transform; for the reward itself that of a normal one, 1/√(2 KL).
+impl Objective {
+    /// The objective as a reward of single responses; none for a win rate, which the responses of a group have together.
+    pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
+        match self {
+            Self::Raw => Some(Pointwise::Raw),
+            Self::Standardized => Some(Pointwise::Standardized),
+            Self::Calibrated(transform) => Some(Pointwise::Calibrated(transform)),
+            Self::WinRate(_) => None,
+        }
+    }
+
+    /// What the decoder of a win rate keeps; none for other objectives.
+    ///
+    /// # Errors
+    /// [`TrainError::NotASelection`] for a procedure that does more than select.
+    pub fn selection(&self) -> Result<Option<Selection>, TrainError> {
+        let Self::WinRate(procedure) = self else { return Ok(None) };
+        let refused = || TrainError::NotASelection { procedure: procedure.to_string() };
+        procedure.selection().map(Some).ok_or_else(refused)
+    }
+
+    /// The trained rewards of all responses of a rollout to one prompt.
+    ///
+    /// - rewards: r of each; quantiles: u of each, in (0, 1).
+    /// - scale: what r is measured by on this prompt; row: what the table holds of it, if there is one.
+    pub(crate) fn of_group(
+        &self,
+        rewards: &[f32],
+        quantiles: &[f64],
+        scale: RewardScale,
+        row: Option<&Row>,
+    ) -> Result<Vec<f64>, TrainError> {
+        if let Some(pointwise) = self.pointwise() {
+            let each = rewards.iter().zip(quantiles);
+            return Ok(each.map(|(&r, &u)| pointwise.apply(r, u, scale)).collect());
+        }
+        match (self.selection()?, row) {
+            (Some(selection), Some(row)) => Ok(pseudo_values(rewards, row.values(), selection)?),
+            _ => Err(TrainError::NeedsTable { what: format!("objective {self}") }),
+        }
+    }
+
+    /// The β, on the scale of what is trained on, whose optimum is `kl` nats from the reference: exact in the continuous limit for a
+    /// transform and a win rate (of `soft-best-of` that of its coldest, `best-of`); for the reward itself that of a normal one, 1/√(2 KL).
     pub(crate) fn beta_for_kl(&self, kl: f64) -> Result<f64, TrainError> {
         Ok(match self {
             Self::Raw | Self::Standardized => (2.0 * kl).powf(-0.5),
             Self::Calibrated(transform) => beta_for_kl(transform, kl)? / transform.scale(),
+            Self::WinRate(Procedure::SoftBestOf { n, .. }) => {
+                Optimum::for_kl(&Procedure::BestOf(*n), kl)?.beta.get()
+            }
+            Self::WinRate(procedure) => Optimum::for_kl(procedure, kl)?.beta.get(),
         })
+    }
+
+    /// What the continuous limit says of it; nothing of rewards whose spread counts.
+    pub fn theory(&self) -> Option<Theory> {
+        match self {
+            Self::Calibrated(transform) => Some(Theory::Transform(transform.clone())),
+            Self::WinRate(Procedure::SoftBestOf { .. }) | Self::Raw | Self::Standardized => None,
+            Self::WinRate(procedure) => Some(Theory::WinRate(*procedure)),
+        }
     }
 }
 
@@ -59,10 +132,15 @@ impl FromStr for Objective {
     type Err = TrainError;
 
     fn from_str(text: &str) -> Result<Self, TrainError> {
-        Ok(match text {
-            "raw" => Self::Raw,
-            "standardized" => Self::Standardized,
-            transform => Self::Calibrated(transform.parse()?),
+        Ok(match (text, text.strip_prefix(WIN_RATE)) {
+            ("raw", _) => Self::Raw,
+            ("standardized", _) => Self::Standardized,
+            (_, Some(procedure)) => {
+                let objective = Self::WinRate(procedure.parse()?);
+                objective.selection()?;
+                objective
+            }
+            (transform, None) => Self::Calibrated(transform.parse()?),
         })
     }
 }
@@ -73,6 +151,7 @@ impl fmt::Display for Objective {
             Self::Raw => f.write_str("raw"),
             Self::Standardized => f.write_str("standardized"),
             Self::Calibrated(transform) => transform.fmt(f),
+            Self::WinRate(procedure) => write!(f, "{WIN_RATE}{procedure}"),
         }
     }
 }
@@ -99,10 +178,12 @@ mod tests {
 
     #[test]
     fn objectives_parse_and_print() {
-        for text in ["raw", "standardized", "identity", "log", "exp:-10"] {
+        for text in ["raw", "standardized", "identity", "log", "exp:-10", "win-rate:worst-of:4"] {
             assert_eq!(text.parse::<Objective>().unwrap().to_string(), text);
         }
-        assert!("rawe".parse::<Objective>().is_err());
+        for text in ["rawe", "win-rate", "win-rate:best", "win-rate:cd-token:lambda=1"] {
+            assert!(text.parse::<Objective>().is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -116,6 +197,12 @@ mod tests {
                 Tilt::new(transform, Beta::new(beta * transform.scale()).unwrap()).unwrap().kl();
             assert!((kl - 0.5).abs() < 1e-9, "{text}: {kl}");
         }
+        // Of a win rate, that of the best policy there is.
+        let kl_of = |beta: f64| {
+            Optimum::new(&"worst-of:4".parse().unwrap(), Beta::new(beta).unwrap()).unwrap().kl
+        };
+        let objective: Objective = "win-rate:worst-of:4".parse().unwrap();
+        assert!((kl_of(objective.beta_for_kl(0.5).unwrap()) - 0.5).abs() < 1e-9);
         // For a normal reward, KL = 1/(2β²).
         assert!((Objective::Raw.beta_for_kl(0.5).unwrap() - 1.0).abs() < 1e-12);
     }
@@ -123,7 +210,7 @@ mod tests {
     #[test]
     fn the_reward_itself_is_in_units_of_a_spread() {
         let scale = RewardScale { unit: 2.0, mean: 1.0, deviation: 0.5 };
-        assert_eq!(Objective::Raw.apply(3.0, 0.5, scale), 1.5);
-        assert_eq!(Objective::Standardized.apply(3.0, 0.5, scale), 4.0);
+        assert_eq!(Pointwise::Raw.apply(3.0, 0.5, scale), 1.5);
+        assert_eq!(Pointwise::Standardized.apply(3.0, 0.5, scale), 4.0);
     }
 }

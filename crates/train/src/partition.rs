@@ -2,8 +2,7 @@
 
 use infalign_calibrate::Row;
 
-use crate::Objective;
-use crate::objective::RewardScale;
+use crate::objective::{Pointwise, RewardScale};
 
 /// log E[e^{Φ(u)/β}] of a fresh response of π_ref, u as the trainer computes it from the row.
 ///
@@ -12,16 +11,16 @@ use crate::objective::RewardScale;
 /// its share of the row. The reward itself is no function of u; there each reward of the row has its share.
 ///
 /// - scale: what r is measured by on the row's prompt.
-/// - beta: on the scale of [`Objective::apply`].
+/// - beta: on the scale of [`Pointwise::apply`].
 pub(crate) fn log_partition(
     row: &Row,
-    objective: &Objective,
+    objective: Pointwise<'_>,
     scale: RewardScale,
     beta: f64,
 ) -> f64 {
     let values = row.values();
     let ties = values.windows(2).any(|pair| pair[0] == pair[1]);
-    if ties || !matches!(objective, Objective::Calibrated(_)) {
+    if ties || !matches!(objective, Pointwise::Calibrated(_)) {
         let atoms = values.chunk_by(|a, b| a == b);
         return log_mean_exp(atoms.map(|atom| {
             let phi = objective.apply(atom[0], row.quantile(atom[0]), scale);
@@ -46,12 +45,14 @@ mod tests {
     use infalign_calibrate::{Calibration, CalibrationMeta};
 
     use super::*;
+    use crate::Objective;
 
     fn log_z(rewards: Vec<f32>, objective: &str, beta: f64) -> f64 {
         let mut table = Calibration::new(CalibrationMeta::default());
         table.insert("x", "x", rewards).unwrap();
         let scale = RewardScale { unit: 2.0, mean: 1.0, deviation: 0.5 };
-        log_partition(table.row("x").unwrap(), &objective.parse().unwrap(), scale, beta)
+        let objective: Objective = objective.parse().unwrap();
+        log_partition(table.row("x").unwrap(), objective.pointwise().unwrap(), scale, beta)
     }
 
     #[test]

@@ -157,8 +157,8 @@ impl Rollout {
         for (prompt, rewards) in prompts.iter().zip(raw.chunks(samples)) {
             let quantiles = calibrator.quantiles(prompt, rewards)?;
             let scale = calibrator.scale(prompt, *unit)?;
-            let phi = rewards.iter().zip(&quantiles).map(|(&r, &u)| objective.apply(r, u, scale));
-            transformed.extend(phi);
+            let row = calibrator.row(prompt);
+            transformed.extend(objective.of_group(rewards, &quantiles, scale, row)?);
             calibrated.extend(quantiles);
         }
         let of_reference = false;

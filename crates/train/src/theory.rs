@@ -3,8 +3,8 @@
 use infalign_calibrate::{Calibration, Row};
 use infalign_transform::{Outcomes, Prompts, TransformError};
 
-use crate::Objective;
 use crate::calibrator::{Calibrator, scale_of};
+use crate::{Objective, TrainError};
 
 /// The prompts of a table with what training on `objective` sees of their reference responses, of which every one is equally likely: the raw reward,
 /// too, of which the theory of calibrated rewards says nothing. β is that of training.
@@ -25,8 +25,13 @@ use crate::calibrator::{Calibrator, scale_of};
 /// ```
 ///
 /// # Errors
-/// [`TransformError::OutcomeCount`] for a table without prompts.
-pub fn in_theory(objective: &Objective, table: &Calibration) -> Result<Prompts, TransformError> {
+/// [`TransformError::OutcomeCount`] for a table without prompts, [`TrainError::NotPointwise`] for a win rate.
+pub fn in_theory(objective: &Objective, table: &Calibration) -> Result<Prompts, TrainError> {
+    let pointwise = objective.pointwise().ok_or_else(|| TrainError::NotPointwise {
+        objective: objective.to_string(),
+        what: "what a table says of it",
+        instead: "optimal:PROCEDURE,beta=B is the transform of its best policy",
+    })?;
     let unit = Calibrator::Table(table).reward_unit();
     let prompt = |row: &Row| {
         let rewards: Vec<f64> = row.values().iter().copied().map(f64::from).collect();
@@ -34,9 +39,9 @@ pub fn in_theory(objective: &Objective, table: &Calibration) -> Result<Prompts, 
         let outcomes = Outcomes::new(vec![1.0 / count as f64; count], rewards)?;
         let scale = scale_of(row, unit);
         let calibrated = row.values().iter().zip(outcomes.calibrated());
-        let trained = calibrated.map(|(&reward, u)| objective.apply(reward, u, scale)).collect();
+        let trained = calibrated.map(|(&reward, u)| pointwise.apply(reward, u, scale)).collect();
         Ok((trained, outcomes))
     };
     let prompts = table.rows().iter().map(prompt);
-    Prompts::new(prompts.collect::<Result<Vec<_>, TransformError>>()?)
+    Ok(Prompts::new(prompts.collect::<Result<Vec<_>, TransformError>>()?)?)
 }

@@ -25,7 +25,7 @@ use infalign_train::{
     Calibrator, CtrlConfig, CtrlTrainer, Enumeration, Keep, Nearness, OptimizerConfig,
     ReferenceRewards, TrainError,
 };
-use infalign_transform::Transform;
+use infalign_transform::{Beta, Outcomes, Transform};
 
 /// The default.
 const RLOO: &str = r#"{"kind": "rloo"}"#;
@@ -84,7 +84,7 @@ fn stored(problem: &Problem) -> Rollouts {
 /// A trained policy.
 fn train(
     problem: &Problem,
-    transform: &Transform,
+    objective: &str,
     cost: &Cost,
     solver: &str,
     lora: Option<LoraConfig>,
@@ -106,6 +106,8 @@ fn train(
             EXACT => 700,
             // Two optimiser steps each.
             PPO => 250,
+            // A win rate has noise of the other responses there, which a Φ has not.
+            _ if objective.starts_with("win-rate:") => 700,
             _ => 400,
         },
         prompts_per_step: 1,
@@ -122,7 +124,7 @@ fn train(
     let dir = tempfile::tempdir().unwrap();
     let trainer = CtrlTrainer {
         config: &config,
-        objective: &transform.to_string().parse().unwrap(),
+        objective: &objective.parse().unwrap(),
         prompts: std::slice::from_ref(&problem.prompt),
         reference: &problem.model,
         tokenizer: &problem.tokenizer,
@@ -173,7 +175,8 @@ fn reach(transform: &str, beta: f64, solver: &str, lora: Option<LoraConfig>) -> 
         policy.iter().zip(&phi).map(|(q, phi)| q * phi).sum::<f64>()
             - beta * kl(policy, &problem.reference)
     };
-    let trained = train(&problem, &transform, &Cost::Beta(beta), solver, lora);
+    let name = transform.to_string();
+    let trained = train(&problem, &name, &Cost::Beta(beta), solver, lora);
     let policy = probabilities(&trained, &problem.prompt, &problem.responses);
     let (start, reached, best) = (value(&problem.reference), value(&policy), beta * z.ln());
     let distance = kl(&policy, &optimum);
@@ -186,25 +189,20 @@ fn reach(transform: &str, beta: f64, solver: &str, lora: Option<LoraConfig>) -> 
     );
     let found = Reached { lacking: (best - reached) / best.abs(), distance };
     assert!(
-        is_told_alike(&found, &nearness(&problem, &transform, &trained, Some(beta))),
+        is_told_alike(&found, &nearness(&problem, &name, &trained, Some(beta))),
         "the library tells what is computed here"
     );
     found
 }
 
 /// What the library says of a policy.
-fn nearness(
-    problem: &Problem,
-    transform: &Transform,
-    policy: &CausalLm,
-    beta: Option<f64>,
-) -> Nearness {
-    nearness_of(problem, transform, policy, beta).unwrap()
+fn nearness(problem: &Problem, objective: &str, policy: &CausalLm, beta: Option<f64>) -> Nearness {
+    nearness_of(problem, objective, policy, beta).unwrap()
 }
 
 fn nearness_of(
     problem: &Problem,
-    transform: &Transform,
+    objective: &str,
     policy: &CausalLm,
     beta: Option<f64>,
 ) -> Result<Nearness, TrainError> {
@@ -212,7 +210,7 @@ fn nearness_of(
     let prompts = std::slice::from_ref(&problem.prompt);
     let tokenizer = &problem.tokenizer;
     let all = Enumeration::new(&problem.model, prompts, tokenizer, &Ordered, &sampling).unwrap();
-    let objective = transform.to_string().parse().unwrap();
+    let objective = objective.parse().unwrap();
     let calibrator = Calibrator::Table(&problem.calibration);
     all.nearness(policy, &objective, calibrator, beta, &["best-of:4".parse().unwrap()])
 }
@@ -225,12 +223,11 @@ fn is_told_alike(found: &Reached, told: &Nearness) -> bool {
 #[test]
 fn at_the_kl_of_a_policy_its_optimum_is_as_far_and_no_worse() {
     let problem = problem();
-    let transform: Transform = "exp:10".parse().unwrap();
-    let reference = nearness(&problem, &transform, &problem.model, None);
+    let reference = nearness(&problem, "exp:10", &problem.model, None);
     assert!(reference.kl.abs() < 1e-6 && reference.distance.abs() < 1e-5, "{reference:?}");
-    let policy = train(&problem, &transform, &Cost::Kl(0.3), RLOO, None);
-    let told = nearness(&problem, &transform, &policy, None);
-    let at_its_beta = nearness(&problem, &transform, &policy, Some(told.beta));
+    let policy = train(&problem, "exp:10", &Cost::Kl(0.3), RLOO, None);
+    let told = nearness(&problem, "exp:10", &policy, None);
+    let at_its_beta = nearness(&problem, "exp:10", &policy, Some(told.beta));
     assert_eq!(told, at_its_beta);
     assert!((0.0..0.1).contains(&told.lacking), "{told:?}");
     let win_rate = &told.win_rates[0];
@@ -241,12 +238,12 @@ fn at_the_kl_of_a_policy_its_optimum_is_as_far_and_no_worse() {
 fn an_optimum_that_gives_up_nearly_all_responses_is_told_in_numbers() {
     let problem = problem();
     for beta in [1e-4, 1e-9] {
-        let told = nearness(&problem, &Transform::Identity, &problem.model, Some(beta));
+        let told = nearness(&problem, "identity", &problem.model, Some(beta));
         let [distance, lacking] = [told.distance, told.lacking];
         assert!(distance.is_finite() && distance > 0.1 / beta, "{told:?}");
         assert!((lacking - 1.0).abs() < 1e-6, "the reference has gained nothing: {told:?}");
     }
-    assert!(nearness_of(&problem, &Transform::Identity, &problem.model, Some(0.0)).is_err());
+    assert!(nearness_of(&problem, "identity", &problem.model, Some(0.0)).is_err());
 }
 
 #[test]
@@ -285,7 +282,7 @@ fn several_prompts_are_told_by_their_means() {
 fn a_target_kl_is_reached() {
     let problem = problem();
     for (transform, target) in [("identity", 0.2), ("exp:10", 0.5)] {
-        let policy = train(&problem, &transform.parse().unwrap(), &Cost::Kl(target), RLOO, None);
+        let policy = train(&problem, transform, &Cost::Kl(target), RLOO, None);
         let policy = probabilities(&policy, &problem.prompt, &problem.responses);
         let reached = kl(&policy, &problem.reference);
         assert!((reached / target - 1.0).abs() < 0.1, "{transform}: {reached} nats for {target}");
@@ -346,6 +343,70 @@ reach_the_optimum! {
     regression_on_stored_responses_reaches_the_optimum by super::STORED;
     grpo_without_its_biases_reaches_the_optimum by
         r#"{"kind": "grpo", "scale_by_std": false, "length_normalised": false, "kl_estimator": "exact", "minibatches": 2}"#;
+}
+
+/// Trained on the win rate itself, without any Φ, the policy is the one of which InfAlign's coupled equations speak.
+fn the_win_rate_reaches_its_optimum(procedure: &str, beta: f64, solver: &str) {
+    let problem = problem();
+    let objective = format!("win-rate:{procedure}");
+    let policy = train(&problem, &objective, &Cost::Beta(beta), solver, None);
+    let told = nearness(&problem, &objective, &policy, Some(beta));
+    println!("{solver}, {objective}: {told:?}");
+    assert!(told.optimum > told.start + 0.02, "the problem is worth solving: {told:?}");
+    assert!((told.start - 0.5).abs() < 1e-6, "the reference wins as often as it loses: {told:?}");
+    assert!(told.lacking.abs() <= 0.02 && told.distance <= 0.02, "{told:?}");
+    let optimum = Outcomes::new(
+        problem.reference.iter().map(|p| p / problem.reference.iter().sum::<f64>()).collect(),
+        problem.rewards.iter().copied().map(f64::from).collect(),
+    );
+    let best = optimum.unwrap().optimum(&procedure.parse().unwrap(), Beta::new(beta).unwrap());
+    let policy = probabilities(&policy, &problem.prompt, &problem.responses);
+    let distance = kl(&policy, &best.unwrap().policy);
+    assert!(distance <= 0.02, "{solver}, {objective}: {distance} nats");
+}
+
+#[test]
+fn the_win_rate_of_one_sample_reaches_its_optimum() {
+    the_win_rate_reaches_its_optimum("sample", 0.25, RLOO);
+}
+
+#[test]
+fn the_win_rate_under_best_of_n_reaches_its_optimum() {
+    the_win_rate_reaches_its_optimum("best-of:4", 0.3, RLOO);
+}
+
+#[test]
+fn the_win_rate_under_worst_of_n_reaches_its_optimum() {
+    the_win_rate_reaches_its_optimum("worst-of:4", 0.3, RLOO);
+}
+
+#[test]
+fn ppo_reaches_the_optimum_of_a_win_rate() {
+    the_win_rate_reaches_its_optimum("best-of:4", 0.3, PPO);
+}
+
+#[test]
+fn what_does_not_go_with_a_win_rate_is_refused() {
+    let config = |solver: &str, samples_per_prompt: usize| CtrlConfig {
+        steps: 1,
+        prompts_per_step: 1,
+        samples_per_prompt,
+        target_kl: None,
+        beta: Some(0.3),
+        checkpoint_every: 1,
+        keep: Keep::Last,
+        solver: serde_json::from_str(solver).unwrap(),
+        optimizer: serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap(),
+        lora: None,
+    };
+    let refused = |solver: &str, samples: usize| {
+        let objective = "win-rate:best-of:4".parse().unwrap();
+        config(solver, samples).check_objective(&objective).map_err(|error| error.to_string())
+    };
+    refused(RLOO, 5).unwrap();
+    assert!(refused(RLOO, 4).unwrap_err().contains("samples_per_prompt is 4"));
+    let message = refused(r#"{"kind": "regression"}"#, 5).unwrap_err();
+    assert!(message.contains("win-rate:best-of:4") && message.contains("regression"), "{message}");
 }
 
 #[test]

@@ -289,7 +289,7 @@ fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
     };
     let regression = config(r#"{"kind": "regression"}"#, 8);
     let error = refusal(&regression, |trainer| trainer.calibrator = Calibrator::Group);
-    assert!(matches!(error, TrainError::NeedsTable), "{error}");
+    assert!(matches!(error, TrainError::NeedsTable { .. }), "{error}");
     let offline = |samples| config(r#"{"kind": "regression", "rollouts": "reference"}"#, samples);
     let message = refusal(&offline(STORED + 1), |_| ()).to_string();
     assert!(message.contains("learns from 41") && message.contains("there are 40"), "{message}");

@@ -23,6 +23,7 @@ pub mod optimal;
 mod parse;
 pub mod procedure;
 pub mod rank;
+mod theory;
 pub mod transform;
 
 pub use beta::Beta;
@@ -36,4 +37,5 @@ pub use frontier::{FrontierPoint, best_of_n, frontier, optimal_frontier};
 pub use optimal::{Curve, Optimum};
 pub use procedure::Procedure;
 pub use rank::{EstimatedTransform, RankDensity, RankEstimate};
+pub use theory::Theory;
 pub use transform::{Exponent, Function, Table, Transform};

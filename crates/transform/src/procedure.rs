@@ -20,6 +20,8 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
+use infalign_stats::Selection;
+
 use crate::error::TransformError;
 use crate::parse::{Form, Parts, serde_as_text};
 use crate::rank::COLDEST;
@@ -123,6 +125,27 @@ impl Procedure {
             Procedure::Rejection { draws, .. } => draws.get(),
             Procedure::CdBlock { samples, .. } => samples.get(),
             Procedure::Beam { width, branch, .. } => width.get().saturating_mul(branch.get()),
+        }
+    }
+
+    /// What it keeps of stored responses by their rewards; nothing for a procedure that does more than select.
+    ///
+    /// ```
+    /// use infalign_stats::Selection;
+    /// use infalign_transform::Procedure;
+    /// assert_eq!("best-of:4".parse::<Procedure>()?.selection(), Some(Selection::Best(4)));
+    /// assert_eq!("cd-token:lambda=1".parse::<Procedure>()?.selection(), None);
+    /// # Ok::<(), infalign_transform::TransformError>(())
+    /// ```
+    pub fn selection(&self) -> Option<Selection> {
+        match *self {
+            Procedure::Sample => Some(Selection::Sample),
+            Procedure::BestOf(n) => Some(Selection::Best(n.get())),
+            Procedure::WorstOf(n) => Some(Selection::Worst(n.get())),
+            Procedure::SoftBestOf { n, temperature } => {
+                Some(Selection::SoftBest { samples: n.get(), temperature })
+            }
+            _ => None,
         }
     }
 

@@ -52,7 +52,7 @@ pub(super) fn results(
     sides: &Sides,
     preference: Option<&Preference>,
 ) -> Result<Results> {
-    let label = Label { method: &args.name, kind: None, objective: None, transform: None };
+    let label = Label { method: &args.name, kind: None, objective: None, theory: None };
     let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
     let (contests, statistics) = (contests(args), args.statistics.statistics());
     let judge = sides.judge();
@@ -81,7 +81,7 @@ pub(super) fn results(
 }
 
 fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Result<Vec<Pairwise>> {
-    let label = Label { method: &args.name, kind: None, objective: None, transform: None };
+    let label = Label { method: &args.name, kind: None, objective: None, theory: None };
     let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
     let statistics = args.statistics.statistics();
     let judged = contests(args)

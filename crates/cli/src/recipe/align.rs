@@ -7,7 +7,7 @@ use infalign_decode::Sampling;
 use infalign_record::{Claim, Expect};
 use infalign_reward::RewardConfig;
 use infalign_train::baselines::vbon;
-use infalign_train::{CtrlConfig, SolverConfig};
+use infalign_train::{CtrlConfig, Objective, SolverConfig};
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +161,10 @@ impl AlignRecipe {
                 let checked = train.check(&self.generation);
                 checked.with_context(|| format!("[train] with method {name:?}"))?;
             }
+            if let (Some(train), Some(objective)) = (&ctrl, kind.objective()) {
+                let checked = self.check_objective(train, objective);
+                checked.with_context(|| format!("[train] with method {name:?}"))?;
+            }
             if let Some(needed) = self.rollouts_of(kind) {
                 let samples = self.rollouts.map_or(0, |rollouts| rollouts.samples);
                 ensure!(
@@ -179,6 +183,20 @@ impl AlignRecipe {
             }
         }
         self.check_tables()
+    }
+
+    /// Refuses an objective that the numbers of responses do not allow.
+    fn check_objective(&self, train: &CtrlConfig, objective: &Objective) -> Result<()> {
+        train.check_objective(objective)?;
+        let held = self.calibration.as_ref().and_then(|calibration| calibration.samples);
+        if let (Some(held), Some(selection)) = (held, objective.selection()?) {
+            let needed = selection.samples();
+            ensure!(
+                held >= needed,
+                "calibration.samples is {held}, but objective {objective} looks at {needed} reference responses"
+            );
+        }
+        Ok(())
     }
 
     /// Refuses claims about what is not measured.
@@ -319,6 +337,23 @@ mod tests {
              optimizer = {{ learning_rate = 0.1 }}\n{more}"
         );
         toml::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_win_rate_needs_more_responses_than_its_decoder_looks_at() {
+        let refused = |calibration: &str, procedure: &str, solver: &str| {
+            let method = format!("[[method]]\nname = 'a'\nobjective = 'win-rate:{procedure}'\n");
+            let checked = recipe(&format!("{calibration}{method}{solver}")).check_methods();
+            format!("{:#}", checked.unwrap_err())
+        };
+        let method = "[[method]]\nname = 'a'\nobjective = 'win-rate:best-of:3'\n";
+        recipe(&format!("{SAMPLES}{method}")).check_methods().unwrap();
+        assert!(refused(SAMPLES, "best-of:4", "").contains("samples_per_prompt is 4"));
+        assert!(refused(GROUP, "best-of:3", "").contains("calibration.group"));
+        let few = "[calibration]\nsamples = 2\n";
+        assert!(refused(few, "worst-of:3", "").contains("calibration.samples is 2"));
+        let regression = "solver = { kind = 'regression' }\n";
+        assert!(refused(SAMPLES, "best-of:3", regression).contains("\"regression\""));
     }
 
     #[test]

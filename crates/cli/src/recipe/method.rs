@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use infalign_model::LoraConfig;
-use infalign_train::SolverConfig;
 use infalign_train::baselines::{BondConfig, Labels, OfflineConfig};
+use infalign_train::{Objective, SolverConfig};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -27,7 +27,7 @@ pub(crate) struct Method {
 pub(crate) enum Kind {
     /// By CTRL, as `[train]` says but for the solver, where it has one of its own.
     Ctrl {
-        /// What it maximises: the reward, or a transform of the calibrated reward.
+        /// What it maximises: the reward, a transform of the calibrated reward, or the win rate itself.
         objective: ObjectiveConfig,
         /// In place of that of `[train]`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +116,14 @@ impl Kind {
     /// Whether CTRL trains it, as `[train]` says and with calibrated rewards.
     pub(crate) fn is_ctrl(&self) -> bool {
         matches!(self, Self::Ctrl { .. } | Self::Vbon { .. })
+    }
+
+    /// What it maximises, if CTRL trains it and the recipe alone says it.
+    pub(super) fn objective(&self) -> Option<&Objective> {
+        match self {
+            Self::Ctrl { objective, .. } => objective.known(),
+            _ => None,
+        }
     }
 
     /// Whether it needs the rewards of reference responses to the same prompt, which calibration within groups has not.

@@ -32,9 +32,20 @@ impl ObjectiveConfig {
         }
     }
 
-    /// Whether it is the reward itself, which is measured by the table's rewards.
+    /// Whether the table's own rewards take part in it, so that u alone does not do.
     pub(super) fn needs_table(&self) -> bool {
-        matches!(self, Self::Known(Objective::Raw | Objective::Standardized))
+        matches!(
+            self,
+            Self::Known(Objective::Raw | Objective::Standardized | Objective::WinRate(_))
+        )
+    }
+
+    /// The objective, unless it is yet to be read.
+    pub(super) fn known(&self) -> Option<&Objective> {
+        match self {
+            Self::Known(objective) => Some(objective),
+            Self::Table(_) => None,
+        }
     }
 
     /// The objective, its table read.

@@ -9,7 +9,7 @@ use clap::Args;
 use infalign_evaluate::report::{Member, Provenance, Report, Request};
 use infalign_evaluate::{Sweep, common_kl};
 use infalign_record::atomic::write_atomic;
-use infalign_transform::{Composed, Transform};
+use infalign_transform::{Composed, Theory};
 
 use self::exports::Export;
 use crate::destination;
@@ -203,13 +203,13 @@ fn write(
     Ok(files)
 }
 
-/// Transforms by the methods that were trained on them.
-fn theories(sources: &[Source]) -> Vec<(String, Transform)> {
-    let mut theories: Vec<(String, Transform)> = Vec::new();
+/// What is known of methods in theory, by their names.
+fn theories(sources: &[Source]) -> Vec<(String, Theory)> {
+    let mut theories: Vec<(String, Theory)> = Vec::new();
     for (method, _) in sources.iter().flat_map(Source::entries) {
         let known = theories.iter().any(|(name, _)| *name == method.name);
-        if let (Some(transform), false) = (&method.transform, known) {
-            theories.push((method.name.clone(), transform.clone()));
+        if let (Some(theory), false) = (&method.theory, known) {
+            theories.push((method.name.clone(), theory.clone()));
         }
     }
     theories

@@ -8,7 +8,7 @@ use infalign_evaluate::{
     text_comparisons, text_table, win_rate_against_kl,
 };
 use infalign_train::{ExactWinRate, Nearness, Objective};
-use infalign_transform::Transform;
+use infalign_transform::Theory;
 use serde::Serialize;
 
 use super::inputs::objective;
@@ -50,11 +50,8 @@ impl Measured {
         Ok(Self { name, kind, objective: objective(method, run)?, sampled, optimum })
     }
 
-    fn transform(&self) -> Option<&Transform> {
-        match &self.objective {
-            Some(Objective::Calibrated(transform)) => Some(transform),
-            _ => None,
-        }
+    fn theory(&self) -> Option<Theory> {
+        self.objective.as_ref().and_then(Objective::theory)
     }
 }
 
@@ -138,15 +135,17 @@ fn judged(
     let baseline = baseline.context("the baseline was not measured")?;
     let objectives: Vec<Option<String>> =
         measured.iter().map(|m| m.objective.as_ref().map(ToString::to_string)).collect();
+    let theories: Vec<Option<Theory>> =
+        measured.iter().map(|m| m.theory().filter(|_| judge == Judge::Reward)).collect();
     let entries: Vec<Entry<'_>> = measured
         .iter()
-        .zip(&objectives)
-        .map(|(method, objective)| Entry {
+        .zip(objectives.iter().zip(&theories))
+        .map(|(method, (objective, theory))| Entry {
             label: Label {
                 method: &method.name,
                 kind: method.kind,
                 objective: objective.as_deref(),
-                transform: method.transform().filter(|_| judge == Judge::Reward),
+                theory: theory.as_ref(),
             },
             sampled: &method.sampled,
             reference,
@@ -178,8 +177,8 @@ fn figure(
     measured: &[Measured],
     rows: &[Row],
 ) -> Result<Figure> {
-    let theories: Vec<(String, Transform)> =
-        measured.iter().filter_map(|m| Some((m.name.clone(), m.transform()?.clone()))).collect();
+    let theories: Vec<(String, Theory)> =
+        measured.iter().filter_map(|m| Some((m.name.clone(), m.theory()?))).collect();
     let by = match judge {
         Judge::Reward => "",
         Judge::Judge => ", by the judge",

@@ -95,7 +95,7 @@ impl<'a> Watch<'a> {
 
     /// KL, reward, and win rates against the reference with their intervals.
     fn numbers(&self, step: usize, sampled: &Sampled) -> Result<Map<String, Value>> {
-        let label = Label { method: "", kind: None, objective: None, transform: None };
+        let label = Label { method: "", kind: None, objective: None, theory: None };
         let plan = Plan {
             contests: &self.contests,
             judge: Judge::Reward,

@@ -9,7 +9,7 @@ mod page;
 use std::collections::HashSet;
 
 use infalign_stats::Interval;
-use infalign_transform::{Composed, Transform};
+use infalign_transform::{Composed, Theory};
 use serde::{Deserialize, Serialize};
 
 pub use examples::{Example, ExampleResponse};
@@ -159,11 +159,11 @@ impl Report {
 
     /// As one page of HTML that needs nothing beside it.
     ///
-    /// - `theories`: transforms by the names of the methods that were trained on them, for plots.
+    /// - `theories`: of methods, by their names, for plots.
     ///
     /// # Errors
     /// [`EvaluateError::Plot`] and [`EvaluateError::Transform`].
-    pub fn html(&self, theories: &[(String, Transform)]) -> Result<String, EvaluateError> {
+    pub fn html(&self, theories: &[(String, Theory)]) -> Result<String, EvaluateError> {
         page::html(self, theories)
     }
 
@@ -173,7 +173,7 @@ impl Report {
     /// As [`Report::html`].
     pub fn figures(
         &self,
-        theories: &[(String, Transform)],
+        theories: &[(String, Theory)],
     ) -> Result<Vec<(&'static str, crate::Figure)>, EvaluateError> {
         page::figures(self, theories)
     }
@@ -273,7 +273,7 @@ mod tests {
             |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
         let (reference, base, a, b) = (judged(0.0), judged(0.0), judged(1.5), judged(40.0));
         let member = |method, sampled, compared| {
-            let label = Label { method, kind: None, objective: None, transform: None };
+            let label = Label { method, kind: None, objective: None, theory: None };
             let entry = Entry { label, sampled, reference: &reference };
             Member { entry, sweep: method, compared }
         };
@@ -346,7 +346,7 @@ mod tests {
         let members: Vec<Member<'_>> = (0..shifts.len())
             .map(|place| {
                 let label =
-                    Label { method: &names[place], kind: None, objective: None, transform: None };
+                    Label { method: &names[place], kind: None, objective: None, theory: None };
                 let entry = Entry { label, sampled: &sampled[place], reference: &reference };
                 Member { entry, sweep: shifts[place].1, compared: true }
             })

@@ -1,6 +1,6 @@
 //! A report as a page.
 
-use infalign_transform::Transform;
+use infalign_transform::Theory;
 
 use super::markdown::{
     Cells, agreement, comparisons, judge_name, kls, matched, matched_comparisons, matching, method,
@@ -16,7 +16,7 @@ use crate::{
 /// The plots by the names of their files.
 pub(super) fn figures(
     report: &Report,
-    theories: &[(String, Transform)],
+    theories: &[(String, Theory)],
 ) -> Result<Vec<(&'static str, Figure)>, EvaluateError> {
     let mut figures = Vec::new();
     for judged in &report.judged {
@@ -34,7 +34,7 @@ pub(super) fn figures(
 fn of_judge(
     report: &Report,
     judged: &Judged,
-    theories: &[(String, Transform)],
+    theories: &[(String, Theory)],
 ) -> Result<Vec<(&'static str, Figure)>, EvaluateError> {
     let (by, names) = match judged.judge {
         Judge::Reward => ("", ["win-rate-kl", "score-kl", "score-cost"]),
@@ -59,7 +59,7 @@ fn of_judge(
 
 pub(super) fn html(
     report: &Report,
-    theories: &[(String, Transform)],
+    theories: &[(String, Theory)],
 ) -> Result<String, EvaluateError> {
     let mut page = Page::new(&report.title);
     for warning in &report.provenance.warnings {
@@ -99,7 +99,7 @@ fn judged_section(
     page: Page,
     report: &Report,
     judged: &Judged,
-    theories: &[(String, Transform)],
+    theories: &[(String, Theory)],
 ) -> Result<Page, EvaluateError> {
     let mut page = page.heading(judge_name(judged.judge));
     for finding in &judged.findings {

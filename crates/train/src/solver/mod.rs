@@ -35,7 +35,7 @@ pub use rloo::Rloo;
 
 use crate::rollout::{Rollout, Scoring};
 use crate::tally::Tally;
-use crate::{OptimizerConfig, TrainError};
+use crate::{Objective, OptimizerConfig, TrainError};
 
 /// How a policy is improved, with the settings of that way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +94,14 @@ impl SolverConfig {
             Self::Grpo(config) => config.check(prompts, samples),
             Self::Ppo(config) => config.check(prompts * samples),
             Self::Regression(_) => Ok(()),
+        }
+    }
+
+    /// Refuses an objective that it cannot be used for.
+    pub(crate) fn check_objective(&self, objective: &Objective) -> Result<(), TrainError> {
+        match self {
+            Self::Regression(_) => regression::pointwise(objective).map(drop),
+            _ => Ok(()),
         }
     }
 

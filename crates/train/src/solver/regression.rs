@@ -20,9 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use super::on_policy::OnPolicy;
 use super::{KlTerm, Learner, Solver, Task};
+use crate::objective::Pointwise;
 use crate::partition::log_partition;
 use crate::tally::Tally;
-use crate::{Calibrator, TrainError};
+use crate::{Calibrator, Objective, TrainError};
 
 /// Settings of the regression.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,15 +62,25 @@ impl Solver for Regression {
     }
 }
 
+/// Refuses an objective whose optimum is not known before the policy is.
+pub(super) fn pointwise(objective: &Objective) -> Result<Pointwise<'_>, TrainError> {
+    objective.pointwise().ok_or_else(|| TrainError::NotPointwise {
+        objective: objective.to_string(),
+        what: "solver \"regression\"",
+        instead: "take another solver",
+    })
+}
+
 /// log Z of each prompt.
 fn log_partitions(task: &Task<'_>) -> Result<Vec<f64>, TrainError> {
     let Calibrator::Table(table) = task.scoring.calibrator else {
-        return Err(TrainError::NeedsTable);
+        return Err(TrainError::NeedsTable { what: "solver \"regression\"".into() });
     };
+    let objective = pointwise(task.scoring.objective)?;
     let of = |prompt: &EncodedPrompt| {
         let scale = task.scoring.calibrator.scale(prompt, task.scoring.unit)?;
         let row = table.row(&prompt.text)?;
-        Ok(log_partition(row, task.scoring.objective, scale, task.beta))
+        Ok(log_partition(row, objective, scale, task.beta))
     };
     task.prompts.iter().map(of).collect()
 }

@@ -119,6 +119,19 @@ impl Transform {
         Ok(Transform::Optimal { procedure: *procedure, optimum })
     }
 
+    /// The optimal transform for `procedure` whose policy has a KL of `kl` nats, and its β.
+    ///
+    /// # Errors
+    /// Those of [`Optimum::for_kl`].
+    pub(crate) fn optimal_at_kl(
+        procedure: &Procedure,
+        kl: f64,
+    ) -> Result<(Self, Beta), TransformError> {
+        let optimum = Arc::new(Optimum::for_kl(procedure, kl)?);
+        let beta = optimum.beta;
+        Ok((Transform::Optimal { procedure: *procedure, optimum }, beta))
+    }
+
     /// Reads `text`, in which `optimal:PROCEDURE` takes its β from the run.
     ///
     /// # Errors
@@ -151,10 +164,7 @@ impl Transform {
     /// ```
     pub fn at_kl(text: &str, kl: f64) -> Result<(Self, Beta), TransformError> {
         if let Some(procedure) = text.strip_prefix("optimal:").filter(|_| !text.contains(BETA)) {
-            let procedure = procedure.parse()?;
-            let optimum = Arc::new(Optimum::for_kl(&procedure, kl)?);
-            let beta = optimum.beta;
-            return Ok((Transform::Optimal { procedure, optimum }, beta));
+            return Self::optimal_at_kl(&procedure.parse()?, kl);
         }
         let transform: Self = text.parse()?;
         let beta = Beta::new(beta_for_kl(&transform, kl)?)?;

@@ -68,7 +68,7 @@ impl Stored {
 
     /// Win rate of each prompt.
     fn wins(&self, name: &str, contest: &Contest, judge: Judge) -> Result<Vec<f64>> {
-        let label = Label { method: name, kind: None, objective: None, transform: None };
+        let label = Label { method: name, kind: None, objective: None, theory: None };
         let entry = Entry { label, sampled: self.sampled(name)?, reference: &self.reference };
         Ok(win_rates(&entry, contest, judge)?)
     }
