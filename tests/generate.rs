@@ -180,6 +180,12 @@ fn weights_in_bf16_change_numbers_by_their_rounding() {
     assert_ne!(full, rounded);
     let worst = full.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(worst < 0.1, "off by {worst}");
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("kept");
+    generate(&["--dtype", "bf16", "--record", kept.to_str().unwrap()]);
+    let record = std::fs::read_to_string(kept.join("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["device"]["dtype"], "bf16", "a replication has to compute in it, too");
     let refused = generate(&["--dtype", "bf16", "--server", "http://127.0.0.1:1"]);
     assert_eq!(refused.status.code(), Some(2), "a server holds weights as it likes");
 }

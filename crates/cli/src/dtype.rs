@@ -1,5 +1,7 @@
 //! `--dtype`: in which type the weights of a model that is only asked are held.
 
+use std::fmt;
+
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use infalign_model::CausalLm;
@@ -12,6 +14,15 @@ pub(crate) enum Dtype {
     F32,
     /// 16 bits, of which 7 are of the mantissa.
     Bf16,
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 impl Dtype {

@@ -18,6 +18,7 @@ use infalign_record::{
 
 use crate::build_record::build_record;
 use crate::destination;
+use crate::dtype::Dtype;
 use crate::failure::Failure;
 use crate::generate::reward_config;
 use crate::{models, output, source};
@@ -37,6 +38,8 @@ pub(crate) struct RunInputs {
     pub(crate) seed: Option<u64>,
     /// What `--device` says.
     pub(crate) device: Option<DeviceName>,
+    /// What `--dtype` says.
+    dtype: Dtype,
     /// Whether JSON is printed.
     pub(crate) json: bool,
     /// What each file is for, how it was named, and where it lies.
@@ -46,7 +49,13 @@ pub(crate) struct RunInputs {
 impl RunInputs {
     /// Of a command with this seed and device.
     pub(crate) fn new(seed: Option<u64>, device: Option<&DeviceName>, json: bool) -> Self {
-        Self { seed, device: device.cloned(), json, files: Vec::new() }
+        Self { seed, device: device.cloned(), json, ..Self::default() }
+    }
+
+    /// Of one whose model may have its weights in another type.
+    #[must_use]
+    pub(crate) fn computes_in(self, dtype: Dtype) -> Self {
+        Self { dtype, ..self }
     }
 
     /// Adds a file. One that is not there is left to the command to complain of.
@@ -181,7 +190,7 @@ fn begin(run: &Path, reads: RunInputs, expect: Option<Expect>) -> Result<Recorde
             command,
             argv: output::given_words(),
             build: build_record(),
-            device: device(reads.device.as_ref()),
+            device: device(reads.device.as_ref(), reads.dtype),
             seed: reads.seed,
             inputs: reads.files,
             expect,
@@ -190,13 +199,13 @@ fn begin(run: &Path, reads: RunInputs, expect: Option<Expect>) -> Result<Recorde
     )
 }
 
-fn device(name: Option<&DeviceName>) -> Option<Device> {
+fn device(name: Option<&DeviceName>, dtype: Dtype) -> Option<Device> {
     let name = match name {
         Some(name) => name.to_string(),
         None => format!("{}:0", compiled().first()?.name()),
     };
     let backend = compiled().iter().find(|backend| name.starts_with(backend.name()))?;
-    Some(Device { deterministic: backend.deterministic(), name, dtype: "f32".to_owned() })
+    Some(Device { deterministic: backend.deterministic(), name, dtype: dtype.to_string() })
 }
 
 /// Does the work of a command with `--record DIR`: what it prints is kept there, with the record of the run.

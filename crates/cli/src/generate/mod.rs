@@ -94,7 +94,8 @@ pub(crate) struct GenerateArgs {
 impl GenerateArgs {
     /// What is read.
     pub(crate) fn reads(&self) -> RunInputs {
-        let reads = RunInputs::new(Some(self.seed), self.device.as_ref(), self.json);
+        let reads = RunInputs::new(Some(self.seed), self.device.as_ref(), self.json)
+            .computes_in(self.dtype);
         let reads = match exact::table(&self.model) {
             Some(file) => reads.file("--model", Path::new(file)),
             None => reads.model("--model", &self.model),
