@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ridge::Ridge;
+use crate::ridge::{Design, Regressions, Ridge};
 use crate::table::check_quantiles;
 use crate::{CalibrateError, PromptKey, Row};
 
@@ -79,8 +79,11 @@ impl QuantileHead {
                 held_out: held_out.len(),
             });
         }
+        let features: Vec<&[f32]> = used.iter().map(|example| example.features).collect();
+        let design = Design::new(&features);
         let fitted = |strength: f64| {
-            let head = Self::fitted(&used, &held_out, quantiles, strength);
+            let regressions = design.regressions(strength);
+            let head = Self::fitted(&used, &held_out, quantiles, &regressions);
             let error = head.error(&held_out);
             (strength, head, error)
         };
@@ -117,12 +120,11 @@ impl QuantileHead {
         used: &[&Example<'_>],
         held_out: &[&Example<'_>],
         quantiles: usize,
-        strength: f64,
+        regressions: &Regressions<'_>,
     ) -> Self {
-        let features: Vec<&[f32]> = used.iter().map(|example| example.features).collect();
         let ridge = |target: fn(&Example<'_>) -> f64| {
             let targets: Vec<f64> = used.iter().map(|example| target(example)).collect();
-            Ridge::fit(&features, &targets, strength)
+            regressions.fit(&targets)
         };
         let (location, log_scale) = (ridge(|e| e.mean), ridge(|e| e.log_scale));
         let standardised = |example: &&Example<'_>| {
@@ -152,7 +154,7 @@ impl QuantileHead {
 
 fn check(features: &[Vec<f32>], rows: &[&Row], quantiles: usize) -> Result<(), CalibrateError> {
     check_quantiles(quantiles)?;
-    if rows.iter().any(|row| row.values().len() != row.samples()) {
+    if rows.iter().any(|row| row.rewards().is_none()) {
         return Err(CalibrateError::Compressed);
     }
     let width = features.first().map_or(0, Vec::len);
@@ -261,8 +263,12 @@ mod tests {
             QuantileHead::fit(&features, &rows, 1),
             Err(CalibrateError::Quantiles(1))
         ));
-        let compressed = table.compressed(4).unwrap();
-        let rows: Vec<&Row> = compressed.rows().iter().collect();
-        assert!(matches!(QuantileHead::fit(&features, &rows, 16), Err(CalibrateError::Compressed)));
+        // As many quantiles as there were rewards are quantiles still.
+        for count in [4, table.rows()[0].samples()] {
+            let compressed = table.compressed(count).unwrap();
+            let rows: Vec<&Row> = compressed.rows().iter().collect();
+            let refused = QuantileHead::fit(&features, &rows, 16);
+            assert!(matches!(refused, Err(CalibrateError::Compressed)));
+        }
     }
 }

@@ -58,12 +58,10 @@ impl Group {
         uniform: &mut impl FnMut() -> f64,
     ) -> Result<Self, CalibrateError> {
         crate::table::check_rewards(row.id(), fresh, 0)?;
-        if row.values().len() != row.samples() {
-            return Err(CalibrateError::Compressed);
-        }
+        let rewards = row.rewards().ok_or(CalibrateError::Compressed)?;
         // One key a reference reward, for all fresh ones: as if rewards differed in digits that are not seen.
         let mut keyed = |reward: f32| (unsigned_zero(reward), uniform());
-        let mut reference: Vec<(f32, f64)> = row.values().iter().map(|&r| keyed(r)).collect();
+        let mut reference: Vec<(f32, f64)> = rewards.iter().map(|&r| keyed(r)).collect();
         let before =
             |a: &(f32, f64), b: &(f32, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).is_lt();
         reference.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));

@@ -63,6 +63,14 @@ impl Row {
         }
     }
 
+    /// All K rewards, ascending; none where the row holds quantiles.
+    pub fn rewards(&self) -> Option<&[f32]> {
+        match &self.values {
+            Values::Rewards(rewards) => Some(rewards),
+            Values::Quantiles(_) => None,
+        }
+    }
+
     /// Calibrated reward u of a response, smoothed into the open interval (0, 1).
     ///
     /// Equation: u = (K·Ĉ + ½)/(K + 1), Ĉ that of [`Row::raw_quantile`]. This departs from the plain Ĉ of InfAlign (arXiv 2412.19792) by

@@ -388,7 +388,8 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
         .with_context(|| format!("{} is damaged, or of another version", path.display()))
 }
 
-fn checked(path: &Path, sampled: &Sampled) -> Result<()> {
+/// Refuses samples whose parts do not belong together, by their file.
+pub(crate) fn checked(path: &Path, sampled: &Sampled) -> Result<()> {
     sampled.check().with_context(|| path.display().to_string())
 }
 

@@ -9,11 +9,12 @@ use infalign_decode::{
 };
 use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 use infalign_reward::Reward;
-use infalign_transform::Procedure;
+use infalign_stats::mean_and_standard_error;
+use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
 use crate::kl::{self, KlSample};
-use crate::{EvaluateError, PromptText, Sampled, kl_per_response, score};
+use crate::{EvaluateError, Kl, PromptText, Sampled, kl_per_response, score};
 
 /// Samples responses and scores them.
 pub struct Evaluator<'a> {
@@ -49,7 +50,7 @@ pub struct Drawing<'a> {
 }
 
 /// The responses to one prompt as they were drawn, before anything judges them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Drawn {
     /// The prompt's id.
     pub prompt: String,
@@ -57,13 +58,21 @@ pub struct Drawn {
     pub tokens: Vec<Vec<u32>>,
     /// `[samples]`: tokens made for each, those of discarded candidates included.
     pub made: Vec<usize>,
+    /// `[samples]`: the most exact statement of each about the procedure's KL; empty where nothing guides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kl: Vec<infalign_decode::Kl>,
 }
 
 impl Drawn {
-    fn of(prompt: &EncodedPrompt, decoded: Vec<Decoded>) -> Self {
+    /// What a decoder returned for a prompt.
+    ///
+    /// - `guided`: whether prefix scorers chose, so that the procedure has a KL of its own.
+    pub fn of(prompt: &EncodedPrompt, decoded: Vec<Decoded>, guided: bool) -> Self {
         let made = decoded.iter().map(|one| one.cost.model_tokens).collect();
+        let first = |one: &Decoded| one.kl.first().copied();
+        let kl = decoded.iter().filter(|_| guided).filter_map(first).collect();
         let tokens = decoded.into_iter().map(|one| one.response.tokens).collect();
-        Self { prompt: prompt.id.clone(), tokens, made }
+        Self { prompt: prompt.id.clone(), tokens, made, kl }
     }
 }
 
@@ -107,7 +116,7 @@ impl Evaluator<'_> {
         let some: Vec<EncodedPrompt> =
             places.iter().map(|place| self.prompts[*place].clone()).collect();
         decoder.decode_each(&some, self.samples, &mut |number, decoded| {
-            done(places[number], Drawn::of(&some[number], decoded))
+            done(places[number], Drawn::of(&some[number], decoded, false))
         })?;
         Ok(())
     }
@@ -116,14 +125,14 @@ impl Evaluator<'_> {
     ///
     /// The KL is left out where tokens are not drawn from the model's own distribution, of which these samples then say nothing.
     ///
-    /// - `procedure`: what drew them, as in [`Drawing`]; `drawn`: of every prompt, in their order.
+    /// - `procedure`: what drew them; none where only the model did. `drawn`: of every prompt, in their order.
     ///
     /// # Errors
     /// [`EvaluateError::Damaged`] for other prompts or numbers of responses; when the tokenizer, the reward or the judge fails.
     pub fn measure(
         &self,
         model: &CausalLm,
-        procedure: Option<Procedure>,
+        procedure: Option<Composed>,
         drawn: &[Drawn],
     ) -> Result<Sampled, EvaluateError> {
         let fits = |(prompt, drawn): (&EncodedPrompt, &Drawn)| {
@@ -146,13 +155,13 @@ impl Evaluator<'_> {
         let length = |drawn: &Drawn| drawn.tokens.iter().map(Vec::len).collect();
         Ok(Sampled {
             prompts: self.prompts.iter().map(prompt).collect(),
-            procedure: procedure.map(Into::into),
+            procedure,
             rewards: score(self.reward, asked(), &responses)?,
             judged: self.judge.map(|judge| score(judge, asked(), &responses)).transpose()?,
             responses,
             tokens: Some(drawn.iter().map(length).collect()),
             made: procedure.map(|_| drawn.iter().map(|drawn| drawn.made.clone()).collect()),
-            procedure_kl: None,
+            procedure_kl: procedure_kl(drawn)?,
             kl: self.kl(model, procedure, drawn)?,
         })
     }
@@ -188,7 +197,7 @@ impl Evaluator<'_> {
     fn kl(
         &self,
         model: &CausalLm,
-        procedure: Option<Procedure>,
+        procedure: Option<Composed>,
         drawn: &[Drawn],
     ) -> Result<Option<Vec<KlSample>>, EvaluateError> {
         let own = procedure.is_none() && self.sampling.is_of_the_model_itself();
@@ -205,4 +214,15 @@ impl Evaluator<'_> {
         let kl = kl_per_response(model, reference, &sequences)?;
         Ok(Some(kl.chunks(self.samples).map(kl::mean).collect()))
     }
+}
+
+/// The mean over prompts of what the responses say of the procedure's KL, with the label that they give it.
+fn procedure_kl(drawn: &[Drawn]) -> Result<Option<Kl>, EvaluateError> {
+    let Some(first) = drawn.iter().find_map(|drawn| drawn.kl.first()) else { return Ok(None) };
+    let mean = |drawn: &Drawn| {
+        drawn.kl.iter().map(|kl| kl.nats).sum::<f64>() / drawn.tokens.len().max(1) as f64
+    };
+    let means: Vec<f64> = drawn.iter().map(mean).collect();
+    let (estimate, standard_error) = mean_and_standard_error(&means)?;
+    Ok(Some(Kl { estimate, standard_error, kind: first.kind, k1: None, k3: None }))
 }

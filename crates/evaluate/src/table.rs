@@ -377,6 +377,21 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_trained_on_a_win_rate_is_expected_at_the_optimum_of_its_decoder() {
+        let best_of_4 = "best-of:4".parse().unwrap();
+        let predicted = |theory: Theory, procedure: &str| {
+            predicted_win_rate(&theory, 0.5, &procedure.parse().unwrap()).unwrap()
+        };
+        let optimum = infalign_transform::Optimum::for_kl(&best_of_4, 0.5).unwrap();
+        let found = predicted(Theory::WinRate(best_of_4), "best-of:4").unwrap();
+        assert!((found - optimum.win_rate).abs() < 1e-9);
+        let by_transform = predicted(Theory::Transform("exp:10".parse().unwrap()), "best-of:4");
+        assert!(by_transform.unwrap() < found);
+        assert!(predicted(Theory::WinRate(best_of_4), "worst-of:4").unwrap() < 0.7);
+        assert_eq!(predicted(Theory::WinRate(best_of_4), "soft-best-of:4,temperature=1"), None);
+    }
+
+    #[test]
     fn rows_hold_estimates_and_predictions() {
         let (policy, reference) = (samples(10.0), samples(0.0));
         let exp = Theory::Transform("exp:10".parse().unwrap());

@@ -13,6 +13,9 @@ use crate::ModelError;
 /// Bytes that say how long the header is.
 const LENGTH: u64 = size_of::<u64>() as u64;
 
+/// The most bytes of a header that the format allows.
+const LONGEST_HEADER: u64 = 100_000_000;
+
 /// An open file whose header was read and found true.
 pub(crate) struct TensorFile<'a> {
     path: &'a Path,
@@ -51,6 +54,11 @@ impl<'a> TensorFile<'a> {
                 format!("its header should take {header} bytes, but the whole file has {total}");
             return Err(invalid(reason));
         };
+        if header > LONGEST_HEADER {
+            return Err(invalid(format!(
+                "its header should take {header} bytes, where {LONGEST_HEADER} are the most that the format allows"
+            )));
+        }
         let mut text = vec![0; header as usize];
         file.read_exact(&mut text).map_err(ModelError::read(path))?;
         let entries = entries(&text).map_err(|error| invalid(format!("its header: {error}")))?;
@@ -212,5 +220,16 @@ mod tests {
             let error = TensorFile::open(&path).err().unwrap().to_string();
             assert!(error.contains(told), "{error}");
         }
+    }
+
+    #[test]
+    fn a_header_longer_than_the_format_allows_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.safetensors");
+        std::fs::write(&path, (LONGEST_HEADER + 1).to_le_bytes()).unwrap();
+        // Without a byte of it on the disk.
+        File::options().write(true).open(&path).unwrap().set_len(2 * LONGEST_HEADER).unwrap();
+        let error = TensorFile::open(&path).err().unwrap().to_string();
+        assert!(error.contains("take 100000001 bytes"), "{error}");
     }
 }

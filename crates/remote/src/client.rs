@@ -52,7 +52,8 @@ impl Client {
     ///
     /// - `url`: at the client's server, which is who gets the key.
     /// - `request`: what is posted; None to get.
-    /// - `uniform`: varies the waits. It is told the number of the try that failed, from 1, and gives a number from 0 to 1.
+    /// - `uniform`: varies the waits. It is told the number of the try that failed, from 1, and gives a number from 0 to 1; None where no other
+    ///   try may be made.
     ///
     /// # Errors
     /// [`RemoteError::NoAnswer`], [`RemoteError::Refused`] and [`RemoteError::Server`].
@@ -60,7 +61,7 @@ impl Client {
         &self,
         url: &str,
         request: Option<&Value>,
-        mut uniform: impl FnMut(u32) -> f64,
+        mut uniform: impl FnMut(u32) -> Option<f64>,
     ) -> Result<String, RemoteError> {
         let mut tries = 0;
         loop {
@@ -68,11 +69,12 @@ impl Client {
             match self.try_once(url, request) {
                 Ok(body) => return Ok(body),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing { reason, .. }) if tries >= self.patience.tries => {
-                    return Err(RemoteError::NoAnswer { url: url.into(), tries, reason });
-                }
-                Err(Failure::Passing { asked, .. }) => {
-                    thread::sleep(self.patience.wait(tries, asked, uniform(tries)));
+                Err(Failure::Passing { reason, asked }) => {
+                    let share = (tries < self.patience.tries).then(|| uniform(tries)).flatten();
+                    let Some(share) = share else {
+                        return Err(RemoteError::NoAnswer { url: url.into(), tries, reason });
+                    };
+                    thread::sleep(self.patience.wait(tries, asked, share));
                 }
             }
         }

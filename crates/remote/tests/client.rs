@@ -29,7 +29,7 @@ fn what_is_posted_arrives_with_the_key() {
         record.lock().unwrap().push((request.authorization.clone(), request.json.clone()));
         Reply::new(200, request.path.as_str())
     });
-    let ask = |request| client(&url).ask(&format!("{url}/path"), request, |_| 0.0).unwrap();
+    let ask = |request| client(&url).ask(&format!("{url}/path"), request, |_| Some(0.0)).unwrap();
     assert_eq!((ask(Some(&json!({ "x": 1 }))), ask(None)), ("/path".into(), "/path".into()));
     let key = Some("Bearer open sesame".to_owned());
     assert_eq!(*seen.lock().unwrap(), [(key.clone(), json!({ "x": 1 })), (key, json!(null))]);
@@ -47,7 +47,7 @@ fn the_caller_varies_the_waits_between_tries() {
     let mut failed = Vec::new();
     let body = client(&url).ask(&url, None, |tries| {
         failed.push(tries);
-        0.5
+        Some(0.5)
     });
     assert_eq!((body.unwrap().as_str(), failed), ("done", vec![1, 2]));
 }
@@ -62,11 +62,11 @@ fn failures_that_stay_are_told() {
         (serve(|_| Reply::Silence), "within 300ms"),
         (dead, "refused"),
     ] {
-        let error = client(&url).ask(&url, None, |_| 0.0).unwrap_err();
+        let error = client(&url).ask(&url, None, |_| Some(0.0)).unwrap_err();
         assert!(matches!(&error, RemoteError::NoAnswer { tries: 3, .. }), "{error:?}");
         assert!(error.to_string().contains(told), "{error}");
     }
     let url = serve(|_| Reply::new(404, "{\"detail\": \"Not Found\"}"));
-    let error = client(&url).ask(&url, None, |_| 0.0).unwrap_err().to_string();
+    let error = client(&url).ask(&url, None, |_| Some(0.0)).unwrap_err().to_string();
     assert!(error.contains("status 404: Not Found"), "{error}");
 }

@@ -36,6 +36,7 @@ pub struct Part {
 /// Which reward, by `kind`. Sums and ensembles hold others, to any depth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum RewardConfig {
     /// Length of the response.
     Length {

@@ -37,7 +37,8 @@ pub struct PreferenceConfig {
     /// Where answers are kept for other runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
-    /// The most requests that may be made, the limit of what this costs. Answers in the cache are free.
+    /// The most requests that may be made, the limit of what this costs, those included that are made again after a time-out or a refusal.
+    /// Answers in the cache are free.
     pub most_requests: usize,
 }
 
@@ -59,6 +60,14 @@ pub type Shown<'a> = (&'a str, &'a str, &'a str);
 /// The last answer that could not be used.
 type Example = Arc<Mutex<Option<String>>>;
 
+/// Requests that may still be made.
+type Budget = Arc<AtomicUsize>;
+
+/// Takes some requests off a budget, if it has as many; else tells what it has.
+fn take(budget: &AtomicUsize, requests: usize) -> Result<usize, usize> {
+    budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(requests))
+}
+
 /// Asks the model, and keeps its answers.
 pub struct Preference {
     cached: Cached,
@@ -68,8 +77,8 @@ pub struct Preference {
     parallel: NonZeroUsize,
     /// The most requests that may be made.
     most: usize,
-    /// Requests so far, or promised.
-    asked: AtomicUsize,
+    /// Requests that may still be made, but for those that are promised.
+    left: Budget,
     stop: Option<&'static AtomicBool>,
 }
 
@@ -90,15 +99,20 @@ impl Preference {
         let identity =
             json!(["preference", config.url, config.model, config.criterion]).to_string();
         let example = Example::default();
-        let asker = Asker { client, config: config.clone(), example: example.clone() };
+        let left = Budget::new(config.most_requests.into());
+        let asker = Asker {
+            client,
+            config: config.clone(),
+            example: Arc::clone(&example),
+            left: Arc::clone(&left),
+        };
         let cached = Cached::new(Box::new(asker), &identity, config.parallel);
         let cached = match &config.cache {
             Some(file) => cached.with_file(file)?,
             None => cached,
         };
         let PreferenceConfig { url, parallel, most_requests: most, .. } = config;
-        let asked = AtomicUsize::new(0);
-        Ok(Self { cached, url, example, parallel, most, asked, stop: None })
+        Ok(Self { cached, url, example, parallel, most, left, stop: None })
     }
 
     /// Asks nothing more once a flag is set.
@@ -119,10 +133,11 @@ impl Preference {
         let questions: Vec<(&str, &str)> =
             pairs.iter().zip(&texts).map(|((prompt, ..), text)| (*prompt, text.as_str())).collect();
         let unknown = self.cached.unknown(&questions);
-        let asked = self.asked.fetch_add(unknown, Ordering::Relaxed);
-        if asked + unknown > self.most {
-            return Err(RewardError::Requests { most: self.most, asked, questions: unknown });
-        }
+        take(&self.left, unknown).map_err(|left| RewardError::Requests {
+            most: self.most,
+            asked: self.most - left,
+            questions: unknown,
+        })?;
         let mut verdicts = Vec::with_capacity(questions.len());
         for some in questions.chunks(self.parallel.get()) {
             self.stop.map_or(Ok(()), refuse_if)?;
@@ -164,14 +179,17 @@ struct Asker {
     client: Client,
     config: PreferenceConfig,
     example: Example,
+    left: Budget,
 }
 
 impl Asker {
     fn ask(&self, prompt: &str, two: &str) -> Result<Verdict, RewardError> {
         let request = self.request(prompt, two);
         let share = |tries: u32| {
+            // A question that is asked again may be paid for again.
+            take(&self.left, 1).ok()?;
             let digest = Sha256::digest(format!("{tries}{request}"));
-            f64::from(digest[0]) / f64::from(u8::MAX)
+            Some(f64::from(digest[0]) / f64::from(u8::MAX))
         };
         let body = self.client.ask(&self.config.url, Some(&request), share)?;
         let answer = content(&body).map_err(|reason| {

@@ -67,7 +67,8 @@ impl Reward for RemoteReward {
             return Ok(Vec::new());
         }
         let request = request(pairs);
-        let body = self.client.ask(&self.url, Some(&request), |tries| share(&request, tries))?;
+        let body =
+            self.client.ask(&self.url, Some(&request), |tries| Some(share(&request, tries)))?;
         self.read(&body, pairs.len())
     }
 }

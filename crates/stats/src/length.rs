@@ -48,6 +48,7 @@ pub fn length_controlled(
         }
         check("scores", side.scores, 1)?;
         check("lengths", side.lengths, 1)?;
+        check("weights", side.weights, 1)?;
     }
     let scale = spread(prompts);
     let (theta, variance) = fit(prompts, scale)?;
@@ -232,5 +233,10 @@ mod tests {
         let error = length_controlled(&all_won.prompts(), 0.95);
         assert_eq!(error, Err(StatsError::Separated));
         assert!(length_controlled(&all_won.prompts()[..1], 0.95).is_err());
+        let mut prompts = all_won.prompts();
+        let nothing = vec![f64::NAN; prompts[0].0.scores.len()];
+        prompts[0].0.weights = &nothing;
+        let error = length_controlled(&prompts, 0.95);
+        assert!(matches!(error, Err(StatsError::NotFinite { what: "weights", .. })), "{error:?}");
     }
 }

@@ -13,6 +13,7 @@ use crate::soft;
 
 /// What one side keeps of its responses to a prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Selection {
     /// One response, as sampled.
     Sample,

@@ -62,7 +62,8 @@ impl Spread {
     /// Equation: n ≥ (t₍n−1₎ + z)²·σ²/effect², t the quantile of the test, z that of the power.
     ///
     /// # Errors
-    /// [`StatsError::Level`] for a level or power that is no probability, [`StatsError::Margin`] for an effect that is not above 0.
+    /// [`StatsError::Level`] for a level or power that is no probability, [`StatsError::Margin`] for an effect that is not above 0,
+    /// [`StatsError::TooFew`] without samples.
     ///
     /// ```
     /// use infalign_stats::Spread;
@@ -83,6 +84,11 @@ impl Spread {
         check_level(power)?;
         if !(effect > 0.0 && effect.is_finite()) {
             return Err(StatsError::Margin(effect));
+        }
+        for found in [samples, self.samples] {
+            if found == 0 {
+                return Err(StatsError::TooFew { what: "samples a prompt", needed: 1, found });
+            }
         }
         let z = Normal::standard().inverse_cdf(power);
         let ratio = self.variance(samples) / (effect * effect);
@@ -149,6 +155,8 @@ mod tests {
     fn what_is_no_effect_or_level_is_refused() {
         let spread = Spread { between: 1.0, within: 0.0, samples: 1 };
         assert!(matches!(spread.prompts_needed(0.0, 1, 0.95, 0.8), Err(StatsError::Margin(_))));
+        let none = spread.prompts_needed(0.1, 0, 0.95, 0.8);
+        assert!(matches!(none, Err(StatsError::TooFew { found: 0, .. })), "{none:?}");
         assert!(matches!(spread.prompts_needed(0.1, 1, 0.95, 1.0), Err(StatsError::Level(_))));
         assert_eq!(spread.prompts_needed(1e9, 1, 0.95, 0.8).unwrap(), 2);
         let unpaired = Spread::of_halves(&[1.0, 2.0, 3.0], [&[1.0, 2.0], &[1.0, 2.0]], 2);

@@ -16,7 +16,6 @@ use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
 use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
-use infalign_stats::Selection;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::adapter_uniforms;
@@ -192,6 +191,8 @@ pub struct CtrlTrainer<'a> {
 struct Run {
     learner: Learner,
     solver: Box<dyn Solver>,
+    /// Which prompts belong to which step.
+    batches: Batches,
     state: State,
 }
 
@@ -289,7 +290,7 @@ impl CtrlTrainer<'_> {
     }
 
     fn save(&self, run: &Run) -> Result<PathBuf, TrainError> {
-        let Run { learner, solver, state } = run;
+        let Run { learner, solver, state, .. } = run;
         checkpoint::write(&self.checkpoints, state.step, &learner.optimizer, state, |folder| {
             learner.policy.save(folder)?;
             solver.save(folder)
@@ -303,7 +304,8 @@ impl CtrlTrainer<'_> {
         match self.calibrator {
             Calibrator::Table(table) => {
                 table.check_holds(self.prompts.iter().map(|p| (p.id.as_str(), p.text.as_str())))?;
-                self.check_rows()?;
+                let mut rows = self.prompts.iter().filter_map(|prompt| table.get(&prompt.text));
+                rows.try_for_each(|row| self.objective.check_row(row))?;
             }
             Calibrator::Group if matches!(self.objective, Objective::WinRate(_)) => {
                 return Err(TrainError::NeedsTable {
@@ -313,19 +315,6 @@ impl CtrlTrainer<'_> {
             Calibrator::Group => self.config.check_groups()?,
         }
         check_prompts(self.prompts.len(), self.config.prompts_per_step)
-    }
-
-    /// Refuses reference rewards that are too few for the decoder of a win rate.
-    fn check_rows(&self) -> Result<(), TrainError> {
-        let needed = self.objective.selection()?.map_or(0, Selection::samples);
-        let rows = self.prompts.iter().filter_map(|prompt| self.calibrator.row(prompt));
-        match rows.map(|row| (row.id(), row.values().len())).find(|(_, held)| *held < needed) {
-            Some((id, held)) => Err(TrainError::Data(format!(
-                "the table holds {held} reference rewards of prompt {id}, but objective {} looks at {needed}",
-                self.objective
-            ))),
-            None => Ok(()),
-        }
     }
 
     fn check_rollouts(&self) -> Result<(), TrainError> {
@@ -344,16 +333,17 @@ impl CtrlTrainer<'_> {
     fn begin(&self) -> Result<Run, TrainError> {
         let newest = checkpoint::intact(&self.checkpoints)?;
         let (config, optimizer) = (self.config, Optimizer::new(&self.config.optimizer));
+        let batches = Batches::new(self.seed, self.prompts.len(), config.prompts_per_step);
         let solver = config.solver.begin(self.reference, &config.optimizer, newest.as_deref())?;
         if let Some(path) = newest {
             let policy = self.reference.load_trained(&path)?;
             let learner = Learner::new(policy, optimizer.load(&checkpoint::optimizer_path(&path))?);
-            return Ok(Run { learner, solver, state: checkpoint::load_state(&path)? });
+            return Ok(Run { learner, solver, batches, state: checkpoint::load_state(&path)? });
         }
         let beta = config.first_beta(self.objective)?;
         let controller = Controller::new(beta, config.target_kl, config.steps);
         let state = State { step: 0, controller, best: None, objectives: Vec::new() };
-        Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, state })
+        Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, batches, state })
     }
 
     /// The policy before the first step: it computes what the reference does.
@@ -366,9 +356,8 @@ impl CtrlTrainer<'_> {
     /// Samples, scores, and lets the solver improve the policy.
     fn step(&self, run: &mut Run, unit: f64) -> Result<StepMetrics, TrainError> {
         let (step, beta) = (run.state.step, run.state.controller.beta());
-        let batches = Batches::new(self.seed, self.prompts.len(), self.config.prompts_per_step);
         let prompts: Vec<EncodedPrompt> =
-            batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
+            run.batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
         let scoring = Scoring {
             tokenizer: self.tokenizer,
             reward: self.reward,
@@ -381,7 +370,12 @@ impl CtrlTrainer<'_> {
                 // The next of the stored responses each time that a prompt comes up.
                 let samples = self.config.samples_per_prompt;
                 let next = Batches::new(self.seed, rollouts.samples(), samples);
-                Rollout::stored(&prompts, &next.indices(batches.epoch(step)), rollouts, &scoring)?
+                Rollout::stored(
+                    &prompts,
+                    &next.indices(run.batches.epoch(step)),
+                    rollouts,
+                    &scoring,
+                )?
             }
             None => self.sample(&run.learner.policy, step, &prompts, &scoring)?,
         };

@@ -17,6 +17,7 @@ const WIN_RATE: &str = "win-rate:";
 /// What a policy is trained on: `raw`, `standardized`, a [`Transform`] of the calibrated reward, or `win-rate:PROCEDURE`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum Objective {
     /// r itself, in units of its standard deviation under the reference policy (one number for all prompts: it only rescales β).
     Raw,
@@ -84,6 +85,24 @@ impl Objective {
         procedure.selection().map(Some).ok_or_else(refused)
     }
 
+    /// Refuses a row of a calibration table that cannot tell the decoder of a win rate on its prompt.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] for quantiles in place of rewards, and for fewer rewards than the decoder looks at.
+    pub fn check_row(&self, row: &Row) -> Result<(), TrainError> {
+        let Some(selection) = self.selection()? else { return Ok(()) };
+        let (id, needed) = (row.id(), selection.samples());
+        match row.rewards().map(<[f32]>::len) {
+            Some(held) if held >= needed => Ok(()),
+            Some(held) => Err(TrainError::Data(format!(
+                "the table holds {held} reference rewards of prompt {id}, but objective {self} looks at {needed}"
+            ))),
+            None => Err(TrainError::Data(format!(
+                "the table holds quantiles of prompt {id}, but objective {self} draws from the reference rewards themselves: give a table that is not compressed"
+            ))),
+        }
+    }
+
     /// The trained rewards of all responses of a rollout to one prompt.
     ///
     /// - rewards: r of each; quantiles: u of each, in (0, 1).
@@ -99,8 +118,8 @@ impl Objective {
             let each = rewards.iter().zip(quantiles);
             return Ok(each.map(|(&r, &u)| pointwise.apply(r, u, scale)).collect());
         }
-        match (self.selection()?, row) {
-            (Some(selection), Some(row)) => Ok(pseudo_values(rewards, row.values(), selection)?),
+        match (self.selection()?, row.and_then(Row::rewards)) {
+            (Some(selection), Some(reference)) => Ok(pseudo_values(rewards, reference, selection)?),
             _ => Err(TrainError::NeedsTable { what: format!("objective {self}") }),
         }
     }
@@ -172,9 +191,11 @@ impl From<Objective> for String {
 
 #[cfg(test)]
 mod tests {
+    use infalign_calibrate::{Calibration, CalibrationMeta};
     use infalign_transform::{Beta, Tilt};
 
     use super::*;
+    use crate::in_theory;
 
     #[test]
     fn objectives_parse_and_print() {
@@ -205,6 +226,30 @@ mod tests {
         assert!((kl_of(objective.beta_for_kl(0.5).unwrap()) - 0.5).abs() < 1e-9);
         // For a normal reward, KL = 1/(2β²).
         assert!((Objective::Raw.beta_for_kl(0.5).unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_win_rate_needs_the_reference_rewards_themselves() {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("a", "a", vec![1.0, 2.0, 3.0]).unwrap();
+        let objective = |text: &str| text.parse::<Objective>().unwrap();
+        let check = |text: &str, table: &Calibration| {
+            let checked = objective(text).check_row(table.row("a").unwrap());
+            checked.map_err(|error| error.to_string())
+        };
+        check("win-rate:best-of:3", &table).unwrap();
+        let message = check("win-rate:worst-of:4", &table).unwrap_err();
+        assert!(message.contains("3 reference rewards") && message.contains("looks at 4"));
+        let compressed = table.compressed(3).unwrap();
+        assert!(check("win-rate:sample", &compressed).unwrap_err().contains("quantiles"));
+        check("exp:10", &compressed).unwrap();
+        let scale = RewardScale { unit: 1.0, mean: 0.0, deviation: 1.0 };
+        let refused = objective("win-rate:sample").of_group(&[1.0, 2.0], &[0.2, 0.8], scale, None);
+        assert!(matches!(refused, Err(TrainError::NeedsTable { .. })));
+        assert!(matches!(
+            in_theory(&objective("win-rate:sample"), &table),
+            Err(TrainError::NotPointwise { .. })
+        ));
     }
 
     #[test]

@@ -257,6 +257,9 @@ fn beta_for_kl(problems: &[Problem<'_>], kl: f64) -> Result<f64, TransformError>
     let (mut low, mut high) = (range / STEEPEST, range * 1e6);
     for _ in 0..200 {
         let middle = (low * high).sqrt();
+        if middle <= low || middle >= high {
+            break;
+        }
         if reached(middle)? > kl {
             low = middle;
         } else {

@@ -11,6 +11,7 @@ use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 
 use crate::TrainError;
+use crate::fit::check_counts;
 use crate::rollout::rewards;
 
 /// What samples and scores the responses of π_ref.
@@ -106,13 +107,14 @@ impl ReferenceRewards<'_> {
     /// - observe: called after every block; it stops the work by [`ControlFlow::Break`], and then there are none.
     ///
     /// # Errors
-    /// [`TrainError`] when sampling or scoring fails, or a reward is no finite number.
+    /// [`TrainError`] when sampling or scoring fails, a reward is no finite number, or K is 0.
     pub fn rollouts(
         &self,
         meta: CalibrationMeta,
         prompts: &[EncodedPrompt],
         observe: &mut dyn FnMut(&Filled) -> ControlFlow<()>,
     ) -> Result<Option<Rollouts>, TrainError> {
+        check_counts(&[("samples", self.samples)])?;
         let mut rollouts = Rollouts::new(meta, self.samples);
         let (mut filled, mut seen) = (Filled::default(), HashSet::new());
         let distinct: Vec<EncodedPrompt> =

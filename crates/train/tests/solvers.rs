@@ -290,6 +290,14 @@ fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
     let regression = config(r#"{"kind": "regression"}"#, 8);
     let error = refusal(&regression, |trainer| trainer.calibrator = Calibrator::Group);
     assert!(matches!(error, TrainError::NeedsTable { .. }), "{error}");
+    let win_rate = "win-rate:best-of:2".parse().unwrap();
+    let rloo = config(r#"{"kind": "rloo"}"#, 8);
+    let by_group = CtrlTrainer {
+        calibrator: Calibrator::Group,
+        ..fixture.trainer(&rloo, &win_rate, dir.path())
+    };
+    let error = by_group.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap_err();
+    assert!(error.to_string().starts_with("objective win-rate:best-of:2 needs the"), "{error}");
     let offline = |samples| config(r#"{"kind": "regression", "rollouts": "reference"}"#, samples);
     let message = refusal(&offline(STORED + 1), |_| ()).to_string();
     assert!(message.contains("learns from 41") && message.contains("there are 40"), "{message}");

@@ -8,6 +8,7 @@ use crate::transform::Transform;
 
 /// What a policy is trained towards: at every KL the best policy for a transform, or for a win rate.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Theory {
     /// Of greatest E\[Φ(u)\] for its KL.
     Transform(Transform),

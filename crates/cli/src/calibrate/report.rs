@@ -7,7 +7,7 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_calibrate::pit::{Group, Uniformity, uniformity};
 use infalign_calibrate::summary::Summary;
-use infalign_calibrate::{Calibration, CalibrationMeta};
+use infalign_calibrate::{CalibrateError, Calibration};
 use infalign_decode::{Sampler, Stream};
 use infalign_evaluate::{Noise, Page, draw_svg, noise, recommended_samples};
 use infalign_record::atomic::write_atomic;
@@ -111,6 +111,9 @@ fn reference(args: &ReportArgs, table: &Calibration) -> Result<Option<Reference>
     let given = (&args.model, &args.prompts, &args.reward);
     let (Some(model), Some(prompts), Some(reward)) = given else { return Ok(None) };
     ensure!(args.fresh > 0, "--fresh is 0: give 1 or more");
+    if table.meta().quantiles.is_some() {
+        return Err(CalibrateError::Compressed).with_context(|| args.table.display().to_string());
+    }
     let given = ReferenceArgs {
         model: model.clone(),
         prompts: prompts.clone(),
@@ -120,8 +123,7 @@ fn reference(args: &ReportArgs, table: &Calibration) -> Result<Option<Reference>
         device: args.device.clone(),
     };
     let reference = Reference::read(&given, &args.drawing)?;
-    let expected = CalibrationMeta { quantiles: table.meta().quantiles, ..reference.meta.clone() };
-    table.check(&expected)?;
+    table.check(&reference.meta)?;
     table.check_holds(names(&reference.prompts))?;
     Ok(Some(reference))
 }

@@ -4,14 +4,15 @@
 //! takes up both.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
-use infalign_record::RunDir;
 use infalign_record::atomic::write_atomic;
+use infalign_record::folder::LOCK;
+use infalign_record::{RunDir, START_FILE};
 use serde::Serialize;
 
 use super::sides::Place;
@@ -45,13 +46,17 @@ pub(crate) fn settings(dir: &Path) -> Option<BTreeMap<String, String>> {
     serde_json::from_slice(&std::fs::read(dir.join(SETTINGS)).ok()?).ok()
 }
 
+/// Whether a folder holds an evaluation, finished or not.
+pub(crate) fn is_begun(dir: &Path) -> bool {
+    dir.join(SETTINGS).exists()
+}
+
 /// Refuses an evaluation that is there and is not to go on, or that is to go on and is not there.
 ///
 /// # Errors
 /// One sentence that names the folder.
 pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
-    let is_there = dir.join(SETTINGS).exists();
-    match (is_there, resume) {
+    match (is_begun(dir), resume) {
         (true, false) => bail!(
             "{} holds an evaluation already: go on with it by --resume, or give another --out",
             dir.display()
@@ -62,7 +67,11 @@ pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
         (true, true) => return Ok(()),
         (false, false) => {}
     }
-    let used = dir.exists() && std::fs::read_dir(dir).map_or(true, |mut all| all.next().is_some());
+    // One that was killed before it had settings left these.
+    let of_nothing = |entry: std::io::Result<DirEntry>| {
+        entry.is_ok_and(|entry| [START_FILE, LOCK].iter().any(|name| entry.file_name() == *name))
+    };
+    let used = dir.exists() && std::fs::read_dir(dir).map_or(true, |mut all| !all.all(of_nothing));
     ensure!(!used, "--out {} is not an empty folder: give a new one", dir.display());
     destination::folder(dir)
 }
@@ -260,7 +269,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("e");
         let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
-        let drawn = Drawn { prompt: "p".into(), tokens: vec![vec![1, 2]], made: vec![2] };
+        let drawn =
+            Drawn { prompt: "p".into(), tokens: vec![vec![1, 2]], made: vec![2], kl: vec![] };
         let line = serde_json::to_string(&drawn).unwrap();
         let path = dir.join(DRAWN[0]);
         for text in [format!("{line}\n"), format!("{line}\n{}", &line[..9])] {

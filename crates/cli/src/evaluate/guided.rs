@@ -1,12 +1,13 @@
 //! Sides whose responses prefix scorers guide.
 
+use std::ops::ControlFlow;
+
 use anyhow::{Result, bail, ensure};
 use infalign_decode::guided::{GuidedGenerator, ScorerSet};
-use infalign_decode::{Decoded, EncodedPrompt, Generator, ProcedureDecoder};
-use infalign_evaluate::{Contest, Kl, PromptText, Sampled, score};
+use infalign_decode::{EncodedPrompt, Generator, ProcedureDecoder};
+use infalign_evaluate::{Contest, Drawn};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
-use infalign_stats::mean_and_standard_error;
 use infalign_transform::{Composed, Procedure};
 
 use crate::{interrupt, scorers};
@@ -39,7 +40,7 @@ pub(super) fn check(scorers: &[String], contests: &[Contest]) -> Result<()> {
     Ok(())
 }
 
-/// What responses are drawn and scored by.
+/// What guided responses are drawn by.
 pub(super) struct Guided<'a> {
     pub(super) scorers: &'a ScorerSet,
     /// What draws from the model.
@@ -47,74 +48,34 @@ pub(super) struct Guided<'a> {
     pub(super) tokenizer: &'a Tokenizer,
     /// What selects, where something does.
     pub(super) selects: &'a dyn Reward,
-    pub(super) judges: Option<&'a dyn Reward>,
+    pub(super) procedure: Composed,
 }
 
 impl Guided<'_> {
-    /// Responses of the procedure, with what is known of its KL to the model that it draws from.
+    /// Draws responses of the procedure to some prompts, with what is known of its KL to the model that it draws from.
+    ///
+    /// - done: given the place of a prompt among them and its responses, as soon as the last of these has ended; it breaks off the rest.
     ///
     /// # Errors
     /// When a scorer does not go with the model, or generation or a reward fails.
-    pub(super) fn sample(
+    pub(super) fn draw(
         &self,
-        procedure: Composed,
         prompts: &[EncodedPrompt],
         samples: usize,
-    ) -> Result<Sampled> {
+        done: &mut (dyn FnMut(usize, Drawn) -> ControlFlow<()> + Send),
+    ) -> Result<()> {
         let scorer = self.scorers.weighted(&self.scorers.weights())?;
         let generator = self.generator.clone();
         let cancelled = Some(interrupt::flag());
-        let Composed { selection, inner } = procedure;
+        let Composed { selection, inner } = self.procedure;
         let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
         guided.check(prompts)?;
         let reward = Some(self.selects);
         let decoder = ProcedureDecoder::guided(selection, guided, self.tokenizer, reward)?;
-        let decoded = decoder.decode_samples(prompts, samples)?;
-        ensure!(!interrupt::asked(), "stopped");
-        let sampled = self.scored(procedure, prompts, &decoded)?;
-        Ok(Sampled { procedure_kl: kl(&decoded)?, ..sampled })
+        Ok(decoder.decode_each(prompts, samples, &mut |place, decoded| {
+            done(place, Drawn::of(&prompts[place], decoded, true))
+        })?)
     }
-
-    fn scored(
-        &self,
-        procedure: Composed,
-        prompts: &[EncodedPrompt],
-        decoded: &[Vec<Decoded>],
-    ) -> Result<Sampled> {
-        let count = |of: fn(&Decoded) -> usize| -> Vec<Vec<usize>> {
-            decoded.iter().map(|all| all.iter().map(of).collect()).collect()
-        };
-        let text = |all: &Vec<Decoded>| all.iter().map(|one| one.text.clone()).collect();
-        let responses: Vec<Vec<String>> = decoded.iter().map(text).collect();
-        let by = |reward| score(reward, prompts.iter().map(|one| one.text.as_str()), &responses);
-        let (rewards, judged) = (by(self.selects)?, self.judges.map(by).transpose()?);
-        let prompt = |prompt: &EncodedPrompt| PromptText {
-            id: prompt.id.clone(),
-            text: prompt.text.clone(),
-        };
-        Ok(Sampled {
-            prompts: prompts.iter().map(prompt).collect(),
-            procedure: Some(procedure),
-            responses,
-            rewards,
-            judged,
-            tokens: Some(count(|one| one.response.tokens.len())),
-            made: Some(count(|one| one.cost.model_tokens)),
-            ..Sampled::default()
-        })
-    }
-}
-
-/// The mean over prompts of what the responses say of the procedure's KL, with the label that they give it.
-fn kl(decoded: &[Vec<Decoded>]) -> Result<Option<Kl>> {
-    let Some(first) = decoded.iter().flatten().find_map(|one| one.kl.first()) else {
-        return Ok(None);
-    };
-    let of = |one: &Decoded| one.kl.first().map_or(0.0, |kl| kl.nats);
-    let mean = |all: &Vec<Decoded>| all.iter().map(of).sum::<f64>() / all.len().max(1) as f64;
-    let means: Vec<f64> = decoded.iter().map(mean).collect();
-    let (estimate, standard_error) = mean_and_standard_error(&means)?;
-    Ok(Some(Kl { estimate, standard_error, kind: first.kind, k1: None, k3: None }))
 }
 
 /// The scorers as results depend on them: what their files hold, whatever they are called, and their weights.

@@ -21,7 +21,7 @@ use infalign_record::Expect;
 use infalign_reward::{Preference, PreferenceConfig};
 use infalign_transform::Composed;
 
-pub(crate) use self::folder::settings;
+pub(crate) use self::folder::{is_begun, settings};
 pub(crate) use self::replay::replay;
 
 use self::folder::Folder;

@@ -168,21 +168,8 @@ impl Models {
         let side = &self.sides[place as usize];
         let evaluator = self.evaluator(args, rewards, side)?;
         let bar = progress.stage(place.name(), side.prompts.len());
-        if let Some(procedure) = side.procedure.filter(Composed::is_guided) {
-            let model = side.model.clone().for_inference();
-            let guided = Guided {
-                scorers: &side.scorers,
-                generator: evaluator.generator(model.as_ref(), place.stage()),
-                tokenizer: &side.tokenizer,
-                selects: evaluator.reward,
-                judges: evaluator.judge,
-            };
-            let sampled = guided.sample(procedure, &side.prompts, self.samples)?;
-            bar.finish(format!("{} prompts, {} responses each", side.prompts.len(), self.samples));
-            return Ok(sampled);
-        }
         let drawn = draw(&evaluator, side, place, folder, bar)?;
-        Ok(evaluator.measure(&side.model, side.plain(), &drawn)?)
+        Ok(evaluator.measure(&side.model, side.procedure, &drawn)?)
     }
 
     fn evaluator<'e>(
@@ -248,10 +235,7 @@ fn draw(
     let missing: Vec<usize> = (0..drawn.len()).filter(|&place| drawn[place].is_none()).collect();
     let done = drawn.len() - missing.len();
     let mut keeping = Keeping { drawn, done, tokens: 0, start: Instant::now(), file, bar };
-    let watch = |_: Event<'_>| unless_stopped();
-    let drawing = Drawing { stage: place.stage(), procedure: side.plain(), watch: Some(&watch) };
-    let result =
-        evaluator.draw(&side.model, &drawing, &missing, &mut |place, one| keeping.take(place, one));
+    let result = draw_missing(evaluator, side, place.stage(), &missing, &mut keeping);
     let Keeping { drawn, file, bar, .. } = keeping;
     file.map_or(Ok(()), Lines::finish)?;
     result?;
@@ -260,6 +244,33 @@ fn draw(
     ensure!(drawn.len() == n, "stopped");
     bar.finish(format!("{n} prompts, {} responses each", evaluator.samples));
     Ok(drawn)
+}
+
+/// Draws the responses to some prompts by what the side's procedure has to run.
+fn draw_missing(
+    evaluator: &Evaluator<'_>,
+    side: &Side,
+    stage: &str,
+    missing: &[usize],
+    keeping: &mut Keeping,
+) -> Result<()> {
+    let Some(procedure) = side.procedure.filter(Composed::is_guided) else {
+        let watch = |_: Event<'_>| unless_stopped();
+        let drawing = Drawing { stage, procedure: side.plain(), watch: Some(&watch) };
+        let mut take = |place, one| keeping.take(place, one);
+        return Ok(evaluator.draw(&side.model, &drawing, missing, &mut take)?);
+    };
+    let model = side.model.clone().for_inference();
+    let guided = Guided {
+        scorers: &side.scorers,
+        generator: evaluator.generator(model.as_ref(), stage),
+        tokenizer: &side.tokenizer,
+        selects: evaluator.reward,
+        procedure,
+    };
+    let prompts: Vec<EncodedPrompt> =
+        missing.iter().map(|place| side.prompts[*place].clone()).collect();
+    guided.draw(&prompts, evaluator.samples, &mut |place, one| keeping.take(missing[place], one))
 }
 
 /// Break after Ctrl-C.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Step};
 use crate::build_record::build_record;
+use crate::evaluate;
 use crate::progress::Progress;
 
 /// A step that has been run.
@@ -209,7 +210,7 @@ fn going_on(words: &[String], folder: &Path) -> Result<Vec<String>> {
         let resume = [words[0].as_str(), "--resume", "--json", "--out", "$STEP"];
         return Ok(resume.map(str::to_owned).to_vec());
     }
-    if is(words, "evaluate") && folder.exists() {
+    if is(words, "evaluate") && evaluate::is_begun(folder) {
         return Ok(words.iter().cloned().chain(["--resume".to_owned()]).collect());
     }
     if folder.exists() {
@@ -256,6 +257,9 @@ mod tests {
         let going_on = |text: &str| going_on(&words(text), &folder).unwrap().join(" ");
         assert_eq!(going_on("evaluate --out $STEP"), "evaluate --out $STEP");
         std::fs::create_dir(&folder).unwrap();
+        assert_eq!(going_on("evaluate --out $STEP"), "evaluate --out $STEP", "nothing was begun");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("settings.json"), "{}").unwrap();
         assert_eq!(going_on("evaluate --out $STEP"), "evaluate --out $STEP --resume");
         std::fs::write(folder.join(CONFIG), "").unwrap();
         assert_eq!(going_on("train a.toml"), "train --resume --json --out $STEP");

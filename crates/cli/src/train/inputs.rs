@@ -121,6 +121,14 @@ impl<'a> Inputs<'a> {
         let table = infalign_calibrate::store::read(&path)?;
         let names = self.train.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()));
         table.check_holds(names).context("calibration.table")?;
+        for method in &self.recipe.method {
+            if let Some(objective) = self.objective(method)? {
+                let mut rows = self.train.iter().filter_map(|prompt| table.get(&prompt.text));
+                let checked = rows.try_for_each(|row| objective.check_row(row));
+                checked
+                    .with_context(|| format!("calibration.table with method {:?}", method.name))?;
+            }
+        }
         let made = calibration::check_early(self, &table);
         made.with_context(|| format!("calibration.table {}", path.display()))
     }

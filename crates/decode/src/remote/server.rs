@@ -50,7 +50,7 @@ impl Server {
         request: Option<&Value>,
         stream: &mut Stream,
     ) -> Result<String, RemoteError> {
-        self.client.ask(url, request, |tries| stream.uniform(u64::from(tries)))
+        self.client.ask(url, request, |tries| Some(stream.uniform(u64::from(tries))))
     }
 }
 

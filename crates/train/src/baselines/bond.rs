@@ -156,7 +156,8 @@ impl BondTrainer<'_> {
             checkpoints: &self.checkpoints,
             checkpoint_every: self.config.checkpoint_every,
         };
-        let gradient = |pair: &Anchored, step| self.gradient(pair, step);
+        let batches = Batches::new(self.seed, self.prompts.len(), self.config.prompts_per_step);
+        let gradient = |pair: &Anchored, step| self.gradient(pair, step, &batches);
         Ok(fit.run(pair, gradient, observe, interrupted)?.0.policy.valid())
     }
 
@@ -166,8 +167,12 @@ impl BondTrainer<'_> {
         check_prompts(self.prompts.len(), self.config.prompts_per_step)
     }
 
-    fn gradient(&self, pair: &Anchored, step: usize) -> Result<(f64, GradientsParams), TrainError> {
-        let batches = Batches::new(self.seed, self.prompts.len(), self.config.prompts_per_step);
+    fn gradient(
+        &self,
+        pair: &Anchored,
+        step: usize,
+        batches: &Batches,
+    ) -> Result<(f64, GradientsParams), TrainError> {
         let prompts: Vec<EncodedPrompt> =
             batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
         let samples = self.config.samples_per_prompt;

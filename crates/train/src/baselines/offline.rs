@@ -64,6 +64,7 @@ pub enum Stored {
 
 /// The losses on pairs of responses.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Comparison {
     /// DPO with its β.
     Dpo(f64),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ResponsePair;
 use crate::TrainError;
+use crate::fit::check_counts;
 use crate::rollout::stored_sequence;
 
 /// How rewards make preferences.
@@ -52,7 +53,7 @@ pub fn pairs(
 /// a random one, since they are independent.
 ///
 /// # Errors
-/// As [`pairs`].
+/// As [`pairs`], and [`TrainError::Setting`] where N is 0.
 pub fn best_of_n(
     rollouts: &Rollouts,
     prompts: &[EncodedPrompt],
@@ -64,7 +65,7 @@ pub fn best_of_n(
 /// The best of each group of N responses of a prompt against the worst; of equals the first is the best and the last the worst.
 ///
 /// # Errors
-/// As [`pairs`].
+/// As [`best_of_n`].
 pub fn best_worst_pairs(
     rollouts: &Rollouts,
     prompts: &[EncodedPrompt],
@@ -80,6 +81,7 @@ fn in_groups<T>(
     n: usize,
     make: impl Fn(&EncodedPrompt, &[ReferenceResponse]) -> T,
 ) -> Result<Vec<T>, TrainError> {
+    check_counts(&[("n", n)])?;
     let mut made = Vec::new();
     for prompt in prompts {
         let groups = rollouts.of(&prompt.text)?.chunks_exact(n);

@@ -38,7 +38,7 @@ pub(super) fn trace(
     } else {
         rows.into_iter().map(read).collect::<Result<Vec<_>, TrainError>>()?
     };
-    Ok(traces.concat())
+    Ok(traces.into_iter().flatten().collect())
 }
 
 /// Runs of sequences in which every prompt leaves room for the longest response.
@@ -126,8 +126,8 @@ fn keep_most(weights: &mut [f32], most: usize) {
         return;
     }
     let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-    order.iter().skip(most).for_each(|&token| weights[token] = 0.0);
+    order.select_nth_unstable_by(most, |&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+    order[most..].iter().for_each(|&token| weights[token] = 0.0);
 }
 
 #[cfg(test)]

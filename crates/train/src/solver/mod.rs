@@ -40,6 +40,7 @@ use crate::{Objective, OptimizerConfig, TrainError};
 /// How a policy is improved, with the settings of that way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SolverConfig {
     /// REINFORCE leave-one-out.
     Rloo(Rloo),

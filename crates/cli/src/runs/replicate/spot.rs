@@ -162,7 +162,7 @@ fn prepare(run: &Path, copy: &Path, stage: &Stage) -> Result<()> {
     };
     for path in folder::files(run)? {
         let left_out =
-            of_record(&path) || of_stage(&path) || path == RESULTS || path.contains("checkpoints/");
+            of_record(&path) || of_stage(&path) || path == RESULTS || is_of_checkpoints(&path);
         if left_out {
             continue;
         }
@@ -174,6 +174,11 @@ fn prepare(run: &Path, copy: &Path, stage: &Stage) -> Result<()> {
             .with_context(|| format!("cannot write {}", to.display()))?;
     }
     Ok(())
+}
+
+/// Whether a file lies in a folder of checkpoints.
+fn is_of_checkpoints(path: &str) -> bool {
+    path.split('/').rev().skip(1).any(|folder| folder == "checkpoints")
 }
 
 /// Waits until a training has done its first steps, or has ended, and stops it.
@@ -217,6 +222,13 @@ mod tests {
         let stage = |i: usize| Stage { name: format!("stage {i}"), product: String::new() };
         let chosen = choose((0..8).map(stage).collect(), k, "digest", nonce);
         chosen.into_iter().map(|stage| stage.name).collect()
+    }
+
+    #[test]
+    fn checkpoints_lie_in_folders_of_that_name() {
+        assert!(is_of_checkpoints("methods/a/checkpoints/step-000003/state.json"));
+        assert!(!is_of_checkpoints("methods/old-checkpoints/policy/model.safetensors"));
+        assert!(!is_of_checkpoints("methods/a/checkpoints"));
     }
 
     #[test]

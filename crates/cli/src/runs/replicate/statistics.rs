@@ -16,7 +16,7 @@ use infalign_record::{Expect, Level};
 use infalign_stats::{Interval, paired_difference};
 use serde::Deserialize;
 
-use crate::sources::{METHODS, REFERENCE, References, SAMPLES};
+use crate::sources::{METHODS, REFERENCE, References, SAMPLES, checked};
 
 /// Two one-sided tests at 5 %.
 const TWO_ONE_SIDED: f64 = 0.90;
@@ -42,6 +42,7 @@ impl Stored {
     fn read(run: &Path) -> Result<Self> {
         let Results { rows } = folder::json(run, RESULTS)?;
         let (reference, base) = folder::json::<References>(run, REFERENCE)?.both();
+        checked(&run.join(REFERENCE), &reference)?;
         let mut methods: Vec<(String, Sampled)> = Vec::new();
         for row in &rows {
             if methods.iter().any(|(name, _)| *name == row.method) {
@@ -56,6 +57,7 @@ impl Stored {
                 (Some(base), true) => base.clone(),
                 _ => folder::json(run, &path)?,
             };
+            checked(&run.join(&path), &sampled)?;
             methods.push((row.method.clone(), sampled));
         }
         Ok(Self { reference, methods, rows })
