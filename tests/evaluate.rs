@@ -285,10 +285,8 @@ fn a_run_is_compared_reported_and_its_policies_evaluated_again() {
     for one in comparisons {
         // The run repeats bit for bit, so nothing differs.
         assert_eq!(one["difference"]["estimate"], json!(0.0), "{one}");
-        assert_eq!(
-            (&one["p_adjusted"], &one["equivalence"]["p_value"]),
-            (&json!(1.0), &json!(0.0))
-        );
+        assert_eq!(one["p_adjusted"], json!(1.0), "{one}");
+        assert!(one["equivalence"]["p_value"].as_f64().unwrap() < 1e-3, "{one}");
         assert!(one["method"].as_str().unwrap().starts_with("first/"), "{one}");
     }
     let both = json(&run(&[

@@ -256,6 +256,10 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     for (args, needle) in [
         (&["--procedure", "best-of:4"][..], "give --reward"),
         (&["--temperature", "-1"], "temperature"),
+        (
+            &["--temperature", "0", "--procedure", "best-of:2", "--reward", pattern],
+            "above 0 for any procedure but `sample`",
+        ),
         (&["--temperature", "inf"], "give a finite number, at least 0"),
         (&["--device", "tpu"], "the backends are cpu, wgpu, cuda"),
         (&["--reward", pattern], "pattern.toml: `(` is not a regular expression"),

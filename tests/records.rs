@@ -321,6 +321,26 @@ fn repeats(dir: &Path, run: &Path) {
     assert!(text.starts_with("# reproduced (repeat)"), "{text}");
 }
 
+/// The folder that is named may be a link; those within it are refused.
+#[cfg(unix)]
+#[test]
+fn a_run_may_be_named_by_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    std::fs::create_dir(path("run")).unwrap();
+    std::os::unix::fs::symlink(path("run"), path("link")).unwrap();
+    let mut command = infalign(&["generate", "--max-tokens", "2", "--prompts"]);
+    command.arg(path("prompts.jsonl")).arg("--model").arg(quickstart().join("model"));
+    command.arg("--record").arg(path("link"));
+    done(command);
+    for name in ["link", "run"] {
+        done(with_run("verify", &path(name), &[]));
+    }
+    std::os::unix::fs::symlink("results.txt", path("run/other")).unwrap();
+    assert!(fails(with_run("verify", &path("link"), &[]), 2).contains("symbolic link"));
+}
+
 #[test]
 fn options_may_stand_before_the_command() {
     let dir = tempfile::tempdir().unwrap();

@@ -71,7 +71,7 @@ fn a_server_takes_the_place_of_the_weights() {
     let reward = dir.path().join("reward.toml");
     std::fs::write(&reward, "kind = \"lexicon\"\nweights = { good = 1.0, nice = 1.0 }\n").unwrap();
     let remote = ["--server", &url, "--api-key-env", "TEST_KEY", "--timeout", "60"];
-    let common = ["--json", "--temperature", "0", "--procedure", "best-of:2", "--stop", " and"];
+    let common = ["--json", "--temperature", "1e-6", "--procedure", "best-of:2", "--stop", " and"];
     let common = [&common[..], &["--reward", reward.to_str().unwrap()]].concat();
     let here = rows(&generate(dir.path(), &recipes().join("model"), &common));
     let there = rows(&generate(dir.path(), &model, &[&common[..], &remote].concat()));

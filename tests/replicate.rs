@@ -6,7 +6,7 @@ mod runs;
 use std::path::{Path, PathBuf};
 
 use infalign_record::hash::sha256_bytes;
-use infalign_record::{BuildRecord, Expect, Opening, Recorder, folder};
+use infalign_record::{BuildRecord, Expect, Opening, Recorder, env, folder};
 use runs::{copy, done, fails, infalign, quickstart, recipe, train, with_run};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn elsewhere(from: &Path, to: &Path, change: impl Fn(&Path)) {
 fn close(from: &Path, to: &Path, build: BuildRecord) {
     let original = folder::record(from).unwrap();
     let inputs = original.inputs.iter().map(|input| {
-        let path = input.path.replace("$RUN", &text(to));
+        let path = env::with_home(&input.path.replace("$RUN", &text(to)));
         (input.role.clone(), input.path.clone(), PathBuf::from(path))
     });
     let opening = Opening {
@@ -33,7 +33,7 @@ fn close(from: &Path, to: &Path, build: BuildRecord) {
         argv: original.argv.clone(),
         build,
         device: original.device.clone(),
-        seed: Some(1),
+        seed: original.seed.as_ref().map(|seed| seed.master),
         inputs: inputs.collect(),
         expect: None,
         diff: std::fs::read(to.join("diff.patch")).ok(),
@@ -107,10 +107,48 @@ fn a_run_repeats_bit_for_bit_on_another_number_of_threads_which_is_named() {
     let report = done(with_run("replicate", &original, &spot));
     assert!(report.contains("extent: spot: ") && report.starts_with("# reproduced"), "{report}");
 
+    let none = ["--out", &text(&path("none")), "--spot", "1", "--steps", "0"];
+    assert!(fails(with_run("replicate", &original, &none), 2).contains("--steps"));
+
     // Nothing was written into the original.
     done(with_run("verify", &original, &[]));
 
+    no_run_is_its_own_replica(dir.path(), &original);
+    a_statement_that_says_something_else_is_no_evidence(dir.path(), &original, &statement);
+
     runs_elsewhere_are_judged_by_their_statistics(dir.path(), &original);
+}
+
+/// Neither by its own name nor by that of a copy.
+fn no_run_is_its_own_replica(dir: &Path, original: &Path) {
+    let twin = dir.join("twin");
+    copy(original, &twin);
+    for replica in [original, twin.as_path()] {
+        let out = text(&dir.join("itself"));
+        let words = ["--replica", &text(replica), "--out", &out];
+        let message = fails(with_run("replicate", original, &words), 2);
+        assert!(message.contains("is the run itself, or a copy of it"), "{message}");
+    }
+}
+
+fn a_statement_that_says_something_else_is_no_evidence(
+    dir: &Path,
+    original: &Path,
+    statement: &Path,
+) {
+    let whole: Value = serde_json::from_str(&std::fs::read_to_string(statement).unwrap()).unwrap();
+    let forged = dir.join("forged.json");
+    for (place, value, told) in [
+        ("/predicate/result", json!("FAILED"), "its result is not what its rows come to"),
+        ("/predicateType", json!("x"), "the type of what it says is another"),
+        ("/subject/0/digest/sha256", json!("0".repeat(64)), "other outputs than the run's"),
+    ] {
+        let mut other = whole.clone();
+        *other.pointer_mut(place).unwrap() = value;
+        std::fs::write(&forged, other.to_string()).unwrap();
+        let badges = done(with_run("badges", original, &["--replication", &text(&forged)]));
+        assert!(badges.contains("Functional: no; ") && badges.contains(told), "{badges}");
+    }
 }
 
 fn runs_elsewhere_are_judged_by_their_statistics(dir: &Path, original: &Path) {
@@ -268,6 +306,85 @@ fn a_replica_that_fails_is_told_from_one_that_differs() {
     assert_eq!(expect, Expect::default());
     // Not one of train's words.
     assert!(fails(infalign(&["replicate"]), 2).contains("RUN"));
+}
+
+/// A run that reaches a server, or writes elsewhere, is not started unasked.
+#[test]
+fn a_run_that_reaches_beyond_its_folder_is_not_started_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let original = path("original");
+    done(train(&original, &[]));
+    let other = |name: &str, settings: &str| {
+        let run = path(name);
+        copy(&original, &run);
+        let config = run.join("config.toml");
+        let whole = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{whole}\n{settings}\n")).unwrap();
+        close(&original, &run, folder::record(&original).unwrap().build);
+        let out = text(&path(&format!("{name}-again")));
+        move |more: &[&str]| {
+            let words = [&["--out", &out][..], more].concat();
+            with_run("replicate", &run, &words)
+        }
+    };
+    let server =
+        other("server", "[[elsewhere]]\nurl = 'http://127.0.0.1:9/x'\napi_key_env = 'MY_KEY'");
+    let message = fails(server(&[]), 2);
+    for said in ["http://127.0.0.1:9/x", "MY_KEY", "--allow-remote"] {
+        assert!(message.contains(said), "{message}");
+    }
+    assert!(!path("server-again").exists(), "nothing was started");
+    // It is started, and finds that it has no such settings.
+    assert!(!fails(server(&["--allow-remote"]), 3).contains("--allow-remote"));
+    let cache = other("cache", "[[elsewhere]]\ncache = '/tmp/elsewhere.jsonl'");
+    let message = fails(cache(&["--allow-remote"]), 2);
+    assert!(message.contains("outside of its replica") && message.contains("elsewhere.jsonl"));
+
+    // Nor one of a command line that was made up.
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    let mut command = infalign(&["generate", "--max-tokens", "2", "--prompts"]);
+    command.arg(path("prompts.jsonl")).arg("--model").arg(quickstart().join("model"));
+    command.arg("--record").arg(path("generated"));
+    done(command);
+    let record = path("generated/record.json");
+    let mut made_up: Value =
+        serde_json::from_str(&std::fs::read_to_string(&record).unwrap()).unwrap();
+    for word in ["--server=http://127.0.0.1:9", "--api-key-env=MY_KEY"] {
+        made_up["argv"].as_array_mut().unwrap().push(json!(word));
+    }
+    std::fs::write(&record, made_up.to_string()).unwrap();
+    close(&path("generated"), &path("generated"), folder::record(&original).unwrap().build);
+    let out = text(&path("generated-again"));
+    let message = fails(with_run("replicate", &path("generated"), &["--out", &out]), 2);
+    assert!(message.contains("--server http://127.0.0.1:9"), "{message}");
+    assert!(message.contains("--api-key-env MY_KEY"), "{message}");
+}
+
+#[test]
+fn another_temperature_or_seed_of_a_command_line_is_not_comparable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    let generate = |name: &str, more: &[&str]| {
+        let mut command = infalign(&["generate", "--max-tokens", "2", "--prompts"]);
+        command.arg(path("prompts.jsonl")).arg("--model").arg(quickstart().join("model"));
+        command.args(more).arg("--record").arg(path(name));
+        done(command);
+    };
+    generate("original", &["--temperature", "0.5"]);
+    generate("warmer", &["--temperature", "0.9"]);
+    generate("seeded", &["--temperature", "0.5", "--seed", "3"]);
+    generate("same", &["--temperature=0.5"]);
+    let compare = |name: &str| {
+        let words = ["--replica", &text(&path(name)), "--out", &text(&path(&format!("{name}-r")))];
+        with_run("replicate", &path("original"), &words)
+    };
+    for (name, told) in [("warmer", "--temperature: 0.5 and 0.9"), ("seeded", "seeds differ")] {
+        let message = fails(compare(name), 2);
+        assert!(message.contains("not comparable") && message.contains(told), "{message}");
+    }
+    assert!(done(compare("same")).starts_with("# reproduced"));
 }
 
 /// A repository with a program that says what it was told and fails, and the commit that has it.

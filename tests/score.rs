@@ -60,7 +60,36 @@ fn generated_responses_have_the_log_probabilities_that_generation_gave_them() {
             let last = &all[all.len() - drawn.len()..];
             assert!(last.iter().zip(&drawn).all(|(a, b)| (a - b).abs() < 1e-5), "{row} {score}");
         }
+        // What was printed is scored token by token as it was drawn.
+        let printed = dir.path().join("printed.json");
+        std::fs::write(&printed, generated.to_string()).unwrap();
+        let scored = json(&infalign("score", &["--input", printed.to_str().unwrap(), "--json"]));
+        let scored = scored["scores"].as_array().unwrap();
+        assert_eq!(scored.len(), rows.len());
+        for (row, score) in rows.iter().zip(scored) {
+            let length = score["prompt_length"].as_u64().unwrap() as usize;
+            assert_eq!(numbers(&score["ids"])[length..], numbers(&row["tokens"])[..]);
+            let (given, drawn) = (numbers(&score["log_probs"]), numbers(&row["log_probs"]));
+            assert_eq!(given.len(), drawn.len(), "{row} {score}");
+            let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-5;
+            assert!(given.iter().zip(&drawn).all(close), "{row} {score}");
+        }
     }
+}
+
+#[test]
+fn known_tokens_are_scored_and_the_text_is_rewarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, reward) = (dir.path().join("in.jsonl"), dir.path().join("reward.toml"));
+    let row = serde_json::json!({ "prompt": "the", "response": "good good", "tokens": [5, 6, 2] });
+    std::fs::write(&input, row.to_string()).unwrap();
+    std::fs::write(&reward, "kind = \"lexicon\"\nweights = { good = 1.5 }\n").unwrap();
+    let [input, reward] = [&input, &reward].map(|path| path.to_str().unwrap());
+    let scored = json(&infalign("score", &["--input", input, "--reward", reward, "--json"]));
+    let score = &scored["scores"][0];
+    let length = score["prompt_length"].as_u64().unwrap() as usize;
+    assert_eq!(numbers(&score["ids"])[length..], [5.0, 6.0, 2.0]);
+    assert_eq!((numbers(&score["log_probs"]).len(), &score["reward"]), (3, &Value::from(3.0)));
 }
 
 #[test]
@@ -77,15 +106,22 @@ fn rewards_stand_beside_texts_only() {
     let scored = json(&infalign("score", &["--input", input, "--reward", reward, "--json"]));
     assert_eq!(scored["scores"][0]["reward"], Value::Null);
     assert_eq!(scored["scores"][1]["reward"], 3.0);
-    let text = infalign("score", &["--input", input, "--reward", reward]).stdout;
-    assert!(String::from_utf8(text).unwrap().lines().nth(2).unwrap().ends_with("3.000000"));
+    let output = infalign("score", &["--input", input, "--reward", reward]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().nth(2).unwrap().ends_with("3.000000"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("1 of 2 lines are ids"), "{told}");
 }
 
 #[test]
 fn bad_input_names_the_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("in.jsonl");
+    let long = format!("{{\"prompt\": \"the\", \"response\": \"{}\"}}", " good".repeat(70));
+    let two = "{\"prompt\": \"a\", \"response\": \"b\", \"completion\": \"c\"}";
     for (line, message) in [
+        (long.as_str(), "line 2: it has 72 tokens"),
+        (two, "line 2: It has both"),
         ("{\"ids\": [1, 99999]}", "line 2: token id 99999"),
         ("{\"prompt\": \"a\", \"response\": \"\"}", "line 2: The response is empty"),
         ("{\"text\": \"a\"}", "line 2: It is neither"),
@@ -95,5 +131,9 @@ fn bad_input_names_the_line() {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{errors}");
         assert!(errors.to_lowercase().contains(&message.to_lowercase()), "{errors}");
+        assert!(!errors.contains("max_tokens"), "{errors}");
     }
+    let output = infalign("score", &["--input", "in.csv"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && errors.contains("JSON Lines"), "{errors}");
 }

@@ -76,6 +76,37 @@ fn a_secret_of_the_environment_is_in_no_byte_of_a_run_that_ends_well() {
 }
 
 #[test]
+fn whoever_runs_and_the_licence_are_no_secret_or_the_run_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    for (name, variable, value) in [
+        ("agent", "INFALIGN_AGENT", CANARY),
+        ("licence", "INFALIGN_LICENSE", "../x"),
+        ("expression", "INFALIGN_LICENSE", "MIT OR Apache-2.0"),
+    ] {
+        let mut command = generate(&path(name), &path("prompts.jsonl"), CANARY);
+        command.env(variable, value);
+        let text = fails(command, 3);
+        assert!(!text.contains(value), "{text}");
+        assert!(!path(name).join("record.json").exists(), "nothing was begun");
+    }
+    let mut command = generate(&path("orcid"), &path("prompts.jsonl"), CANARY);
+    command.env("INFALIGN_AGENT", "Ada").env("INFALIGN_AGENT_ORCID", "me");
+    assert!(fails(command, 3).contains("INFALIGN_AGENT_ORCID is not an ORCID"));
+    let out = path("named");
+    let mut command = generate(&out, &path("prompts.jsonl"), CANARY);
+    command.env("INFALIGN_LICENSE", "spdx:MIT").env("INFALIGN_AGENT", "Ada");
+    command.env("INFALIGN_AGENT_ORCID", "0000-0002-1825-0097");
+    done(command);
+    let kept = record(&out);
+    assert_eq!(kept.license.as_deref(), Some("https://spdx.org/licenses/MIT"));
+    let orcid = kept.agent.unwrap().orcid;
+    assert_eq!(orcid.as_deref(), Some("https://orcid.org/0000-0002-1825-0097"));
+    done(with_run("verify", &out, &[]));
+}
+
+#[test]
 fn a_run_that_would_keep_a_secret_is_refused_or_fails_without_a_byte_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

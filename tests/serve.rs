@@ -103,6 +103,9 @@ fn a_seed_gives_what_generate_gives_in_whole_and_in_parts() {
                 .collect::<Vec<_>>()
         };
         assert_eq!(json!(list(|choice| &choice["token_ids"])), choice["token_ids"]);
+        let prompts: Vec<&Value> = own().map(|choice| &choice["prompt_token_ids"]).collect();
+        assert_eq!(prompts[0], &choice["prompt_token_ids"]);
+        assert!(prompts[1..].iter().all(|ids| ids.is_null()), "once is enough");
         for key in ["token_logprobs", "tokens", "text_offset", "top_logprobs"] {
             let all: Vec<Value> = own()
                 .flat_map(|c| c["logprobs"][key].as_array().cloned().unwrap_or_default())
@@ -140,8 +143,11 @@ fn messages_are_answered_by_the_template() {
     }
     let mut streamed = asked.clone();
     streamed["stream"] = true.into();
+    streamed["return_token_ids"] = true.into();
     let parts = server.stream("/v1/chat/completions", &streamed);
     assert_eq!(parts[0]["choices"][0]["delta"], json!({ "role": "assistant", "content": "" }));
+    let prompt_ids = |part: &Value| part["choices"][0]["prompt_token_ids"].is_array();
+    assert!(prompt_ids(&parts[0]) && !parts[1..].iter().any(prompt_ids));
     assert!(
         parts
             .iter()
@@ -281,6 +287,72 @@ fn an_answer_tells_the_seed_that_repeats_it_and_equal_prompts_differ() {
 }
 
 #[test]
+fn a_negative_seed_is_told_as_it_was_sent() {
+    let server = Server::start(&[]);
+    let asked = json!({ "prompt": "the soup", "seed": -7, "max_tokens": 8 });
+    let answer = server.completion(&asked);
+    assert_eq!(answer["seed"], -7);
+    assert_eq!(server.completion(&asked)["choices"], answer["choices"]);
+}
+
+#[test]
+fn null_is_what_is_not_there() {
+    let server = Server::start(&[]);
+    let plain = json!({ "prompt": "the soup", "seed": 1, "max_tokens": 5, "stream": true });
+    let mut nulls = plain.clone();
+    for key in ["zeal", "top_p", "echo", "tools", "service_tier"] {
+        nulls[key] = Value::Null;
+    }
+    nulls["stream_options"] = json!({ "include_usage": null, "include_obfuscation": null });
+    let texts =
+        |body: &Value| joined(&server.stream("/v1/completions", body), 0, |choice| &choice["text"]);
+    assert_eq!(texts(&nulls), texts(&plain));
+    let parts = json!([{ "type": "text", "text": "the soup", "cache_control": null }]);
+    let messages = json!([{ "role": "user", "content": parts, "name": null }]);
+    let chat = json!({ "messages": messages, "max_tokens": 5, "metadata": null });
+    server.post("/v1/chat/completions", &chat).json();
+}
+
+#[test]
+fn prompts_and_responses_fit_the_context() {
+    let server = Server::start(&[]);
+    let long = ["soup"; 80].join(" ");
+    let chat = json!([{ "role": "user", "content": &long }]);
+    for (path, body, field) in [
+        ("/v1/completions", json!({ "prompt": &long }), "prompt"),
+        ("/v1/completions", json!({ "prompt": ["the soup", &long] }), "prompt"),
+        ("/v1/chat/completions", json!({ "messages": chat }), "messages"),
+        ("/v1/completions", json!({ "prompt": "a", "max_tokens": 64 }), "max_tokens"),
+    ] {
+        let answer = server.post(path, &body);
+        let error = answer.error();
+        assert_eq!((answer.status, &error["param"]), (400, &json!(field)), "{error}");
+        assert_eq!(error["code"], "context_length_exceeded", "{error}");
+        assert!(error["message"].as_str().unwrap().starts_with(&format!("`{field}` ")), "{error}");
+    }
+    // Without a length, a response ends where the context does.
+    let answer = server.completion(&json!({ "prompt": vec![3; 60] }));
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 4, "{answer}");
+}
+
+#[test]
+fn messages_need_a_chat_template() {
+    let model = model();
+    std::fs::remove_file(model.path().join("chat_template.jinja")).unwrap();
+    let server = Server::of(model, &[]);
+    let asked = json!({ "messages": [{ "role": "user", "content": "the soup" }] });
+    let answer = server.post("/v1/chat/completions", &asked);
+    let expected = "the model `tiny` has no chat template; use /v1/completions";
+    assert_eq!((answer.status, &answer.error()["message"]), (400, &json!(expected)));
+}
+
+#[test]
+fn the_host_may_be_a_name() {
+    let server = Server::start(&["--host", "localhost"]);
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
 fn bad_requests_are_refused_by_field() {
     let server = Server::start(&[
         "--max-tokens",
@@ -307,12 +379,31 @@ fn bad_requests_are_refused_by_field() {
         (with(json!({ "scorers": {} })), 400, "scorers", "nothing to say in `sample`"),
         (with(json!({ "temperature": "hot" })), 400, "temperature", "`temperature` is \"hot\""),
         (with(json!({ "temperature": -1 })), 400, "temperature", "temperature is -1"),
+        (
+            with(json!({ "temperature": 0, "procedure": "majority:2" })),
+            400,
+            "temperature",
+            "above 0 for any procedure but `sample`",
+        ),
         (with(json!({ "top_p": 0 })), 400, "top_p", "top_p is 0"),
         (with(json!({ "top_k": -2 })), 400, "top_k", "`top_k` is -2"),
         (with(json!({ "n": 0 })), 400, "n", "`n` is 0"),
         (with(json!({ "n": 9 })), 400, "", "needs 9 responses"),
         (with(json!({ "n": u64::MAX, "prompt": ["a", "b"] })), 400, "", "at most 8 at a time"),
-        (with(json!({ "max_tokens": 0 })), 400, "max_tokens", "max_tokens is 0"),
+        (with(json!({ "n": 1.5 })), 400, "n", "`n` is 1.5, but has to be a whole number of 1"),
+        (with(json!({ "max_tokens": 0 })), 400, "max_tokens", "a whole number of 1 or more"),
+        (
+            with(json!({ "max_completion_tokens": 0 })),
+            400,
+            "max_completion_tokens",
+            "`max_completion_tokens` is 0",
+        ),
+        (
+            with(json!({ "prompt": vec![3; 60], "max_tokens": 10 })),
+            400,
+            "max_tokens",
+            "has room for 4",
+        ),
         (with(json!({ "max_tokens": 21 })), 400, "max_tokens", "this server makes at most 20"),
         (with(json!({ "max_tokens": 1e300 })), 400, "max_tokens", "`max_tokens` is 1e+300"),
         (
@@ -351,10 +442,11 @@ fn bad_requests_are_refused_by_field() {
         ),
         (with(json!({ "procedure": 3 })), 400, "procedure", "`procedure` is 3"),
         (with(json!({ "prompt": 3 })), 400, "prompt", "`prompt` holds 3"),
-        (with(json!({ "prompt": [] })), 400, "", "empty"),
+        (with(json!({ "prompt": [] })), 400, "prompt", "`prompt` is empty"),
+        (with(json!({ "prompt": [[3], []] })), 400, "prompt", "`prompt` is empty"),
         (with(json!({ "prompt": [1, -1] })), 400, "prompt", "no tokens"),
         (with(json!({ "prompt": [100_000] })), 400, "prompt", "the token 100000"),
-        (with(json!({ "prompt": vec![3; 100] })), 400, "", "context"),
+        (with(json!({ "prompt": vec![3; 100] })), 400, "prompt", "has 100 tokens"),
         (with(json!({ "prompt": null })), 400, "prompt", "`prompt` is missing"),
         (with(json!({ "model": "huge" })), 404, "model", "this server has `tiny`"),
         (json!([1]), 400, "", "has to be a JSON object"),
@@ -432,7 +524,7 @@ fn only_who_knows_the_key_is_answered() {
     }
     let models = ask("/v1/models", &["Authorization: Bearer open sesame"]).json();
     assert_eq!((&models["object"], &models["data"][0]["id"]), (&json!("list"), &json!("tiny")));
-    assert_eq!(ask("/v1/models/tiny", &["Authorization: Bearer open sesame"]).json()["id"], "tiny");
+    assert_eq!(ask("/v1/models/tiny", &["authorization: bearer open sesame"]).json()["id"], "tiny");
     assert_eq!(ask("/health", &[]).json(), json!({ "status": "ok" }));
     let metrics = ask("/metrics", &[]);
     assert!(metrics.head.contains("text/plain; version=0.0.4"));
@@ -454,9 +546,14 @@ fn what_cannot_be_served_is_one_sentence() {
         (&["--port", &port][..], "cannot listen at 127.0.0.1"),
         (&["--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY of --api-key-env holds no key"),
         (&["--reward", "none.toml"], "cannot read the reward none.toml"),
-        (&["--timeout", "-1"], "0 or more"),
+        (&["--timeout", "-1"], "above 0"),
+        (&["--timeout", "0"], "above 0"),
+        (&["--grace", "-1"], "0 or more"),
+        (&["--max-tokens", "0"], "at least 1"),
+        (&["--max-body", "0"], "at least 1"),
+        (&["--name", ""], "give a name"),
         (&["--batch", "0"], "at least 1"),
-        (&["--host", "nowhere"], "--host"),
+        (&["--host", "nowhere.invalid"], "--host nowhere.invalid is neither"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
         command.arg("serve").arg("--model").arg(&model);
@@ -479,7 +576,7 @@ fn generate_can_ask_this_server() {
     let rows = rows();
     let args = [
         "--temperature",
-        "0",
+        "1e-6",
         "--max-tokens",
         "20",
         "--procedure",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{infalign, run, stderr, train_small};
+use common::{assert_done, infalign, quickstart, run, stderr, train_small};
 
 /// More of everything than the small settings have.
 const MORE: [&str; 4] = [
@@ -284,6 +284,33 @@ fn errors_in_a_recipe_name_the_line() {
             && message.contains("`prompts_per_step`"),
         "{message}"
     );
+}
+
+#[test]
+fn a_run_goes_on_with_the_files_that_it_was_begun_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (prompts, out) = (dir.path().join("train.jsonl"), dir.path().join("run"));
+    let source = quickstart().join("train.jsonl");
+    let all = std::fs::read_to_string(source).unwrap();
+    std::fs::write(&prompts, &all).unwrap();
+    assert_done(&run(train(&out, &["--set", &format!("prompts.train={}", prompts.display())])));
+    std::fs::write(&prompts, all.lines().rev().map(|line| format!("{line}\n")).collect::<String>())
+        .unwrap();
+    let output = run(resumed(&out));
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains("train.jsonl (prompts.train) is another than when"), "{text}");
+    std::fs::write(&prompts, all).unwrap();
+    assert_done(&run(resumed(&out)));
+}
+
+#[test]
+fn a_procedure_is_measured_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let twice = "evaluation.procedures=[\"sample\", \"best-of:2\", \"sample\"]";
+    let output = run(train(&dir.path().join("run"), &["--set", twice]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("evaluation.procedures names sample twice"));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use infalign_data::{ChatTemplate, DataError, Message, Prompt, Role, Text, prompts};
-use infalign_decode::{EncodedPrompt, Sampler};
-use infalign_model::Tokenizer;
+use infalign_decode::{DecodeError, EncodedPrompt, Sampler};
+use infalign_model::{ModelError, Tokenizer};
 use time::OffsetDateTime;
 
 /// A model's tokenizer with its chat template.
@@ -120,9 +120,19 @@ pub(crate) fn check(sampler: &dyn Sampler, prompts: &[EncodedPrompt], file: &Pat
     sampler.check(&[])?;
     for (index, prompt) in prompts.iter().enumerate() {
         let checked = sampler.check(std::slice::from_ref(prompt));
-        checked.with_context(|| place(file, index))?;
+        checked.map_err(advised).with_context(|| place(file, index))?;
     }
     Ok(())
+}
+
+/// An error about a prompt with what to do where it and the longest response are too long.
+pub(crate) fn advised(error: DecodeError) -> anyhow::Error {
+    match error {
+        DecodeError::Prompt { source: ModelError::TooLong { .. }, .. } => {
+            anyhow!("{error}; shorten the prompt, or lower the response limit (max_tokens)")
+        }
+        error => error.into(),
+    }
 }
 
 /// The file, which is read again to say so, and where in it a prompt stands.
@@ -130,4 +140,20 @@ fn place(file: &Path, index: usize) -> String {
     let places = prompts::places(file).unwrap_or_default();
     let place = places.get(index).map(|place| format!(", {place}")).unwrap_or_default();
     format!("{}{place}", file.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_no_room_for_a_response_is_told_with_what_to_do() {
+        let refused = |source: ModelError| {
+            advised(DecodeError::Prompt { prompt: "`a`".into(), source }).to_string()
+        };
+        let long = refused(ModelError::TooLong { length: 9, limit: 8 });
+        assert!(long.contains("prompt `a`: a sequence of 9 tokens"), "{long}");
+        assert!(long.ends_with("or lower the response limit (max_tokens)"), "{long}");
+        assert!(!refused(ModelError::Empty { index: 0 }).contains("max_tokens"));
+    }
 }

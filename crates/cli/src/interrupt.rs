@@ -1,15 +1,25 @@
-//! Ctrl-C: the first asks to keep what was done and stop, the second stops at once.
+//! Ctrl-C: the first asks to keep what was done and stop, a second one, after a second or more, stops at once.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+/// What comes sooner after the first is the same wish: `timeout`, for one, signals a process and then its group.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+static FIRST: OnceLock<Instant> = OnceLock::new();
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// A flag that the first Ctrl-C (or SIGTERM) sets.
 pub(crate) fn flag() -> &'static AtomicBool {
     // A handler that cannot be set leaves the system's own, which stops at once.
     let _ = ctrlc::set_handler(|| {
+        let first = FIRST.get_or_init(Instant::now);
         if ASKED.swap(true, Ordering::Relaxed) {
-            std::process::exit(3);
+            if first.elapsed() >= SAME_WISH {
+                std::process::exit(3);
+            }
+            return;
         }
         tell!("\nstopping; Ctrl-C again to stop at once");
     });

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use infalign_record::env::data_dir;
 use infalign_record::folder;
+use infalign_record::record::Input;
 
 use crate::evaluate;
 use crate::sources::Source;
@@ -56,10 +57,29 @@ fn measures(path: &Path) -> Option<Measures> {
     let recipe: toml::Table =
         std::fs::read_to_string(path.join(folder::CONFIG)).ok()?.parse().ok()?;
     let models = names(&recipe);
-    let value =
-        |key: &'static str| Some((key, without_names(under(&recipe, key)?, &models).to_string()));
+    let files = folder::record(path).map(|record| record.inputs).unwrap_or_default();
+    let value = |key: &'static str| {
+        let said = without_names(under(&recipe, key)?, &models);
+        let seed = recipe.get("seed").filter(|_| key == "reward_model" && seeded_by_run(&recipe));
+        Some((key, format!("{said} {seed:?} {:?}", digests(&files, key))))
+    };
     let values = OF_RECIPES.into_iter().filter_map(value).collect();
     Some(Measures { kind: "a run", values })
+}
+
+/// Whether a reward model of a recipe has no seed of its own, so that another run trains another one.
+fn seeded_by_run(recipe: &toml::Table) -> bool {
+    let models = recipe.get("reward_model").and_then(toml::Value::as_array);
+    models.into_iter().flatten().any(|model| model.get("seed").is_none())
+}
+
+/// What the files hold that a run has read for a key.
+fn digests<'a>(files: &'a [Input], key: &str) -> BTreeSet<&'a str> {
+    let of_key = |role: &str| {
+        role.strip_prefix(key)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', ' ']))
+    };
+    files.iter().filter(|file| of_key(&file.role)).map(|file| file.sha256.as_str()).collect()
 }
 
 /// What a recipe calls its reward models.

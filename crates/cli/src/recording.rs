@@ -13,7 +13,8 @@ use infalign_model::ModelFolder;
 use infalign_record::hash::sha256_bytes;
 use infalign_record::record::Device;
 use infalign_record::{
-    Expect, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, Source, folder,
+    Expect, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, Source, changed_input,
+    folder,
 };
 
 use crate::build_record::build_record;
@@ -56,6 +57,18 @@ impl RunInputs {
     #[must_use]
     pub(crate) fn computes_in(self, dtype: Dtype) -> Self {
         Self { dtype, ..self }
+    }
+
+    /// Refuses files that are others than when a run was begun, which goes on.
+    ///
+    /// # Errors
+    /// The message names the file.
+    pub(crate) fn check_unchanged(&self, run: &Path) -> Result<()> {
+        let Some((role, path)) = changed_input(run, &self.files)? else { return Ok(()) };
+        bail!(
+            "{path} ({role}) is another than when the run in {} was begun: put back the old one to go on, or begin a new run with another --out",
+            run.display()
+        )
     }
 
     /// Adds a file. One that is not there is left to the command to complain of.

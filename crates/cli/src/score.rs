@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::given::{self, Given};
-use infalign_model::{CausalLm, LanguageModel, ModelFolder, Sequence, Tokenizer};
+use infalign_model::{CausalLm, LanguageModel, ModelError, ModelFolder, Sequence, Tokenizer};
 use infalign_record::clock;
 use infalign_reward::Reward;
 use serde_json::{Value, json};
@@ -24,7 +24,8 @@ pub(crate) struct ScoreArgs {
     #[arg(long)]
     model: PathBuf,
     /// JSONL: {"prompt": text, "response": text} (also as `completion`) or {"ids": [token ids]} a line; or what `generate --json` prints, as
-    /// .json, without its empty responses. A prompt of messages, also as `messages`, goes through the model's chat template.
+    /// .json. A prompt of messages, also as `messages`, goes through the model's chat template. Where a row has the response's `tokens`, those
+    /// are scored as they are.
     #[arg(long)]
     input: PathBuf,
     /// Scores texts too: a TOML file like a recipe's reward table, or a reward model, by its directory or its name on the hub.
@@ -76,6 +77,9 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
         .with_context(|| args.input.display().to_string())
         .map_err(Failure::Input)?;
     let reward = reward_of(args.reward.as_deref(), &device).map_err(Failure::Input)?;
+    if reward.is_some() {
+        tell_unrewarded(&lines);
+    }
     let scored =
         scored(model.for_inference().as_ref(), reward.as_deref(), lines).map_err(Failure::Run)?;
     if args.json {
@@ -89,6 +93,14 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     });
     let head = format!("{:<8}{:<8}{:<18}reward", "line", "tokens", "log-probability");
     output::print(&std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n"))
+}
+
+/// Says how many lines a reward has nothing to read in.
+fn tell_unrewarded(lines: &[Line]) {
+    let (all, n) = (lines.len(), lines.iter().filter(|line| line.texts.is_none()).count());
+    if n > 0 {
+        tell!("note: {n} of {all} lines are ids, which have no prompt and response to reward");
+    }
 }
 
 fn document(row: &Scored) -> Value {
@@ -136,7 +148,7 @@ fn lines(folder: &ModelFolder, model: &CausalLm, given: Vec<(usize, Given)>) -> 
     let line = |(number, given): (usize, Given)| {
         let line = line(encoder.as_ref(), number, given);
         let line = line.and_then(|line| {
-            model.check(&line.sequence)?;
+            check(model, &line.sequence)?;
             Ok(line)
         });
         line.with_context(|| format!("line {number}"))
@@ -144,10 +156,24 @@ fn lines(folder: &ModelFolder, model: &CausalLm, given: Vec<(usize, Given)>) -> 
     given.into_iter().map(line).collect()
 }
 
+/// Refuses what the model cannot read. Nothing is generated here, so that no limit of responses could be lowered.
+fn check(model: &CausalLm, sequence: &Sequence) -> Result<()> {
+    match model.check(sequence) {
+        Err(ModelError::TooLong { length, limit }) => bail!(
+            "it has {length} tokens, but the model's context has room for {limit}: shorten its prompt or its response, or leave it out"
+        ),
+        checked => Ok(checked?),
+    }
+}
+
 fn line(encoder: Option<&Encoder<'_>>, number: usize, given: Given) -> Result<Line> {
     match (given, encoder) {
-        (Given::Text { prompt, response }, Some(encoder)) => {
-            let (prompt, tokens, prompt_length) = encoder.pair(&prompt, &response)?;
+        (Given::Text { prompt, response, tokens: known }, Some(encoder)) => {
+            let (prompt, mut tokens, prompt_length) = encoder.pair(&prompt, &response)?;
+            if let Some(known) = known {
+                tokens.truncate(prompt_length);
+                tokens.extend(known);
+            }
             let sequence = Sequence { tokens, prompt_length };
             Ok(Line { number, sequence, texts: Some((prompt, response)) })
         }

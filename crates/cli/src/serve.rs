@@ -1,6 +1,6 @@
 //! `infalign serve`: a model behind OpenAI's protocol.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,11 +36,11 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     scorer: Vec<String>,
     /// Name of the model in requests; without it, the last part of its path, or its name on the hub.
-    #[arg(long)]
+    #[arg(long, value_parser = model_name)]
     name: Option<String>,
-    /// Address to listen at.
+    /// Address to listen at, or a name of it, such as localhost.
     #[arg(long, default_value = "127.0.0.1")]
-    host: IpAddr,
+    host: String,
     /// Port to listen at; 0: any that is free.
     #[arg(long, default_value_t = 8000)]
     port: u16,
@@ -53,13 +53,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = 256)]
     queue: usize,
     /// Longest response that may be asked for, in tokens; without it, what the model's context has room for.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     max_tokens: Option<usize>,
     /// Largest body of a request, in bytes; larger ones are answered with 413.
-    #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
+    #[arg(long, default_value_t = 4 << 20, value_parser = at_least_one, value_name = "BYTES")]
     max_body: usize,
     /// Seconds that a request may take, its time in the queue included, and that a connection may wait for its client.
-    #[arg(long, default_value = "600", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
+    #[arg(long, default_value = "600", value_parser = some_seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Duration,
     /// Seconds that running requests have to end, and clients to read their answers, after Ctrl-C or SIGTERM.
     #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let listener = listen(args).map_err(Failure::Input)?;
     let service = service(args).map_err(Failure::Input)?;
     let address = listener.local_addr().map_err(Failure::run)?;
-    if service.api_key.is_none() && !args.host.is_loopback() {
+    if service.api_key.is_none() && !address.ip().is_loopback() {
         tell!("warning: whoever reaches {address} is answered: set a key with --api-key-env");
     }
     tell!("serving {} at http://{address}/v1", service.name);
@@ -101,7 +101,10 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
 
 fn listen(args: &ServeArgs) -> Result<TcpListener> {
     let ServeArgs { host, port, .. } = args;
-    TcpListener::bind((*host, *port))
+    let unknown = || format!("--host {host} is neither an address nor a name of one");
+    let addresses = (host.as_str(), *port).to_socket_addrs().with_context(unknown)?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    TcpListener::bind(&addresses[..])
         .with_context(|| format!("cannot listen at {host}, port {port}"))
 }
 
@@ -170,4 +173,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=LONGEST).contains(seconds));
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     duration.ok_or_else(|| "give a number of seconds, 0 or more and at most 1e9".to_owned())
+}
+
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    let some = seconds(text).ok().filter(|duration| !duration.is_zero());
+    some.ok_or_else(|| "give a number of seconds, above 0 and at most 1e9".to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n: &usize| *n > 0);
+    number.ok_or_else(|| "give a whole number, at least 1".to_owned())
+}
+
+fn model_name(text: &str) -> Result<String, String> {
+    let name = Some(text.to_owned()).filter(|name| !name.trim().is_empty());
+    name.ok_or_else(|| "give a name that requests can have as `model`".to_owned())
 }

@@ -4,7 +4,9 @@
 //! folder. What is recorded of each run has the job's numbers in it ([`infalign_record::capture::Scheduler`]).
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_record::atomic::write_atomic;
@@ -69,10 +71,8 @@ impl Script {
     /// One sentence that names the file.
     pub(crate) fn check(&self) -> Result<()> {
         destination::file(&self.path)?;
-        let is_script =
-            || std::fs::read(&self.path).is_ok_and(|text| text.starts_with(HEAD.as_bytes()));
         ensure!(
-            !self.path.exists() || is_script(),
+            !self.path.exists() || is_script(&self.path),
             "{} is there already, and is no job script: give another --slurm",
             self.path.display()
         );
@@ -92,13 +92,18 @@ impl Script {
         Ok(format!("{path}: submit it by sbatch {path}, or run it here by bash {path}"))
     }
 
+    /// Whether `--device` names something else than the CPU.
+    fn on_gpu(&self) -> bool {
+        let device = take_option(&mut self.words.clone(), "--device").ok().flatten();
+        device.is_some_and(|device| !device.starts_with("cpu"))
+    }
+
     fn text(&self, program: &str, command: &str) -> String {
         let words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
         let (version, program) = (build_record().full_version(), quoted(program));
         let array = self.jobs.map_or(String::new(), |jobs| format!("#SBATCH --array=1-{jobs}\n"));
         let log = if self.jobs.is_some() { "%A-%a" } else { "%j" };
-        let on_gpu = self.words.iter().any(|word| word.contains("cuda"));
-        let gpu = if on_gpu { "#SBATCH --gpus=1\n" } else { "" };
+        let gpu = if self.on_gpu() { "#SBATCH --gpus=1\n" } else { "" };
         let jobs = self.jobs.unwrap_or(1);
         format!(
             "{HEAD}{version}. By sbatch it runs as a job; by bash, here, one job after the other.\n\
@@ -115,6 +120,16 @@ impl Script {
             words.join(" ")
         )
     }
+}
+
+/// Whether a file begins as scripts of this program do. Of a pipe or a device nothing is read.
+fn is_script(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
+    let mut head = [0_u8; HEAD.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head.as_slice() == HEAD.as_bytes()
 }
 
 /// A word as the shell reads it back, with the job's number where it stands.
@@ -142,6 +157,27 @@ mod tests {
         assert!(text.contains("#SBATCH --array=1-3\n") && text.contains("seq 1 3"), "{text}");
         assert!(text.contains("'/opt/in'\\''f' 'train' '--set' 'seed='\"$i\"''"), "{text}");
         assert!(!text.contains("gpus"));
+    }
+
+    #[test]
+    fn a_gpu_is_asked_for_where_the_device_is_one() {
+        let asks = |words: &str| {
+            let script = script(&format!("infalign train --slurm j.sh {words}")).unwrap().unwrap();
+            script.text("infalign", "train").contains("#SBATCH --gpus=1\n")
+        };
+        assert!(asks("--device cuda") && asks("--device=cuda:1") && asks("--device wgpu"));
+        assert!(!asks("--out runs/cuda-12") && !asks("--device cpu --out cuda"));
+    }
+
+    #[test]
+    fn only_what_begins_like_a_script_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        for (text, is) in [(format!("{HEAD}1"), true), (HEAD[..9].to_owned(), false)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(is_script(&path), is);
+        }
+        assert!(!is_script(root.path()) && !is_script(&root.path().join("absent")));
     }
 
     #[test]

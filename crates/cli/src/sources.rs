@@ -243,11 +243,22 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
     reference.into_iter().fold(reads, |reads, path| reads.file("--reference", path))
 }
 
+/// Refuses a path that is given twice: what is counted twice would pass for two measurements.
+fn refuse_twice(paths: &[PathBuf]) -> Result<()> {
+    let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let mut seen = HashSet::new();
+    match paths.iter().find(|path| !seen.insert(whole(path))) {
+        Some(twice) => bail!("{} is given twice", twice.display()),
+        None => Ok(()),
+    }
+}
+
 /// Reads several, and gives methods of the same name others.
 ///
 /// # Errors
 /// As [`Source::read`].
 pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Vec<Source>> {
+    refuse_twice(paths)?;
     let mut sources =
         paths.iter().map(|path| Source::read(path, reference)).collect::<Result<Vec<_>>>()?;
     let names: Vec<String> =

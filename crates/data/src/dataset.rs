@@ -21,7 +21,7 @@ use crate::DataError;
 use crate::implicit_prompt;
 use crate::lines::at;
 use crate::messages::{Role, Text, check_turns};
-use crate::rows::{self, Row, kind};
+use crate::rows::{self, Row, is_too_large, kind};
 
 pub use crate::stepwise::StepwiseSupervision;
 
@@ -56,7 +56,7 @@ pub struct LanguageModeling {
 pub struct PromptCompletion {
     /// What the response answers.
     pub prompt: Text,
-    /// The response.
+    /// The response; not blank.
     pub completion: Text,
 }
 
@@ -133,13 +133,22 @@ impl Record for PromptCompletion {
     const WHAT: &'static str = "prompt with a response";
 
     fn from_row(row: &Row) -> Result<Self, String> {
-        if row.get("prompt").is_none() && row.get("messages").is_some() {
-            return last_answer(Text::of(row, "messages")?);
+        let pair = completed(row)?;
+        if pair.completion.is_blank() {
+            return Err("The completion is empty. Write one or remove the line.".to_owned());
         }
-        let prompt = Text::of(row, "prompt")?;
-        let completion = response(row, "completion", &prompt)?;
-        Ok(Self { prompt, completion })
+        Ok(pair)
     }
+}
+
+/// A prompt with its response, which may be blank.
+fn completed(row: &Row) -> Result<PromptCompletion, String> {
+    if row.get("prompt").is_none() && row.get("messages").is_some() {
+        return last_answer(Text::of(row, "messages")?);
+    }
+    let prompt = Text::of(row, "prompt")?;
+    let completion = response(row, "completion", &prompt)?;
+    Ok(PromptCompletion { prompt, completion })
 }
 
 /// A conversation whose last turn, the assistant's, is the completion.
@@ -176,7 +185,7 @@ impl Record for Unpaired {
     const WHAT: &'static str = "labelled response";
 
     fn from_row(row: &Row) -> Result<Self, String> {
-        let PromptCompletion { prompt, completion } = PromptCompletion::from_row(row)?;
+        let PromptCompletion { prompt, completion } = completed(row)?;
         Ok(Self { prompt, completion, label: label(row.required("label")?)? })
     }
 }
@@ -223,7 +232,10 @@ fn margin(value: &Value) -> Result<f32, String> {
         other => return Err(format!("The key `margin` has to be a number, not {}.", kind(other))),
     };
     let margin = number.map(|number| number as f32).filter(|margin| margin.is_finite());
-    margin.ok_or_else(|| format!("The key `margin` is {value}; it has to be a finite number."))
+    margin.ok_or_else(|| match is_too_large(value) {
+        true => format!("The key `margin` is {value}, which is too large for 32 bits."),
+        false => format!("The key `margin` is {value}; it has to be a finite number."),
+    })
 }
 
 /// A truth value; `True` and `1` and their opposites too, since CSV has no type for it.
@@ -275,6 +287,23 @@ mod tests {
             let error = row(refused).unwrap_err().to_string();
             assert!(error.contains("line 1"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_empty_completion_is_refused_by_file_and_line() {
+        let answer = "[{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"\"}]";
+        for row in [
+            "{\"prompt\": \"p\", \"completion\": \"\"}".to_owned(),
+            "{\"prompt\": \"p\", \"completion\": \" \\n\"}".to_owned(),
+            format!("{{\"messages\": {answer}}}"),
+        ] {
+            let text = format!("{{\"prompt\": \"p\", \"completion\": \"c\"}}\n{row}\n");
+            let error = read::<PromptCompletion>(file("c.jsonl", &text).path()).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains("c.jsonl, line 2: The completion is empty."), "{row}: {error}");
+        }
+        let empty = "{\"prompt\": \"p\", \"completion\": \"\", \"label\": false}\n";
+        assert!(read::<Unpaired>(file("u.jsonl", empty).path()).is_ok(), "it can be a bad one");
     }
 
     #[test]

@@ -38,6 +38,16 @@ pub enum DataError {
         /// What the reader answered.
         cause: ParquetError,
     },
+    /// The Parquet file is compressed in a way that cannot be read.
+    #[error(
+        "{path} cannot be read as Parquet: it is compressed with {codec}. Write it with Snappy or Zstandard, or without compression."
+    )]
+    Codec {
+        /// The file.
+        path: PathBuf,
+        /// The compression.
+        codec: String,
+    },
     /// The file holds nothing of what was asked for.
     #[error("{path} holds no {what}. Give a file with at least one.")]
     Empty {

@@ -6,8 +6,11 @@ use serde_json::Value;
 
 use crate::lines::{at, json, plain_name};
 use crate::responses;
-use crate::rows::Row;
+use crate::rows::{Row, kind};
 use crate::{DataError, Place, Text};
+
+/// What other files of responses may be, but not these.
+const TABLES: [&str; 3] = [".csv", ".tsv", ".parquet"];
 
 /// A response after its prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +19,10 @@ pub enum Given {
     Text {
         /// What the response answers; may be blank.
         prompt: Text,
-        /// The response; not empty.
+        /// The response; empty only where its tokens are known.
         response: String,
+        /// Its tokens, where they are known: the tokenizer may make others of the text, which does not show the one that ended it either.
+        tokens: Option<Vec<u32>>,
     },
     /// As the tokens of prompt and response together, two or more; the first is only a context.
     Ids {
@@ -27,11 +32,17 @@ pub enum Given {
 }
 
 /// Reads a JSONL file (or `.jsonl.gz`) with `{"prompt": …, "response": …}` (`messages` may stand in for `prompt`, and `completion` for
-/// `response`) or `{"ids": […]}` a line; `.json` may be what `infalign generate --json` prints, of which empty responses are left out. Returns the numbers of lines or rows, too.
+/// `response`), optionally with the response's `tokens`, or `{"ids": […]}` a line; `.json` may be what `infalign generate --json` prints, of which responses
+/// without text and tokens are left out. Returns the numbers of lines or rows, too.
 ///
 /// # Errors
-/// [`DataError`] when the file cannot be read or is empty, and for a line that is neither, has an empty response, or fewer than two ids.
+/// [`DataError`] when the file cannot be read, is empty or a table, and for a line that is neither, has an empty response without tokens, or two
+/// responses, or fewer than two ids.
 pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
+    if TABLES.iter().any(|ending| plain_name(path).ends_with(ending)) {
+        let known = ".jsonl, .jsonl.gz (JSON Lines), .json (what `generate --json` prints)";
+        return Err(DataError::Format { path: path.to_path_buf(), known });
+    }
     let document = plain_name(path).ends_with(".json").then(|| responses::document(path).ok());
     let rows: Vec<(usize, Row)> = match document.flatten() {
         // Of what a model ended at once there is nothing to score.
@@ -52,11 +63,15 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
 }
 
 fn is_empty(row: &Row) -> bool {
-    row.get("response").and_then(Value::as_str) == Some("")
+    let no_tokens = row.get("tokens").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    no_tokens && row.get("response").and_then(Value::as_str) == Some("")
 }
 
 fn from_row(row: &Row) -> Result<Given, String> {
     const NEITHER: &str = "It is neither {\"prompt\": text or messages, \"response\" or \"completion\": text} nor {\"ids\": [token ids]}.";
+    if row.get("response").is_some() && row.get("completion").is_some() {
+        return Err("It has both `response` and `completion`. Remove one of the two.".to_owned());
+    }
     let has_prompt = row.get("prompt").or(row.get("messages")).is_some();
     let response = row.get("response").or(row.get("completion"));
     let response = response.and_then(Value::as_str).filter(|_| has_prompt);
@@ -71,11 +86,25 @@ fn from_row(row: &Row) -> Result<Given, String> {
         }
         return Ok(Given::Ids { ids });
     };
-    let prompt = Text::of_prompt(row)?;
-    if response.is_empty() {
+    let (prompt, tokens) = (Text::of_prompt(row)?, tokens(row)?);
+    if response.is_empty() && tokens.is_none() {
         return Err("The response is empty. Write one or remove the line.".to_owned());
     }
-    Ok(Given::Text { prompt, response: response.to_owned() })
+    Ok(Given::Text { prompt, response: response.to_owned(), tokens })
+}
+
+/// The tokens of the response, where the row has them: a number only tells how many there are.
+fn tokens(row: &Row) -> Result<Option<Vec<u32>>, String> {
+    let list = match row.get("tokens") {
+        None | Some(Value::Number(_)) => return Ok(None),
+        Some(list) => list,
+    };
+    let tokens: Option<Vec<u32>> = serde_json::from_value(list.clone()).ok();
+    let tokens = tokens.filter(|tokens| !tokens.is_empty());
+    tokens.map(Some).ok_or_else(|| {
+        let found = if list.is_array() { "another list" } else { kind(list) };
+        format!("The key `tokens` has to be a list of the response's token ids, not {found}.")
+    })
 }
 
 #[cfg(test)]
@@ -87,12 +116,9 @@ mod tests {
     fn texts_and_ids_are_read_with_their_lines() {
         let text = "{\"prompt\": \"a\", \"response\": \" b\"}\n\n{\"ids\": [1, 5, 2]}\n";
         let file = plain("g.jsonl", text);
-        let [(1, Given::Text { prompt, response }), (3, Given::Ids { ids })] =
-            &read(file.path()).unwrap()[..]
-        else {
-            panic!("a text and ids");
-        };
-        assert_eq!((prompt, response.as_str(), &ids[..]), (&"a".into(), " b", &[1, 5, 2][..]));
+        let text = Given::Text { prompt: "a".into(), response: " b".into(), tokens: None };
+        let ids = Given::Ids { ids: vec![1, 5, 2] };
+        assert_eq!(read(file.path()).unwrap(), [(1, text), (3, ids)]);
     }
 
     #[test]
@@ -114,11 +140,39 @@ mod tests {
         let line = file_of("c.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
         let document = file_of(
             "d.json",
-            "{\"responses\": [\n  {\"prompt\": \"a\", \"response\": \"b\", \"tokens\": [7]},\n  {\"prompt\": \"a\", \"response\": \"\"}\n]}",
+            "{\"responses\": [\n  {\"prompt\": \"a\", \"response\": \"b\"},\n  {\"prompt\": \"a\", \"response\": \"\", \"tokens\": []}\n]}",
         );
         assert_eq!(line, document);
         let lines = file_of("e.json", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
         assert_eq!(lines, line, "lines stay lines, whatever they are called");
+    }
+
+    #[test]
+    fn tokens_of_responses_are_kept() {
+        let given = |response: &str, tokens: Option<Vec<u32>>| Given::Text {
+            prompt: "a".into(),
+            response: response.into(),
+            tokens,
+        };
+        let document = file_of(
+            "d.json",
+            "{\"responses\": [{\"prompt\": \"a\", \"response\": \"b\", \"tokens\": [7, 2]}, {\"prompt\": \"a\", \"response\": \"\", \"tokens\": [2]}]}",
+        );
+        let expected = [(1, given("b", Some(vec![7, 2]))), (2, given("", Some(vec![2])))];
+        assert_eq!(document, expected, "a response may be nothing but its end");
+        let line =
+            file_of("c.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"tokens\": [7]}\n");
+        assert_eq!(line, [(1, given("b", Some(vec![7])))]);
+        let count = file_of("c.jsonl", "{\"prompt\": \"a\", \"response\": \"b\", \"tokens\": 3}\n");
+        assert_eq!(count, [(1, given("b", None))]);
+    }
+
+    #[test]
+    fn tables_are_refused_by_name() {
+        for name in ["r.csv", "r.csv.gz", "r.parquet"] {
+            let message = read(Path::new(name)).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("JSON Lines"), "{message}");
+        }
     }
 
     fn file_of(name: &str, text: &str) -> Vec<(usize, Given)> {
@@ -133,6 +187,16 @@ mod tests {
             ("{\"ids\": [1, -5]}\n", "neither"),
             ("{\"prompt\": \"a\", \"response\": \"\"}\n", "is empty"),
             ("{\"ids\": [7]}\n", "at least two"),
+            (
+                "{\"prompt\": \"a\", \"response\": \"b\", \"completion\": \"b\"}\n",
+                "both `response` and `completion`",
+            ),
+            (
+                "{\"prompt\": \"a\", \"response\": \"b\", \"tokens\": \"7\"}\n",
+                "token ids, not text",
+            ),
+            ("{\"prompt\": \"a\", \"response\": \"b\", \"tokens\": [-7]}\n", "another list"),
+            ("{\"prompt\": \"a\", \"response\": \"\", \"tokens\": []}\n", "another list"),
         ] {
             let file = plain("g.jsonl", &format!("{{\"ids\": [1, 2]}}\n{text}"));
             let message = read(file.path()).unwrap_err().to_string();

@@ -27,6 +27,7 @@ pub mod stories;
 pub use chat::{ChatTemplate, Ending};
 pub use error::{DataError, Place};
 pub use grammar::Grammar;
+pub use lines::no_json_number;
 pub use messages::{Message, Role, Text};
 pub use mix::mix;
 pub use plant::Plant;

@@ -41,7 +41,7 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, 
             Ok(value) => Ok((line, value)),
             Err(cause) => Err(at(path, Place::Line(line))(format!(
                 "{}. Each line has to be one JSON object with the keys named in the documentation.",
-                described(&cause)
+                described(&cause, &text)
             ))),
         })
         .collect()
@@ -70,8 +70,32 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
     })
 }
 
+/// What to say of a NaN or an infinity in JSON.
+const NO_NUMBER: &str = "a NaN or Infinity is no JSON number; Python's json.dumps writes them all the same, unless told allow_nan=False";
+
+/// Whether a text that is no JSON has NaN or Infinity where JSON has values, as Python's `json` writes them: what to say of them.
+#[must_use]
+pub fn no_json_number(text: &str) -> Option<&'static str> {
+    let (mut within, mut escaped) = (false, false);
+    let outside_strings = |c: &char| {
+        let was_within = within;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if within => escaped = true,
+            '"' => within = !within,
+            _ => {}
+        }
+        !was_within
+    };
+    let values: String = text.chars().filter(outside_strings).collect();
+    (values.contains("NaN") || values.contains("Infinity")).then_some(NO_NUMBER)
+}
+
 /// The message without serde's own "at line 1 column 5", of which only the column is true here.
-fn described(cause: &serde_json::Error) -> String {
+fn described(cause: &serde_json::Error, text: &str) -> String {
+    if let Some(what) = no_json_number(text).filter(|_| cause.is_syntax()) {
+        return format!("Column {}: {what}", cause.column().max(1));
+    }
     let message = cause.to_string();
     let place = format!(" at line {} column {}", cause.line(), cause.column());
     match message.strip_suffix(&place) {
@@ -119,6 +143,20 @@ mod tests {
         std::fs::write(file.path(), &bytes[..bytes.len() / 2]).unwrap();
         let error = numbered(file.path()).unwrap_err().to_string();
         assert!(error.contains("a.jsonl.gz, line "), "{error}");
+    }
+
+    #[test]
+    fn what_python_writes_for_no_number_is_named() {
+        for number in ["NaN", "Infinity", "-Infinity"] {
+            let text = format!("{{\"a\": 1}}\n{{\"a\": \"\\\"\", \"b\": {number}}}\n");
+            let file = plain("a.jsonl", &text);
+            let error = json::<serde_json::Value>(file.path()).unwrap_err().to_string();
+            assert!(error.contains("a.jsonl, line 2: Column "), "{error}");
+            assert!(error.contains("a NaN or Infinity is no JSON number; "), "{error}");
+        }
+        // As text it is nothing of note.
+        assert_eq!(no_json_number(r#"{"a": "NaN, \" Infinity"#), None);
+        assert!(no_json_number(r#"{"a": "\\", "b": NaN}"#).is_some());
     }
 
     #[test]

@@ -40,6 +40,9 @@ fn parse(row: &str) -> Result<Rating, String> {
     }
     match rating.trim().parse::<f32>() {
         Ok(value) if value.is_finite() => Ok(Rating { text: text.to_owned(), rating: value }),
+        Ok(value) if value.is_infinite() && rating.contains(|c: char| c.is_ascii_digit()) => {
+            Err(format!("The rating `{rating}`, its second column, is too large for 32 bits."))
+        }
         _ => Err(format!("The rating `{rating}`, its second column, is no finite number.")),
     }
 }
@@ -64,7 +67,9 @@ mod tests {
             ("only one column", "three columns"),
             ("2\t0.5", "three columns"),
             ("2\tgood\ttext", "The rating `good`"),
-            ("2\tNaN\ttext", "The rating `NaN`"),
+            ("2\tNaN\ttext", "The rating `NaN`, its second column, is no finite number"),
+            ("2\t-inf\ttext", "is no finite number"),
+            ("2\t1e308\ttext", "The rating `1e308`, its second column, is too large"),
             ("2\t0.5\t ", "third column, is empty"),
         ] {
             let file = plain("r.txt", &format!("1\t0.5\tfine\n{row}\n"));

@@ -1,11 +1,12 @@
 //! Stored responses with their rewards, several to a prompt: rows of any format, or the document of `infalign generate --json`.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lines::{at, open, plain_name};
+use crate::lines::{at, no_json_number, open, plain_name};
 use crate::prompts::Prompt;
 use crate::rows::{self, Row};
 use crate::{DataError, Place, Text};
@@ -75,8 +76,14 @@ pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
 /// The procedure, and the rows of `{"responses": […]}`, counted from 1.
 pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataError> {
     let refuse = |problem: String| at(path, Place::Line(1))(problem);
-    let value: Value = serde_json::from_reader(open(path)?)
-        .map_err(|cause| refuse(format!("{cause}. The file has to be one JSON document.")))?;
+    let unread = |what: String| refuse(format!("{what}. The file has to be one JSON document."));
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text).map_err(|cause| unread(cause.to_string()))?;
+    let value: Value = serde_json::from_str(&text).map_err(|cause| {
+        let place = format!("Line {}, column {}", cause.line(), cause.column());
+        let known = no_json_number(&text).filter(|_| cause.is_syntax());
+        unread(known.map_or_else(|| cause.to_string(), |what| format!("{place}: {what}")))
+    })?;
     let Some(rows) = value.get("responses").and_then(Value::as_array) else {
         return Err(refuse(
             "There is no list `responses`, as `infalign generate --json` prints one.".to_owned(),
@@ -176,6 +183,7 @@ mod tests {
             ),
             ("r.json", "{\"rows\": []}", "no list `responses`"),
             ("r.json", "[", "one JSON document"),
+            ("r.json", "{\"responses\": [{\"score\": NaN}]}", "column 26: a NaN or Infinity is no"),
             ("r.json", "{\"responses\": [1]}", "row 1: It is no object"),
             ("r.jsonl", "\n", "holds no response"),
         ] {

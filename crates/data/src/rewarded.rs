@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::lines::at;
-use crate::rows::{self, Row, kind};
+use crate::rows::{self, Row, is_too_large, kind};
 use crate::{DataError, Place};
 
 /// A prompt with a response, a reward, or both.
@@ -54,7 +54,10 @@ fn number(value: &serde_json::Value) -> Result<f32, String> {
             serde_json::Value::Number(number) => number.to_string(),
             other => kind(other).to_owned(),
         };
-        format!("The key `reward` has to be a finite number, not {what}.")
+        match is_too_large(value) {
+            true => format!("The key `reward` is {what}, which is too large for 32 bits."),
+            false => format!("The key `reward` has to be a finite number, not {what}."),
+        }
     })
 }
 
@@ -78,7 +81,10 @@ mod tests {
         for (row, told) in [
             ("{\"prompt\": \"a\"}", "`response` is missing"),
             ("{\"prompt\": \"a\", \"reward\": \"x\"}", "not \"x\""),
-            ("{\"prompt\": \"a\", \"reward\": 1e39}", "not 1e+39"),
+            ("{\"prompt\": \"a\", \"reward\": 1e39}", "is 1e+39, which is too large for 32 bits"),
+            ("{\"prompt\": \"a\", \"reward\": \"-1e308\"}", "is \"-1e308\", which is too large"),
+            ("{\"prompt\": \"a\", \"reward\": NaN}", "a NaN or Infinity is no JSON number"),
+            ("{\"prompt\": \"a\", \"reward\": -Infinity}", "a NaN or Infinity is no JSON number"),
             ("{\"prompt\": \"a\", \"reward\": [1]}", "not a list"),
             ("{\"reward\": 1}", "`prompt` is missing"),
         ] {

@@ -97,9 +97,35 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Whether a value is a number, or the text of one, that 64 bits can hold and 32 cannot.
+pub(crate) fn is_too_large(value: &Value) -> bool {
+    let number = match value {
+        Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    };
+    number.is_some_and(|number: f64| number.is_finite() && !(number as f32).is_finite())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_beyond_32_bits_are_told_from_what_is_no_number() {
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        for (text, too_large) in [
+            ("1e308", true),
+            ("-1e308", true),
+            ("\"1e39\"", true),
+            ("1e38", false),
+            ("\"inf\"", false),
+            ("\"NaN\"", false),
+            ("\"much\"", false),
+            ("true", false),
+        ] {
+            assert_eq!(is_too_large(&value(text)), too_large, "{text}");
+        }
+    }
 
     fn missing(row: Value) -> String {
         let Value::Object(values) = row else { panic!("no object") };

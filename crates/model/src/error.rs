@@ -164,9 +164,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A sequence does not fit the model.
-    #[error(
-        "a sequence of {length} tokens does not fit the model's context of {limit}; shorten the prompt, or lower the response limit (max_tokens)"
-    )]
+    #[error("a sequence of {length} tokens does not fit the model's context of {limit}")]
     TooLong {
         /// Tokens needed.
         length: usize,

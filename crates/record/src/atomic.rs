@@ -83,6 +83,26 @@ fn swap_in(new: tempfile::TempDir, path: &Path, old: &Path) -> io::Result<()> {
     fs::remove_dir_all(old)
 }
 
+/// Deletes what processes that were killed have left half-written in a folder and below it. Nobody may be writing there.
+///
+/// # Errors
+/// [`RecordError::Io`] when the folder cannot be read, or something of it not be deleted.
+pub fn clear(folder: &Path) -> Result<(), RecordError> {
+    for entry in fs::read_dir(folder).map_err(RecordError::io("read", folder))? {
+        let entry = entry.map_err(RecordError::io("read", folder))?;
+        let (path, kind) = (entry.path(), entry.file_type());
+        let is_folder = kind.map_err(RecordError::io("read", &path))?.is_dir();
+        let half_written = entry.file_name().to_string_lossy().starts_with(HALF_WRITTEN);
+        match (half_written, is_folder) {
+            (true, true) => fs::remove_dir_all(&path).map_err(RecordError::io("delete", &path))?,
+            (true, false) => fs::remove_file(&path).map_err(RecordError::io("delete", &path))?,
+            (false, true) => clear(&path)?,
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
+
 fn remove_if_there(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
@@ -99,6 +119,8 @@ fn split(path: &Path) -> io::Result<(PathBuf, OsString)> {
     Ok((folder.unwrap_or(Path::new(".")).to_path_buf(), name.to_os_string()))
 }
 
+/// How names of what is being written begin.
+const HALF_WRITTEN: &str = ".part-";
 const FILE_MODE: u32 = 0o666;
 const FOLDER_MODE: u32 = 0o777;
 
@@ -106,6 +128,7 @@ const FOLDER_MODE: u32 = 0o777;
 /// applies), because what it makes becomes one.
 fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
+    builder.prefix(HALF_WRITTEN);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     #[cfg(not(unix))]

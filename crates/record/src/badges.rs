@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::manifest::Manifest;
 use crate::replication::{Replication, WHOLE};
 use crate::verify::{Problem, Verified, verify};
-use crate::{RecordError, manifest, run_dir};
+use crate::{Record, RecordError, manifest, run_dir};
 
 /// A badge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +23,44 @@ pub struct Badge {
 pub struct Evidence {
     /// A persistent identifier of the folder: a DOI, or an identifier of Software Heritage.
     pub identifier: Option<String>,
-    /// Replications, with the digests of their statements.
-    pub replications: Vec<(Replication, String)>,
+    /// Statements of replications.
+    pub replications: Vec<Statement>,
+}
+
+/// A statement of a replication.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// The whole of it.
+    pub document: Value,
+    /// The replication in it.
+    pub replication: Replication,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+impl Statement {
+    /// Why it is no evidence of a run, a clause each; empty where it is.
+    fn objections(&self, record: &Record) -> Vec<String> {
+        let replication = &self.replication;
+        let which = format!("the replication of {}", replication.replica.start);
+        if replication.original.uuid != record.uuid {
+            return vec![format!("{which} is of another run")];
+        }
+        if replication.is_of_itself() {
+            return vec![format!("{which} is the run itself")];
+        }
+        if replication.extent != WHOLE {
+            return vec![format!("{which} did only a part of the run again")];
+        }
+        let objections = replication.objections(&self.document, record).into_iter();
+        objections
+            .map(|objection| format!("the statement of {which} does not hold: {objection}"))
+            .collect()
+    }
+
+    fn name(&self) -> String {
+        format!("statement {}", self.sha256.get(..12).unwrap_or(&self.sha256))
+    }
 }
 
 /// The badges of a run.
@@ -81,7 +119,7 @@ fn available(verified: &Verified, evidence: &Evidence) -> (&'static str, Vec<Str
     }
     let elsewhere = record.inputs.iter().filter(|input| {
         let kept = input.path.starts_with("$RUN/");
-        let named = input.path.starts_with("$INFALIGN_DATA/") || input.path.contains('@');
+        let named = input.path.starts_with("$INFALIGN_DATA/") || input.is_on_hub();
         !kept && !named
     });
     reasons.extend(elsewhere.map(|input| {
@@ -100,19 +138,18 @@ fn available(verified: &Verified, evidence: &Evidence) -> (&'static str, Vec<Str
 
 fn functional(broken: &[String], verified: &Verified, evidence: &Evidence) -> Badge {
     let mut reasons = broken.to_vec();
-    let again = evidence
-        .replications
-        .iter()
-        .filter(|(replication, _)| replication.original.uuid == verified.record.uuid)
-        .find(|(replication, _)| replication.extent == WHOLE);
-    let given_for = match again {
-        Some((replication, sha256)) => format!(
-            "it verifies, a flipped bit is noticed, and it ran again to its end ({} of {}, statement {})",
-            replication.word(),
-            replication.replica.start,
-            &sha256[..12]
+    let statements = evidence.replications.iter();
+    let judged = statements.map(|statement| (statement, statement.objections(&verified.record)));
+    let judged: Vec<_> = judged.collect();
+    let given_for = match judged.iter().find(|(_, objections)| objections.is_empty()) {
+        Some((statement, _)) => format!(
+            "it verifies, a flipped bit is noticed, and it ran again to its end ({} of {}, {})",
+            statement.replication.word(),
+            statement.replication.replica.start,
+            statement.name()
         ),
         None => {
+            reasons.extend(judged.iter().flat_map(|(_, objections)| objections.clone()));
             reasons.push(
                 "no statement was given of a replication that ran the whole to its end: --replication FILE"
                     .to_owned(),
@@ -126,14 +163,14 @@ fn functional(broken: &[String], verified: &Verified, evidence: &Evidence) -> Ba
 fn reproduced(broken: &[String], verified: &Verified, evidence: &Evidence) -> Badge {
     let mut reasons = broken.to_vec();
     let mut given_for = None;
-    for (replication, sha256) in &evidence.replications {
+    for statement in &evidence.replications {
+        let replication = &statement.replication;
         let which = format!("the replication of {}", replication.replica.start);
         let (original, replica) = (&replication.original, &replication.replica);
         let differs = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
-        if original.uuid != verified.record.uuid {
-            reasons.push(format!("{which} is of another run"));
-        } else if replication.extent != WHOLE {
-            reasons.push(format!("{which} did only a part of the run again"));
+        let objections = statement.objections(&verified.record);
+        if !objections.is_empty() {
+            reasons.extend(objections);
         } else if !differs(&original.host, &replica.host) {
             reasons.push(format!("{which} was on the same host"));
         } else if !differs(&original.agent, &replica.agent) {
@@ -144,9 +181,9 @@ fn reproduced(broken: &[String], verified: &Verified, evidence: &Evidence) -> Ba
             reasons.push(format!("{which} did not reach what was required"));
         } else {
             given_for = Some(format!(
-                "{which}, by {}, statement {}",
+                "{which}, by {}, {}",
                 replica.agent.as_deref().unwrap_or(""),
-                &sha256[..12]
+                statement.name()
             ));
         }
     }
@@ -206,8 +243,14 @@ mod tests {
         (root, run, replication)
     }
 
-    fn with(replication: Replication) -> Evidence {
-        Evidence { identifier: None, replications: vec![(replication, "f".repeat(64))] }
+    fn with(run: &Path, replication: Replication) -> Evidence {
+        let document = replication.statement(&crate::folder::record(run).unwrap());
+        shown(replication, document)
+    }
+
+    fn shown(replication: Replication, document: Value) -> Evidence {
+        let statement = Statement { document, replication, sha256: "f".repeat(64) };
+        Evidence { identifier: None, replications: vec![statement] }
     }
 
     #[test]
@@ -223,13 +266,32 @@ mod tests {
     fn a_replication_elsewhere_by_somebody_else_reproduces() {
         let (_root, run, replication) = run();
         let both = ["Artifacts Evaluated: Functional", "Results Reproduced"];
-        assert_eq!(given(&run, &with(replication.clone())), both);
+        assert_eq!(given(&run, &with(&run, replication.clone())), both);
         std::fs::write(run.join("results.json"), "{}").unwrap();
         assert_eq!(
-            given(&run, &with(replication)),
+            given(&run, &with(&run, replication)),
             Vec::<&str>::new(),
             "a changed folder has none"
         );
+    }
+
+    #[test]
+    fn a_statement_that_contradicts_itself_or_of_the_run_itself_is_no_evidence() {
+        let (_root, run, replication) = run();
+        let mut document = with(&run, replication.clone()).replications.remove(0).document;
+        document["predicate"]["result"] = "FAILED".into();
+        let evidence = shown(replication.clone(), document);
+        assert_eq!(given(&run, &evidence), Vec::<&str>::new());
+        let reasons: Vec<String> = badges(&run, &evidence)
+            .unwrap()
+            .into_iter()
+            .flat_map(|b| b.verdict.unwrap_err())
+            .collect();
+        let said = |what: &str| reasons.iter().filter(|reason| reason.contains(what)).count();
+        assert_eq!(said("its result is not what its rows come to"), 2, "{reasons:?}");
+        let mut itself = replication;
+        itself.replica.uuid = itself.original.uuid.clone();
+        assert_eq!(given(&run, &with(&run, itself)), Vec::<&str>::new());
     }
 
     #[test]
@@ -245,11 +307,12 @@ mod tests {
         let mut failed = replication.clone();
         failed.claims[0].holds = false;
         for replication in [same_host, same_agent, failed] {
-            assert_eq!(given(&run, &with(replication)), functional);
+            assert_eq!(given(&run, &with(&run, replication)), functional);
         }
-        assert_eq!(given(&run, &with(part)), Vec::<&str>::new(), "some stages are not the run");
+        let part = with(&run, part);
+        assert_eq!(given(&run, &part), Vec::<&str>::new(), "some stages are not the run");
         let mut of_another = replication;
         of_another.original.uuid = "x".into();
-        assert_eq!(given(&run, &with(of_another)), Vec::<&str>::new());
+        assert_eq!(given(&run, &with(&run, of_another)), Vec::<&str>::new());
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::command_line::told;
 use crate::expect::{Level, Tolerance};
-use crate::folder::{self, CONFIG, stays_inside};
+use crate::folder::{self, CONFIG, SETTINGS, stays_inside};
 use crate::record::Record;
 use crate::steps::{TIMING, divergence};
 use crate::surroundings::head;
@@ -25,10 +26,11 @@ pub struct FileComparison {
 
 /// Why two runs were told to do different things, a sentence each; empty where they can be compared.
 ///
+/// Compared are `config.toml`, what an evaluation's samples depend on, the seed, inputs, and, of commands without a `config.toml`, the command line.
 /// Paths may differ, since machines do: what lies there is compared as input.
 ///
 /// # Errors
-/// As [`folder::text`], and [`RecordError::Refused`] for a `config.toml` that is no TOML.
+/// As [`folder::text`], and [`RecordError::Refused`] for a `config.toml` that is no TOML or settings that are none.
 pub fn obstacles(
     (original, a): (&Path, &Record),
     (replica, b): (&Path, &Record),
@@ -37,18 +39,52 @@ pub fn obstacles(
     if a.command != b.command {
         found.push(format!("the commands differ: {} and {}", a.command, b.command));
     }
-    let (ours, theirs) = (settings(original)?, settings(replica)?);
-    let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
-    for key in keys {
-        let (a, b) = (ours.get(key), theirs.get(key));
-        let both_paths = is_path(a) && is_path(b);
-        if a != b && !both_paths {
-            let show = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
-            found.push(format!("{CONFIG} differs in {key}: {} and {}", show(a), show(b)));
-        }
+    let both_paths = |x: Option<&String>, y: Option<&String>| is_path(x) && is_path(y);
+    found.extend(differing((&settings(original)?, &settings(replica)?), CONFIG, both_paths));
+    let given = (&sampled_by(original)?, &sampled_by(replica)?);
+    found.extend(differing(given, SETTINGS, |_, _| false));
+    if [a, b].iter().all(|record| record.config_sha256.is_none()) {
+        let words = (&told(&a.argv), &told(&b.argv));
+        let is_unknown = |value: Option<&String>| value.is_some_and(|v| v.contains("«redacted"));
+        let unknown = |x: Option<&String>, y: Option<&String>| is_unknown(x) || is_unknown(y);
+        found.extend(differing(words, "the command line", unknown));
+    }
+    let seed = |record: &Record| record.seed.as_ref().map(|seed| seed.master);
+    if seed(a) != seed(b) {
+        let show = |seed: Option<u64>| seed.map_or("none".to_owned(), |seed| seed.to_string());
+        found.push(format!("the seeds differ: {} and {}", show(seed(a)), show(seed(b))));
     }
     found.extend(input_obstacles(a, b));
     Ok(found)
+}
+
+/// What differs between the settings of two runs, a sentence each.
+///
+/// - `place`: where they stand.
+/// - `may_differ`: whether two values may be others.
+fn differing(
+    (ours, theirs): (&BTreeMap<String, String>, &BTreeMap<String, String>),
+    place: &str,
+    may_differ: impl Fn(Option<&String>, Option<&String>) -> bool,
+) -> Vec<String> {
+    let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    let mut found = Vec::new();
+    for key in keys {
+        let (a, b) = (ours.get(key), theirs.get(key));
+        if a != b && !may_differ(a, b) {
+            let show = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
+            found.push(format!("{place} differs in {key}: {} and {}", show(a), show(b)));
+        }
+    }
+    found
+}
+
+/// What the samples of an evaluation depend on; nothing of other runs.
+fn sampled_by(run: &Path) -> Result<BTreeMap<String, String>, RecordError> {
+    if !run.join(SETTINGS).exists() {
+        return Ok(BTreeMap::new());
+    }
+    folder::json(run, SETTINGS)
 }
 
 /// Inputs by what they are for, and by their names where several are for the same, wherever they lie.
@@ -56,7 +92,10 @@ fn input_obstacles(a: &Record, b: &Record) -> Vec<String> {
     let (ours, theirs) = (inputs_by_name(a), inputs_by_name(b));
     let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
     let differing = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
-    let short = |digest: Option<&String>| digest.map_or("absent".to_owned(), |digest| head(digest));
+    let short = |digests: Option<&Vec<String>>| match digests {
+        None => "absent".to_owned(),
+        Some(all) => all.iter().map(|digest| head(digest)).collect::<Vec<_>>().join(", "),
+    };
     differing
         .map(|name| {
             let (a, b) = (short(ours.get(name)), short(theirs.get(name)));
@@ -65,15 +104,17 @@ fn input_obstacles(a: &Record, b: &Record) -> Vec<String> {
         .collect()
 }
 
-fn inputs_by_name(record: &Record) -> BTreeMap<String, String> {
+/// The digests of all inputs of a name, in the order in which they were read.
+fn inputs_by_name(record: &Record) -> BTreeMap<String, Vec<String>> {
     let alone = |role: &str| record.inputs.iter().filter(|input| input.role == role).count() == 1;
-    let inputs = record.inputs.iter().map(|input| {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for input in &record.inputs {
         let last = input.path.rsplit('/').next().unwrap_or(&input.path);
         let role = &input.role;
         let name = if alone(role) { role.clone() } else { format!("{role}/{last}") };
-        (name, input.sha256.clone())
-    });
-    inputs.collect()
+        found.entry(name).or_default().push(input.sha256.clone());
+    }
+    found
 }
 
 /// The leaves of `config.toml` by their keys.
@@ -150,12 +191,11 @@ pub fn files(
 /// Compares two files of different bytes by what they mean.
 fn contents(path: &str, original: &Path, replica: &Path, tolerance: &Tolerance) -> FileComparison {
     let both = || Some((folder::text(original, path).ok()?, folder::text(replica, path).ok()?));
+    let other = || (Level::Differs, "other bytes".to_owned());
     let (level, note) = match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
-        "jsonl" => both().map_or((Level::Differs, String::new()), |(a, b)| steps(&a, &b)),
-        "json" => {
-            both().map_or((Level::Differs, String::new()), |(a, b)| documents(&a, &b, tolerance))
-        }
-        _ => (Level::Differs, "other bytes".to_owned()),
+        "jsonl" => both().map_or_else(other, |(a, b)| steps(&a, &b)),
+        "json" => both().map_or_else(other, |(a, b)| documents(&a, &b, tolerance)),
+        _ => other(),
     };
     FileComparison { path: path.to_owned(), level, note }
 }
@@ -264,6 +304,50 @@ mod tests {
         assert_eq!(found[0], "config.toml differs in seed: 7 and 8");
         assert_eq!(found[1], "config.toml differs in train.learning_rate: 0.1 and 0.2");
         assert!(found[2].starts_with("the input prompts differs"), "{found:?}");
+    }
+
+    #[test]
+    fn another_seed_setting_or_word_of_the_command_line_is_named() {
+        let (_root, a, b) = two();
+        let (mut ra, mut rb) = (record(&a), record(&b));
+        rb.seed = Some(crate::record::Seed::of(8));
+        assert_eq!(obstacles((&a, &ra), (&b, &rb)).unwrap(), ["the seeds differ: 7 and 8"]);
+        rb.seed = ra.seed.clone();
+        for (run, samples) in [(&a, 4), (&b, 5)] {
+            let settings = format!(r#"{{"--samples": "{samples}"}}"#);
+            std::fs::write(run.join(SETTINGS), settings).unwrap();
+        }
+        let expected = "settings.json differs in --samples: 4 and 5";
+        assert_eq!(obstacles((&a, &ra), (&b, &rb)).unwrap(), [expected]);
+        std::fs::copy(a.join(SETTINGS), b.join(SETTINGS)).unwrap();
+        for (run, record, temperature) in [(&a, &mut ra, "1"), (&b, &mut rb, "0.5")] {
+            std::fs::remove_file(run.join(CONFIG)).unwrap();
+            record.config_sha256 = None;
+            let words = ["generate", "--temperature", temperature, "--record", "somewhere"];
+            record.argv = words.map(str::to_owned).into();
+        }
+        let expected = "the command line differs in --temperature: 1 and 0.5";
+        assert_eq!(obstacles((&a, &ra), (&b, &rb)).unwrap(), [expected]);
+        rb.argv[2] = "«redacted:A_TOKEN»".to_owned();
+        assert!(obstacles((&a, &ra), (&b, &rb)).unwrap().is_empty(), "nobody can tell");
+    }
+
+    #[test]
+    fn inputs_of_the_same_name_do_not_hide_each_other() {
+        let (_root, a, b) = two();
+        let (mut ra, mut rb) = (record(&a), record(&b));
+        for (record, digests) in [(&mut ra, ["1", "2"]), (&mut rb, ["3", "2"])] {
+            let of_first = record.inputs[0].clone();
+            record.inputs = digests
+                .map(|digest| crate::record::Input {
+                    sha256: digest.repeat(64),
+                    ..of_first.clone()
+                })
+                .into();
+        }
+        let found = obstacles((&a, &ra), (&b, &rb)).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("111111111111, 222222222222 and 333333333333, 222"), "{found:?}");
     }
 
     #[test]

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::RecordError;
+use crate::record::Agent;
+
 /// The folder with the real data sets that some tests and recipes use, from `INFALIGN_DATA`.
 ///
 /// `None` when the variable is unset or empty. The folder need not exist.
@@ -72,17 +75,72 @@ pub fn recorded() -> BTreeMap<String, String> {
     RECORDED.iter().filter_map(value).collect()
 }
 
-/// Who runs, where they want it recorded: `INFALIGN_AGENT` and `INFALIGN_AGENT_ORCID`.
-#[must_use]
-pub fn agent() -> (Option<String>, Option<String>) {
-    let value = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    (value("INFALIGN_AGENT"), value("INFALIGN_AGENT_ORCID"))
+const AGENT: &str = "INFALIGN_AGENT";
+const ORCID: &str = "INFALIGN_AGENT_ORCID";
+const LICENSE: &str = "INFALIGN_LICENSE";
+
+/// Who runs, where they want it recorded: `INFALIGN_AGENT`, a name, and `INFALIGN_AGENT_ORCID`, the digits or the address.
+///
+/// # Errors
+/// [`RecordError::Variable`] for what is neither.
+pub fn agent() -> Result<Option<Agent>, RecordError> {
+    let Some(name) = given(AGENT) else { return Ok(None) };
+    if name.contains(char::is_control) {
+        return Err(RecordError::Variable { variable: AGENT, wanted: "a name on one line" });
+    }
+    let wanted = "an ORCID, such as 0000-0002-1825-0097 or https://orcid.org/0000-0002-1825-0097";
+    let unknown = || RecordError::Variable { variable: ORCID, wanted };
+    let orcid = given(ORCID).map(|text| orcid_of(&text).ok_or_else(unknown)).transpose()?;
+    Ok(Some(Agent { name, orcid }))
 }
 
-/// Address of the licence under which a run's folder is given away, from `INFALIGN_LICENSE`.
-#[must_use]
-pub fn license() -> Option<String> {
-    std::env::var("INFALIGN_LICENSE").ok().filter(|value| !value.is_empty())
+/// Address of the licence under which a run's folder is given away, from `INFALIGN_LICENSE`: that address, or its identifier of SPDX.
+///
+/// # Errors
+/// [`RecordError::Variable`] for what is neither.
+pub fn license() -> Result<Option<String>, RecordError> {
+    let wanted = "the address of a licence, or one identifier of SPDX, such as MIT";
+    let unknown = || RecordError::Variable { variable: LICENSE, wanted };
+    given(LICENSE).map(|text| license_of(&text).ok_or_else(unknown)).transpose()
+}
+
+/// The value of a variable, without white space around it; none where nothing is left.
+fn given(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok().map(|value| value.trim().to_owned());
+    value.filter(|value| !value.is_empty())
+}
+
+/// The address that a text gives of a licence.
+fn license_of(text: &str) -> Option<String> {
+    if is_address(text) {
+        return Some(text.to_owned());
+    }
+    let name = text.strip_prefix("spdx:").or_else(|| text.strip_prefix("SPDX:")).unwrap_or(text);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.+".contains(&byte);
+    let is_name = name.bytes().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    is_name.then(|| format!("https://spdx.org/licenses/{name}"))
+}
+
+/// The address that a text gives of an ORCID.
+fn orcid_of(text: &str) -> Option<String> {
+    let digits = ["https://orcid.org/", "http://orcid.org/", "orcid.org/"];
+    let digits = digits.iter().find_map(|before| text.strip_prefix(before)).unwrap_or(text);
+    let groups: Vec<&str> = digits.split('-').collect();
+    let is_group = |(place, group): (usize, &&str)| {
+        let is_digit = |(at, byte): (usize, u8)| {
+            byte.is_ascii_digit() || (place, at) == (3, 3) && byte == b'X'
+        };
+        group.len() == 4 && group.bytes().enumerate().all(is_digit)
+    };
+    let is_orcid = groups.len() == 4 && groups.iter().enumerate().all(is_group);
+    is_orcid.then(|| format!("https://orcid.org/{digits}"))
+}
+
+/// Whether a text is an address on the web.
+fn is_address(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let unfit = |c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}".contains(c);
+    host.is_some_and(|host| !host.is_empty() && !host.starts_with('/')) && !text.contains(unfit)
 }
 
 /// Names the run that this process repeats, by its `uuid`; set by `infalign replicate` for the run that it starts.
@@ -110,13 +168,46 @@ pub(crate) fn token_files() -> Vec<(String, String)> {
         .collect()
 }
 
-/// A path as it is recorded: `~` in place of the home folder, which would name a person.
+/// A text as it is recorded: `~` in place of the home folder, which would name a person, wherever a path begins with it.
 #[must_use]
 pub fn without_home(text: &str) -> String {
-    match std::env::home_dir().map(|home| home.to_string_lossy().into_owned()) {
-        Some(home) if home.len() > 1 => text.replace(&home, "~"),
+    let home = std::env::home_dir().map(|home| home.to_string_lossy().into_owned());
+    match home.as_deref().map(|home| home.trim_end_matches(['/', '\\'])) {
+        Some(home) if !home.is_empty() => without(home, text),
         _ => text.to_owned(),
     }
+}
+
+/// Puts `~` in place of the folder where a path begins with it: not within another path, nor before the rest of a longer name.
+fn without(folder: &str, text: &str) -> String {
+    let (mut kept, mut done) = (String::with_capacity(text.len()), 0);
+    for (start, _) in text.match_indices(folder) {
+        let end = start + folder.len();
+        if !goes_on_before(&text[..start]) && !goes_on_after(&text[end..]) {
+            kept += &text[done..start];
+            kept.push('~');
+            done = end;
+        }
+    }
+    kept + &text[done..]
+}
+
+/// Whether a character may belong to a name in a path, as names mostly are.
+fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || "_-.+~@%".contains(c)
+}
+
+/// Whether what stands before a path belongs to it; the scheme of an address does not.
+fn goes_on_before(text: &str) -> bool {
+    let within = |c: char| is_of_name(c) || c == '/' || c == '\\';
+    text.ends_with(within) && !text.ends_with("://")
+}
+
+/// Whether what stands after a name belongs to it; the full stop of a sentence does not.
+fn goes_on_after(text: &str) -> bool {
+    let after = text.strip_prefix('.').unwrap_or(text);
+    let ends = after.is_empty() || after.starts_with(char::is_whitespace);
+    text.starts_with(is_of_name) && !ends
 }
 
 /// A word of a command line on record with the home folder where [`without_home`] has put `~`: at its beginning, or that of an option's value.
@@ -161,6 +252,45 @@ mod tests {
         is(&[xdg, ("HF_HUB_CACHE", "c"), ("HUGGINGFACE_HUB_CACHE", "old")], "c");
         is(&[("HF_HOME", "~/h")], "me/h/hub");
         assert_eq!(cache(&[hf], None), Path::new("h/hub"));
+    }
+
+    #[test]
+    fn the_home_folder_is_taken_out_of_paths_that_begin_with_it_alone() {
+        let is = |home: &str, text: &str, expected: &str| assert_eq!(without(home, text), expected);
+        let al = "/people/al";
+        for text in [
+            "/people/alice/x",
+            "/people/al.bak/x",
+            "/people/al-2",
+            "/mnt/people/al/x",
+            "x/people/al",
+        ] {
+            is(al, text, text);
+        }
+        is("/root", "/mnt/root/p and ./root/p", "/mnt/root/p and ./root/p");
+        is(al, "/people/al", "~");
+        is(al, "--out=/people/al/x", "--out=~/x");
+        is(al, "table:/people/al/x.csv", "table:~/x.csv");
+        is(al, "cannot read /people/al/x, nor '/people/al'.", "cannot read ~/x, nor '~'.");
+        is(al, "it is in /people/al. So is /people/alice", "it is in ~. So is /people/alice");
+        is(al, "file:///people/al/x", "file://~/x");
+    }
+
+    #[test]
+    fn licences_and_orcids_become_addresses_or_are_refused() {
+        let license = |text: &str| license_of(text);
+        let mit = Some("https://spdx.org/licenses/MIT".to_owned());
+        assert_eq!([license("MIT"), license("spdx:MIT")], [mit.clone(), mit]);
+        assert_eq!(license("https://a.b/c"), Some("https://a.b/c".to_owned()));
+        for text in ["../x", "..", "MIT OR Apache-2.0", "https://", "https://a b", "a/b", "urn:x"] {
+            assert_eq!(license(text), None, "{text}");
+        }
+        let orcid = Some("https://orcid.org/0000-0002-1694-233X".to_owned());
+        assert_eq!(orcid_of("0000-0002-1694-233X"), orcid);
+        assert_eq!(orcid_of("https://orcid.org/0000-0002-1694-233X"), orcid);
+        for text in ["0000-0002-1694-23", "X000-0002-1694-2330", "../x", "https://a.b/c", ""] {
+            assert_eq!(orcid_of(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -45,6 +45,14 @@ pub enum RecordError {
         /// What it holds, without showing it.
         what: String,
     },
+    /// A variable of the environment says something that a record cannot hold.
+    #[error("{variable} is not {wanted}: give that, or unset it")]
+    Variable {
+        /// Its name.
+        variable: &'static str,
+        /// What it has to be.
+        wanted: &'static str,
+    },
     /// A run's command cannot be part of a folder name.
     #[error(
         "the command `{command}` cannot name a run folder: use lower-case ASCII letters, digits \

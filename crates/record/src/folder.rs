@@ -27,6 +27,8 @@ pub const CRATE: &str = "ro-crate-metadata.json";
 pub const PREVIEW: &str = "ro-crate-preview.html";
 /// A run's numbers.
 pub const RESULTS: &str = "results.json";
+/// What the samples of an evaluation depend on.
+pub const SETTINGS: &str = "settings.json";
 /// The steps of a training, in its folder.
 pub const STEPS: &str = "metrics.jsonl";
 /// Held by the process that works on a run; empty.
@@ -38,6 +40,8 @@ pub const OF_RECORD: [&str; 8] =
 
 /// Larger files of the record are refused.
 const MAX_BYTES: u64 = 64 << 20;
+/// Larger files of samples are, too.
+const MAX_SAMPLES: u64 = 4 << 30;
 /// More files, or deeper folders, are no run's.
 const MAX_FILES: usize = 200_000;
 const MAX_DEPTH: usize = 32;
@@ -45,10 +49,11 @@ const MAX_DEPTH: usize = 32;
 /// All files below a folder with `/` between names, in order, but for empty files [`LOCK`], of runs within it too.
 ///
 /// # Errors
-/// [`RecordError::Refused`] for a symbolic link, something that is neither file nor folder, a name that is not UTF-8 or holds a
+/// [`RecordError::Refused`] for a symbolic link within it, something that is neither file nor folder, a name that is not UTF-8 or holds a
 /// control character, too many files, or too deep folders; [`RecordError::Io`].
 pub fn files(folder: &Path) -> Result<Vec<String>, RecordError> {
-    let metadata = fs::symlink_metadata(folder).map_err(RecordError::io("read", folder))?;
+    // The folder itself may be named by a link: whoever names it has chosen it.
+    let metadata = fs::metadata(folder).map_err(RecordError::io("read", folder))?;
     if !metadata.is_dir() {
         return Err(refused(folder, "it is no folder"));
     }
@@ -91,11 +96,13 @@ fn walk(
     Ok(())
 }
 
-/// Whether a path stays below the folder that it is joined to, on every system.
+/// Whether a path stays below the folder that it is joined to: `\` separates on some systems and is refused on all, `:` only where it
+/// follows the letter of a drive.
 #[must_use]
 pub fn stays_inside(path: &str) -> bool {
     let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    !path.is_empty() && plain && !path.contains(['\\', ':', '\0'])
+    let leads_to_drive = cfg!(not(unix)) && path.contains(':');
+    !path.is_empty() && plain && !leads_to_drive && !path.contains(['\\', '\0'])
 }
 
 /// A file of the record as text.
@@ -103,13 +110,18 @@ pub fn stays_inside(path: &str) -> bool {
 /// # Errors
 /// [`RecordError::Refused`] for one that is a link, too large, or no text; [`RecordError::Io`].
 pub fn text(folder: &Path, name: &str) -> Result<String, RecordError> {
+    text_within(folder, name, MAX_BYTES)
+}
+
+/// - `most`: in bytes; larger files are refused.
+fn text_within(folder: &Path, name: &str, most: u64) -> Result<String, RecordError> {
     let path = folder.join(name);
     let metadata = fs::symlink_metadata(&path).map_err(RecordError::io("read", &path))?;
     if !metadata.is_file() {
         return Err(refused(&path, "it is no file"));
     }
-    if metadata.len() > MAX_BYTES {
-        return Err(refused(&path, "it is too large for a file of a record"));
+    if metadata.len() > most {
+        return Err(refused(&path, &format!("it is too large: it has more than {most} bytes")));
     }
     let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
     String::from_utf8(bytes).map_err(|_| refused(&path, "it is no text"))
@@ -120,8 +132,23 @@ pub fn text(folder: &Path, name: &str) -> Result<String, RecordError> {
 /// # Errors
 /// As [`text`], and [`RecordError::Refused`] for what is no JSON, is nested too deep, or is not what is expected there.
 pub fn json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, RecordError> {
-    let text = text(folder, name)?;
-    serde_json::from_str(&text).map_err(|error| {
+    json_within(folder, name, MAX_BYTES)
+}
+
+/// A file of samples as JSON: it holds every response, and may be larger than the files of the record.
+///
+/// # Errors
+/// As [`json`].
+pub fn samples<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, RecordError> {
+    json_within(folder, name, MAX_SAMPLES)
+}
+
+fn json_within<T: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+    most: u64,
+) -> Result<T, RecordError> {
+    serde_json::from_str(&text_within(folder, name, most)?).map_err(|error| {
         refused(&folder.join(name), &format!("it is not what is expected there: {error}"))
     })
 }
@@ -158,6 +185,9 @@ mod tests {
         for path in ["", "../a", "a/../../b", "/etc/passwd", "./a", "c:\\x", "a\\..\\b", "a\0b"] {
             assert!(!stays_inside(path), "{path}");
         }
+        for path in ["a:b.json", "methods/best-of:4/samples.json"] {
+            assert_eq!(stays_inside(path), cfg!(unix), "{path}");
+        }
     }
 
     #[test]
@@ -181,6 +211,12 @@ mod tests {
         let error = files(folder.path()).unwrap_err().to_string();
         assert!(error.contains("symbolic link"), "{error}");
         text(folder.path(), "b").unwrap_err();
+        // But for the folder that is named itself.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let link = elsewhere.path().join("run");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        fs::remove_file(folder.path().join("b")).unwrap();
+        assert_eq!(files(&link).unwrap(), ["a"]);
     }
 
     #[test]
@@ -197,5 +233,12 @@ mod tests {
         let file = fs::File::create(folder.path().join(RECORD)).unwrap();
         file.set_len(MAX_BYTES + 1).unwrap();
         assert!(record(folder.path()).unwrap_err().to_string().contains("too large"));
+        // Samples may be larger.
+        let file = fs::File::create(folder.path().join("samples.json")).unwrap();
+        file.set_len(MAX_BYTES + 1).unwrap();
+        let of_samples = || samples::<serde_json::Value>(folder.path(), "samples.json");
+        assert!(of_samples().unwrap_err().to_string().contains("expected value"));
+        file.set_len(MAX_SAMPLES + 1).unwrap();
+        assert!(of_samples().unwrap_err().to_string().contains("too large"));
     }
 }

@@ -7,12 +7,14 @@
 //! A record is opened by [`Recorder::begin`] and closed by [`Recorder::end`]. [`verify`] says whether a folder still is what was
 //! recorded, [`compare`] how near one run comes to another, [`badges`] and [`checklist`] what the record is evidence of.
 
+mod address;
 pub mod atomic;
 pub mod badges;
 mod build_record;
 pub mod capture;
 pub mod checklist;
 pub mod clock;
+mod command_line;
 pub mod compare;
 pub mod env;
 mod error;
@@ -36,7 +38,7 @@ pub use build_record::{BuildRecord, Source};
 pub use error::RecordError;
 pub use expect::{Claim, Equivalence, Expect, Level, Tolerance};
 pub use record::Record;
-pub use recorder::{Opening, Recorder};
+pub use recorder::{Opening, Recorder, changed_input};
 pub use run_dir::{RunDir, START_FILE};
 pub use secrets::Secrets;
 pub use steps::{Divergence, divergence};

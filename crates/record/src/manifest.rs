@@ -18,8 +18,21 @@ pub type Manifest = BTreeMap<String, String>;
 /// # Errors
 /// As [`folder::files`], and when a file cannot be read or the manifest cannot be written.
 pub fn write(folder: &Path, known: &Manifest) -> Result<(), RecordError> {
+    write_of(folder, known, |_| true)
+}
+
+/// Writes the manifest of those files that may be named.
+///
+/// # Errors
+/// As [`write()`].
+pub(crate) fn write_of(
+    folder: &Path,
+    known: &Manifest,
+    may_be_named: impl Fn(&str) -> bool,
+) -> Result<(), RecordError> {
     let mut text = String::new();
-    for path in folder::files(folder)?.into_iter().filter(|path| path != MANIFEST) {
+    let is_listed = |path: &String| path != MANIFEST && may_be_named(path);
+    for path in folder::files(folder)?.into_iter().filter(is_listed) {
         let digest = match known.get(&path) {
             Some(digest) => digest.clone(),
             None => sha256_file(&folder.join(&path))?,

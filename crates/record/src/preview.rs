@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::address::encoded;
 use crate::record::Record;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
@@ -19,7 +20,8 @@ pub(crate) fn html(record: &Record) -> String {
     let title = format!("infalign {} {}", record.command, record.start);
     let mut body = format!("<h1>{}</h1>\n<p>{}</p>\n", escaped(&title), escaped(&summary(record)));
     for output in record.outputs.iter().filter(|output| output.path.ends_with(".svg")) {
-        let _ = writeln!(body, "<p><img src=\"{0}\" alt=\"{0}\"></p>", escaped(&output.path));
+        let (source, name) = (escaped(&encoded(&output.path)), escaped(&output.path));
+        let _ = writeln!(body, "<p><img src=\"{source}\" alt=\"{name}\"></p>");
     }
     section(&mut body, "How it was run", run(record).into_iter());
     let numbers = numbers(&record.metrics);
@@ -33,8 +35,8 @@ pub(crate) fn html(record: &Record) -> String {
     });
     section(&mut body, "Inputs", inputs);
     let outputs = record.outputs.iter().map(|output| {
-        let path = escaped(&output.path);
-        (format!("<a href=\"{path}\">{path}</a>"), file("", &output.sha256, output.bytes))
+        let (address, name) = (escaped(&encoded(&output.path)), escaped(&output.path));
+        (format!("<a href=\"{address}\">{name}</a>"), file("", &output.sha256, output.bytes))
     });
     section(&mut body, "Outputs", outputs);
     let build = record.build.rows().into_iter();
@@ -57,6 +59,15 @@ fn summary(record: &Record) -> String {
     )
 }
 
+/// What stands before others: what was measured of trained methods, then of the reference, then other numbers; comparisons come last.
+fn rank(name: &str) -> usize {
+    let Some(row) = name.strip_prefix("rows[") else {
+        return if name.starts_with("comparisons[") { 3 } else { 2 };
+    };
+    let texts = row.split(']').next().unwrap_or_default();
+    usize::from(texts.split(' ').any(|text| text == "base"))
+}
+
 /// Estimates with their intervals, and other numbers by themselves.
 fn numbers(metrics: &BTreeMap<String, f64>) -> Vec<(String, String)> {
     let beside = |name: &str, last: &str| {
@@ -68,7 +79,10 @@ fn numbers(metrics: &BTreeMap<String, f64>) -> Vec<(String, String)> {
         !name.ends_with(".estimate") && metrics.contains_key(&format!("{place}.estimate"))
     };
     let shown = metrics.iter().filter(|(name, _)| !of_interval(name));
+    let mut shown: Vec<(&String, &f64)> = shown.collect();
+    shown.sort_by_key(|(name, _)| rank(name));
     shown
+        .into_iter()
         .map(|(name, value)| {
             let interval = match (beside(name, "low"), beside(name, "high")) {
                 (Some(low), Some(high)) => format!(" [{low:.4}, {high:.4}]"),
@@ -142,6 +156,24 @@ mod tests {
         let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
         let shown = [("a", "0.5000 [0.4000, 0.6000]"), ("n", "3")];
         assert_eq!(numbers(&metrics), shown.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+
+    #[test]
+    fn what_was_measured_of_trained_methods_comes_first() {
+        let names = ["comparisons[a].x", "rows[reward base].x", "rows[reward raw].x", "n"];
+        let metrics = names.map(|name| (name.to_owned(), 1.0)).into();
+        let shown: Vec<String> = numbers(&metrics).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(shown, [names[2], names[1], names[3], names[0]]);
+    }
+
+    #[test]
+    fn addresses_of_files_are_encoded() {
+        let root = tempfile::tempdir().unwrap();
+        let mut record = crate::folder::record(&finished_run(root.path(), "run")).unwrap();
+        record.outputs[0].path = "a b#1?.svg".to_owned();
+        let page = html(&record);
+        assert!(page.contains("<img src=\"a%20b%231%3F.svg\" alt=\"a b#1?.svg\">"), "{page}");
+        assert!(page.contains("<a href=\"a%20b%231%3F.svg\">a b#1?.svg</a>"), "{page}");
     }
 
     #[test]

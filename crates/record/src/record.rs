@@ -159,6 +159,21 @@ pub struct Input {
     pub bytes: u64,
 }
 
+impl Input {
+    /// Whether it is a file of a model on the hub at a revision, `ORG/NAME@REVISION/…`: the revision, of 40 hexadecimal digits, says which bytes
+    /// it has, on any machine. A path may hold an `@`, too.
+    #[must_use]
+    pub fn is_on_hub(&self) -> bool {
+        let Some((model, rest)) = self.path.split_once('@') else { return false };
+        let revision = rest.split('/').next().unwrap_or_default();
+        let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_name = |part: &str| part.bytes().all(of_name) && !part.trim_matches('.').is_empty();
+        let named = model.split('/').count() <= 2 && model.split('/').all(is_name);
+        let is_digits = revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+        named && revision.len() == 40 && is_digits
+    }
+}
+
 /// A file that a run wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
@@ -282,6 +297,23 @@ mod tests {
         let found = numbers(&document);
         let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_path_with_an_at_sign_is_not_on_the_hub() {
+        let is_on_hub = |path: &str| {
+            let (role, sha256) = ("model".to_owned(), String::new());
+            Input { role, path: path.to_owned(), sha256, bytes: 0 }.is_on_hub()
+        };
+        let revision = "0123456789abcdef0123456789abcdef01234567";
+        assert!(is_on_hub(&format!("org/name@{revision}/model.safetensors")));
+        assert!(is_on_hub(&format!("gpt2@{revision}/model.safetensors")));
+        for path in ["org/name@main/x", "me@work/x", "/data/me@work/x", "org/name/x"] {
+            assert!(!is_on_hub(path), "{path}");
+        }
+        for model in ["/org/name", "a/b/c", "../x", "~/x", ""] {
+            assert!(!is_on_hub(&format!("{model}@{revision}/x")), "{model}");
+        }
     }
 
     #[test]

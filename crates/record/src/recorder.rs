@@ -1,5 +1,6 @@
 //! Opening and closing the record of a run.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -56,11 +57,14 @@ impl Recorder {
     /// A record that is there already, of a process that did not finish the run, becomes one of [`Record::earlier`].
     ///
     /// # Errors
-    /// When an input cannot be read, or a file cannot be written; [`RecordError::Secret`] where `config.toml` or the diff holds one, of which
-    /// nothing is written then.
+    /// When an input cannot be read, or a file cannot be written; [`RecordError::Variable`] where the environment names whoever runs or a licence
+    /// by what is none; [`RecordError::Secret`] where that, `config.toml`, the diff or the record would hold one, of which nothing is written
+    /// then.
     pub fn begin(run: &Path, opening: Opening) -> Result<Self, RecordError> {
         let started = Instant::now();
         let secrets = Secrets::here();
+        let (agent, license) = (env::agent()?, env::license()?);
+        refuse_secret_names(&secrets, agent.as_ref(), license.as_deref())?;
         let config_sha256 = digest_of_config(run, &secrets)?;
         keep_papers(run, &opening, &secrets)?;
         let argv = opening.argv.iter().map(|word| env::without_home(&secrets.scrub(word)));
@@ -72,7 +76,6 @@ impl Recorder {
             inputs.push(input(run, role, &secrets.scrub(name), path)?);
         }
         let start = clock::utc_now();
-        let (agent, orcid) = env::agent();
         let record = Record {
             schema: SCHEMA.to_owned(),
             uuid: uuid(run),
@@ -101,8 +104,8 @@ impl Recorder {
             overhead_seconds: None,
             earlier: earlier(run),
             based_on: env::based_on(),
-            agent: agent.map(|name| Agent { name, orcid }),
-            license: env::license(),
+            agent,
+            license,
         };
         let folder = run.to_path_buf();
         let recorder = Self { folder, record, secrets, started, overhead: started.elapsed() };
@@ -119,12 +122,17 @@ impl Recorder {
     /// [`folder::files`], and when a file cannot be read or written.
     pub fn end(mut self, failure: Option<&str>) -> Result<Record, RecordError> {
         let begun = Instant::now();
-        let outputs = self.outputs()?;
+        let mut outputs = self.outputs()?;
         let leak = self.leak(&outputs)?;
+        let secrets = &self.secrets;
+        let may_be_named = |path: &str| secrets.find(path.as_bytes()).is_none();
+        outputs.retain(|output| may_be_named(&output.path));
         let error = failure.map(|text| env::without_home(&self.secrets.scrub(text)));
         let error = error.or_else(|| leak.as_ref().map(ToString::to_string));
         let results = std::fs::read(self.folder.join(RESULTS)).unwrap_or_default();
         let results: Value = serde_json::from_slice(&results).unwrap_or_default();
+        // Numbers are named by the texts beside them, which may be what must not be kept.
+        let metrics = if leak.is_none() { numbers(&results) } else { Default::default() };
         self.overhead += begun.elapsed();
         let record = &mut self.record;
         record.status = if error.is_some() { Status::Failed } else { Status::Completed };
@@ -132,18 +140,24 @@ impl Recorder {
         record.end = Some(clock::utc_now());
         record.seconds = Some(self.started.elapsed().as_secs_f64());
         record.steps = steps(&self.folder, &outputs);
-        record.metrics = numbers(&results);
+        record.metrics = metrics;
         record.outputs = outputs;
         record.peak_memory_bytes = peak_memory_bytes();
         record.overhead_seconds = Some(self.overhead.as_secs_f64());
         self.write()?;
-        seal(&self.folder, &self.record)?;
+        seal(&self.folder, &self.record, &self.secrets)?;
         leak.map_or(Ok(self.record), Err)
     }
 
+    /// Writes the record, unless it holds a secret, whichever way that came.
     fn write(&self) -> Result<(), RecordError> {
         let path = self.folder.join(RECORD);
-        write_atomic(&path, |file| Ok(serde_json::to_writer_pretty(file, &self.record)?))
+        let text = serde_json::to_vec_pretty(&self.record)
+            .map_err(|error| RecordError::io("write", &path)(error.into()))?;
+        if let Some(what) = self.secrets.find(&text) {
+            return Err(RecordError::Secret { path, what });
+        }
+        write_atomic(&path, |file| file.write_all(&text))
     }
 
     /// Every file of the run that is neither an input nor of the record.
@@ -170,6 +184,12 @@ impl Recorder {
     }
 
     fn leak(&self, outputs: &[Output]) -> Result<Option<RecordError>, RecordError> {
+        let mut names = outputs.iter().map(|output| output.path.as_str());
+        let found = names.find_map(|path| Some((path, self.secrets.find(path.as_bytes())?)));
+        if let Some((path, what)) = found {
+            let path = self.folder.join(self.secrets.scrub(path));
+            return Ok(Some(RecordError::Secret { path, what: format!("in its name {what}") }));
+        }
         let own = [CONFIG, EXPECT, DIFF].into_iter().filter(|name| self.folder.join(name).exists());
         for path in outputs.iter().map(|output| output.path.as_str()).chain(own) {
             let path = self.folder.join(path);
@@ -181,15 +201,30 @@ impl Recorder {
     }
 }
 
-/// Writes what is made of a record and its files: the page, the RO-Crate, the manifest.
-fn seal(run: &Path, record: &Record) -> Result<(), RecordError> {
+/// Writes what is made of a record and its files: the page, the RO-Crate, the manifest. None names a file whose name is a secret.
+fn seal(run: &Path, record: &Record, secrets: &Secrets) -> Result<(), RecordError> {
     let digests = record.outputs.iter().map(|output| (output.path.clone(), output.sha256.clone()));
     let known: Manifest = digests.collect();
     let page = preview::html(record);
     write_atomic(&run.join(PREVIEW), |file| file.write_all(page.as_bytes()))?;
     let document = ro_crate::metadata(run, record)?;
     write_atomic(&run.join(CRATE), |file| Ok(serde_json::to_writer_pretty(file, &document)?))?;
-    manifest::write(run, &known)
+    manifest::write_of(run, &known, |path| secrets.find(path.as_bytes()).is_none())
+}
+
+/// Refuses who runs and which licence they give where one of them is a secret, perhaps the value of another variable.
+fn refuse_secret_names(
+    secrets: &Secrets,
+    agent: Option<&Agent>,
+    license: Option<&str>,
+) -> Result<(), RecordError> {
+    let names = agent.into_iter();
+    let names = names.flat_map(|agent| [Some(agent.name.as_str()), agent.orcid.as_deref()]);
+    let found = names.chain([license]).flatten().find_map(|text| secrets.find(text.as_bytes()));
+    match found {
+        Some(what) => Err(RecordError::Secret { path: "the environment".into(), what }),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a file that holds a secret.
@@ -228,6 +263,29 @@ fn keep_papers(run: &Path, opening: &Opening, secrets: &Secrets) -> Result<(), R
     write_atomic(&path, |file| file.write_all(diff))
 }
 
+/// The first file that a run reads and that is another than when the run was begun, by its role and its name; none where the run has no record.
+///
+/// - `inputs`: what each file is for, how it is named, and where it lies, as in [`Opening`].
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn changed_input(
+    run: &Path,
+    inputs: &[(String, String, PathBuf)],
+) -> Result<Option<(String, String)>, RecordError> {
+    let Ok(last) = folder::record(run) else { return Ok(None) };
+    let secrets = Secrets::here();
+    for (role, name, path) in inputs {
+        let now = input(run, role, &secrets.scrub(name), path)?;
+        let same_name = |then: &&Input| then.role == now.role && then.path == now.path;
+        let mut then = last.inputs.iter().filter(same_name).peekable();
+        if then.peek().is_some() && then.all(|then| then.sha256 != now.sha256) {
+            return Ok(Some((now.role, now.path)));
+        }
+    }
+    Ok(None)
+}
+
 /// A file that is read.
 fn input(run: &Path, role: &str, name: &str, path: &Path) -> Result<Input, RecordError> {
     let name = match path.strip_prefix(run) {
@@ -242,13 +300,24 @@ fn size(path: &Path) -> Result<u64, RecordError> {
 }
 
 /// Lines of all files of steps; none where there are none.
-fn steps(run: &Path, outputs: &[Output]) -> Option<usize> {
+pub(crate) fn steps(run: &Path, outputs: &[Output]) -> Option<usize> {
     let of_steps = outputs.iter().filter(|output| output.path.ends_with(STEPS));
-    let lines = of_steps.filter_map(|output| {
-        Some(std::fs::read_to_string(run.join(&output.path)).ok()?.lines().count())
-    });
-    let lines: Vec<usize> = lines.collect();
-    (!lines.is_empty()).then(|| lines.iter().sum())
+    let counted = of_steps.filter_map(|output| lines(&run.join(&output.path)).ok());
+    let counted: Vec<usize> = counted.collect();
+    (!counted.is_empty()).then(|| counted.iter().sum())
+}
+
+/// Lines of a file, the last with or without its end.
+fn lines(path: &Path) -> std::io::Result<usize> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut chunk, mut found, mut last) = (vec![0_u8; 1 << 16], 0, b'\n');
+    loop {
+        let n = file.read(&mut chunk)?;
+        let Some(end) = chunk[..n].last() else { break };
+        found += chunk[..n].iter().filter(|byte| **byte == b'\n').count();
+        last = *end;
+    }
+    Ok(found + usize::from(last != b'\n'))
 }
 
 /// The processes that worked on a run before, from the record that the last of them left. One that cannot be read is passed over: it
@@ -283,139 +352,4 @@ fn uuid(run: &Path) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::RunDir;
-    use crate::verify::verify;
-
-    /// What a small command says of itself.
-    pub(crate) fn opening(inputs: &[(&str, &Path)]) -> Opening {
-        let named = |(role, path): &(&str, &Path)| {
-            ((*role).to_owned(), path.display().to_string(), path.to_path_buf())
-        };
-        Opening {
-            command: "train".to_owned(),
-            argv: vec!["train".to_owned(), "r.toml".to_owned()],
-            build: BuildRecord { version: "0.1.0".into(), ..BuildRecord::default() },
-            device: None,
-            seed: Some(7),
-            inputs: inputs.iter().map(named).collect(),
-            expect: Some(Expect::default()),
-            diff: None,
-        }
-    }
-
-    /// A finished run with one input, a configuration, results and steps.
-    pub(crate) fn finished_run(root: &Path, name: &str) -> PathBuf {
-        let (run, data) = (root.join(name), root.join("data.jsonl"));
-        RunDir::at(&run).unwrap();
-        std::fs::write(&data, "{}\n").unwrap();
-        std::fs::write(run.join(CONFIG), "seed = 7\n[train]\nsteps = 2\nlearning_rate = 0.1\n")
-            .unwrap();
-        let recorder = Recorder::begin(&run, opening(&[("prompts", &data)])).unwrap();
-        std::fs::create_dir_all(run.join("methods/a")).unwrap();
-        let steps = "{\"step\":1,\"kl\":0.1,\"tokens_per_second\":3.5}\n{\"step\":2,\"kl\":0.2}\n";
-        std::fs::write(run.join("methods/a").join(STEPS), steps).unwrap();
-        std::fs::write(run.join(RESULTS), r#"{"rows": [{"method": "a", "kl": 0.2}]}"#).unwrap();
-        recorder.end(None).unwrap();
-        run
-    }
-
-    #[test]
-    fn a_run_is_on_record_from_its_beginning_and_killed_ones_stay_so() {
-        let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), "train").unwrap();
-        drop(Recorder::begin(run.path(), opening(&[])).unwrap());
-        let record = folder::record(run.path()).unwrap();
-        assert_eq!((record.status, record.end), (Status::Running, None));
-        let resumed = Recorder::begin(run.path(), opening(&[])).unwrap().end(None).unwrap();
-        assert_eq!(resumed.earlier.len(), 1);
-        assert_eq!(resumed.earlier[0].status, Status::Running);
-        assert_ne!(resumed.uuid, record.uuid);
-    }
-
-    #[test]
-    fn a_finished_run_tells_inputs_outputs_numbers_and_steps() {
-        let root = tempfile::tempdir().unwrap();
-        let run = finished_run(root.path(), "run");
-        let record = folder::record(&run).unwrap();
-        assert_eq!(record.status, Status::Completed);
-        assert_eq!(record.inputs[0].bytes, 3);
-        let outputs: Vec<_> = record.outputs.iter().map(|output| output.path.as_str()).collect();
-        assert_eq!(outputs, ["methods/a/metrics.jsonl", "results.json"]);
-        assert_eq!(record.metrics["rows[a].kl"], 0.2);
-        assert_eq!(record.steps, Some(2));
-        assert_eq!(verify(&run).unwrap().findings, []);
-        for name in OF_RECORD.into_iter().filter(|name| *name != DIFF) {
-            assert!(run.join(name).is_file(), "{name}");
-        }
-    }
-
-    #[test]
-    fn an_input_in_the_runs_own_folder_is_no_output() {
-        let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), "train").unwrap();
-        let model = run.path().join("inputs");
-        std::fs::create_dir(&model).unwrap();
-        std::fs::write(model.join("weights"), "abc").unwrap();
-        let weights = model.join("weights");
-        let recorder = Recorder::begin(run.path(), opening(&[("model", &weights)])).unwrap();
-        let record = recorder.end(None).unwrap();
-        assert_eq!(record.inputs[0].path, "$RUN/inputs/weights");
-        assert_eq!(record.outputs, []);
-        assert_eq!(verify(run.path()).unwrap().findings, []);
-    }
-
-    #[test]
-    fn a_failure_is_told_without_the_home_folder() {
-        let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), "train").unwrap();
-        let home = std::env::home_dir().unwrap().join("x.json");
-        let failure = format!("cannot read {}", home.display());
-        let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
-        let record = recorder.end(Some(&failure)).unwrap();
-        assert_eq!(record.status, Status::Failed);
-        assert_eq!(record.error.as_deref(), Some("cannot read ~/x.json"));
-    }
-
-    #[test]
-    fn changes_are_kept_with_the_record_unless_they_hold_a_key() {
-        let root = tempfile::tempdir().unwrap();
-        let begin = |name: &str, diff: &str| {
-            let run = RunDir::at(&root.path().join(name)).unwrap();
-            let diff = diff.as_bytes();
-            let mut opening = Opening { diff: Some(diff.to_vec()), ..opening(&[]) };
-            opening.build.source.diff_sha256 = Some(sha256_bytes(diff));
-            (run.path().to_path_buf(), Recorder::begin(run.path(), opening))
-        };
-        let (run, recorder) = begin("kept", "--- a\n+++ b\n");
-        let record = recorder.unwrap().end(None).unwrap();
-        assert_eq!(record.outputs, [], "it is no result");
-        assert_eq!(verify(&run).unwrap().findings, []);
-        // Another diff than that of the build is found, whatever the manifest says.
-        std::fs::write(run.join(DIFF), "+++ c\n").unwrap();
-        manifest::write(&run, &Manifest::new()).unwrap();
-        let findings = verify(&run).unwrap().findings;
-        assert!(findings.iter().any(|finding| finding.path == DIFF), "{findings:?}");
-
-        let key = concat!("hf", "_abcdefghijklmnopqrstuv");
-        let (run, recorder) = begin("refused", key);
-        let error = recorder.unwrap_err().to_string();
-        assert!(error.contains(DIFF) && !error.contains(key), "{error}");
-        assert!(!run.join(DIFF).exists());
-    }
-
-    #[test]
-    fn a_run_whose_files_look_like_they_hold_a_key_fails() {
-        let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), "train").unwrap();
-        let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
-        let key = concat!("hf", "_abcdefghijklmnopqrstuv");
-        std::fs::write(run.path().join("responses.jsonl"), key).unwrap();
-        let error = recorder.end(None).unwrap_err().to_string();
-        assert!(error.contains("responses.jsonl") && !error.contains(key), "{error}");
-        let record = folder::record(run.path()).unwrap();
-        assert_eq!(record.status, Status::Failed);
-        assert!(!serde_json::to_string(&record).unwrap().contains(key));
-    }
-}
+pub(crate) mod tests;

@@ -171,12 +171,43 @@ impl Replication {
         })
     }
 
-    /// Reads a statement.
+    /// Reads a statement. Whether what stands around it says the same is told by [`Replication::objections`].
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn of_statement(statement: &Value) -> Result<Self, serde_json::Error> {
         serde_json::from_value(statement["predicate"]["infalign"].clone())
+    }
+
+    /// Why a statement that this was read from is no evidence of a run, a clause each; empty where it is: it is of the type that this program
+    /// writes, its result is what its rows come to, and it is about the run's outputs.
+    ///
+    /// - `original`: the run.
+    #[must_use]
+    pub fn objections(&self, statement: &Value, original: &Record) -> Vec<String> {
+        let expected = self.statement(original);
+        let own = |name: &str| (statement[name].clone(), expected[name].clone());
+        let said = |name: &str| {
+            let predicate = |document: &Value| document["predicate"][name].clone();
+            (predicate(statement), predicate(&expected))
+        };
+        let looked_at = [
+            ("its type is another", own("_type")),
+            ("the type of what it says is another", own("predicateType")),
+            ("it is about other outputs than the run's", own("subject")),
+            ("it is about other settings than the run's", said("configuration")),
+            ("its result is not what its rows come to", said("result")),
+            ("its passed tests are not those of its rows", said("passedTests")),
+            ("its failed tests are not those of its rows", said("failedTests")),
+        ];
+        let wrong = looked_at.into_iter().filter(|(_, (stated, expected))| stated != expected);
+        wrong.map(|(objection, _)| objection.to_owned()).collect()
+    }
+
+    /// Whether the replica is the original itself.
+    #[must_use]
+    pub fn is_of_itself(&self) -> bool {
+        self.original.uuid == self.replica.uuid
     }
 
     /// The table.
@@ -322,6 +353,32 @@ pub(crate) mod tests {
         assert_eq!(statement["subject"][0]["digest"]["sha256"], record.outputs[0].sha256);
         assert_eq!(Replication::of_statement(&statement).unwrap(), whole);
         assert!(Replication::of_statement(&json!({})).is_err());
+    }
+
+    #[test]
+    fn a_statement_around_other_rows_or_outputs_is_objected_to() {
+        let root = tempfile::tempdir().unwrap();
+        let run = crate::recorder::tests::finished_run(root.path(), "run");
+        let record = crate::folder::record(&run).unwrap();
+        let whole = replication(Level::Tolerance);
+        let statement = whole.statement(&record);
+        assert_eq!(whole.objections(&statement, &record), Vec::<String>::new());
+        for (place, value, about) in [
+            ("/_type", json!("x"), "its type"),
+            ("/predicateType", json!("x"), "the type of what it says"),
+            ("/predicate/result", json!("FAILED"), "its result"),
+            ("/predicate/failedTests", json!(["results.json"]), "its failed tests"),
+            ("/subject/0/digest/sha256", json!("0".repeat(64)), "other outputs"),
+            ("/subject", json!([]), "other outputs"),
+        ] {
+            let mut other = statement.clone();
+            *other.pointer_mut(place).unwrap() = value;
+            let found = whole.objections(&other, &record);
+            assert!(found.len() == 1 && found[0].contains(about), "{place}: {found:?}");
+        }
+        // Rows that say more than the result does.
+        let found = replication(Level::Differs).objections(&statement, &record);
+        assert!(found.iter().any(|objection| objection.contains("its result")), "{found:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::RecordError;
+use crate::address::encoded;
 use crate::folder::{CONFIG, DIFF, EXPECT, PREVIEW, RECORD};
 use crate::hash::sha256_file;
 use crate::record::{Input, Record, Status, media_type};
@@ -201,11 +202,6 @@ fn file(id: &str, name: &str, sha256: &str, bytes: u64, media_type: &str) -> Val
         "@id": id, "@type": "File", "name": name, "sha256": sha256,
         "contentSize": bytes.to_string(), "encodingFormat": media_type,
     })
-}
-
-/// A path as a relative address.
-fn encoded(path: &str) -> String {
-    path.replace('%', "%25").replace(' ', "%20").replace('#', "%23").replace('?', "%3F")
 }
 
 /// The environment and the seed.

@@ -14,6 +14,8 @@ use crate::RecordError;
 
 /// Names of variables whose values are secret.
 const SECRET_NAMES: &str = "(?i)(key|token|secret|passw|cred|auth|cookie|session)";
+/// Variables with such names that hold none: git's, with what its commits show to everybody.
+const NO_SECRETS: [&str; 3] = ["GIT_AUTHOR_DATE", "GIT_AUTHOR_EMAIL", "GIT_AUTHOR_NAME"];
 /// Shorter values, such as `true`, would be found everywhere.
 const MIN_LENGTH: usize = 8;
 
@@ -49,7 +51,8 @@ impl Secrets {
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        let variables = variables.filter(|(name, _)| is_secret(name));
+        let variables =
+            variables.filter(|(name, _)| is_secret(name) && !NO_SECRETS.contains(&name.as_str()));
         Self::new(variables.chain(crate::env::token_files()))
     }
 

@@ -10,10 +10,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::folder::{self, CONFIG, CRATE, DIFF, MANIFEST};
+use crate::address::decoded;
+use crate::folder::{self, CONFIG, CRATE, DIFF, MANIFEST, RECORD, RESULTS, STEPS};
 use crate::hash::sha256_file;
 use crate::manifest::{self, Manifest};
-use crate::record::Status;
+use crate::record::{Status, numbers};
+use crate::recorder::steps;
 use crate::{Record, RecordError, Secrets};
 
 /// Something that is not as it was recorded.
@@ -92,14 +94,34 @@ pub fn verify(run: &Path) -> Result<Verified, RecordError> {
     let listed = manifest::read(run)?;
     let actual = compare_files(run, &present, &listed, &mut findings)?;
     compare_record(&record, &listed, &mut findings);
+    compare_facts(run, &record, &actual, &mut findings);
     compare_crate(run, &actual, &mut findings)?;
+    find_secrets(run, &present, &mut findings)?;
+    Ok(Verified { record, files: present.len(), findings })
+}
+
+/// Looks for secrets in files and in their names, and takes them out of what is said of those.
+fn find_secrets(
+    run: &Path,
+    present: &[String],
+    findings: &mut Vec<Finding>,
+) -> Result<(), RecordError> {
     let secrets = Secrets::here();
-    for path in &present {
+    for path in present {
+        if let Some(what) = secrets.find(path.as_bytes()) {
+            add(findings, path, Problem::Secret(format!("in its name {what}")));
+        }
         if let Some(what) = secrets.find_in_file(&run.join(path))? {
-            add(&mut findings, path, Problem::Secret(what));
+            add(findings, path, Problem::Secret(what));
         }
     }
-    Ok(Verified { record, files: present.len(), findings })
+    for finding in findings {
+        finding.path = secrets.scrub(&finding.path);
+        if let Problem::Contradicted(what) = &mut finding.problem {
+            *what = secrets.scrub(what);
+        }
+    }
+    Ok(())
 }
 
 fn add(findings: &mut Vec<Finding>, path: &str, problem: Problem) {
@@ -154,6 +176,65 @@ fn compare_record(record: &Record, listed: &Manifest, findings: &mut Vec<Finding
         let what = "record.json does not have it";
         add(findings, path, Problem::Contradicted(what.to_owned()));
     }
+}
+
+/// Compares what the record says of files with what they hold: sizes, numbers, steps and the seed. Files that have changed are passed over:
+/// that is found already.
+fn compare_facts(run: &Path, record: &Record, actual: &Manifest, findings: &mut Vec<Finding>) {
+    let is_whole = |path: &str, sha256: &str| actual.get(path).is_some_and(|here| here == sha256);
+    let size = |path: &str| std::fs::metadata(run.join(path)).map_or(0, |data| data.len());
+    let outputs = record.outputs.iter().map(|file| (file.path.as_str(), &file.sha256, file.bytes));
+    let inputs = record
+        .inputs
+        .iter()
+        .filter_map(|file| Some((file.path.strip_prefix("$RUN/")?, &file.sha256, file.bytes)));
+    for (path, sha256, bytes) in outputs.chain(inputs) {
+        if is_whole(path, sha256) && size(path) != bytes {
+            let what = format!("it has {} bytes, and {RECORD} says {bytes}", size(path));
+            add(findings, path, Problem::Contradicted(what));
+        }
+    }
+    let untouched = |is_it: fn(&str) -> bool| {
+        let mut of_kind = record.outputs.iter().filter(|output| is_it(&output.path));
+        of_kind.all(|output| is_whole(&output.path, &output.sha256))
+    };
+    if record.status == Status::Completed && untouched(|path| path == RESULTS) {
+        findings.extend(other_number(run, record));
+    }
+    if untouched(|path| path.ends_with(STEPS)) && steps(run, &record.outputs) != record.steps {
+        let told = |steps: Option<usize>| steps.map_or("none".to_owned(), |n| n.to_string());
+        let counted = told(steps(run, &record.outputs));
+        let what =
+            format!("its steps are {}, and files of steps have {counted}", told(record.steps));
+        add(findings, RECORD, Problem::Contradicted(what));
+    }
+    if record.config_sha256.as_ref().is_some_and(|sha256| is_whole(CONFIG, sha256)) {
+        findings.extend(other_seed(run, record));
+    }
+}
+
+/// The first number that the record and `results.json` tell differently; none where that file is too large to be read.
+fn other_number(run: &Path, record: &Record) -> Option<Finding> {
+    let mut results = BTreeMap::new();
+    if run.join(RESULTS).exists() {
+        let text = folder::text(run, RESULTS).ok()?;
+        results = numbers(&serde_json::from_str(&text).unwrap_or_default());
+    }
+    let names: BTreeSet<&String> = results.keys().chain(record.metrics.keys()).collect();
+    let name = names.into_iter().find(|name| results.get(*name) != record.metrics.get(*name))?;
+    let told = |number: Option<&f64>| number.map_or("absent".to_owned(), f64::to_string);
+    let (here, recorded) = (told(results.get(name)), told(record.metrics.get(name)));
+    let what = format!("{name} is {here}, and {recorded} in {RECORD}");
+    Some(Finding { path: RESULTS.to_owned(), problem: Problem::Contradicted(what) })
+}
+
+/// A seed of the settings that is not the record's.
+fn other_seed(run: &Path, record: &Record) -> Option<Finding> {
+    let settings: toml::Table = toml::from_str(&folder::text(run, CONFIG).ok()?).ok()?;
+    let (set, recorded) = (settings.get("seed")?.as_integer()?, record.seed.as_ref()?.master);
+    let what = format!("its seed is {set}, and {recorded} in {RECORD}");
+    let is_other = u64::try_from(set) != Ok(recorded);
+    is_other.then(|| Finding { path: CONFIG.to_owned(), problem: Problem::Contradicted(what) })
 }
 
 /// Compares the RO-Crate's files with those that are there, and refuses parts that lie elsewhere in the file system.
@@ -221,11 +302,6 @@ fn is_address(id: &str) -> bool {
 
 fn leads_out(id: &str) -> bool {
     !is_address(id) && id != "./" && !folder::stays_inside(&decoded(id))
-}
-
-/// A relative address as a path.
-fn decoded(id: &str) -> String {
-    id.replace("%20", " ").replace("%23", "#").replace("%3F", "?").replace("%25", "%")
 }
 
 /// Whether an entity of a crate is a file, be it something else besides.
@@ -301,11 +377,63 @@ mod tests {
         assert!(problems(&run).iter().any(|f| f.starts_with("new.json contradicts")));
     }
 
+    /// Closes a run anew after a change of its record, as somebody would who made the record up.
+    fn forge(run: &Path, change: impl Fn(&mut Record)) {
+        let mut record = folder::record(run).unwrap();
+        change(&mut record);
+        std::fs::write(run.join(RECORD), serde_json::to_vec(&record).unwrap()).unwrap();
+        let document = crate::ro_crate::metadata(run, &record).unwrap();
+        std::fs::write(run.join(CRATE), serde_json::to_vec(&document).unwrap()).unwrap();
+        manifest::write(run, &Manifest::new()).unwrap();
+    }
+
+    #[test]
+    fn what_the_record_says_of_its_files_is_compared_with_them() {
+        let (_root, run) = run();
+        forge(&run, |_| ());
+        assert_eq!(problems(&run), Vec::<String>::new());
+        let found = |change: &dyn Fn(&mut Record)| {
+            let (_root, run) = self::run();
+            forge(&run, change);
+            problems(&run).join("; ")
+        };
+        let contradicts = "contradicts the record: ";
+        let with = |name: &'static str, value: f64| {
+            move |record: &mut Record| {
+                record.metrics.insert(name.to_owned(), value);
+            }
+        };
+        let number = found(&with("rows[a].kl", 0.1));
+        let expected = "rows[a].kl is 0.2, and 0.1 in record.json";
+        assert_eq!(number, format!("results.json {contradicts}{expected}"));
+        let number = found(&with("more", 1.0));
+        assert!(number.contains("more is absent, and 1 in record.json"), "{number}");
+        let steps = found(&|record| record.steps = Some(3));
+        let expected = "its steps are 3, and files of steps have 2";
+        assert_eq!(steps, format!("record.json {contradicts}{expected}"));
+        let seed = found(&|record| record.seed = Some(crate::record::Seed::of(8)));
+        assert_eq!(seed, format!("config.toml {contradicts}its seed is 7, and 8 in record.json"));
+        let size = found(&|record| record.outputs[1].bytes += 1);
+        assert!(size.contains("results.json contradicts the record: it has"), "{size}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_colon_in_the_name_of_a_file_is_no_way_out() {
+        let root = tempfile::tempdir().unwrap();
+        let run = crate::RunDir::create(root.path(), "train").unwrap();
+        let opening = crate::recorder::tests::opening(&[]);
+        let recorder = crate::Recorder::begin(run.path(), opening).unwrap();
+        std::fs::write(run.path().join("best-of:4 50%.json"), "{}").unwrap();
+        recorder.end(None).unwrap();
+        assert_eq!(problems(run.path()), Vec::<String>::new());
+    }
+
     #[test]
     fn a_crate_that_leads_out_of_its_folder_is_refused() {
         let (_root, run) = run();
         let text = folder::text(&run, CRATE).unwrap();
-        for bad in ["../data.jsonl", "/etc/passwd", "a/../../x"] {
+        for bad in ["../data.jsonl", "/etc/passwd", "a/../../x", "%2e%2e/x"] {
             std::fs::write(run.join(CRATE), text.replace("\"results.json\"", &format!("{bad:?}")))
                 .unwrap();
             let error = verify(&run).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! Rewards from a server, in the form of OpenRLHF's remote reward models.
 
+use infalign_data::no_json_number;
 use infalign_remote::{Client, Patience, RemoteError};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -31,8 +32,11 @@ impl RemoteReward {
 
     /// The rewards of an answer to a request of that many pairs.
     fn read(&self, body: &str, n_pairs: usize) -> Result<Vec<f32>, RewardError> {
-        let malformed =
-            |error: serde_json::Error| self.fault("body", format!("is malformed: {error}"));
+        let malformed = |error: serde_json::Error| {
+            let known = no_json_number(body).filter(|_| error.is_syntax());
+            let what = known.map_or_else(|| error.to_string(), str::to_owned);
+            self.fault("body", format!("is malformed: {what}"))
+        };
         let mut answer: Value = serde_json::from_str(body).map_err(malformed)?;
         let field = if answer["rewards"].is_null() && !answer["scores"].is_null() {
             "scores"
@@ -49,13 +53,13 @@ impl RemoteReward {
             return Err(self.fault(field, reason));
         }
         let number = |(idx, value): (usize, &Value)| {
-            let number = value.as_f64().map(|number| number as f32);
-            number.filter(|number| number.is_finite()).ok_or_else(|| {
-                self.fault(
-                    field,
-                    format!("holds {value} at position {idx}, which is no finite number"),
-                )
-            })
+            let what = match value.as_f64().map(|number| number as f32) {
+                Some(number) if number.is_finite() => return Ok(number),
+                Some(_) => "too large for 32 bits",
+                None => "no finite number",
+            };
+            let reason = format!("holds {value} at position {idx}, which is {what}");
+            Err(self.fault(field, reason))
         };
         rewards.iter().enumerate().map(number).collect()
     }
@@ -109,7 +113,8 @@ mod tests {
     fn what_cannot_be_used_names_the_address_and_the_field() {
         for (body, told) in [
             ("<html>", "`body` is malformed"),
-            (r#"{"rewards": [0.5, NaN]}"#, "`body` is malformed"),
+            (r#"{"rewards": [0.5, NaN]}"#, "`body` is malformed: a NaN or Infinity is no JSON"),
+            (r#"{"rewards": [-Infinity, 1]}"#, "a NaN or Infinity is no JSON number"),
             ("[1, 2]", "`rewards` is missing"),
             (r#"{"reward": [1, 2]}"#, "`rewards` is missing"),
             (r#"{"rewards": 1}"#, "`rewards` is not a list"),
@@ -117,7 +122,8 @@ mod tests {
             (r#"{"scores": [1, 2, 3]}"#, "`scores` has 3 entries for 2 pairs"),
             (r#"{"rewards": [1, null]}"#, "`rewards` holds null at position 1"),
             (r#"{"rewards": [[1], [2]]}"#, "`rewards` holds [1] at position 0"),
-            (r#"{"rewards": [1e99, 1]}"#, "at position 0, which is no finite number"),
+            (r#"{"rewards": [1e99, 1]}"#, "at position 0, which is too large for 32 bits"),
+            (r#"{"rewards": [1, "x"]}"#, "at position 1, which is no finite number"),
         ] {
             let message = read(body).unwrap_err();
             assert!(message.contains(told), "{body}: {message}");

@@ -20,7 +20,7 @@ pub(crate) async fn check_key(
 ) -> Response {
     let Some(key) = &state.service.api_key else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    let given = given.map(|value| value.strip_prefix(b"Bearer ").unwrap_or_default());
+    let given = given.map(key_of);
     let refuse = |message: &str| {
         Failure::new(StatusCode::UNAUTHORIZED, message).with_code("invalid_api_key").into_response()
     };
@@ -31,6 +31,15 @@ pub(crate) async fn check_key(
         }
         Some(_) => refuse("the API key is wrong"),
         None => refuse("there is no API key: send it as `Authorization: Bearer KEY`"),
+    }
+}
+
+/// The key in the header's value; empty where its scheme is another one. The scheme may be written in either case (RFC 9110, section 11.1).
+fn key_of(value: &[u8]) -> &[u8] {
+    const SCHEME: &[u8] = b"Bearer ";
+    match value.split_at_checked(SCHEME.len()) {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case(SCHEME) => key,
+        _ => &[],
     }
 }
 
@@ -49,4 +58,19 @@ pub(crate) async fn count(
     let path = path.as_ref().map_or("other", MatchedPath::as_str);
     state.metrics.count(path, response.status().as_u16());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key_of;
+
+    #[test]
+    fn the_scheme_is_bearer_in_either_case() {
+        for value in ["Bearer a b", "bearer a b", "BEARER a b"] {
+            assert_eq!(key_of(value.as_bytes()), b"a b");
+        }
+        for value in ["", "Bearer", "Basic a b", "a b"] {
+            assert_eq!(key_of(value.as_bytes()), b"");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use infalign_decode::guided::ScorerSet;
 use infalign_decode::{DecodeError, Decoded, EncodedPrompt, Finish};
 use infalign_model::Tokenizer;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::failure::Failure;
@@ -19,7 +19,8 @@ pub(crate) struct Head {
     id: String,
     created: i64,
     model: String,
-    seed: u64,
+    /// As it was sent.
+    seed: Number,
     procedure: String,
     /// Weights of the prefix scorers, where they guide.
     scorers: Option<Value>,
@@ -38,7 +39,7 @@ impl Head {
             id: format!("{prefix}-{:x}-{number}", state.created),
             created: infalign_record::clock::now().unix_timestamp(),
             model: state.service.name.clone(),
-            seed: asked.draws.seed,
+            seed: asked.seed.clone(),
             procedure: asked.procedure.to_string(),
             scorers: asked.weights.as_deref().map(|weights| named_weights(scorers, weights)),
             form: asked.form,

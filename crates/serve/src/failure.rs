@@ -68,8 +68,13 @@ impl From<DecodeError> for Failure {
             DecodeError::Prompt { source: ModelError::Logits { .. }, .. } => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
             }
+            DecodeError::Prompt { source: source @ ModelError::TooLong { .. }, .. } => {
+                Self::request(format!("{source}; shorten the prompt, or lower max_tokens"))
+            }
+            // The prompt's name there is the server's own.
+            DecodeError::Prompt { source, .. } => Self::request(source.to_string()),
             // Weights or λ beyond all numbers: the scorers themselves were checked at the start.
-            DecodeError::Prompt { .. } | DecodeError::Scorer { .. } => Self::request(message),
+            DecodeError::Scorer { .. } => Self::request(message),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
         }
     }

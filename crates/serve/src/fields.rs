@@ -1,9 +1,40 @@
 //! The fields of a request, taken one by one; what is left in the end is unknown.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::failure::Failure;
+
+/// A type of a field.
+pub(crate) trait Readable: DeserializeOwned {
+    /// What the field has to be, for clients, which do not know the names of Rust's types.
+    const WHAT: &'static str;
+}
+
+macro_rules! readable {
+    ($($kind:ty => $what:literal,)*) => {
+        $(impl Readable for $kind {
+            const WHAT: &'static str = $what;
+        })*
+    };
+}
+
+readable! {
+    Value => "a value",
+    Vec<Value> => "a list",
+    String => "text",
+    bool => "true or false",
+    usize => "a whole number of 0 or more",
+    NonZeroUsize => "a whole number of 1 or more",
+    i64 => "a whole number",
+    f64 => "a number",
+    Number => "a whole number of 64 bits",
+    BTreeSet<u32> => "a list of token ids, whole numbers of 0 or more",
+    BTreeMap<String, f64> => "an object with a number for each name",
+}
 
 /// Fields of a JSON object that have not been taken.
 #[derive(Debug)]
@@ -40,13 +71,13 @@ impl Fields {
     }
 
     /// The value of a field; None where it is missing or null.
-    pub(crate) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, Failure> {
+    pub(crate) fn take<T: Readable>(&mut self, key: &str) -> Result<Option<T>, Failure> {
         let Some(value) = self.fields.remove(key).filter(|value| !value.is_null()) else {
             return Ok(None);
         };
         let text = shown(&value);
-        let read = serde_json::from_value(value);
-        read.map(Some).map_err(|error| self.refuse(key, format_args!("is {text}: {error}")))
+        let refuse = |_| self.refuse(key, format!("is {text}, but has to be {}", T::WHAT));
+        serde_json::from_value(value).map(Some).map_err(refuse)
     }
 
     /// A field that is known to other servers: it may only say what is so without it.
@@ -62,8 +93,9 @@ impl Fields {
         }
     }
 
-    /// Refuses what has not been taken.
-    pub(crate) fn finish(self) -> Result<(), Failure> {
+    /// Refuses what has not been taken; what is null is not there, as clients send all that they have no value for.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.fields.retain(|_, value| !value.is_null());
         let names: Vec<String> =
             self.fields.keys().map(|key| format!("`{}{key}`", self.place)).collect();
         let Some(first) = self.fields.keys().next() else { return Ok(()) };
@@ -71,11 +103,6 @@ impl Fields {
         let message = format!("the {noun} {} {verb} unknown to this server", names.join(", "));
         let first = format!("{}{first}", self.place);
         Err(Failure::field(&first, message).with_code("unknown_field"))
-    }
-
-    /// Leaves null for what has not been taken.
-    pub(crate) fn forget_nulls(&mut self) {
-        self.fields.retain(|_, value| !value.is_null());
     }
 
     /// The error that a field is at fault.
@@ -115,17 +142,33 @@ mod tests {
 
     #[test]
     fn fields_are_taken_by_type_and_the_rest_is_named() {
-        let body = br#"{"n": 2, "x": null, "temperature": "hot", "b": 1, "a": [2]}"#;
+        let body = br#"{"n": 2, "x": null, "temperature": "hot", "b": 1, "a": [2], "c": null}"#;
         let mut fields = Fields::of_body(body).unwrap();
         assert_eq!(fields.take::<usize>("n").unwrap(), Some(2));
         assert_eq!(fields.take::<usize>("x").unwrap(), None);
         let failure = fields.take::<f64>("temperature").unwrap_err();
         assert_eq!(failure.json()["error"]["param"], "temperature");
-        assert!(message(failure).contains("`temperature` is \"hot\": invalid type"));
+        assert_eq!(message(failure), "`temperature` is \"hot\", but has to be a number");
         assert_eq!(
             message(fields.finish().unwrap_err()),
             "the fields `a`, `b` are unknown to this server"
         );
+    }
+
+    #[test]
+    fn what_a_field_has_to_be_is_said_in_words() {
+        let body = br#"{"a": 0, "b": -1, "c": 1.5, "d": 1, "e": {"x": "y"}, "f": [-1]}"#;
+        let mut fields = Fields::of_body(body).unwrap();
+        for (failure, told) in [
+            (fields.take::<NonZeroUsize>("a").unwrap_err(), "`a` is 0, but has to be a whole"),
+            (fields.take::<usize>("b").unwrap_err(), "has to be a whole number of 0 or more"),
+            (fields.take::<i64>("c").unwrap_err(), "`c` is 1.5, but has to be a whole number"),
+            (fields.take::<bool>("d").unwrap_err(), "has to be true or false"),
+            (fields.take::<BTreeMap<String, f64>>("e").unwrap_err(), "a number for each name"),
+            (fields.take::<BTreeSet<u32>>("f").unwrap_err(), "a list of token ids"),
+        ] {
+            assert!(message(failure).contains(told), "{told}");
+        }
     }
 
     #[test]
@@ -158,7 +201,6 @@ mod tests {
         assert!(
             message(fields.take::<String>("role").unwrap_err()).contains("`messages[3].role` is 1")
         );
-        fields.forget_nulls();
         assert!(message(fields.finish().unwrap_err()).contains("the field `messages[3].name` is"));
     }
 }

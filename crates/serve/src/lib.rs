@@ -24,6 +24,7 @@ mod messages;
 mod metrics;
 mod patient;
 mod places;
+mod prompts;
 mod request;
 mod routes;
 mod serve;

@@ -34,8 +34,6 @@ fn message(value: Value, place: &str) -> Result<Message, Failure> {
         }
         None => return Err(fields.refuse("content", "is missing")),
     };
-    // Clients send answers back with all that was empty in them.
-    fields.forget_nulls();
     fields.finish()?;
     Ok(Message { role, content })
 }
@@ -71,7 +69,7 @@ mod tests {
     fn texts_parts_and_the_newer_name_of_system_are_read() {
         let messages = read(vec![
             json!({"role": "developer", "content": "Be short."}),
-            json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}),
+            json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": null}]}),
             json!({"role": "assistant", "content": "c", "refusal": null, "tool_calls": null}),
         ]);
         let message = |role, content: &str| Message { role, content: content.into() };

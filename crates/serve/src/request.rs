@@ -1,19 +1,18 @@
 //! What a request asks for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use infalign_data::{Message, Prompt, Text};
 use infalign_decode::guided::ScorerSet;
-use infalign_decode::{DecodeError, Draws, EncodedPrompt, Sampling, needs_reward};
+use infalign_decode::{Draws, EncodedPrompt, Sampling, needs_reward};
 use infalign_transform::{Composed, Procedure};
 use serde_json::{Number, Value, json};
 
 use crate::failure::Failure;
 use crate::fields::{Fields, shown};
-use crate::messages;
+use crate::prompts;
 use crate::service::{Service, State};
 
 /// Names the random streams, as for the command `generate`, so that both draw the same responses.
@@ -45,6 +44,8 @@ pub(crate) struct Asked {
     /// Of the server's prefix scorers, where they guide.
     pub(crate) weights: Option<Vec<f64>>,
     pub(crate) draws: Arc<Draws>,
+    /// The seed as it was sent, which may be negative.
+    pub(crate) seed: Number,
     /// Whether log-probabilities are told, and with how many alternatives to each token.
     pub(crate) log_probs: Option<usize>,
     pub(crate) token_ids: bool,
@@ -69,7 +70,7 @@ impl Asked {
         let procedure = procedure(&mut fields, service)?;
         let weights = weights(&mut fields, procedure, &service.scorers)?;
         let log_probs = log_probs(&mut fields, form, procedure)?;
-        let seed = read_seed(&mut fields)?.unwrap_or(seed);
+        let (seed, sent) = read_seed(&mut fields)?.unwrap_or_else(|| (seed, Number::from(seed)));
         let (stream, usage) = streaming(&mut fields)?;
         let token_ids = fields.take("return_token_ids")?.unwrap_or(false);
         let longest = longest(&mut fields, service)?;
@@ -78,14 +79,13 @@ impl Asked {
         neutral(&mut fields, form)?;
         fields.finish()?;
         let prompts = match form {
-            Form::Completion => prompts(text, service)?,
-            Form::Chat => vec![conversation(text, state)?],
+            Form::Completion => prompts::of_completion(text, service)?,
+            Form::Chat => vec![prompts::of_chat(text, state)?],
         };
-        let sampling = Sampling {
-            max_tokens: longest.unwrap_or_else(|| default_length(form, &prompts, service)),
-            ..sampling
-        };
+        let max_tokens = length(form, longest, &prompts, service)?;
+        let sampling = Sampling { max_tokens, ..sampling };
         sampling.check()?;
+        sampling.check_choice(procedure)?;
         let tokenizer = service.tokenizer.clone();
         let (stops, stage) = (tokenizer.stops().clone(), STAGE.to_owned());
         let draws = Arc::new(Draws { tokenizer, stops, stop_texts, sampling, seed, stage });
@@ -96,6 +96,7 @@ impl Asked {
             procedure,
             weights,
             draws,
+            seed: sent,
             log_probs,
             token_ids,
             stream,
@@ -219,13 +220,15 @@ fn log_probs(
     }
 }
 
-fn read_seed(fields: &mut Fields) -> Result<Option<u64>, Failure> {
+/// The seed, and as it was sent.
+fn read_seed(fields: &mut Fields) -> Result<Option<(u64, Number)>, Failure> {
     let Some(number) = fields.take::<Number>("seed")? else { return Ok(None) };
     // Negative ones are seeds as well.
     let seed = number.as_u64().or_else(|| number.as_i64().map(|seed| seed as u64));
     let refuse =
         || fields.refuse("seed", format!("is {number}, but has to be a whole number of 64 bits"));
-    seed.map(Some).ok_or_else(refuse)
+    let seed = seed.ok_or_else(refuse)?;
+    Ok(Some((seed, number)))
 }
 
 /// `stream`, and whether it ends with what was used.
@@ -241,38 +244,54 @@ fn streaming(fields: &mut Fields) -> Result<(bool, bool), Failure> {
     Ok((stream, usage))
 }
 
-/// `max_tokens`, or its newer name.
-fn longest(fields: &mut Fields, service: &Service) -> Result<Option<usize>, Failure> {
-    let [old, new] = ["max_tokens", "max_completion_tokens"].map(|key| (key, fields.take(key)));
-    let (old, new) = ((old.0, old.1?), (new.0, new.1?));
-    let (key, longest): (_, Option<usize>) = match (old, new) {
-        ((key, Some(old)), (_, Some(new))) if old != new => {
-            return Err(
-                fields.refuse(key, format!("is {old}, but `max_completion_tokens` is {new}"))
-            );
+/// `max_tokens`, or its newer name, with the name that it has in the request.
+fn longest(
+    fields: &mut Fields,
+    service: &Service,
+) -> Result<Option<(&'static str, usize)>, Failure> {
+    let old = fields.take::<NonZeroUsize>("max_tokens")?;
+    let new = fields.take::<NonZeroUsize>("max_completion_tokens")?;
+    let (key, longest) = match (old, new) {
+        (Some(old), Some(new)) if old != new => {
+            let what = format!("is {old}, but `max_completion_tokens` is {new}");
+            return Err(fields.refuse("max_tokens", what));
         }
-        (old, (_, None)) => old,
-        (_, new) => new,
+        (_, Some(new)) => ("max_completion_tokens", new.get()),
+        (Some(old), None) => ("max_tokens", old.get()),
+        (None, None) => return Ok(None),
     };
     let limit = service.limits.max_tokens;
-    match longest {
-        Some(n) if n > limit => {
-            Err(fields.refuse(key, format!("is {n}, but this server makes at most {limit}")))
-        }
-        longest => Ok(longest),
+    if longest > limit {
+        let what = format!("is {longest}, but this server makes at most {limit}");
+        return Err(fields.refuse(key, what));
     }
+    Ok(Some((key, longest)))
 }
 
-fn default_length(form: Form, prompts: &[EncodedPrompt], service: &Service) -> usize {
-    let wanted = match form {
-        Form::Completion => SHORT,
-        Form::Chat => {
-            let prompt = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
-            // A prompt that leaves no room is refused as one that is too long.
-            service.engine.model().context().saturating_sub(prompt).max(1)
+/// How long responses may be: as long as was asked for, or else what the form of the request has, as far as the context has room for it.
+fn length(
+    form: Form,
+    longest: Option<(&str, usize)>,
+    prompts: &[EncodedPrompt],
+    service: &Service,
+) -> Result<usize, Failure> {
+    let context = service.engine.model().context();
+    let prompt = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    // Prompts that leave none were refused when they were read.
+    let room = context.saturating_sub(prompt);
+    match longest {
+        Some((key, n)) if n > room => {
+            let message = format!(
+                "`{key}` is {n}, but after a prompt of {prompt} tokens the model's context of {context} has room for {room}"
+            );
+            Err(Failure::field(key, message).with_code(prompts::TOO_LONG))
         }
-    };
-    wanted.min(service.limits.max_tokens)
+        Some((_, n)) => Ok(n),
+        None => {
+            let wanted = if form == Form::Chat { room } else { SHORT };
+            Ok(wanted.min(room).min(service.limits.max_tokens))
+        }
+    }
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, Failure> {
@@ -331,90 +350,4 @@ fn neutral(fields: &mut Fields, form: Form) -> Result<(), Failure> {
         fields.neutral(key, &value)?;
     }
     Ok(())
-}
-
-/// The prompts of a completion: a text or its tokens, or several of one kind.
-fn prompts(prompt: Option<Value>, service: &Service) -> Result<Vec<EncodedPrompt>, Failure> {
-    let missing = || Failure::field("prompt", "`prompt` is missing");
-    let prompt = prompt.ok_or_else(missing)?;
-    let list = match prompt {
-        Value::Array(list) if !list.is_empty() && !list[0].is_number() => list,
-        one => vec![one],
-    };
-    // Before any of them costs time.
-    let most = service.limits.most();
-    if list.len() > most {
-        let what = format!(
-            "`prompt` holds {} prompts, but this server makes at most {most} responses at a time",
-            list.len()
-        );
-        return Err(Failure::field("prompt", what));
-    }
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let encode = |value: Value| {
-        let prompt = encoded(value, service)?;
-        check_tokens(&prompt, service)?;
-        // The same prompt again draws other responses.
-        let times = seen.entry(prompt.id.clone()).or_default();
-        *times += 1;
-        let id = if *times == 1 { prompt.id } else { format!("{}#{times}", prompt.id) };
-        Ok(EncodedPrompt { id, ..prompt })
-    };
-    list.into_iter().map(encode).collect()
-}
-
-fn encoded(prompt: Value, service: &Service) -> Result<EncodedPrompt, Failure> {
-    match prompt {
-        Value::String(text) => {
-            let id = Prompt::new(text.as_str()).id;
-            Ok(EncodedPrompt::new(&id, &text, &service.tokenizer)?)
-        }
-        list @ Value::Array(_) => {
-            let text = shown(&list);
-            let tokens: Vec<u32> = serde_json::from_value(list).map_err(|error| {
-                Failure::field(
-                    "prompt",
-                    format!("`prompt` holds {text}, which are no tokens: {error}"),
-                )
-            })?;
-            check_ids(&tokens, "prompt", service)?;
-            let text = service.tokenizer.decode(&tokens).map_err(DecodeError::from)?;
-            Ok(EncodedPrompt { id: Prompt::new(text.as_str()).id, text, tokens })
-        }
-        other => {
-            let found = shown(&other);
-            let what = "has to be text, a list of texts, a list of tokens, or a list of such lists";
-            Err(Failure::field("prompt", format!("`prompt` holds {found}, but {what}")))
-        }
-    }
-}
-
-fn conversation(list: Option<Value>, state: &State) -> Result<EncodedPrompt, Failure> {
-    let refuse = |what: String| Failure::field("messages", what);
-    let Some(Value::Array(list)) = list else {
-        return Err(refuse("`messages` is missing".to_owned()));
-    };
-    let messages: Vec<Message> = messages::read(list)?;
-    let template = state.templates.today().map_err(|error| refuse(error.to_string()))?;
-    let text = template.prompt(&messages).map_err(|error| refuse(error.to_string()))?;
-    let id = Prompt::new(Text::Messages(messages)).id;
-    let prompt = EncodedPrompt::chat(&id, &text, &state.service.tokenizer)?;
-    check_tokens(&prompt, &state.service)?;
-    Ok(prompt)
-}
-
-fn check_tokens(prompt: &EncodedPrompt, service: &Service) -> Result<(), Failure> {
-    check_ids(&prompt.tokens, "prompt", service)
-}
-
-/// Refuses tokens that the model has no place for, which a text may spell out.
-fn check_ids(tokens: &[u32], field: &str, service: &Service) -> Result<(), Failure> {
-    let n = service.engine.model().vocabulary();
-    match tokens.iter().find(|token| **token as usize >= n) {
-        Some(token) => {
-            let message = format!("the prompt has the token {token}, but the model has {n} tokens");
-            Err(Failure::field(field, message))
-        }
-        None => Ok(()),
-    }
 }

@@ -177,9 +177,14 @@ impl<'a> Telling<'a> {
     /// In a chat, who is about to speak.
     fn opening(&self) -> Vec<Value> {
         let n = if self.asked.form == Form::Chat { self.choices.len() } else { 0 };
-        let opening = |index| {
+        let opening = |index: usize| {
             let delta = json!({ "role": "assistant", "content": "" });
-            json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null })
+            let mut part =
+                json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
+            if self.asked.token_ids {
+                part["prompt_token_ids"] = json!(self.asked.prompts[index / self.asked.n].tokens);
+            }
+            part
         };
         (0..n).map(opening).collect()
     }
@@ -250,10 +255,14 @@ impl<'a> Telling<'a> {
         };
         part["finish_reason"] = Value::Null;
         let ids: Vec<u32> = scored.iter().map(|one| one.token).collect();
-        told.extend_from_slice(&ids);
         if asked.token_ids {
+            // Its first part; in a chat, the opening was that.
+            if told.is_empty() && asked.form == Form::Completion {
+                part["prompt_token_ids"] = json!(asked.prompts[index / asked.n].tokens);
+            }
             part["token_ids"] = json!(ids);
         }
+        told.extend_from_slice(&ids);
         Ok(part)
     }
 }

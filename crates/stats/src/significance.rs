@@ -12,7 +12,8 @@ const ROUNDING: f64 = 1e-12;
 ///
 /// - `per_cluster`: one number a prompt, n ≥ 2, such as paired differences.
 ///
-/// Where the numbers do not vary by more than 1e-12, it is 1 if they are what is expected, and 0 if not.
+/// Where the numbers do not vary by more than 1e-12, nothing is known of their spread. It is 1 then if they are what is expected, and if not that
+/// of the sign test, 2·2⁻ⁿ: all n of them are on one side.
 ///
 /// # Errors
 /// As for [`mean_and_standard_error`].
@@ -50,7 +51,8 @@ fn tails(per_cluster: &[f64], expected: f64) -> Result<(f64, f64), StatsError> {
     let (mean, standard_error) = mean_and_standard_error(per_cluster)?;
     let distance = if (mean - expected).abs() <= ROUNDING { 0.0 } else { mean - expected };
     if standard_error <= ROUNDING {
-        let tail = |extreme: bool| if extreme { 0.0 } else { 1.0 };
+        let same_side = 0.5_f64.powi(per_cluster.len().min(1100) as i32);
+        let tail = |extreme: bool| if extreme { same_side } else { 1.0 };
         return Ok((tail(distance > 0.0), tail(distance < 0.0)));
     }
     let t = distance / standard_error;
@@ -98,7 +100,9 @@ mod tests {
         let t = 2.0 * 3f64.sqrt();
         let tail = 0.5 - t / (2.0 * (2.0 + t * t).sqrt());
         assert!((t_test(&[1.0, 2.0, 3.0], 0.0).unwrap() - 2.0 * tail).abs() < 1e-10);
-        assert_eq!((t_test(&[2.0; 4], 2.0), t_test(&[2.0; 4], 1.0)), (Ok(1.0), Ok(0.0)));
+        // All on one side, by as much: what the signs alone say.
+        assert_eq!((t_test(&[2.0; 4], 2.0), t_test(&[2.0; 4], 1.0)), (Ok(1.0), Ok(0.125)));
+        assert_eq!(equivalence_test(&[0.0; 4], 0.1), Ok(0.0625));
         assert_eq!(t_test(&[-1e-16; 4], 0.0), Ok(1.0), "rounding is no difference");
         assert_eq!(t_test(&[1e-16, 0.0, 1e-16, 0.0], 0.0), Ok(1.0));
         // Four degrees: P(|T| > t) = 1 − ½·s·(3 − s²) with s = t/√(t² + 4).

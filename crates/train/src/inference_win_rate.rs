@@ -6,7 +6,8 @@
 //!
 //! The win rate of a group of G > N responses, W(G), is a U-statistic: unbiased. Trained on is the jackknife's pseudo-value of each response,
 //!   rᵢ = G·W(G) − (G − 1)·W(G without i).
-//! Given yᵢ, its expectation is 𝓡(yᵢ) and a constant, so that its policy gradient is that of W, without bias, whatever constant is taken off; its
+//! Given yᵢ, its expectation is 𝓡(yᵢ) and a constant, so that its policy gradient is that of W against the reference rewards that are given, without
+//! bias, whatever constant is taken off; its
 //! mean over the group is W(G), and less the mean of the others' (leave-one-out) it is G·(W(G) − W(G without i)), which the other responses alone
 //! make a baseline for. Estimators of the same gradient, for the reward of the best in place of a win rate: arXiv 2505.15201.
 

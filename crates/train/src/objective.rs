@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use infalign_calibrate::Row;
-use infalign_stats::Selection;
+use infalign_stats::{Kept, Selection};
 use infalign_transform::{Optimum, Procedure, Theory, Transform, beta_for_kl};
 use serde::{Deserialize, Serialize};
 
@@ -88,12 +88,19 @@ impl Objective {
     /// Refuses a row of a calibration table that cannot tell the decoder of a win rate on its prompt.
     ///
     /// # Errors
-    /// [`TrainError::Data`] for quantiles in place of rewards, and for fewer rewards than the decoder looks at.
+    /// [`TrainError::Data`] for quantiles in place of rewards, for fewer rewards than the decoder looks at, and for a temperature that is nothing
+    /// beside their spread.
     pub fn check_row(&self, row: &Row) -> Result<(), TrainError> {
         let Some(selection) = self.selection()? else { return Ok(()) };
         let (id, needed) = (row.id(), selection.samples());
         match row.rewards().map(<[f32]>::len) {
-            Some(held) if held >= needed => Ok(()),
+            Some(held) if held >= needed => {
+                let rewards: Vec<f64> = row.values().iter().copied().map(f64::from).collect();
+                let kept = Kept::new(&rewards, selection).map(drop);
+                kept.map_err(|error| {
+                    TrainError::Data(format!("objective {self}, prompt {id}: {error}"))
+                })
+            }
             Some(held) => Err(TrainError::Data(format!(
                 "the table holds {held} reference rewards of prompt {id}, but objective {self} looks at {needed}"
             ))),

@@ -210,17 +210,19 @@ fn with_noise(page: Page, args: &ReportArgs, report: &Report) -> Result<Page> {
             row.samples.to_string(),
             format!("{:.1} %", 100.0 * row.bias),
             format!("{:.4}", row.loss),
+            format!("{:.4}", row.least_loss),
         ]
     });
     Ok(page
         .heading(&format!("What K leaves of {}", args.transform))
         .paragraph(&format!(
-            "A policy is trained on E Φ(Ĉ), the mean of Φ over the noise of K rewards, not on Φ. Bias is the greatest distance of the two \
+            "A policy is trained on Φ(Ĉ), with the Ĉ that a table of K rewards gives, not on Φ. Bias is the greatest distance of E Φ(Ĉ) from Φ \
              between u = 0.01 and 0.99, as a share of the range of Φ there. Loss is the win rate under {} that this costs at {} nats, in the \
-             continuous limit. {advice}",
+             continuous limit: of a policy that has learned the table of every prompt, and at least, of one that cannot tell prompts apart and \
+             sees the mean over their tables. {advice}",
             args.procedure, args.kl
         ))
-        .table(&["K", "bias", "loss of win rate"], &rows.collect::<Vec<_>>())
+        .table(&["K", "bias", "loss of win rate", "at least"], &rows.collect::<Vec<_>>())
         .figure(&draw_svg(&figure)?))
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
-use infalign_record::atomic::write_atomic;
+use infalign_record::atomic::{clear, write_atomic};
 use infalign_record::folder::LOCK;
 use infalign_record::{RunDir, START_FILE};
 use serde::Serialize;
@@ -94,6 +94,7 @@ impl Folder {
             RunDir::at(dir)?;
         }
         let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock(dir)? };
+        clear(dir)?;
         let path = dir.join(SETTINGS);
         let scored = Place::BOTH.iter().any(|place| folder.samples_path(*place).exists());
         if resume {
@@ -194,7 +195,9 @@ fn same(
     scored: bool,
 ) -> Result<()> {
     let counts = |key: &str| scored || !OF_SCORES.contains(&key);
+    // The prompts come first: what a side is depends on them, too.
     let keys = given.keys().copied().chain(stored.keys().map(String::as_str));
+    let keys = std::iter::once("--prompts").chain(keys);
     let before = |key: &str| stored.get(key).map_or("nothing", String::as_str);
     let now = |key: &str| given.get(key).map_or("nothing", String::as_str);
     match keys.into_iter().find(|key| counts(key) && before(key) != now(key)) {

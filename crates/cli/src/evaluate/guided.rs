@@ -69,7 +69,7 @@ impl Guided<'_> {
         let cancelled = Some(interrupt::flag());
         let Composed { selection, inner } = self.procedure;
         let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
-        guided.check(prompts)?;
+        guided.check(prompts).map_err(crate::encode::advised)?;
         let reward = Some(self.selects);
         let decoder = ProcedureDecoder::guided(selection, guided, self.tokenizer, reward)?;
         Ok(decoder.decode_each(prompts, samples, &mut |place, decoded| {

@@ -198,6 +198,9 @@ fn check_options(args: &EvaluateArgs) -> Result<()> {
         "--name {:?} is no name for a folder: give letters, digits, `-`, `_` and `.`",
         args.name
     );
+    for procedure in args.procedure.iter().chain(&args.reference_procedure) {
+        args.sampling.sampling().check_choice(*procedure)?;
+    }
     Ok(())
 }
 

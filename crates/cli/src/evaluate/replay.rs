@@ -24,8 +24,8 @@ pub(crate) fn replay(argv: &[String], run: &Path, into: &Path) -> Result<()> {
     let args = EvaluateArgs { out: Some(run.to_path_buf()), ..args };
     let samples = format!("{METHODS}/{}/{SAMPLES}", args.name);
     ensure!(folder::stays_inside(&samples), "--name {:?} leads out of the run", args.name);
-    let policy = folder::json(run, &samples)?;
-    let sides = Sides { policy, reference: folder::json(run, REFERENCE)? };
+    let policy = folder::samples(run, &samples)?;
+    let sides = Sides { policy, reference: folder::samples(run, REFERENCE)? };
     for side in [&sides.policy, &sides.reference] {
         side.check().with_context(|| format!("the samples in {}", run.display()))?;
     }

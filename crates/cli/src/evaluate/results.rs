@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 use infalign_evaluate::{
-    Effect, Entry, Estimate, Label, Pairwise, Plan, Planned, Row, kl_text, pairwise, plan, table,
-    text_table, with_interval,
+    Effect, Entry, Estimate, Label, Pairwise, Plan, Planned, Row, kl_text, pairwise, plan,
+    score_with_interval, table, text_table, with_interval,
 };
 use infalign_record::env::without_home;
 use infalign_reward::Preference;
@@ -119,8 +119,8 @@ fn text(results: &Results) -> String {
         }
         text += &format!(
             "; score {} against {}",
-            with_interval(&row.score),
-            with_interval(&row.reference_score)
+            score_with_interval(&row.score),
+            score_with_interval(&row.reference_score)
         );
         if let Some(tokens) = row.tokens {
             text += &format!("; {tokens:.1} tokens made for a response");

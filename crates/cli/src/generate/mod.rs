@@ -132,6 +132,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
     check_scorers(args)?;
+    args.sampling.sampling().check_choice(args.procedure).map_err(Failure::input)?;
     ranks::check(args).map_err(Failure::Input)?;
     let given = Given { file: prompts, prompts: prompts::read(prompts).map_err(Failure::input)? };
     interrupt::flag();
@@ -204,7 +205,7 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let scorers = scorers.map_err(Failure::Input)?;
     let scorer = scorers.weighted(&scorers.weights()).map_err(Failure::input)?;
     let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
-    guided.check(&prompts).map_err(Failure::input)?;
+    guided.check(&prompts).map_err(|error| Failure::Input(encode::advised(error)))?;
     let decoder = ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref());
     let decoder = decoder.map_err(Failure::input)?;
     print_each(args, &decoder, given, &prompts, None)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use infalign_record::badges::{Evidence, badges as badges_of};
+use infalign_record::badges::{Evidence, Statement, badges as badges_of};
 use infalign_record::checklist::checklist as answers_of;
 use infalign_record::folder;
 use infalign_record::hash::sha256_file;
@@ -62,11 +62,11 @@ pub(crate) fn badges(args: &BadgesArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<(Replication, String)> {
+fn read(path: &Path) -> Result<Statement> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let statement = folder::json(parent.unwrap_or(Path::new(".")), &name)?;
-    let replication = Replication::of_statement(&statement)
+    let document = folder::json(parent.unwrap_or(Path::new(".")), &name)?;
+    let replication = Replication::of_statement(&document)
         .with_context(|| format!("{} is no statement of a replication", path.display()))?;
-    Ok((replication, sha256_file(path)?))
+    Ok(Statement { document, replication, sha256: sha256_file(path)? })
 }

@@ -184,6 +184,10 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
         recipe.method.iter().any(|m| m.name == *baseline),
         "evaluation.baseline is {baseline:?}, but no [[method]] has that name"
     );
+    let procedures = &recipe.evaluation.procedures;
+    if let Some(twice) = (1..procedures.len()).find(|&i| procedures[..i].contains(&procedures[i])) {
+        bail!("evaluation.procedures names {} twice", procedures[twice]);
+    }
     for procedure in &recipe.evaluation.procedures {
         let needed = selection(procedure).context("evaluation.procedures")?.samples();
         let watched =

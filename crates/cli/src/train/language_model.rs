@@ -62,6 +62,7 @@ pub(crate) fn execute(
         let tokenizer = Tokenizer::load(folder, &config)?;
         let sequences =
             texts.iter().map(|text| sequence(text, &tokenizer)).collect::<Result<Vec<_>>>()?;
+        check_lengths(&sequences, recipe.model.context)?;
         let model = CausalLm::random(config, &mut normals(recipe.seed), device)?;
         let bar = Progress::new(1).stage("language model", recipe.train.steps);
         let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
@@ -119,6 +120,16 @@ fn sequence((prompt, rest): &(String, String), tokenizer: &Tokenizer) -> Result<
     Ok(Sequence { tokens, prompt_length })
 }
 
+/// Refuses texts that the model could not read whole.
+fn check_lengths(sequences: &[Sequence], context: usize) -> Result<()> {
+    let longest = sequences.iter().map(|sequence| sequence.tokens.len()).max().unwrap_or(0);
+    ensure!(
+        longest <= context,
+        "[model] context is {context}, but the longest text of the grammar has {longest} tokens: set context to {longest} or more"
+    );
+    Ok(())
+}
+
 /// The distinct prompts of the corpus in the order in which they first occur: first those to train on, then those held out.
 fn write_prompts(
     recipe: &LanguageModelRecipe,
@@ -158,4 +169,19 @@ fn config(size: &ModelSize, vocabulary: usize) -> TransformerConfig {
         size.heads,
         size.context,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_that_is_too_small_is_told_with_what_the_texts_need() {
+        let sequence = |length: usize| Sequence { tokens: vec![3; length], prompt_length: 1 };
+        let sequences = [sequence(4), sequence(9)];
+        assert!(check_lengths(&sequences, 9).is_ok() && check_lengths(&[], 2).is_ok());
+        let message = check_lengths(&sequences, 8).unwrap_err().to_string();
+        assert!(message.contains("[model] context is 8"), "{message}");
+        assert!(message.contains("set context to 9 or more"), "{message}");
+    }
 }

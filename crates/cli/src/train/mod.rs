@@ -79,7 +79,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let run_dir::Opened { dir, recipe, fresh, lock: _lock } =
         run_dir::open(args.out.as_deref(), args.resume, recipe).map_err(Failure::Input)?;
-    let result = execute(args, &recipe, &dir, &device).map_err(|failure| in_recipe(args, failure));
+    let result =
+        execute(args, &recipe, &dir, &device, fresh).map_err(|failure| in_recipe(args, failure));
     if let (Err(Failure::Input(_)), true) = (&result, fresh) {
         run_dir::abandon(&dir);
     }
@@ -104,10 +105,19 @@ pub(crate) fn run_scorer(args: &TrainArgs) -> Result<(), Failure> {
 }
 
 /// Loads and checks the inputs, and only then works.
-fn execute(args: &TrainArgs, recipe: &Recipe, run: &Path, device: &Device) -> Result<(), Failure> {
+fn execute(
+    args: &TrainArgs,
+    recipe: &Recipe,
+    run: &Path,
+    device: &Device,
+    fresh: bool,
+) -> Result<(), Failure> {
     bundle_if_needed(run, recipe)?;
     let interrupted = interrupt::flag();
     let reads = reads(recipe, run, args).map_err(Failure::Input)?;
+    if !fresh {
+        reads.check_unchanged(run).map_err(Failure::Input)?;
+    }
     let unfinished = |error: anyhow::Error| {
         let how =
             format!("the run in {} has not finished; --resume goes on with it", run.display());

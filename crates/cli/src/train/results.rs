@@ -124,7 +124,7 @@ fn plot(judge: Judge) -> &'static str {
     }
 }
 
-/// All rows and comparisons under one judge. The theory speaks of the reward that was trained on, and of no other.
+/// All rows and comparisons under one judge.
 fn judged(
     recipe: &AlignRecipe,
     measured: &[Measured],
@@ -135,8 +135,7 @@ fn judged(
     let baseline = baseline.context("the baseline was not measured")?;
     let objectives: Vec<Option<String>> =
         measured.iter().map(|m| m.objective.as_ref().map(ToString::to_string)).collect();
-    let theories: Vec<Option<Theory>> =
-        measured.iter().map(|m| m.theory().filter(|_| judge == Judge::Reward)).collect();
+    let theories: Vec<Option<Theory>> = measured.iter().map(Measured::theory).collect();
     let entries: Vec<Entry<'_>> = measured
         .iter()
         .zip(objectives.iter().zip(&theories))

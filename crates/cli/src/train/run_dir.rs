@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use infalign_record::atomic::write_atomic;
+use infalign_record::atomic::{clear, write_atomic};
 pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
 use infalign_record::{RunDir, START_FILE};
@@ -65,6 +65,7 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
         ),
         _ => {
             let lock = lock(&dir)?;
+            clear(&dir)?;
             Ok(Opened { dir, recipe: saved, fresh: false, lock })
         }
     }

@@ -19,7 +19,23 @@ pub(super) fn read(path: &Path) -> Result<Vec<Row>, DataError> {
         // `parquet` takes some bytes on trust and panics where they are damaged.
         Err(ParquetError::General("its bytes contradict each other".to_owned()))
     });
-    rows.map_err(|cause| DataError::Parquet { path: path.to_path_buf(), cause })
+    rows.map_err(|cause| {
+        let path = path.to_path_buf();
+        match unsupported_codec(&cause.to_string()) {
+            Some(codec) => DataError::Codec { path, codec },
+            None => DataError::Parquet { path, cause },
+        }
+    })
+}
+
+/// The compression that the reader says it was built without, or that it does not know.
+fn unsupported_codec(told: &str) -> Option<String> {
+    if let Some((_, feature)) = told.split_once("Disabled feature at compile time: ") {
+        // By the name of the format, not of what unpacks it.
+        return Some(if feature == "flate2" { "gzip" } else { feature }.to_owned());
+    }
+    let (_, rest) = told.split_once("The codec type ")?;
+    Some(rest.split(' ').next()?.to_owned())
 }
 
 fn rows(file: File) -> Result<Vec<Row>, ParquetError> {
@@ -54,5 +70,30 @@ fn value(field: &Field) -> Value {
         Field::Group(row) => object(row).into(),
         Field::ListInternal(list) => list.elements().iter().map(value).collect(),
         other => other.to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_codec_that_cannot_be_read_is_named_with_those_that_can() {
+        let told = |told: &str| ParquetError::General(told.to_owned()).to_string();
+        let disabled =
+            |feature: &str| told(&format!("Disabled feature at compile time: {feature}"));
+        for (told, expected) in [
+            (disabled("brotli"), Some("brotli")),
+            (disabled("flate2"), Some("gzip")),
+            (told("The codec type LZO is not supported yet"), Some("LZO")),
+            (told("its bytes contradict each other"), None),
+        ] {
+            assert_eq!(unsupported_codec(&told).as_deref(), expected, "{told}");
+        }
+        let error = DataError::Codec { path: "a.parquet".into(), codec: "brotli".into() };
+        let message = error.to_string();
+        assert!(message.contains("a.parquet cannot be read as Parquet: it is"), "{message}");
+        assert!(message.contains("compressed with brotli"), "{message}");
+        assert!(message.contains("Snappy or Zstandard"), "{message}");
     }
 }

@@ -10,13 +10,18 @@ use plotters::style::{FontStyle, register_font};
 
 use super::labels::{self, Frame, Label, Mark, Side};
 use super::look::{Look, look};
-use super::{Band, Curve, Figure, Panel, Point};
-use crate::EvaluateError;
+use super::ticks::{self, Ticks};
+use super::{Band, Curve, Figure, Panel, Point, title};
+use crate::{EvaluateError, KL_AND_WIN_RATE};
 
 const PANEL: (u32, u32) = (480, 460);
-/// Height of the title, and of a line of the legend.
+/// Height of a title of one line, of each further one, and of a line of the legend.
 const TITLE: u32 = 47;
+const TITLE_LINE: u32 = 24;
 const LEGEND_LINE: u32 = 26;
+/// How much of a figure's width a character of the title takes, and how much the margins beside it.
+const TITLE_CHARACTER: u32 = 10;
+const TITLE_MARGINS: u32 = 32;
 /// Length of a line in the legend: every pattern is seen twice.
 const KEY: i32 = 44;
 
@@ -37,7 +42,17 @@ fn width(figure: &Figure) -> u32 {
 
 fn header(figure: &Figure) -> u32 {
     let lines = legend(figure).last().map_or(1, |entry| entry.line + 1);
-    TITLE + LEGEND_LINE * lines + 5
+    title_height(figure) + LEGEND_LINE * lines + 5
+}
+
+fn title_lines(figure: &Figure) -> Vec<String> {
+    let room = width(figure).saturating_sub(TITLE_MARGINS) / TITLE_CHARACTER;
+    title::lines(&figure.title, room as usize)
+}
+
+fn title_height(figure: &Figure) -> u32 {
+    let further = title_lines(figure).len().saturating_sub(1);
+    TITLE + TITLE_LINE * further as u32
 }
 
 pub(super) fn draw<B: DrawingBackend>(
@@ -121,9 +136,13 @@ fn draw_header<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), EvaluateError> {
     let text = |size: i32| ("sans-serif", size).into_font().color(&BLACK);
-    area.draw(&Text::new(figure.title.clone(), (16, 10), text(20))).map_err(failed)?;
+    for (line, words) in (0..).zip(title_lines(figure)) {
+        let place = (16, 10 + TITLE_LINE as i32 * line);
+        area.draw(&Text::new(words, place, text(20))).map_err(failed)?;
+    }
+    let top = title_height(figure);
     for Entry { text: name, key, x, line } in legend(figure) {
-        let y = (TITLE + LEGEND_LINE * line) as i32;
+        let y = (top + LEGEND_LINE * line) as i32;
         draw_key(figure, (name, key), (x, y + 9), area)?;
         let pale = BLACK.mix(if key == Key::Nothing { 0.6 } else { 1.0 });
         let name = Text::new(name.to_owned(), (x + key.width(), y), text(17).color(&pale));
@@ -138,7 +157,7 @@ fn draw_key<B: DrawingBackend>(
     (x, y): (i32, i32),
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), EvaluateError> {
-    let Look { colour, marker, dashes } = look(figure, name);
+    let Look { colour, marker, dashes, .. } = look(figure, name);
     match key {
         Key::Nothing => Ok(()),
         Key::Marker => {
@@ -165,19 +184,22 @@ fn draw_panel<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), EvaluateError> {
     let (x_end, y) = (horizontal_end(figure), vertical_range(figure, panel));
+    let (across, up) = (Ticks::new((0.0, x_end)), Ticks::new(y));
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(42)
-        .y_label_area_size(52)
+        .y_label_area_size(numbers_width(&up))
         .build_cartesian_2d(0.0..x_end, y.0..y.1)
         .map_err(failed)?;
     chart
         .configure_mesh()
         .x_desc(&figure.axes[0])
         .y_desc(&figure.axes[1])
-        .x_labels(6)
-        .y_labels(6)
+        .x_labels(ticks::MOST)
+        .y_labels(ticks::MOST)
+        .x_label_formatter(&|x| across.text(*x))
+        .y_label_formatter(&|y| up.text(*y))
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
         .label_style(("sans-serif", 15))
@@ -190,6 +212,14 @@ fn draw_panel<B: DrawingBackend>(
         draw_curve(figure, curve, &mut chart)?;
     }
     draw_points(figure, panel, &mut chart)
+}
+
+/// Room for the numbers of the vertical axis, and for its title left of them.
+fn numbers_width(ticks: &Ticks) -> i32 {
+    /// Of the axis's title with what is left free, and of a digit.
+    const BESIDE: i32 = 24;
+    const DIGIT: i32 = 8;
+    (BESIDE + DIGIT * ticks.longest() as i32).max(52)
 }
 
 fn draw_band<B: DrawingBackend>(
@@ -272,11 +302,11 @@ fn draw_point<B: DrawingBackend>(
     point: &Point,
     chart: &mut Chart<'_, B>,
 ) -> Result<(), EvaluateError> {
-    let Look { colour, marker, .. } = look(figure, &point.name);
+    let Look { colour, marker, hollow, .. } = look(figure, &point.name);
     let [estimate, low, high] = point.y;
     if low < high {
         // Plotters' own error bars have a dot in their middle, which would hide the marker.
-        let line = colour.stroke_width(2);
+        let line = colour.stroke_width(if hollow { 1 } else { 2 });
         let bar = PathElement::new([(point.x, low), (point.x, high)], line);
         chart.draw_series([bar]).map_err(failed)?;
         let cap =
@@ -284,7 +314,14 @@ fn draw_point<B: DrawingBackend>(
         chart.draw_series([cap(low), cap(high)]).map_err(failed)?;
     }
     let at = EmptyElement::at((point.x, estimate));
-    chart.draw_series([at + Polygon::new(marker, colour.filled())]).map_err(failed)?;
+    if hollow {
+        let outline: Vec<(i32, i32)> = marker.iter().chain(marker.first()).copied().collect();
+        let outline = PathElement::new(outline, colour.stroke_width(2));
+        let inside = Polygon::new(marker, WHITE.filled());
+        chart.draw_series([at + inside + outline]).map_err(failed)?;
+    } else {
+        chart.draw_series([at + Polygon::new(marker, colour.filled())]).map_err(failed)?;
+    }
     Ok(())
 }
 
@@ -296,11 +333,12 @@ fn horizontal_end(figure: &Figure) -> f64 {
     1.05 * points.chain(curves).fold(0.1, f64::max)
 }
 
-/// The vertical axis of a panel, with some room: a common one where all panels show shares, and else its own, since panels may show quantities
-/// of different units.
+/// The vertical axis of a panel, with some room: a common one where all panels show win rates, and else its own, since panels may show
+/// quantities of different units and of any scale.
 fn vertical_range(figure: &Figure, panel: &Panel) -> (f64, f64) {
     let (low, high) = extent(&figure.panels);
-    if low <= high && low >= 0.0 && high <= 1.0 {
+    let win_rates = figure.axes[1] == KL_AND_WIN_RATE[1];
+    if win_rates && low <= high && low >= 0.0 && high <= 1.0 {
         // The middle is always seen, and they end at 1.
         return (low.min(0.5) - 0.03, (high.max(0.6) + 0.03).min(1.02));
     }
@@ -309,7 +347,15 @@ fn vertical_range(figure: &Figure, panel: &Panel) -> (f64, f64) {
         // Nothing is drawn.
         return (0.0, 1.0);
     }
-    let room = (0.06 * (high - low)).max(0.01 * high.abs().max(low.abs()));
+    let (spread, size) = (high - low, high.abs().max(low.abs()));
+    // What differs by less is equal, but for rounding.
+    let room = if spread > 1e-6 * size {
+        0.06 * spread
+    } else if size > 0.0 {
+        0.01 * size
+    } else {
+        0.5
+    };
     (low - room, high + room)
 }
 

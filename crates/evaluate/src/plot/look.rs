@@ -2,7 +2,7 @@
 
 use plotters::style::RGBColor;
 
-use super::{Figure, OPTIMUM};
+use super::{BY_JUDGE, Figure, OPTIMUM};
 
 /// Colours that people with colour-blindness can tell apart: those of Okabe and Ito without the palest and the optimum's, and a grey.
 const COLOURS: [RGBColor; 7] = [
@@ -29,17 +29,23 @@ pub(super) struct Look {
     pub(super) colour: RGBColor,
     /// Corners about the place of a point.
     pub(super) marker: Vec<(i32, i32)>,
+    /// Whether the marker is an outline alone.
+    pub(super) hollow: bool,
     pub(super) dashes: Dashes,
 }
 
-/// The look of a place in the legend, or of the optimum.
+/// The look of a place in the legend, of the optimum, or of what the judge says of a method.
 pub(super) fn look(figure: &Figure, name: &str) -> Look {
-    let index = figure.legend.iter().position(|n| *n == name).unwrap_or(0);
+    let place = |name: &str| figure.legend.iter().position(|n| *n == name);
+    let (index, hollow) = match (place(name), name.strip_suffix(BY_JUDGE)) {
+        (None, Some(method)) => (place(method).unwrap_or(0), true),
+        (index, _) => (index.unwrap_or(0), false),
+    };
     let (colour, dashes) = match name {
         OPTIMUM => OF_OPTIMUM,
         _ => (COLOURS[index % COLOURS.len()], DASHES[index % DASHES.len()]),
     };
-    Look { colour, marker: marker(index), dashes }
+    Look { colour, marker: marker(index), hollow, dashes }
 }
 
 /// A disc, a square, triangles, a diamond, a cross.

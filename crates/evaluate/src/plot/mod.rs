@@ -3,6 +3,8 @@
 mod draw;
 mod labels;
 mod look;
+mod ticks;
+mod title;
 
 use plotters::prelude::*;
 
@@ -10,6 +12,10 @@ use crate::EvaluateError;
 
 /// Name of the best that there is, which has the same colour and the same pattern of line in every figure, wherever it is in the legend.
 pub const OPTIMUM: &str = "optimum";
+
+/// What follows the name of a method, in that of a point, where the judge's word stands beside the reward's: it looks as the method does, but
+/// its marker is hollow.
+pub(crate) const BY_JUDGE: &str = ", by the judge";
 
 /// A measured method.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +61,8 @@ pub struct Panel {
     pub curves: Vec<Curve>,
 }
 
-/// Panels side by side, with one legend and a common horizontal axis; the vertical one is common where all of them show shares.
+/// Panels side by side, with one legend and a common horizontal axis; the vertical one is common where they show win rates, and else follows
+/// what its panel shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Heading of the whole.
@@ -143,6 +150,42 @@ mod tests {
         assert!(draw_png(&figure).unwrap().len() > 5_000);
     }
 
+    /// A figure of one panel with one point.
+    fn of_point(name: &str, y: f64) -> Figure {
+        Figure {
+            title: String::new(),
+            legend: vec!["a".into()],
+            note: String::new(),
+            axes: ["tokens".into(), "reward".into()],
+            panels: vec![Panel {
+                points: vec![Point { name: name.into(), x: 80.0, y: [y; 3], label: None }],
+                ..Panel::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn what_the_judge_says_is_hollow_and_has_its_methods_colour() {
+        let shapes = |name: &str| {
+            let svg = draw_svg(&of_point(name, 2.0)).unwrap();
+            ["<polygon", "<polyline"].map(|shape| svg.matches(shape).count())
+        };
+        let (filled, hollow) = (shapes("a"), shapes(&format!("a{BY_JUDGE}")));
+        // The legend's marker is there for those of the method's own name.
+        assert_eq!(filled, [2, filled[1]]);
+        assert!(hollow[1] > filled[1], "an outline: {hollow:?}, {filled:?}");
+    }
+
+    #[test]
+    fn long_titles_are_drawn_whole_on_lines_of_their_own() {
+        let name = "recipe ".repeat(14);
+        let title = format!("{name}: score against what decoding costs, by the judge");
+        let (short, long) = (of_point("a", 2.0), Figure { title, ..of_point("a", 2.0) });
+        assert!(draw::size(&long).1 > draw::size(&short).1);
+        let svg = draw_svg(&long).unwrap();
+        assert!(svg.contains("by the judge") && svg.contains('…'), "{svg}");
+    }
+
     #[test]
     fn the_legend_shows_every_pattern_of_lines_twice() {
         let dashes = |names: usize| {
@@ -162,18 +205,9 @@ mod tests {
 
     #[test]
     fn axes_follow_what_is_drawn() {
-        let figure = |y: f64| Figure {
-            title: String::new(),
-            legend: vec!["a".into()],
-            note: String::new(),
-            axes: ["tokens".into(), "reward".into()],
-            panels: vec![Panel {
-                points: vec![Point { name: "a".into(), x: 80.0, y: [y; 3], label: None }],
-                ..Panel::default()
-            }],
-        };
-        // Negative and large rewards have axes, too.
-        for (y, mark) in [(-7.5, "-7"), (250.0, "250")] {
+        let figure = |y: f64| of_point("a", y);
+        // Negative, large and small rewards have axes, too.
+        for (y, mark) in [(-7.5, "-7"), (250.0, "250"), (2e-4, "2.00e-4"), (0.0, "0.2")] {
             assert!(draw_svg(&figure(y)).unwrap().contains(mark), "{y}");
         }
         // Panels of different units do not squash each other.

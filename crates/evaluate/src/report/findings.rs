@@ -55,12 +55,28 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
         text += &format!(" Of {} no run is near that KL.", far.join(", "));
     }
     if let Some(optimum) = best.optimum {
-        let gap = optimum - win_rate.estimate;
-        text += &format!(
+        text += &against_optimum(win_rate, optimum);
+    }
+    Some(text)
+}
+
+/// How far a win rate is from the best that there is in the continuous limit, which ties and noise may lift it above.
+fn against_optimum(win_rate: &Interval, optimum: f64) -> String {
+    /// What three decimals show as 0.
+    const NOTHING: f64 = 0.0005;
+    let above = win_rate.estimate - optimum;
+    if above < NOTHING {
+        let gap = (optimum - win_rate.estimate).max(0.0);
+        return format!(
             " No policy exceeds {optimum:.3} there in the continuous limit, which is {gap:.3} more."
         );
     }
-    Some(text)
+    let why = if win_rate.low <= optimum {
+        "within its interval, so that noise may be why"
+    } else {
+        "outside its interval: that limit has neither ties nor few samples, which may be why"
+    };
+    format!(" It is {above:.3} above the continuous limit of {optimum:.3}, {why}.")
 }
 
 /// The first less the second, whichever way round it was computed.
@@ -78,4 +94,24 @@ fn difference(judged: &Judged, first: &Matched, second: &Matched) -> Option<Inte
 fn cost(judged: &Judged, best: &Matched) -> Option<f64> {
     let same = |row: &&Row| row.method == best.method && row.procedure == best.procedure;
     judged.table.rows.iter().find(same)?.tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_win_rate_above_the_continuous_limit_is_said_to_be_above_it() {
+        let found = |estimate: f64, low: f64| {
+            let win_rate = Interval { estimate, low, high: estimate + 0.05, level: 0.95 };
+            against_optimum(&win_rate, 0.56)
+        };
+        assert!(found(0.5, 0.45).contains("No policy exceeds 0.560"));
+        assert!(found(0.5, 0.45).contains("which is 0.060 more"));
+        assert!(found(0.5601, 0.5).contains("which is 0.000 more"));
+        let noisy = found(0.598, 0.55);
+        assert!(noisy.contains("0.038 above the continuous limit of 0.560"), "{noisy}");
+        assert!(noisy.contains("within its interval"), "{noisy}");
+        assert!(found(0.598, 0.57).contains("outside its interval"));
+    }
 }

@@ -1,6 +1,7 @@
 //! A report as Markdown, and for a terminal.
 
 use super::{Judged, Report, Source};
+use crate::text::score_with_interval;
 use crate::{
     Intervals, Judge, Row, Statistics, kl_text, markdown_table, text_comparisons, text_table,
     with_interval, with_signs,
@@ -37,7 +38,7 @@ pub(super) fn rows(judged: &Judged) -> Cells {
         if predicted {
             cells.push(row.predicted_win_rate.map_or_else(dash, |p| format!("{p:.3}")));
         }
-        cells.extend([with_interval(&row.score), with_interval(&row.reference_score)]);
+        cells.extend([&row.score, &row.reference_score].map(score_with_interval));
         cells.push(row.tokens.map_or_else(dash, |tokens| format!("{tokens:.1}")));
         cells
     };

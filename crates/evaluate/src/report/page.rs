@@ -8,6 +8,7 @@ use super::markdown::{
 };
 use super::{Judged, Report};
 use crate::figures::over_optimisation;
+use crate::text::score_text;
 use crate::{
     EvaluateError, Figure, Judge, Page, draw_svg, score_against_cost, score_against_kl,
     win_rate_against_kl,
@@ -24,8 +25,9 @@ pub(super) fn figures(
     }
     if let [reward, judge] = &report.judged[..] {
         let title = format!("{}: the same responses by the reward and by the judge", report.title);
-        figures
-            .push(("proxy-gold", over_optimisation(&title, &reward.table.rows, &judge.table.rows)));
+        let rows = [&reward.table.rows[..], &judge.table.rows[..]];
+        let figure = over_optimisation(&title, rows, &reward.at_common_kl.bands);
+        figures.push(("proxy-gold", figure));
     }
     figures.retain(|(_, figure)| figure.panels.iter().any(|panel| !panel.points.is_empty()));
     Ok(figures)
@@ -145,9 +147,9 @@ fn examples(mut page: Page, report: &Report) -> Page {
                 response.method.clone(),
                 response.procedure.to_string(),
                 response.text.clone(),
-                format!("{:.3}", response.reward),
+                score_text(response.reward),
             ];
-            cells.extend(response.judged.map(|score| format!("{score:.3}")));
+            cells.extend(response.judged.map(score_text));
             cells
         };
         let rows: Vec<Vec<String>> = example.responses.iter().map(row).collect();

@@ -121,3 +121,36 @@ fn a_file_is_not_replaced_by_a_folder() {
     assert!(error.to_string().contains("no folder"), "{error}");
     assert_eq!(names(folder.path()), ["latest"]);
 }
+
+#[test]
+fn what_was_left_half_written_is_cleared_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    fs::create_dir_all(path("methods/.part-a1b2/inner")).unwrap();
+    for name in ["methods/.part-a1b2/inner/w", ".part-x", ".mine", "results.json"] {
+        fs::write(path(name), "x").unwrap();
+    }
+    clear(root.path()).unwrap();
+    assert!(!path("methods/.part-a1b2").exists() && !path(".part-x").exists());
+    assert!(path("methods").exists() && path(".mine").exists() && path("results.json").exists());
+}
+
+#[test]
+fn what_is_being_written_has_a_name_that_is_cleared() {
+    let root = tempfile::tempdir().unwrap();
+    let named = |folder: &Path| {
+        let mut names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.any(|name| name.to_string_lossy().starts_with(HALF_WRITTEN))
+    };
+    write_atomic(&root.path().join("file"), |_| {
+        assert!(named(root.path()));
+        Ok(())
+    })
+    .unwrap();
+    write_dir_atomic(&root.path().join("folder"), |_| {
+        assert!(named(root.path()));
+        Ok::<(), RecordError>(())
+    })
+    .unwrap();
+    assert!(!named(root.path()));
+}

@@ -42,7 +42,7 @@ impl Outcomes {
     /// # Errors
     /// [`TransformError::NotByRank`] and [`TransformError::Temperature`] as for [`Outcomes::under`];
     /// [`TransformError::NotConverged`] if no policy is found that one step of the coupled equations
-    /// moves by 1e-10 or less.
+    /// moves by 1e-10 or less, or under rejection only one that is worse than π_ref.
     ///
     /// ```
     /// use infalign_transform::{Beta, discrete::Outcomes};
@@ -74,7 +74,10 @@ impl Outcomes {
         let best = optima.max_by(|a, b| a.objective.total_cmp(&b.objective));
         let mut best = best.ok_or_else(|| not_converged(f64::INFINITY))?;
         best.stationary_points = maxima.len();
-        if best.residual <= ascent::STATIONARY {
+        // π_ref itself has ½ without any KL; under rejection, where the win rate jumps, a stationary policy may have less.
+        let jumps = matches!(contest.law, Law::Rejection(_));
+        let worse = jumps && best.objective < 0.5 - ascent::STATIONARY;
+        if best.residual <= ascent::STATIONARY && !worse {
             Ok(best)
         } else {
             Err(not_converged(best.residual))

@@ -27,7 +27,7 @@ pub(super) fn check(original: &Record, sets: &[String]) -> Result<()> {
 
 fn obstacle(input: &Input) -> Option<String> {
     let Input { role, path, sha256, .. } = input;
-    let here = place(path)?;
+    let here = place(input)?;
     let what = format!("the input {path} ({role})");
     if !here.is_file() {
         return Some(format!(
@@ -42,14 +42,15 @@ fn obstacle(input: &Input) -> Option<String> {
 }
 
 /// Where an input is to be found here; none for one in the run's folder, or on the hub.
-fn place(path: &str) -> Option<PathBuf> {
+fn place(input: &Input) -> Option<PathBuf> {
+    let path = input.path.as_str();
     if let Some(inside) = path.strip_prefix("$INFALIGN_DATA/") {
         return Some(data_dir().unwrap_or_else(|| "$INFALIGN_DATA".into()).join(inside));
     }
     if let Some(inside) = path.strip_prefix("~/") {
         return Some(std::env::home_dir()?.join(inside));
     }
-    let on_hub = path.contains('@') || path.starts_with("base/");
+    let on_hub = input.is_on_hub() || path.starts_with("base/");
     (!path.starts_with('$') && !on_hub).then(|| Path::new(path).to_path_buf())
 }
 
@@ -72,8 +73,12 @@ mod tests {
         assert!(obstacle(&input(&path, &"0".repeat(64))).unwrap().contains("is another"));
         let missing = obstacle(&input("no/such/file", &right)).unwrap();
         assert!(missing.contains("--set prompts.train=PATH") && missing.contains(&right));
-        for elsewhere in ["$RUN/inputs/a", "org/name@abc/model.safetensors"] {
+        let on_hub = format!("org/name@{}/model.safetensors", "0".repeat(40));
+        for elsewhere in ["$RUN/inputs/a", on_hub.as_str()] {
             assert_eq!(obstacle(&input(elsewhere, &right)), None);
         }
+        let other = dir.path().join("me@work.jsonl").display().to_string();
+        std::fs::write(&other, "other").unwrap();
+        assert!(obstacle(&input(&other, &right)).unwrap().contains("is another"), "a mere path");
     }
 }

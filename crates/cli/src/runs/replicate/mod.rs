@@ -1,11 +1,12 @@
 //! `infalign replicate`: run a run again and compare, result by result.
 //!
-//! The folder is verified; a program made from the same source is found, or built from the run's commit, and the inputs are looked for;
-//! it runs into a new folder; and both runs are compared (`report.rs`). Whatever stands in the way before the run ends it: runs that
-//! were told to do different things are not comparable.
+//! The folder is verified; the inputs are looked for; what it would reach beyond its folder is refused (`reach.rs`); a program made from the
+//! same source is found, or built from the run's commit; it runs into a new folder; and both runs are compared (`report.rs`). Whatever stands
+//! in the way before the run ends it: runs that were told to do different things are not comparable.
 
 mod inputs;
 mod program;
+mod reach;
 mod report;
 mod spot;
 mod statistics;
@@ -38,7 +39,7 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Compare with this run, which was run again by other means such as a job of a cluster, and run nothing.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["spot", "sets", "source", "apply_diff", "any_program"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["spot", "sets", "source", "apply_diff", "any_program", "allow_remote"])]
     replica: Option<PathBuf>,
     /// Do only K stages again, from the run's own files before them: which ones follows from the record and --nonce.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
@@ -47,8 +48,8 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, default_value = "", requires = "spot")]
     nonce: String,
     /// With --spot: of a training, do its first N steps.
-    #[arg(long, value_name = "N", default_value_t = 10, requires = "spot")]
-    steps: usize,
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "spot", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
     /// Give a key of the recipe another value, such as where an input lies on this machine: prompts.train=/data/train.jsonl. What is another
     /// setting makes the runs not comparable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -62,6 +63,10 @@ pub(crate) struct ReplicateArgs {
     /// Use this program whatever it was built from; the report says so.
     #[arg(long)]
     any_program: bool,
+    /// Let the run reach the servers that its settings or its command line name. They are sent its prompts and responses, and the keys in the
+    /// variables of this machine's environment that it names: look at both before.
+    #[arg(long)]
+    allow_remote: bool,
     /// Print the in-toto statement instead of the table.
     #[arg(long)]
     json: bool,
@@ -79,6 +84,7 @@ pub(crate) fn replicate(args: &ReplicateArgs) -> Result<(), Failure> {
         return compare_with(args, &original, replica);
     }
     inputs::check(&original, &args.sets).map_err(Failure::Input)?;
+    reach::check(args, &original).map_err(Failure::Input)?;
     let folder = new_folder(args.out.as_deref()).map_err(Failure::Input)?;
     let program = Program::find(args, &original, &folder).map_err(Failure::Input)?;
     let mut report = match args.spot {
@@ -97,6 +103,12 @@ pub(crate) fn replicate(args: &ReplicateArgs) -> Result<(), Failure> {
 /// Compares with a run that is there.
 fn compare_with(args: &ReplicateArgs, original: &Record, replica: &Path) -> Result<(), Failure> {
     let record = trusted(replica)?.record;
+    if record.uuid == original.uuid {
+        return Err(Failure::Input(anyhow!(
+            "{} is the run itself, or a copy of it: a replica is another run of the same command",
+            replica.display()
+        )));
+    }
     let mut report =
         report::whole((&args.run, original), (replica, &record)).map_err(Failure::Input)?;
     report.program = "whatever ran the replica".to_owned();
@@ -146,7 +158,7 @@ fn again(
     replica: &Path,
 ) -> Result<Command> {
     let mut command = Command::new(&program.path);
-    if matches!(original.command.as_str(), "train" | "scorer") {
+    if is_by_settings(original) {
         command.arg(&original.command).arg(args.run.join(CONFIG)).arg("--out").arg(replica);
         command.args(args.sets.iter().flat_map(|set| ["--set", set]));
         if let Some(device) = value_of(&original.argv, "--device") {
@@ -162,10 +174,7 @@ fn again(
             "its command line held a secret, which was not recorded: run it by hand, and compare with --replica"
         );
     }
-    let option = if original.command == "evaluate" { "--out" } else { "--record" };
-    let old = value_of(&original.argv, option)
-        .with_context(|| format!("its command line has no {option}"))?;
-    let old = env::with_home(old);
+    let old = own_folder(original)?;
     // What the command writes lies in its folder.
     let moved = |place: &str| match inside(place, &old) {
         Some(rest) if rest.as_os_str().is_empty() => replica.display().to_string(),
@@ -181,9 +190,24 @@ fn again(
             _ => moved(&word),
         }
     };
-    // What was taken up is made from the beginning.
-    command.args(original.argv.iter().filter(|word| *word != "--resume").map(word));
+    // What was taken up is made from the beginning, and the changes of a program are no result.
+    let is_left_out =
+        |word: &&String| word.as_str() == "--resume" || word.starts_with("--include-diff");
+    command.args(original.argv.iter().filter(|word| !is_left_out(word)).map(word));
     Ok(command)
+}
+
+/// Whether a run is run again by its `config.toml`, and not by its command line.
+fn is_by_settings(original: &Record) -> bool {
+    matches!(original.command.as_str(), "train" | "scorer")
+}
+
+/// The folder of a run, as its command line names it.
+fn own_folder(original: &Record) -> Result<String> {
+    let option = if original.command == "evaluate" { "--out" } else { "--record" };
+    let folder = value_of(&original.argv, option)
+        .with_context(|| format!("its command line has no {option}"))?;
+    Ok(env::with_home(folder))
 }
 
 /// Where in a folder a word of a command line lies, if it does.
@@ -197,14 +221,27 @@ fn inside(word: &str, folder: &str) -> Option<PathBuf> {
     if folder.as_os_str().is_empty() && !word.starts_with('.') {
         return None;
     }
-    place.strip_prefix(folder).ok().map(Path::to_path_buf)
+    let rest = place.strip_prefix(folder).ok()?;
+    let stays = rest.components().all(|part| matches!(part, Component::Normal(_)));
+    stays.then(|| rest.to_path_buf())
 }
 
 /// The value of an option on a command line.
 fn value_of<'a>(argv: &'a [String], option: &str) -> Option<&'a str> {
-    let one = argv.iter().find_map(|word| word.strip_prefix(option)?.strip_prefix('='));
-    let two = || argv.windows(2).find(|pair| pair[0] == option).map(|pair| pair[1].as_str());
-    one.or_else(two)
+    values_of(argv, option).first().copied()
+}
+
+/// All values of an option on a command line.
+fn values_of<'a>(argv: &'a [String], option: &str) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for (at, word) in argv.iter().enumerate() {
+        match word.strip_prefix(option) {
+            Some("") => found.extend(argv.get(at + 1).map(String::as_str)),
+            Some(rest) => found.extend(rest.strip_prefix('=')),
+            None => {}
+        }
+    }
+    found
 }
 
 /// Not comparable: what stands in the way, a sentence each.
@@ -230,6 +267,7 @@ mod tests {
         assert_eq!(found("X", "X/").as_deref(), Some(""));
         assert_eq!(found("./page", ".").as_deref(), Some("page"));
         assert_eq!((found("Xy/page", "X"), found("best-of:4", ".")), (None, None));
+        assert_eq!((found("X/../page", "X"), found("./../page", ".")), (None, None));
     }
 
     #[test]
@@ -238,5 +276,7 @@ mod tests {
         assert_eq!(value_of(&argv, "--device"), Some("cpu"));
         assert_eq!(value_of(&argv, "--record"), Some("x/y"));
         assert_eq!(value_of(&argv, "--out"), None);
+        let argv: Vec<String> = ["--out", "a", "--out=b", "--outer=c"].map(str::to_owned).into();
+        assert_eq!(values_of(&argv, "--out"), ["a", "b"]);
     }
 }

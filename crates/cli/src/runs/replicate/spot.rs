@@ -130,8 +130,9 @@ fn again(
         .with_context(|| format!("cannot start {}", program.path.display()))?;
     let steps = copy.join(&stage.product).join(STEPS);
     if stage.name.starts_with("train ") {
-        wait_for_steps(&mut child, &steps, args.steps)?;
-        return first_steps(&args.run.join(&stage.product).join(STEPS), &steps, args.steps, stage);
+        let n = usize::try_from(args.steps)?;
+        wait_for_steps(&mut child, &steps, n)?;
+        return first_steps(&args.run.join(&stage.product).join(STEPS), &steps, n, stage);
     }
     let status = child.wait().context("the stage was lost")?;
     ensure!(status.success(), "the stage {:?} failed: {status}", stage.name);

@@ -41,7 +41,7 @@ struct Results {
 impl Stored {
     fn read(run: &Path) -> Result<Self> {
         let Results { rows } = folder::json(run, RESULTS)?;
-        let (reference, base) = folder::json::<References>(run, REFERENCE)?.both();
+        let (reference, base) = folder::samples::<References>(run, REFERENCE)?.both();
         checked(&run.join(REFERENCE), &reference)?;
         let mut methods: Vec<(String, Sampled)> = Vec::new();
         for row in &rows {
@@ -55,7 +55,7 @@ impl Stored {
             );
             let sampled = match (&base, row.kind.is_none() && !run.join(&path).exists()) {
                 (Some(base), true) => base.clone(),
-                _ => folder::json(run, &path)?,
+                _ => folder::samples(run, &path)?,
             };
             checked(&run.join(&path), &sampled)?;
             methods.push((row.method.clone(), sampled));

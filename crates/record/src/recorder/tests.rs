@@ -1,0 +1,186 @@
+//! What a record tells of runs that end, fail, are killed, or would keep a secret.
+
+use super::*;
+use crate::RunDir;
+use crate::verify::verify;
+
+/// What a small command says of itself.
+pub(crate) fn opening(inputs: &[(&str, &Path)]) -> Opening {
+    let named = |(role, path): &(&str, &Path)| {
+        ((*role).to_owned(), path.display().to_string(), path.to_path_buf())
+    };
+    Opening {
+        command: "train".to_owned(),
+        argv: vec!["train".to_owned(), "r.toml".to_owned()],
+        build: BuildRecord { version: "0.1.0".into(), ..BuildRecord::default() },
+        device: None,
+        seed: Some(7),
+        inputs: inputs.iter().map(named).collect(),
+        expect: Some(Expect::default()),
+        diff: None,
+    }
+}
+
+/// A finished run with one input, a configuration, results and steps.
+pub(crate) fn finished_run(root: &Path, name: &str) -> PathBuf {
+    let (run, data) = (root.join(name), root.join("data.jsonl"));
+    RunDir::at(&run).unwrap();
+    std::fs::write(&data, "{}\n").unwrap();
+    std::fs::write(run.join(CONFIG), "seed = 7\n[train]\nsteps = 2\nlearning_rate = 0.1\n")
+        .unwrap();
+    let recorder = Recorder::begin(&run, opening(&[("prompts", &data)])).unwrap();
+    std::fs::create_dir_all(run.join("methods/a")).unwrap();
+    let steps = "{\"step\":1,\"kl\":0.1,\"tokens_per_second\":3.5}\n{\"step\":2,\"kl\":0.2}\n";
+    std::fs::write(run.join("methods/a").join(STEPS), steps).unwrap();
+    std::fs::write(run.join(RESULTS), r#"{"rows": [{"method": "a", "kl": 0.2}]}"#).unwrap();
+    recorder.end(None).unwrap();
+    run
+}
+
+#[test]
+fn a_run_is_on_record_from_its_beginning_and_killed_ones_stay_so() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    drop(Recorder::begin(run.path(), opening(&[])).unwrap());
+    let record = folder::record(run.path()).unwrap();
+    assert_eq!((record.status, record.end), (Status::Running, None));
+    let resumed = Recorder::begin(run.path(), opening(&[])).unwrap().end(None).unwrap();
+    assert_eq!(resumed.earlier.len(), 1);
+    assert_eq!(resumed.earlier[0].status, Status::Running);
+    assert_ne!(resumed.uuid, record.uuid);
+}
+
+#[test]
+fn a_finished_run_tells_inputs_outputs_numbers_and_steps() {
+    let root = tempfile::tempdir().unwrap();
+    let run = finished_run(root.path(), "run");
+    let record = folder::record(&run).unwrap();
+    assert_eq!(record.status, Status::Completed);
+    assert_eq!(record.inputs[0].bytes, 3);
+    let outputs: Vec<_> = record.outputs.iter().map(|output| output.path.as_str()).collect();
+    assert_eq!(outputs, ["methods/a/metrics.jsonl", "results.json"]);
+    assert_eq!(record.metrics["rows[a].kl"], 0.2);
+    assert_eq!(record.steps, Some(2));
+    assert_eq!(verify(&run).unwrap().findings, []);
+    for name in OF_RECORD.into_iter().filter(|name| *name != DIFF) {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+}
+
+#[test]
+fn an_input_in_the_runs_own_folder_is_no_output() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let model = run.path().join("inputs");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::write(model.join("weights"), "abc").unwrap();
+    let weights = model.join("weights");
+    let recorder = Recorder::begin(run.path(), opening(&[("model", &weights)])).unwrap();
+    let record = recorder.end(None).unwrap();
+    assert_eq!(record.inputs[0].path, "$RUN/inputs/weights");
+    assert_eq!(record.outputs, []);
+    assert_eq!(verify(run.path()).unwrap().findings, []);
+}
+
+#[test]
+fn a_failure_is_told_without_the_home_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let home = std::env::home_dir().unwrap().join("x.json");
+    let failure = format!("cannot read {}", home.display());
+    let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
+    let record = recorder.end(Some(&failure)).unwrap();
+    assert_eq!(record.status, Status::Failed);
+    assert_eq!(record.error.as_deref(), Some("cannot read ~/x.json"));
+}
+
+#[test]
+fn changes_are_kept_with_the_record_unless_they_hold_a_key() {
+    let root = tempfile::tempdir().unwrap();
+    let begin = |name: &str, diff: &str| {
+        let run = RunDir::at(&root.path().join(name)).unwrap();
+        let diff = diff.as_bytes();
+        let mut opening = Opening { diff: Some(diff.to_vec()), ..opening(&[]) };
+        opening.build.source.diff_sha256 = Some(sha256_bytes(diff));
+        (run.path().to_path_buf(), Recorder::begin(run.path(), opening))
+    };
+    let (run, recorder) = begin("kept", "--- a\n+++ b\n");
+    let record = recorder.unwrap().end(None).unwrap();
+    assert_eq!(record.outputs, [], "it is no result");
+    assert_eq!(verify(&run).unwrap().findings, []);
+    // Another diff than that of the build is found, whatever the manifest says.
+    std::fs::write(run.join(DIFF), "+++ c\n").unwrap();
+    manifest::write(&run, &Manifest::new()).unwrap();
+    let findings = verify(&run).unwrap().findings;
+    assert!(findings.iter().any(|finding| finding.path == DIFF), "{findings:?}");
+
+    let key = concat!("hf", "_abcdefghijklmnopqrstuv");
+    let (run, recorder) = begin("refused", key);
+    let error = recorder.unwrap_err().to_string();
+    assert!(error.contains(DIFF) && !error.contains(key), "{error}");
+    assert!(!run.join(DIFF).exists());
+}
+
+#[test]
+fn a_file_whose_name_looks_like_a_key_is_named_nowhere() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
+    let key = concat!("hf", "_abcdefghijklmnopqrstuv");
+    std::fs::write(run.path().join(format!("{key}.txt")), "abc").unwrap();
+    std::fs::write(run.path().join("other.txt"), "abc").unwrap();
+    let error = recorder.end(None).unwrap_err().to_string();
+    assert!(error.contains("in its name") && !error.contains(key), "{error}");
+    let record = folder::record(run.path()).unwrap();
+    assert_eq!((record.status, record.outputs.len()), (Status::Failed, 1));
+    for name in [RECORD, CRATE, PREVIEW, folder::MANIFEST] {
+        let text = folder::text(run.path(), name).unwrap();
+        assert!(!text.contains(key) && !text.is_empty(), "{name}");
+    }
+    let found = verify(run.path()).unwrap().findings;
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(found.iter().any(|finding| finding.contains("in its name")), "{found:?}");
+    assert!(found.iter().all(|finding| !finding.contains(key)), "{found:?}");
+}
+
+#[test]
+fn a_record_that_would_hold_a_secret_is_not_written() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let key = concat!("hf", "_abcdefghijklmnopqrstuv");
+    let mut opening = opening(&[]);
+    opening.build.rustflags = Some(format!("--cfg {key}"));
+    let error = Recorder::begin(run.path(), opening).unwrap_err().to_string();
+    assert!(error.contains(RECORD) && !error.contains(key), "{error}");
+    assert!(!run.path().join(RECORD).exists());
+    let agent = Agent { name: key.to_owned(), orcid: None };
+    let refused = refuse_secret_names(&Secrets::new([]), Some(&agent), None).unwrap_err();
+    assert!(!refused.to_string().contains(key), "{refused}");
+    refuse_secret_names(&Secrets::new([]), None, Some(key)).unwrap_err();
+    let ada = Agent { name: "Ada".to_owned(), orcid: None };
+    refuse_secret_names(&Secrets::new([]), Some(&ada), None).unwrap();
+}
+
+#[test]
+fn lines_are_counted_with_and_without_the_last_end() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("lines");
+    for text in ["", "a", "a\n", "a\n\nb", "\n"] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(lines(&path).unwrap(), text.lines().count(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_run_whose_files_look_like_they_hold_a_key_fails() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
+    let key = concat!("hf", "_abcdefghijklmnopqrstuv");
+    std::fs::write(run.path().join("responses.jsonl"), key).unwrap();
+    let error = recorder.end(None).unwrap_err().to_string();
+    assert!(error.contains("responses.jsonl") && !error.contains(key), "{error}");
+    let record = folder::record(run.path()).unwrap();
+    assert_eq!(record.status, Status::Failed);
+    assert!(!serde_json::to_string(&record).unwrap().contains(key));
+}
