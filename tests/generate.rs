@@ -234,6 +234,7 @@ fn ctrl_c_leaves_a_document_of_what_was_finished() {
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("error: interrupted: ") && stderr.contains("prompts have responses"));
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["finished"], false, "a program can tell that prompts are missing");
     let rows = document["responses"].as_array().unwrap();
     assert!(!rows.is_empty() && rows.len().is_multiple_of(2000), "{} rows", rows.len());
     assert!(rows.iter().all(|row| row["finish"] != "cancelled"));

@@ -305,6 +305,18 @@ fn a_run_goes_on_with_the_files_that_it_was_begun_with() {
 }
 
 #[test]
+fn a_reward_knows_every_prompt_before_anything_is_sampled() {
+    let dir = tempfile::tempdir().unwrap();
+    let answers = dir.path().join("answers.jsonl");
+    std::fs::write(&answers, "{\"prompt\": \"another\", \"answer\": \"4\"}\n").unwrap();
+    let part = format!("{{ kind = \"answer\", file = {answers:?} }}");
+    let sum = format!("reward={{ kind = \"sum\", parts = [{{ weight = 1.0, reward = {part} }}] }}");
+    let output = run(train(&dir.path().join("run"), &["--set", &sum, "--dry-run"]));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("[reward]"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_procedure_is_measured_once() {
     let dir = tempfile::tempdir().unwrap();
     let twice = "evaluation.procedures=[\"sample\", \"best-of:2\", \"sample\"]";

@@ -110,7 +110,8 @@ impl<'a, 'l> Printing<'a, 'l> {
             }
         }
         if self.args.json {
-            output::print("]}")?;
+            let finished = self.printed == self.prompts.len();
+            output::print(&format!("], \"finished\": {finished}}}"))?;
         }
         if let Some(stage) = self.stage {
             let seconds = self.start.elapsed().as_secs_f64();

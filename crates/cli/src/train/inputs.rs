@@ -102,11 +102,17 @@ impl<'a> Inputs<'a> {
         Ok(())
     }
 
-    /// Refuses rewards that cannot be built, but for those that the run trains itself.
+    /// Refuses rewards that cannot be built, but for those that the run trains itself, and those that do not know a prompt.
     fn check_rewards(&self) -> Result<()> {
         let configs = rewards::configs(self.recipe).into_iter();
         for (key, config) in configs.filter(|(_, config)| !rewards::is_own(config)) {
             self.build(config).with_context(|| format!("[{key}]"))?;
+            for part in config.of_known_prompts() {
+                let prompts = self.train.iter().chain(&self.test);
+                let pairs: Vec<(&str, &str)> = prompts.map(|p| (p.text.as_str(), "")).collect();
+                let known = self.build(part)?.score(&pairs);
+                known.with_context(|| format!("[{key}]"))?;
+            }
         }
         Ok(())
     }

@@ -23,6 +23,18 @@ impl RewardConfig {
         }
     }
 
+    /// The rewards in it, itself included, that go by what they know of a prompt, and refuse a prompt that they do not know.
+    pub fn of_known_prompts(&self) -> Vec<&Self> {
+        match self {
+            Self::Sequence {} | Self::Answer { .. } => vec![self],
+            Self::Sum { parts } => {
+                parts.iter().flat_map(|part| part.reward.of_known_prompts()).collect()
+            }
+            Self::Ensemble { of, .. } => of.iter().flat_map(Self::of_known_prompts).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Has every server's answers kept in a file, those aside that have a cache of their own.
     pub fn keep_answers_in(&mut self, file: &Path) {
         match self {
