@@ -1,0 +1,262 @@
+//! What `infalign serve` refuses, and whom.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod serving;
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use serving::{Server, model, recipes};
+
+#[test]
+fn prompts_and_responses_fit_the_context() {
+    let server = Server::start(&[]);
+    let long = ["soup"; 80].join(" ");
+    let chat = json!([{ "role": "user", "content": &long }]);
+    for (path, body, field) in [
+        ("/v1/completions", json!({ "prompt": &long }), "prompt"),
+        ("/v1/completions", json!({ "prompt": ["the soup", &long] }), "prompt"),
+        ("/v1/chat/completions", json!({ "messages": chat }), "messages"),
+        ("/v1/completions", json!({ "prompt": "a", "max_tokens": 64 }), "max_tokens"),
+    ] {
+        let answer = server.post(path, &body);
+        let error = answer.error();
+        assert_eq!((answer.status, &error["param"]), (400, &json!(field)), "{error}");
+        assert_eq!(error["code"], "context_length_exceeded", "{error}");
+        assert!(error["message"].as_str().unwrap().starts_with(&format!("`{field}` ")), "{error}");
+    }
+    // Without a length, a response ends where the context does.
+    let answer = server.completion(&json!({ "prompt": vec![3; 60] }));
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 4, "{answer}");
+}
+
+#[test]
+fn messages_need_a_chat_template() {
+    let model = model();
+    std::fs::remove_file(model.path().join("chat_template.jinja")).unwrap();
+    let server = Server::of(model, &[]);
+    let asked = json!({ "messages": [{ "role": "user", "content": "the soup" }] });
+    let answer = server.post("/v1/chat/completions", &asked);
+    let expected = "the model `tiny` has no chat template; use /v1/completions";
+    assert_eq!((answer.status, &answer.error()["message"]), (400, &json!(expected)));
+}
+
+#[test]
+fn bad_requests_are_refused_by_field() {
+    let server = Server::start(&[
+        "--max-tokens",
+        "20",
+        "--batch",
+        "4",
+        "--queue",
+        "4",
+        "--max-body",
+        "5000",
+    ]);
+    let with = |more: Value| {
+        let mut body = json!({ "model": "tiny", "prompt": "the soup" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for (body, status, field, told) in [
+        (
+            with(json!({ "temprature": 1, "zeal": 2 })),
+            400,
+            "temprature",
+            "the fields `temprature`, `zeal` are unknown",
+        ),
+        (with(json!({ "scorers": {} })), 400, "scorers", "nothing to say in `sample`"),
+        (with(json!({ "temperature": "hot" })), 400, "temperature", "`temperature` is \"hot\""),
+        (with(json!({ "temperature": -1 })), 400, "temperature", "temperature is -1"),
+        (
+            with(json!({ "temperature": 0, "procedure": "majority:2" })),
+            400,
+            "temperature",
+            "above 0 for any procedure but `sample`",
+        ),
+        (with(json!({ "top_p": 0 })), 400, "top_p", "top_p is 0"),
+        (with(json!({ "top_k": -2 })), 400, "top_k", "`top_k` is -2"),
+        (with(json!({ "n": 0 })), 400, "n", "`n` is 0"),
+        (with(json!({ "n": 9 })), 400, "", "needs 9 responses"),
+        (with(json!({ "n": u64::MAX, "prompt": ["a", "b"] })), 400, "", "at most 8 at a time"),
+        (with(json!({ "n": 1.5 })), 400, "n", "`n` is 1.5, but has to be a whole number of 1"),
+        (with(json!({ "max_tokens": 0 })), 400, "max_tokens", "a whole number of 1 or more"),
+        (
+            with(json!({ "max_completion_tokens": 0 })),
+            400,
+            "max_completion_tokens",
+            "`max_completion_tokens` is 0",
+        ),
+        (
+            with(json!({ "prompt": vec![3; 60], "max_tokens": 10 })),
+            400,
+            "max_tokens",
+            "has room for 4",
+        ),
+        (with(json!({ "max_tokens": 21 })), 400, "max_tokens", "this server makes at most 20"),
+        (with(json!({ "max_tokens": 1e300 })), 400, "max_tokens", "`max_tokens` is 1e+300"),
+        (
+            with(json!({ "max_tokens": 3, "max_completion_tokens": 4 })),
+            400,
+            "max_tokens",
+            "but `max_completion_tokens` is 4",
+        ),
+        (with(json!({ "seed": 0.5 })), 400, "seed", "a whole number"),
+        (with(json!({ "stop": [1] })), 400, "stop", "text or a list of texts"),
+        (with(json!({ "stop": "x".repeat(300) })), 400, "stop", "at most 256 bytes"),
+        (with(json!({ "stream": "yes" })), 400, "stream", "`stream` is \"yes\""),
+        (with(json!({ "stream_options": {} })), 400, "stream_options", "needs `stream`"),
+        (
+            with(json!({ "stream": true, "stream_options": { "x": 1 } })),
+            400,
+            "stream_options.x",
+            "unknown",
+        ),
+        (with(json!({ "logprobs": 21 })), 400, "logprobs", "at most 20"),
+        (with(json!({ "presence_penalty": 0.5 })), 400, "presence_penalty", "only 0"),
+        (with(json!({ "procedure": "best-off:2" })), 400, "procedure", "nearest valid form"),
+        (with(json!({ "procedure": "best-of:2" })), 400, "procedure", "without --reward"),
+        (with(json!({ "procedure": "cd-block:length=2,samples=2" })), 400, "procedure", "scorer"),
+        (
+            with(json!({ "procedure": "cd-block:length=0,samples=2" })),
+            400,
+            "procedure",
+            "length is `0`",
+        ),
+        (
+            with(json!({ "procedure": "rejection:quantile=0.5,draws=4" })),
+            400,
+            "procedure",
+            "calibration table",
+        ),
+        (with(json!({ "procedure": 3 })), 400, "procedure", "`procedure` is 3"),
+        (with(json!({ "prompt": 3 })), 400, "prompt", "`prompt` holds 3"),
+        (with(json!({ "prompt": [] })), 400, "prompt", "`prompt` is empty"),
+        (with(json!({ "prompt": [[3], []] })), 400, "prompt", "`prompt` is empty"),
+        (with(json!({ "prompt": [1, -1] })), 400, "prompt", "no tokens"),
+        (with(json!({ "prompt": [100_000] })), 400, "prompt", "the token 100000"),
+        (with(json!({ "prompt": vec![3; 100] })), 400, "prompt", "has 100 tokens"),
+        (with(json!({ "prompt": null })), 400, "prompt", "`prompt` is missing"),
+        (with(json!({ "model": "huge" })), 404, "model", "this server has `tiny`"),
+        (json!([1]), 400, "", "has to be a JSON object"),
+        (with(json!({ "user": "x".repeat(6000) })), 413, "", "larger than 5000 bytes"),
+    ] {
+        for stream in [false, true] {
+            let mut body = body.clone();
+            if stream
+                && body.get("stream").is_none()
+                && body.get("stream_options").is_none()
+                && body.is_object()
+            {
+                body["stream"] = true.into();
+            }
+            let answer = server.post("/v1/completions", &body);
+            let error = answer.error();
+            assert_eq!(answer.status, status, "{body}: {error}");
+            assert_eq!(error["param"].as_str().unwrap_or_default(), field, "{body}: {error}");
+            assert!(error["message"].as_str().unwrap().contains(told), "{body}: {error}");
+            assert_eq!(error["type"], "invalid_request_error");
+        }
+    }
+    for (body, told) in [
+        (json!({ "messages": [] }), "the last message is none"),
+        (json!({ "messages": [{ "role": "user" }] }), "`messages[0].content` is missing"),
+        (json!({ "prompt": "a" }), "unknown"),
+        (json!({}), "`messages` is missing"),
+        (
+            json!({ "messages": [{ "role": "user", "content": "a" }], "top_logprobs": 1 }),
+            "needs `logprobs`",
+        ),
+    ] {
+        let answer = server.post("/v1/chat/completions", &body);
+        let error = answer.error();
+        assert_eq!(answer.status, 400, "{error}");
+        assert!(error["message"].as_str().unwrap().contains(told), "{body}: {error}");
+    }
+    for body in [
+        &b"{\"prompt\": "[..],
+        b"",
+        b"\xff\xfe",
+        b"{\"temperature\": NaN}",
+        "[".repeat(4000).as_bytes(),
+    ] {
+        let answer = server.ask("POST", "/v1/completions", &[], body);
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(
+            answer.error()["message"].as_str().unwrap().contains("not valid JSON"),
+            "{answer:?}"
+        );
+    }
+    let huge = vec![b' '; 50_000_000];
+    assert_eq!(server.ask("POST", "/v1/completions", &[], &huge).status, 413);
+    assert_eq!(server.get("/v1/completions").status, 405);
+    assert_eq!(server.get("/v2").status, 404);
+    assert_eq!(server.get("/v1/models/other").status, 404);
+    // After all that, it answers as before.
+    assert_eq!(server.completion(&with(json!({})))["choices"].as_array().unwrap().len(), 1);
+    assert_eq!(server.metric("infalign_responses_running"), 0.0);
+}
+
+#[test]
+fn only_who_knows_the_key_is_answered() {
+    let server = Server::start(&["--api-key-env", "TEST_KEY"]);
+    let ask = |path: &str, headers: &[&str]| server.ask("GET", path, headers, b"");
+    for (headers, told) in [
+        (&[][..], "there is no API key"),
+        (&["Authorization: Bearer open"], "the API key is wrong"),
+        (&["Authorization: open sesame"], "the API key is wrong"),
+    ] {
+        let answer = ask("/v1/models", headers);
+        assert_eq!((answer.status, &answer.error()["code"]), (401, &json!("invalid_api_key")));
+        assert!(answer.error()["message"].as_str().unwrap().contains(told), "{answer:?}");
+        assert_eq!(server.ask("POST", "/v1/completions", headers, b"{}").status, 401);
+    }
+    let models = ask("/v1/models", &["Authorization: Bearer open sesame"]).json();
+    assert_eq!((&models["object"], &models["data"][0]["id"]), (&json!("list"), &json!("tiny")));
+    assert_eq!(ask("/v1/models/tiny", &["authorization: bearer open sesame"]).json()["id"], "tiny");
+    assert_eq!(ask("/health", &[]).json(), json!({ "status": "ok" }));
+    let metrics = ask("/metrics", &[]);
+    assert!(metrics.head.contains("text/plain; version=0.0.4"));
+    assert!(
+        metrics
+            .body
+            .contains("infalign_http_responses_total{path=\"/v1/models\",status=\"401\"} 3"),
+        "{}",
+        metrics.body
+    );
+}
+
+#[test]
+fn what_cannot_be_served_is_one_sentence() {
+    let model = recipes().join("model");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, told) in [
+        (&["--port", &port][..], "cannot listen at 127.0.0.1"),
+        (&["--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY of --api-key-env holds no key"),
+        (&["--reward", "none.toml"], "cannot read the reward none.toml"),
+        (&["--timeout", "-1"], "above 0"),
+        (&["--timeout", "0"], "above 0"),
+        (&["--grace", "-1"], "0 or more"),
+        (&["--max-tokens", "0"], "at least 1"),
+        (&["--max-body", "0"], "at least 1"),
+        (&["--name", ""], "give a name"),
+        (&["--batch", "0"], "at least 1"),
+        (&["--host", "nowhere.invalid"], "--host nowhere.invalid is neither"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+        command.arg("serve").arg("--model").arg(&model);
+        if !args.contains(&"--port") {
+            command.args(["--port", "0"]);
+        }
+        let output = command.args(args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(told), "{args:?}: {stderr}");
+    }
+}
