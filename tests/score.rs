@@ -81,15 +81,33 @@ fn generated_responses_have_the_log_probabilities_that_generation_gave_them() {
 fn known_tokens_are_scored_and_the_text_is_rewarded() {
     let dir = tempfile::tempdir().unwrap();
     let (input, reward) = (dir.path().join("in.jsonl"), dir.path().join("reward.toml"));
-    let row = serde_json::json!({ "prompt": "the", "response": "good good", "tokens": [5, 6, 2] });
-    std::fs::write(&input, row.to_string()).unwrap();
+    let row = |tokens: Value| {
+        let row =
+            serde_json::json!({ "prompt": "the", "response": " good good", "tokens": tokens });
+        std::fs::write(&input, row.to_string()).unwrap();
+    };
     std::fs::write(&reward, "kind = \"lexicon\"\nweights = { good = 1.5 }\n").unwrap();
-    let [input, reward] = [&input, &reward].map(|path| path.to_str().unwrap());
-    let scored = json(&infalign("score", &["--input", input, "--reward", reward, "--json"]));
-    let score = &scored["scores"][0];
-    let length = score["prompt_length"].as_u64().unwrap() as usize;
-    assert_eq!(numbers(&score["ids"])[length..], [5.0, 6.0, 2.0]);
-    assert_eq!((numbers(&score["log_probs"]).len(), &score["reward"]), (3, &Value::from(3.0)));
+    let score = || {
+        let files = [&input, &reward].map(|path| path.to_str().unwrap());
+        infalign("score", &["--input", files[0], "--reward", files[1], "--json"])
+    };
+    // A number is a count of tokens, and says nothing of which they are.
+    row(2.into());
+    let read = json(&score())["scores"][0].clone();
+    let length = read["prompt_length"].as_u64().unwrap() as usize;
+    let mut known = read["ids"].as_array().unwrap()[length..].to_vec();
+    // What follows the text, as the token that ends it does, is scored as well.
+    known.push(known[0].clone());
+    row(known.clone().into());
+    let scored = json(&score())["scores"][0].clone();
+    assert_eq!(scored["ids"].as_array().unwrap()[length..], known);
+    assert_eq!(scored["reward"], 3.0);
+    assert_eq!(numbers(&scored["log_probs"]).len(), known.len());
+    row(serde_json::json!([5, 6, 2]));
+    let refused = score();
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("line 1") && text.contains("are not those of its response"), "{text}");
 }
 
 #[test]

@@ -62,6 +62,14 @@ impl<'a> Encoder<'a> {
         Ok((text, tokens, length))
     }
 
+    /// The text of a response's tokens, which follow those of a prompt.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot read them.
+    pub(crate) fn response(&self, prompt: &[u32], tokens: &[u32]) -> Result<String> {
+        Ok(self.tokenizer.decode_response(prompt, tokens)?)
+    }
+
     /// The token that ends a response, where there is one: of messages the first behind the assistant's at which the model stops, else the one
     /// that ends texts.
     ///

@@ -128,7 +128,9 @@ impl RunInputs {
     pub(crate) fn reward(mut self, role: &str, reward: Option<&Path>) -> Self {
         let Some(path) = reward else { return self };
         self = self.file(role, path);
-        let Ok(Some(mut config)) = reward_config(Some(path)) else { return self };
+        let Ok(Some(config)) = reward_config(Some(path)) else { return self };
+        // A cache is written as well.
+        let mut config = config.essence();
         for model in config.models_mut() {
             self = self.model(role, model);
         }

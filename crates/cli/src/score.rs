@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::given::{self, Given};
@@ -172,6 +172,11 @@ fn line(encoder: Option<&Encoder<'_>>, number: usize, given: Given) -> Result<Li
             let (prompt, mut tokens, prompt_length) = encoder.pair(&prompt, &response)?;
             if let Some(known) = known {
                 tokens.truncate(prompt_length);
+                // A text may have been cut before what ended it.
+                ensure!(
+                    encoder.response(&tokens, &known)?.starts_with(&response),
+                    "its tokens are not those of its response by this model's tokenizer: take `tokens` out to have the text read"
+                );
                 tokens.extend(known);
             }
             let sequence = Sequence { tokens, prompt_length };

@@ -3,7 +3,7 @@
 //! Everything is written beside its final place, brought to the disk, and renamed. A reader, or
 //! the next start after a crash, therefore sees the old version or the new one, never a mixture.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -83,6 +83,11 @@ fn swap_in(new: tempfile::TempDir, path: &Path, old: &Path) -> io::Result<()> {
     fs::remove_dir_all(old)
 }
 
+/// Whether a name is that of a file or folder that is being written, or was when its process was killed.
+pub fn is_half_written(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(HALF_WRITTEN)
+}
+
 /// Deletes what processes that were killed have left half-written in a folder and below it. Nobody may be writing there.
 ///
 /// # Errors
@@ -92,7 +97,7 @@ pub fn clear(folder: &Path) -> Result<(), RecordError> {
         let entry = entry.map_err(RecordError::io("read", folder))?;
         let (path, kind) = (entry.path(), entry.file_type());
         let is_folder = kind.map_err(RecordError::io("read", &path))?.is_dir();
-        let half_written = entry.file_name().to_string_lossy().starts_with(HALF_WRITTEN);
+        let half_written = is_half_written(&entry.file_name());
         match (half_written, is_folder) {
             (true, true) => fs::remove_dir_all(&path).map_err(RecordError::io("delete", &path))?,
             (true, false) => fs::remove_file(&path).map_err(RecordError::io("delete", &path))?,

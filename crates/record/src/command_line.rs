@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Options that say where or on what a command runs, and nothing of what comes out.
-const OF_PLACE: [&str; 13] = [
+const OF_PLACE: [&str; 12] = [
     "--api-key-env",
     "--array",
     "--batch",
@@ -13,7 +13,6 @@ const OF_PLACE: [&str; 13] = [
     "--out",
     "--record",
     "--resume",
-    "--server",
     "--slurm",
     "--source",
     "--timeout",
@@ -53,7 +52,9 @@ const WORDS: &str = "its words";
 /// where it runs.
 pub(crate) fn told(argv: &[String]) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let reads_files = argv.iter().any(|word| OF_FILES.contains(&word.as_str()));
+    // The command is the first word that is no option.
+    let command = argv.iter().find(|word| !is_option(word));
+    let reads_files = command.is_some_and(|word| OF_FILES.contains(&word.as_str()));
     let mut words = argv.iter().map(String::as_str).peekable();
     while let Some(word) = words.next() {
         if reads_files && word == DEFAULT {
@@ -128,6 +129,11 @@ mod tests {
             ("generate --scorer s#r:0.5", "generate --scorer s#r:0.6"),
             ("transform plot x --procedure a b", "transform plot x --procedure a c"),
             ("compare a b", "compare a"),
+            (
+                "transform plot x --out report --procedure a b",
+                "transform plot x --out report --procedure a c",
+            ),
+            ("generate --server http://a", "generate --server http://b"),
             ("calibrate merge a b", "calibrate make a b"),
             ("calibrate --shard 1/2", "calibrate --shard 2/2"),
         ] {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
-use infalign_record::atomic::{clear, write_atomic};
+use infalign_record::atomic::{clear, is_half_written, write_atomic};
 use infalign_record::folder::LOCK;
 use infalign_record::{RunDir, START_FILE};
 use serde::Serialize;
@@ -69,7 +69,10 @@ pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
     }
     // One that was killed before it had settings left these.
     let of_nothing = |entry: std::io::Result<DirEntry>| {
-        entry.is_ok_and(|entry| [START_FILE, LOCK].iter().any(|name| entry.file_name() == *name))
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            [START_FILE, LOCK].iter().any(|left| name == *left) || is_half_written(&name)
+        })
     };
     let used = dir.exists() && std::fs::read_dir(dir).map_or(true, |mut all| !all.all(of_nothing));
     ensure!(!used, "--out {} is not an empty folder: give a new one", dir.display());
@@ -243,6 +246,11 @@ mod tests {
             Folder::open(&dir, resume, "a", settings).map(drop).map_err(|error| error.to_string())
         };
         assert!(open(true, &settings("1")).unwrap_err().contains("no evaluation to resume"));
+        // What a process left that was killed before it had settings.
+        RunDir::at(&dir).unwrap();
+        for name in [LOCK, ".part-x1"] {
+            std::fs::write(dir.join(name), "").unwrap();
+        }
         open(false, &settings("1")).unwrap();
         assert!(open(false, &settings("1")).unwrap_err().contains("--resume"));
         open(true, &settings("1")).unwrap();

@@ -108,7 +108,9 @@ impl<'a> Inputs<'a> {
         for (key, config) in configs.filter(|(_, config)| !rewards::is_own(config)) {
             self.build(config).with_context(|| format!("[{key}]"))?;
             for part in config.of_known_prompts() {
-                let prompts = self.train.iter().chain(&self.test);
+                // A judge sees the held-out prompts alone.
+                let train = if key == "reward" { &self.train[..] } else { &[] };
+                let prompts = train.iter().chain(&self.test);
                 let pairs: Vec<(&str, &str)> = prompts.map(|p| (p.text.as_str(), "")).collect();
                 let known = self.build(part)?.score(&pairs);
                 known.with_context(|| format!("[{key}]"))?;

@@ -161,7 +161,10 @@ fn reads(recipe: &Recipe, run: &Path, args: &TrainArgs) -> anyhow::Result<RunInp
     for (key, path) in models.iter().filter(|(_, path)| is_read(path)) {
         reads = reads.model_at(key, &path.to_string_lossy(), &paths.model(path)?);
     }
-    for (key, path) in files.iter().filter(|(_, path)| is_read(path)) {
+    // The cache of a server's answers is written as well, and another one when the run goes on.
+    let is_cache = |key: &str| key.rsplit('.').next() == Some("cache");
+    let files = files.iter().filter(|(key, path)| is_read(path) && !is_cache(key));
+    for (key, path) in files {
         reads = reads.named(key, &path.to_string_lossy(), &paths.resolve(path)?);
     }
     Ok(reads)

@@ -130,19 +130,29 @@ impl Beyond {
         }
         for word in &argv {
             let value = word.split_once('=').filter(|_| word.starts_with("--"));
-            self.file(value.map_or(word.as_str(), |(_, value)| value));
+            self.file(value.map_or(word.as_str(), |(_, value)| value))?;
         }
         Ok(())
     }
 
     /// Looks at a file of settings, if a word names one.
-    fn file(&mut self, word: &str) {
+    ///
+    /// # Errors
+    /// For one that is too large to be looked through.
+    fn file(&mut self, word: &str) -> Result<()> {
         let path = Path::new(word);
-        let is_small = path.metadata().is_ok_and(|data| data.is_file() && data.len() <= MOST_BYTES);
+        let is_file =
+            |most: u64| path.metadata().is_ok_and(|data| data.is_file() && data.len() <= most);
+        let is_small = is_file(MOST_BYTES);
+        ensure!(
+            is_small || !word.ends_with(".toml") || !is_file(u64::MAX),
+            "{word} is too large to be looked through for servers"
+        );
         let text = if is_small { std::fs::read_to_string(path).ok() } else { None };
         if let Some(Ok(settings)) = text.map(|text| toml::from_str::<toml::Table>(&text)) {
             self.settings(word, &settings, &[]);
         }
+        Ok(())
     }
 
     fn judge(&self, allow_remote: bool) -> Result<()> {
@@ -181,6 +191,20 @@ mod tests {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         beyond.settings("config.toml", &toml::from_str(text).unwrap(), &sets);
         beyond
+    }
+
+    #[test]
+    fn settings_too_large_to_be_looked_through_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        let padded = format!("#{}\nurl = 'http://h/x'\n", "x".repeat(MOST_BYTES as usize));
+        for name in ["reward.toml", "prompts.jsonl"] {
+            std::fs::write(path(name), &padded).unwrap();
+        }
+        let error = Beyond::default().file(&path("reward.toml")).unwrap_err().to_string();
+        assert!(error.contains("reward.toml is too large"), "{error}");
+        Beyond::default().file(&path("prompts.jsonl")).unwrap();
+        Beyond::default().file(&path("absent.toml")).unwrap();
     }
 
     #[test]
