@@ -1,41 +1,33 @@
 //! Paths as relative addresses, as RO-Crates and pages have them, and back.
 
-use std::fmt::Write as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What stands for itself in an address, beside letters and digits.
-const PLAIN: &[u8] = b"-_.~/!$()*+,;=@";
+/// What does not stand for itself in an address. `:` is among it: it would make of what stands before it a scheme.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
 
-/// A path as a relative address. `:` is encoded, too: it would make of what stands before it a scheme.
+/// A path as a relative address.
 pub(crate) fn encoded(path: &str) -> String {
-    let mut address = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || PLAIN.contains(&byte) {
-            address.push(char::from(byte));
-        } else {
-            // Writing to a text cannot fail.
-            let _ = write!(address, "%{byte:02X}");
-        }
-    }
-    address
+    utf8_percent_encode(path, ENCODED).to_string()
 }
 
 /// A relative address as a path.
 pub(crate) fn decoded(address: &str) -> String {
-    let mut bytes = Vec::with_capacity(address.len());
-    let mut rest = address.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let byte = if *first == b'%' { escape(tail) } else { None };
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The byte of two hexadecimal digits.
-fn escape(tail: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-    let all = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if all { u8::from_str_radix(digits, 16).ok() } else { None }
+    percent_decode_str(address).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::{Objective, TrainError};
 /// too, of which the theory of calibrated rewards says nothing. β is that of training.
 ///
 /// Win rates of K rewards are below those of the rewards' own law, since every one of the K ties with itself: under best-of-4 at half a nat by
-/// 0.03 for K = 32 and 0.007 for K = 128 of normal rewards trained on as they are. For best-of-N with an N near K they say nothing.
+/// 0.03 for K = 32 and 0.007 for K = 128 of normal rewards trained on as they are (the test of this file). For best-of-N with an N near K they say nothing.
 ///
 /// ```
 /// use infalign_calibrate::{Calibration, CalibrationMeta};
@@ -51,4 +51,34 @@ pub fn in_theory(objective: &Objective, table: &Calibration) -> Result<Prompts, 
     };
     let prompts = table.rows().iter().map(prompt);
     Ok(Prompts::new(prompts.collect::<Result<Vec<_>, TransformError>>()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_calibrate::CalibrationMeta;
+    use infalign_decode::Stream;
+
+    use super::*;
+
+    /// Under best-of-4 at half a nat, of prompts with K normal rewards each.
+    fn won(objective: &str, samples: u64) -> f64 {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        for prompt in 0..40_000 / samples {
+            let mut stream = Stream::new(1, "rewards", &samples.to_string(), prompt);
+            let rewards = (0..samples).map(|place| stream.normal(2 * place) as f32).collect();
+            table.insert(&prompt.to_string(), &prompt.to_string(), rewards).unwrap();
+        }
+        let prompts = in_theory(&objective.parse().unwrap(), &table).unwrap();
+        prompts.win_rate(&"best-of:4".parse().unwrap(), &prompts.at_kl(0.5).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn few_rewards_win_less_than_their_law_does() {
+        for (objective, samples, less) in
+            [("raw", 32, 0.0285), ("raw", 128, 0.0075), ("exp:10", 128, 0.002)]
+        {
+            let found = won(objective, 4000) - won(objective, samples);
+            assert!((found - less).abs() < 0.002, "{objective}, {samples}: {found}");
+        }
+    }
 }
