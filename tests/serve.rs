@@ -90,6 +90,7 @@ fn a_seed_gives_what_generate_gives_in_whole_and_in_parts() {
     let parts = server.stream("/v1/completions", &streamed);
     let (last, parts) = parts.split_last().unwrap();
     assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &answer["usage"]));
+    assert!(parts.iter().all(|part| part.get("usage") == Some(&Value::Null)));
     for (index, choice) in choices.iter().enumerate() {
         let index = index as u64;
         assert_eq!(
@@ -164,23 +165,27 @@ fn messages_are_answered_by_the_template() {
     assert!(text.starts_with(choice["message"]["content"].as_str().unwrap()));
 }
 
-#[test]
-fn the_bytes_of_a_token_are_those_that_characters_are_made_of() {
+/// The model with bytes, of which none is a character, in place of some of its words; no space stands between words.
+fn with_bytes(is_byte: impl Fn(u64) -> bool) -> tempfile::TempDir {
     let model = model();
     let path = model.path().join("tokenizer.json");
     let mut tokenizer: Value =
         serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    // In place of its words, the model has bytes of which none is a character.
     let words = tokenizer["model"]["vocab"].as_object().unwrap().clone();
     let byte = |(word, id): (String, Value)| match id.as_u64().unwrap() {
-        0..3 => (word, id),
-        word => (format!("<0x{:02X}>", 0x80 + word), id),
+        number if number > 2 && is_byte(number) => (format!("<0x{:02X}>", 0x80 + number), id),
+        _ => (word, id),
     };
     tokenizer["model"]["vocab"] = Value::Object(words.into_iter().map(byte).collect());
     tokenizer["decoder"] =
         json!({ "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] });
     std::fs::write(path, tokenizer.to_string()).unwrap();
-    let server = Server::of(model, &[]);
+    model
+}
+
+#[test]
+fn the_bytes_of_a_token_are_those_that_characters_are_made_of() {
+    let server = Server::of(with_bytes(|_| true), &[]);
     let asked = json!({
         "messages": [{ "role": "user", "content": "the soup" }], "n": 8, "seed": 3, "max_completion_tokens": 12,
         "logprobs": true, "return_token_ids": true,
@@ -196,6 +201,36 @@ fn the_bytes_of_a_token_are_those_that_characters_are_made_of() {
         }
     }
     assert!(n_bytes > 0, "no response has a word");
+}
+
+#[test]
+fn tokens_begin_where_their_text_does() {
+    let is_byte = |id: u64| id.is_multiple_of(2);
+    let server = Server::of(with_bytes(is_byte), &[]);
+    let asked = json!({ "prompt": [5], "n": 16, "seed": 3, "max_tokens": 24, "temperature": 2, "logprobs": 0,
+        "return_token_ids": true });
+    let answer = server.completion(&asked);
+    let (mut n_words, mut n_bytes) = (0, 0);
+    for choice in answer["choices"].as_array().unwrap() {
+        let list = |value: &Value| value.as_array().unwrap().clone();
+        let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
+        let (ids, log_probs) = (list(&choice["token_ids"]), &choice["logprobs"]);
+        let (tokens, offsets) = (list(&log_probs["tokens"]), list(&log_probs["text_offset"]));
+        let mut before = 0;
+        for ((id, token), offset) in ids.iter().zip(&tokens).zip(&offsets) {
+            let (id, offset) = (id.as_u64().unwrap(), offset.as_u64().unwrap() as usize);
+            assert!((before..=text.len()).contains(&offset), "{offset} after {before}: {choice}");
+            before = offset;
+            if id > 2 && !is_byte(id) {
+                let word = token.as_str().unwrap();
+                let found: String = text[offset..].iter().take(word.chars().count()).collect();
+                assert_eq!(found, word, "{choice}");
+                n_words += 1;
+            }
+            n_bytes += usize::from(id > 2 && is_byte(id));
+        }
+    }
+    assert!(n_words > 0 && n_bytes > 0, "{n_words} words and {n_bytes} bytes");
 }
 
 #[test]
@@ -311,6 +346,35 @@ fn null_is_what_is_not_there() {
     let messages = json!([{ "role": "user", "content": parts, "name": null }]);
     let chat = json!({ "messages": messages, "max_tokens": 5, "metadata": null });
     server.post("/v1/chat/completions", &chat).json();
+}
+
+#[test]
+fn what_other_servers_know_may_say_what_is_so() {
+    let server = Server::start(&[]);
+    let with = |body: &Value, more: Value| {
+        let mut body = body.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let neutral = json!({
+        "best_of": 2, "echo": false, "metadata": { "run": "a" }, "service_tier": "auto", "ignore_eos": false, "min_tokens": 0,
+        "length_penalty": 1.0, "use_beam_search": false, "skip_special_tokens": true,
+    });
+    let plain = json!({ "prompt": "the soup", "n": 2, "seed": 1, "max_tokens": 5 });
+    let more = with(&neutral, json!({ "suffix": "" }));
+    let answer = server.completion(&with(&plain, more));
+    assert_eq!(answer["choices"], server.completion(&plain)["choices"]);
+    let messages = json!([{ "role": "user", "content": "the soup" }]);
+    let plain = json!({ "messages": messages, "n": 2, "seed": 1, "max_tokens": 5, "stream": true });
+    let more = json!({
+        "logprobs": false, "top_logprobs": 0, "parallel_tool_calls": true, "modalities": ["text"], "service_tier": "default",
+        "stream_options": { "include_obfuscation": false, "continuous_usage_stats": false },
+    });
+    let texts = |body: &Value| {
+        let parts = server.stream("/v1/chat/completions", body);
+        [0, 1].map(|index| joined(&parts, index, |choice| &choice["delta"]["content"]))
+    };
+    assert_eq!(texts(&with(&plain, with(&neutral, more))), texts(&plain));
 }
 
 #[test]

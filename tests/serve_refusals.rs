@@ -31,8 +31,33 @@ fn prompts_and_responses_fit_the_context() {
         assert!(error["message"].as_str().unwrap().starts_with(&format!("`{field}` ")), "{error}");
     }
     // Without a length, a response ends where the context does.
-    let answer = server.completion(&json!({ "prompt": vec![3; 60] }));
-    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 4, "{answer}");
+    for prompt in [json!(vec![3; 60]), json!([vec![3; 60], vec![4; 60]])] {
+        let answer = server.completion(&json!({ "prompt": prompt }));
+        assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 8, "{answer}");
+    }
+}
+
+#[test]
+fn what_no_context_could_hold_is_not_encoded() {
+    let server = Server::start(&[]);
+    let long = "soup ".repeat(20_000);
+    let chat = json!([{ "role": "user", "content": &long }]);
+    for (path, body, field) in [
+        ("/v1/completions", json!({ "prompt": &long }), "prompt"),
+        ("/v1/completions", json!({ "prompt": ["the soup", &long] }), "prompt"),
+        ("/v1/chat/completions", json!({ "messages": chat }), "messages"),
+    ] {
+        let answer = server.post(path, &body);
+        let error = answer.error();
+        assert_eq!((answer.status, &error["param"]), (400, &json!(field)), "{error}");
+        assert_eq!(error["code"], "context_length_exceeded", "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("`{field}` has 1000")), "{message}");
+        assert!(message.contains("bytes, more than"), "{message}");
+    }
+    // Of a word that it does not know, the tokenizer makes one token.
+    let answer = server.completion(&json!({ "prompt": "x".repeat(60_000), "max_tokens": 1 }));
+    assert_eq!(answer["usage"]["prompt_tokens"], 2);
 }
 
 #[test]
@@ -82,8 +107,22 @@ fn bad_requests_are_refused_by_field() {
         (with(json!({ "top_p": 0 })), 400, "top_p", "top_p is 0"),
         (with(json!({ "top_k": -2 })), 400, "top_k", "`top_k` is -2"),
         (with(json!({ "n": 0 })), 400, "n", "`n` is 0"),
-        (with(json!({ "n": 9 })), 400, "", "needs 9 responses"),
-        (with(json!({ "n": u64::MAX, "prompt": ["a", "b"] })), 400, "", "at most 8 at a time"),
+        (with(json!({ "n": 9 })), 400, "n", "needs 9 responses"),
+        (with(json!({ "n": u64::MAX, "prompt": ["a", "b"] })), 400, "n", "at most 8 at a time"),
+        (with(json!({ "n": 2, "procedure": "majority:5" })), 400, "n", "needs 10 responses"),
+        (
+            with(json!({ "n": 2, "procedure": "majority:9" })),
+            400,
+            "procedure",
+            "needs 18 responses",
+        ),
+        (
+            with(json!({ "prompt": ["a", "b"], "procedure": "majority:5" })),
+            400,
+            "procedure",
+            "needs 10 responses",
+        ),
+        (with(json!({ "n": 2, "best_of": 1 })), 400, "best_of", "only 2"),
         (with(json!({ "n": 1.5 })), 400, "n", "`n` is 1.5, but has to be a whole number of 1"),
         (with(json!({ "max_tokens": 0 })), 400, "max_tokens", "a whole number of 1 or more"),
         (
@@ -97,6 +136,12 @@ fn bad_requests_are_refused_by_field() {
             400,
             "max_tokens",
             "has room for 4",
+        ),
+        (
+            with(json!({ "prompt": [vec![3; 60], vec![3; 3]] })),
+            400,
+            "max_tokens",
+            "`max_tokens` is missing: after the longest prompt, of 60 tokens",
         ),
         (with(json!({ "max_tokens": 21 })), 400, "max_tokens", "this server makes at most 20"),
         (with(json!({ "max_tokens": 1e300 })), 400, "max_tokens", "`max_tokens` is 1e+300"),
@@ -119,6 +164,13 @@ fn bad_requests_are_refused_by_field() {
         ),
         (with(json!({ "logprobs": 21 })), 400, "logprobs", "at most 20"),
         (with(json!({ "presence_penalty": 0.5 })), 400, "presence_penalty", "only 0"),
+        (with(json!({ "min_tokens": 1 })), 400, "min_tokens", "only 0"),
+        (
+            with(json!({ "service_tier": "flex" })),
+            400,
+            "service_tier",
+            "only \"auto\" or \"default\"",
+        ),
         (with(json!({ "procedure": "best-off:2" })), 400, "procedure", "nearest valid form"),
         (with(json!({ "procedure": "best-of:2" })), 400, "procedure", "without --reward"),
         (with(json!({ "procedure": "cd-block:length=2,samples=2" })), 400, "procedure", "scorer"),
@@ -196,7 +248,11 @@ fn bad_requests_are_refused_by_field() {
     assert_eq!(server.ask("POST", "/v1/completions", &[], &huge).status, 413);
     assert_eq!(server.get("/v1/completions").status, 405);
     assert_eq!(server.get("/v2").status, 404);
-    assert_eq!(server.get("/v1/models/other").status, 404);
+    for name in ["other", "%ff"] {
+        let answer = server.get(&format!("/v1/models/{name}"));
+        assert_eq!((answer.status, &answer.error()["code"]), (404, &json!("model_not_found")));
+        assert!(answer.error()["message"].as_str().unwrap().contains(&format!("`{name}`")));
+    }
     // After all that, it answers as before.
     assert_eq!(server.completion(&with(json!({})))["choices"].as_array().unwrap().len(), 1);
     assert_eq!(server.metric("infalign_responses_running"), 0.0);

@@ -78,6 +78,34 @@ fn what_takes_too_long_is_broken_off() {
 }
 
 #[test]
+fn a_request_that_has_ended_keeps_no_place() {
+    // It takes what it is asked, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let reward = dir.path().join("reward.toml");
+    let url = format!("http://{}/get_reward", silent.local_addr().unwrap());
+    std::fs::write(&reward, format!("kind = 'remote'\nurl = '{url}'\n")).unwrap();
+    let limits = ["--batch", "2", "--queue", "2", "--timeout", "0.5"];
+    let server = Server::start(&[&limits[..], &["--reward", reward.to_str().unwrap()]].concat());
+    let sample = json!({ "prompt": "the soup", "max_tokens": 2, "n": 4 });
+    let mut best = sample.clone();
+    best["n"] = 1.into();
+    best["procedure"] = "best-of:4".into();
+    // Twice as many as there are places may be left behind, and no more.
+    for left in (0..8).rev() {
+        let answer = server.post("/v1/completions", &best);
+        assert_eq!((answer.status, &answer.error()["code"]), (504, &json!("timeout")));
+        assert_eq!(server.metric("infalign_places_taken"), 0.0);
+        // All places are free, though the reward has not given up. The last are not to meet what follows this one.
+        if left > 1 {
+            assert_eq!(server.post("/v1/completions", &sample).status, 200);
+        }
+    }
+    let full = server.post("/v1/completions", &sample);
+    assert_eq!((full.status, &full.error()["code"]), (429, &json!("queue_full")));
+}
+
+#[test]
 fn who_keeps_the_server_waiting_is_let_go() {
     let server = Server::start(&["--timeout", "0.5"]);
     let connect = || {

@@ -20,13 +20,15 @@ pub(crate) async fn check_key(
 ) -> Response {
     let Some(key) = &state.service.api_key else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    let given = given.map(key_of);
     let refuse = |message: &str| {
         Failure::new(StatusCode::UNAUTHORIZED, message).with_code("invalid_api_key").into_response()
     };
     match given {
         // Hashes, so that the time that the comparison takes tells nothing of the key.
-        Some(given) if sha256_bytes(given) == sha256_bytes(key.as_bytes()) => {
+        Some(given)
+            if key_of(given)
+                .is_some_and(|given| sha256_bytes(given) == sha256_bytes(key.as_bytes())) =>
+        {
             next.run(request).await
         }
         Some(_) => refuse("the API key is wrong"),
@@ -34,12 +36,12 @@ pub(crate) async fn check_key(
     }
 }
 
-/// The key in the header's value; empty where its scheme is another one. The scheme may be written in either case (RFC 9110, section 11.1).
-fn key_of(value: &[u8]) -> &[u8] {
+/// The key in the header's value; none where its scheme is another one. The scheme may be written in either case (RFC 9110, section 11.1).
+fn key_of(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"Bearer ";
     match value.split_at_checked(SCHEME.len()) {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case(SCHEME) => key,
-        _ => &[],
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case(SCHEME) => Some(key),
+        _ => None,
     }
 }
 
@@ -67,10 +69,10 @@ mod tests {
     #[test]
     fn the_scheme_is_bearer_in_either_case() {
         for value in ["Bearer a b", "bearer a b", "BEARER a b"] {
-            assert_eq!(key_of(value.as_bytes()), b"a b");
+            assert_eq!(key_of(value.as_bytes()), Some(&b"a b"[..]));
         }
         for value in ["", "Bearer", "Basic a b", "a b"] {
-            assert_eq!(key_of(value.as_bytes()), b"");
+            assert_eq!(key_of(value.as_bytes()), None);
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::failure::Failure;
 use crate::generation::{Generation, Token};
-use crate::log_probs::{self, Scored};
+use crate::log_probs::{self, Offsets, Scored};
 use crate::request::{Asked, Form};
 use crate::service::State;
 
@@ -92,18 +92,18 @@ pub(crate) fn ending(choice: &mut Value, decoded: &Decoded) {
     choice["scorer_calls"] = json!(decoded.cost.scorer_calls);
 }
 
-/// The log-probabilities of a part of a response to the prompt; `told` are its tokens before, and `offset` is where its text goes on.
+/// The log-probabilities of a part of a response to the prompt; `told` are its tokens before, which `places` has had.
 pub(crate) fn log_probs_of(
     form: Form,
     tokenizer: &Tokenizer,
     prompt: &EncodedPrompt,
     told: &[u32],
     scored: &[Scored],
-    offset: &mut usize,
+    places: &mut Offsets<'_>,
 ) -> Result<Value, Failure> {
     let before = told.last().or(prompt.tokens.last()).copied().unwrap_or_default();
     let told = match form {
-        Form::Completion => log_probs::of_completion(scored, tokenizer, before, offset),
+        Form::Completion => log_probs::of_completion(scored, tokenizer, before, places),
         Form::Chat => log_probs::of_chat(scored, tokenizer, before),
     };
     told.map_err(|error| DecodeError::from(error).into())
@@ -172,7 +172,8 @@ fn choice(
     choice["logprobs"] = match asked.log_probs {
         Some(_) => {
             let tokenizer = &state.service.tokenizer;
-            log_probs_of(asked.form, tokenizer, prompt, &[], scored, &mut 0)?
+            let mut places = Offsets::new(tokenizer, prompt);
+            log_probs_of(asked.form, tokenizer, prompt, &[], scored, &mut places)?
         }
         None => Value::Null,
     };

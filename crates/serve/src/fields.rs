@@ -80,15 +80,15 @@ impl Fields {
         serde_json::from_value(value).map(Some).map_err(refuse)
     }
 
-    /// A field that is known to other servers: it may only say what is so without it.
-    pub(crate) fn neutral(&mut self, key: &str, neutral: &Value) -> Result<(), Failure> {
+    /// A field that is known to other servers: it may only say what is so without it, by one of these values.
+    pub(crate) fn neutral(&mut self, key: &str, neutral: &[Value]) -> Result<(), Failure> {
         match self.take::<Value>(key)? {
             None => Ok(()),
-            Some(value) if same(&value, neutral) => Ok(()),
+            Some(value) if neutral.iter().any(|one| same(&value, one)) => Ok(()),
             Some(value) => {
-                let value = shown(&value);
-                Err(self
-                    .refuse(key, format_args!("is {value}, but this server has only {neutral}")))
+                let (value, known) = (shown(&value), neutral.iter().map(Value::to_string));
+                let known = known.collect::<Vec<_>>().join(" or ");
+                Err(self.refuse(key, format_args!("is {value}, but this server has only {known}")))
             }
         }
     }
@@ -187,11 +187,17 @@ mod tests {
 
     #[test]
     fn what_others_know_may_change_nothing() {
-        let mut fields = Fields::of_body(br#"{"a": 0.0, "b": 0, "c": 0.5}"#).unwrap();
-        assert!(fields.neutral("a", &json!(0)).is_ok() && fields.neutral("b", &json!(0)).is_ok());
-        let failure = fields.neutral("c", &json!(0)).unwrap_err();
+        let body = br#"{"a": 0.0, "b": 0, "c": 0.5, "e": "y", "f": "z"}"#;
+        let mut fields = Fields::of_body(body).unwrap();
+        let zero = &[json!(0)];
+        assert!(fields.neutral("a", zero).is_ok() && fields.neutral("b", zero).is_ok());
+        let failure = fields.neutral("c", zero).unwrap_err();
         assert_eq!(message(failure), "`c` is 0.5, but this server has only 0");
-        assert!(fields.neutral("d", &json!(0)).is_ok());
+        assert!(fields.neutral("d", zero).is_ok());
+        let either = &[json!("x"), json!("y")];
+        assert!(fields.neutral("e", either).is_ok());
+        let failure = fields.neutral("f", either).unwrap_err();
+        assert_eq!(message(failure), "`f` is \"z\", but this server has only \"x\" or \"y\"");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Done {
 /// A request at work. When it is dropped, it leaves the engine.
 pub(crate) struct Generation {
     state: Arc<State>,
+    /// Given back when the request or its thread ends, whichever is first: a client may take long to read, and a reward long to answer.
+    place: Arc<Place>,
     results: mpsc::UnboundedReceiver<Result<Done, DecodeError>>,
     /// Prompts without responses yet.
     left: usize,
@@ -61,7 +63,8 @@ impl Generation {
         state: Arc<State>,
         asked: Arc<Asked>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Token>), Failure> {
-        let place = place(&state, &asked)?;
+        let place = Arc::new(place(&state, &asked)?);
+        let thread = thread(&state)?;
         let (sender, tokens) = mpsc::unbounded_channel();
         let (results_sender, results) = mpsc::unbounded_channel();
         let senders = Senders { tokens: sender, results: results_sender };
@@ -69,6 +72,7 @@ impl Generation {
         let cancelled = Arc::new(AtomicBool::new(false));
         let generation = Self {
             state: state.clone(),
+            place: place.clone(),
             results,
             left: asked.prompts.len(),
             failed: false,
@@ -79,7 +83,8 @@ impl Generation {
         };
         tokio::task::spawn_blocking(move || {
             decode(&state, &asked, &senders, cancelled, ready);
-            drop(place);
+            place.give_back();
+            drop(thread);
         });
         begun.await.map_err(|_| broken())??;
         Ok((generation, tokens))
@@ -127,6 +132,7 @@ impl Generation {
 impl Drop for Generation {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
+        self.place.give_back();
         self.state.metrics.duration.observe(self.start.elapsed());
         if self.left > 0 {
             self.state.metrics.abandoned.add(1);
@@ -148,15 +154,29 @@ fn place(state: &State, asked: &Asked) -> Result<Place, Failure> {
         ));
     }
     if responses > most {
-        return Err(Failure::request(format!(
-            "the request needs {responses} responses (prompts × n × those that its procedure chooses from), but this server \
-             makes at most {most} at a time"
-        )));
+        // There are no more prompts than places.
+        let field = if asked.n > 1 && asked.candidates() <= most { "n" } else { "procedure" };
+        return Err(Failure::field(
+            field,
+            format!(
+                "the request needs {responses} responses (prompts × n × those that its procedure chooses from), but this server \
+                 makes at most {most} at a time"
+            ),
+        ));
     }
     state.places.take(responses).ok_or_else(|| {
         let message = format!(
             "the server has {most} places in its batch and its queue, and fewer than {responses} are free: try again later"
         );
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
+    })
+}
+
+/// A place for the thread of a request, which may outlast the request.
+fn thread(state: &State) -> Result<Place, Failure> {
+    state.threads.take(1).ok_or_else(|| {
+        let message =
+            "too many requests that have ended still wait for their rewards: try again later";
         Failure::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
     })
 }
@@ -294,7 +314,7 @@ fn watcher(asked: &Arc<Asked>, tokens: &mpsc::UnboundedSender<Token>) -> Option<
     }))
 }
 
-fn too_long(state: &State) -> Failure {
+pub(crate) fn too_long(state: &State) -> Failure {
     let seconds = state.service.limits.timeout.as_secs_f64();
     let message = format!(
         "the request took longer than {seconds} s, which is all that this server gives one"

@@ -1,8 +1,8 @@
 //! A server of one model in OpenAI's protocol: `/v1/completions`, `/v1/chat/completions` and `/v1/models`, with `/health` and `/metrics` beside.
 //!
 //! 1. A request may name a procedure, such as best-of-N by the reward that the server was started with, and a seed. The same request with the
-//!    same seed has the same answer, whatever else is asked for at the time: all requests share the batches of one
-//!    [`Engine`](infalign_decode::Engine), which promises that.
+//!    same seed has the same answer, whatever else is asked for at the time (on other devices than the CPU up to rounding, of which
+//!    [`Generator`](infalign_decode::Generator) tells): all requests share the batches of one [`Engine`](infalign_decode::Engine).
 //! 2. A field that the server does not know, or a value that it does not follow, is refused; nothing is ignored that would change an answer.
 //! 3. Responses are streamed as soon as it is certain what they say: under `sample` and `cd-token` token by token, under `cd-block` block by block,
 //!    and where a procedure chooses among several, once it has chosen.

@@ -1,11 +1,13 @@
 //! Log-probabilities in the two forms of OpenAI's protocol.
 
-use infalign_decode::Event;
-use infalign_model::{ModelError, Tokenizer};
+use infalign_decode::{EncodedPrompt, Event, Sampling};
+use infalign_model::{ModelError, Tokenizer, log_prob};
 use serde_json::{Map, Value, json};
 
 /// What stands for the logarithm of 0, which JSON lacks.
 const LEAST: f32 = -9999.0;
+/// Tokens of the prompt that are read at least before a response: white space depends on whether something stands before.
+const BEFORE: usize = 8;
 
 /// A token of a response, what the model said of it, and of the tokens that it held most probable in its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,10 +28,13 @@ impl Scored {
 
 /// The tokens that the model held most probable, the most probable first, equal ones by id.
 fn most_probable(event: &Event<'_>, n: usize) -> Vec<(u32, f32)> {
-    let (logits, draw) = (event.logits, event.draw);
+    let logits = event.logits;
     let logit = |id: u32| logits[id as usize];
-    // Logits differ from log-probabilities by the same for all tokens.
-    let shift = f64::from(draw.log_prob) - f64::from(logit(draw.token));
+    // A draw leaves the weights that it was made by: with them a token has the log-probability that it has where it is drawn itself.
+    let mut weights = Vec::new();
+    Sampling::default().draw(logits, 0.0, &mut weights);
+    let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let by_logit = |a: &u32, b: &u32| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b));
     let n = n.min(order.len());
@@ -38,17 +43,60 @@ fn most_probable(event: &Event<'_>, n: usize) -> Vec<(u32, f32)> {
     }
     order.truncate(n);
     order.sort_unstable_by(by_logit);
-    let log_prob = |id: u32| ((f64::from(logit(id)) + shift) as f32).max(LEAST);
-    order.into_iter().map(|id| (id, log_prob(id))).collect()
+    let told = |id: u32| (id, log_prob(logit(id) - largest, total).max(LEAST));
+    order.into_iter().map(told).collect()
 }
 
-/// Tokens of a response in a row, after the token `before`; completions also tell where each begins, counted in characters from `offset` on,
-/// which is moved on.
+/// Where the tokens of a response begin in its text, in characters.
+pub(crate) struct Offsets<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The prompt's last tokens and the response's.
+    tokens: Vec<u32>,
+    /// Where the tokens begin that are decoded, and up to where their text is settled.
+    window: (usize, usize),
+    /// Characters of the settled text, and of the whole text so far.
+    settled: usize,
+    chars: usize,
+}
+
+impl<'a> Offsets<'a> {
+    /// Those of a response to the prompt.
+    pub(crate) fn new(tokenizer: &'a Tokenizer, prompt: &EncodedPrompt) -> Self {
+        let start = prompt.tokens.len().saturating_sub(BEFORE);
+        let tokens = prompt.tokens[tokenizer.start_before(&prompt.tokens, start)..].to_vec();
+        let window = (0, tokens.len());
+        Self { tokenizer, tokens, window, settled: 0, chars: 0 }
+    }
+
+    /// Where the next token begins. One that is a part of a character begins where the character does, and a special one takes no room.
+    ///
+    /// - own: characters of the token by itself.
+    fn push(&mut self, token: u32, own: usize) -> Result<usize, ModelError> {
+        self.tokens.push(token);
+        let (start, read) = self.window;
+        let before = self.tokenizer.decode(&self.tokens[start..read])?.chars().count();
+        let text = self.tokenizer.decode(&self.tokens[start..])?;
+        // Bytes at the end may yet become a character.
+        let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        let grown = whole.chars().count().saturating_sub(before);
+        let chars = self.chars.max(self.settled + grown);
+        let begins = chars.saturating_sub(own).max(self.chars);
+        self.chars = chars;
+        // Of a row of tokens that are bytes, the next may unmake the characters.
+        if grown > 0 && whole.len() == text.len() && !self.tokenizer.is_byte(token) {
+            self.settled += grown;
+            self.window = (read, self.tokens.len());
+        }
+        Ok(begins)
+    }
+}
+
+/// Tokens of a response in a row, after the token `before`; completions also tell where each begins.
 pub(crate) fn of_completion(
     scored: &[Scored],
     tokenizer: &Tokenizer,
     before: u32,
-    offset: &mut usize,
+    places: &mut Offsets<'_>,
 ) -> Result<Value, ModelError> {
     let mut before = Some(before);
     let (mut tokens, mut log_probs) = (Vec::new(), Vec::new());
@@ -62,8 +110,7 @@ pub(crate) fn of_completion(
         }
         others.entry(text.clone()).or_insert(json!(one.log_prob));
         alternatives.push(others);
-        offsets.push(*offset);
-        *offset += text.chars().count();
+        offsets.push(places.push(one.token, text.chars().count())?);
         tokens.push(text);
         log_probs.push(one.log_prob);
         before = Some(one.token);
@@ -118,5 +165,20 @@ mod tests {
         }
         assert_eq!(Scored::of(&event, 0).alternatives, []);
         assert_eq!(Scored::of(&event, 9).alternatives.len(), 5);
+    }
+
+    #[test]
+    fn a_token_has_one_log_prob_whichever_is_drawn() {
+        let logits: Vec<f32> = (0..97_u8).map(|i| (f32::from(i) * 1.7).sin() * 4.0).collect();
+        let draw = |uniform: f64| Sampling::default().draw(&logits, uniform, &mut Vec::new());
+        let told = |draw: Draw| {
+            Scored::of(&Event { prompt: 0, sample: 0, draw, logits: &logits }, 97).alternatives
+        };
+        let first = told(draw(0.0));
+        for k in 0..50_u8 {
+            let drawn = draw(f64::from(k) / 50.0);
+            assert_eq!(told(drawn), first);
+            assert!(first.contains(&(drawn.token, drawn.log_prob)), "{drawn:?}");
+        }
     }
 }

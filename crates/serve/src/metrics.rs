@@ -76,8 +76,8 @@ impl Metrics {
         *answers.entry((path.to_owned(), status)).or_default() += 1;
     }
 
-    /// Everything, with what the engine has to do now and the size of its batch.
-    pub(crate) fn text(&self, load: Load, batch: usize) -> String {
+    /// Everything, with what the engine has to do now, the size of its batch, and how many places are taken.
+    pub(crate) fn text(&self, load: Load, batch: usize, taken: usize) -> String {
         let mut text = String::new();
         let name = "infalign_http_responses_total";
         head(&mut text, name, "Answers by path and status.", "counter");
@@ -89,6 +89,7 @@ impl Metrics {
             ("batch_size", "Responses that can be generated together.", batch),
             ("responses_running", "Responses that are generated now.", load.running),
             ("responses_waiting", "Responses that wait for a place in the batch.", load.waiting),
+            ("places_taken", "Responses of requests that have not ended.", taken),
         ] {
             let name = format!("infalign_{name}");
             head(&mut text, &name, help, "gauge");
@@ -145,7 +146,7 @@ mod tests {
         }
         metrics.count("/v1/models", 200);
         metrics.count("/v1/models", 200);
-        let text = metrics.text(Load { running: 3, waiting: 4 }, 8);
+        let text = metrics.text(Load { running: 3, waiting: 4 }, 8, 9);
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("missing");
             line.trim().to_owned()
@@ -159,6 +160,7 @@ mod tests {
         assert_eq!(value("infalign_request_duration_seconds_count"), "4");
         assert_eq!(value("infalign_request_duration_seconds_sum"), "700.11");
         assert_eq!(value("infalign_responses_waiting "), "4");
+        assert_eq!(value("infalign_places_taken "), "9");
         assert_eq!(value("infalign_http_responses_total{path=\"/v1/models\",status=\"200\"}"), "2");
     }
 }

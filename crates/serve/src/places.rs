@@ -10,10 +10,11 @@ pub(crate) struct Places {
     pub(crate) most: usize,
 }
 
-/// Some places, free again when it is dropped.
+/// Some places, free again when they are given back or it is dropped.
 pub(crate) struct Place {
     taken: Arc<AtomicUsize>,
-    responses: usize,
+    /// How many are not given back.
+    responses: AtomicUsize,
 }
 
 impl Places {
@@ -23,20 +24,33 @@ impl Places {
 
     /// Whether none is taken.
     pub(crate) fn are_free(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) == 0
+        self.taken() == 0
+    }
+
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Places for so many responses, if they are free.
     pub(crate) fn take(&self, responses: usize) -> Option<Place> {
         let more = |taken: usize| taken.checked_add(responses).filter(|all| *all <= self.most);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Place { taken: self.taken.clone(), responses })
+        Some(Place { taken: self.taken.clone(), responses: AtomicUsize::new(responses) })
+    }
+}
+
+impl Place {
+    /// Whoever has no more use for them first gives them back.
+    pub(crate) fn give_back(&self) {
+        let responses = self.responses.swap(0, Ordering::Relaxed);
+        self.taken.fetch_sub(responses, Ordering::Relaxed);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.taken.fetch_sub(self.responses, Ordering::Relaxed);
+        self.give_back();
     }
 }
 
@@ -56,5 +70,14 @@ mod tests {
         drop(one);
         assert!(places.take(3).is_some() && places.take(4).is_none());
         assert!(places.take(usize::MAX).is_none());
+        let two = places.take(2).unwrap();
+        two.give_back();
+        assert!(places.are_free());
+        let three = places.take(3).unwrap();
+        two.give_back();
+        drop(two);
+        assert_eq!(places.taken(), 3, "they are given back once");
+        drop(three);
+        assert!(places.are_free());
     }
 }

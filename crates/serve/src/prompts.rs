@@ -11,13 +11,18 @@ use crate::fields::shown;
 use crate::messages;
 use crate::service::{Service, State};
 
+/// A text of so many bytes is encoded whatever the context: that costs little, and however long, a word that is unknown is one token.
+const SMALL: usize = 1 << 16;
+/// Bytes of a text to one of what its tokens stand for, at most: a tokenizer may write letters of four bytes as their plain forms.
+const SHRINKING: usize = 4;
+
 /// The code of a prompt, or of a prompt and the response that is asked for, that the model's context has no room for.
 pub(crate) const TOO_LONG: &str = "context_length_exceeded";
 
 /// The prompts of a completion: a text or its tokens, or several of one kind.
 pub(crate) fn of_completion(
     prompt: Option<Value>,
-    service: &Service,
+    state: &State,
 ) -> Result<Vec<EncodedPrompt>, Failure> {
     let missing = || Failure::field("prompt", "`prompt` is missing");
     let prompt = prompt.ok_or_else(missing)?;
@@ -26,7 +31,7 @@ pub(crate) fn of_completion(
         one => vec![one],
     };
     // Before any of them costs time.
-    let most = service.limits.most();
+    let most = state.service.limits.most();
     if list.len() > most {
         let what = format!(
             "`prompt` holds {} prompts, but this server makes at most {most} responses at a time",
@@ -36,7 +41,7 @@ pub(crate) fn of_completion(
     }
     let mut seen: HashMap<String, usize> = HashMap::new();
     let encode = |value: Value| {
-        let prompt = encoded(value, service)?;
+        let prompt = encoded(value, state)?;
         // The same prompt again draws other responses.
         let times = seen.entry(prompt.id.clone()).or_default();
         *times += 1;
@@ -46,9 +51,11 @@ pub(crate) fn of_completion(
     list.into_iter().map(encode).collect()
 }
 
-fn encoded(prompt: Value, service: &Service) -> Result<EncodedPrompt, Failure> {
+fn encoded(prompt: Value, state: &State) -> Result<EncodedPrompt, Failure> {
+    let service = &state.service;
     match prompt {
         Value::String(text) => {
+            check_size(&text, "prompt", state)?;
             let id = Prompt::new(text.as_str()).id;
             let prompt = EncodedPrompt::new(&id, &text, &service.tokenizer)?;
             check(&prompt.tokens, "prompt", service)?;
@@ -83,6 +90,7 @@ pub(crate) fn of_chat(list: Option<Value>, state: &State) -> Result<EncodedPromp
     let refuse = |error: DataError| Failure::field("messages", told(&error, &service.name));
     let template = state.templates.today().map_err(refuse)?;
     let text = template.prompt(&messages).map_err(refuse)?;
+    check_size(&text, "messages", state)?;
     let id = Prompt::new(Text::Messages(messages)).id;
     let prompt = EncodedPrompt::chat(&id, &text, &service.tokenizer)?;
     check(&prompt.tokens, "messages", service)?;
@@ -106,6 +114,28 @@ fn told(error: &DataError, model: &str) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// Refuses a text that no context of the longest tokens could hold, before it is encoded: that takes a hundred times its memory and more.
+fn check_size(text: &str, field: &str, state: &State) -> Result<(), Failure> {
+    let (length, context) = (text.len(), state.service.engine.model().context());
+    if length <= SMALL {
+        return Ok(());
+    }
+    let longest = *state.longest_token.get_or_init(|| longest_token(&state.service));
+    if length <= context.saturating_mul(longest).saturating_mul(SHRINKING) {
+        return Ok(());
+    }
+    let message = format!(
+        "`{field}` has {length} bytes, more than the model's context of {context} tokens has room for: shorten it"
+    );
+    Err(Failure::field(field, message).with_code(TOO_LONG))
+}
+
+/// The most bytes that a token of the model stands for.
+fn longest_token(service: &Service) -> usize {
+    let bytes = |token| service.tokenizer.token_bytes(None, token).map_or(0, |bytes| bytes.len());
+    (0..service.engine.model().vocabulary() as u32).map(bytes).max().unwrap_or(0)
 }
 
 /// Refuses a prompt without tokens, one with tokens that the model has no place for, which a text may spell out, and one that leaves no room

@@ -76,10 +76,10 @@ impl Asked {
         let longest = longest(&mut fields, service)?;
         let sampling = sampling(&mut fields)?;
         let stop_texts = stop_texts(&mut fields)?;
-        neutral(&mut fields, form)?;
+        neutral(&mut fields, form, n)?;
         fields.finish()?;
         let prompts = match form {
-            Form::Completion => prompts::of_completion(text, service)?,
+            Form::Completion => prompts::of_completion(text, state)?,
             Form::Chat => vec![prompts::of_chat(text, state)?],
         };
         let max_tokens = length(form, longest, &prompts, service)?;
@@ -106,9 +106,13 @@ impl Asked {
 
     /// Responses that the model has to make for it.
     pub(crate) fn responses(&self) -> usize {
+        self.prompts.len().saturating_mul(self.n).saturating_mul(self.candidates())
+    }
+
+    /// Responses that the model has to make for one of the procedure.
+    pub(crate) fn candidates(&self) -> usize {
         let Composed { selection, inner } = self.procedure;
-        let candidates = selection.samples().saturating_mul(inner.samples());
-        self.prompts.len().saturating_mul(self.n).saturating_mul(candidates)
+        selection.samples().saturating_mul(inner.samples())
     }
 
     /// Tokens of all prompts.
@@ -202,7 +206,7 @@ fn log_probs(
         Form::Chat => {
             let told = fields.take::<bool>("logprobs")?.unwrap_or(false);
             let alternatives = fields.take::<usize>("top_logprobs")?;
-            if alternatives.is_some() && !told {
+            if alternatives.is_some_and(|n| n > 0) && !told {
                 return Err(fields.refuse("top_logprobs", "needs `logprobs` to be true"));
             }
             ("top_logprobs", told.then(|| alternatives.unwrap_or(0)))
@@ -240,6 +244,9 @@ fn streaming(fields: &mut Fields) -> Result<(bool, bool), Failure> {
     }
     let mut options = Fields::of(options, "stream_options")?;
     let usage = options.take("include_usage")?.unwrap_or(false);
+    for key in ["include_obfuscation", "continuous_usage_stats"] {
+        options.neutral(key, &[json!(false)])?;
+    }
     options.finish()?;
     Ok((stream, usage))
 }
@@ -288,10 +295,26 @@ fn length(
         }
         Some((_, n)) => Ok(n),
         None => {
-            let wanted = if form == Form::Chat { room } else { SHORT };
-            Ok(wanted.min(room).min(service.limits.max_tokens))
+            let wanted = if form == Form::Chat { context } else { SHORT };
+            let wanted = wanted.min(service.limits.max_tokens);
+            let shortest = prompts.iter().map(|prompt| prompt.tokens.len()).min().unwrap_or(0);
+            // One number has to do for all prompts, and none shortens the responses to another.
+            if wanted.min(context.saturating_sub(shortest)) > room {
+                return Err(unequal(prompt, context));
+            }
+            Ok(wanted.min(room))
         }
     }
+}
+
+/// The error of prompts of which the longest, of so many tokens, leaves less room than another.
+fn unequal(prompt: usize, context: usize) -> Failure {
+    let room = context.saturating_sub(prompt);
+    let message = format!(
+        "`max_tokens` is missing: after the longest prompt, of {prompt} tokens, the model's context of {context} has room for {room}, and \
+         after another for more; say how many, or ask for each prompt by itself"
+    );
+    Failure::field("max_tokens", message)
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, Failure> {
@@ -330,24 +353,37 @@ fn stop_texts(fields: &mut Fields) -> Result<Vec<String>, Failure> {
 }
 
 /// What this server does not do, and what it has no use for.
-fn neutral(fields: &mut Fields, form: Form) -> Result<(), Failure> {
+fn neutral(fields: &mut Fields, form: Form, n: usize) -> Result<(), Failure> {
     fields.take::<String>("user")?;
-    let penalties = ["presence_penalty", "frequency_penalty", "min_p"].map(|key| (key, json!(0)));
-    let factors = ["repetition_penalty", "repeat_penalty"].map(|key| (key, json!(1)));
+    fields.take::<Value>("metadata")?;
+    let (no, yes) = (json!(false), json!(true));
     let of_form = match form {
-        Form::Completion => {
-            vec![("echo", json!(false)), ("best_of", json!(1)), ("suffix", json!(""))]
-        }
+        Form::Completion => vec![("suffix", vec![json!("")])],
         Form::Chat => vec![
-            ("tools", json!([])),
-            ("tool_choice", json!("none")),
-            ("response_format", json!({ "type": "text" })),
-            ("store", json!(false)),
+            ("tools", vec![json!([])]),
+            ("tool_choice", vec![json!("none")]),
+            ("parallel_tool_calls", vec![no.clone(), yes.clone()]),
+            ("response_format", vec![json!({ "type": "text" })]),
+            ("modalities", vec![json!(["text"])]),
+            ("store", vec![no.clone()]),
         ],
     };
-    let others = penalties.into_iter().chain(factors).chain(of_form);
-    for (key, value) in others.chain([("logit_bias", json!({}))]) {
-        fields.neutral(key, &value)?;
+    let of_both = [
+        // What chooses among more than are told is a procedure.
+        ("best_of", vec![json!(n)]),
+        ("echo", vec![no.clone()]),
+        ("logit_bias", vec![json!({})]),
+        ("service_tier", vec![json!("auto"), json!("default")]),
+        ("use_beam_search", vec![no.clone()]),
+        ("ignore_eos", vec![no]),
+        ("skip_special_tokens", vec![yes]),
+    ];
+    let zeros = ["presence_penalty", "frequency_penalty", "min_p", "min_tokens"];
+    let ones = ["repetition_penalty", "repeat_penalty", "length_penalty"];
+    let numbers = zeros.map(|key| (key, vec![json!(0)])).into_iter();
+    let numbers = numbers.chain(ones.map(|key| (key, vec![json!(1)])));
+    for (key, values) in numbers.chain(of_both).chain(of_form) {
+        fields.neutral(key, &values)?;
     }
     Ok(())
 }

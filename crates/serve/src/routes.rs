@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State as Shared};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use crate::answer::named_weights;
 use crate::connections::AtWork;
 use crate::failure::Failure;
+use crate::generation::too_long;
 use crate::request::{Asked, Form, no_model};
 use crate::service::{Service, State};
 use crate::{access, answer, body, streaming};
@@ -48,13 +50,18 @@ async fn respond(state: Arc<State>, form: Form, request: Request) -> Result<Resp
     let work = AtWork::on(&head);
     let body = body::read(&head, body, limits.body, limits.timeout).await?;
     let (number, seed) = state.number();
-    // A long prompt takes a while to encode, and other requests go on meanwhile.
-    let read = || Asked::read(form, &body, &state, seed);
-    let asked = Arc::new(tokio::task::block_in_place(read)?);
+    let asked = Arc::new(read(&state, form, &body, seed).await?);
     if asked.stream {
         return streaming::parts(state, asked, number, work).await;
     }
     Ok(document(&answer::whole(state, asked, number).await?))
+}
+
+/// What a body asks for, once it is its turn: a long prompt takes a while to encode, and memory. Other requests go on meanwhile.
+async fn read(state: &State, form: Form, body: &[u8], seed: u64) -> Result<Asked, Failure> {
+    let turn = tokio::time::timeout(state.service.limits.timeout, state.reading.acquire()).await;
+    let _turn = turn.map_err(|_| too_long(state))?;
+    tokio::task::block_in_place(|| Asked::read(form, body, state, seed))
 }
 
 fn described(state: &State) -> Value {
@@ -73,7 +80,14 @@ async fn models(Shared(state): Shared<Arc<State>>) -> Response {
     document(&json!({ "object": "list", "data": [described(&state)] }))
 }
 
-async fn model(Shared(state): Shared<Arc<State>>, Path(name): Path<String>) -> Response {
+async fn model(
+    Shared(state): Shared<Arc<State>>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Response {
+    // What is no text is the name of no model, and is told as it was written.
+    let written = || uri.path().trim_start_matches("/v1/models/").to_owned();
+    let name = path.map_or_else(|_| written(), |Path(name)| name);
     if name == state.service.name {
         document(&described(&state))
     } else {
@@ -93,7 +107,7 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     let (engine, guided) = (state.service.engine.load(), state.guided.load());
     let load =
         Load { running: engine.running + guided.running, waiting: engine.waiting + guided.waiting };
-    let text = state.metrics.text(load, state.service.limits.batch);
+    let text = state.metrics.text(load, state.service.limits.batch, state.places.taken());
     typed(text, "text/plain; version=0.0.4; charset=utf-8")
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::connections::{Asker, Asking, Counted};
 use crate::routes::router;
-use crate::service::{Service, State};
+use crate::service::{READERS, Service, State};
 
 /// Threads that read requests and write answers; responses are made on others.
 const THREADS: usize = 2;
@@ -39,8 +39,8 @@ pub fn run(
     asked_to_stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<(), ServeError> {
     let limits = service.limits;
-    // A thread a request, which waits for the engine.
-    let requests = limits.batch.saturating_add(limits.queue).saturating_add(1);
+    // A thread a request, which waits for the engine, and one in place of each that reads a request.
+    let requests = limits.threads().saturating_add(READERS);
     let runtime = Builder::new_multi_thread()
         .worker_threads(THREADS)
         .max_blocking_threads(requests)

@@ -1,19 +1,22 @@
 //! What is served, within which limits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use infalign_decode::guided::ScorerSet;
 use infalign_decode::{Engine, Stream};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::guided::Guided;
 use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::templates::Templates;
+
+/// Requests that are read at a time: to encode a long prompt takes much memory.
+pub(crate) const READERS: usize = 2;
 
 /// A model with all that answers about it need.
 pub struct Service {
@@ -57,6 +60,11 @@ impl Limits {
     pub(crate) fn most(&self) -> usize {
         self.batch.saturating_add(self.queue)
     }
+
+    /// Requests that can be at work, those included that have ended and are left to wait for a reward that is slow: as many again.
+    pub(crate) fn threads(&self) -> usize {
+        self.most().saturating_mul(2)
+    }
 }
 
 /// A service at work.
@@ -64,6 +72,12 @@ pub(crate) struct State {
     pub(crate) service: Service,
     pub(crate) metrics: Metrics,
     pub(crate) places: Places,
+    /// For the threads of requests.
+    pub(crate) threads: Places,
+    /// For those that are read.
+    pub(crate) reading: Semaphore,
+    /// The bytes of the model's longest token, once somebody has had to know.
+    pub(crate) longest_token: OnceLock<usize>,
     pub(crate) guided: Guided,
     pub(crate) templates: Templates,
     /// Seconds since 1970 at the start.
@@ -77,10 +91,24 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(service: Service, created: i64, ending: watch::Receiver<bool>) -> Self {
         let places = Places::new(service.limits.most());
+        let threads = Places::new(service.limits.threads());
+        let (reading, longest_token) = (Semaphore::new(READERS), OnceLock::new());
         let guided = Guided::new(service.limits.batch);
         let templates = Templates::new(service.tokenizer.folder().to_path_buf());
         let (metrics, requests) = (Metrics::default(), AtomicU64::new(0));
-        Self { service, metrics, places, guided, templates, created, ending, requests }
+        Self {
+            service,
+            metrics,
+            places,
+            threads,
+            reading,
+            longest_token,
+            guided,
+            templates,
+            created,
+            ending,
+            requests,
+        }
     }
 
     /// The number of a new request, and the seed that it has unless it brings one: 53 bits, so that every reader of JSON keeps it.

@@ -18,7 +18,7 @@ use crate::answer::{Head, ending, log_probs_of, scored_from, usage};
 use crate::connections::AtWork;
 use crate::failure::Failure;
 use crate::generation::{Done, Generation, Token};
-use crate::log_probs::Scored;
+use crate::log_probs::{Offsets, Scored};
 use crate::request::{Asked, Form};
 use crate::service::State;
 
@@ -152,8 +152,8 @@ struct Choice<'a> {
     text: TextStream<'a>,
     /// Its tokens so far.
     told: Vec<u32>,
-    /// Characters of those, as log-probabilities count them.
-    offset: usize,
+    /// Where those begin, as far as log-probabilities are told.
+    places: Offsets<'a>,
 }
 
 impl<'a> Telling<'a> {
@@ -162,7 +162,7 @@ impl<'a> Telling<'a> {
         let choice = |index: usize| {
             let prompt = &asked.prompts[index / asked.n];
             let text = TextStream::new(tokenizer, &asked.draws.stop_texts, prompt);
-            Choice { text, told: Vec::new(), offset: 0 }
+            Choice { text, told: Vec::new(), places: Offsets::new(tokenizer, prompt) }
         };
         let choices = (0..asked.prompts.len() * asked.n).map(choice).collect();
         Self { state, asked, head: Head::new(state, asked, number), choices, tokens: 0 }
@@ -170,7 +170,14 @@ impl<'a> Telling<'a> {
 
     /// An event a part.
     fn events(&self, parts: Vec<Value>) -> String {
-        let event = |part| format!("data: {}\n\n", self.head.document(vec![part], true));
+        let event = |part| {
+            let mut document = self.head.document(vec![part], true);
+            // Whoever wants it finds it in every part, and a value in the last.
+            if self.asked.usage {
+                document["usage"] = Value::Null;
+            }
+            format!("data: {document}\n\n")
+        };
         parts.into_iter().map(event).collect()
     }
 
@@ -240,7 +247,7 @@ impl<'a> Telling<'a> {
     /// More of a response.
     fn part(&mut self, index: usize, text: &str, scored: &[Scored]) -> Result<Value, Failure> {
         let Self { state, asked, choices, .. } = self;
-        let Choice { told, offset, .. } = &mut choices[index];
+        let Choice { told, places, .. } = &mut choices[index];
         let mut part = match asked.form {
             Form::Completion => json!({ "index": index, "text": text }),
             Form::Chat => json!({ "index": index, "delta": { "content": text } }),
@@ -249,7 +256,7 @@ impl<'a> Telling<'a> {
             Some(_) if !scored.is_empty() => {
                 let prompt = &asked.prompts[index / asked.n];
                 let tokenizer = &state.service.tokenizer;
-                log_probs_of(asked.form, tokenizer, prompt, told, scored, offset)?
+                log_probs_of(asked.form, tokenizer, prompt, told, scored, places)?
             }
             _ => Value::Null,
         };
