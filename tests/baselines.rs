@@ -209,6 +209,8 @@ fn a_recipe_of_offline_methods_alone_needs_neither_train_nor_calibration() {
     std::fs::remove_file(run.join("results.json")).unwrap();
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
     std::fs::write(run.join("config.toml"), config.replace("samples = 4", "samples = 8")).unwrap();
+    // Of a run on record, the settings could not be changed.
+    std::fs::remove_file(run.join("record.json")).unwrap();
     let mut command = infalign(&["train", "--resume", "--out"]);
     let output = command.arg(&run).output().unwrap();
     let message = stderr(&output);

@@ -86,6 +86,20 @@ fn a_table_is_the_same_made_at_once_extended_or_merged_of_shards() {
 }
 
 #[test]
+fn two_processes_do_not_work_on_one_table() {
+    let folder = Folder::new(2);
+    let lock = std::fs::File::create(folder.path(".t.parquet.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let refused = folder.reference(&["--samples", "4", "--out", "t.parquet"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("another process is working on t.parquet"));
+    assert!(!folder.path("t.parquet").exists());
+    drop(lock);
+    folder.make("4", "t.parquet", &[]);
+    assert!(!folder.path(".t.parquet.lock").exists(), "nothing is left beside the table");
+}
+
+#[test]
 fn given_responses_get_their_calibrated_rewards() {
     let folder = Folder::new(3);
     folder.make("16", "t.parquet", &[]);

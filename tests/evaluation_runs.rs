@@ -289,7 +289,10 @@ fn answers_of_judges_are_asked_for_once_whatever_happens() {
     let given = Given::new(1);
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
-    let url = serve(move |_: &Request| {
+    let url = serve(move |request: &Request| {
+        if request.path != "/v1/chat/completions" {
+            return Reply::new(404, "there is nothing here");
+        }
         counted.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(40));
         Reply::new(200, json!({ "choices": [{ "message": { "content": "A" } }] }))
@@ -340,6 +343,61 @@ fn answers_of_judges_are_asked_for_once_whatever_happens() {
     replay.current_dir(given.0.path());
     assert!(done(replay).contains("results.json  the same bytes"));
     assert_eq!(asked.load(Ordering::Relaxed), 40);
+}
+
+/// Stored responses, as `a.jsonl` and `b.jsonl`.
+fn write_responses(given: &Given) {
+    let row = |k: usize| json!({ "prompt": format!("p{}", k / 2), "response": format!("r{k}"), "reward": k % 3 });
+    let rows: String = (0..6).map(|k| format!("{}\n", row(k))).collect();
+    given.write("a.jsonl", &rows);
+    given.write("b.jsonl", &rows);
+}
+
+#[test]
+fn samples_that_were_changed_after_the_end_are_not_put_on_record() {
+    let given = Given::new(1);
+    write_responses(&given);
+    let args = ["--policy", "a.jsonl", "--reference", "b.jsonl", "--out", "out"];
+    let resumed = [&args[..], &["--resume"]].concat();
+    let printed = done(given.evaluate(&args));
+    let samples = given.path("out/reference-samples.json");
+    let whole = std::fs::read_to_string(&samples).unwrap();
+    std::fs::write(&samples, format!("{whole}\n")).unwrap();
+    let text = fails(given.evaluate(&resumed), 2);
+    assert!(text.contains("reference-samples.json has changed since the run ended"), "{text}");
+    std::fs::remove_file(&samples).unwrap();
+    assert_eq!(done(given.evaluate(&resumed)), printed);
+
+    // Of one that has not ended, what cannot be read is named.
+    std::fs::remove_file(given.path("out/record.json")).unwrap();
+    std::fs::write(&samples, &whole[..99]).unwrap();
+    let text = fails(given.evaluate(&resumed), 2);
+    let told = "reference-samples.json cannot be used: delete it and resume";
+    assert!(text.contains(told) && !text.contains("--resume"), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_wish_to_stop_ends_what_waits() {
+    let given = Given::new(1);
+    write_responses(&given);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let url = serve(move |_: &Request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Reply::Silence
+    });
+    given.write("server.toml", &format!("kind = 'remote'\nurl = '{url}/get_reward'\n"));
+    let args = ["--policy", "a.jsonl", "--reference", "b.jsonl", "--judge", "server.toml"];
+    let mut child = given.evaluate(&args).spawn().unwrap();
+    while asked.load(Ordering::Relaxed) == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    interrupt(&child);
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(child.try_wait().unwrap().is_none(), "the first waits for what was begun");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
 #[test]

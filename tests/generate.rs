@@ -240,6 +240,26 @@ fn ctrl_c_leaves_a_document_of_what_was_finished() {
     assert!(rows.iter().all(|row| row["finish"] != "cancelled"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_with_the_file_that_it_kept_from_being_written() {
+    // A limit on the size of files stands in for a full disk: writes fail in the same way.
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("record");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 100; exec '{}' generate --json --samples 8 --model '{}' --prompts '{}' --max-tokens 24 --record '{}'",
+        env!("CARGO_BIN_EXE_infalign"),
+        recipes().join("quickstart/model").display(),
+        recipes().join("quickstart/test.jsonl").display(),
+        record.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    let told = format!("cannot write {}", record.join("results.json").display());
+    assert!(text.contains(&told), "{text}");
+}
+
 #[test]
 fn bad_input_is_one_sentence_and_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
@@ -271,6 +291,12 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--memory", "0"], "give a number above 0"),
         (&["--memory", "1", "--batch", "2"], "cannot be used with"),
         (&["--batch", "0"], "give a whole number, at least 1"),
+        (&["--stop", ""], "an empty text is everywhere: leave --stop out"),
+        (&["--samples", "100000000000000"], "--samples: samples is 100000000000000"),
+        (
+            &["--procedure", "best-of:18446744073709551615", "--reward", pattern],
+            "--procedure best-of:18446744073709551615 with --samples 1: ",
+        ),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
         command.arg("generate").args(["--prompts"]).arg(recipes().join("quickstart/test.jsonl"));

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use server::{Reply, Request, serve};
 
+/// Where a server lists its models.
+const MODELS: &str = "/v1/models";
+
 /// Whether response A is `good`, and whether B is.
 fn good(request: &Request) -> [bool; 2] {
     let question = request.json["messages"][1]["content"].as_str().unwrap();
@@ -43,12 +46,12 @@ fn unsure(request: &Request) -> Reply {
     answer(request, content)
 }
 
-/// A server, and how often it was asked.
+/// A server, and how often it was asked for a verdict.
 fn counted(answer: fn(&Request) -> Reply) -> (String, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let url = serve(move |request| {
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(usize::from(request.path != MODELS), Ordering::Relaxed);
         answer(request)
     });
     (url, asked)
@@ -160,6 +163,22 @@ fn a_judge_that_gives_no_verdict_at_all_is_an_error() {
     let before = asked.load(Ordering::Relaxed);
     assert!(refused(dir.path(), 3).contains("kept by an earlier run"));
     assert_eq!(asked.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn a_key_or_a_model_that_the_server_does_not_know_is_refused_before_anything_is_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, asked) = counted(|_| Reply::new(401, "who are you?"));
+    judge(dir.path(), &format!("{url}/v1"), 50);
+    let text = refused(dir.path(), 2);
+    assert!(text.contains("judge.toml: api_key_env: ") && text.contains("401: who are you?"));
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    let (url, asked) = counted(|_| Reply::new(200, r#"{"data": [{"id": "one"}, {"id": "two"}]}"#));
+    judge(dir.path(), &format!("{url}/v1/chat/completions"), 50);
+    let text = refused(dir.path(), 2);
+    let told = "judge.toml: model: the server ";
+    assert!(text.contains(told) && text.contains("no model \"judge\"; it has one, two"), "{text}");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
 
 #[test]

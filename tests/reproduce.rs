@@ -135,6 +135,8 @@ fn what_cannot_be_reproduced_is_refused_with_a_reason() {
     refused(&["infalign-stories", "--plans", &plans()], "INFALIGN_DATA");
     std::fs::write(dir.path().join("plans/wrong.toml"), "title = 'x'\nstepp = 1").unwrap();
     refused(&["mine", "--plans", "plans"], "stepp");
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    refused(&["mine", "--plans", "empty"], "empty holds no plans: name their folder by --plans");
     let list = stdout(&reproduce(dir.path(), &["--list", "--plans", &plans()]), 0);
     assert!(list.contains("infalign-frontiers"), "{list}");
 }

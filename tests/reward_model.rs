@@ -180,6 +180,12 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (ratings, "held_outs=0.5", ["held_outs", "did you mean `held_out`"]),
         (ratings, "train.margins=1", ["margins", "did you mean `margin`"]),
         (ratings, "train.margin=1", ["margin is 1", "for pairs"]),
+        (
+            ratings,
+            "train.examples_per_step=1000000000000",
+            ["examples_per_step is 1000000000000", "at most 1 million"],
+        ),
+        (ratings, "train.optimizer=[1e-3]", ["`train.optimizer` is an array", "a table"]),
         (preferences, "train.centring=-1", ["centring is -1", "at least 0"]),
         (
             preferences,

@@ -173,8 +173,7 @@ fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
 #[test]
 fn a_run_that_does_not_fit_into_memory_is_refused_before_it_begins() {
     let dir = tempfile::tempdir().unwrap();
-    let sets =
-        ["--set", "batch=1000000000000", "--set", "calibration.samples=1000000000", "--dry-run"];
+    let sets = ["--set", "batch=1000000000000", "--set", "calibration.samples=400000", "--dry-run"];
     let output = run(train(&dir.path().join("run"), &sets));
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
@@ -212,12 +211,19 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ),
     )
     .unwrap();
+    let endless = dir.path().join("endless.jsonl");
+    let prompt = serde_json::json!({"prompt": "the soup was warm . ".repeat(5000)});
+    std::fs::write(&endless, format!("{prompt}\n{{\"prompt\": \"the\"}}\n")).unwrap();
     let test = |path: &Path| format!("prompts.test='{}'", path.display());
     for (set, needles) in [
         ("model='absent'".to_owned(), ["absent", "config.json"]),
         (test(&dir.path().join("absent.jsonl")), ["absent.jsonl", "read"]),
         (test(&empty), ["empty.jsonl", "prompt"]),
         (test(&long), ["context of 64", "max_tokens"]),
+        (test(&endless), ["100000 bytes", "context of 64 tokens"]),
+        ("seed=18446744073709551615".to_owned(), ["--set seed", "to 9223372036854775807"]),
+        (format!("method[0].name={}", "m".repeat(101)), ["method name", "at most 100"]),
+        ("train.optimizer=[1]".to_owned(), ["`train.optimizer` is an array", "a table"]),
         ("train.stepz=3".to_owned(), ["stepz", "did you mean `steps`"]),
         ("evaluation.procedures=['best-of:0']".to_owned(), ["best-of:0", "0"]),
         ("evaluation.procedures=['best-of:100']".to_owned(), ["best-of:100", "100"]),
@@ -226,6 +232,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ("train.target_kl=-1".to_owned(), ["target_kl", "above 0"]),
         ("train.target_kl=inf".to_owned(), ["target_kl is inf", "finite"]),
         ("train.optimizer.learning_rate=inf".to_owned(), ["learning_rate is inf", "finite"]),
+        ("train.optimizer.learning_rate=1e300".to_owned(), ["learning_rate is 1e300", "finite"]),
         (
             "prompts={ kind = 'story-openings', file = 'a.txt', words = 0, test = 2 }".to_owned(),
             ["prompts.words is 0", "at least 1"],
@@ -247,6 +254,87 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
             assert_eq!(text.trim_end().lines().count(), 1, "{set}: {text}");
             assert!(!out.exists(), "{set}: nothing may be left behind");
         }
+    }
+}
+
+/// A dry run of a recipe of the repository with another value of a key.
+fn checked(recipe: &str, set: &str) -> (Option<i32>, String) {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut command = infalign(&["train", "--dry-run", "--set", set]);
+    command.arg(recipes.join(recipe));
+    let output = run(command);
+    (output.status.code(), stderr(&output))
+}
+
+#[test]
+fn sizes_that_no_memory_holds_are_refused_by_their_keys() {
+    let align = ["calibration.samples", "evaluation.samples", "train.samples_per_prompt"];
+    let scorer = [
+        "rollouts.samples",
+        "rollouts.held_out",
+        "evaluation[0].samples",
+        "train.examples_per_step",
+        "train.width",
+    ];
+    let model = [
+        "texts",
+        "prompts.train",
+        "model.hidden",
+        "model.intermediate",
+        "model.layers",
+        "model.heads",
+        "model.context",
+        "train.texts_per_step",
+    ];
+    for (recipe, keys) in [
+        ("quickstart.toml", &align[..]),
+        ("quickstart-scorer.toml", &scorer[..]),
+        ("quickstart-model.toml", &model[..]),
+        ("own-preferences.toml", &["method[0].train.examples_per_step"][..]),
+    ] {
+        for key in keys {
+            for value in ["1000000000000", "9223372036854775807"] {
+                let (code, text) = checked(recipe, &format!("{key}={value}"));
+                assert_eq!(code, Some(2), "{recipe}, {key}: {text}");
+                let last = key.rsplit('.').next().unwrap();
+                assert!(text.contains(&format!("{last} is {value}")), "{recipe}, {key}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_known_before_a_run_is_refused_before_it() {
+    for (recipe, set, needle) in [
+        (
+            "quickstart-scorer.toml",
+            "evaluation[0].procedures=['best-of:1000000000000']",
+            "evaluation[0].samples · the candidates of best-of:1000000000000 is",
+        ),
+        ("quickstart-scorer.toml", "evaluation[0].weights.liking=1e300", "weights.liking is 1e300"),
+        ("quickstart-model.toml", "texts=300", "texts have no more prompts"),
+        ("quickstart-model.toml", "prompts.train=19000", "distinct prompts"),
+        (
+            "quickstart-model.toml",
+            "model={hidden=16777216,intermediate=16777216,layers=16384,heads=4,context=64}",
+            "GiB of memory",
+        ),
+    ] {
+        let (code, text) = checked(recipe, set);
+        assert_eq!(code, Some(2), "{set}: {text}");
+        assert!(text.contains(needle), "{set}: {text}");
+    }
+}
+
+#[test]
+fn a_warm_up_that_outlasts_the_training_is_told() {
+    for recipe in ["quickstart.toml", "quickstart-scorer.toml", "quickstart-model.toml"] {
+        let (code, text) = checked(recipe, "train.optimizer.warmup_steps=1000000");
+        assert_eq!(code, Some(0), "{recipe}: {text}");
+        let told = "warning: train.optimizer.warmup_steps is 1000000, but training ends after";
+        assert!(text.contains(told), "{recipe}: {text}");
+        let (code, text) = checked(recipe, "seed=2");
+        assert!(code == Some(0) && !text.contains("warmup"), "{recipe}: {text}");
     }
 }
 

@@ -35,6 +35,9 @@ fn main() {
     for part in &parts {
         println!("cargo:rerun-if-changed={}", root.join(part).display());
     }
+    for name in variables_of_profile() {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
     let is_dirty = known.iter().any(|(name, value)| *name == "DIRTY" && value == "true");
     let head = is_dirty.then(|| run(&root, &["rev-parse", "--git-path", "logs/HEAD"])).flatten();
     if let Some(head) = head.map(|path| root.join(path)).filter(|path| path.exists()) {
@@ -131,7 +134,7 @@ fn compiler() -> Vec<(&'static str, String)> {
     let flags = variable("CARGO_ENCODED_RUSTFLAGS").replace('\u{1f}', " ");
     let cpu = flags.split("target-cpu=").nth(1).and_then(|rest| rest.split_whitespace().next());
     let mut known = vec![
-        ("RUSTC", rustc()),
+        ("RUSTC", rustc(&told_by("RUSTC", "-vV").unwrap_or_default())),
         ("TARGET", variable("TARGET")),
         ("TARGET_FEATURES", variable("CARGO_CFG_TARGET_FEATURE")),
         ("PROFILE", variable("PROFILE")),
@@ -139,9 +142,13 @@ fn compiler() -> Vec<(&'static str, String)> {
         ("FEATURES", features()),
     ];
     known.extend(cpu.map(|cpu| ("TARGET_CPU", cpu.to_owned())));
-    if !flags.is_empty() {
-        known.push(("RUSTFLAGS", flags));
-    }
+    known.extend(told_by("CARGO", "-V").map(|version| ("CARGO", version)));
+    let optional = [
+        ("RUSTFLAGS", flags),
+        ("LINKER", variable("RUSTC_LINKER")),
+        ("PROFILE_VARIABLES", profile_variables()),
+    ];
+    known.extend(optional.into_iter().filter(|(_, value)| !value.is_empty()));
     known
 }
 
@@ -154,12 +161,14 @@ fn features() -> String {
     names.join(",")
 }
 
-/// Release, commit, host and LLVM of the compiler.
-fn rustc() -> String {
-    let output = Command::new(variable("RUSTC")).arg("-vV").output();
-    let text = output
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default();
+/// What a program that cargo names in a variable prints.
+fn told_by(name: &str, option: &str) -> Option<String> {
+    let output = Command::new(variable(name)).arg(option).output().ok()?;
+    output.status.success().then(|| line(output.stdout))
+}
+
+/// Release, commit, host and LLVM of the compiler, from what it says of itself.
+fn rustc(text: &str) -> String {
     let value = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         line.map_or("unknown".to_owned(), |value| value.trim().to_owned())
@@ -167,6 +176,20 @@ fn rustc() -> String {
     let (release, commit, host, llvm) =
         (value("release:"), value("commit-hash:"), value("host:"), value("LLVM version:"));
     format!("rustc {release} ({commit}) on {host}, LLVM {llvm}")
+}
+
+/// Variables of the environment that change what `Cargo.toml` says of the profile.
+fn variables_of_profile() -> impl Iterator<Item = String> {
+    let profile = if variable("PROFILE") == "release" { "RELEASE" } else { "DEV" };
+    let settings = ["CODEGEN_UNITS", "DEBUG_ASSERTIONS", "LTO", "OPT_LEVEL", "OVERFLOW_CHECKS"];
+    settings.into_iter().map(move |setting| format!("CARGO_PROFILE_{profile}_{setting}"))
+}
+
+/// Those that are set, with their values.
+fn profile_variables() -> String {
+    let set = variables_of_profile().map(|name| (variable(&name), name));
+    let set = set.filter(|(value, _)| !value.is_empty());
+    set.map(|(value, name)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The version of a package in Cargo.lock.

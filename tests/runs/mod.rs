@@ -10,7 +10,7 @@ use std::process::Command;
 use infalign_record::record::Record;
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub(crate) use common::{done, fails, quickstart, run, stderr};
+pub(crate) use common::{copy, done, fails, quickstart, run, stderr};
 
 /// Two methods in place of four.
 const METHODS: &str =
@@ -56,20 +56,6 @@ pub(crate) fn with_run(command: &str, run: &Path, more: &[&str]) -> Command {
     let mut words = infalign(&[command]);
     words.arg(run).args(more);
     words
-}
-
-/// Copies a folder.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// Every file below a folder.

@@ -71,6 +71,19 @@ pub enum CalibrateError {
          take the table that it was made from"
     )]
     Compressed,
+    /// Quantiles for a table whose rows are something else.
+    #[error(
+        "prompt `{prompt_id}` has {found} quantiles, but {}",
+        .expected.map_or("this table holds rewards".to_owned(), |p| format!("the rows of this table have {p}"))
+    )]
+    Form {
+        /// The prompt.
+        prompt_id: String,
+        /// How many quantiles it has.
+        found: usize,
+        /// How many the table's rows have; none for a table of rewards.
+        expected: Option<usize>,
+    },
     /// Too few quantiles to stand for a distribution, or more than it has digits.
     #[error("{0} quantiles cannot stand for the rewards of a prompt; take 2 to 65536")]
     Quantiles(usize),
@@ -91,6 +104,16 @@ pub enum CalibrateError {
          those before"
     )]
     Features(usize),
+    /// Features of another model than a head was fitted to.
+    #[error(
+        "the model has {found} features of a prompt, but the calibrator was learned from {expected}"
+    )]
+    Width {
+        /// How many there are.
+        found: usize,
+        /// How many there were.
+        expected: usize,
+    },
     /// Too few numbers for a diagnostic.
     #[error("there are no {0} to be looked at")]
     Nothing(&'static str),

@@ -97,7 +97,19 @@ impl QuantileHead {
     }
 
     /// Quantiles at the levels (j − ½)/p of the reward of a prompt with these features, ascending.
-    pub fn quantiles(&self, features: &[f32]) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`CalibrateError::Width`] for another number of features than it was fitted to.
+    pub fn quantiles(&self, features: &[f32]) -> Result<Vec<f32>, CalibrateError> {
+        let (found, expected) = (features.len(), self.width());
+        if found != expected {
+            return Err(CalibrateError::Width { found, expected });
+        }
+        Ok(self.at(features))
+    }
+
+    /// Of features of the right width.
+    fn at(&self, features: &[f32]) -> Vec<f32> {
         let (location, scale) = (self.location.at(features), self.log_scale.at(features).exp());
         self.shape.iter().map(|t| (location + scale * t) as f32).collect()
     }
@@ -144,7 +156,7 @@ impl QuantileHead {
         let of_prompt = |example: &&Example<'_>| {
             let row = example.row;
             let predicted =
-                Row::of_quantiles("", row.key(), row.samples(), self.quantiles(example.features));
+                Row::of_quantiles("", row.key(), row.samples(), self.at(example.features));
             let gap = |&r: &f32| (predicted.quantile(r) - row.quantile(r)).abs();
             row.values().iter().map(gap).sum::<f64>() / row.values().len() as f64
         };
@@ -230,7 +242,8 @@ mod tests {
         assert_eq!(report.prompts + report.held_out, 200);
         let mut h = vec![0.0; 8];
         h[0] = 0.4;
-        let quantiles = head.quantiles(&h);
+        let quantiles = head.quantiles(&h).unwrap();
+        assert!(head.quantiles(&h[1..]).is_err(), "of another model");
         assert!(quantiles.is_sorted() && (quantiles[16] - 2.0).abs() < 0.1, "{quantiles:?}");
         let text = serde_json::to_string(&head).unwrap();
         assert_eq!(serde_json::from_str::<QuantileHead>(&text).unwrap(), head);

@@ -73,7 +73,8 @@ impl Calibration {
     ///
     /// # Errors
     /// [`CalibrateError::NotFinite`], [`CalibrateError::TooFew`] for fewer than 2,
-    /// [`CalibrateError::Duplicate`] for a prompt that is there already. The table is then unchanged.
+    /// [`CalibrateError::Duplicate`] for a prompt that is there already, [`CalibrateError::Compressed`] for a table of quantiles. The table is then
+    /// unchanged.
     pub fn insert(
         &mut self,
         id: &str,
@@ -81,15 +82,18 @@ impl Calibration {
         rewards: Vec<f32>,
     ) -> Result<(), CalibrateError> {
         check_rewards(id, &rewards, 2)?;
+        if self.meta.quantiles.is_some() {
+            return Err(CalibrateError::Compressed);
+        }
         self.push(Row::of_rewards(id, PromptKey::of(text), rewards))
     }
 
     /// Adds the quantiles of a prompt's rewards at the levels (j − ½)/p.
     ///
-    /// - `samples`: K, how many rewards they stand for; `quantiles`: p of them, in any order.
+    /// - `samples`: K, how many rewards they stand for, at least 2; `quantiles`: p of them, in any order.
     ///
     /// # Errors
-    /// As for [`Calibration::insert`].
+    /// As for [`Calibration::insert`]; [`CalibrateError::Form`] for another number of quantiles than [`CalibrationMeta::quantiles`] says.
     pub fn insert_quantiles(
         &mut self,
         id: &str,
@@ -98,6 +102,16 @@ impl Calibration {
         mut quantiles: Vec<f32>,
     ) -> Result<(), CalibrateError> {
         check_rewards(id, &quantiles, 2)?;
+        if samples < 2 {
+            return Err(CalibrateError::TooFew { prompt_id: id.to_owned(), found: samples });
+        }
+        if self.meta.quantiles != Some(quantiles.len()) {
+            return Err(CalibrateError::Form {
+                prompt_id: id.to_owned(),
+                found: quantiles.len(),
+                expected: self.meta.quantiles,
+            });
+        }
         quantiles.sort_unstable_by(f32::total_cmp);
         self.push(Row::of_quantiles(id, PromptKey::of(text), samples, quantiles))
     }

@@ -2,39 +2,68 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_data::{ChatTemplate, DataError, Message, Prompt, Role, Text, prompts};
 use infalign_decode::{DecodeError, EncodedPrompt, Sampler};
 use infalign_model::{ModelError, Tokenizer};
 use time::OffsetDateTime;
+
+/// A text of so many bytes is encoded whatever the context: that costs little, and however long, a word that is unknown is one token.
+const SMALL: usize = 1 << 16;
+/// More bytes than the tokens of a text stand for on average: the longest of common vocabularies are 128.
+const BYTES_PER_TOKEN: usize = 256;
 
 /// A model's tokenizer with its chat template.
 pub(crate) struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     /// Only messages need it, and only they meet its error.
     template: Result<ChatTemplate, DataError>,
+    /// Tokens that the model reads, where prompts are measured by it.
+    context: Option<usize>,
 }
 
 impl<'a> Encoder<'a> {
     /// Reads the chat template beside the tokenizer, if there is one; `now` is what it is told when it asks for the time.
     pub(crate) fn new(tokenizer: &'a Tokenizer, now: Option<OffsetDateTime>) -> Self {
-        Self { tokenizer, template: ChatTemplate::read(tokenizer.folder(), now) }
+        Self { tokenizer, template: ChatTemplate::read(tokenizer.folder(), now), context: None }
+    }
+
+    /// The same for prompts of a model that reads so many tokens. One that is far too long is refused before it is taken apart, which takes
+    /// minutes and gigabytes.
+    #[must_use]
+    pub(crate) fn within(self, context: usize) -> Self {
+        Self { context: Some(context), ..self }
     }
 
     /// The prompt as the model reads it.
     ///
     /// # Errors
-    /// When the tokenizer refuses the text, the chat template the messages, or there is none for them. The message names the prompt.
+    /// When the tokenizer refuses the text, the chat template the messages, or there is none for them, or the text is far too long for the
+    /// model. The message names the prompt.
     pub(crate) fn prompt(&self, prompt: &Prompt) -> Result<EncodedPrompt> {
         let Prompt { id, text } = prompt;
         Ok(match text {
-            Text::Plain(text) => EncodedPrompt::new(id, text, self.tokenizer)?,
+            Text::Plain(text) => {
+                self.check_size(id, text)?;
+                EncodedPrompt::new(id, text, self.tokenizer)?
+            }
             Text::Messages(messages) => {
                 let text = self.template()?.prompt(messages);
                 let text = text.with_context(|| format!("prompt `{id}`"))?;
+                self.check_size(id, &text)?;
                 EncodedPrompt::chat(id, &text, self.tokenizer)?
             }
         })
+    }
+
+    fn check_size(&self, id: &str, text: &str) -> Result<()> {
+        let Some(context) = self.context else { return Ok(()) };
+        ensure!(
+            text.len() <= context.saturating_mul(BYTES_PER_TOKEN).max(SMALL),
+            "prompt `{id}` has {} bytes, more than the model's context of {context} tokens has room for: shorten it",
+            text.len()
+        );
+        Ok(())
     }
 
     /// All prompts of a file as the model reads them.

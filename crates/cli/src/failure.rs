@@ -30,15 +30,19 @@ impl Failure {
         sentence(error)
     }
 
+    /// The exit code that says so.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Check(_) => 1,
+            Self::Input(_) => 2,
+            Self::Run(_) => 3,
+        }
+    }
+
     /// Prints the failure and gives its exit code.
     pub(crate) fn report(self) -> ExitCode {
-        let (error, code) = match self {
-            Self::Check(error) => (error, 1),
-            Self::Input(error) => (error, 2),
-            Self::Run(error) => (error, 3),
-        };
-        tell!("error: {}", sentence(&error));
-        ExitCode::from(code)
+        tell!("error: {}", self.message());
+        ExitCode::from(self.code())
     }
 }
 

@@ -1,11 +1,11 @@
-//! Ctrl-C: the first asks to keep what was done and stop, a second one, after a second or more, stops at once.
+//! Ctrl-C: the first asks to keep what was done and stop, a second one stops at once.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What comes sooner after the first is the same wish: `timeout`, for one, signals a process and then its group.
-const SAME_WISH: Duration = Duration::from_secs(1);
+/// What comes sooner after the first is the same wish: `timeout`, for one, signals a process and then its group. Nobody presses keys as fast.
+const SAME_WISH: Duration = Duration::from_millis(100);
 
 static FIRST: OnceLock<Instant> = OnceLock::new();
 static ASKED: AtomicBool = AtomicBool::new(false);

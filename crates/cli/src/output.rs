@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf, absolute};
 use std::sync::OnceLock;
 
-use anyhow::{Error, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use infalign_record::Secrets;
 
 use crate::failure::Failure;
@@ -14,6 +14,8 @@ use crate::failure::Failure;
 /// Where results are kept besides, and what must not get there.
 struct Kept {
     file: File,
+    /// Where the file lies.
+    path: PathBuf,
     /// The record's folder.
     folder: PathBuf,
     secrets: Secrets,
@@ -24,11 +26,12 @@ static COPY: OnceLock<Kept> = OnceLock::new();
 /// Keeps what is printed from now on in a file of a record's folder, too, and refuses to print a secret.
 ///
 /// # Errors
-/// When the file cannot be made.
-pub(crate) fn copy_to(folder: &Path, name: &str) -> std::io::Result<()> {
-    let file = File::create(folder.join(name))?;
+/// When the file cannot be made. The message names it.
+pub(crate) fn copy_to(folder: &Path, name: &str) -> Result<()> {
+    let path = folder.join(name);
+    let file = File::create(&path).with_context(|| cannot_write(&path))?;
     // Called once, at the beginning of a command.
-    let _ = COPY.set(Kept { file, folder: absolute(folder)?, secrets: Secrets::here() });
+    let _ = COPY.set(Kept { file, path, folder: absolute(folder)?, secrets: Secrets::here() });
     Ok(())
 }
 
@@ -91,14 +94,18 @@ pub(crate) fn print_part(text: &str) -> Result<ControlFlow<()>, Failure> {
 
 /// Writes to the copy, if there is one.
 fn keep(text: &str) -> Result<(), Failure> {
-    let Some(Kept { file, secrets, .. }) = COPY.get() else { return Ok(()) };
+    let Some(Kept { file, path, secrets, .. }) = COPY.get() else { return Ok(()) };
     if let Some(secret) = secrets.find(text.as_bytes()) {
         return Err(Failure::Run(anyhow!(
             "what is printed holds {secret}, which must not be recorded: take it out, or leave --record out"
         )));
     }
     let mut file = file;
-    file.write_all(text.as_bytes()).map_err(Failure::run)
+    file.write_all(text.as_bytes()).with_context(|| cannot_write(path)).map_err(Failure::Run)
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
 }
 
 fn show(text: &str) -> Result<ControlFlow<()>, Failure> {

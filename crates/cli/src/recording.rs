@@ -3,15 +3,18 @@
 //! `train` keeps one in the run's folder always, and `evaluate` in that of `--out`. Other commands that make results do with `--record DIR`, which keeps what they print,
 //! too. A command takes part by saying what it reads ([`RunInputs`]); `main.rs` does the rest.
 
-use std::fs::{File, TryLockError};
+use std::fmt;
+use std::fs::{DirEntry, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_backend::{DeviceName, compiled};
 use infalign_model::ModelFolder;
+use infalign_record::atomic::is_half_written;
 use infalign_record::hash::sha256_bytes;
-use infalign_record::record::Device;
+use infalign_record::record::{Device, Status};
+use infalign_record::verify::{Finding, Problem, verify};
 use infalign_record::{
     Expect, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, Source, changed_input,
     folder,
@@ -190,12 +193,108 @@ pub(crate) fn recorded<T>(
 ) -> Result<T, Failure> {
     let recorder = begin(run, reads, expect).map_err(Failure::run)?;
     let result = work();
-    let failure = result.as_ref().err().map(Failure::message);
-    match (result, recorder.end(failure.as_deref())) {
+    let failure = result.as_ref().err().map(|failure| (failure.message(), failure.code()));
+    let failure = failure.as_ref().map(|(message, code)| (message.as_str(), *code));
+    match (result, recorder.end(failure)) {
         (Ok(_), Err(error)) => Err(Failure::run(error)),
         (result, _) => result,
     }
 }
+
+/// As [`recorded`], for a run that goes on: where all of it was there already, and stays as it is, its record stays, too.
+///
+/// - `whole`: what [`is_whole`] says of it.
+///
+/// # Errors
+/// As [`recorded`].
+pub(crate) fn recorded_unless_whole<T>(
+    run: &Path,
+    whole: bool,
+    reads: RunInputs,
+    expect: Option<Expect>,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if !whole {
+        return recorded(run, reads, expect, work);
+    }
+    let result = work()?;
+    match findings(run).map_err(Failure::Run)? {
+        Some(found) if found.is_empty() => Ok(result),
+        // Another version of the program may make other results of the same samples.
+        _ => recorded(run, reads, expect, || Ok(result)),
+    }
+}
+
+/// Whether a run has ended, and all of it is there and as it was recorded.
+///
+/// # Errors
+/// When a file of a run that has ended is another than then, or was added: to go on would put it on record as if the run had made it. The
+/// message names the file, and what to do. A file that is missing is made again, and so is the record where a part of that is missing.
+pub(crate) fn is_whole(run: &Path) -> Result<bool> {
+    let found = findings(run).with_context(|| {
+        format!(
+            "the run in {} is not as it was recorded: put back what was there, or delete the file to have it made again",
+            run.display()
+        )
+    })?;
+    let Some(found) = found else { return Ok(false) };
+    let is_missing = |finding: &Finding| finding.problem == Problem::Missing;
+    let some_missing = found.iter().any(is_missing);
+    let is_other = |finding: &&Finding| match finding.problem {
+        Problem::Changed | Problem::Unlisted => true,
+        // What is missing contradicts what the record says of it.
+        Problem::Contradicted(_) => !some_missing,
+        _ => false,
+    };
+    match found.iter().find(is_other) {
+        None => Ok(found.is_empty()),
+        Some(other) => {
+            bail!("the run in {} has ended, and {other}: {}", run.display(), remedy(other))
+        }
+    }
+}
+
+/// What is not as it was recorded in the folder of a run that has ended; None for one that has not, and where a part of the record is missing.
+fn findings(run: &Path) -> Result<Option<Vec<Finding>>> {
+    let of_record = [folder::RECORD, folder::MANIFEST, folder::CRATE];
+    if !of_record.iter().all(|name| run.join(name).exists()) {
+        return Ok(None);
+    }
+    let has_ended = folder::record(run)?.status == Status::Completed;
+    Ok(if has_ended { Some(verify(run)?.findings) } else { None })
+}
+
+/// What to do about a file that is another than when the run ended.
+fn remedy(finding: &Finding) -> &'static str {
+    match (&finding.problem, finding.path.as_str()) {
+        (Problem::Unlisted, _) => "move it elsewhere to go on",
+        (_, folder::CONFIG | folder::SETTINGS) => {
+            "put it back as it was, or begin a new run with another --out"
+        }
+        _ => "put it back as it was, or delete it (of a model, the folder) to have it made again",
+    }
+}
+
+/// A file that a run has left and that it cannot go on with: an error of input, however late it is met.
+#[derive(Debug)]
+pub(crate) struct Damaged {
+    path: PathBuf,
+}
+
+impl Damaged {
+    /// The file, or the folder of a model or of checkpoints.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be used: delete it and resume", self.path.display())
+    }
+}
+
+impl std::error::Error for Damaged {}
 
 fn begin(run: &Path, reads: RunInputs, expect: Option<Expect>) -> Result<Recorder, RecordError> {
     let command = crate::command_name(std::env::args_os());
@@ -233,7 +332,7 @@ pub(crate) fn in_folder(
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let run = new_folder(dir).map_err(Failure::Input)?;
-    output::copy_to(dir, PRINTED[usize::from(!reads.json)]).map_err(Failure::run)?;
+    output::copy_to(dir, PRINTED[usize::from(!reads.json)]).map_err(Failure::Run)?;
     let result = recorded(run.path(), reads, Some(Expect::default()), work);
     if let Err(Failure::Input(_)) = &result {
         abandon(dir);
@@ -251,18 +350,51 @@ fn new_folder(dir: &Path) -> Result<RunDir> {
     Ok(RunDir::at(dir)?)
 }
 
+/// Begins a run in a folder, which is new or empty or holds one, and takes hold of it as [`lock`] does.
+///
+/// # Errors
+/// As [`RunDir::at`] and [`lock`], and when another process is just beginning a run there.
+pub(crate) fn begin_in(dir: &Path) -> Result<File> {
+    match RunDir::at(dir) {
+        Err(RecordError::NotARun { .. }) if is_being_begun(dir) => bail!(
+            "another process is beginning a run in {}: give another --out (if there is none, it was killed: empty the folder)",
+            dir.display()
+        ),
+        // It may have become one in the meantime.
+        Err(RecordError::NotARun { .. }) => drop(RunDir::at(dir)?),
+        begun => drop(begun?),
+    }
+    lock(dir)
+}
+
+/// Whether a folder holds nothing but what a process writes that begins a run there.
+fn is_being_begun(dir: &Path) -> bool {
+    let of_beginning = |entry: DirEntry| {
+        let name = entry.file_name();
+        name == folder::LOCK || is_half_written(&name)
+    };
+    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().all(of_beginning))
+}
+
 /// Takes hold of a run's folder for as long as the file is open.
 ///
 /// # Errors
 /// When another process is working on it, or the file cannot be written.
 pub(crate) fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(folder::LOCK);
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    lock_file(&dir.join(folder::LOCK), &format!("the run in {}", dir.display()))
+}
+
+/// Takes hold of what a file stands for, as long as the file is open.
+///
+/// - `what`: in words.
+///
+/// # Errors
+/// As [`lock`].
+pub(crate) fn lock_file(path: &Path, what: &str) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another process is working on the run in {}", dir.display())
-        }
+        Err(TryLockError::WouldBlock) => bail!("another process is working on {what}"),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }
@@ -298,6 +430,19 @@ mod tests {
     fn git(root: &Path, words: &[&str]) {
         let names = ["-c", "user.name=t", "-c", "user.email=t@t"];
         source::git(root, &[&names[..], words].concat()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_in_which_another_process_begins_a_run_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let begin = || begin_in(dir.path()).map_err(|error| error.to_string());
+        std::fs::write(dir.path().join(".part-x1"), "").unwrap();
+        assert!(begin().unwrap_err().contains("another process is beginning a run in"));
+        std::fs::remove_file(dir.path().join(".part-x1")).unwrap();
+        let held = begin().unwrap();
+        assert!(begin().unwrap_err().contains("another process is working on the run in"));
+        drop(held);
+        begin().unwrap();
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `--server`, a server that generates in place of a model in this process, and the API keys of servers.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
-use infalign_decode::{Patience, Server};
+use infalign_decode::{DecodeError, Patience, RemoteError, Server};
 
 /// Arguments that say where responses are generated.
 #[derive(Args)]
@@ -26,7 +26,7 @@ impl ServerArgs {
     /// The server at `url`, and the name of the model there.
     ///
     /// # Errors
-    /// When the address or the key cannot be used, the server does not answer, or a name is needed.
+    /// When the address or the key cannot be used, the server does not answer, a name is needed, or it is not among those that the server lists.
     pub(crate) fn connect(&self, url: &str) -> Result<(Server, String)> {
         let key = |name: &String| {
             let no_key =
@@ -36,11 +36,33 @@ impl ServerArgs {
         let key = self.api_key_env.as_ref().map(key).transpose()?;
         let server = Server::new(url, key.as_deref(), self.timeout)?;
         let model = match &self.server_model {
-            Some(model) => model.clone(),
+            Some(model) => named(url, server.models(), model)?,
             None => only(url, server.models()?)?,
         };
         Ok((server, model))
     }
+}
+
+/// The model of that name, unless the server lists others. One that has no list is taken to have it.
+fn named(url: &str, models: Result<Vec<String>, DecodeError>, name: &str) -> Result<String> {
+    match models {
+        Err(DecodeError::Remote(RemoteError::Refused { status: 404, .. })) => {}
+        models => check_listed(url, name, &models?).context("--server-model")?,
+    }
+    Ok(name.to_owned())
+}
+
+/// Refuses a model that is not among those that a server lists; one that lists none tells nothing.
+///
+/// # Errors
+/// The message has the names that there are.
+pub(crate) fn check_listed(url: &str, name: &str, models: &[String]) -> Result<()> {
+    ensure!(
+        models.is_empty() || models.iter().any(|model| model == name),
+        "the server {url} has no model {name:?}; it has {}",
+        models.join(", ")
+    );
+    Ok(())
 }
 
 /// The API key that an environment variable holds, without white space around it; None where there is none.

@@ -64,6 +64,14 @@ pub enum DataError {
         /// The endings that can be read.
         known: &'static str,
     },
+    /// A JSON document stands where rows are read.
+    #[error(
+        "{path}: rows are read from JSON Lines, an object a line, not from a JSON document. Write one object a line (`jq -c '.[]' FILE.json > FILE.jsonl`)."
+    )]
+    Document {
+        /// The file.
+        path: PathBuf,
+    },
     /// A model's folder has no chat template.
     #[error(
         "{folder} has no chat template, neither chat_template.jinja nor `chat_template` in tokenizer_config.json, so that its model \

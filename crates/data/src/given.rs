@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lines::{at, json, plain_name};
+use crate::lines::{at, plain_name};
 use crate::responses;
-use crate::rows::{Row, kind};
+use crate::rows::{Row, kind, of_lines};
 use crate::{DataError, Place, Text};
 
 /// What other files of responses may be, but not these.
@@ -48,8 +48,10 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
         // Of what a model ended at once there is nothing to score.
         Some((_, rows)) => (1..).zip(rows).filter(|(_, row)| !is_empty(row)).collect(),
         None => {
-            let row = |(line, values)| (line, Row { place: Place::Line(line), values });
-            json(path)?.into_iter().map(row).collect()
+            let numbered = |row: Row| match row.place {
+                Place::Line(number) | Place::Row(number) => (number, row),
+            };
+            of_lines(path)?.into_iter().map(numbered).collect()
         }
     };
     let given = rows
@@ -203,5 +205,19 @@ mod tests {
             assert!(message.contains("line 2") && message.contains(problem), "{message}");
         }
         assert!(matches!(read(plain("g.jsonl", "\n").path()), Err(DataError::Empty { .. })));
+    }
+
+    #[test]
+    fn a_list_of_rows_and_a_key_that_is_there_twice_are_refused() {
+        let list = plain("g.json", "[\n{\"prompt\": \"a\", \"response\": \"b\"}\n]");
+        let error = read(list.path()).unwrap_err().to_string();
+        assert!(error.contains("g.json") && error.contains("jq -c '.[]'"), "{error}");
+        let twice =
+            plain("g.jsonl", "{\"prompt\": \"a\", \"response\": \"b\", \"response\": \"c\"}");
+        let error = read(twice.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("line 1: ") && error.contains("`response` is there twice"),
+            "{error}"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Prompts, preference pairs, ratings and texts, read from files and checked.
 //!
 //! Every reader names the file and the place of what it refuses, and keeps text exactly as the file
-//! has it. Rows come from JSON Lines, CSV or Parquet. Keys that a reader does not know are ignored, because data sets carry many. A name that
+//! has it. Rows come from JSON Lines, CSV or Parquet. Keys that a reader does not know are ignored, because data sets carry many,
+//! but for those that would change what a chat template makes of messages. A name that
 //! ends in `.gz` is unpacked on the way.
 
 pub mod answers;

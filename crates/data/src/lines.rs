@@ -25,8 +25,10 @@ pub(crate) fn numbered(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
         .collect()
 }
 
+/// What may stand before the text of a file in UTF-8.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 fn without_mark(line: usize, text: String) -> String {
-    const BYTE_ORDER_MARK: char = '\u{feff}';
     match text.strip_prefix(BYTE_ORDER_MARK).filter(|_| line == 1) {
         Some(rest) => rest.to_owned(),
         None => text,
@@ -37,8 +39,12 @@ fn without_mark(line: usize, text: String) -> String {
 pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, DataError> {
     let filled = numbered(path)?.into_iter().filter(|(_, text)| !text.trim().is_empty());
     filled
-        .map(|(line, text)| match serde_json::from_str(&text) {
+        .enumerate()
+        .map(|(index, (line, text))| match serde_json::from_str(&text) {
             Ok(value) => Ok((line, value)),
+            Err(_) if index == 0 && text.trim_start().starts_with('[') => {
+                Err(DataError::Document { path: path.to_path_buf() })
+            }
             Err(cause) => Err(at(path, Place::Line(line))(format!(
                 "{}. Each line has to be one JSON object with the keys named in the documentation.",
                 described(&cause, &text)

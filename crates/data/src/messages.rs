@@ -7,6 +7,13 @@ use serde_json::Value;
 
 use crate::rows::{Row, kind};
 
+/// What to do with a conversation that has more than is read.
+const RENDER: &str =
+    "Render the conversation with transformers' apply_chat_template and give `prompt` as text.";
+
+/// Keys of rows that change what a chat template writes.
+const OPTIONS: [&str; 2] = ["tools", "chat_template_kwargs"];
+
 /// Who speaks a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,7 +31,7 @@ pub enum Role {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said, exactly as the file has it.
+    /// What is said, exactly as the file has it; of parts, one behind the other.
     pub content: String,
 }
 
@@ -47,6 +54,7 @@ impl Text {
                 Err(format!("The list of messages `{key}` is empty. Add one or remove the row."))
             }
             Value::Array(list) => {
+                refuse_options(row)?;
                 let parse = |(index, value)| {
                     message(value).map_err(|what| format!("`{key}`, message {}: {what}", index + 1))
                 };
@@ -86,19 +94,67 @@ impl Text {
     }
 }
 
+/// Refuses a row of messages with options of the chat template, which would be left out of what the model reads.
+fn refuse_options(row: &Row) -> Result<(), String> {
+    match OPTIONS.iter().find(|key| row.get(key).is_some_and(|value| !is_empty(value))) {
+        None => Ok(()),
+        Some(key) => Err(format!("The key `{key}` is there, but not read. {RENDER}")),
+    }
+}
+
+/// Whether a value says nothing. CSV has lists and objects as text, and Parquet every key of an object.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => ["", "[]", "{}", "null"].contains(&text.trim()),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.values().all(Value::is_null),
+        _ => false,
+    }
+}
+
 fn message(value: &Value) -> Result<Message, String> {
-    let text = |key: &str| match value.get(key) {
-        Some(Value::String(text)) => Ok(text.as_str()),
-        Some(other) => Err(format!("The key `{key}` has to be text, not {}.", kind(other))),
-        None => Err(format!("The key `{key}` is missing. Messages have `role` and `content`.")),
+    let required = |key: &str| {
+        let missing = || format!("The key `{key}` is missing. Messages have `role` and `content`.");
+        value.get(key).ok_or_else(missing)
     };
-    let role = match text("role")? {
+    let role = match required("role")? {
+        Value::String(role) => role.as_str(),
+        other => return Err(format!("The key `role` has to be text, not {}.", kind(other))),
+    };
+    let role = match role {
         "system" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
-        other => return Err(format!("The role `{other}` is none of system, user, assistant.")),
+        other => {
+            return Err(format!("The role `{other}` is none of system, user, assistant. {RENDER}"));
+        }
     };
-    Ok(Message { role, content: text("content")?.to_owned() })
+    if value.get("tool_calls").is_some_and(|calls| !is_empty(calls)) {
+        return Err(format!("The key `tool_calls` is there, but not read. {RENDER}"));
+    }
+    Ok(Message { role, content: content(required("content")?)? })
+}
+
+/// What is said: text, or parts that are text, which are put together as chat templates do that know parts.
+fn content(value: &Value) -> Result<String, String> {
+    let other = match value {
+        Value::String(text) => return Ok(text.clone()),
+        Value::Array(parts) => match parts.iter().map(text_of).collect::<Option<String>>() {
+            Some(text) => return Ok(text),
+            None => "a list of other parts",
+        },
+        other => kind(other),
+    };
+    Err(format!(
+        "The key `content` has to be text or a list of parts {{\"type\": \"text\", \"text\": …}}, not {other}. {RENDER}"
+    ))
+}
+
+/// The text of a part.
+fn text_of(part: &Value) -> Option<&str> {
+    let is_text = part.get("type").and_then(Value::as_str) == Some("text");
+    part.get("text").and_then(Value::as_str).filter(|_| is_text)
 }
 
 /// Refuses a system message that is not the first, and two messages of one role in a row.
@@ -141,5 +197,70 @@ impl fmt::Display for Role {
             Self::User => "user",
             Self::Assistant => "assistant",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Place;
+
+    /// The messages of a row with this message, and with other keys.
+    fn read(message: &Value, others: &Value) -> Result<Text, String> {
+        let mut values = serde_json::Map::from_iter([("messages".to_owned(), json!([message]))]);
+        values.extend(others.as_object().unwrap().clone());
+        Text::of_prompt(&Row { place: Place::Line(1), values })
+    }
+
+    #[test]
+    fn contents_may_be_parts_of_text() {
+        let part = |text: &str| json!({ "type": "text", "text": text, "image": null });
+        let message = json!({ "role": "user", "content": [part("Hi"), part(" there")] });
+        let expected = Message { role: Role::User, content: "Hi there".into() };
+        assert_eq!(read(&message, &json!({})), Ok(Text::Messages(vec![expected])));
+        for (content, told) in [
+            (json!([{ "type": "image", "url": "x" }]), "not a list of other parts"),
+            (json!(["Hi"]), "not a list of other parts"),
+            (json!(null), "not null"),
+        ] {
+            let error =
+                read(&json!({ "role": "user", "content": content }), &json!({})).unwrap_err();
+            assert!(error.contains(told) && error.contains("apply_chat_template"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_refused_with_the_way_to_render_it() {
+        for role in ["developer", "tool"] {
+            let error = read(&json!({ "role": role, "content": "" }), &json!({})).unwrap_err();
+            assert!(
+                error.contains(&format!("The role `{role}`")) && error.contains(RENDER),
+                "{error}"
+            );
+        }
+        let calls = json!({ "role": "assistant", "content": "", "tool_calls": [{ "id": "1" }] });
+        let error = read(&calls, &json!({})).unwrap_err();
+        assert!(error.contains("`tool_calls`") && error.contains(RENDER), "{error}");
+        let message = json!({ "role": "user", "content": "Hi", "tool_calls": null });
+        for others in [
+            json!({ "tools": [{ "type": "function" }] }),
+            json!({ "tools": "[{}]" }),
+            json!({ "chat_template_kwargs": { "enable_thinking": false } }),
+        ] {
+            let error = read(&message, &others).unwrap_err();
+            assert!(error.contains("is there, but not read. Render"), "{error}");
+        }
+        for others in [
+            json!({ "tools": null, "chat_template_kwargs": {} }),
+            json!({ "tools": [], "chat_template_kwargs": { "enable_thinking": null } }),
+            json!({ "tools": "[]" }),
+        ] {
+            assert!(read(&message, &others).is_ok(), "{others}");
+        }
+        // A prompt that was rendered has them in it.
+        let rendered = json!({ "prompt": "Hi", "tools": [{ "type": "function" }] });
+        assert_eq!(read(&message, &rendered), Ok("Hi".into()));
     }
 }

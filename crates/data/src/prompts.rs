@@ -1,4 +1,5 @@
-//! Prompts with their ids: rows with the key `prompt` (or `messages`) and optionally `id`, or plain text, one a line.
+//! Prompts with their ids: rows with the key `prompt` (or `messages`, or of preferences, `chosen` and `rejected`, which share one) and
+//! optionally `id`, or plain text, one a line.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::dataset::{self, Preference};
+use crate::dataset::{self, Preference, Record};
 use crate::lines::{at, numbered, plain_name};
 use crate::rows::{self, Row};
 use crate::{DataError, Place, Text};
@@ -90,9 +91,11 @@ fn placed(path: &Path) -> Result<Vec<(Place, Prompt)>, DataError> {
 }
 
 fn from_row(row: &Row) -> Result<Prompt, String> {
-    let prompt = Prompt::new(Text::of_prompt(row)?);
-    let id = row.get("id").is_some().then(|| row.string("id")).transpose()?;
-    Ok(Prompt { id: id.unwrap_or(prompt.id), ..prompt })
+    let has = |key: &str| row.get(key).is_some();
+    let is_implicit = !has("prompt") && !has("messages") && has("chosen") && has("rejected");
+    let text = if is_implicit { Preference::from_row(row)?.prompt } else { Text::of_prompt(row)? };
+    let prompt = Prompt::new(text);
+    Ok(Prompt { id: row.id()?.unwrap_or(prompt.id), ..prompt })
 }
 
 fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<(Place, Prompt)>, DataError> {
@@ -230,5 +233,30 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = read(Path::new("no/such.jsonl")).unwrap_err().to_string();
         assert!(error.contains("no/such.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn ids_may_be_numbers() {
+        let file = plain(
+            "p.jsonl",
+            "{\"prompt\": \"a\", \"id\": 12}\n{\"prompt\": \"b\", \"id\": \"13\"}\n",
+        );
+        let ids: Vec<_> = read(file.path()).unwrap().into_iter().map(|prompt| prompt.id).collect();
+        assert_eq!(ids, ["12", "13"]);
+        let error = refused("p.jsonl", "{\"prompt\": \"a\", \"id\": 1.5}");
+        assert!(error.contains("line 1: The key `id` has to be text or a whole number"), "{error}");
+    }
+
+    #[test]
+    fn what_preferences_share_is_their_prompt() {
+        let turn =
+            |role: &str, said: &str| format!("{{\"role\": \"{role}\", \"content\": \"{said}\"}}");
+        let talk = |said: &str| format!("[{}, {}]", turn("user", "Hi"), turn("assistant", said));
+        let row = format!("{{\"chosen\": {}, \"rejected\": {}}}\n", talk("Hello"), talk("What?"));
+        let message = Message { role: Role::User, content: "Hi".into() };
+        let expected = [Prompt::new(vec![message])];
+        assert_eq!(read(plain("p.jsonl", &row).path()).unwrap(), expected);
+        let error = refused("p.jsonl", "{\"chosen\": \"a\", \"rejected\": \"b\"}");
+        assert!(error.contains("line 1: ") && error.contains("Add the key `prompt`"), "{error}");
     }
 }

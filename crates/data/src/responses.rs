@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lines::{at, no_json_number, open, plain_name};
+use crate::lines::{BYTE_ORDER_MARK, at, no_json_number, open, plain_name};
 use crate::prompts::Prompt;
 use crate::rows::{self, Row};
 use crate::{DataError, Place, Text};
@@ -79,11 +79,15 @@ pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataEr
     let unread = |what: String| refuse(format!("{what}. The file has to be one JSON document."));
     let mut text = String::new();
     open(path)?.read_to_string(&mut text).map_err(|cause| unread(cause.to_string()))?;
-    let value: Value = serde_json::from_str(&text).map_err(|cause| {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+    let value: Value = serde_json::from_str(text).map_err(|cause| {
         let place = format!("Line {}, column {}", cause.line(), cause.column());
-        let known = no_json_number(&text).filter(|_| cause.is_syntax());
+        let known = no_json_number(text).filter(|_| cause.is_syntax());
         unread(known.map_or_else(|| cause.to_string(), |what| format!("{place}: {what}")))
     })?;
+    if value.is_array() {
+        return Err(DataError::Document { path: path.to_path_buf() });
+    }
     let Some(rows) = value.get("responses").and_then(Value::as_array) else {
         return Err(refuse(
             "There is no list `responses`, as `infalign generate --json` prints one.".to_owned(),
@@ -99,8 +103,7 @@ pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataEr
 
 fn from_row(row: &Row) -> Result<(Prompt, StoredResponse), String> {
     let prompt = Prompt::new(Text::of_prompt(row)?);
-    let id = row.get("id").is_some().then(|| row.string("id")).transpose()?;
-    let prompt = Prompt { id: id.unwrap_or(prompt.id), ..prompt };
+    let prompt = Prompt { id: row.id()?.unwrap_or(prompt.id), ..prompt };
     let key = if row.get("reward").is_some() { "reward" } else { "score" };
     let reward = row.get(key).map(|value| finite(key, value)).transpose()?;
     let tokens = row.get("tokens").map(|value| length("tokens", value)).transpose()?;
@@ -151,11 +154,18 @@ mod tests {
     }
 
     #[test]
+    fn ids_may_be_numbers() {
+        let row = "{\"id\": 7, \"prompt\": \"a\", \"response\": \"x\"}\n";
+        let prompts = read(plain("r.jsonl", row).path()).unwrap().prompts;
+        assert_eq!(prompts[0].prompt.id, "7");
+    }
+
+    #[test]
     fn tables_and_documents_are_read_too() {
         let table = plain("r.csv", "prompt,response,reward,tokens\na,x,0.25,7\n");
         let document = plain(
             "r.json",
-            "{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1], \"model_tokens\": 9}]}",
+            "\u{feff}{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1], \"model_tokens\": 9}]}",
         );
         let table = read(table.path()).unwrap();
         assert_eq!((table.procedure, table.prompts[0].responses[0].reward), (None, Some(0.25)));
@@ -183,6 +193,7 @@ mod tests {
             ),
             ("r.json", "{\"rows\": []}", "no list `responses`"),
             ("r.json", "[", "one JSON document"),
+            ("r.json", "[{\"prompt\": \"a\", \"response\": \"x\"}]", "jq -c '.[]'"),
             ("r.json", "{\"responses\": [{\"score\": NaN}]}", "column 26: a NaN or Infinity is no"),
             ("r.json", "{\"responses\": [1]}", "row 1: It is no object"),
             ("r.jsonl", "\n", "holds no response"),

@@ -5,6 +5,7 @@
 //! decimal) is its text.
 
 mod csv;
+mod object;
 mod parquet;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::lines::{json, plain_name};
 use crate::{DataError, Place};
+use object::Object;
 
 /// A row of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,20 +30,27 @@ pub struct Row {
 ///
 /// # Errors
 /// [`DataError`] when the name has no such ending, or the file cannot be read whole: bytes are
-/// missing, text is not UTF-8, a line is no JSON object, a CSV row has too few or too many fields.
+/// missing, text is not UTF-8, a line is no JSON object or has a key twice, a CSV row has too few or too many fields.
 pub fn read(path: &Path) -> Result<Vec<Row>, DataError> {
     let name = plain_name(path);
     if name.ends_with(".jsonl") {
-        let rows = json(path)?.into_iter();
-        Ok(rows.map(|(line, values)| Row { place: Place::Line(line), values }).collect())
+        of_lines(path)
     } else if name.ends_with(".csv") {
         csv::read(path)
     } else if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet")) {
         parquet::read(path)
+    } else if name.ends_with(".json") {
+        Err(DataError::Document { path: path.to_path_buf() })
     } else {
         let known = ".jsonl, .jsonl.gz, .csv, .csv.gz, .parquet (.txt, .txt.gz for prompts)";
         Err(DataError::Format { path: path.to_path_buf(), known })
     }
+}
+
+/// The rows of a file of JSON Lines, whatever its name.
+pub(crate) fn of_lines(path: &Path) -> Result<Vec<Row>, DataError> {
+    let row = |(line, Object(values))| Row { place: Place::Line(line), values };
+    Ok(json(path)?.into_iter().map(row).collect())
 }
 
 impl Row {
@@ -62,6 +71,18 @@ impl Row {
         let value = self.required(key)?;
         let text = value.as_str().map(str::to_owned);
         text.ok_or_else(|| format!("The key `{key}` has to be text, not {}.", kind(value)))
+    }
+
+    /// The text of `id`, which may be a whole number, too; `None` if absent or null.
+    pub(crate) fn id(&self) -> Result<Option<String>, String> {
+        match self.get("id") {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(number)) if !number.is_f64() => Ok(Some(number.to_string())),
+            Some(other) => {
+                Err(format!("The key `id` has to be text or a whole number, not {other}."))
+            }
+        }
     }
 
     /// Says that `key` is missing, and which of the row's keys may be a misspelling of it.
@@ -109,6 +130,7 @@ pub(crate) fn is_too_large(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_files::plain;
 
     #[test]
     fn numbers_beyond_32_bits_are_told_from_what_is_no_number() {
@@ -148,5 +170,40 @@ mod tests {
         let values = serde_json::json!({"Prompt": "a"});
         let Value::Object(values) = values else { panic!("no object") };
         assert_eq!(Row { place: Place::Line(1), values }.string("prompt").unwrap(), "a");
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused() {
+        let text = "{\"prompt\": \"a\"}\n{\"reward\": 1, \"prompt\": \"b\", \"reward\": 2}\n";
+        let error = read(plain("r.jsonl", text).path()).unwrap_err().to_string();
+        assert!(error.contains("r.jsonl, line 2: Column "), "{error}");
+        assert!(error.contains(": the key `reward` is there twice. Each line"), "{error}");
+    }
+
+    #[test]
+    fn a_list_of_rows_is_refused_with_the_way_to_convert_it() {
+        let rows = "[{\"prompt\": \"a\"}]";
+        for (name, text) in [
+            ("r.json", rows),
+            ("r.json.gz", "never opened"),
+            ("r.jsonl", rows),
+            ("r.jsonl", "\n[\n{\"prompt\": \"a\"}\n]\n"),
+        ] {
+            let error = read(plain(name, text).path()).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("jq -c '.[]'"), "{error}");
+        }
+    }
+
+    #[test]
+    fn ids_are_texts_or_whole_numbers() {
+        let id = |id: Value| {
+            let values = Map::from_iter([("id".to_owned(), id)]);
+            Row { place: Place::Line(1), values }.id()
+        };
+        assert_eq!(id(Value::from("x")), Ok(Some("x".to_owned())));
+        assert_eq!(id(Value::from(-7)), Ok(Some("-7".to_owned())));
+        assert_eq!(id(Value::from(u64::MAX)), Ok(Some(u64::MAX.to_string())));
+        assert_eq!(id(Value::Null), Ok(None));
+        assert!(id(Value::from(7.5)).unwrap_err().contains("a whole number, not 7.5"));
     }
 }

@@ -5,12 +5,13 @@ use std::ops::{ControlFlow, Range};
 use std::sync::mpsc;
 
 use infalign_model::Tokenizer;
-use infalign_reward::Reward;
+use infalign_reward::{Reward, scored};
 use infalign_transform::{Composed, Procedure, RankDensity};
 
 use crate::guided::{Candidate, GuidedGenerator};
 use crate::kl::{Kl, KlKind, best_of_kl_estimate};
 use crate::rejection::Ranks;
+use crate::sampler::whole;
 use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, Sampling, StopTexts, Stream};
 
 /// Names the random streams by which a selection draws.
@@ -139,12 +140,12 @@ impl<'a> ProcedureDecoder<'a> {
         prompts: &[EncodedPrompt],
         samples: usize,
     ) -> Result<Vec<Vec<Decoded>>, DecodeError> {
-        let mut all = vec![Vec::new(); prompts.len()];
+        let mut all = vec![(samples == 0).then(Vec::new); prompts.len()];
         self.decode_each(prompts, samples, &mut |prompt, decoded| {
-            all[prompt] = decoded;
+            all[prompt] = Some(decoded);
             ControlFlow::Continue(())
         })?;
-        Ok(all)
+        whole(prompts, all)
     }
 
     /// The same, handed over prompt by prompt, in the order in which they are finished.
@@ -206,7 +207,7 @@ impl<'a> ProcedureDecoder<'a> {
             .collect::<Result<Vec<_>, _>>()?;
         let pairs: Vec<(&str, &str)> =
             texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
-        let scores = self.reward.map(|reward| reward.score(&pairs)).transpose()?;
+        let scores = self.reward.map(|reward| scored(reward, &pairs)).transpose()?;
         // Where a response has several finalists, the reward decides between them first.
         let mut first = 0;
         let mut singles = Vec::with_capacity(responses.len());

@@ -93,6 +93,12 @@ pub enum DecodeError {
     /// The engine ended before the response.
     #[error("the engine has stopped, and what it had not finished is lost: start it again")]
     Stopped,
+    /// It was broken off by whoever watches, cancels or interrupts.
+    #[error("it was broken off before the responses to prompt {prompt} were there")]
+    Cancelled {
+        /// Id and first words of the first prompt without responses.
+        prompt: String,
+    },
     /// A server brought nothing that can be used.
     #[error(transparent)]
     Remote(#[from] RemoteError),

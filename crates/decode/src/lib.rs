@@ -1,7 +1,7 @@
 //! Batched generation and inference-time procedures.
 //!
-//! Three kinds of [`Sampler`] draw responses. [`Generator`] runs a model in this process, in batches whose composition never changes a result:
-//! every draw comes from a [`Stream`] that belongs to one response. [`SharedGenerator`] does the same on an [`Engine`] that many callers
+//! Three kinds of [`Sampler`] draw responses. [`Generator`] runs a model in this process, in batches whose composition changes no result (beyond
+//! rounding on other devices than the CPU): every draw comes from a [`Stream`] that belongs to one response. [`SharedGenerator`] does the same on an [`Engine`] that many callers
 //! share. [`RemoteGenerator`] asks a server that speaks OpenAI's protocol.
 //! [`guided`] draws responses that values of prefixes guide. [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as
 //! best-of-N on top of any.
@@ -27,10 +27,11 @@ pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder, needs_reward};
 pub use engine::{Draws, Engine, Load, SharedGenerator, SharedWatch};
 pub use error::DecodeError;
 pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};
+pub use infalign_remote::RemoteError;
 pub use kl::{Kl, KlKind, best_of_kl_bound, best_of_kl_estimate};
 pub use rejection::Ranks;
 pub use remote::{Patience, RemoteGenerator, Server};
-pub use sampler::{Finished, Sampler};
+pub use sampler::{Finished, Sampler, check_samples};
 pub use sampling::{Draw, Sampling};
 pub use stop_texts::StopTexts;
 pub use stream::Stream;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
-use infalign_reward::Reward;
+use infalign_reward::{Reward, scored};
 use infalign_transform::procedure::accepts;
 
 use crate::gather::locked;
@@ -136,7 +136,7 @@ impl ProcedureDecoder<'_> {
         let texts = texts.collect::<Result<Vec<_>, _>>()?;
         let pairs: Vec<(&str, &str)> =
             texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
-        let scores = reward.score(&pairs)?;
+        let scores = scored(reward, &pairs)?;
         for one in candidates {
             open.cost.model_tokens += one.cost.model_tokens;
             open.cost.scorer_calls += one.cost.scorer_calls + 1;

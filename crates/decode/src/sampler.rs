@@ -31,18 +31,18 @@ pub trait Sampler: Sync {
     /// All of them at once: `[prompts][samples]`.
     ///
     /// # Errors
-    /// As [`Sampler::generate_each`].
+    /// As [`Sampler::generate_each`], and [`DecodeError::Cancelled`] where it was broken off.
     fn generate(
         &self,
         prompts: &[EncodedPrompt],
         samples: Range<usize>,
     ) -> Result<Vec<Vec<Response>>, DecodeError> {
-        let all = Mutex::new(vec![Vec::new(); prompts.len()]);
+        let all = Mutex::new(vec![samples.is_empty().then(Vec::new); prompts.len()]);
         self.generate_each(prompts, samples, &|prompt, responses| {
-            locked(&all)[prompt] = responses;
+            locked(&all)[prompt] = Some(responses);
             ControlFlow::Continue(())
         })?;
-        Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+        whole(prompts, all.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Refuses settings out of range and prompts that do not fit the model.
@@ -56,6 +56,20 @@ pub trait Sampler: Sync {
 
     /// How tokens are drawn.
     fn sampling(&self) -> &Sampling;
+}
+
+/// What there is for every prompt.
+///
+/// # Errors
+/// [`DecodeError::Cancelled`] for the first prompt that has nothing.
+pub(crate) fn whole<T>(
+    prompts: &[EncodedPrompt],
+    all: Vec<Option<T>>,
+) -> Result<Vec<T>, DecodeError> {
+    let of_prompt = |(of, prompt): (Option<T>, &EncodedPrompt)| {
+        of.ok_or_else(|| DecodeError::Cancelled { prompt: prompt.name() })
+    };
+    all.into_iter().zip(prompts).map(of_prompt).collect()
 }
 
 /// Refuses sampling out of range, and prompts that are empty or leave no room for the longest response.
@@ -84,7 +98,10 @@ pub(crate) fn check_prompts(
 }
 
 /// Refuses more responses than could be kept.
-pub(crate) fn check_samples(prompts: &[EncodedPrompt], samples: usize) -> Result<(), DecodeError> {
+///
+/// # Errors
+/// [`DecodeError::Setting`] above 100 million in all.
+pub fn check_samples(prompts: &[EncodedPrompt], samples: usize) -> Result<(), DecodeError> {
     const MOST: usize = 100_000_000;
     if samples.saturating_mul(prompts.len()) > MOST {
         return Err(DecodeError::Setting {

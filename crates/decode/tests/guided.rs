@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use infalign_decode::exact::{ExactDecoder, Values};
 use infalign_decode::guided::{GuidedGenerator, PrefixScorer, TabularScorer, WeightedScorers};
 use infalign_decode::{
-    Decoded, Decoder, EncodedPrompt, Event, Finish, Generator, KlKind, ProcedureDecoder, Sampler,
-    Sampling, best_of_kl_bound,
+    DecodeError, Decoded, Decoder, EncodedPrompt, Event, Generator, KlKind, ProcedureDecoder,
+    Sampler, Sampling, best_of_kl_bound,
 };
 use infalign_model::{TabularProblem, Tokenizer};
 use infalign_reward::TabularReward;
@@ -409,8 +409,8 @@ fn watchers_hear_what_is_certain_and_may_break_off() {
     let guided = guided(generator, &fixture.scorer, procedure);
     let decoder =
         ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
-    let decoded = decoder.decode(&fixture.prompts(3)).unwrap();
-    assert!(decoded.iter().all(|one| one.response.finish != Finish::Cancelled), "{decoded:?}");
+    let refused = decoder.decode(&fixture.prompts(3)).unwrap_err();
+    assert!(matches!(refused, DecodeError::Cancelled { .. }), "{refused}");
 }
 
 #[test]
@@ -429,7 +429,8 @@ fn what_nobody_wants_any_more_is_not_drawn() {
     let guided = GuidedGenerator { cancelled: Some(&cancelled), ..guided };
     let decoder =
         ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
-    assert_eq!(decoder.decode(&fixture.prompts(500)).unwrap(), []);
+    let refused = decoder.decode(&fixture.prompts(500)).unwrap_err();
+    assert!(matches!(refused, DecodeError::Cancelled { .. }), "{refused}");
     assert_eq!(heard.load(Ordering::Relaxed), 1);
 }
 

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use infalign_stats::{Interval, Resamples};
+use infalign_stats::{Interval, Resamples, check_level};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +187,8 @@ impl Measured {
         kl: f64,
         statistics: &Statistics,
     ) -> Result<Self, EvaluateError> {
+        // Whatever else has no interval is not measured.
+        check_level(statistics.level)?;
         let contest = Contest::same(procedure);
         let (mut series, mut runs) = (Vec::new(), Vec::new());
         for sweep in sweeps {
@@ -256,6 +258,7 @@ mod tests {
     use crate::kl::KlSample;
     use crate::{Label, PromptText, Sampled};
     use infalign_decode::Stream;
+    use infalign_stats::StatsError;
 
     /// A policy whose calibrated rewards are u^{1/a}, at its own KL, log a − (a − 1)/a, which is measured with noise.
     fn policy(a: f64, stage: &str, prompts: usize) -> Sampled {
@@ -319,6 +322,10 @@ mod tests {
         assert!(far.rows.iter().all(|row| row.win_rate.is_none()));
         assert!(far.comparisons[0].difference.is_none());
         // So much nearer than any run there is none either.
+        let wrong = Statistics { level: 1.5, ..statistics };
+        let sample = Procedure::Sample.into();
+        let error = frontiers(&sweeps, sample, Judge::Reward, 0.2, &[], &wrong).unwrap_err();
+        assert!(matches!(error, EvaluateError::Stats(StatsError::Level(_))), "{error}");
         let near = at(0.03);
         assert!(near.rows.iter().all(|row| row.win_rate.is_none()), "{near:?}");
         assert!(near.comparisons[0].difference.is_none());

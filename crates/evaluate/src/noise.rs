@@ -28,7 +28,8 @@ pub struct Noise {
     pub bias: f64,
     /// Win rate under the procedure that the policy of Φ has, and one that has learned the table of each prompt has not, both at the same KL: a run
     /// keeps its table, so that training leads to π ∝ π_ref·e^{Φ(Ĉ)/β} with the Ĉ of that table. A mean over simulated tables, to about a tenth.
-    pub loss: f64,
+    /// None where no policy of K rewards goes as far: its greatest KL is 1 + ½ + … + 1/K nats in the mean.
+    pub loss: Option<f64>,
     /// The same of a policy that cannot tell prompts apart, and is trained on E Φ(Ĉ), the mean over their tables: the least that K costs.
     pub least_loss: f64,
 }
@@ -54,18 +55,18 @@ pub fn noise(
     Ok(Noise {
         samples,
         bias: bias / (phi(INNER.1) - phi(INNER.0)),
-        loss: best - by_tables(transform, procedure, kl, samples)?,
+        loss: by_tables(transform, procedure, kl, samples)?.map(|won| best - won),
         least_loss: best - win_rate(&trained, procedure, kl)?,
     })
 }
 
-/// The mean win rate of policies each of which has learned a table of its own, at one β and a mean KL of `kl` nats.
+/// The mean win rate of policies each of which has learned a table of its own, at one β and a mean KL of `kl` nats; none where that is out of reach.
 fn by_tables(
     transform: &Transform,
     procedure: &Procedure,
     kl: f64,
     samples: usize,
-) -> Result<f64, EvaluateError> {
+) -> Result<Option<f64>, EvaluateError> {
     let rank = RankDensity::of(procedure)?;
     let count = samples as f64 + 1.0;
     // Less the greatest, so that nothing overflows.
@@ -77,12 +78,16 @@ fn by_tables(
         tables.iter().map(|gaps| kl_of(gaps, &weights)).sum::<f64>() / TABLES as f64
     };
     let (mut low, mut high) = (-phi[0] * 1e-4, -phi[0] * 1e6);
+    if mean_kl(low) < kl {
+        return Ok(None);
+    }
     for _ in 0..60 {
         let middle = (low * high).sqrt();
         if mean_kl(middle) > kl { low = middle } else { high = middle }
     }
     let weights: Vec<f64> = phi.iter().map(|phi| (phi / high).exp()).collect();
-    Ok(tables.iter().map(|gaps| won(gaps, &weights, &rank)).sum::<f64>() / TABLES as f64)
+    let won = tables.iter().map(|gaps| won(gaps, &weights, &rank)).sum::<f64>();
+    Ok(Some(won / TABLES as f64))
 }
 
 /// The lengths of the gaps between the sorted rewards of a table, in ranks: K + 1 of them, which add up to 1.
@@ -140,7 +145,8 @@ pub fn recommended_samples(
     kl: f64,
 ) -> Result<Option<usize>, EvaluateError> {
     for samples in CANDIDATES {
-        if noise(transform, procedure, kl, samples)?.loss.abs() < NEGLIGIBLE {
+        let loss = noise(transform, procedure, kl, samples)?.loss;
+        if loss.is_some_and(|loss| loss.abs() < NEGLIGIBLE) {
             return Ok(Some(samples));
         }
     }
@@ -160,11 +166,11 @@ mod tests {
             rows.windows(2).all(|pair| pair[0].loss > pair[1].loss && pair[0].bias > pair[1].bias),
             "{rows:?}"
         );
-        assert!(rows.iter().all(|row| row.least_loss < row.loss), "{rows:?}");
+        assert!(rows.iter().all(|row| Some(row.least_loss) < row.loss), "{rows:?}");
         assert!(rows[0].least_loss > 0.02 && rows[3].least_loss.abs() < 1e-3, "{rows:?}");
         // By another program, as a mean over 4,000 tables.
         for (row, loss) in rows[1..].iter().zip([0.0402, 0.0127, 0.0033]) {
-            assert!((row.loss - loss).abs() < 0.1 * loss + 5e-4, "{row:?} and not {loss}");
+            assert!((row.loss.unwrap() - loss).abs() < 0.1 * loss + 5e-4, "{row:?} and not {loss}");
         }
         let enough = recommended_samples(&transform, &procedure, 0.5).unwrap().unwrap();
         assert!((128..=256).contains(&enough), "{enough}");
@@ -176,8 +182,16 @@ mod tests {
         // Φ_K of the identity is the identity on another scale: the same policies.
         let identity = noise(&"identity".parse().unwrap(), &procedure, 0.5, 4).unwrap();
         assert!(identity.least_loss.abs() < 1e-6 && identity.bias > 0.05, "{identity:?}");
-        assert!((identity.loss - 0.028).abs() < 0.003, "each table has its own: {identity:?}");
+        assert!((identity.loss.unwrap() - 0.028).abs() < 0.003, "each has its own: {identity:?}");
         let log = noise(&"log".parse().unwrap(), &procedure, 0.5, 64).unwrap();
         assert!(log.least_loss.abs() < 0.01 && log.bias < 0.2, "{log:?}");
+    }
+    #[test]
+    fn a_few_rewards_lead_only_so_far() {
+        let (transform, procedure) = ("exp:10".parse().unwrap(), "best-of:4".parse().unwrap());
+        // 1 + ½ + … + ⅛ = 2.718.
+        let loss = |kl| noise(&transform, &procedure, kl, 8).unwrap().loss;
+        assert!(loss(2.5).is_some());
+        assert_eq!(loss(3.0), None);
     }
 }

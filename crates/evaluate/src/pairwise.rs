@@ -66,8 +66,8 @@ pub fn pairwise(
     Ok(Pairwise {
         procedure: contest.policy,
         reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
-        win_rate: series.mean(0)?,
-        first_preferred: series.mean(1)?,
+        win_rate: series.share(0)?,
+        first_preferred: series.share(1)?,
         agreement: agreement(&outcomes, statistics.level)?,
         unusable_share: unusable_share(&verdicts),
         n_pairs: shown.len() / 2,

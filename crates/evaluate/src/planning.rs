@@ -40,9 +40,10 @@ pub struct Planned {
     pub power: f64,
     /// Standard deviation over prompts of what they truly contribute.
     pub between_prompts: f64,
-    /// Standard deviation of the noise of the pilot's samples.
+    /// Standard deviation of the noise of the pilot's samples, all of them.
     pub within_prompts: f64,
-    /// For several numbers of samples, twice what the procedure takes or more: with fewer its noise does not fall as their number grows.
+    /// For several numbers of samples, twice what the procedure takes or more: with fewer its noise does not fall as their number grows. For
+    /// more samples than the pilot's, prompts are rather too many, and for fewer too few, in simulations by a third at most.
     pub needs: Vec<Need>,
 }
 

@@ -1,6 +1,6 @@
 //! Stored samples of a model with what evaluation needs of them.
 
-use infalign_reward::Reward;
+use infalign_reward::{Reward, scored};
 use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,7 @@ pub fn score<'t>(
         .zip(responses)
         .flat_map(|(prompt, all)| all.iter().map(move |response| (prompt, response.as_str())))
         .collect();
-    let mut scores = judge.score(&pairs)?.into_iter().map(f64::from);
+    let mut scores = scored(judge, &pairs)?.into_iter().map(f64::from);
     Ok(responses.iter().map(|all| scores.by_ref().take(all.len()).collect()).collect())
 }
 

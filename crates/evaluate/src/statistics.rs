@@ -1,7 +1,7 @@
 //! How the numbers of prompts become intervals and tests.
 
 use infalign_stats::{
-    Interval, Resamples, mean_and_standard_error, mean_interval, paired_difference,
+    Interval, Resamples, mean_and_standard_error, mean_interval, of_share, paired_difference,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,11 @@ impl<'a> Series<'a> {
             Some(resamples) => resamples.interval(self.level, |means| means[series])?,
             None => mean_interval(&self.values[series], self.level)?,
         })
+    }
+
+    /// Of the mean of a series of win rates, or other numbers from 0 to 1.
+    pub(crate) fn share(&self, series: usize) -> Result<Interval, EvaluateError> {
+        Ok(of_share(&self.values[series], self.mean(series)?))
     }
 
     /// Standard error of the mean of a series.

@@ -259,7 +259,7 @@ fn row(
         procedure: contest.policy,
         reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
         judge: plan.judge,
-        win_rate: series.mean(place)?,
+        win_rate: series.share(place)?,
         win_rate_error: series.standard_error(place)?,
         length_controlled_win_rate: controlled,
         predicted_win_rate,

@@ -61,6 +61,11 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// The shape of a tensor, where it is there.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|(shape, _)| shape.as_slice())
+    }
+
     /// Whether two tensors are there and hold different numbers.
     pub(crate) fn differ(&self, a: &str, b: &str) -> bool {
         let pair = self.tensors.get(a).zip(self.tensors.get(b));
@@ -173,8 +178,7 @@ impl Checkpoint {
             })
             .collect::<Result<Vec<_>, ModelError>>()?;
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
-        std::fs::write(path, bytes).map_err(ModelError::write(path))
+        safetensors::serialize_to_file(views, Some(metadata), path).map_err(failed)
     }
 }
 

@@ -38,6 +38,24 @@ struct ClassifierHead {
     score: Param<Tensor<2>>,
 }
 
+/// Refuses a classifier with several labels, by what its configuration says or by the shape of its head.
+fn check_one_label(
+    config: &TransformerConfig,
+    score: Option<&[usize]>,
+    dir: &Path,
+) -> Result<(), ModelError> {
+    let named = config.id2label.as_ref().map(|labels| labels.len()).or(config.num_labels);
+    let stored = score.and_then(|shape| shape.first().copied());
+    let Some(labels) = named.into_iter().chain(stored).find(|labels| *labels != 1) else {
+        return Ok(());
+    };
+    let hint = format!(
+        "a reward model has one label, this one has {labels} (`num_labels`, or the names of `id2label`)"
+    );
+    let (path, value) = (dir.join("config.json"), labels.to_string());
+    Err(ModelError::Config { path, key: "num_labels", value, hint })
+}
+
 impl SequenceClassifier {
     /// A classifier on a language model's transformer, with a score of 0 for every text. Its output matrix is dropped.
     pub fn on(trunk: CausalLm, pad_token: u32) -> Self {
@@ -89,6 +107,9 @@ impl SequenceClassifier {
         let config = TransformerConfig::read(dir, Head::SequenceClassification)?;
         let mut checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
         let shape = [outputs(&config), config.hidden_size];
+        if shape[0] == 1 {
+            check_one_label(&config, checkpoint.shape(SCORE), dir)?;
+        }
         let trunk = CausalLm::from_checkpoint(config, &mut checkpoint, device)?;
         let score = checkpoint.take(SCORE, shape, device)?.transpose();
         let trunk = CausalLm { origin: dir.canonicalize().ok(), ..trunk };

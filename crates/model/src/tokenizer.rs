@@ -1,6 +1,7 @@
 //! `tokenizer.json` and the ids that begin and end texts.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 use tokenizers::decoders::DecoderWrapper;
 
 use crate::config::{TokenIds, common::forget_negative_ids};
-use crate::{ModelError, ModelFolder, TransformerConfig};
+use crate::{ModelError, ModelFolder, TransformerConfig, tokenizer_config};
 
 /// Files that belong to a tokenizer and travel with a saved model.
 const FILES: [&str; 4] =
@@ -16,6 +17,10 @@ const FILES: [&str; 4] =
 const GENERATION: &str = "generation_config.json";
 
 /// A Hugging Face tokenizer with its model's special tokens.
+///
+/// `tokenizer.json` says how texts are encoded. transformers 5 makes the tokenizer of a `LlamaTokenizer` with `legacy` false anew, without
+/// the `Prepend` of its normalizer, and then encodes other tokens than the file does; what it saves
+/// (`AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`) is a file that both read alike.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -31,7 +36,8 @@ impl Tokenizer {
     /// The token that opens a text ends the one before it, so it counts too.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`] when the file is malformed or has a token whose id is outside the model's vocabulary.
+    /// [`ModelError::Tokenizer`] when the file is malformed, has a token whose id is outside the model's vocabulary, or lacks one that
+    /// `tokenizer_config.json` names.
     pub fn load(
         folder: impl Into<ModelFolder>,
         config: &TransformerConfig,
@@ -43,6 +49,7 @@ impl Tokenizer {
         let fail = |reason: String| ModelError::Tokenizer { path: path.clone(), reason };
         let inner = read(&bytes).map_err(fail)?;
         check_ids(&inner, config.vocab_size).map_err(fail)?;
+        tokenizer_config::check(&inner, &dir)?;
         // The tokenizer's files are of one piece; how to generate is written beside the weights.
         let generation = folder.holding(GENERATION)?;
         let of = FILES.iter().map(|name| (*name, &dir)).chain([(GENERATION, &generation)]);
@@ -53,7 +60,7 @@ impl Tokenizer {
         let mut stops: BTreeSet<u32> =
             config.eos_token_id.iter().flat_map(|ids| ids.as_slice().to_vec()).collect();
         stops.extend(config.bos_token_id);
-        stops.extend(generation_stops(&generation)?);
+        stops.extend(generation_stops(&generation, config.vocab_size)?);
         let pad = config.pad_token_id.or(stops.first().copied()).unwrap_or(0);
         Ok(Self { inner, path: dir, files, stops, end, pad })
     }
@@ -328,20 +335,30 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
         .map_err(|error| error.to_string())
 }
 
-/// `eos_token_id` of `DIR/generation_config.json`, where there is one.
-fn generation_stops(dir: &Path) -> Result<Vec<u32>, ModelError> {
+/// `eos_token_id` of `DIR/generation_config.json`, where there is one, of a model with so many tokens.
+fn generation_stops(dir: &Path, vocabulary: usize) -> Result<Vec<u32>, ModelError> {
     #[derive(Deserialize)]
     struct GenerationConfig {
         #[serde(default)]
         eos_token_id: Option<TokenIds>,
     }
     let path = dir.join(GENERATION);
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Vec::new()) };
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(ModelError::read(&path))?,
+    };
     let json = |source| ModelError::Json { path: path.clone(), source };
     let mut keys = serde_json::from_str(&text).map_err(json)?;
     forget_negative_ids(&mut keys);
     let config: GenerationConfig = serde_json::from_value(keys.into()).map_err(json)?;
-    Ok(config.eos_token_id.map(|ids| ids.as_slice().to_vec()).unwrap_or_default())
+    let stops = config.eos_token_id.map(|ids| ids.as_slice().to_vec()).unwrap_or_default();
+    match stops.iter().find(|id| **id as usize >= vocabulary) {
+        None => Ok(stops),
+        Some(id) => {
+            let hint = format!("it must be below the model's vocab_size, {vocabulary}");
+            Err(ModelError::Config { path, key: "eos_token_id", value: id.to_string(), hint })
+        }
+    }
 }
 
 #[cfg(test)]
@@ -433,5 +450,21 @@ mod tests {
         assert_eq!(starts, [0, 1, 1, 1, 4, 5, 6, 7]);
         assert_eq!(tokenizer.start_before(&tokens[1..], 2), 0, "the beginning may be within one");
         assert_eq!(tokenizer.start_before(&[], 0), 0);
+    }
+
+    #[test]
+    fn what_ends_texts_is_read_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(GENERATION);
+        let stops = || generation_stops(dir.path(), 8);
+        assert_eq!(stops().unwrap(), [0_u32; 0], "without a file");
+        std::fs::write(&path, r#"{"eos_token_id": [7, -1]}"#).unwrap();
+        assert_eq!(stops().unwrap(), [7]);
+        std::fs::write(&path, r#"{"eos_token_id": 8}"#).unwrap();
+        let error = stops().unwrap_err().to_string();
+        assert!(error.contains("generation_config.json: `eos_token_id` is 8"), "{error}");
+        std::fs::write(&path, b"\xff").unwrap();
+        let error = stops().unwrap_err().to_string();
+        assert!(error.contains("cannot read") && error.contains(GENERATION), "{error}");
     }
 }

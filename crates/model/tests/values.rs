@@ -142,3 +142,22 @@ fn heads_need_names_that_differ() {
         assert!(message.contains(&format!("{names:?}")), "{message}");
     }
 }
+
+#[test]
+fn several_heads_are_no_reward_model() {
+    let (dir, _) = values("llama");
+    let refused = || {
+        let error = SequenceClassifier::load(dir.path(), &device()).unwrap_err().to_string();
+        assert!(error.contains("config.json: `num_labels` is 3"), "{error}");
+        assert!(error.contains("a reward model has one label, this one has 3"), "{error}");
+    };
+    refused();
+    // Where the configuration does not say, the head does.
+    let path = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for key in ["num_labels", "id2label"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    std::fs::write(&path, config.to_string()).unwrap();
+    refused();
+}

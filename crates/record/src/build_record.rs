@@ -16,6 +16,12 @@ pub struct BuildRecord {
     pub cargo_lock_sha256: String,
     /// The compiler, as `rustc -vV` tells it: release, commit, host and LLVM.
     pub rustc: String,
+    /// Version of cargo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cargo: Option<String>,
+    /// The linker, where another than the compiler's own was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linker: Option<String>,
     /// Target triple.
     pub target: String,
     /// `-C target-cpu`, where it was given.
@@ -28,6 +34,9 @@ pub struct BuildRecord {
     pub rustflags: Option<String>,
     /// `release` or `debug`.
     pub profile: String,
+    /// Variables `CARGO_PROFILE_…` that changed what `Cargo.toml` says of the profile, with their values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile_variables: Option<String>,
     /// Optimisation level of the program's own crate.
     pub opt_level: String,
     /// Whether debug assertions are on.
@@ -106,11 +115,14 @@ impl BuildRecord {
             ("source SHA-256", Some(source.sha256.clone())),
             ("Cargo.lock SHA-256", Some(self.cargo_lock_sha256.clone())),
             ("rustc", Some(self.rustc.clone())),
+            ("cargo", given(&self.cargo)),
+            ("linker", given(&self.linker)),
             ("target", Some(self.target.clone())),
             ("target CPU", given(&self.target_cpu)),
             ("target features", Some(self.target_features.clone())),
             ("rustflags", given(&self.rustflags)),
             ("profile", Some(format!("{}, opt-level {}", self.profile, self.opt_level))),
+            ("variables of the profile", given(&self.profile_variables)),
             ("debug assertions", Some(self.debug_assertions.to_string())),
             ("features", Some(self.features.clone())),
             ("burn", given(&self.burn)),

@@ -16,11 +16,16 @@ const CHUNK_BYTES: usize = 1 << 16;
 /// # Errors
 /// [`RecordError::Io`] when the file cannot be opened or read to its end.
 pub fn sha256_file(path: &Path) -> Result<String, RecordError> {
-    let mut file = File::open(path).map_err(RecordError::io("open", path))?;
+    let file = File::open(path).map_err(RecordError::io("open", path))?;
+    sha256_of(file).map_err(RecordError::io("read", path))
+}
+
+/// The SHA-256 of all that can be read.
+pub(crate) fn sha256_of(mut bytes: impl Read) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut chunk = vec![0_u8; CHUNK_BYTES];
     loop {
-        let n = file.read(&mut chunk).map_err(RecordError::io("read", path))?;
+        let n = bytes.read(&mut chunk)?;
         if n == 0 {
             return Ok(hex(&hasher.finalize()));
         }

@@ -32,6 +32,7 @@ mod secrets;
 mod steps;
 mod surroundings;
 pub mod verify;
+mod weights;
 mod workflow;
 
 pub use build_record::{BuildRecord, Source};
@@ -43,4 +44,5 @@ pub use run_dir::{RunDir, START_FILE};
 pub use secrets::Secrets;
 pub use steps::{Divergence, divergence};
 pub use surroundings::{Difference, environment};
+pub use weights::Weights;
 pub use workflow::{Workflow, WorkflowStep};

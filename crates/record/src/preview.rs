@@ -34,6 +34,11 @@ pub(crate) fn html(record: &Record) -> String {
         (escaped(&input.role), file(&breakable(&input.path), &input.sha256, input.bytes))
     });
     section(&mut body, "Inputs", inputs);
+    let models = record.models.iter().map(|model| {
+        let what = format!("{} parameters in {} tensors", model.parameters, model.tensors);
+        (escaped(&model.role), format!("{what} <code>{}</code>", escaped(&model.sha256)))
+    });
+    section(&mut body, "Models, whatever their files", models);
     let outputs = record.outputs.iter().map(|output| {
         let (address, name) = (escaped(&encoded(&output.path)), escaped(&output.path));
         (format!("<a href=\"{address}\">{name}</a>"), file("", &output.sha256, output.bytes))
@@ -111,6 +116,7 @@ fn run(record: &Record) -> Vec<(String, String)> {
         ("memory", host.memory_bytes.map(gib)),
         ("greatest use of memory", record.peak_memory_bytes.map(gib)),
         ("job", record.scheduler.as_ref().map(|job| format!("{} {}", job.kind, job.job))),
+        ("exit code", record.exit.map(|code| code.to_string())),
         ("steps", record.steps.map(|steps| steps.to_string())),
         ("recording took", record.overhead_seconds.map(|seconds| format!("{seconds:.3} s"))),
     ];

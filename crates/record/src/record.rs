@@ -1,11 +1,12 @@
 //! `record.json`: everything that is recorded of a run, in one versioned schema.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use crate::build_record::BuildRecord;
 use crate::capture::{Gpu, Host, Scheduler};
+use crate::weights::Weights;
 
 /// The schema that this version writes, and the only one that it reads.
 pub const SCHEMA: &str = "record/1";
@@ -23,11 +24,17 @@ pub struct Record {
     pub command: String,
     /// The command line, without the program, secrets, and the home folder.
     pub argv: Vec<String>,
+    /// The folder that relative paths of the command line start at, from the root of the git repository that it lies in; absent outside of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
     /// UTC, RFC 3339.
     pub start: String,
     /// UTC, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
+    /// The exit code of the process, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<u8>,
     /// From start to end, of the process that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
@@ -37,6 +44,9 @@ pub struct Record {
     /// SHA-256 of `config.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_sha256: Option<String>,
+    /// SHA-256 of `expect.toml`: what was expected when the run began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_sha256: Option<String>,
     /// Where random draws come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
@@ -63,6 +73,9 @@ pub struct Record {
     /// Files that the run read, in its folder or elsewhere.
     #[serde(default)]
     pub inputs: Vec<Input>,
+    /// The models among the inputs, by their weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<Weights>,
     /// Files that the run wrote, those of the record itself aside.
     #[serde(default)]
     pub outputs: Vec<Output>,
@@ -234,8 +247,13 @@ pub fn media_type(path: &str) -> &'static str {
     }
 }
 
-/// The numbers of a JSON document by their places, such as `rows[ctrl exp:10 best-of:4].win_rate.estimate`: what an array holds is
-/// named by its texts, or counted where it has none.
+/// Most numbers of a document: a record is read as a whole, and samples are data.
+const MOST_NUMBERS: usize = 10_000;
+/// Longest name of what an array holds, in characters.
+const LONGEST_LABEL: usize = 80;
+
+/// The first 10,000 numbers of a JSON document by their places, such as `rows[ctrl exp:10 best-of:4].win_rate.estimate`: what an array holds is
+/// named by its texts (the first 80 characters), or counted where it has none.
 #[must_use]
 pub fn numbers(document: &serde_json::Value) -> BTreeMap<String, f64> {
     let mut found = BTreeMap::new();
@@ -245,6 +263,9 @@ pub fn numbers(document: &serde_json::Value) -> BTreeMap<String, f64> {
 
 fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String, f64>) {
     use serde_json::Value;
+    if found.len() >= MOST_NUMBERS {
+        return;
+    }
     match value {
         Value::Number(number) => {
             if let Some(number) = number.as_f64() {
@@ -258,14 +279,7 @@ fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String
             }
         }
         Value::Array(values) => {
-            let labels: Vec<Option<String>> = values.iter().map(label).collect();
-            for (index, (value, label)) in values.iter().zip(&labels).enumerate() {
-                let alike = labels.iter().filter(|other| *other == label).count() > 1;
-                let label = match label {
-                    Some(label) if alike => format!("{label} {index}"),
-                    Some(label) => label.clone(),
-                    None => index.to_string(),
-                };
+            for (value, label) in values.iter().zip(labels(values)) {
                 collect(value, format!("{place}[{label}]"), found);
             }
         }
@@ -273,10 +287,25 @@ fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String
     }
 }
 
+/// What each element of an array is called: by its texts, with its number where others have the same.
+fn labels(values: &[serde_json::Value]) -> Vec<String> {
+    let labels: Vec<Option<String>> = values.iter().map(label).collect();
+    let mut alike: HashMap<&Option<String>, usize> = HashMap::new();
+    for label in &labels {
+        *alike.entry(label).or_default() += 1;
+    }
+    let named = labels.iter().enumerate().map(|(index, label)| match label {
+        Some(text) if alike[label] > 1 => format!("{text} {index}"),
+        Some(text) => text.clone(),
+        None => index.to_string(),
+    });
+    named.collect()
+}
+
 /// The texts of an object.
 fn label(value: &serde_json::Value) -> Option<String> {
     let texts: Vec<&str> = value.as_object()?.values().filter_map(|v| v.as_str()).collect();
-    (!texts.is_empty()).then(|| texts.join(" "))
+    (!texts.is_empty()).then(|| texts.join(" ").chars().take(LONGEST_LABEL).collect())
 }
 
 #[cfg(test)]
@@ -297,6 +326,15 @@ mod tests {
         let found = numbers(&document);
         let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_document_of_samples_gives_a_record_that_can_be_read() {
+        let sample = |i: usize| json!({"response": "x".repeat(500), "log_probs": vec![i; 64]});
+        let samples: Vec<_> = (0..700).map(sample).collect();
+        let found = numbers(&json!({ "responses": samples }));
+        assert_eq!(found.len(), MOST_NUMBERS);
+        assert!(found.keys().all(|name| name.len() < 120));
     }
 
     #[test]

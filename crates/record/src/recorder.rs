@@ -1,5 +1,6 @@
 //! Opening and closing the record of a run.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,7 +19,11 @@ use crate::manifest::{self, Manifest};
 use crate::record::{
     Agent, Attempt, Device, Input, Output, Record, SCHEMA, Seed, Status, media_type, numbers,
 };
+use crate::weights::{Weights, weights};
 use crate::{RecordError, Secrets, clock, env, preview, ro_crate};
+
+/// The exit code of a run whose files hold a secret: it failed.
+const EXIT_OF_LEAK: u8 = 3;
 
 /// What a command says of its run when it begins.
 #[derive(Clone, Debug)]
@@ -75,6 +80,8 @@ impl Recorder {
         for (role, name, path) in &opening.inputs {
             inputs.push(input(run, role, &secrets.scrub(name), path)?);
         }
+        let expect = run.join(EXPECT);
+        let expect_sha256 = expect.exists().then(|| sha256_file(&expect)).transpose()?;
         let start = clock::utc_now();
         let record = Record {
             schema: SCHEMA.to_owned(),
@@ -82,11 +89,14 @@ impl Recorder {
             status: Status::Running,
             command: opening.command,
             argv: argv.collect(),
+            cwd: folder_in_repository(&secrets),
             start,
             end: None,
+            exit: None,
             seconds: None,
             error: None,
             config_sha256,
+            expect_sha256,
             seed: opening.seed.map(Seed::of),
             device: opening.device,
             threads: threads(),
@@ -96,6 +106,7 @@ impl Recorder {
             gpus: if on_gpu { Gpu::all() } else { Vec::new() },
             build: opening.build,
             executable_sha256: executable_sha256(),
+            models: models(&opening.inputs)?,
             inputs,
             outputs: Vec::new(),
             metrics: Default::default(),
@@ -115,19 +126,19 @@ impl Recorder {
 
     /// Completes the record: what the run wrote, with digests, and how it ended.
     ///
-    /// - `failure`: what ended it, if something did.
+    /// - `failure`: what ended it, if something did, and the exit code that says so.
     ///
     /// # Errors
     /// [`RecordError::Secret`] where a file of the run holds a secret; the record then says so and that the run failed. As
     /// [`folder::files`], and when a file cannot be read or written.
-    pub fn end(mut self, failure: Option<&str>) -> Result<Record, RecordError> {
+    pub fn end(mut self, failure: Option<(&str, u8)>) -> Result<Record, RecordError> {
         let begun = Instant::now();
         let mut outputs = self.outputs()?;
         let leak = self.leak(&outputs)?;
         let secrets = &self.secrets;
         let may_be_named = |path: &str| secrets.find(path.as_bytes()).is_none();
         outputs.retain(|output| may_be_named(&output.path));
-        let error = failure.map(|text| env::without_home(&self.secrets.scrub(text)));
+        let error = failure.map(|(text, _)| env::without_home(&self.secrets.scrub(text)));
         let error = error.or_else(|| leak.as_ref().map(ToString::to_string));
         let results = std::fs::read(self.folder.join(RESULTS)).unwrap_or_default();
         let results: Value = serde_json::from_slice(&results).unwrap_or_default();
@@ -138,6 +149,11 @@ impl Recorder {
         record.status = if error.is_some() { Status::Failed } else { Status::Completed };
         record.error = error.map(|text| env::without_home(&text));
         record.end = Some(clock::utc_now());
+        record.exit = Some(match (failure, &leak) {
+            (_, Some(_)) => EXIT_OF_LEAK,
+            (Some((_, code)), None) => code,
+            (None, None) => 0,
+        });
         record.seconds = Some(self.started.elapsed().as_secs_f64());
         record.steps = steps(&self.folder, &outputs);
         record.metrics = metrics;
@@ -284,6 +300,27 @@ pub fn changed_input(
         }
     }
     Ok(None)
+}
+
+/// The models among the files that are read: weights that lie in one folder, for one purpose.
+fn models(inputs: &[(String, String, PathBuf)]) -> Result<Vec<Weights>, RecordError> {
+    let mut files: BTreeMap<(&str, Option<&Path>), Vec<&Path>> = BTreeMap::new();
+    for (role, _, path) in inputs {
+        if path.extension().is_some_and(|ending| ending == "safetensors") {
+            files.entry((role, path.parent())).or_default().push(path);
+        }
+    }
+    let all = files.into_iter().map(|((role, _), files)| weights(role, &files).transpose());
+    all.flatten().collect()
+}
+
+/// The working folder, from the root of the git repository that it lies in.
+fn folder_in_repository(secrets: &Secrets) -> Option<String> {
+    let here = std::env::current_dir().ok()?;
+    let root = here.ancestors().find(|folder| folder.join(".git").exists())?;
+    let inside = here.strip_prefix(root).ok()?.to_str()?.replace('\\', "/");
+    let inside = if inside.is_empty() { ".".to_owned() } else { inside };
+    Some(secrets.scrub(&inside))
 }
 
 /// A file that is read.

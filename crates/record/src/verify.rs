@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::address::decoded;
-use crate::folder::{self, CONFIG, CRATE, DIFF, MANIFEST, RECORD, RESULTS, STEPS};
+use crate::folder::{self, CONFIG, CRATE, DIFF, EXPECT, MANIFEST, RECORD, RESULTS, STEPS};
 use crate::hash::sha256_file;
 use crate::manifest::{self, Manifest};
 use crate::record::{Status, numbers};
@@ -158,12 +158,13 @@ fn compare_record(record: &Record, listed: &Manifest, findings: &mut Vec<Finding
     });
     let outputs = record.outputs.iter().map(|output| (output.path.clone(), output.sha256.clone()));
     let config = record.config_sha256.iter().map(|digest| (CONFIG.to_owned(), digest.clone()));
+    let expect = record.expect_sha256.iter().map(|digest| (EXPECT.to_owned(), digest.clone()));
     let diff =
         record.build.source.diff_sha256.iter().map(|digest| (DIFF.to_owned(), digest.clone()));
     // It may be left out, but it may not be another.
     let diff = diff.filter(|(path, _)| listed.contains_key(path));
     let recorded: BTreeMap<String, String> =
-        in_run.chain(outputs).chain(config).chain(diff).collect();
+        in_run.chain(outputs).chain(config).chain(expect).chain(diff).collect();
     for (path, digest) in &recorded {
         if listed.get(path) != Some(digest) {
             let what = "record.json has another digest than manifest-sha256.txt";

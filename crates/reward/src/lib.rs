@@ -38,9 +38,53 @@ pub use verdict::Verdict;
 
 /// The reward r(x, y) of responses.
 pub trait Reward: Send + Sync {
-    /// The reward of each (prompt, response) pair, finite. It never depends on the other pairs or on their order.
+    /// The reward of each (prompt, response) pair: as many as there are pairs, in their order, and finite. It never depends on the other pairs or on their order.
     ///
     /// # Errors
     /// [`RewardError`] when a response cannot be scored.
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError>;
+}
+
+/// The rewards of all pairs, by whichever reward: what a user of someone else's [`Reward`] relies on is looked at.
+///
+/// # Errors
+/// Those of the reward; [`RewardError::NotScored`] for another number of rewards than of pairs, and [`RewardError::NotFinite`].
+pub fn scored(reward: &dyn Reward, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+    let scores = reward.score(pairs)?;
+    if scores.len() != pairs.len() {
+        let last = pairs.get(scores.len()).or(pairs.last());
+        let response = last.map_or(String::new(), |(_, response)| (*response).to_owned());
+        return Err(RewardError::NotScored { response });
+    }
+    match scores.iter().zip(pairs).find(|(score, _)| !score.is_finite()) {
+        Some((score, (_, response))) => {
+            Err(RewardError::NotFinite { response: (*response).to_owned(), score: *score })
+        }
+        None => Ok(scores),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Vec<f32>);
+
+    impl Reward for Fixed {
+        fn score(&self, _: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+            Ok(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn a_reward_that_breaks_its_promise_is_refused() {
+        let pairs = [("x", "a"), ("x", "b")];
+        let of = |scores: &[f32]| scored(&Fixed(scores.to_vec()), &pairs);
+        assert_eq!(of(&[1.0, 2.0]).unwrap(), [1.0, 2.0]);
+        for (scores, named) in [(&[1.0][..], "b"), (&[1.0, 2.0, 3.0], "b"), (&[f32::NAN, 1.0], "a")]
+        {
+            let error = of(scores).unwrap_err().to_string();
+            assert!(error.contains(&format!("{named:?}")), "{error}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Several rewards of the same pairs, put together pair by pair: what sums and ensembles have in common.
 
-use crate::{Reward, RewardError};
+use crate::{Reward, RewardError, scored};
 
 /// At least one reward.
 pub(crate) struct Members(Vec<Box<dyn Reward>>);
@@ -27,7 +27,11 @@ impl Members {
         pairs: &[(&str, &str)],
         combine: impl Fn(&[f64]) -> f64,
     ) -> Result<Vec<f32>, RewardError> {
-        let all = self.0.iter().map(|member| member.score(pairs)).collect::<Result<Vec<_>, _>>()?;
+        let all = self
+            .0
+            .iter()
+            .map(|member| scored(member.as_ref(), pairs))
+            .collect::<Result<Vec<_>, _>>()?;
         let score = |(idx, (_, response)): (usize, &(&str, &str))| {
             let rewards: Vec<f64> = all.iter().map(|of_member| f64::from(of_member[idx])).collect();
             let score = combine(&rewards) as f32;

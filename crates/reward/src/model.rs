@@ -1,4 +1,8 @@
 //! Learned reward models: a sequence classifier with one output and its tokenizer.
+//!
+//! What it reads of a conversation is the policy's text: the prompt as the policy's chat template writes it and the response behind it,
+//! without the token that closes the turn. A chat template beside the reward model is not looked at, so that one of another chat format is
+//! given another text than it was trained on; it belongs behind a server that writes the text anew ([`crate::RemoteReward`]).
 
 use infalign_backend::Device;
 use infalign_model::{ModelFolder, SequenceClassifier, Tokenizer};

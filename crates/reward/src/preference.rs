@@ -140,8 +140,13 @@ impl Preference {
         })?;
         let mut verdicts = Vec::with_capacity(questions.len());
         for some in questions.chunks(self.parallel.get()) {
-            self.stop.map_or(Ok(()), refuse_if)?;
-            verdicts.extend(self.cached.score(some)?.into_iter().map(Verdict::of_number));
+            let found = self.stop.map_or(Ok(()), refuse_if).and_then(|()| self.cached.score(some));
+            let found = found.inspect_err(|_| {
+                // What was not asked may be asked later; of the questions that failed the server may have counted some.
+                let later = questions.get(verdicts.len() + some.len()..).unwrap_or_default();
+                self.left.fetch_add(self.cached.unknown(later), Ordering::Relaxed);
+            })?;
+            verdicts.extend(found.into_iter().map(Verdict::of_number));
         }
         self.check(&verdicts)?;
         Ok(verdicts)

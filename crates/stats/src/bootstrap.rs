@@ -107,6 +107,9 @@ impl Resamples {
         if self.prompts() < FEWEST {
             let n = self.prompts() as f64;
             let squares: f64 = deviations.iter().map(|d| d * d).sum();
+            if !squares.is_finite() {
+                return Err(StatsError::Undefined { defined: drawn.len(), of: all });
+            }
             let half = t_quantile(level, self.prompts() - 1) * ((n - 1.0) / n * squares).sqrt();
             return Ok(Interval { estimate, low: estimate - half, high: estimate + half, level });
         }

@@ -83,7 +83,10 @@ pub fn paired_difference(a: &[f64], b: &[f64], level: f64) -> Result<Interval, S
 }
 
 /// Refuses what is no probability strictly between 0 and 1.
-pub(crate) fn check_level(level: f64) -> Result<(), StatsError> {
+///
+/// # Errors
+/// [`StatsError::Level`].
+pub fn check_level(level: f64) -> Result<(), StatsError> {
     if level > 0.0 && level < 1.0 { Ok(()) } else { Err(StatsError::Level(level)) }
 }
 

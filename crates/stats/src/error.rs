@@ -71,7 +71,8 @@ pub enum StatsError {
     },
     /// A logistic regression without an optimum.
     #[error(
-        "the win rate at equal lengths has no estimate: pairs are decided by one side, or by their length, alone"
+        "the win rate at equal lengths has no estimate: pairs are decided by one side, or by their length, alone, or one side \
+         is always longer by about as much"
     )]
     Separated,
     /// Paired samples that are not of one length.

@@ -31,7 +31,8 @@ pub struct Lengths<'a> {
 ///
 /// # Errors
 /// [`StatsError::Unpaired`] for lists of different lengths, [`StatsError::TooFew`], [`StatsError::NotFinite`], [`StatsError::Level`], and
-/// [`StatsError::Separated`] where every pair, or every pair beyond some difference of length, is decided the same way.
+/// [`StatsError::Separated`] where every pair, or every pair beyond some difference of length, is decided the same way, and where one side is
+/// always longer by about as much, which does not tell what length does. Where all lengths are equal, it is the plain win rate.
 pub fn length_controlled(
     prompts: &[(Lengths<'_>, Lengths<'_>)],
     level: f64,
@@ -91,7 +92,8 @@ type Part = ([f64; 2], [f64; 3]);
 fn part(prompt: &(Lengths<'_>, Lengths<'_>), scale: f64, [theta, phi]: [f64; 2]) -> Part {
     let (mut score, mut information) = ([0.0; 2], [0.0; 3]);
     pairs(prompt, |weight, won, delta| {
-        let x = if scale > 0.0 { (delta / scale).tanh() } else { 0.0 };
+        // Without a spread, what differs at all is as far as can be.
+        let x = if delta == 0.0 { 0.0 } else { (delta / scale).tanh() };
         let p = logistic(theta + phi * x);
         let (miss, curve) = (weight * (won - p), weight * p * (1.0 - p));
         score = [score[0] + miss, score[1] + miss * x];
@@ -110,7 +112,7 @@ fn fit(prompts: &[(Lengths<'_>, Lengths<'_>)], scale: f64) -> Result<(f64, f64),
         let (score, information) = parts.iter().fold(([0.0; 2], [0.0; 3]), |(g, h), (s, i)| {
             ([g[0] + s[0], g[1] + s[1]], [h[0] + i[0], h[1] + i[1], h[2] + i[2]])
         });
-        let inverse = inverse(information);
+        let inverse = inverse(information).ok_or(StatsError::Separated)?;
         let step = times(inverse, score);
         at = [at[0] + step[0], at[1] + step[1]];
         if at.iter().any(|value| value.is_nan() || value.abs() > 30.0) {
@@ -125,13 +127,14 @@ fn fit(prompts: &[(Lengths<'_>, Lengths<'_>)], scale: f64) -> Result<(f64, f64),
     Err(StatsError::Separated)
 }
 
-/// Inverse of [[a, b], [b, c]]; where lengths do not differ, of a alone.
-fn inverse([a, b, c]: [f64; 3]) -> [f64; 3] {
-    let determinant = a * c - b * b;
-    if determinant <= 1e-12 * a * a {
-        return [1.0 / a, 0.0, 0.0];
+/// Inverse of [[a, b], [b, c]]; where no lengths differ, of a alone, and none where they differ but always by as much.
+fn inverse([a, b, c]: [f64; 3]) -> Option<[f64; 3]> {
+    if c == 0.0 {
+        return Some([1.0 / a, 0.0, 0.0]);
     }
-    [c / determinant, -b / determinant, a / determinant]
+    let determinant = a * c - b * b;
+    let inverse = [c / determinant, -b / determinant, a / determinant];
+    (determinant > 1e-12 * a * a).then_some(inverse)
 }
 
 fn times([a, b, c]: [f64; 3], [x, y]: [f64; 2]) -> [f64; 2] {
@@ -212,6 +215,22 @@ mod tests {
             (mean_interval(&plain, 0.95).unwrap(), length_controlled(&prompts, 0.95).unwrap());
         assert!((plain.estimate - controlled.estimate).abs() < 1e-9);
         assert!((plain.low - controlled.low).abs() < 2e-3, "{plain:?} {controlled:?}");
+    }
+
+    #[test]
+    fn a_side_that_is_always_longer_by_as_much_does_not_tell() {
+        let mut random = SplitMix(55);
+        let mut sides = sides(&mut random, 40, 0.5, 0.0);
+        for [_, lengths] in &mut sides.theirs {
+            lengths.fill(7.0);
+        }
+        for length in [7.1, 10.0, 1e6] {
+            for [_, lengths] in &mut sides.ours {
+                lengths.fill(length);
+            }
+            let error = length_controlled(&sides.prompts(), 0.95);
+            assert_eq!(error, Err(StatsError::Separated), "{length}");
+        }
     }
 
     #[test]

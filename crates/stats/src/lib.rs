@@ -12,7 +12,7 @@
 //! - [`length`]: win rates at equal lengths;
 //! - [`agreement`](mod@agreement): how far two judges agree.
 //!
-//! Besides: [`wilson_interval`] for the share of independent trials, [`reliability`](reliability()) for forecast probabilities against what
+//! Besides: [`wilson_interval`] for the share of independent trials, [`of_share`] for means of few numbers near 0 or 1, [`reliability`](reliability()) for forecast probabilities against what
 //! came true, and Pearson's [`correlation`](correlation()).
 //!
 //! Functions take the samples of one prompt, or one number a prompt; batching belongs to the caller.
@@ -36,13 +36,15 @@ mod testing;
 
 pub use agreement::{Agreement, Outcome, agreement};
 pub use bootstrap::Resamples;
-pub use cluster::{Interval, mean_and_standard_error, mean_interval, paired_difference};
+pub use cluster::{
+    Interval, check_level, mean_and_standard_error, mean_interval, paired_difference,
+};
 pub use correlation::correlation;
 pub use error::StatsError;
 pub use length::{Lengths, length_controlled};
 pub use order::{Kept, Selection, selection_weights, win_rate};
 pub use plan::Spread;
-pub use proportion::wilson_interval;
+pub use proportion::{of_share, wilson_interval};
 pub use quantile::mid_rank;
 pub use reliability::{ReliabilityBin, reliability};
 pub use significance::{equivalence_test, holm, t_test};

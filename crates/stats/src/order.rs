@@ -167,7 +167,8 @@ impl Kept {
             }
             won += weight * 0.5 * (under + upto);
         }
-        won
+        // Weights add up to 1 up to rounding.
+        won.min(1.0)
     }
 }
 

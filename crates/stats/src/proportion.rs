@@ -34,18 +34,48 @@ pub fn wilson_interval(successes: f64, trials: usize, level: f64) -> Result<Inte
     if !(level > 0.0 && level < 1.0) {
         return Err(StatsError::Level(level));
     }
+    Ok(wilson(successes / n, n, level))
+}
+
+/// Wilson's interval for a share p of n trials, which need not be whole.
+fn wilson(p: f64, n: f64, level: f64) -> Interval {
     let z = Normal::standard().inverse_cdf(0.5 + 0.5 * level);
-    let (p, shrink) = (successes / n, 1.0 + z * z / n);
+    let shrink = 1.0 + z * z / n;
     let centre = (p + z * z / (2.0 * n)) / shrink;
     let half_width = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt() / shrink;
     // Rounding may lead a little beyond.
     let (low, high) = ((centre - half_width).max(0.0), (centre + half_width).min(1.0));
-    Ok(Interval { estimate: p, low, high, level })
+    Interval { estimate: p, low, high, level }
+}
+
+/// Trials on the rarer side below which resamples say too little of what was not seen.
+const FEW: f64 = 10.0;
+
+/// The interval of a mean of numbers from 0 to 1, no narrower than the trials allow that the numbers are worth.
+///
+/// Where nearly all numbers are at one edge, as win rates of a single response a prompt are, resamples of them hardly hold any other, and an interval
+/// from them ends too early. Numbers of mean p and variance s² are worth n' = n·p(1 − p)/s² independent trials: where n'·min(p, 1 − p) is
+/// less than 10, the interval is widened to hold Wilson's of n' trials, too. Numbers that are all 0 or all 1 are n trials.
+///
+/// - `values`: in [0, 1], of independent prompts; `interval`: of their mean.
+#[must_use]
+pub fn of_share(values: &[f64], interval: Interval) -> Interval {
+    let n = values.len() as f64;
+    let p = (values.iter().sum::<f64>() / n).clamp(0.0, 1.0);
+    let squares: f64 = values.iter().map(|value| (value - p).powi(2)).sum();
+    let rarer = p.min(1.0 - p);
+    let trials = if rarer > 0.0 { n * p * (1.0 - p) * (n - 1.0) / squares } else { n };
+    if trials.is_nan() || trials * rarer >= FEW {
+        return interval;
+    }
+    let wilson = wilson(p, trials, interval.level);
+    Interval { low: interval.low.min(wilson.low), high: interval.high.max(wilson.high), ..interval }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Resamples;
     use crate::testing::SplitMix;
 
     #[test]
@@ -84,6 +114,38 @@ mod tests {
             let coverage = covered.count() as f64 / 4_000.0;
             assert!((0.93..=0.97).contains(&coverage), "{coverage} of {share}");
         }
+    }
+
+    #[test]
+    fn covers_win_rates_near_the_edges_where_resamples_do_not() {
+        let mut random = SplitMix(43);
+        for (share, prompts, most) in [(0.97, 50, 0.85), (0.99, 50, 0.5), (0.02, 100, 0.95)] {
+            let mut covered = [0, 0];
+            for _ in 0..400 {
+                let won = |_| f64::from(u8::from(random.uniform() < share));
+                let values: Vec<f64> = (0..prompts).map(won).collect();
+                let resamples = Resamples::new(&[&values], 400, 1).unwrap();
+                let resampled = resamples.interval(0.95, |means| means[0]).unwrap();
+                for (n, of) in [resampled, of_share(&values, resampled)].into_iter().enumerate() {
+                    covered[n] += usize::from(of.low <= share && share <= of.high);
+                }
+            }
+            let [before, after] = covered.map(|n| n as f64 / 400.0);
+            assert!(before < most && after > 0.93, "{before} and {after} of {share}");
+        }
+    }
+
+    #[test]
+    fn win_rates_of_many_responses_keep_their_intervals() {
+        let mut random = SplitMix(47);
+        let of_prompt = |_| (0.92 + 0.03 * random.normal()).clamp(0.0, 1.0);
+        let values: Vec<f64> = (0..160).map(of_prompt).collect();
+        let interval = Interval { estimate: 0.92, low: 0.915, high: 0.925, level: 0.95 };
+        assert_eq!(of_share(&values, interval), interval);
+        let ties = Interval { estimate: 0.5, low: 0.5, high: 0.5, level: 0.95 };
+        assert_eq!(of_share(&[0.5; 20], ties), ties);
+        let always = Interval { estimate: 1.0, low: 1.0, high: 1.0, level: 0.95 };
+        assert!((of_share(&[1.0; 20], always).low - 0.839).abs() < 1e-3);
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub fn t_test(per_cluster: &[f64], expected: f64) -> Result<f64, StatsError> {
 
 /// p-value of the two one-sided tests (TOST; Schuirmann 1987) that the mean over prompts lies within ±`margin`: small where it does.
 ///
-/// It is below α if and only if the interval of level 1 − 2α lies within the margin.
+/// It is below α if and only if the interval of level 1 − 2α lies within the margin; but where the numbers do not vary by more than 1e-12, it
+/// is 2⁻ⁿ if they lie within, as all n are on one side of either edge, and 1 if not.
 ///
 /// - `margin`: the greatest difference that does not matter, above 0, declared before looking.
 ///

@@ -1,12 +1,15 @@
 //! Advantages of the responses of one prompt.
 
-/// REINFORCE leave-one-out: A_i = R_i − mean of the other rewards of the same prompt. Unbiased, since the baseline does not depend on
-/// response i.
+/// REINFORCE leave-one-out: A_i = R_i − mean of the other rewards of the same prompt. Unbiased where the others' rewards do not depend on
+/// response i. Where they do, as Φ of ranks within the group ([`Calibrator::Group`](crate::Calibrator::Group)), the gradient of the mean Φ
+/// comes out n/(n − 1) times as great, as if β were (n − 1)/n of itself; what a win rate gives each response is unbiased with this baseline
+/// for a reason of its own (see `inference_win_rate.rs`).
 ///
-/// - rewards: `[samples]` of one prompt, at least 2.
+/// - rewards: `[samples]` of one prompt, at least 2; a single one has no others, whose mean counts as 0 then.
 pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
-    let (n, total) = (rewards.len() as f64, rewards.iter().sum::<f64>());
-    rewards.iter().map(|r| r - (total - r) / (n - 1.0)).collect()
+    let total = rewards.iter().sum::<f64>();
+    let others = rewards.len().saturating_sub(1).max(1) as f64;
+    rewards.iter().map(|r| r - (total - r) / others).collect()
 }
 
 /// A_i = R_i − mean of all rewards of the same prompt: (n − 1)/n of those of [`leave_one_out`].
@@ -34,6 +37,18 @@ mod tests {
     fn each_reward_is_compared_with_the_others() {
         assert_eq!(leave_one_out(&[1.0, 2.0, 6.0]), [-3.0, -1.5, 4.5]);
         assert_eq!(leave_one_out(&[0.7, 0.7]), [0.0, 0.0]);
+        assert_eq!(leave_one_out(&[0.7]), [0.7]);
+        assert!(leave_one_out(&[]).is_empty());
+    }
+
+    /// Of ranks within a group, Φ adds up to a constant c: A_i = Φ_i·n/(n − 1) − c/(n − 1).
+    #[test]
+    fn ranks_within_a_group_count_for_more() {
+        let phi = infalign_calibrate::group_quantiles(&[0.3, 2.0, -1.0, 5.0]);
+        let constant = phi.iter().sum::<f64>() / 3.0;
+        for (advantage, phi) in leave_one_out(&phi).iter().zip(&phi) {
+            assert!((advantage - (phi * 4.0 / 3.0 - constant)).abs() < 1e-12);
+        }
     }
 
     #[test]

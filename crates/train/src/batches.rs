@@ -45,6 +45,18 @@ impl Batches {
     }
 }
 
+/// Refuses counts that no memory could hold: what a step looks at stands in it at once.
+pub(crate) fn check_most(counts: &[(&'static str, usize)]) -> Result<(), TrainError> {
+    const MOST: usize = 1_000_000;
+    match counts.iter().find(|(_, count)| *count > MOST) {
+        Some(&(key, count)) => {
+            let (value, valid) = (count.to_string(), "at most 1 million");
+            Err(TrainError::Setting { key, value, valid })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Refuses steps of more prompts than there are: of one that stands twice in a step, the responses would be the same.
 pub(crate) fn check_prompts(n: usize, per_step: usize) -> Result<(), TrainError> {
     if n >= per_step && n > 0 {
@@ -57,7 +69,7 @@ pub(crate) fn check_prompts(n: usize, per_step: usize) -> Result<(), TrainError>
 
 #[cfg(test)]
 mod tests {
-    use super::Batches;
+    use super::{Batches, check_most};
 
     fn sorted(mut indices: Vec<usize>) -> Vec<usize> {
         indices.sort_unstable();
@@ -80,6 +92,15 @@ mod tests {
         let all: Vec<Vec<usize>> = (0..40).map(|step| sorted(batches.indices(step))).collect();
         assert!(all.iter().all(|batch| batch.windows(2).all(|w| w[0] < w[1])), "no example twice");
         assert!((0..5).all(|example| all.iter().any(|batch| batch.contains(&example))));
+    }
+
+    #[test]
+    fn what_no_memory_could_hold_is_refused_by_its_key() {
+        check_most(&[("texts_per_step", 1_000_000)]).unwrap();
+        let counts = [("texts_per_step", 4), ("examples_per_step", usize::MAX)];
+        let message = check_most(&counts).unwrap_err().to_string();
+        assert!(message.starts_with("examples_per_step is 18446744073709551615,"), "{message}");
+        assert!(message.ends_with("at most 1 million"), "{message}");
     }
 
     #[test]

@@ -12,7 +12,8 @@ pub enum Calibrator<'a> {
     /// By the rewards of π_ref's responses to the same prompt, as CTRL has it.
     Table(&'a Calibration),
     /// By the other responses of the same rollout to the same prompt, which costs no reference responses and has the bias that
-    /// [`group_quantiles`] states: u is then uniform under the policy itself, wherever it has moved.
+    /// [`group_quantiles`] states: u is then uniform under the policy itself, wherever it has moved. Since the others' u depend on a response,
+    /// too, leaving it out of its baseline makes the gradient of the mean Φ G/(G − 1) times as great, G responses being in the group.
     Group,
 }
 

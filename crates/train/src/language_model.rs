@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use infalign_model::{CausalLm, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
-use crate::batches::Batches;
+use crate::batches::{Batches, check_most};
 use crate::fit::{Fit, FitMetrics, backward, check_counts, checkpoint_every};
 use crate::{OptimizerConfig, TrainError};
 
@@ -36,7 +36,8 @@ impl LanguageModelConfig {
             ("steps", self.steps),
             ("texts_per_step", self.texts_per_step),
             ("checkpoint_every", self.checkpoint_every),
-        ])
+        ])?;
+        check_most(&[("texts_per_step", self.texts_per_step)])
     }
 }
 

@@ -42,8 +42,9 @@ impl OptimizerConfig {
             (
                 "learning_rate",
                 self.learning_rate,
-                positive(self.learning_rate),
-                "finite and above 0",
+                // Steps are taken in f32.
+                positive(f64::from(self.learning_rate as f32)),
+                "finite and above 0, as a number of 32 bits",
             ),
             (
                 "max_grad_norm",
@@ -65,7 +66,7 @@ impl OptimizerConfig {
             ),
         ] {
             if !fine {
-                return Err(TrainError::Setting { key, value: value.to_string(), valid });
+                return Err(TrainError::Setting { key, value: format!("{value:?}"), valid });
             }
         }
         Ok(())
@@ -192,6 +193,27 @@ impl ModuleVisitor for Scale<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
             self.grads.register(param.id, grad.mul_scalar(self.factor));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OptimizerConfig;
+
+    #[test]
+    fn a_learning_rate_is_one_that_steps_can_be_taken_with() {
+        let checked = |learning_rate: f64| {
+            let config: OptimizerConfig =
+                serde_json::from_value(serde_json::json!({ "learning_rate": learning_rate }))
+                    .unwrap();
+            config.check().map_err(|error| error.to_string())
+        };
+        checked(1e-30).unwrap();
+        for (learning_rate, shown) in [(1e300, "is 1e300,"), (1e-300, "is 1e-300,"), (0.0, "is 0")]
+        {
+            let message = checked(learning_rate).unwrap_err();
+            assert!(message.contains(shown) && message.contains("32 bits"), "{message}");
         }
     }
 }

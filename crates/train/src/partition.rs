@@ -7,8 +7,13 @@ use crate::objective::{Pointwise, RewardScale};
 /// log E[e^{Φ(u)/β}] of a fresh response of π_ref, u as the trainer computes it from the row.
 ///
 /// Where no two rewards of the row are equal, a fresh reward falls into each of the K + 1 gaps between them with the same probability, so that
-/// u is uniform on (j + ½)/(K + 1), and this is the integral ∫e^{Φ/β} as far as K rewards know u. Where rewards tie they are atoms, each with
-/// its share of the row. The reward itself is no function of u; there each reward of the row has its share.
+/// u is uniform on (j + ½)/(K + 1), and this is the integral ∫e^{Φ/β} as far as K rewards know u. A reward that came m > 1 times is an atom
+/// with m places; one that came once gives half of its place to the gap on either side, and a whole one beyond it where it is the least or
+/// the greatest. So an accidental tie moves two places by half a gap, and where all rewards tie they are atoms with their shares. The
+/// reward itself is no function of u; there each reward of the row has its share.
+///
+/// That is a mean over tables. Of one table, whose gaps are not equally likely, log Z is off, for `exp:10` at half a nat with a standard
+/// deviation of 0.26 for K = 16, 0.17 for 64 and 0.12 for 128.
 ///
 /// - scale: what r is measured by on the row's prompt.
 /// - beta: on the scale of [`Pointwise::apply`].
@@ -18,18 +23,39 @@ pub(crate) fn log_partition(
     scale: RewardScale,
     beta: f64,
 ) -> f64 {
-    let values = row.values();
-    let ties = values.windows(2).any(|pair| pair[0] == pair[1]);
-    if ties || !matches!(objective, Pointwise::Calibrated(_)) {
-        let atoms = values.chunk_by(|a, b| a == b);
-        return log_mean_exp(atoms.map(|atom| {
-            let phi = objective.apply(atom[0], row.quantile(atom[0]), scale);
-            (atom.len() as f64, phi / beta)
-        }));
+    let phi = |reward: f32, u: f64| objective.apply(reward, u, scale) / beta;
+    let atoms: Vec<&[f32]> = row.values().chunk_by(|a, b| a == b).collect();
+    let atom = |atom: &&[f32]| (atom.len() as f64, phi(atom[0], row.quantile(atom[0])));
+    let ties = atoms.len() < row.values().len();
+    // A tie of quantiles is no tie of rewards, but a share of them.
+    let shares = ties && row.rewards().is_none();
+    if shares || !matches!(objective, Pointwise::Calibrated(_)) {
+        return log_mean_exp(atoms.iter().map(atom));
     }
-    let gaps = row.samples() + 1;
-    let u = (0..gaps).map(|j| (j as f64 + 0.5) / gaps as f64);
-    log_mean_exp(u.map(|u| (1.0, objective.apply(0.0, u, scale) / beta)))
+    let gaps = if ties { gaps(&atoms) } else { vec![1.0; row.samples() + 1] };
+    let below = if ties { counts_below(&atoms) } else { (0..gaps.len()).collect() };
+    let of_gap = |(weight, below): (f64, usize)| {
+        (weight, phi(0.0, (below as f64 + 0.5) / (row.samples() as f64 + 1.0)))
+    };
+    let repeated = atoms.iter().filter(|atom| atom.len() > 1).map(atom);
+    log_mean_exp(repeated.chain(gaps.into_iter().zip(below).map(of_gap)))
+}
+
+/// The places of each gap, from below the least atom to above the greatest: half a place of either neighbour that came once.
+fn gaps(atoms: &[&[f32]]) -> Vec<f64> {
+    let half = |atom: &[f32]| if atom.len() == 1 { 0.5 } else { 0.0 };
+    let last = atoms.len() - 1;
+    let of_gap = |gap: usize| half(atoms[gap.saturating_sub(1)]) + half(atoms[gap.min(last)]);
+    (0..=atoms.len()).map(of_gap).collect()
+}
+
+/// How many rewards are below each gap.
+fn counts_below(atoms: &[&[f32]]) -> Vec<usize> {
+    let after = |below: &mut usize, atom: &&[f32]| {
+        *below += atom.len();
+        Some(*below)
+    };
+    std::iter::once(0).chain(atoms.iter().scan(0, after)).collect()
 }
 
 /// log of the mean of e^x, of pairs of weight and x.
@@ -66,12 +92,29 @@ mod tests {
 
     #[test]
     fn atoms_have_their_shares() {
-        // Of a prompt with rewards 0, 0, 0 and 1: u is 2/5 and 4/5.
-        let expected = (0.75 * (0.4_f64 / 0.1).exp() + 0.25 * (0.8_f64 / 0.1).exp()).ln();
-        assert!((log_z(vec![0.0, 1.0, 0.0, 0.0], "identity", 0.1) - expected).abs() < 1e-12);
+        // Of a prompt with rewards 0, 0, 1 and 1: u is 3/10 and 7/10.
+        let expected = (0.5 * 3_f64.exp() + 0.5 * 7_f64.exp()).ln();
+        assert!((log_z(vec![0.0, 1.0, 0.0, 1.0], "identity", 0.1) - expected).abs() < 1e-12);
+        // Of 0, 0, 0 and 1, which came once: 3 places at 2/5, half a one between them at 7/10, and one above at 9/10.
+        let places = 3.0 * 4_f64.exp() + 0.5 * 7_f64.exp() + 9_f64.exp();
+        let found = log_z(vec![0.0, 1.0, 0.0, 0.0], "identity", 0.1);
+        assert!((found - (places / 4.5).ln()).abs() < 1e-12, "{found}");
         let raw = (0.5 + 0.5 * 1_f64.exp()).ln();
         assert!((log_z(vec![0.0, 1.0], "raw", 0.5) - raw).abs() < 1e-12, "in units of the spread");
         let standardised = (0.5 * (-2_f64 / 0.5).exp() + 0.5).ln();
         assert!((log_z(vec![0.0, 1.0], "standardized", 0.5) - standardised).abs() < 1e-12);
+    }
+
+    /// `exp:10` at half a nat, whose β is 7011.9 on the raw scale.
+    #[test]
+    fn an_accidental_tie_changes_little() {
+        let beta = 7011.9 / 10_f64.exp_m1();
+        let of = |rewards: Vec<f32>| log_z(rewards, "exp:10", beta);
+        let apart: Vec<f32> = (0..16_u16).map(f32::from).collect();
+        for tie in 1..12 {
+            let mut tied = apart.clone();
+            tied[tie] = tied[tie - 1];
+            assert!((of(tied) - of(apart.clone())).abs() < 0.02, "{tie}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
 use infalign_decode::{EncodedPrompt, Response, Sampler, Sampling};
 use infalign_model::{Sequence, Tokenizer};
 use infalign_record::hash::sha256_bytes;
-use infalign_reward::Reward;
+use infalign_reward::{Reward, scored};
 
 use crate::{Calibrator, Objective, TrainError};
 
@@ -83,7 +83,7 @@ pub(crate) fn rewards(
     }
     let pairs: Vec<(&str, &str)> =
         texts.iter().map(|(prompt, response)| (*prompt, response.as_str())).collect();
-    Ok(reward.score(&pairs)?)
+    Ok(scored(reward, &pairs)?)
 }
 
 /// A prompt with a stored response to it.

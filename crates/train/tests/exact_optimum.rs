@@ -11,7 +11,6 @@
 
 mod enumerable;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
@@ -51,8 +50,8 @@ fn adapter() -> LoraConfig {
         target_modules: TargetModules::Pattern("all-linear".into()),
         layers_to_transform: None,
         modules_to_save: Vec::new(),
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
+        rank_pattern: Default::default(),
+        alpha_pattern: Default::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -73,8 +73,8 @@ fn config(modules_to_save: &[&str]) -> CtrlConfig {
         target_modules: TargetModules::Named(vec!["q_proj".into(), "down_proj".into()]),
         layers_to_transform: None,
         modules_to_save: modules_to_save.iter().map(|&name| name.into()).collect(),
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
+        rank_pattern: Default::default(),
+        alpha_pattern: Default::default(),
     };
     CtrlConfig {
         steps: STEPS,

@@ -116,7 +116,7 @@ fn values(
         let (last, before) = prefix.split_last().unwrap();
         let mut states = base.start(&[prompt], prefix.len()).unwrap();
         let mut session = scorer.session(prefix.len());
-        session.join(&[prompt]).unwrap();
+        session.join(&[(prompt, 1)]).unwrap();
         for token in before {
             session.push(&[*token]).unwrap();
             states.push(&[*token]).unwrap();

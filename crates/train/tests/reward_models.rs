@@ -3,7 +3,6 @@
 
 mod words;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +36,8 @@ fn lora() -> LoraConfig {
         target_modules: TargetModules::Pattern("all-linear".into()),
         layers_to_transform: None,
         modules_to_save: Vec::new(),
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
+        rank_pattern: Default::default(),
+        alpha_pattern: Default::default(),
     }
 }
 

@@ -269,7 +269,10 @@ fn settings_without_meaning_or_effect_are_refused() {
     ];
     for (config, key) in infinite.iter().zip(["target_kl", "beta", "learning_rate"]) {
         let message = config.check(&sampling).unwrap_err().to_string();
-        assert_eq!(message, format!("{key} is inf, but it must be finite and above 0"));
+        assert!(
+            message.starts_with(&format!("{key} is inf, but it must be finite and above 0")),
+            "{message}"
+        );
     }
     for unknown in [r#"{"kind": "rloo", "clip": 0.2}"#, r#"{"kind": "regression", "kl": "loss"}"#] {
         let error = serde_json::from_str::<infalign_train::SolverConfig>(unknown).unwrap_err();

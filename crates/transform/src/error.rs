@@ -107,6 +107,12 @@ pub enum TransformError {
          {RANK_PROCEDURES} act on ranks"
     )]
     NotByRank(String),
+    /// Soft best-of-N where only a decoder by the policy's own ranks would do.
+    #[error(
+        "`{0}` weighs the reward itself, not a policy's own ranks: its optimum is known for listed responses only \
+         (`transform discrete`), and of a given transform its win rate (`transform curve`)"
+    )]
+    NotByOwnRanks(String),
     /// Lists of probabilities and rewards that do not describe the same outcomes, or none.
     #[error(
         "{probabilities} probabilities for {rewards} rewards do not describe outcomes; give one of each \
@@ -164,4 +170,5 @@ pub enum TransformError {
 pub(crate) const MOST_RESPONSES: f64 = 1e6;
 
 /// The procedures whose win rate is a function of ranks, for messages.
-const RANK_PROCEDURES: &str = "`sample`, `best-of:N`, `worst-of:N`, `soft-best-of:N,temperature=τ` and `rejection:quantile=φ,draws=N`";
+const RANK_PROCEDURES: &str =
+    "`sample`, `best-of:N`, `worst-of:N` and `rejection:quantile=φ,draws=N`";

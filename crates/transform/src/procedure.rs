@@ -54,7 +54,7 @@ pub enum Procedure {
         /// Responses to draw from.
         n: NonZeroUsize,
         /// Temperature τ ≥ 0.0001 in units of the reward r that the decoder is given; in the
-        /// [`continuous`](crate::continuous) engine that is the calibrated reward u.
+        /// [`continuous`](crate::continuous) engine that is u, the rank among π_ref's responses, whichever policy draws.
         temperature: f64,
     },
     /// The first response whose calibrated reward u is φ or more, of at most N that are drawn; where none is, the last of them as it is

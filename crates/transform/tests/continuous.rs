@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use infalign_transform::{
-    Beta, Exponent, Function, Procedure, Table, Tilt, Transform, TransformError, beta_for_kl,
+    Beta, Exponent, Function, Outcomes, Procedure, Table, Tilt, Transform, TransformError,
+    beta_for_kl,
 };
 use proptest::prelude::*;
 
@@ -130,12 +131,47 @@ fn soft_best_of_n_lies_between_sampling_and_best_of_n() {
         let beta = beta_for_kl(&transform.parse().unwrap(), 0.5).unwrap();
         let tilt = tilt(transform, beta);
         let soft = |t: f64| wins(&tilt, &format!("soft-best-of:4,temperature={t}"));
-        assert!((soft(1e-3) - wins(&tilt, "best-of:4")).abs() < 1e-4);
+        assert!((soft(1e-3) - wins(&tilt, "best-of:4")).abs() < 1e-3);
         assert!((soft(1e5) - wins(&tilt, "sample")).abs() < 1e-4);
         // A policy against itself wins half.
         let flat = Tilt::new(&Transform::Identity, Beta::new(1e12).unwrap()).unwrap();
         assert!((wins(&flat, "soft-best-of:4,temperature=0.2") - 0.5).abs() < 1e-11);
     }
+}
+
+/// Weights e^{u/τ} on both sides, by another program: M and what is kept by quadrature on 60 panels and more.
+#[test]
+fn soft_best_of_n_weighs_the_rank_under_the_reference() {
+    for (transform, procedure, expected) in [
+        ("exp:10", "soft-best-of:4,temperature=0.1", 0.826597435834),
+        ("exp:10", "soft-best-of:4,temperature=0.3", 0.782596232174),
+        ("identity", "soft-best-of:4,temperature=0.1", 0.740944840443),
+        ("log", "soft-best-of:4,temperature=0.1", 0.711796945091),
+        ("log", "soft-best-of:64,temperature=0.05", 0.551225691427),
+    ] {
+        let beta = beta_for_kl(&transform.parse().unwrap(), 0.5).unwrap();
+        let won = wins(&tilt(transform, beta), procedure);
+        assert!((won - expected).abs() < 1e-9, "{transform}, {procedure}: {won}");
+    }
+    let cold = Procedure::SoftBestOf { n: 4_usize.try_into().unwrap(), temperature: 1e-5 };
+    let refused = tilt("identity", 1.0).win_rate(&cold).unwrap_err();
+    assert_eq!(refused, TransformError::Temperature(1e-5));
+}
+
+/// Many equally likely responses come near to the continuous limit.
+#[test]
+fn soft_best_of_n_is_the_limit_of_listed_responses() {
+    let (count, n) = (400, "soft-best-of:4,temperature=0.1");
+    let u: Vec<f64> = (0..count).map(|k| (f64::from(k) + 0.5) / f64::from(count)).collect();
+    let outcomes = Outcomes::new(vec![1.0 / f64::from(count); u.len()], u.clone()).unwrap();
+    let transform: Transform = "exp:10".parse().unwrap();
+    let beta = beta_for_kl(&transform, 0.5).unwrap();
+    let weights: Vec<f64> = u.iter().map(|&u| (transform.raw(u) / beta).exp()).collect();
+    let whole: f64 = weights.iter().sum();
+    let policy: Vec<f64> = weights.iter().map(|weight| weight / whole).collect();
+    let listed = outcomes.win_rate(&n.parse().unwrap(), &policy).unwrap();
+    let limit = wins(&tilt("exp:10", beta), n);
+    assert!((listed - limit).abs() < 2e-4, "{listed} and {limit}");
 }
 
 #[test]

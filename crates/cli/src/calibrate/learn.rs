@@ -102,7 +102,8 @@ impl Reading {
             meta.model_sha256
         );
         let given = prompts::read(&args.prompts)?;
-        let encoder = Encoder::new(&tokenizer, Some(clock::now()));
+        let encoder = Encoder::new(&tokenizer, Some(clock::now()))
+            .within(model.config().max_position_embeddings);
         let prompts = encoder.prompts(&given, &args.prompts)?;
         let texts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         let features = model.last_hidden(&texts)?;
@@ -167,14 +168,8 @@ fn predicted(args: &PredictArgs) -> Result<Calibration> {
     let meta = CalibrationMeta { quantiles: Some(calibrator.quantiles), ..calibrator.meta };
     let mut table = Calibration::new(meta);
     for (prompt, state) in reading.prompts.iter().zip(&reading.features) {
-        ensure!(
-            state.len() == calibrator.head.width(),
-            "the model has {} features of a prompt, but the calibrator was learned from {}",
-            state.len(),
-            calibrator.head.width()
-        );
         if table.get(&prompt.text).is_none() {
-            let quantiles = calibrator.head.quantiles(state);
+            let quantiles = calibrator.head.quantiles(state)?;
             table.insert_quantiles(&prompt.id, &prompt.text, calibrator.samples, quantiles)?;
         }
     }

@@ -12,7 +12,7 @@ use infalign_train::{Filled, ReferenceRewards};
 use serde_json::json;
 
 use super::reference::{DrawingArgs, Reference, ReferenceArgs, table};
-use super::saving::Saving;
+use super::saving::{InHand, Saving};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::recording::RunInputs;
@@ -59,6 +59,7 @@ impl MakeArgs {
 /// # Errors
 /// [`Failure::Input`] before sampling, [`Failure::Run`] after; what was finished is in the table.
 pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
+    let in_hand = take_in_hand(args).map_err(Failure::Input)?;
     let (mut reference, mut calibration) = prepare(args).map_err(Failure::Input)?;
     if let Some((part, parts)) = args.shard {
         // Runs of neighbours, so that parts merged in order are the whole.
@@ -68,6 +69,7 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
     }
     let start = Instant::now();
     let filled = fill(args, &reference, &mut calibration).map_err(Failure::Run)?;
+    drop(in_hand);
     if interrupt::flag().load(Ordering::Relaxed) {
         let on = match output::in_record(&args.out) {
             Some(_) => "a copy of it elsewhere, given by --out, is gone on with",
@@ -81,10 +83,15 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
     report(args, &calibration, &filled, start.elapsed())
 }
 
-/// RunInputs everything, and the table that is there.
-fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
+/// Refuses what cannot be made, and takes hold of the table: what another process adds to it meanwhile would be lost.
+fn take_in_hand(args: &MakeArgs) -> Result<InHand> {
     ensure!(args.samples >= 2, "--samples is {}: a quantile needs 2 or more", args.samples);
     destination::file(&args.out)?;
+    InHand::take(&args.out)
+}
+
+/// Reads everything, and the table that is there.
+fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
     let reference = Reference::read(&args.reference, &args.drawing)?;
     let calibration = if args.out.exists() {
         let calibration = table(&args.out)?;

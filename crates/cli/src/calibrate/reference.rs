@@ -73,7 +73,8 @@ impl Reference {
         let model = CausalLm::load(&folder, &device)?;
         let tokenizer = Tokenizer::load(&folder, model.config())?;
         let given = prompts::read(&args.prompts)?;
-        let encoder = Encoder::new(&tokenizer, Some(clock::now()));
+        let encoder = Encoder::new(&tokenizer, Some(clock::now()))
+            .within(model.config().max_position_embeddings);
         let prompts = encoder.prompts(&given, &args.prompts)?;
         let config = reward_config(Some(&args.reward))?.context("there is no reward")?;
         let sampling = drawing.sampling.sampling();

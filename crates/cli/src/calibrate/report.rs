@@ -209,7 +209,7 @@ fn with_noise(page: Page, args: &ReportArgs, report: &Report) -> Result<Page> {
         vec![
             row.samples.to_string(),
             format!("{:.1} %", 100.0 * row.bias),
-            format!("{:.4}", row.loss),
+            row.loss.map_or("beyond the reach of K".to_owned(), |loss| format!("{loss:.4}")),
             format!("{:.4}", row.least_loss),
         ]
     });

@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
+use infalign_record::START_FILE;
 use infalign_record::atomic::{clear, is_half_written, write_atomic};
 use infalign_record::folder::LOCK;
-use infalign_record::{RunDir, START_FILE};
 use serde::Serialize;
 
 use super::sides::Place;
 use crate::destination;
-use crate::recording::{lock, refuse_secrets};
+use crate::recording::{Damaged, begin_in, is_whole, lock, refuse_secrets};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
 
@@ -89,19 +89,28 @@ impl Folder {
     /// have been wrong.
     ///
     /// # Errors
-    /// As [`check`], when the settings are others, when another process works on it, and when a file cannot be written.
+    /// As [`check`], when the settings are others, when another process works on it, when it has ended and a file is another than then, and
+    /// when a file cannot be written.
     pub(super) fn open(dir: &Path, resume: bool, name: &str, settings: &Settings) -> Result<Self> {
         check(dir, resume)?;
-        if !resume {
+        let lock = if resume {
+            lock(dir)?
+        } else {
             refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
-            RunDir::at(dir)?;
-        }
-        let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock(dir)? };
+            begin_in(dir)?
+        };
+        // Another process may have begun one in the meantime.
+        check(dir, resume)?;
+        let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock };
         clear(dir)?;
+        is_whole(dir)?;
         let path = dir.join(SETTINGS);
         let scored = Place::BOTH.iter().any(|place| folder.samples_path(*place).exists());
         if resume {
-            same(dir, settings, &read(&path)?, scored)?;
+            let begun = self::settings(dir).with_context(|| {
+                format!("{} is damaged: begin a new evaluation with another --out", path.display())
+            })?;
+            same(dir, settings, &begun, scored)?;
         }
         if !scored {
             write(&path, settings)?;
@@ -122,7 +131,7 @@ impl Folder {
             return Ok(None);
         }
         let sampled: Sampled = read(&path)?;
-        sampled.check().with_context(|| path.display().to_string())?;
+        sampled.check().with_context(|| Damaged::at(&path))?;
         Ok(Some(sampled))
     }
 
@@ -216,8 +225,7 @@ fn same(
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is damaged: delete it and resume", path.display()))
+    serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
 }
 
 /// Writes a file whole, or not at all.
@@ -232,6 +240,8 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use infalign_record::RunDir;
+
     use super::*;
 
     fn settings(seed: &str) -> Settings {

@@ -6,6 +6,7 @@
 mod folder;
 mod guided;
 mod models;
+mod pairwise;
 mod replay;
 mod results;
 mod sides;
@@ -13,23 +14,23 @@ mod sides;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_evaluate::{Asked, Contest, check as check_samples};
 use infalign_record::Expect;
-use infalign_reward::{Preference, PreferenceConfig};
+use infalign_reward::Preference;
 use infalign_transform::Composed;
 
 pub(crate) use self::folder::{is_begun, settings};
 pub(crate) use self::replay::replay;
 
 use self::folder::Folder;
+use self::pairwise::Pairwise;
 use self::sides::{Place, Prepared};
 use crate::failure::Failure;
-use crate::recording::{RunInputs, recorded};
+use crate::recording::{Damaged, RunInputs, recorded};
 use crate::sampling::{BatchArgs, SamplingArgs};
-use crate::server::api_key;
 use crate::statistics::{PlanArgs, StatisticsArgs};
 use crate::{interrupt, output, scorers};
 
@@ -135,14 +136,17 @@ impl EvaluateArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] before anything is sampled or scored, [`Failure::Run`] after; what was finished is in `--out`.
+/// [`Failure::Input`] before anything is sampled or scored, and for a file in `--out` that cannot be gone on with; [`Failure::Run`] after. What
+/// was finished is in `--out`.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     interrupt::flag();
     check_options(args).map_err(Failure::Input)?;
-    let preference = args.pairwise.as_deref().map(|path| preference(args, path, None)).transpose();
-    let preference = preference.map_err(Failure::Input)?;
+    let pairwise = args.pairwise.as_deref().map(|file| Pairwise::read(args, file)).transpose();
+    let pairwise = pairwise.map_err(Failure::Input)?;
+    let preference = pairwise.as_ref().map(Pairwise::build).transpose().map_err(Failure::Input)?;
     let prepared = Prepared::read(args).map_err(Failure::Input)?;
     check(args, &prepared).map_err(Failure::Input)?;
+    pairwise.as_ref().map_or(Ok(()), Pairwise::check_server).map_err(Failure::Input)?;
     let evaluate = |folder: Option<&Folder>| {
         evaluate(args, &prepared, preference.as_ref(), folder)
             .map_err(|error| unfinished(args, error))
@@ -173,8 +177,11 @@ fn evaluate(
     if args.json { results.json() } else { Ok(results.text()) }
 }
 
-/// What becomes of what was done.
+/// What becomes of what was done. Where a file that was left cannot be used, the error says what to do.
 fn unfinished(args: &EvaluateArgs, error: anyhow::Error) -> Failure {
+    if error.is::<Damaged>() {
+        return Failure::Input(error);
+    }
     Failure::Run(match &args.out {
         Some(out) => error.context(format!(
             "the evaluation in {} has not finished; the same command with --resume goes on with it",
@@ -222,23 +229,4 @@ fn contests(args: &EvaluateArgs) -> Vec<Contest> {
     let reference = |policy: &Composed| args.reference_procedure.unwrap_or(*policy);
     let contest = |policy: &Composed| Contest { policy: *policy, reference: reference(policy) };
     args.procedure.iter().map(contest).collect()
-}
-
-/// The judge of a file. Its answers are kept in `--out`, where it names no other place.
-///
-/// - `most_requests`: in place of what the file allows.
-fn preference(
-    args: &EvaluateArgs,
-    path: &Path,
-    most_requests: Option<usize>,
-) -> Result<Preference> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the judge {}", path.display()))?;
-    let mut config: PreferenceConfig =
-        toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-    config.cache = config.cache.or(args.out.as_deref().map(folder::answers));
-    config.most_requests = most_requests.unwrap_or(config.most_requests);
-    let preference =
-        Preference::new(&config, &api_key).with_context(|| path.display().to_string())?;
-    Ok(preference.stopping_at(interrupt::flag()))
 }

@@ -50,7 +50,8 @@ impl Side {
         let folder = models::folder(name)?;
         let model = CausalLm::load(&folder, device)?;
         let tokenizer = Tokenizer::load(&folder, model.config())?;
-        let encoder = Encoder::new(&tokenizer, Some(clock::now()));
+        let encoder = Encoder::new(&tokenizer, Some(clock::now()))
+            .within(model.config().max_position_embeddings);
         let prompts = encoder.prompts(given, file)?;
         // As they were read: a chat template may ask for the date.
         let read = prompts.iter().map(|prompt| &prompt.tokens).collect::<Vec<_>>();

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use infalign_record::folder;
 
+use super::pairwise::Pairwise;
 use super::sides::Sides;
-use super::{EvaluateArgs, preference, results};
+use super::{EvaluateArgs, results};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
 
@@ -29,8 +30,8 @@ pub(crate) fn replay(argv: &[String], run: &Path, into: &Path) -> Result<()> {
     for side in [&sides.policy, &sides.reference] {
         side.check().with_context(|| format!("the samples in {}", run.display()))?;
     }
-    let judge =
-        args.pairwise.as_deref().map(|path| preference(&args, path, Some(0))).transpose()?;
+    let judge = |file| Pairwise::read(&args, file)?.with_most_requests(0).build();
+    let judge = args.pairwise.as_deref().map(judge).transpose()?;
     let results = results::results(&args, &sides, judge.as_ref())?;
     super::folder::write(&into.join(RESULTS), &results)
 }

@@ -17,7 +17,7 @@ use infalign_decode::{
     Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, StopTexts,
     needs_reward,
 };
-use infalign_model::{CausalLm, Head, Tokenizer};
+use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
 use infalign_record::{clock, env::hub_cache};
 use infalign_reward::{Reads, Reward, RewardConfig};
 use infalign_transform::{Composed, Procedure};
@@ -71,7 +71,7 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Text that ends a response, which it is not part of; may be repeated.
-    #[arg(long)]
+    #[arg(long, value_parser = stop_text)]
     stop: Vec<String>,
     /// Responses of the procedure to each prompt.
     #[arg(long, default_value_t = NonZeroUsize::MIN)]
@@ -171,7 +171,8 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let folder = models::folder(&args.model).map_err(Failure::input)?;
     let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&folder, model.config()).map_err(Failure::input)?;
-    let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
+    let prompts = encode(&tokenizer, model.config(), given).map_err(Failure::Input)?;
+    check_samples(args, &prompts).map_err(Failure::Input)?;
     let model = args.dtype.of(model).map_err(Failure::Input)?.for_inference();
     let live = Live::new(args, &prompts, &tokenizer);
     let watch = |event: Event<'_>| {
@@ -216,7 +217,8 @@ fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Fa
     let folder = models::folder(&args.model).map_err(Failure::input)?;
     let config = folder.config(Head::CausalLm).map_err(Failure::input)?;
     let tokenizer = Tokenizer::load(&folder, &config).map_err(Failure::input)?;
-    let prompts = encode(&tokenizer, given).map_err(Failure::Input)?;
+    let prompts = encode(&tokenizer, &config, given).map_err(Failure::Input)?;
+    check_samples(args, &prompts).map_err(Failure::Input)?;
     let (server, model) = args.remote.connect(url).map_err(Failure::Input)?;
     let generator = RemoteGenerator {
         server: &server,
@@ -238,8 +240,36 @@ fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Fa
     print_each(args, &decoder, given, &prompts, None)
 }
 
-fn encode(tokenizer: &Tokenizer, given: &Given<'_>) -> Result<Vec<EncodedPrompt>> {
-    Encoder::new(tokenizer, Some(clock::now())).prompts(&given.prompts, given.file)
+/// A text that ends responses.
+fn stop_text(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("an empty text is everywhere: leave --stop out, or give the text".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// Refuses more responses than could be kept, those included that the procedure chooses among.
+fn check_samples(args: &GenerateArgs, prompts: &[EncodedPrompt]) -> Result<()> {
+    let samples = args.samples.get();
+    infalign_decode::check_samples(prompts, samples).context("--samples")?;
+    let Composed { selection, inner } = args.procedure;
+    let candidates = match selection {
+        // It draws until one is accepted, and keeps no other.
+        Procedure::Rejection { .. } => 1,
+        selection => selection.samples(),
+    };
+    let all = samples.saturating_mul(candidates).saturating_mul(inner.samples());
+    let drawn = infalign_decode::check_samples(prompts, all);
+    drawn.with_context(|| format!("--procedure {} with --samples {samples}", args.procedure))
+}
+
+fn encode(
+    tokenizer: &Tokenizer,
+    config: &TransformerConfig,
+    given: &Given<'_>,
+) -> Result<Vec<EncodedPrompt>> {
+    let encoder = Encoder::new(tokenizer, Some(clock::now()));
+    encoder.within(config.max_position_embeddings).prompts(&given.prompts, given.file)
 }
 
 /// Prints responses as they are finished.

@@ -213,9 +213,10 @@ fn check_n(n: usize) -> Result<()> {
 }
 
 fn check_positive(key: &str, value: f64) -> Result<()> {
+    // Losses are computed in f32.
     ensure!(
-        value > 0.0 && value.is_finite(),
-        "{key} is {value}, but it must be finite and above 0"
+        value > 0.0 && (value as f32).is_finite(),
+        "{key} is {value:?}, but it must be finite and above 0"
     );
     Ok(())
 }
@@ -286,6 +287,7 @@ mod tests {
         assert!(refused("kind = 'dpo'\nbeta = 0").contains("beta is 0"));
         assert!(refused("kind = 'ipo'\ntau = -1").contains("tau is -1"));
         assert!(refused("kind = 'ipo'\ntau = inf").contains("tau is inf, but it must be finite"));
+        assert!(refused("kind = 'dpo'\nbeta = 1e300").contains("beta is 1e300"));
         assert!(refused("kind = 'best-of-n-sft'\nn = 1").contains("n is 1"));
         assert!(refused("kind = 'bonbon'\nn = 2\nalpha = 2").contains("alpha is 2"));
         assert!(refused("kind = 'sft'\ncompletions = []").contains("completions is empty"));

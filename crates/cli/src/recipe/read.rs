@@ -70,32 +70,62 @@ pub(crate) fn read_resolved(path: &Path) -> Result<Recipe> {
 fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Recipe> {
     let table: Table = toml::from_str(text).map_err(|error| describe(&error, text, origin))?;
     let task = table.get("task").and_then(Value::as_str).map(str::to_owned);
-    Ok(match task.as_deref() {
-        Some("align") => Recipe::Align(deserialize(text, origin, table, sets)?),
-        Some("language-model") => Recipe::LanguageModel(deserialize(text, origin, table, sets)?),
-        Some("reward-model") => Recipe::RewardModel(deserialize(text, origin, table, sets)?),
-        Some("scorer") => Recipe::Scorer(deserialize(text, origin, table, sets)?),
+    let mut given = Value::Table(table);
+    let recipe = match task.as_deref() {
+        Some("align") => Recipe::Align(deserialize(text, origin, &mut given, sets)?),
+        Some("language-model") => {
+            Recipe::LanguageModel(deserialize(text, origin, &mut given, sets)?)
+        }
+        Some("reward-model") => Recipe::RewardModel(deserialize(text, origin, &mut given, sets)?),
+        Some("scorer") => Recipe::Scorer(deserialize(text, origin, &mut given, sets)?),
         Some(other) => bail!("{origin}: task is \"{other}\": it must be {TASKS}"),
         None => bail!("{origin}: the key `task` is missing: it must be {TASKS}"),
-    })
+    };
+    let read: Value = toml::from_str(&recipe.to_toml()?)?;
+    check_tables(&given, &read, "").with_context(|| origin.to_owned())?;
+    Ok(recipe)
 }
 
 /// The file is read once as it stands, for errors with lines, and then with the settings of the command line.
+///
+/// - `given`: the file's keys and values; afterwards with those of the command line.
 fn deserialize<T: DeserializeOwned>(
     text: &str,
     origin: &str,
-    table: Table,
+    given: &mut Value,
     sets: &[String],
 ) -> Result<T> {
     let recipe = toml::from_str(text).map_err(|error| describe(&error, text, origin))?;
     if sets.is_empty() {
         return Ok(recipe);
     }
-    let mut changed = Value::Table(table);
-    sets.iter().try_for_each(|set| set::apply(&mut changed, set))?;
-    changed.try_into().map_err(|error: toml::de::Error| {
+    sets.iter().try_for_each(|set| set::apply(given, set))?;
+    given.clone().try_into().map_err(|error: toml::de::Error| {
         anyhow!("--set {}: {}", sets.join(" --set "), with_nearest(error.message()))
     })
+}
+
+/// Refuses arrays in place of tables, whose keys serde would take their elements for, by an order that no recipe tells.
+///
+/// - `read`: what was made of `given`, as it is written.
+fn check_tables(given: &Value, read: &Value, key: &str) -> Result<()> {
+    match (given, read) {
+        (Value::Array(_), Value::Table(_)) => {
+            bail!("`{key}` is an array, but it has to be a table, as in {key} = {{ key = value }}")
+        }
+        (Value::Table(given), Value::Table(read)) => given.iter().try_for_each(|(name, given)| {
+            let dot = if key.is_empty() { "" } else { "." };
+            let read = read.get(name);
+            read.map_or(Ok(()), |read| check_tables(given, read, &format!("{key}{dot}{name}")))
+        }),
+        (Value::Array(given), Value::Array(read)) => {
+            let mut both = given.iter().zip(read).enumerate();
+            both.try_for_each(|(index, (given, read))| {
+                check_tables(given, read, &format!("{key}[{index}]"))
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn describe(error: &toml::de::Error, text: &str, origin: &str) -> anyhow::Error {
@@ -279,6 +309,23 @@ mod tests {
         assert!(set(&["method[9].name=x"]).unwrap_err().to_string().contains("--set method[9]"));
         assert!(set(&["train.step=7"]).unwrap_err().to_string().contains("did you mean `steps`"));
         assert!(set(&["evaluation.procedures=[\"best-of:0\"]"]).is_err());
+    }
+
+    #[test]
+    fn an_array_is_no_table() {
+        let refused = |set: &str| {
+            let read = parse(QUICKSTART, "q.toml", &[set.to_owned()]);
+            format!("{:#}", read.expect_err(set))
+        };
+        for (set, key) in [
+            ("train.optimizer=[1e-3]", "`train.optimizer`"),
+            ("calibration=[16]", "`calibration`"),
+            ("evaluation.watch=[10, 4]", "`evaluation.watch`"),
+        ] {
+            let message = refused(set);
+            assert!(message.starts_with("q.toml: ") && message.contains("a table"), "{message}");
+            assert!(message.contains(&format!("{key} is an array")), "{message}");
+        }
     }
 
     #[test]

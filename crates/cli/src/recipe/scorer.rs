@@ -120,10 +120,16 @@ impl ScorerEvaluation {
                 known.contains(&name.as_str()),
                 "weights has {name:?}, which is no [[head]]: there are {known:?}"
             );
-            ensure!(weight.is_finite(), "the weight of {name:?} is {weight}: give a finite number");
+            // Rewards are weighed in f32.
+            ensure!(
+                (*weight as f32).is_finite(),
+                "weights.{name} is {weight:?}: give a number between {:e} and {:e}",
+                f32::MIN,
+                f32::MAX
+            );
         }
         ensure!(
-            self.weights.values().any(|weight| *weight != 0.0),
+            self.weights.values().any(|weight| *weight as f32 != 0.0),
             "weights has no weight but 0: nothing would be chosen by"
         );
         Ok(())

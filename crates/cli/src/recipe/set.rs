@@ -12,15 +12,26 @@ pub(super) fn apply(recipe: &mut Value, set: &str) -> Result<()> {
         set.split_once('=').ok_or_else(|| anyhow!("--set {set}: write key=value"))?;
     let key = key.trim();
     ensure!(key != "task", "--set {set}: the task of a recipe is fixed");
-    *find(recipe, key).with_context(|| format!("--set {set}"))? = parse(value);
+    let value = parse(value).with_context(|| format!("--set {set}"))?;
+    *find(recipe, key).with_context(|| format!("--set {set}"))? = value;
     Ok(())
 }
 
-fn parse(value: &str) -> Value {
-    toml::from_str::<Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("v"))
-        .unwrap_or_else(|| Value::String(value.to_owned()))
+fn parse(value: &str) -> Result<Value> {
+    let parsed = toml::from_str::<Table>(&format!("v = {value}"));
+    if let Some(value) = parsed.ok().and_then(|mut parsed| parsed.remove("v")) {
+        return Ok(value);
+    }
+    let number = value.trim();
+    let digits = number.strip_prefix(['+', '-']).unwrap_or(number);
+    let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    ensure!(
+        !is_whole || number.parse::<i64>().is_ok(),
+        "TOML has whole numbers from {} to {} alone; a text of digits is written in quotes",
+        i64::MIN,
+        i64::MAX
+    );
+    Ok(Value::String(value.to_owned()))
 }
 
 fn find<'a>(recipe: &'a mut Value, key: &str) -> Result<&'a mut Value> {
@@ -94,5 +105,26 @@ mod tests {
         assert!(refusal("method.name=c").contains("name an element, as in `method[0]`"));
         assert!(refusal("name").contains("key=value"));
         assert!(refusal("task=align").contains("fixed"));
+    }
+
+    #[test]
+    fn a_number_beyond_those_of_toml_is_no_text() {
+        let set = |set| {
+            let mut recipe = recipe();
+            apply(&mut recipe, set).map(|()| recipe["name"].clone())
+        };
+        assert_eq!(set("name=9223372036854775807").unwrap(), Value::Integer(i64::MAX));
+        assert_eq!(set("name=007").unwrap().as_str(), Some("007"));
+        assert_eq!(
+            set("name='9223372036854775808'").unwrap().as_str(),
+            Some("9223372036854775808")
+        );
+        for beyond in ["name=9223372036854775808", "name=-9223372036854775809"] {
+            let message = format!("{:#}", set(beyond).unwrap_err());
+            assert!(
+                message.contains(beyond) && message.contains("to 9223372036854775807"),
+                "{message}"
+            );
+        }
     }
 }

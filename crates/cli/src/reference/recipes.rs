@@ -160,7 +160,7 @@ impl<'a> Page<'a> {
         let name = type_name(of).unwrap();
         match (name.as_str(), argument(of)) {
             ("Option", Some(inner)) => return self.kind(inner, near, key, path, within, below),
-            ("BTreeMap", Some(inner)) => {
+            ("BTreeMap" | "Patterns", Some(inner)) => {
                 let values = self.kind(inner, near, key, path, within, below);
                 return format!("table: name = {values}");
             }
@@ -273,7 +273,7 @@ impl<'a> Page<'a> {
             "bool" => "`false`".to_owned(),
             "usize" | "u64" => "`0`".to_owned(),
             "f32" | "f64" => "`0.0`".to_owned(),
-            "Vec" | "BTreeMap" => "none".to_owned(),
+            "Vec" | "BTreeMap" | "Patterns" => "none".to_owned(),
             _ => {
                 let variants = self.sources.find(&name, key.file).map(|f| self.sources.variants(f));
                 let default = variants.into_iter().flatten().find(|variant| variant.is_default);

@@ -63,13 +63,13 @@ impl Step {
 /// Every plan of a folder, by name.
 ///
 /// # Errors
-/// One sentence that names the file, and the key at fault.
+/// One sentence that names the file, and the key at fault; where there are none, the folder.
 pub(super) fn read_all(folder: &Path) -> Result<Vec<Plan>> {
-    let entries = std::fs::read_dir(folder).with_context(|| {
-        format!("{} holds no plans: name their folder by --plans", folder.display())
-    })?;
+    let none = || format!("{} holds no plans: name their folder by --plans", folder.display());
+    let entries = std::fs::read_dir(folder).with_context(none)?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    ensure!(!files.is_empty(), none());
     files.sort();
     files.into_iter().map(read).collect()
 }

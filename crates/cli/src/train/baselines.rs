@@ -17,6 +17,7 @@ use super::methods::Sources;
 use super::metrics::Metrics;
 use crate::progress::Progress;
 use crate::recipe::Kind;
+use crate::recording::Damaged;
 
 /// Trains a policy on stored responses, with checkpoints and metrics in `folder`.
 ///
@@ -76,7 +77,8 @@ fn watched(
     progress: &mut Progress,
     run: impl FnOnce(&mut dyn FnMut(&FitMetrics)) -> Result<CausalLm>,
 ) -> Result<CausalLm> {
-    let done = fitted_steps(&folder.join("checkpoints"))?;
+    let checkpoints = folder.join("checkpoints");
+    let done = fitted_steps(&checkpoints).with_context(|| Damaged::at(&checkpoints))?;
     let mut metrics = Metrics::open(folder, done)?;
     let bar = progress.stage(title, steps);
     let mut last = String::new();

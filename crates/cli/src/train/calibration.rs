@@ -16,6 +16,7 @@ use crate::calibrate::Saving;
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::Paths;
+use crate::recording::Damaged;
 
 /// The run's own table.
 const TABLE: &str = "calibration.parquet";
@@ -41,9 +42,11 @@ pub(crate) fn calibrate(
     let Some(samples) = config.samples else { return Ok(None) };
     let path = inputs.run.join(TABLE);
     let meta = meta(inputs)?;
-    let mut table =
-        if path.exists() { store::read(&path)? } else { Calibration::new(meta.clone()) };
-    table.check(&meta)?;
+    let mut table = match path.exists() {
+        true => store::read(&path).with_context(|| Damaged::at(&path))?,
+        false => Calibration::new(meta.clone()),
+    };
+    table.check(&meta).with_context(|| Damaged::at(&path))?;
     fill(inputs, reward, samples, &mut table, progress, interrupted)?;
     Ok(Some(table))
 }
@@ -97,7 +100,7 @@ fn fill(
     let model = inputs.reference.clone().for_inference();
     let evaluator = Evaluator { prompts: &inputs.train, samples, ..evaluator(inputs, reward) };
     let sampler = evaluator.generator(model.as_ref(), "calibration");
-    let block = BATCHES_PER_BLOCK * inputs.recipe.batch;
+    let block = BATCHES_PER_BLOCK.saturating_mul(inputs.recipe.batch);
     let rewards = ReferenceRewards {
         sampler: &sampler,
         tokenizer: &inputs.tokenizer,

@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_data::{Prompt, Text, prompts, stories};
-use infalign_decode::{EncodedPrompt, Sampling};
+use infalign_decode::{DecodeError, EncodedPrompt, Sampling, check_samples};
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_reward::{Reward, RewardConfig};
-use infalign_train::Objective;
 use infalign_train::baselines::vbon;
+use infalign_train::{Objective, OptimizerConfig};
 use serde_json::json;
 
 use super::given::{Given, GivenReader};
@@ -59,13 +59,15 @@ impl<'a> Inputs<'a> {
         check_adapters(recipe, &reference)?;
         let tokenizer = Tokenizer::load(&folder, reference.config())?;
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-        let encoder = Encoder::new(&tokenizer, None);
+        let context = reference.config().max_position_embeddings;
+        let encoder = Encoder::new(&tokenizer, None).within(context);
         let most = recipe.generation.max_tokens;
         let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;
         let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &reference, most));
         let (train, test) = (train?, test?);
-        check_prompts_per_step(recipe, train.len())?;
+        check_steps(recipe, &train)?;
+        check_counts(recipe, &train, &test)?;
         let reader = GivenReader::new(&paths, &encoder, &reference, &test);
         let given = recipe.method.iter().map(|method| {
             reader.read(&method.kind).with_context(|| format!("[[method]] {:?}", method.name))
@@ -87,6 +89,7 @@ impl<'a> Inputs<'a> {
         inputs.check_betas()?;
         inputs.check_rewards()?;
         inputs.check_table(&paths)?;
+        warn_of_warmups(recipe);
         Ok(inputs)
     }
 
@@ -255,30 +258,111 @@ fn check_adapters(recipe: &AlignRecipe, reference: &CausalLm) -> Result<()> {
     Ok(())
 }
 
-/// Refuses steps of more prompts than there are.
-fn check_prompts_per_step(recipe: &AlignRecipe, prompts: usize) -> Result<()> {
-    let shared = recipe.train.iter().map(|train| ("train", train.prompts_per_step));
+/// Refuses steps of more prompts than there are, or of more responses than could be kept.
+fn check_steps(recipe: &AlignRecipe, prompts: &[EncodedPrompt]) -> Result<()> {
+    let shared = recipe
+        .train
+        .iter()
+        .map(|train| ("train".to_owned(), train.prompts_per_step, train.samples_per_prompt));
     let own = recipe.method.iter().filter_map(|method| match &method.kind {
-        Kind::Bond { train } => Some((method.name.as_str(), train.prompts_per_step)),
+        Kind::Bond { train } => {
+            Some((own_train(method), train.prompts_per_step, train.samples_per_prompt))
+        }
         _ => None,
     });
-    for (whose, per_step) in shared.chain(own) {
-        ensure!(
-            prompts >= per_step,
-            "prompts_per_step of {whose} is {per_step}, but there are only {prompts} prompts to train on"
-        );
+    for (key, per_step, samples) in shared.chain(own) {
+        let step = prompts.get(..per_step).with_context(|| {
+            let there = prompts.len();
+            format!("{key}.prompts_per_step is {per_step}, but there are only {there} prompts to train on")
+        })?;
+        check_responses(&format!("{key}.samples_per_prompt"), step, samples)?;
     }
     Ok(())
 }
 
+/// The key of a method's own `train`.
+fn own_train(method: &Method) -> String {
+    format!("[[method]] {:?}: train", method.name)
+}
+
+/// Refuses more responses to the prompts than could be kept.
+fn check_counts(
+    recipe: &AlignRecipe,
+    train: &[EncodedPrompt],
+    test: &[EncodedPrompt],
+) -> Result<()> {
+    let AlignRecipe { calibration, rollouts, evaluation, .. } = recipe;
+    let calibrated = calibration.as_ref().and_then(|calibration| calibration.samples);
+    for (key, prompts, samples) in [
+        ("calibration.samples", train, calibrated),
+        ("rollouts.samples", train, rollouts.map(|rollouts| rollouts.samples)),
+        ("evaluation.samples", test, Some(evaluation.samples)),
+        ("evaluation.watch.samples", test, evaluation.watch.map(|watch| watch.samples)),
+    ] {
+        check_responses(key, prompts, samples.unwrap_or(0))?;
+    }
+    Ok(())
+}
+
+/// Refuses more responses to each prompt than could be kept.
+///
+/// - `key`: what says how many.
+pub(super) fn check_responses(key: &str, prompts: &[EncodedPrompt], samples: usize) -> Result<()> {
+    match check_samples(prompts, samples) {
+        Err(DecodeError::Setting { valid, .. }) => {
+            let prompts = prompts.len();
+            bail!("{key} is {samples} for each of {prompts} prompts, but it must be {valid}")
+        }
+        checked => Ok(checked?),
+    }
+}
+
+/// Warns of every training of the recipe's methods whose learning rate does not get to its peak.
+fn warn_of_warmups(recipe: &AlignRecipe) {
+    if let Some(train) = &recipe.train {
+        warn_of_warmup("train", &train.optimizer, train.steps);
+    }
+    for method in &recipe.method {
+        match &method.kind {
+            Kind::Bond { train } => {
+                warn_of_warmup(&own_train(method), &train.optimizer, train.steps);
+            }
+            kind => {
+                if let Some(train) = kind.offline() {
+                    warn_of_warmup(&own_train(method), &train.optimizer, train.steps);
+                }
+            }
+        }
+    }
+}
+
+/// Warns of a learning rate that does not get to its peak.
+///
+/// - `key`: of the training.
+pub(super) fn warn_of_warmup(key: &str, optimizer: &OptimizerConfig, steps: usize) {
+    let warmup = optimizer.warmup_steps;
+    if warmup >= steps {
+        tell!(
+            "warning: {key}.optimizer.warmup_steps is {warmup}, but training ends after {steps} steps: the learning rate does not reach its peak"
+        );
+    }
+}
+
 /// Refuses names that are no names of folders, or occur twice.
 pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    // File systems take 255 bytes, and some names get more behind them.
+    const LONGEST: usize = 100;
     let mut seen = HashSet::new();
     for name in names {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         ensure!(
             !name.is_empty() && name.chars().all(plain) && !name.starts_with('.'),
             "{what} name {name:?}: use letters, digits, - _ ."
+        );
+        ensure!(
+            name.len() <= LONGEST,
+            "{what} name {name:?} has {} characters: use at most {LONGEST}",
+            name.len()
         );
         ensure!(seen.insert(name), "two {what}s are named {name:?}");
     }
@@ -343,7 +427,7 @@ pub(super) fn fitting(
         let encoded = encoder.prompt(prompt)?;
         let tokens = encoded.tokens.len();
         ensure!(
-            tokens + max_tokens <= context,
+            tokens.saturating_add(max_tokens) <= context,
             "prompt {} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
             encoded.name()
         );

@@ -11,23 +11,68 @@ use infalign_decode::Stream;
 use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
 use infalign_train::{FitMetrics, train_language_model};
+use sysinfo::System;
 
+use super::inputs::warn_of_warmup;
 use super::run_dir::RESULTS;
 use super::stages::write_json;
 use crate::progress::Progress;
 use crate::recipe::{LanguageModelRecipe, ModelSize, Paths};
 
-/// Reads the grammar and refuses what cannot be run.
+/// What a language model is trained on, drawn from a grammar.
+pub(crate) struct Corpus {
+    /// Prompts, each with its continuation.
+    texts: Vec<(String, String)>,
+    /// Distinct prompts, to train on and held out.
+    prompts: [Vec<String>; 2],
+}
+
+/// Refuses what cannot be run, and draws the corpus.
 ///
 /// # Errors
 /// One sentence that names the key or the line at fault.
-pub(crate) fn check(recipe: &LanguageModelRecipe, run: &Path) -> Result<Grammar> {
+pub(crate) fn check(recipe: &LanguageModelRecipe, run: &Path) -> Result<Corpus> {
     let path = Paths { run }.resolve(&recipe.grammar)?;
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read the grammar {}", path.display()))?;
-    ensure!(recipe.texts > 0, "texts is 0: there is nothing to train on");
+    check_counts(recipe)?;
     recipe.train.check().context("[train]")?;
-    let ModelSize { hidden, intermediate, layers, heads, context } = recipe.model;
+    check_sizes(&recipe.model)?;
+    check_memory(&recipe.model)?;
+    let grammar: Grammar = text.parse().with_context(|| path.display().to_string())?;
+    let texts = draw_texts(recipe, &grammar);
+    let prompts = distinct_prompts(recipe, &texts)?;
+    warn_of_warmup("train", &recipe.train.optimizer, recipe.train.steps);
+    Ok(Corpus { texts, prompts })
+}
+
+/// Refuses no texts and too many, and more prompts than they could have.
+fn check_counts(recipe: &LanguageModelRecipe) -> Result<()> {
+    let (texts, train, test) = (recipe.texts, recipe.prompts.train, recipe.prompts.test);
+    ensure!(texts > 0, "texts is 0: there is nothing to train on");
+    ensure!(texts <= 10_000_000, "texts is {texts}, but it must be at most 10 million");
+    ensure!(
+        train.saturating_add(test) <= texts,
+        "prompts.train is {train} and prompts.test is {test}, but {texts} texts have no more prompts than that: raise texts, or lower these"
+    );
+    Ok(())
+}
+
+/// Refuses sizes that no model can have.
+fn check_sizes(size: &ModelSize) -> Result<()> {
+    // What a configuration may say of a model that is read.
+    const WIDEST: usize = 1 << 24;
+    const DEEPEST: usize = 1 << 14;
+    let ModelSize { hidden, intermediate, layers, heads, context } = *size;
+    for (key, value, most) in [
+        ("hidden", hidden, WIDEST),
+        ("intermediate", intermediate, WIDEST),
+        ("layers", layers, DEEPEST),
+        ("heads", heads, WIDEST),
+        ("context", context, WIDEST),
+    ] {
+        ensure!(value <= most, "[model] {key} is {value}, but it must be at most {most}");
+    }
     ensure!(
         intermediate > 0 && layers > 0 && context > 1,
         "[model] intermediate and layers must be at least 1, and context at least 2"
@@ -37,7 +82,28 @@ pub(crate) fn check(recipe: &LanguageModelRecipe, run: &Path) -> Result<Grammar>
         even_heads,
         "[model] hidden is {hidden} and heads {heads}: hidden must be a multiple of 2 · heads"
     );
-    text.parse().with_context(|| path.display().to_string())
+    Ok(())
+}
+
+/// Refuses a model whose training needs more memory than there is, its embedding not counted.
+fn check_memory(size: &ModelSize) -> Result<()> {
+    let ModelSize { hidden, intermediate, layers, heads, context } = *size;
+    let [width, wide, blocks] = [hidden, intermediate, layers].map(|size| size as f64);
+    let weights = blocks * width * (4.0 * width + 3.0 * wide);
+    let angles = context as f64 * width / heads as f64;
+    // A weight with its gradient and two means of the optimiser.
+    let needed = 4.0 * (4.0 * weights + angles);
+    let mut system = System::new();
+    system.refresh_memory();
+    let there = system.available_memory() as f64;
+    let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    ensure!(
+        needed <= there,
+        "[model] hidden = {hidden}, intermediate = {intermediate}, layers = {layers} and context = {context} need at least {:.1} GiB of memory, and there are {:.1} GiB: lower them",
+        gib(needed),
+        gib(there)
+    );
+    Ok(())
 }
 
 /// Makes `RUN/model`, `RUN/train.jsonl` and `RUN/test.jsonl`; returns a sentence about them.
@@ -46,13 +112,13 @@ pub(crate) fn check(recipe: &LanguageModelRecipe, run: &Path) -> Result<Grammar>
 /// When the model cannot be trained or a file cannot be written.
 pub(crate) fn execute(
     recipe: &LanguageModelRecipe,
-    grammar: &Grammar,
+    corpus: &Corpus,
     run: &Path,
     device: &Device,
     interrupted: &AtomicBool,
 ) -> Result<String> {
-    let texts = draw_texts(recipe, grammar);
-    write_prompts(recipe, run, &texts)?;
+    let Corpus { texts, prompts } = corpus;
+    write_prompts(run, prompts)?;
     let dir = run.join("model");
     let (mut vocabulary, mut loss) = (0, 0.0);
     write_dir_atomic::<anyhow::Error>(&dir, |folder| {
@@ -131,26 +197,27 @@ fn check_lengths(sequences: &[Sequence], context: usize) -> Result<()> {
 }
 
 /// The distinct prompts of the corpus in the order in which they first occur: first those to train on, then those held out.
-fn write_prompts(
+fn distinct_prompts(
     recipe: &LanguageModelRecipe,
-    run: &Path,
     texts: &[(String, String)],
-) -> Result<()> {
+) -> Result<[Vec<String>; 2]> {
     let mut seen = BTreeSet::new();
-    let distinct: Vec<&str> = texts
-        .iter()
-        .map(|(prompt, _)| prompt.as_str())
-        .filter(|prompt| seen.insert(*prompt))
-        .collect();
+    let prompts = texts.iter().map(|(prompt, _)| prompt);
+    let mut distinct: Vec<String> =
+        prompts.filter(|prompt| seen.insert(*prompt)).cloned().collect();
     let (train, test) = (recipe.prompts.train, recipe.prompts.test);
     ensure!(
-        distinct.len() >= train + test,
-        "the corpus has {} distinct prompts, but {train} + {test} are asked for",
+        distinct.len() >= train.saturating_add(test),
+        "the corpus has {} distinct prompts, but prompts.train is {train} and prompts.test is {test}: lower these, or give the grammar more",
         distinct.len()
     );
-    for (name, prompts) in
-        [("train.jsonl", &distinct[..train]), ("test.jsonl", &distinct[train..train + test])]
-    {
+    distinct.truncate(train + test);
+    let held_out = distinct.split_off(train);
+    Ok([distinct, held_out])
+}
+
+fn write_prompts(run: &Path, [train, test]: &[Vec<String>; 2]) -> Result<()> {
+    for (name, prompts) in [("train.jsonl", train), ("test.jsonl", test)] {
         write_atomic(&run.join(name), |file| {
             prompts.iter().try_for_each(|prompt| {
                 writeln!(file, "{}", serde_json::json!({ "prompt": prompt }))

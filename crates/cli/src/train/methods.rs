@@ -21,6 +21,7 @@ use super::stages::{check_samples, evaluator, read_json, write_json};
 use super::watch::Watch;
 use crate::progress::{Progress, Stage};
 use crate::recipe::{Kind, Method};
+use crate::recording::Damaged;
 use crate::sources::{METHODS, SAMPLES};
 
 /// Random streams of every policy's evaluation: common ones, so that differences between methods vary less.
@@ -58,7 +59,10 @@ pub(crate) fn train(
     let title = format!("train {}", method.name);
     if policy_dir.exists() {
         progress.skip(&title);
-        return Ok(inputs.reference.load_trained(&policy_dir)?);
+        return inputs
+            .reference
+            .load_trained(&policy_dir)
+            .with_context(|| Damaged::at(&policy_dir));
     }
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -105,7 +109,8 @@ fn train_ctrl(
         seed: inputs.recipe.seed,
         checkpoints: folder.join("checkpoints"),
     };
-    let steps_done = trainer.steps_done()?;
+    let steps_done =
+        trainer.steps_done().with_context(|| Damaged::at(&folder.join("checkpoints")))?;
     let evaluation = &inputs.recipe.evaluation;
     let watch = evaluation.watch.map(|config| {
         let evaluator = evaluator(inputs, reward);

@@ -33,13 +33,14 @@ use anyhow::anyhow;
 use clap::Args;
 use infalign_backend::{Device, DeviceName};
 use infalign_record::Expect;
+use infalign_train::TrainError;
 
 pub(crate) use self::replay::replay;
 use self::reward_model::RewardModelInputs;
 use self::scorer::ScorerInputs;
 use crate::failure::Failure;
 use crate::recipe::{Paths, Recipe, read, read_text};
-use crate::recording::{RunInputs, recorded};
+use crate::recording::{Damaged, RunInputs, is_whole, recorded_unless_whole};
 use crate::{bundle, interrupt, output};
 
 /// Arguments of `infalign train`.
@@ -70,7 +71,7 @@ pub(crate) struct TrainArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] before any work is begun, [`Failure::Run`] after.
+/// [`Failure::Input`] before any work is begun, and for a file that a run has left and cannot go on with; [`Failure::Run`] after.
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
     let recipe = given_recipe(args).map_err(Failure::Input)?;
@@ -115,41 +116,60 @@ fn execute(
     bundle_if_needed(run, recipe)?;
     let interrupted = interrupt::flag();
     let reads = reads(recipe, run, args).map_err(Failure::Input)?;
-    if !fresh {
-        reads.check_unchanged(run).map_err(Failure::Input)?;
-    }
-    let unfinished = |error: anyhow::Error| {
-        let how =
-            format!("the run in {} has not finished; --resume goes on with it", run.display());
-        Failure::Run(error.context(how))
-    };
+    let whole = !fresh && is_unchanged(run, &reads).map_err(Failure::Input)?;
+    let unfinished = |error| unfinished(run, fresh, error);
     let text = match recipe {
         Recipe::Align(recipe) => {
             let inputs = inputs::Inputs::load(recipe, run, device).map_err(Failure::Input)?;
             memory_check::check(&inputs, args.device.as_ref()).map_err(Failure::Input)?;
-            let expect = recipe.expect.clone().unwrap_or_default();
+            let expect = Some(recipe.expect.clone().unwrap_or_default());
             let work = || stages::execute(&inputs, interrupted).map_err(unfinished);
-            let results = recorded(run, reads, Some(expect), work)?;
+            let results = recorded_unless_whole(run, whole, reads, expect, work)?;
             results::text(&results, run, args.json).map_err(Failure::Run)?
         }
         Recipe::LanguageModel(recipe) => {
             let grammar = language_model::check(recipe, run).map_err(Failure::Input)?;
             let work = || language_model::execute(recipe, &grammar, run, device, interrupted);
-            recorded(run, reads, Some(Expect::default()), || work().map_err(unfinished))?
+            let work = || work().map_err(unfinished);
+            recorded_unless_whole(run, whole, reads, Some(Expect::default()), work)?
         }
         Recipe::RewardModel(recipe) => {
             let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run }, device)
                 .map_err(Failure::Input)?;
             let work = || reward_model::execute(recipe, &inputs, run, args.json, interrupted);
-            recorded(run, reads, Some(Expect::default()), || work().map_err(unfinished))?
+            let work = || work().map_err(unfinished);
+            recorded_unless_whole(run, whole, reads, Some(Expect::default()), work)?
         }
         Recipe::Scorer(recipe) => {
             let inputs = ScorerInputs::load(recipe, run, device).map_err(Failure::Input)?;
             let work = || scorer::execute(&inputs, args.json, interrupted).map_err(unfinished);
-            recorded(run, reads, Some(Expect::default()), work)?
+            recorded_unless_whole(run, whole, reads, Some(Expect::default()), work)?
         }
     };
     output::print(&text)
+}
+
+/// Refuses inputs that are others than when a run was begun, and files of its own that are others than when it ended; says whether it has
+/// ended, with all of it there.
+fn is_unchanged(run: &Path, reads: &RunInputs) -> anyhow::Result<bool> {
+    reads.check_unchanged(run)?;
+    is_whole(run)
+}
+
+/// Why a run has not finished, and what to do: where a file that it left cannot be used, the error says that itself.
+fn unfinished(run: &Path, fresh: bool, error: anyhow::Error) -> Failure {
+    let diverged = matches!(error.downcast_ref::<TrainError>(), Some(TrainError::Diverged { .. }));
+    if diverged || error.is::<scorer::NothingToLearn>() {
+        // It would come to the same again, and says what to change.
+        return Failure::Run(error);
+    }
+    let of_checkpoint =
+        matches!(error.downcast_ref::<TrainError>(), Some(TrainError::State { .. }));
+    if !fresh && (of_checkpoint || error.is::<Damaged>()) {
+        return Failure::Input(error);
+    }
+    let how = format!("the run in {} has not finished; --resume goes on with it", run.display());
+    Failure::Run(error.context(how))
 }
 
 /// Everything that the recipe reads, but for what the run makes itself.
@@ -185,10 +205,10 @@ fn given_recipe(args: &TrainArgs) -> anyhow::Result<Option<Recipe>> {
     }
 }
 
-/// Puts the recipe's file in front of what is wrong with its values, or with what it reads.
+/// Puts the recipe's file in front of what is wrong with its values, or with what it reads, but for what the run itself has left.
 fn in_recipe(args: &TrainArgs, failure: Failure) -> Failure {
     match (&args.recipe, failure) {
-        (Some(path), Failure::Input(error)) => {
+        (Some(path), Failure::Input(error)) if !error.is::<Damaged>() => {
             Failure::Input(error.context(path.display().to_string()))
         }
         (_, failure) => failure,
@@ -202,13 +222,24 @@ fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<
     let checked = check(args, &recipe, &folder, device);
     // Best effort: the folder is the system's temporary one.
     let _ = std::fs::remove_dir_all(&folder);
-    checked.map_err(|failure| in_recipe(args, failure))?;
+    checked.map_err(|failure| in_recipe(args, in_run(&folder, failure)))?;
     output::print(&recipe.to_toml().map_err(Failure::Input)?)?;
     tell!(
         "{} is fine; nothing was run",
         args.recipe.as_deref().map_or("quickstart".into(), |p| p.display().to_string())
     );
     Ok(())
+}
+
+/// Names the folder that stands for the run's as recipes do.
+fn in_run(folder: &Path, failure: Failure) -> Failure {
+    match failure {
+        Failure::Input(_) => {
+            let text = failure.message().replace(&*folder.to_string_lossy(), "$RUN");
+            Failure::Input(anyhow!(text))
+        }
+        other => other,
+    }
 }
 
 fn check(args: &TrainArgs, recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use infalign_stats::{Interval, ReliabilityBin, paired_difference};
 use infalign_train::{FitMetrics, RewardModelReport, train_reward_model};
 use serde::Serialize;
 
+use super::inputs::warn_of_warmup;
 use super::reward_data::{Planted, RewardData, RewardDataReader};
 use super::run_dir::RESULTS;
 use super::stages::write_json;
@@ -95,6 +96,8 @@ impl<'a> RewardModelInputs<'a> {
         let data = reader.read()?;
         stage.train.check(&data.training).context("train")?;
         data.held_out.check_held_out().context("held_out")?;
+        let key = format!("reward model {}: train", stage.name);
+        warn_of_warmup(&key, &stage.train.optimizer, stage.train.steps);
         Ok(Self { stage, base, tokenizer, data })
     }
 

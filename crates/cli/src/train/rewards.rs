@@ -18,7 +18,7 @@ use crate::server::api_key;
 pub(super) type Keyed<'a> = (String, &'a RewardConfig);
 
 /// Folder of the reward models in a run's.
-const FOLDER: &str = "reward-models";
+pub(super) const FOLDER: &str = "reward-models";
 /// The same as recipes name it.
 const OWN: &str = "$RUN/reward-models";
 

@@ -14,6 +14,7 @@ use super::calibration::{BATCHES_PER_BLOCK, meta};
 use super::inputs::Inputs;
 use super::stages::evaluator;
 use crate::progress::Progress;
+use crate::recording::Damaged;
 
 /// The run's file of them.
 const FILE: &str = "reference-rollouts.parquet";
@@ -36,8 +37,8 @@ pub(crate) fn sample(
     let meta = meta(inputs)?;
     if path.exists() {
         progress.skip(STAGE);
-        let rollouts = rollouts::read(&path)?;
-        rollouts.check(&meta, samples).with_context(|| path.display().to_string())?;
+        let rollouts = rollouts::read(&path).with_context(|| Damaged::at(&path))?;
+        rollouts.check(&meta, samples).with_context(|| Damaged::at(&path))?;
         return Ok(Some(rollouts));
     }
     let bar = progress.stage(STAGE, inputs.train.len());
@@ -49,7 +50,7 @@ pub(crate) fn sample(
         tokenizer: &inputs.tokenizer,
         reward,
         samples,
-        block: BATCHES_PER_BLOCK * inputs.recipe.batch,
+        block: BATCHES_PER_BLOCK.saturating_mul(inputs.recipe.batch),
     };
     let mut observe = |filled: &Filled| {
         bar.set(filled.prompts, format!("{samples} responses a prompt"));

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use infalign_record::atomic::{clear, write_atomic};
 pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
@@ -11,7 +11,7 @@ use infalign_record::{RunDir, START_FILE};
 
 use crate::destination;
 use crate::recipe::{Recipe, read_resolved};
-use crate::recording::{lock, refuse_secrets};
+use crate::recording::{begin_in, lock, refuse_secrets};
 
 /// Runs are made here unless `--out` says otherwise.
 const ROOT: &str = "runs";
@@ -45,17 +45,15 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
             bail!("{} holds no run to resume: it has no {CONFIG}", dir.display())
         };
         destination::folder(&dir)?;
-        RunDir::at(&dir)?;
+        let lock = begin_in(&dir)?;
+        // Another process may have begun one in the meantime.
+        ensure!(!config.exists(), holds_a_run(&dir));
         let text = recipe.to_toml()?;
         write_atomic(&config, |file| file.write_all(text.as_bytes()))?;
-        let lock = lock(&dir)?;
         return Ok(Opened { dir, recipe, fresh: true, lock });
     }
     if !resume {
-        bail!(
-            "{} holds a run already: go on with it by --resume, or give another --out",
-            dir.display()
-        );
+        bail!(holds_a_run(&dir));
     }
     let saved = read_resolved(&config)?;
     match recipe {
@@ -69,6 +67,13 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
             Ok(Opened { dir, recipe: saved, fresh: false, lock })
         }
     }
+}
+
+fn holds_a_run(dir: &Path) -> String {
+    format!(
+        "{} holds a run already: go on with it by --resume, or give another --out",
+        dir.display()
+    )
 }
 
 /// Takes back a run whose inputs turned out to be unusable, so that it is neither in the way nor resumed. Only what [`open`] and the

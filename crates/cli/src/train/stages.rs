@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use infalign_evaluate::{Evaluator, Sampled};
 use infalign_record::atomic::write_atomic;
-use infalign_reward::Reward;
+use infalign_reward::{Reward, RewardConfig, RewardError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,6 +16,7 @@ use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
 use super::{optimum, rewards, rollouts};
 use crate::progress::Progress;
+use crate::recording::Damaged;
 use crate::sources::REFERENCE;
 
 /// Runs what is left of the recipe and returns its results.
@@ -29,8 +30,8 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
     let compared = recipe.method.iter().filter(|m| recipe.evaluation.optimum && m.kind.is_ctrl());
     let mut progress = Progress::new(1 + own + 2 * recipe.method.len() + compared.count());
     rewards::train(&inputs.reward_models, inputs.run, recipe.seed, &mut progress, interrupted)?;
-    let reward = inputs.build(&recipe.reward)?;
-    let judge = recipe.evaluation.judge.as_ref().map(|judge| inputs.build(judge)).transpose()?;
+    let reward = build(inputs, &recipe.reward)?;
+    let judge = recipe.evaluation.judge.as_ref().map(|judge| build(inputs, judge)).transpose()?;
     let calibration = calibrate(inputs, reward.as_ref(), &mut progress, interrupted)?;
     let rollouts = rollouts::sample(inputs, reward.as_ref(), &mut progress, interrupted)?;
     let evaluator = Evaluator { judge: judge.as_deref(), ..evaluator(inputs, reward.as_ref()) };
@@ -53,6 +54,17 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
         measured.push(Measured::of(method, inputs.run, sampled)?);
     }
     results::write((recipe, inputs.run), &measured, &reference)
+}
+
+/// Builds a reward; of one that the run has trained itself, a model that cannot be read is a file of the run.
+fn build(inputs: &Inputs<'_>, config: &RewardConfig) -> Result<Box<dyn Reward>> {
+    inputs.build(config).map_err(|error| {
+        let of_model = matches!(error.downcast_ref::<RewardError>(), Some(RewardError::Model(_)));
+        match of_model && rewards::is_own(config) {
+            true => error.context(Damaged::at(&inputs.run.join(rewards::FOLDER))),
+            false => error,
+        }
+    })
 }
 
 /// Stops between two pieces of work once Ctrl-C was pressed.
@@ -118,19 +130,16 @@ pub(crate) fn check_samples(
         && ids.eq(evaluator.prompts.iter().map(|prompt| &prompt.id))
         && sampled.rewards.iter().all(|rewards| rewards.len() == evaluator.samples)
         && sampled.judged.is_some() == evaluator.judge.is_some();
-    anyhow::ensure!(
-        fits,
-        "{} holds samples of other prompts: delete it and resume",
-        path.display()
-    );
-    Ok(())
+    if fits {
+        return Ok(());
+    }
+    Err(Error::msg("it holds samples of other prompts").context(Damaged::at(path)))
 }
 
 /// Reads a file that an earlier stage wrote.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is damaged: delete it and resume", path.display()))
+    serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
 }
 
 /// Writes a stage's result whole or not at all.

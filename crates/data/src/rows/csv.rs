@@ -8,12 +8,16 @@ use csv::{Error, ErrorKind, Position, StringRecord};
 use serde_json::Value;
 
 use super::Row;
-use crate::lines::{WHOLE, at, open};
+use crate::lines::{BYTE_ORDER_MARK, WHOLE, at, open};
 use crate::{DataError, Place};
 
 /// Reads the rows below the header; each value is text.
 pub(super) fn read(path: &Path) -> Result<Vec<Row>, DataError> {
     let text = whole_text(path)?;
+    if let Some(line) = open_quote(&text) {
+        let problem = "The quoted field that begins here does not end: the file is cut off, or lacks a quote.";
+        return Err(at(path, Place::Line(line))(problem.to_owned()));
+    }
     let mut places = Places { text: &text, counted: 0, line: 1 };
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = match reader.headers() {
@@ -54,6 +58,33 @@ fn whole_text(path: &Path) -> Result<String, DataError> {
     })
 }
 
+/// The line in which a quoted field begins that the text does not end; the reader would take it for whole.
+fn open_quote(text: &str) -> Option<usize> {
+    /// Where a character stands.
+    enum At {
+        Start,
+        Within,
+        Quoted,
+        /// Behind a quote within a quoted field, which ends it unless another follows.
+        Quote,
+    }
+    let (mut at, mut line, mut begun) = (At::Start, 1, 1);
+    for c in text.trim_start_matches(BYTE_ORDER_MARK).chars() {
+        at = match (at, c) {
+            (At::Quoted, '"') => At::Quote,
+            (At::Quoted, _) | (At::Quote, '"') => At::Quoted,
+            (At::Start, '"') => {
+                begun = line;
+                At::Quoted
+            }
+            (_, ',' | '\n' | '\r') => At::Start,
+            _ => At::Within,
+        };
+        line += usize::from(c == '\n');
+    }
+    matches!(at, At::Quoted).then_some(begun)
+}
+
 fn line_ends(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }
@@ -86,5 +117,29 @@ fn described(cause: &Error) -> String {
             "It has {len} fields, and the header has {expected_len}. Quote fields that hold commas."
         ),
         _ => format!("Cannot read it: {cause}. {WHOLE}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_files::{gz, plain};
+
+    #[test]
+    fn a_file_that_is_cut_off_within_quotes_is_refused() {
+        let text = "prompt,answer\n\"a\nb\",c\n\"d\n\"\"e\"\"\n,f";
+        for file in [plain("p.csv", text), gz("p.csv.gz", text)] {
+            let error = read(file.path()).unwrap_err().to_string();
+            assert!(error.contains(", line 4: The quoted field that begins here"), "{error}");
+        }
+    }
+
+    #[test]
+    fn quotes_that_open_no_field_are_text() {
+        let text =
+            "\u{feff}\"prompt\",n\r\n5\" pipe,1\r\n\"\",2\n\"say \"\"\"\"\",3\n\"a\" b\",\"4\"";
+        let rows = read(plain("p.csv", text).path()).unwrap();
+        let prompts: Vec<_> = rows.iter().map(|row| row.string("prompt").unwrap()).collect();
+        assert_eq!(prompts, ["5\" pipe", "", "say \"\"", "a b\""]);
     }
 }

@@ -4,9 +4,10 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use infalign_model::{ModelError, Prompts, Session};
+use infalign_model::{ModelError, Session};
 use infalign_transform::Procedure;
 
+use super::prefill::Prefill;
 use super::scorer::{PrefixScorer, ScorerSession};
 use super::search::{Plan, Search};
 use super::tilt::Candidates;
@@ -150,7 +151,7 @@ impl Run<'_> {
             model: model.session(),
             scorer: self.guided.scorer.session(sampling.max_tokens),
             searches: Vec::new(),
-            read: None,
+            read: Prefill::default(),
             weights: Vec::new(),
         };
         loop {
@@ -183,23 +184,18 @@ impl Run<'_> {
         }
         let start = self.next.fetch_add(room, Ordering::Relaxed).min(self.total());
         let responses: Vec<usize> = (start..self.total().min(start + room)).collect();
-        for responses in responses.chunk_by(|a, b| a / self.samples == b / self.samples) {
-            let number = responses[0] / self.samples;
-            let prompt = &self.prompts[number];
-            let read = match batch.read.take() {
-                Some((known, read)) if known == number => read,
-                _ => model.read(&[&prompt.tokens]).map_err(|source| prompt.refused(source))?,
-            };
-            let entering = responses.len() * rows;
-            let joined = batch.model.join(&read, &vec![0; entering], sampling.max_tokens);
-            joined.map_err(|source| prompt.refused(source))?;
-            batch.scorer.join(&vec![prompt.tokens.as_slice(); entering])?;
-            batch.read = Some((number, read));
-            for response in responses {
-                let sample = self.first + response % self.samples;
-                let stream = Stream::new(*seed, stage, &prompt.id, sample as u64);
-                batch.searches.push(Search::new(number, sample, stream, self.plan));
-            }
+        let same_prompt = |a: &usize, b: &usize| a / self.samples == b / self.samples;
+        let tokens = |response: usize| self.prompts[response / self.samples].tokens.as_slice();
+        let entering: Vec<(&[u32], usize)> = responses
+            .chunk_by(same_prompt)
+            .map(|responses| (tokens(responses[0]), responses.len() * rows))
+            .collect();
+        batch.read.join(*model, batch.model.as_mut(), &entering, sampling.max_tokens)?;
+        batch.scorer.join(&entering)?;
+        for response in responses {
+            let (number, sample) = (response / self.samples, self.first + response % self.samples);
+            let stream = Stream::new(*seed, stage, &self.prompts[number].id, sample as u64);
+            batch.searches.push(Search::new(number, sample, stream, self.plan));
         }
         Ok(())
     }
@@ -297,9 +293,11 @@ impl Run<'_> {
         }
         let values = batch.scorer.values(&batch.model.states(), &last)?;
         for ((search, place), value) in asked.into_iter().zip(values) {
-            if value.is_nan() {
+            if !value.is_finite() {
                 let prompt = self.prompts[batch.searches[search].prompt].name();
-                let reason = format!("a value after prompt {prompt} is no number");
+                let reason = format!(
+                    "a value after prompt {prompt} is {value}: give the scorers smaller weights"
+                );
                 return Err(DecodeError::Scorer { reason });
             }
             batch.searches[search].set_value(place, value);
@@ -377,8 +375,7 @@ struct Batch<'a> {
     model: Box<dyn Session + 'a>,
     scorer: Box<dyn ScorerSession + 'a>,
     searches: Vec<Search>,
-    /// The prompt that was read last: its number, and what the model keeps of it.
-    read: Option<(usize, Prompts)>,
+    read: Prefill,
     /// Room to work in.
     weights: Vec<f32>,
 }

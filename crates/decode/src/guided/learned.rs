@@ -1,7 +1,8 @@
 //! A trained prefix scorer in decoding.
 
-use infalign_model::{LanguageModel, PrefixValues, Prompts, Session};
+use infalign_model::{LanguageModel, PrefixValues, Session};
 
+use super::prefill::Prefill;
 use super::scorer::{PrefixScorer, ScorerSession, check_vocabulary, of_trunk};
 use crate::DecodeError;
 
@@ -44,7 +45,8 @@ impl<'a> LearnedScorer<'a> {
 
 impl PrefixScorer for LearnedScorer<'_> {
     fn session(&self, new_tokens: usize) -> Box<dyn ScorerSession + '_> {
-        let trunk = |model| Trunk { model, session: model.session(), new_tokens, read: None };
+        let trunk =
+            |model| Trunk { model, session: model.session(), new_tokens, read: Prefill::default() };
         let trunk = self.trunk.map(|model: &dyn LanguageModel| trunk(model));
         Box::new(LearnedSession { scorer: self, trunk })
     }
@@ -77,8 +79,7 @@ struct Trunk<'a> {
     session: Box<dyn Session + 'a>,
     /// Tokens that a response may have.
     new_tokens: usize,
-    /// The prompt that was read last.
-    read: Option<(Vec<u32>, Prompts)>,
+    read: Prefill,
 }
 
 struct LearnedSession<'a> {
@@ -87,18 +88,10 @@ struct LearnedSession<'a> {
 }
 
 impl ScorerSession for LearnedSession<'_> {
-    fn join(&mut self, prompts: &[&[u32]]) -> Result<(), DecodeError> {
+    fn join(&mut self, entering: &[(&[u32], usize)]) -> Result<(), DecodeError> {
         let Some(trunk) = &mut self.trunk else { return Ok(()) };
-        for equal in prompts.chunk_by(|a, b| a == b) {
-            let read = match trunk.read.take() {
-                Some((tokens, read)) if tokens == equal[0] => read,
-                _ => trunk.model.read(&equal[..1]).map_err(of_trunk)?,
-            };
-            let joined = trunk.session.join(&read, &vec![0; equal.len()], trunk.new_tokens);
-            joined.map_err(of_trunk)?;
-            trunk.read = Some((equal[0].to_vec(), read));
-        }
-        Ok(())
+        let session = trunk.session.as_mut();
+        trunk.read.join(trunk.model, session, entering, trunk.new_tokens).map_err(of_trunk)
     }
 
     fn push(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {

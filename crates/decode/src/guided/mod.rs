@@ -9,6 +9,7 @@
 
 mod generator;
 mod learned;
+mod prefill;
 mod scorer;
 mod search;
 mod set;

@@ -23,11 +23,13 @@ pub trait PrefixScorer: Sync {
 
 /// The prefixes of a batch in generation, row by row the same as those of the model's session.
 pub trait ScorerSession: Send {
-    /// Appends rows that continue the given prompts; equal ones that follow one another are read once.
+    /// Appends rows.
+    ///
+    /// - `entering`: prompts, each with how many rows continue it.
     ///
     /// # Errors
     /// [`DecodeError`] for a prompt that the scorer cannot read.
-    fn join(&mut self, prompts: &[&[u32]]) -> Result<(), DecodeError>;
+    fn join(&mut self, entering: &[(&[u32], usize)]) -> Result<(), DecodeError>;
 
     /// Appends one token to every row.
     ///
@@ -122,11 +124,12 @@ fn step(tree: PrefixTree, prefix: usize, token: u32) -> Result<usize, DecodeErro
 }
 
 impl ScorerSession for TabularSession<'_> {
-    fn join(&mut self, prompts: &[&[u32]]) -> Result<(), DecodeError> {
-        for prompt in prompts {
+    fn join(&mut self, entering: &[(&[u32], usize)]) -> Result<(), DecodeError> {
+        for (prompt, rows) in entering {
             let tree = self.values.tree();
             let read = |prefix, token: &u32| step(tree, prefix, *token);
-            self.prefixes.push(prompt.iter().try_fold(0, read)?);
+            let prefix = prompt.iter().try_fold(0, read)?;
+            self.prefixes.extend(std::iter::repeat_n(prefix, *rows));
         }
         Ok(())
     }
@@ -200,8 +203,8 @@ struct WeightedSessions<'a> {
 }
 
 impl ScorerSession for WeightedSessions<'_> {
-    fn join(&mut self, prompts: &[&[u32]]) -> Result<(), DecodeError> {
-        self.parts.iter_mut().try_for_each(|(_, part)| part.join(prompts))
+    fn join(&mut self, entering: &[(&[u32], usize)]) -> Result<(), DecodeError> {
+        self.parts.iter_mut().try_for_each(|(_, part)| part.join(entering))
     }
 
     fn push(&mut self, tokens: &[u32]) -> Result<(), DecodeError> {

@@ -19,6 +19,9 @@ pub use family::Head;
 pub use rope::RopeScaling;
 
 /// The keys of `config.json` that change numbers, with the names that Hugging Face has for most families; its other keys are not kept.
+///
+/// [`TransformerConfig::read`] is the way in. What serde makes of a text alone is a Llama, whatever `architectures` says: without the
+/// defaults and the names of its family, and without any check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransformerConfig {
     /// One name; [`TransformerConfig::read`] says which are known.
@@ -37,10 +40,10 @@ pub struct TransformerConfig {
     /// Query heads.
     pub num_attention_heads: usize,
     /// Key and value heads; absent means as many as query heads.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_key_value_heads: Option<usize>,
     /// Width of a head; absent means `hidden_size / num_attention_heads`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
     /// `silu`; `gelu_pytorch_tanh` for Gemma; for GPT-2 and GPT-NeoX one of the names of GELU.
     #[serde(default = "silu")]
@@ -57,7 +60,7 @@ pub struct TransformerConfig {
     #[serde(default = "rope_theta")]
     pub rope_theta: f64,
     /// Scaling of the rotary frequencies.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScaling>,
     /// Base of the rotary frequencies in blocks with a window, where it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -219,9 +222,23 @@ impl TransformerConfig {
         Ok(config)
     }
 
-    /// What `config.json` says, with the family's own names.
+    /// What `config.json` says, with the family's own names. Read again, it means the same.
     pub(crate) fn keys(&self) -> serde_json::Result<Map<String, Value>> {
-        let keys = serde_json::from_value(serde_json::to_value(self)?)?;
+        // In full: transformers takes no null for these two, and of some families another number where they are absent.
+        let (heads, width) = (Some(self.kv_heads()), Some(self.head_width()));
+        let whole = Self { num_key_value_heads: heads, head_dim: width, ..self.clone() };
+        let mut keys: Map<String, Value> = serde_json::from_value(serde_json::to_value(whole)?)?;
+        let mut filled = keys.clone();
+        self.family.fill(&mut filled);
+        for (key, _) in filled {
+            // Such as no window, where the family has one by default.
+            keys.entry(key).or_insert(Value::Null);
+        }
+        // transformers demands a whole number where it is one.
+        let scalar = self.query_pre_attn_scalar.map(|value| (value, value as u64));
+        if let Some((_, whole)) = scalar.filter(|(value, whole)| *whole as f64 == *value) {
+            keys.insert("query_pre_attn_scalar".into(), whole.into());
+        }
         Ok(names::to_own(self.family, keys))
     }
 
@@ -388,5 +405,41 @@ mod tests {
         let unmarked =
             TransformerConfig { bos_token_id: None, ..TransformerConfig::llama(16, 8, 8, 1, 2, 3) };
         assert_eq!(unmarked.keep_end(vec![1, 5, 6, 7]), [5, 6, 7]);
+    }
+
+    fn read(keys: &Value) -> TransformerConfig {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), keys.to_string()).unwrap();
+        TransformerConfig::read(dir.path(), Head::CausalLm).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_means_the_same_and_has_no_null_that_others_cannot_read() {
+        let sizes = |model_type: &str| {
+            serde_json::json!({
+                "model_type": model_type, "vocab_size": 60000, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": null, "head_dim": null, "sliding_window": null, "bos_token_id": null,
+            })
+        };
+        for model_type in ["llama", "mistral", "qwen2", "qwen3", "gemma2"] {
+            let config = read(&sizes(model_type));
+            let keys = config.keys().unwrap();
+            assert_eq!((&keys["num_key_value_heads"], &keys["head_dim"]), (&4.into(), &16.into()));
+            assert!(!keys.contains_key("rope_scaling") && keys["bos_token_id"].is_null());
+            let again = read(&keys.into());
+            assert_eq!((again.kv_heads(), again.head_width()), (4, 16), "{model_type}");
+            assert_eq!((again.sliding_window, again.bos_token_id), (None, None), "{model_type}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_written_as_one_where_transformers_demands_it() {
+        let mut config = TransformerConfig::llama(16, 8, 8, 1, 2, 8);
+        for (value, written) in [(256.0, "256"), (0.5, "0.5")] {
+            config.query_pre_attn_scalar = Some(value);
+            assert_eq!(config.keys().unwrap()["query_pre_attn_scalar"].to_string(), written);
+        }
+        config.query_pre_attn_scalar = None;
+        assert!(!config.keys().unwrap().contains_key("query_pre_attn_scalar"));
     }
 }

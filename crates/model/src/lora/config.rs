@@ -1,9 +1,8 @@
 //! What an adapter is made of: its settings, under PEFT's names.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+use super::Patterns;
 use crate::ModelError;
 
 /// Settings of a LoRA adapter, under the names of PEFT's `adapter_config.json`.
@@ -29,11 +28,11 @@ pub struct LoraConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modules_to_save: Vec<String>,
     /// Other ranks: regular expression for the end of a module's path → rank.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub rank_pattern: BTreeMap<String, usize>,
+    #[serde(default, skip_serializing_if = "Patterns::is_empty")]
+    pub rank_pattern: Patterns<usize>,
     /// Other values of α: regular expression for the end of a module's path → α.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "Patterns::is_empty")]
+    pub alpha_pattern: Patterns<f64>,
 }
 
 /// Which modules get an adapter.
@@ -52,13 +51,13 @@ impl LoraConfig {
     /// # Errors
     /// [`ModelError::Adapter`] names the setting, its value and the range.
     pub fn check(&self) -> Result<(), ModelError> {
-        let ranks = self.rank_pattern.values().chain([&self.r]);
+        let ranks = self.rank_pattern.iter().map(|(_, rank)| rank).chain([&self.r]);
         if let Some(rank) = ranks.into_iter().find(|rank| **rank == 0) {
             return Err(self.refuse(format!(
                 "a rank (`r` or `rank_pattern`) is {rank}; it must be at least 1"
             )));
         }
-        let alphas = self.alpha_pattern.values().chain([&self.lora_alpha]);
+        let alphas = self.alpha_pattern.iter().map(|(_, alpha)| alpha).chain([&self.lora_alpha]);
         if let Some(alpha) = alphas.into_iter().find(|alpha| !(**alpha > 0.0 && alpha.is_finite()))
         {
             let reason = format!(

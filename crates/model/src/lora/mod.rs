@@ -5,6 +5,7 @@
 
 mod adapter;
 mod config;
+mod patterns;
 pub(crate) mod peft;
 mod targets;
 
@@ -16,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub(crate) use adapter::Adapter;
 pub use config::{LoraConfig, TargetModules};
+pub use patterns::Patterns;
 use targets::{Target, slot};
 
 use crate::checkpoint::{Checkpoint, param};
@@ -75,7 +77,29 @@ impl CausalLm {
             }
             error => error,
         };
-        self.adapted(peft::read_config(dir)?, Source::File(tensors)).map_err(in_dir)
+        let config = peft::read_config(dir)?;
+        self.take_copy(tensors)
+            .and_then(|()| self.adapted(config, Source::File(tensors)))
+            .map_err(in_dir)
+    }
+
+    /// Takes out the copy of the model's output matrix that PEFT stores beside an adapter on it.
+    fn take_copy(&self, tensors: &mut Checkpoint) -> Result<(), ModelError> {
+        let stored = layout::stored_name(&self.config, OUTPUT_MATRIX);
+        let name = stored.replace(".weight", ".base_layer.weight");
+        let Some(head) = self.net.lm_head.as_ref().filter(|_| tensors.contains(&name)) else {
+            return Ok(());
+        };
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        let copy = tensors.remove(&name, &shape)?;
+        if head.weight.val().transpose().into_data().iter::<f32>().eq(copy) {
+            return Ok(());
+        }
+        let reason = format!(
+            "its tensor `{name}` differs from the model's `{stored}`: it was trained on another base, or on one whose output matrix was changed; {}",
+            peft::MERGE
+        );
+        Err(ModelError::Adapter { name: String::new(), reason })
     }
 
     /// Puts a new adapter on the model, which changes nothing until it is trained. Only the adapter and its `modules_to_save` are trained

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::adapter::tensor_names;
 use super::targets::Target;
-use super::{Adapter, LoraConfig};
+use super::{Adapter, LoraConfig, Patterns};
 use crate::checkpoint::Checkpoint;
 use crate::config::Family;
 use crate::{ModelError, TransformerConfig, layout};
@@ -50,6 +52,9 @@ const WITHOUT_EFFECT: [&str; 15] = [
 /// Ways to begin that leave the model as it is, besides `true` and `false`.
 const HARMLESS_BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
+/// What to do with an adapter of a kind that is not read.
+pub(super) const MERGE: &str = "merge the adapter into its base with PEFT's merge_and_unload() and give the folder of the merged model";
+
 /// Whether a folder holds an adapter in place of a model.
 pub(crate) fn is_adapter(dir: &Path) -> bool {
     dir.join(CONFIG).is_file()
@@ -59,7 +64,7 @@ pub(crate) fn refuse(dir: &Path, reason: String) -> ModelError {
     ModelError::Adapter { name: dir.display().to_string(), reason }
 }
 
-fn read_keys(dir: &Path) -> Result<Map<String, Value>, ModelError> {
+fn read_json<T: DeserializeOwned>(dir: &Path) -> Result<T, ModelError> {
     let path = dir.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
     serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })
@@ -70,7 +75,7 @@ fn read_keys(dir: &Path) -> Result<Map<String, Value>, ModelError> {
 /// # Errors
 /// [`ModelError::Adapter`] where it says nothing.
 pub(crate) fn base_name(dir: &Path) -> Result<(String, Option<String>), ModelError> {
-    let keys = read_keys(dir)?;
+    let keys: Map<String, Value> = read_json(dir)?;
     let text = |key| keys.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     match text("base_model_name_or_path") {
         Some(name) => Ok((name.into(), text("revision").map(str::to_owned))),
@@ -84,23 +89,39 @@ pub(crate) fn base_name(dir: &Path) -> Result<(String, Option<String>), ModelErr
     }
 }
 
+/// The tables whose order counts, which a [`Map`] would sort.
+#[derive(Deserialize)]
+struct Ordered {
+    rank_pattern: Option<Patterns<usize>>,
+    alpha_pattern: Option<Patterns<f64>>,
+}
+
 /// Reads `adapter_config.json`.
 ///
 /// # Errors
 /// [`ModelError::Adapter`] names the first key whose value is not supported.
 pub(super) fn read_config(dir: &Path) -> Result<LoraConfig, ModelError> {
-    let mut keys = read_keys(dir)?;
-    for (key, value) in &keys {
+    let mut keys: Map<String, Value> = read_json(dir)?;
+    // Another kind of adapter has other keys: it is told by its own name.
+    let kind = keys.get_key_value("peft_type");
+    for (key, value) in kind.into_iter().chain(&keys) {
         if !is_supported(key, value) {
-            return Err(refuse(dir, format!("`{key}` is {value}, which is not supported")));
+            let reason = format!("`{key}` is {value}, which is not supported; {MERGE}");
+            return Err(refuse(dir, reason));
         }
     }
     keys.retain(|key, value| OWN.contains(&key.as_str()) && !value.is_null());
     if let Some(layers) = keys.get_mut("layers_to_transform").filter(|layers| layers.is_u64()) {
         *layers = json!([layers]);
     }
-    serde_json::from_value(Value::Object(keys))
-        .map_err(|source| ModelError::Json { path: dir.join(CONFIG), source })
+    let config: LoraConfig = serde_json::from_value(Value::Object(keys))
+        .map_err(|source| ModelError::Json { path: dir.join(CONFIG), source })?;
+    let Ordered { rank_pattern, alpha_pattern } = read_json(dir)?;
+    Ok(LoraConfig {
+        rank_pattern: rank_pattern.unwrap_or_default(),
+        alpha_pattern: alpha_pattern.unwrap_or_default(),
+        ..config
+    })
 }
 
 /// Whether a key has a value that is computed. A key that is not known has to be off: whatever it does, it then does nothing.
@@ -117,6 +138,21 @@ fn is_supported(key: &str, value: &Value) -> bool {
     }
 }
 
+/// What is written of an adapter, in this order.
+#[derive(Serialize)]
+struct Written<'a> {
+    peft_type: &'static str,
+    task_type: &'static str,
+    base_model_name_or_path: Option<&'a Path>,
+    bias: &'static str,
+    fan_in_fan_out: bool,
+    inference_mode: bool,
+    init_lora_weights: bool,
+    lora_dropout: f64,
+    #[serde(flatten)]
+    own: &'a LoraConfig,
+}
+
 /// Writes `adapter_config.json` of an adapter for `model`, which is in the folder `base`.
 ///
 /// # Errors
@@ -128,22 +164,19 @@ pub(super) fn write_config(
     dir: &Path,
 ) -> Result<(), ModelError> {
     let path = dir.join(CONFIG);
-    let failed = |source| ModelError::Json { path: path.clone(), source };
-    let mut keys = json!({
-        "peft_type": "LORA",
-        "task_type": if model.classifies() { "SEQ_CLS" } else { "CAUSAL_LM" },
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": model.family == Family::Gpt2,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "lora_dropout": 0.0,
-    });
-    let own = serde_json::to_value(config).map_err(failed)?;
-    if let (Value::Object(keys), Value::Object(own)) = (&mut keys, own) {
-        keys.extend(own);
-    }
-    let text = serde_json::to_vec_pretty(&keys).map_err(failed)?;
+    let written = Written {
+        peft_type: "LORA",
+        task_type: if model.classifies() { "SEQ_CLS" } else { "CAUSAL_LM" },
+        base_model_name_or_path: base,
+        bias: "none",
+        fan_in_fan_out: model.family == Family::Gpt2,
+        inference_mode: true,
+        init_lora_weights: true,
+        lora_dropout: 0.0,
+        own: config,
+    };
+    let text = serde_json::to_vec_pretty(&written)
+        .map_err(|source| ModelError::Json { path: path.clone(), source })?;
     std::fs::write(&path, text).map_err(ModelError::write(&path))
 }
 

@@ -1,11 +1,11 @@
 //! Which modules of a model an adapter is for, by PEFT's rules.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
+use std::collections::BTreeSet;
 
 use regex::Regex;
 
-use super::{Adapter, LoraConfig, TargetModules};
+use super::peft::MERGE;
+use super::{Adapter, LoraConfig, Patterns, TargetModules};
 use crate::layout::{self, Stored};
 use crate::transformer::Transformer;
 use crate::weights::{EMBEDDING, OUTPUT_MATRIX, block_part, projection_mut};
@@ -113,35 +113,26 @@ impl LoraConfig {
         Ok(Target { module, rank, scale: alpha.unwrap_or(self.lora_alpha) / divisor })
     }
 
-    /// What a table of patterns says of a module.
-    fn own<T: Copy + PartialEq + Debug>(
+    /// What a table of patterns says of a module: the first that fits.
+    fn own<T: Copy>(
         &self,
         key: &str,
-        table: &BTreeMap<String, T>,
+        table: &Patterns<T>,
         module: &str,
     ) -> Result<Option<T>, ModelError> {
-        let mut found: Option<T> = None;
-        for (text, value) in table {
-            if !self.fits(key, text, module)? {
-                continue;
+        for (text, value) in table.iter() {
+            if self.fits(key, text, module)? {
+                return Ok(Some(*value));
             }
-            if let Some(other) = found.filter(|other| other != value) {
-                let reason = format!(
-                    "`{key}` gives {module} both {other:?} and {value:?}; let one pattern fit it"
-                );
-                return Err(self.refuse(reason));
-            }
-            found = Some(*value);
         }
-        Ok(found)
+        Ok(None)
     }
 
     /// Refuses patterns that fit no target.
     fn check_patterns(&self, targets: &[Target]) -> Result<(), ModelError> {
-        let ranks = self.rank_pattern.keys().map(|text| ("rank_pattern", text));
-        for (key, text) in
-            ranks.chain(self.alpha_pattern.keys().map(|text| ("alpha_pattern", text)))
-        {
+        let ranks = self.rank_pattern.iter().map(|(text, _)| ("rank_pattern", text));
+        let alphas = self.alpha_pattern.iter().map(|(text, _)| ("alpha_pattern", text));
+        for (key, text) in ranks.chain(alphas) {
             let fits = targets.iter().map(|target| self.fits(key, text, target.module.module()));
             if !fits.collect::<Result<Vec<bool>, _>>()?.contains(&true) {
                 return Err(self.refuse(format!(
@@ -176,6 +167,9 @@ impl LoraConfig {
         // A classifier's head belongs to the classifier; PEFT names it both ways.
         let heads: &[&str] = if config.classifies() { &["score", "classifier"] } else { &[] };
         let own = self.modules_to_save.iter().filter(|name| !heads.contains(&name.as_str()));
+        let others = format!(
+            "only the embedding, the output matrix and a classifier's `score` are supported; {MERGE}"
+        );
         for name in own {
             let named = |core: &&str| {
                 let stored = layout::stored_name(config, core);
@@ -184,9 +178,7 @@ impl LoraConfig {
                     .is_some_and(|path| path == name || ends_with(path, name))
             };
             let problem = match [EMBEDDING, OUTPUT_MATRIX].into_iter().find(named) {
-                None => {
-                    "only the embedding, the output matrix and a classifier's `score` are supported"
-                }
+                None => others.as_str(),
                 Some(OUTPUT_MATRIX) if config.classifies() => "a classifier has no output matrix",
                 Some(_) if config.tie_word_embeddings && !config.classifies() => {
                     "embedding and output matrix of this model are one tensor"

@@ -1,6 +1,6 @@
 //! PEFT directories, read and written.
 
-use infalign_model::{Head, LoraConfig, TargetModules, TransformerConfig};
+use infalign_model::{Head, LoraConfig, Patterns, TargetModules, TransformerConfig};
 use serde_json::json;
 
 use super::*;
@@ -13,8 +13,8 @@ fn config(targets: &[&str]) -> LoraConfig {
         target_modules: TargetModules::Named(targets.iter().map(|&name| name.into()).collect()),
         layers_to_transform: None,
         modules_to_save: Vec::new(),
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
+        rank_pattern: Patterns::default(),
+        alpha_pattern: Patterns::default(),
     }
 }
 
@@ -79,14 +79,56 @@ fn names_may_keep_those_of_adapter_and_wrapper() {
     };
     let stored: Tensors =
         tensors(&dir).into_iter().map(|(name, tensor)| (longer(name), tensor)).collect();
-    let views = stored.iter().map(|(name, (dtype, shape, bytes))| {
-        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-    });
-    let bytes = safetensors::serialize(views, None).unwrap();
-    std::fs::write(copy.path().join("adapter_model.safetensors"), bytes).unwrap();
+    write_tensors(copy.path(), &stored);
     let [a, b] = [dir.as_path(), copy.path()].map(|dir| base.clone().with_adapter(dir).unwrap());
     let prompt = &prompts(&reference)[0];
     assert_eq!(logits(&a, prompt), logits(&b, prompt));
+}
+
+#[test]
+fn a_copy_of_the_output_matrix_beside_its_adapter_is_the_bases_or_refused() {
+    let (dir, base, reference) = case("lora-llama-layer");
+    let bytes = std::fs::read(fixture("llama").join("model.safetensors")).unwrap();
+    let whole = SafeTensors::deserialize(&bytes).unwrap();
+    let head = whole.tensor("lm_head.weight").unwrap();
+    let with = |data: &[u8]| {
+        let mut stored = tensors(&dir);
+        let copy = (head.dtype(), head.shape().to_vec(), data.to_vec());
+        stored.insert("base_model.model.lm_head.base_layer.weight".into(), copy);
+        let folder = changed(&dir, &json!({}));
+        write_tensors(folder.path(), &stored);
+        base.clone().with_adapter(folder.path())
+    };
+    let plain = base.clone().with_adapter(&dir).unwrap();
+    let prompt = &prompts(&reference)[0];
+    assert_eq!(logits(&with(head.data()).unwrap(), prompt), logits(&plain, prompt));
+    let mut other = head.data().to_vec();
+    other[1] ^= 1;
+    let error = with(&other).unwrap_err().to_string();
+    assert!(error.contains("`lm_head.base_layer.weight` differs from"), "{error}");
+    assert!(error.contains("merge_and_unload()"), "{error}");
+}
+
+#[test]
+fn of_patterns_that_overlap_the_first_counts() {
+    let (dir, base, reference) = case("lora-llama");
+    let prompt = &prompts(&reference)[0];
+    let with = |patterns: &str| {
+        let copy = changed(&dir, &json!({}));
+        let path = copy.path().join("adapter_config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let patterns = format!(r#""alpha_pattern":{{{patterns}}}"#);
+        std::fs::write(&path, text.replace(r#""alpha_pattern":{}"#, &patterns)).unwrap();
+        let model = base.clone().with_adapter(copy.path()).unwrap();
+        let saved = tempfile::tempdir().unwrap();
+        model.save(saved.path()).unwrap();
+        let again = base.clone().with_adapter(saved.path()).unwrap();
+        assert_eq!(logits(&again, prompt), logits(&model, prompt), "{patterns}");
+        logits(&model, prompt)
+    };
+    let (general, special) = (r#""v_proj":3"#, r#""0.self_attn.v_proj":40"#);
+    assert_eq!(with(&format!("{general},{special}")), with(general));
+    assert_ne!(with(&format!("{special},{general}")), with(general));
 }
 
 #[test]

@@ -83,6 +83,14 @@ fn tensors(dir: &Path) -> Tensors {
     file.iter().map(|(name, view)| (name.to_owned(), tensor(view))).collect()
 }
 
+fn write_tensors(dir: &Path, tensors: &Tensors) {
+    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    std::fs::write(dir.join("adapter_model.safetensors"), bytes).unwrap();
+}
+
 /// A copy of an adapter's folder with some keys of its configuration replaced.
 fn changed(dir: &Path, keys: &Value) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();

@@ -8,9 +8,13 @@ use super::*;
 #[test]
 fn what_changes_the_numbers_and_is_not_computed_is_refused() {
     for (name, keys, needles) in [
-        ("lora-llama", json!({ "use_dora": true }), ["use_dora", "true"]),
+        ("lora-llama", json!({ "use_dora": true }), ["use_dora` is true", "merge_and_unload()"]),
         ("lora-llama", json!({ "bias": "lora_only" }), ["bias", "lora_only"]),
-        ("lora-llama", json!({ "peft_type": "LOHA" }), ["peft_type", "LOHA"]),
+        (
+            "lora-llama",
+            json!({ "peft_type": "IA3", "feedforward_modules": ["down_proj"] }),
+            ["`peft_type` is \"IA3\"", "merge_and_unload()"],
+        ),
         ("lora-llama", json!({ "lora_bias": true }), ["lora_bias", "true"]),
         ("lora-llama", json!({ "init_lora_weights": "pissa" }), ["init_lora_weights", "pissa"]),
         (
@@ -40,15 +44,10 @@ fn what_changes_the_numbers_and_is_not_computed_is_refused() {
             json!({ "target_modules": ".*", "layers_to_transform": 1 }),
             ["layers_to_transform", "list"],
         ),
-        ("lora-llama", json!({ "modules_to_save": ["norm"] }), ["modules_to_save", "norm"]),
+        ("lora-llama", json!({ "modules_to_save": ["norm"] }), ["\"norm\"", "merge_and_unload()"]),
         ("lora-llama", json!({ "modules_to_save": ["score"] }), ["modules_to_save", "score"]),
         ("lora-llama", json!({ "modules_to_save": ["lm_head"] }), ["lm_head.weight", "no tensor"]),
         ("lora-llama", json!({ "rank_pattern": { "up_proj": 3 } }), ["rank_pattern", "up_proj"]),
-        (
-            "lora-llama",
-            json!({ "alpha_pattern": { "q_proj": 3, "0.self_attn.q_proj": 4 } }),
-            ["alpha_pattern", "both"],
-        ),
         ("lora-gpt2", json!({ "modules_to_save": ["wte"] }), ["wte", "one tensor"]),
     ] {
         let (dir, base, _) = case(name);

@@ -55,7 +55,9 @@ fn a_finished_run_tells_inputs_outputs_numbers_and_steps() {
     let root = tempfile::tempdir().unwrap();
     let run = finished_run(root.path(), "run");
     let record = folder::record(&run).unwrap();
-    assert_eq!(record.status, Status::Completed);
+    assert_eq!((record.status, record.exit), (Status::Completed, Some(0)));
+    // None in an archive of the source.
+    assert!(record.cwd.is_none_or(|cwd| cwd == "crates/record"));
     assert_eq!(record.inputs[0].bytes, 3);
     let outputs: Vec<_> = record.outputs.iter().map(|output| output.path.as_str()).collect();
     assert_eq!(outputs, ["methods/a/metrics.jsonl", "results.json"]);
@@ -89,8 +91,8 @@ fn a_failure_is_told_without_the_home_folder() {
     let home = std::env::home_dir().unwrap().join("x.json");
     let failure = format!("cannot read {}", home.display());
     let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
-    let record = recorder.end(Some(&failure)).unwrap();
-    assert_eq!(record.status, Status::Failed);
+    let record = recorder.end(Some((&failure, 3))).unwrap();
+    assert_eq!((record.status, record.exit), (Status::Failed, Some(3)));
     assert_eq!(record.error.as_deref(), Some("cannot read ~/x.json"));
 }
 

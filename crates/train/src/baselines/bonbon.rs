@@ -13,10 +13,10 @@ use burn::tensor::Tensor;
 
 /// g, the mean of h between the best and the worst of N under best-of-N, in nats: 1/(2 β*) of the paper.
 ///
-/// - n: N, at least 2.
+/// - n: N, at least 2; below that the best is the worst, and g is 0.
 pub fn target_gap(n: usize) -> f64 {
     let harmonic: f64 = (1..n).map(|k| 1.0 / k as f64).sum();
-    (n - 1) as f64 * harmonic
+    n.saturating_sub(1) as f64 * harmonic
 }
 
 /// The mean loss.
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn the_target_is_the_mean_gap_of_best_of_n() {
-        for (n, expected) in [(2, 1.0), (4, 5.5), (8, 18.15)] {
+        for (n, expected) in [(0, 0.0), (1, 0.0), (2, 1.0), (4, 5.5), (8, 18.15)] {
             close(target_gap(n), expected, 1e-12);
         }
     }

@@ -14,7 +14,7 @@ use super::dpo::dpo;
 use super::ipo::ipo;
 use super::sft::sft;
 use crate::adapter::adapter_uniforms;
-use crate::batches::Batches;
+use crate::batches::{Batches, check_most};
 use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
 use crate::passes::{column, mean_gradient};
 use crate::{OptimizerConfig, TrainError};
@@ -49,7 +49,8 @@ impl OfflineConfig {
             ("steps", self.steps),
             ("examples_per_step", self.examples_per_step),
             ("checkpoint_every", self.checkpoint_every),
-        ])
+        ])?;
+        check_most(&[("examples_per_step", self.examples_per_step)])
     }
 }
 

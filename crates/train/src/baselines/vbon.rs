@@ -10,7 +10,13 @@ use infalign_transform::Transform;
 
 use crate::Objective;
 
-/// Objective and β of CTRL that make it vBoN for best-of-`n`, n at least 2.
+/// Objective and β of CTRL that make it vBoN for best-of-`n`, n at least 2. Best-of-1 is π_ref, to which a β of ∞ leads: that is what n
+/// below 2 gives.
+///
+/// ```
+/// use infalign_train::baselines::vbon;
+/// assert_eq!((vbon(5).1, vbon(1).1, vbon(0).1), (0.25, f64::INFINITY, f64::INFINITY));
+/// ```
 pub fn vbon(n: usize) -> (Objective, f64) {
-    (Objective::Calibrated(Transform::Log), 1.0 / (n - 1) as f64)
+    (Objective::Calibrated(Transform::Log), 1.0 / n.saturating_sub(1) as f64)
 }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use report::{LengthReport, ScorerReport, ValueBin};
 
 use self::trace::{Trace, Wanted, trace};
-use crate::batches::Batches;
+use crate::batches::{Batches, check_most};
 use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
 use crate::moving_average::moved;
 use crate::passes::mean_gradient;
@@ -97,8 +97,9 @@ impl ScorerConfig {
             ("examples_per_step", self.examples_per_step),
             ("checkpoint_every", self.checkpoint_every),
         ])?;
+        check_most(&[("width", self.width), ("examples_per_step", self.examples_per_step)])?;
         let refuse = |key, value: String, valid| Err(TrainError::Setting { key, value, valid });
-        if let Some(soft) = self.soft.filter(|soft| !(*soft > 0.0 && soft.is_finite())) {
+        if let Some(soft) = self.soft.filter(|soft| !(*soft > 0.0 && (*soft as f32).is_finite())) {
             return refuse("soft", soft.to_string(), "finite and above 0");
         }
         if let Some(rate) = self.target_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {

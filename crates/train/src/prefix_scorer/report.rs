@@ -41,8 +41,9 @@ pub struct LengthReport {
     pub deviation: f64,
     /// Mean of V − r.
     pub bias: f64,
-    /// Share of pairs of prefixes of equal length to one prompt whose values are in the order of their responses' rewards; ties count half.
-    /// None where there is no such pair.
+    /// Share of pairs of prefixes of equal length whose values are in the order of their responses' rewards; equal values count half. Pairs
+    /// are of the first and the second response to a prompt, the third and the fourth, and so on, where their rewards differ. None where
+    /// there is no such pair.
     pub accuracy: Option<f64>,
     /// Pairs.
     pub pairs: usize,

@@ -16,7 +16,7 @@ pub use examples::{Examples, Pair};
 pub use report::RewardModelReport;
 
 use crate::adapter::adapter_uniforms;
-use crate::batches::Batches;
+use crate::batches::{Batches, check_most};
 use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
 use crate::passes::mean_gradient;
 use crate::{OptimizerConfig, TrainError};
@@ -58,10 +58,12 @@ impl RewardModelConfig {
             ("examples_per_step", self.examples_per_step),
             ("checkpoint_every", self.checkpoint_every),
         ])?;
+        check_most(&[("examples_per_step", self.examples_per_step)])?;
         for (key, value) in [("margin", self.margin), ("centring", self.centring)] {
             let valid = match training {
                 Examples::Rated(_) if value != 0.0 => "left out for ratings: it is for pairs",
-                _ if !(value >= 0.0 && value.is_finite()) => "finite and at least 0",
+                // Losses are computed in f32.
+                _ if !(value >= 0.0 && (value as f32).is_finite()) => "finite and at least 0",
                 _ => continue,
             };
             return Err(TrainError::Setting { key, value: value.to_string(), valid });

@@ -70,7 +70,7 @@ fn one() -> usize {
 impl Grpo {
     pub(crate) fn check(&self, prompts: usize, samples: usize) -> Result<(), TrainError> {
         check_group(samples)?;
-        self.reuse().check(self.clip, prompts * samples)?;
+        self.reuse().check(self.clip, prompts.saturating_mul(samples))?;
         self.term().map(drop)
     }
 

@@ -93,7 +93,7 @@ impl SolverConfig {
             Self::Rloo(config) => config.check(samples),
             Self::Reinforce(config) => config.check(),
             Self::Grpo(config) => config.check(prompts, samples),
-            Self::Ppo(config) => config.check(prompts * samples),
+            Self::Ppo(config) => config.check(prompts.saturating_mul(samples)),
             Self::Regression(_) => Ok(()),
         }
     }

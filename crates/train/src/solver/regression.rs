@@ -1,16 +1,18 @@
 //! Closed-form regression: the policy is fitted to the optimum, which is known, its normalisation included.
 //!
 //! At the optimum log π/π_ref = Φ(u)/β − log Z. Since u is what it is under π_ref whatever the reward, Z is a number that the calibration
-//! table tells (see `partition.rs`), and no baseline has to be estimated. The loss is ½ (log π(y)/π_ref(y) − Φ/β + log Z)², as a mean over
-//! responses, in the manner of QRPO (arXiv 2507.08068).
+//! table tells in the mean over tables (see `partition.rs`), and no baseline has to be estimated. The loss is
+//! ½ (log π(y)/π_ref(y) − Φ/β + log Z)², as a mean over responses, in the manner of QRPO (arXiv 2507.08068).
 //!
 //! How it departs from the paper:
-//! 1. Z is that of the rewards as the trainer sees them, smoothed ranks and atoms included, not the integral of the continuous limit.
+//! 1. Z is that of the rewards as the trainer sees them, smoothed ranks and atoms included, not the integral of the continuous limit. It is
+//!    so in the mean over tables of K rewards; for the one table of a prompt log Z is off, for `exp:10` at half a nat with a standard
+//!    deviation of 0.26 for K = 16, 0.17 for 64 and 0.12 for 128.
 //! 2. `rollouts = "policy"`: responses come from π at every step, and only the square is differentiated, not what they were drawn from. Its
 //!    gradient is then that of −J/β, with log Z as the baseline: RLOO whose baseline is known.
 //! 3. `rollouts = "reference"`: responses are stored ones of π_ref, as the paper's offline data. No weights are needed, since the loss is 0
-//!    at the same policy whatever responses it is a mean over; but what π_ref seldom says is seldom corrected, and what is not among the
-//!    stored responses never is: store many.
+//!    at the same policy whatever responses it is a mean over, as far as log Z is right (see 1); but what π_ref seldom says is seldom
+//!    corrected, and what is not among the stored responses never is: store many.
 //!
 //! In the second mode the metrics of a step are means over π_ref's responses, weighted by π/π_ref so that they speak of π: precise near π_ref
 //! and noisy far from it. The entropy is that after π_ref's prefixes, without weights.

@@ -6,7 +6,7 @@ use crate::numerics::{divergence, exp_m1_minus, gauss};
 /// f ∝ e^{cu}, c = 1/β: the identity transform.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exponential {
-    rate: f64,
+    pub(super) rate: f64,
 }
 
 impl Exponential {
@@ -39,7 +39,7 @@ impl Exponential {
 /// f = a·u^{a−1}, a = 1 + 1/β: the logarithm.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Power {
-    excess: f64,
+    pub(super) excess: f64,
 }
 
 impl Power {

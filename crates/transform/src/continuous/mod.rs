@@ -13,6 +13,8 @@
 //! - win rate under best-of-N = 1 − N∫₀¹ F^N u^{N−1} du;
 //! - win rate under worst-of-N = N∫₀¹ (1−F)^N (1−u)^{N−1} du.
 //!
+//! Soft best-of-N weighs u, the rank among π_ref's responses, on both sides; `rank/soft.rs` has its win rate.
+//!
 //! Internally every function is one of v = 1 − u, the distance from the top, where policies
 //! concentrate: there u has no digits left, and v has all of them.
 
@@ -25,7 +27,7 @@ use crate::error::TransformError;
 use crate::numerics::piecewise::Tails;
 use crate::numerics::root;
 use crate::procedure::Procedure;
-use crate::rank::RankDensity;
+use crate::rank::{RankDensity, responses, soft_win_rate};
 use crate::transform::Transform;
 use closed::{Exponential, Power};
 use panels::Panels;
@@ -87,12 +89,28 @@ impl Tilt {
     /// Inference-time win rate over π_ref with `procedure` on both sides, in [0, 1].
     ///
     /// Equation: 1 − ∫₀¹ G(F(u))·g(u) du, G = ∫g the rank distribution of the procedure; see
-    /// [this module](self) for best-of-N and worst-of-N.
+    /// [this module](self) for best-of-N and worst-of-N. Of soft best-of-N, ∫₀¹ f·h·G du: f·h is the density of what it returns of
+    /// N responses of π by the weights e^{u/τ}, G the distribution function of what it returns of π_ref by the same weights.
     ///
     /// # Errors
-    /// Those of [`RankDensity::of`].
+    /// Those of [`RankDensity::of`], but that soft best-of-N is refused only where it is colder than 0.0001
+    /// ([`TransformError::Temperature`]).
+    ///
+    /// ```
+    /// use infalign_transform::{Beta, Tilt, Transform, beta_for_kl};
+    /// let transform: Transform = "exp:10".parse()?;
+    /// let tilt = Tilt::new(&transform, Beta::new(beta_for_kl(&transform, 0.5)?)?)?;
+    /// let won = tilt.win_rate(&"soft-best-of:4,temperature=0.1".parse()?)?;
+    /// assert!((won - 0.826597).abs() < 1e-6);
+    /// # Ok::<(), infalign_transform::TransformError>(())
+    /// ```
     pub fn win_rate(&self, procedure: &Procedure) -> Result<f64, TransformError> {
-        Ok(self.win_rate_under(&RankDensity::of(procedure)?))
+        let Procedure::SoftBestOf { n, temperature } = *procedure else {
+            return Ok(self.win_rate_under(&RankDensity::of(procedure)?));
+        };
+        responses(n)?;
+        let won = soft_win_rate(n.get(), temperature, self.on_panels()?.law());
+        won.ok_or(TransformError::Temperature(temperature))
     }
 
     /// The same for a decoder that is given by its rank density.
@@ -103,6 +121,20 @@ impl Tilt {
     /// Distribution function F(u) of the calibrated reward under the policy; 0 below 0, 1 above 1.
     pub fn cdf(&self, u: f64) -> f64 {
         self.tails((1.0 - u).clamp(0.0, 1.0)).below
+    }
+
+    /// The density on panels, also where it has a closed form.
+    fn on_panels(&self) -> Result<Panels, TransformError> {
+        let (transform, rate) = match &self.0 {
+            Law::Exponential(law) => (Transform::Identity, law.rate),
+            Law::Power(law) => (Transform::Log, law.excess),
+            Law::Panels(law) => return Ok(law.clone()),
+        };
+        let beta = Beta::new(1.0 / rate)?;
+        Panels::new(&transform, beta).ok_or_else(|| TransformError::Extreme {
+            transform: transform.to_string(),
+            beta: beta.get(),
+        })
     }
 
     /// F and 1 − F at distance v from the top.

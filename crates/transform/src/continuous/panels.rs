@@ -41,6 +41,10 @@ impl Panels {
     pub(super) fn kl(&self) -> f64 {
         self.kl
     }
+
+    pub(super) fn law(&self) -> &Piecewise {
+        &self.law
+    }
 }
 
 /// ∫₀¹ f(depth) dv.

@@ -31,7 +31,8 @@ pub(crate) fn node(i: usize) -> f64 {
     if i < half { -RULE[i].0 } else { RULE[NODES - 1 - i].0 }
 }
 
-fn weight(i: usize) -> f64 {
+/// Its weight on [−1, 1].
+pub(crate) fn weight(i: usize) -> f64 {
     RULE[i.min(NODES - 1 - i)].1
 }
 

@@ -137,6 +137,24 @@ impl Piecewise {
     pub(crate) fn edges(&self) -> &[f64] {
         &self.edges
     }
+
+    /// Nodes by ascending v with their masses, on panels no wider than `widest`: sums over them are integrals over the density.
+    pub(crate) fn points(&self, widest: f64) -> Vec<(f64, f64)> {
+        let mut points = Vec::new();
+        for (ends, panel) in self.edges.windows(2).zip(&self.panels) {
+            let parts = ((ends[1] - ends[0]) / widest).ceil().max(1.0);
+            let half = 0.5 * (ends[1] - ends[0]);
+            for part in 0..parts as usize {
+                for i in 0..legendre::NODES {
+                    let from_end = (2.0 * part as f64 + 1.0 + legendre::node(i)) / parts;
+                    let density = legendre::value(&panel.density, from_end - 1.0);
+                    let width = half / parts * legendre::weight(i);
+                    points.push((ends[0] + half * from_end, width * density));
+                }
+            }
+        }
+        points
+    }
 }
 
 impl Panel {

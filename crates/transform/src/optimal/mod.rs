@@ -99,9 +99,9 @@ const CERTIFIED: f64 = 1e-6;
 impl Optimum {
     /// Solves for the optimum of `procedure` at `beta`.
     ///
-    /// Exact to about 1e-12 for `sample`, `best-of:N` and `worst-of:N`, N to 10,000. Soft best-of-N loses
-    /// digits as g(1)²/β grows: up to a KL of 20 nats the residual is 2e-13 for N = 4 and a temperature of
-    /// 0.1, and 2e-8 for N = 16 and 0.05; above 1e-6 the solution is refused.
+    /// Exact to about 1e-12 for `sample`, `best-of:N` and `worst-of:N`, N to 10,000. Of a rank density by [`RankDensity::from_fn`] digits
+    /// are lost as g(1)²/β grows; above a residual of 1e-6 the solution is refused. Soft best-of-N has no optimum here, but one for
+    /// responses that can be listed ([`Outcomes::optimum`](crate::Outcomes::optimum)).
     ///
     /// # Errors
     /// Those of [`RankDensity::of`] and [`Optimum::under`].

@@ -20,8 +20,7 @@ use crate::numerics::gauss;
 use crate::numerics::piecewise::{Piecewise, Tails};
 use crate::procedure::Procedure;
 pub use estimate::{EstimatedTransform, RankEstimate};
-pub(crate) use soft::COLDEST;
-use soft::SoftBest;
+pub(crate) use soft::{COLDEST, soft_win_rate};
 
 /// The rank density g of a calibrated decoder: what it returns, relative to the policy, by rank.
 ///
@@ -54,24 +53,19 @@ pub(crate) enum Kind {
 impl RankDensity {
     /// The rank density of a procedure that acts on ranks alone.
     ///
-    /// Equation: 1 for sampling, N·u^(N−1) for best-of-N, N·(1−u)^(N−1) for worst-of-N; by quadrature
-    /// for soft best-of-N, whose softmax here weighs the calibrated reward u; of rejection at φ in N draws
+    /// Equation: 1 for sampling, N·u^(N−1) for best-of-N, N·(1−u)^(N−1) for worst-of-N; of rejection at φ in N draws
     /// φ^(N−1) below φ and (1 − φ^N)/(1 − φ) above it, which is 1/(1 − φ) and nothing below where N is without bound.
     ///
     /// # Errors
-    /// [`TransformError::NotByRank`] for a procedure whose choice is not a function of ranks,
-    /// [`TransformError::TooMany`] for more than a million responses, [`TransformError::Temperature`] for a soft best-of-N colder than 0.0001.
+    /// [`TransformError::NotByRank`] for a procedure whose choice is not a function of ranks, [`TransformError::NotByOwnRanks`] for soft
+    /// best-of-N, which weighs the reward itself, and [`TransformError::TooMany`] for more than a million responses.
     pub fn of(procedure: &Procedure) -> Result<Self, TransformError> {
         let kind = match *procedure {
             Procedure::Sample => Kind::Best(1.0),
             Procedure::BestOf(n) => Kind::Best(responses(n)?),
             Procedure::WorstOf(n) => Kind::Worst(responses(n)?),
-            Procedure::SoftBestOf { n, temperature } => {
-                responses(n)?;
-                let soft = SoftBest::new(n.get(), temperature)
-                    .ok_or(TransformError::Temperature(temperature))?;
-                let law = Piecewise::resolve(|v| soft.density(v));
-                Kind::Smooth(Arc::new(law.ok_or(TransformError::Temperature(temperature))?))
+            Procedure::SoftBestOf { .. } => {
+                return Err(TransformError::NotByOwnRanks(procedure.to_string()));
             }
             Procedure::Rejection { quantile: 0.0, .. } => Kind::Best(1.0),
             Procedure::Rejection { quantile, draws } => {
@@ -245,6 +239,8 @@ mod tests {
         assert_eq!(of("best-of:1").at(0.0), 1.0);
         let error = RankDensity::of(&"cd-token:lambda=1".parse().unwrap()).unwrap_err();
         assert!(matches!(error, TransformError::NotByRank(_)));
+        let soft = RankDensity::of(&"soft-best-of:4,temperature=0.1".parse().unwrap()).unwrap_err();
+        assert!(soft.to_string().contains("listed responses only"), "{soft}");
     }
 
     #[test]

@@ -1,23 +1,32 @@
-//! Rank density of soft best-of-n: one of n responses, drawn with probability ∝ e^{u/τ}.
+//! Soft best-of-n: one of n responses, drawn with probability ∝ e^{u/τ}, u the rank among π_ref's responses whoever draws.
 //!
-//! Given its own rank u and those of n − 1 others, a response is returned with probability
+//! Given its own u and those of n − 1 others, a response is returned with probability
 //! e^{u/τ}/(e^{u/τ} + Σe^{Uⱼ/τ}). With 1/x = ∫e^{−sx}ds and every weight divided by e^{1/τ}, the mean over
-//! the others factors: in v = 1 − u, a(v) = e^{−v/τ} and M(s) = ∫₀¹ e^{−s·a(v)} dv,
+//! the others factors: in v = 1 − u, a(v) = e^{−v/τ} and M(s) = ∫₀¹ f·e^{−s·a(v)} dv for responses of density f,
+//! what is returned has the density f·h,
 //!
-//! g = n·∫₀^∞ a·e^{−s·a}·M(s)^{n−1} ds.
+//! h = n·∫₀^∞ a·e^{−s·a}·M(s)^{n−1} ds.
+//!
+//! π_ref has f = 1. As h depends on f as a whole, and not on a policy's own ranks alone, there is no rank density; the win rate
+//! is ∫ f·h·G du, G the distribution function of what is returned of π_ref.
 //!
 //! In log s the integrand is analytic and falls off double-exponentially on one side and exponentially
 //! on the other, so that the trapezoid rule is exact to `f64`.
 
 use crate::numerics::gauss;
 use crate::numerics::laplace::{NEGLIGIBLE, STEP, VANISHES};
+use crate::numerics::piecewise::Piecewise;
 
 /// Least temperature, in units of the calibrated reward: the nodes grow as its inverse.
 pub(crate) const COLDEST: f64 = 1e-4;
+/// Panels in units of the temperature: on one of them 20 nodes hold e^{−s·a} to `f64`.
+const PANEL: f64 = 2.0;
+/// Masses of nodes below this do not count.
+const NO_MASS: f64 = 1e-30;
 
 /// Soft best-of-n at one temperature, with M tabulated.
 #[derive(Clone, Debug)]
-pub(super) struct SoftBest {
+struct SoftBest {
     n: f64,
     temperature: f64,
     /// log s and M(s)^{n−1} at the nodes of the trapezoid rule, ascending in s.
@@ -25,8 +34,13 @@ pub(super) struct SoftBest {
 }
 
 impl SoftBest {
-    /// `None` for a temperature below [`COLDEST`] or not finite.
-    pub(super) fn new(n: usize, temperature: f64) -> Option<Self> {
+    /// Among responses of π_ref; `None` for a temperature below [`COLDEST`] or not finite.
+    fn new(n: usize, temperature: f64) -> Option<Self> {
+        Self::among(n, temperature, |log_s| others(log_s, temperature))
+    }
+
+    /// Among responses whose M(s) is `mean(log s)`.
+    fn among(n: usize, temperature: f64, mean: impl Fn(f64) -> f64) -> Option<Self> {
         if !temperature.is_finite() || temperature < COLDEST {
             return None;
         }
@@ -35,15 +49,15 @@ impl SoftBest {
         let count = ((last - first) / STEP).ceil() as usize;
         let node = |k: usize| {
             let log_s = first + k as f64 * STEP;
-            (log_s, others(log_s, temperature).powf(n as f64 - 1.0))
+            (log_s, mean(log_s).powf(n as f64 - 1.0))
         };
         // Once the others leave nothing, they leave nothing at any greater s.
         let nodes = (0..=count).map(node).take_while(|(_, rest)| *rest > 1e-30).collect();
         Some(SoftBest { n: n as f64, temperature, nodes })
     }
 
-    /// g at distance v from the top.
-    pub(super) fn density(&self, v: f64) -> f64 {
+    /// h at distance v from the top.
+    fn density(&self, v: f64) -> f64 {
         let cold = v / self.temperature;
         let first = self.first_above(cold + (NEGLIGIBLE / self.n).ln());
         let term = |&(log_s, rest): &(f64, f64)| {
@@ -64,11 +78,42 @@ impl SoftBest {
     }
 }
 
-/// M(s) = ∫₀¹ exp(−s·e^{−v/τ}) dv, integrated only where it is neither 0 nor 1.
+/// Win rate over π_ref of a policy, both under soft best-of-n: ∫ f·h·G du. `None` for a temperature that is too cold or no number.
+///
+/// - `policy`: f, by v.
+pub(crate) fn soft_win_rate(n: usize, temperature: f64, policy: &Piecewise) -> Option<f64> {
+    let uniform = SoftBest::new(n, temperature)?;
+    let reference = Piecewise::resolve(|v| uniform.density(v))?;
+    let mut points = policy.points(PANEL * temperature);
+    points.retain(|(_, mass)| *mass > NO_MASS);
+    let mut beyond = vec![0.0; points.len() + 1];
+    for (k, (_, mass)) in points.iter().enumerate().rev() {
+        beyond[k] = beyond[k + 1] + mass;
+    }
+    let mean = |log_s: f64| left(&points, &beyond, log_s, temperature);
+    let kept = SoftBest::among(n, temperature, mean)?;
+    let won = |&(v, mass): &(f64, f64)| mass * kept.density(v) * reference.tails(v).below;
+    Some(points.iter().map(won).sum())
+}
+
+/// M(s) = Σ mass·exp(−s·e^{−v/τ}), summed only where the exponential is neither 0 nor 1.
+///
+/// - `points`: v and mass, by ascending v; `beyond`: the mass from each point on, one entry more.
+fn left(points: &[(f64, f64)], beyond: &[f64], log_s: f64, temperature: f64) -> f64 {
+    let place = |weight: f64| {
+        let v = temperature * (log_s - weight.ln());
+        points.partition_point(|point| point.0 < v)
+    };
+    let (low, high) = (place(VANISHES), place(NEGLIGIBLE));
+    let term = |&(v, mass): &(f64, f64)| mass * (-(log_s - v / temperature).exp()).exp();
+    points[low..high].iter().map(term).sum::<f64>() + beyond[high]
+}
+
+/// M(s) = ∫₀¹ exp(−s·e^{−v/τ}) dv of π_ref, integrated only where it is neither 0 nor 1.
 fn others(log_s: f64, temperature: f64) -> f64 {
     let place = |weight: f64| (temperature * (log_s - weight.ln())).clamp(0.0, 1.0);
     let (low, high) = (place(VANISHES), place(NEGLIGIBLE));
-    let panels = ((high - low) / (2.0 * temperature)).ceil().max(1.0);
+    let panels = ((high - low) / (PANEL * temperature)).ceil().max(1.0);
     let width = (high - low) / panels;
     let start = |k: usize| low + k as f64 * width;
     let weight = |v: f64| (-(log_s - v / temperature).exp()).exp();
@@ -107,6 +152,26 @@ mod tests {
     fn temperatures_out_of_reach_are_refused() {
         for temperature in [0.0, 1e-5, f64::NAN, f64::INFINITY] {
             assert!(SoftBest::new(4, temperature).is_none(), "{temperature}");
+        }
+    }
+
+    #[test]
+    fn sums_over_points_are_integrals() {
+        let uniform = Piecewise::new(vec![0.0, 0.3, 1.0], vec![[1.0; 20]; 2]);
+        for temperature in [0.02, 0.3, 50.0] {
+            let points = uniform.points(PANEL * temperature);
+            assert!(points.windows(2).all(|pair| pair[0].0 < pair[1].0));
+            let mut beyond = vec![0.0; points.len() + 1];
+            for (k, (_, mass)) in points.iter().enumerate().rev() {
+                beyond[k] = beyond[k + 1] + mass;
+            }
+            for log_s in [-5.0, 0.0, 2.0, 10.0] {
+                let (sum, exact) =
+                    (left(&points, &beyond, log_s, temperature), others(log_s, temperature));
+                assert!((sum - exact).abs() < 1e-13, "τ = {temperature}, log s = {log_s}");
+            }
+            let won = soft_win_rate(5, temperature, &uniform).unwrap();
+            assert!((won - 0.5).abs() < 1e-12, "τ = {temperature}: {won}");
         }
     }
 

@@ -8,7 +8,10 @@ use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Head as Output, ModelFolder, Tokenizer};
 
 use super::super::given::{GivenReader, GivenResponse};
-use super::super::inputs::{check_names, check_sampling, check_stops, fitting, read_prompts};
+use super::super::inputs::{
+    check_names, check_responses, check_sampling, check_stops, fitting, read_prompts,
+    warn_of_warmup,
+};
 use super::super::reward_model::RewardModelInputs;
 use super::super::rewards;
 use crate::encode::Encoder;
@@ -61,12 +64,13 @@ impl<'a> ScorerInputs<'a> {
             check_context(read, other).context("evaluation_base")?;
         }
         // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-        let encoder = Encoder::new(&tokenizer, None);
+        let encoder = Encoder::new(&tokenizer, None).within(base.config().max_position_embeddings);
         let most = recipe.generation.max_tokens;
         let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;
         let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &base, most));
         let (train, test) = (train?, test?);
+        check_counts(recipe, &train, &test)?;
         let prompts = test.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
         let longest = prompts + most;
         let policies = recipe.policy.iter().map(|policy| {
@@ -82,6 +86,7 @@ impl<'a> ScorerInputs<'a> {
                 rewards::build(config, run, device).with_context(|| key)?;
             }
         }
+        warn_of_warmup("train", &recipe.train.optimizer, recipe.train.steps);
         Ok(Self {
             recipe,
             run,
@@ -99,6 +104,31 @@ impl<'a> ScorerInputs<'a> {
             reward_models,
         })
     }
+}
+
+/// Refuses more responses to the prompts than could be kept, candidates included.
+fn check_counts(
+    recipe: &ScorerRecipe,
+    train: &[EncodedPrompt],
+    test: &[EncodedPrompt],
+) -> Result<()> {
+    check_responses("rollouts.samples", train, recipe.rollouts.samples)?;
+    check_responses("rollouts.held_out", test, recipe.rollouts.held_out)?;
+    for (index, evaluation) in recipe.evaluation.iter().enumerate() {
+        let key = format!("evaluation[{index}].samples");
+        check_responses(&key, test, evaluation.samples)?;
+        for procedure in &evaluation.procedures {
+            let candidates =
+                procedure.selection.samples().saturating_mul(procedure.inner.samples());
+            let all = evaluation.samples.saturating_mul(candidates);
+            check_responses(&format!("{key} · the candidates of {procedure}"), test, all)?;
+        }
+    }
+    for policy in &recipe.policy {
+        let key = format!("[[policy]] {:?}: samples", policy.name);
+        check_responses(&key, test, policy.samples)?;
+    }
+    Ok(())
 }
 
 /// What messages call a head.

@@ -7,6 +7,7 @@ mod policies;
 mod responses;
 mod row;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -212,13 +213,45 @@ impl ScorerInputs<'_> {
     }
 }
 
+/// Why a run cannot be gone on with: all rewards of a head are the same, and would be again.
+#[derive(Debug)]
+pub(super) struct NothingToLearn {
+    count: usize,
+    reward: f64,
+}
+
+impl fmt::Display for NothingToLearn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, reward } = self;
+        write!(
+            f,
+            "all {count} rewards are {reward}: there is nothing to learn; give the head another reward, or raise rollouts.samples"
+        )
+    }
+}
+
+impl std::error::Error for NothingToLearn {}
+
 /// How the rewards of a head are distributed.
 fn scored(name: &str, rewards: &[f64]) -> Result<ScoredReward> {
     let count = rewards.len() as f64;
     let mean = rewards.iter().sum::<f64>() / count;
     let scale = (rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count).sqrt();
-    ensure!(scale > 0.0, "all {count} rewards are {mean}: there is nothing to learn");
+    ensure!(scale > 0.0, NothingToLearn { count: rewards.len(), reward: mean });
     let least = rewards.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     Ok(ScoredReward { name: name.to_owned(), mean, scale, least, greatest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewards_that_are_all_the_same_teach_nothing() {
+        assert_eq!(scored("a", &[1.0, 3.0]).unwrap().mean, 2.0);
+        let error = scored("a", &[12.0; 3]).err().unwrap().context("[[head]] \"a\"");
+        assert!(error.is::<NothingToLearn>(), "{error:#}");
+        assert!(format!("{error:#}").contains("all 3 rewards are 12: "), "{error:#}");
+    }
 }

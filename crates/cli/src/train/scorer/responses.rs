@@ -71,7 +71,7 @@ impl Rewarded<'_> {
             tokenizer,
             reward: self.heads[0].as_ref(),
             samples,
-            block: BATCHES_PER_BLOCK * recipe.batch,
+            block: BATCHES_PER_BLOCK.saturating_mul(recipe.batch),
         };
         let mut observe = |filled: &Filled| {
             bar.set(filled.prompts, format!("{samples} responses a prompt"));

@@ -1,0 +1,119 @@
+//! `--resume` of runs that have ended, that were damaged, and that several processes begin at once.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{copy, done, fails, infalign, stderr, train_small};
+
+fn bytes(run: &Path, file: &str) -> Vec<u8> {
+    std::fs::read(run.join(file))
+        .unwrap_or_else(|error| panic!("{}: {error}", run.join(file).display()))
+}
+
+fn resumed(out: &Path) -> Command {
+    let mut command = infalign(&["train", "--resume", "--out"]);
+    command.arg(out);
+    command
+}
+
+/// One method in place of four, in as few steps as the small settings have.
+fn train_one(out: &Path) -> Command {
+    let method = "method=[{ name = 'a', objective = 'exp:10' }]";
+    train_small(out, &[method, "evaluation.baseline=a"])
+}
+
+fn verify(run: &Path) -> Command {
+    let mut command = infalign(&["verify"]);
+    command.arg(run);
+    command
+}
+
+#[test]
+fn a_run_that_has_ended_is_printed_again_and_its_files_stay_what_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    done(train_one(&whole));
+    let recorded = bytes(&whole, "record.json");
+    let results = done(resumed(&whole));
+    assert!(results.contains("best-of:4"), "{results}");
+    assert!(bytes(&whole, "record.json") == recorded, "nothing was made, so nothing is recorded");
+
+    for (file, told) in [
+        ("methods/a/samples.json", "samples.json has changed since the run ended: put it back"),
+        ("calibration.parquet", "calibration.parquet has changed since the run ended: put it back"),
+        ("record.json", "record.json has changed since the run ended: put it back"),
+        ("ro-crate-metadata.json", "ro-crate-metadata.json has changed since the run ended"),
+        ("config.toml", "begin a new run with another --out"),
+        ("mine.txt", "mine.txt was not there when the run ended: move it elsewhere"),
+    ] {
+        let run = dir.path().join(file.replace('/', "-"));
+        copy(&whole, &run);
+        let path = run.join(file);
+        let mut text = std::fs::read(&path).unwrap_or_default();
+        // White space changes nothing but the digest.
+        text.push(b'\n');
+        std::fs::write(&path, text).unwrap();
+        fails(verify(&run), 1);
+        let text = fails(resumed(&run), 2);
+        assert!(text.contains(told), "{file}: {text}");
+        fails(verify(&run), 1);
+        if file == "config.toml" {
+            continue;
+        }
+        std::fs::remove_file(&path).unwrap();
+        done(resumed(&run));
+        done(verify(&run));
+        assert!(bytes(&run, "results.json") == bytes(&whole, "results.json"), "{file}");
+    }
+}
+
+#[test]
+fn files_that_a_run_cannot_go_on_with_are_named_and_made_again_once_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    done(train_one(&whole));
+    for (file, deleted) in [
+        ("calibration.parquet", "calibration.parquet"),
+        ("reference-samples.json", "reference-samples.json"),
+        ("methods/a/samples.json", "methods/a/samples.json"),
+        ("methods/a/policy/model.safetensors", "methods/a/policy"),
+    ] {
+        let run = dir.path().join(file.replace('/', "-"));
+        copy(&whole, &run);
+        // As if it had been killed.
+        for left_out in ["record.json", "results.json"] {
+            std::fs::remove_file(run.join(left_out)).unwrap();
+        }
+        let cut = bytes(&run, file);
+        std::fs::write(run.join(file), &cut[..cut.len() - 100]).unwrap();
+        let text = fails(resumed(&run), 2);
+        let path = run.join(deleted);
+        let told = format!("error: {} cannot be used: delete it and resume", path.display());
+        assert!(text.contains(&told) && !text.contains("--resume"), "{file}: {text}");
+        match path.is_dir() {
+            true => std::fs::remove_dir_all(path).unwrap(),
+            false => std::fs::remove_file(path).unwrap(),
+        }
+        done(resumed(&run));
+        assert!(bytes(&run, "results.json") == bytes(&whole, "results.json"), "{file}");
+    }
+}
+
+#[test]
+fn of_processes_that_begin_one_run_one_does_and_the_others_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let all: Vec<_> = (0..4).map(|_| train_one(&out).spawn().unwrap()).collect();
+    let outputs: Vec<_> = all.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    assert_eq!(outputs.iter().filter(|output| output.status.success()).count(), 1);
+    for output in outputs.iter().filter(|output| !output.status.success()) {
+        let text = stderr(output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let told = text.contains("another process is") || text.contains("holds a run already");
+        assert!(told, "{text}");
+    }
+    done(verify(&out));
+}
