@@ -132,7 +132,7 @@ fn a_server_that_cannot_be_used_is_one_sentence() {
         (&locked, &["--api-key-env", "NO_SUCH_KEY"], 2, "NO_SUCH_KEY of --api-key-env"),
         (&several, &[], 2, "--server-model: one, two"),
         (&several, &named, 3, "`choices` has 0 entries"),
-        (&several, &["--server-model", "three"], 2, "has no model \"three\"; it has one, two"),
+        (&several, &["--server-model", "three"], 3, "not list the model \"three\", but one, two"),
         (&loading, &named, 2, "status 503: loading"),
         ("localhost:8000", &[], 2, "http://HOST:PORT"),
         (&several, &["--timeout", "0"], 2, "seconds above 0"),

@@ -103,6 +103,25 @@ fn files_that_a_run_cannot_go_on_with_are_named_and_made_again_once_deleted() {
 }
 
 #[test]
+fn what_is_not_made_again_is_not_recorded_as_if_it_had_never_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    done(train_one(&run));
+    let recorded = bytes(&run, "record.json");
+    let steps = bytes(&run, "methods/a/metrics.jsonl");
+    std::fs::remove_file(run.join("methods/a/metrics.jsonl")).unwrap();
+    for _ in 0..2 {
+        let text = fails(resumed(&run), 3);
+        assert!(text.contains("methods/a/metrics.jsonl of the run in "), "{text}");
+        assert!(text.contains("is not made again by itself: put it back"), "{text}");
+        assert!(bytes(&run, "record.json") == recorded);
+    }
+    std::fs::write(run.join("methods/a/metrics.jsonl"), steps).unwrap();
+    done(resumed(&run));
+    done(verify(&run));
+}
+
+#[test]
 fn of_processes_that_begin_one_run_one_does_and_the_others_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");

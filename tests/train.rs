@@ -222,7 +222,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (test(&long), ["context of 64", "max_tokens"]),
         (test(&endless), ["100000 bytes", "context of 64 tokens"]),
         ("seed=18446744073709551615".to_owned(), ["--set seed", "to 9223372036854775807"]),
-        (format!("method[0].name={}", "m".repeat(101)), ["method name", "at most 100"]),
+        (format!("method[0].name={}", "m".repeat(201)), ["method name", "at most 200"]),
         ("train.optimizer=[1]".to_owned(), ["`train.optimizer` is an array", "a table"]),
         ("train.stepz=3".to_owned(), ["stepz", "did you mean `steps`"]),
         ("evaluation.procedures=['best-of:0']".to_owned(), ["best-of:0", "0"]),

@@ -37,6 +37,7 @@ mod recording;
 mod reference;
 mod report;
 mod reproduce;
+mod resume;
 mod runs;
 mod sampling;
 mod score;

@@ -3,7 +3,6 @@
 //! `train` keeps one in the run's folder always, and `evaluate` in that of `--out`. Other commands that make results do with `--record DIR`, which keeps what they print,
 //! too. A command takes part by saying what it reads ([`RunInputs`]); `main.rs` does the rest.
 
-use std::fmt;
 use std::fs::{DirEntry, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,8 +12,7 @@ use infalign_backend::{DeviceName, compiled};
 use infalign_model::ModelFolder;
 use infalign_record::atomic::is_half_written;
 use infalign_record::hash::sha256_bytes;
-use infalign_record::record::{Device, Status};
-use infalign_record::verify::{Finding, Problem, verify};
+use infalign_record::record::Device;
 use infalign_record::{
     Expect, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, Source, changed_input,
     folder,
@@ -200,101 +198,6 @@ pub(crate) fn recorded<T>(
         (result, _) => result,
     }
 }
-
-/// As [`recorded`], for a run that goes on: where all of it was there already, and stays as it is, its record stays, too.
-///
-/// - `whole`: what [`is_whole`] says of it.
-///
-/// # Errors
-/// As [`recorded`].
-pub(crate) fn recorded_unless_whole<T>(
-    run: &Path,
-    whole: bool,
-    reads: RunInputs,
-    expect: Option<Expect>,
-    work: impl FnOnce() -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    if !whole {
-        return recorded(run, reads, expect, work);
-    }
-    let result = work()?;
-    match findings(run).map_err(Failure::Run)? {
-        Some(found) if found.is_empty() => Ok(result),
-        // Another version of the program may make other results of the same samples.
-        _ => recorded(run, reads, expect, || Ok(result)),
-    }
-}
-
-/// Whether a run has ended, and all of it is there and as it was recorded.
-///
-/// # Errors
-/// When a file of a run that has ended is another than then, or was added: to go on would put it on record as if the run had made it. The
-/// message names the file, and what to do. A file that is missing is made again, and so is the record where a part of that is missing.
-pub(crate) fn is_whole(run: &Path) -> Result<bool> {
-    let found = findings(run).with_context(|| {
-        format!(
-            "the run in {} is not as it was recorded: put back what was there, or delete the file to have it made again",
-            run.display()
-        )
-    })?;
-    let Some(found) = found else { return Ok(false) };
-    let is_missing = |finding: &Finding| finding.problem == Problem::Missing;
-    let some_missing = found.iter().any(is_missing);
-    let is_other = |finding: &&Finding| match finding.problem {
-        Problem::Changed | Problem::Unlisted => true,
-        // What is missing contradicts what the record says of it.
-        Problem::Contradicted(_) => !some_missing,
-        _ => false,
-    };
-    match found.iter().find(is_other) {
-        None => Ok(found.is_empty()),
-        Some(other) => {
-            bail!("the run in {} has ended, and {other}: {}", run.display(), remedy(other))
-        }
-    }
-}
-
-/// What is not as it was recorded in the folder of a run that has ended; None for one that has not, and where a part of the record is missing.
-fn findings(run: &Path) -> Result<Option<Vec<Finding>>> {
-    let of_record = [folder::RECORD, folder::MANIFEST, folder::CRATE];
-    if !of_record.iter().all(|name| run.join(name).exists()) {
-        return Ok(None);
-    }
-    let has_ended = folder::record(run)?.status == Status::Completed;
-    Ok(if has_ended { Some(verify(run)?.findings) } else { None })
-}
-
-/// What to do about a file that is another than when the run ended.
-fn remedy(finding: &Finding) -> &'static str {
-    match (&finding.problem, finding.path.as_str()) {
-        (Problem::Unlisted, _) => "move it elsewhere to go on",
-        (_, folder::CONFIG | folder::SETTINGS) => {
-            "put it back as it was, or begin a new run with another --out"
-        }
-        _ => "put it back as it was, or delete it (of a model, the folder) to have it made again",
-    }
-}
-
-/// A file that a run has left and that it cannot go on with: an error of input, however late it is met.
-#[derive(Debug)]
-pub(crate) struct Damaged {
-    path: PathBuf,
-}
-
-impl Damaged {
-    /// The file, or the folder of a model or of checkpoints.
-    pub(crate) fn at(path: &Path) -> Self {
-        Self { path: path.to_path_buf() }
-    }
-}
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cannot be used: delete it and resume", self.path.display())
-    }
-}
-
-impl std::error::Error for Damaged {}
 
 fn begin(run: &Path, reads: RunInputs, expect: Option<Expect>) -> Result<Recorder, RecordError> {
     let command = crate::command_name(std::env::args_os());

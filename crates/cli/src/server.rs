@@ -1,6 +1,6 @@
 //! `--server`, a server that generates in place of a model in this process, and the API keys of servers.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use infalign_decode::{DecodeError, Patience, RemoteError, Server};
 
@@ -26,7 +26,7 @@ impl ServerArgs {
     /// The server at `url`, and the name of the model there.
     ///
     /// # Errors
-    /// When the address or the key cannot be used, the server does not answer, a name is needed, or it is not among those that the server lists.
+    /// When the address or the key cannot be used, the server does not answer, a name is needed, or the server refuses the key.
     pub(crate) fn connect(&self, url: &str) -> Result<(Server, String)> {
         let key = |name: &String| {
             let no_key =
@@ -43,26 +43,27 @@ impl ServerArgs {
     }
 }
 
-/// The model of that name, unless the server lists others. One that has no list is taken to have it.
+/// The model of that name, which the server is asked for; only a key that it refuses, or no server there, is refused at once.
 fn named(url: &str, models: Result<Vec<String>, DecodeError>, name: &str) -> Result<String> {
+    use RemoteError::{Answer, Refused};
     match models {
-        Err(DecodeError::Remote(RemoteError::Refused { status: 404, .. })) => {}
-        models => check_listed(url, name, &models?).context("--server-model")?,
+        Ok(models) => warn_if_unlisted(url, name, &models),
+        Err(error @ DecodeError::Remote(Refused { status: 401, .. })) => return Err(error.into()),
+        // It has no list, or none for everybody.
+        Err(DecodeError::Remote(Refused { .. } | Answer { .. })) => {}
+        Err(error) => return Err(error.into()),
     }
     Ok(name.to_owned())
 }
 
-/// Refuses a model that is not among those that a server lists; one that lists none tells nothing.
-///
-/// # Errors
-/// The message has the names that there are.
-pub(crate) fn check_listed(url: &str, name: &str, models: &[String]) -> Result<()> {
-    ensure!(
-        models.is_empty() || models.iter().any(|model| model == name),
-        "the server {url} has no model {name:?}; it has {}",
-        models.join(", ")
-    );
-    Ok(())
+/// Warns of a model that is not among those that a server lists: some take other names, too.
+pub(crate) fn warn_if_unlisted(url: &str, name: &str, models: &[String]) {
+    if !models.is_empty() && models.iter().all(|model| model != name) {
+        tell!(
+            "warning: the server {url} does not list the model {name:?}, but {}",
+            models.join(", ")
+        );
+    }
 }
 
 /// The API key that an environment variable holds, without white space around it; None where there is none.

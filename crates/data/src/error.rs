@@ -66,7 +66,8 @@ pub enum DataError {
     },
     /// A JSON document stands where rows are read.
     #[error(
-        "{path}: rows are read from JSON Lines, an object a line, not from a JSON document. Write one object a line (`jq -c '.[]' FILE.json > FILE.jsonl`)."
+        "{path}: rows are read from JSON Lines, a file .jsonl with an object a line. Rename it where it has that; of one list of objects, write one a line \
+         (`jq -c '.[]' FILE.json > FILE.jsonl`)."
     )]
     Document {
         /// The file.

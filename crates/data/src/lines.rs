@@ -42,7 +42,7 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, 
         .enumerate()
         .map(|(index, (line, text))| match serde_json::from_str(&text) {
             Ok(value) => Ok((line, value)),
-            Err(_) if index == 0 && text.trim_start().starts_with('[') => {
+            Err(_) if index == 0 && is_part_of_list(&text) => {
                 Err(DataError::Document { path: path.to_path_buf() })
             }
             Err(cause) => Err(at(path, Place::Line(line))(format!(
@@ -51,6 +51,12 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, 
             ))),
         })
         .collect()
+}
+
+/// Whether a line begins a list that goes on, or has a list of objects.
+fn is_part_of_list(text: &str) -> bool {
+    let is_whole = serde_json::from_str::<serde_json::Value>(text).is_ok();
+    text.trim_start().starts_with('[') && (!is_whole || text.contains('{'))
 }
 
 /// For building a [`DataError::Row`] from its problem.

@@ -102,13 +102,13 @@ fn refuse_options(row: &Row) -> Result<(), String> {
     }
 }
 
-/// Whether a value says nothing. CSV has lists and objects as text, and Parquet every key of an object.
+/// Whether a value says nothing. CSV has lists and objects as text, and Parquet every key of an object, with something empty in it.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => ["", "[]", "{}", "null"].contains(&text.trim()),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(items) => items.values().all(Value::is_null),
+        Value::Array(items) => items.iter().all(is_empty),
+        Value::Object(items) => items.values().all(is_empty),
         _ => false,
     }
 }

@@ -31,7 +31,8 @@ pub trait Sampler: Sync {
     /// All of them at once: `[prompts][samples]`.
     ///
     /// # Errors
-    /// As [`Sampler::generate_each`], and [`DecodeError::Cancelled`] where it was broken off.
+    /// As [`Sampler::generate_each`], and [`DecodeError::Cancelled`] where a prompt was left without responses. Responses that a watcher broke
+    /// off are there, as [`Finish::Cancelled`](crate::Finish::Cancelled).
     fn generate(
         &self,
         prompts: &[EncodedPrompt],

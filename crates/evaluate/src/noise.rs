@@ -77,7 +77,9 @@ fn by_tables(
         let weights: Vec<f64> = phi.iter().map(|phi| (phi / beta).exp()).collect();
         tables.iter().map(|gaps| kl_of(gaps, &weights)).sum::<f64>() / TABLES as f64
     };
-    let (mut low, mut high) = (-phi[0] * 1e-4, -phi[0] * 1e6);
+    // At the least β the top step alone leads to all that can be had: it may be a small part of the range.
+    let top = phi.iter().rev().find(|value| **value < 0.0).map_or(0.0, |value| -value);
+    let (mut low, mut high) = (top.min(-phi[0]) * 1e-2, -phi[0] * 1e6);
     if mean_kl(low) < kl {
         return Ok(None);
     }
@@ -186,6 +188,13 @@ mod tests {
         let log = noise(&"log".parse().unwrap(), &procedure, 0.5, 64).unwrap();
         assert!(log.least_loss.abs() < 0.01 && log.bias < 0.2, "{log:?}");
     }
+    #[test]
+    fn more_rewards_lead_farther_also_where_the_transform_is_flat_at_the_top() {
+        let (transform, procedure) = ("exp:-20".parse().unwrap(), "worst-of:4".parse().unwrap());
+        let losses = [16, 64, 256].map(|k| noise(&transform, &procedure, 2.0, k).unwrap().loss);
+        assert!(losses.iter().all(Option::is_some), "{losses:?}");
+    }
+
     #[test]
     fn a_few_rewards_lead_only_so_far() {
         let (transform, procedure) = ("exp:10".parse().unwrap(), "best-of:4".parse().unwrap());

@@ -249,21 +249,35 @@ pub fn media_type(path: &str) -> &'static str {
 
 /// Most numbers of a document: a record is read as a whole, and samples are data.
 const MOST_NUMBERS: usize = 10_000;
-/// Longest name of what an array holds, in characters.
-const LONGEST_LABEL: usize = 80;
+/// Longest text that names what an array holds, in bytes: prompts and responses are longer.
+const LONGEST_TEXT: usize = 80;
 
 /// The first 10,000 numbers of a JSON document by their places, such as `rows[ctrl exp:10 best-of:4].win_rate.estimate`: what an array holds is
-/// named by its texts (the first 80 characters), or counted where it has none.
+/// named by its texts of at most 80 bytes, or counted where it has none.
 #[must_use]
 pub fn numbers(document: &serde_json::Value) -> BTreeMap<String, f64> {
+    within(document, (MOST_NUMBERS, LONGEST_TEXT))
+}
+
+/// All numbers, named by all texts, as records had them that were written before there was a limit.
+pub(crate) fn all_numbers(document: &serde_json::Value) -> BTreeMap<String, f64> {
+    within(document, (usize::MAX, usize::MAX))
+}
+
+fn within(document: &serde_json::Value, limits: (usize, usize)) -> BTreeMap<String, f64> {
     let mut found = BTreeMap::new();
-    collect(document, String::new(), &mut found);
+    collect(document, String::new(), limits, &mut found);
     found
 }
 
-fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String, f64>) {
+fn collect(
+    value: &serde_json::Value,
+    place: String,
+    (most, longest): (usize, usize),
+    found: &mut BTreeMap<String, f64>,
+) {
     use serde_json::Value;
-    if found.len() >= MOST_NUMBERS {
+    if found.len() >= most {
         return;
     }
     match value {
@@ -275,12 +289,12 @@ fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String
         Value::Object(fields) => {
             let dot = if place.is_empty() { "" } else { "." };
             for (name, value) in fields {
-                collect(value, format!("{place}{dot}{name}"), found);
+                collect(value, format!("{place}{dot}{name}"), (most, longest), found);
             }
         }
         Value::Array(values) => {
-            for (value, label) in values.iter().zip(labels(values)) {
-                collect(value, format!("{place}[{label}]"), found);
+            for (value, label) in values.iter().zip(labels(values, longest)) {
+                collect(value, format!("{place}[{label}]"), (most, longest), found);
             }
         }
         _ => {}
@@ -288,8 +302,8 @@ fn collect(value: &serde_json::Value, place: String, found: &mut BTreeMap<String
 }
 
 /// What each element of an array is called: by its texts, with its number where others have the same.
-fn labels(values: &[serde_json::Value]) -> Vec<String> {
-    let labels: Vec<Option<String>> = values.iter().map(label).collect();
+fn labels(values: &[serde_json::Value], longest: usize) -> Vec<String> {
+    let labels: Vec<Option<String>> = values.iter().map(|value| label(value, longest)).collect();
     let mut alike: HashMap<&Option<String>, usize> = HashMap::new();
     for label in &labels {
         *alike.entry(label).or_default() += 1;
@@ -302,10 +316,11 @@ fn labels(values: &[serde_json::Value]) -> Vec<String> {
     named.collect()
 }
 
-/// The texts of an object.
-fn label(value: &serde_json::Value) -> Option<String> {
-    let texts: Vec<&str> = value.as_object()?.values().filter_map(|v| v.as_str()).collect();
-    (!texts.is_empty()).then(|| texts.join(" ").chars().take(LONGEST_LABEL).collect())
+/// The texts of an object, but for long ones.
+fn label(value: &serde_json::Value, longest: usize) -> Option<String> {
+    let texts = value.as_object()?.values().filter_map(|value| value.as_str());
+    let texts: Vec<&str> = texts.filter(|text| text.len() <= longest).collect();
+    (!texts.is_empty()).then(|| texts.join(" "))
 }
 
 #[cfg(test)]
@@ -335,6 +350,7 @@ mod tests {
         let found = numbers(&json!({ "responses": samples }));
         assert_eq!(found.len(), MOST_NUMBERS);
         assert!(found.keys().all(|name| name.len() < 120));
+        assert_eq!(all_numbers(&json!({ "responses": [sample(1)] })).len(), 64);
     }
 
     #[test]

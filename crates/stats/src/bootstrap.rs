@@ -108,7 +108,8 @@ impl Resamples {
             let n = self.prompts() as f64;
             let squares: f64 = deviations.iter().map(|d| d * d).sum();
             if !squares.is_finite() {
-                return Err(StatsError::Undefined { defined: drawn.len(), of: all });
+                let defined = deviations.iter().filter(|d| d.is_finite()).count();
+                return Err(StatsError::Undefined { defined, of: deviations.len() });
             }
             let half = t_quantile(level, self.prompts() - 1) * ((n - 1.0) / n * squares).sqrt();
             return Ok(Interval { estimate, low: estimate - half, high: estimate + half, level });

@@ -60,13 +60,13 @@ pub enum StatsError {
     Margin(f64),
     /// A function of means that is not a number.
     #[error(
-        "the statistic is a number for {defined} of {of} resamples of the prompts, which is too few for an \
+        "the statistic is a number for {defined} of {of} samples of the prompts, which is too few for an \
          interval; it may lie outside of what was measured"
     )]
     Undefined {
-        /// Resamples for which it is a number.
+        /// Resamples, or samples without one prompt, for which it is a number.
         defined: usize,
-        /// All resamples.
+        /// All of them.
         of: usize,
     },
     /// A logistic regression without an optimum.

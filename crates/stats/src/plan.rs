@@ -104,7 +104,8 @@ impl Spread {
             reach.max(0.0).powi(2) * ratio
         };
         // t falls as n grows, so the least n that is enough is found from below.
-        let normal = (Normal::standard().inverse_cdf(0.5 + 0.5 * level) + z).powi(2) * ratio;
+        let reach = Normal::standard().inverse_cdf(0.5 + 0.5 * level) + z;
+        let normal = reach.max(0.0).powi(2) * ratio;
         // Neither is it where the spread is no number.
         if !(0.0..=MOST_PROMPTS).contains(&normal) {
             return Err(StatsError::Margin(effect));

@@ -49,15 +49,12 @@ pub(crate) fn newest(dir: &Path) -> Option<PathBuf> {
 /// [`TrainError::State`] names the file that is another.
 pub(crate) fn intact(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
     let Some(path) = newest(dir) else { return Ok(None) };
-    let written = manifest::read(&path).map_err(|error| {
-        let advice = "delete the checkpoint's folder to begin this training anew";
-        state_error(&path, format!("its digests cannot be read ({error}); {advice}"))
-    })?;
+    let written = manifest::read(&path)
+        .map_err(|error| state_error(&path, format!("its digests cannot be read ({error})")))?;
     for (name, digest) in written {
         let file = path.join(name);
         if sha256_file(&file).map_err(|error| state_error(&file, error))? != digest {
-            let reason = "it is not as it was written, by its SHA-256; delete the checkpoint's folder to begin this training anew";
-            return Err(state_error(&file, reason));
+            return Err(state_error(&file, "it is not as it was written, by its SHA-256"));
         }
     }
     Ok(Some(path))

@@ -108,7 +108,9 @@ pub enum TrainError {
         reason: String,
     },
     /// A file of a checkpoint is damaged.
-    #[error("{path} is no file of a checkpoint to go on from: {reason}")]
+    #[error(
+        "{path} is no file of a checkpoint to go on from: {reason}; delete the checkpoint's folder to begin this training anew"
+    )]
     State {
         /// The file.
         path: PathBuf,

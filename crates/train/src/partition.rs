@@ -72,7 +72,8 @@ fn counts_below(atoms: &[&[f32]]) -> Vec<usize> {
 
 /// log of the mean of e^x, of pairs of weight and x.
 fn log_mean_exp(terms: impl Iterator<Item = (f64, f64)>) -> f64 {
-    let terms: Vec<(f64, f64)> = terms.collect();
+    // What has no weight must not set the scale.
+    let terms: Vec<(f64, f64)> = terms.filter(|(weight, _)| *weight > 0.0).collect();
     let greatest = terms.iter().map(|(_, x)| *x).fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = terms.iter().map(|(w, x)| w * (x - greatest).exp()).sum();
     greatest + (total / terms.iter().map(|(w, _)| w).sum::<f64>()).ln()
@@ -112,6 +113,7 @@ mod tests {
             3.0 * 4_f64.exp() + 0.75 * 8_f64.exp() + 0.125 * 7_f64.exp() + 0.25 * 9_f64.exp();
         let found = log_z(vec![0.0, 1.0, 0.0, 0.0], "identity", 0.1);
         assert!((found - (places / 4.125).ln()).abs() < 1e-12, "{found}");
+        assert_eq!(log_z(vec![3.0; 16], "identity", 1e-4), 5000.0, "one atom at ½, without gaps");
         let raw = (0.5 + 0.5 * 1_f64.exp()).ln();
         assert!((log_z(vec![0.0, 1.0], "raw", 0.5) - raw).abs() < 1e-12, "in units of the spread");
         let standardised = (0.5 * (-2_f64 / 0.5).exp() + 0.5).ln();

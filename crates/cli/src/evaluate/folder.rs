@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use super::sides::Place;
 use crate::destination;
-use crate::recording::{Damaged, begin_in, is_whole, lock, refuse_secrets};
+use crate::recording::{begin_in, lock, refuse_secrets};
+use crate::resume::{Damaged, before};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
 
@@ -103,7 +104,7 @@ impl Folder {
         check(dir, resume)?;
         let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock };
         clear(dir)?;
-        is_whole(dir)?;
+        before(dir)?;
         let path = dir.join(SETTINGS);
         let scored = Place::BOTH.iter().any(|place| folder.samples_path(*place).exists());
         if resume {

@@ -9,7 +9,7 @@ use infalign_reward::{Preference, PreferenceConfig};
 
 use super::{EvaluateArgs, folder};
 use crate::interrupt;
-use crate::server::{api_key, check_listed};
+use crate::server::{api_key, warn_if_unlisted};
 
 /// The longest that a server may take to name its models, before it is left to the judging.
 const QUICKLY: Duration = Duration::from_secs(10);
@@ -61,7 +61,8 @@ impl<'a> Pairwise<'a> {
         let at = |key: &str| format!("{}: {key}", self.file.display());
         match self.models(server) {
             Ok(models) => {
-                check_listed(server, &self.config.model, &models).with_context(|| at("model"))
+                warn_if_unlisted(server, &self.config.model, &models);
+                Ok(())
             }
             Err(DecodeError::Remote(error @ RemoteError::Refused { status: 401, .. })) => {
                 Err(error).with_context(|| at("api_key_env"))

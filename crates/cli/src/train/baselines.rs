@@ -17,7 +17,7 @@ use super::methods::Sources;
 use super::metrics::Metrics;
 use crate::progress::Progress;
 use crate::recipe::Kind;
-use crate::recording::Damaged;
+use crate::resume::Damaged;
 
 /// Trains a policy on stored responses, with checkpoints and metrics in `folder`.
 ///

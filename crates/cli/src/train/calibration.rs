@@ -16,7 +16,7 @@ use crate::calibrate::Saving;
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::Paths;
-use crate::recording::Damaged;
+use crate::resume::Damaged;
 
 /// The run's own table.
 const TABLE: &str = "calibration.parquet";

@@ -351,7 +351,7 @@ pub(super) fn warn_of_warmup(key: &str, optimizer: &OptimizerConfig, steps: usiz
 /// Refuses names that are no names of folders, or occur twice.
 pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
     // File systems take 255 bytes, and some names get more behind them.
-    const LONGEST: usize = 100;
+    const LONGEST: usize = 200;
     let mut seen = HashSet::new();
     for name in names {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

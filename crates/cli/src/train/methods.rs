@@ -21,7 +21,7 @@ use super::stages::{check_samples, evaluator, read_json, write_json};
 use super::watch::Watch;
 use crate::progress::{Progress, Stage};
 use crate::recipe::{Kind, Method};
-use crate::recording::Damaged;
+use crate::resume::Damaged;
 use crate::sources::{METHODS, SAMPLES};
 
 /// Random streams of every policy's evaluation: common ones, so that differences between methods vary less.

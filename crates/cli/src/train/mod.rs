@@ -40,7 +40,8 @@ use self::reward_model::RewardModelInputs;
 use self::scorer::ScorerInputs;
 use crate::failure::Failure;
 use crate::recipe::{Paths, Recipe, read, read_text};
-use crate::recording::{Damaged, RunInputs, is_whole, recorded_unless_whole};
+use crate::recording::RunInputs;
+use crate::resume::{Before, Damaged, before, recorded_unless_whole};
 use crate::{bundle, interrupt, output};
 
 /// Arguments of `infalign train`.
@@ -116,7 +117,8 @@ fn execute(
     bundle_if_needed(run, recipe)?;
     let interrupted = interrupt::flag();
     let reads = reads(recipe, run, args).map_err(Failure::Input)?;
-    let whole = !fresh && is_unchanged(run, &reads).map_err(Failure::Input)?;
+    let before = if fresh { Ok(Before::Unfinished) } else { unchanged(run, &reads) };
+    let before = before.map_err(Failure::Input)?;
     let unfinished = |error| unfinished(run, fresh, error);
     let text = match recipe {
         Recipe::Align(recipe) => {
@@ -124,36 +126,35 @@ fn execute(
             memory_check::check(&inputs, args.device.as_ref()).map_err(Failure::Input)?;
             let expect = Some(recipe.expect.clone().unwrap_or_default());
             let work = || stages::execute(&inputs, interrupted).map_err(unfinished);
-            let results = recorded_unless_whole(run, whole, reads, expect, work)?;
+            let results = recorded_unless_whole(run, &before, reads, expect, work)?;
             results::text(&results, run, args.json).map_err(Failure::Run)?
         }
         Recipe::LanguageModel(recipe) => {
             let grammar = language_model::check(recipe, run).map_err(Failure::Input)?;
             let work = || language_model::execute(recipe, &grammar, run, device, interrupted);
             let work = || work().map_err(unfinished);
-            recorded_unless_whole(run, whole, reads, Some(Expect::default()), work)?
+            recorded_unless_whole(run, &before, reads, Some(Expect::default()), work)?
         }
         Recipe::RewardModel(recipe) => {
             let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run }, device)
                 .map_err(Failure::Input)?;
             let work = || reward_model::execute(recipe, &inputs, run, args.json, interrupted);
             let work = || work().map_err(unfinished);
-            recorded_unless_whole(run, whole, reads, Some(Expect::default()), work)?
+            recorded_unless_whole(run, &before, reads, Some(Expect::default()), work)?
         }
         Recipe::Scorer(recipe) => {
             let inputs = ScorerInputs::load(recipe, run, device).map_err(Failure::Input)?;
             let work = || scorer::execute(&inputs, args.json, interrupted).map_err(unfinished);
-            recorded_unless_whole(run, whole, reads, Some(Expect::default()), work)?
+            recorded_unless_whole(run, &before, reads, Some(Expect::default()), work)?
         }
     };
     output::print(&text)
 }
 
-/// Refuses inputs that are others than when a run was begun, and files of its own that are others than when it ended; says whether it has
-/// ended, with all of it there.
-fn is_unchanged(run: &Path, reads: &RunInputs) -> anyhow::Result<bool> {
+/// Refuses inputs that are others than when a run was begun, and files of its own that are others than when it ended; says what there is.
+fn unchanged(run: &Path, reads: &RunInputs) -> anyhow::Result<Before> {
     reads.check_unchanged(run)?;
-    is_whole(run)
+    before(run)
 }
 
 /// Why a run has not finished, and what to do: where a file that it left cannot be used, the error says that itself.

@@ -14,7 +14,7 @@ use super::calibration::{BATCHES_PER_BLOCK, meta};
 use super::inputs::Inputs;
 use super::stages::evaluator;
 use crate::progress::Progress;
-use crate::recording::Damaged;
+use crate::resume::Damaged;
 
 /// The run's file of them.
 const FILE: &str = "reference-rollouts.parquet";

@@ -16,7 +16,7 @@ use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
 use super::{optimum, rewards, rollouts};
 use crate::progress::Progress;
-use crate::recording::Damaged;
+use crate::resume::Damaged;
 use crate::sources::REFERENCE;
 
 /// Runs what is left of the recipe and returns its results.

@@ -190,7 +190,8 @@ impl Run<'_> {
             .chunk_by(same_prompt)
             .map(|responses| (tokens(responses[0]), responses.len() * rows))
             .collect();
-        batch.read.join(*model, batch.model.as_mut(), &entering, sampling.max_tokens)?;
+        let joined = batch.read.join(*model, batch.model.as_mut(), &entering, sampling.max_tokens);
+        joined.map_err(|error| self.unread(&responses, error))?;
         batch.scorer.join(&entering)?;
         for response in responses {
             let (number, sample) = (response / self.samples, self.first + response % self.samples);
@@ -198,6 +199,16 @@ impl Run<'_> {
             batch.searches.push(Search::new(number, sample, stream, self.plan));
         }
         Ok(())
+    }
+
+    /// Why prompts could not be read together: by the name of the first that cannot be read alone.
+    fn unread(&self, responses: &[usize], error: ModelError) -> DecodeError {
+        let model = self.guided.generator.model;
+        let mut prompts = responses.iter().map(|response| &self.prompts[response / self.samples]);
+        let alone = prompts.find_map(|prompt| {
+            model.read(&[&prompt.tokens]).err().map(|source| prompt.refused(source))
+        });
+        alone.unwrap_or_else(|| error.into())
     }
 
     /// Draws a token for every row from the model itself.

@@ -32,6 +32,7 @@ use crate::figure::write_figure;
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::{Head, Paths};
+use crate::resume::Damaged;
 
 /// `results.json` of a scorer run.
 #[derive(Serialize)]
@@ -155,7 +156,8 @@ impl ScorerInputs<'_> {
         progress: &mut Progress,
         interrupted: &AtomicBool,
     ) -> Result<Vec<Row>> {
-        let (values, own) = ScorerModel::load(dir, &self.device)?.for_inference();
+        let (values, own) =
+            ScorerModel::load(dir, &self.device).with_context(|| Damaged::at(dir))?.for_inference();
         let other = self.evaluation_base.clone().map(CausalLm::for_inference);
         let states = other.as_ref().map(|_| self.base.clone().for_states());
         let trunk = own.or(states);

@@ -18,6 +18,7 @@ use super::ScorerInputs;
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::Paths;
+use crate::resume::Damaged;
 
 /// Responses with their rewards.
 pub(super) struct Rewarded<'a> {
@@ -40,7 +41,7 @@ impl Rewarded<'_> {
         let meta = self.meta()?;
         let rollouts = if path.exists() {
             progress.skip(name);
-            let rollouts = rollouts::read(&path)?;
+            let rollouts = rollouts::read(&path).with_context(|| Damaged::at(&path))?;
             rollouts.check(&meta, samples).with_context(|| path.display().to_string())?;
             rollouts
         } else {

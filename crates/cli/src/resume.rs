@@ -1,0 +1,128 @@
+//! Runs that go on: what there is of one that was begun before, and what it has to be to be gone on with.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use infalign_record::capture::executable_sha256;
+use infalign_record::record::Status;
+use infalign_record::verify::{Finding, Problem, verify};
+use infalign_record::{Expect, folder};
+
+use crate::failure::Failure;
+use crate::recording::{RunInputs, recorded};
+
+/// What there is of a run that goes on.
+pub(crate) enum Before {
+    /// It has not ended, or a part of its record is missing, or another program has made it.
+    Unfinished,
+    /// All of it, as it was recorded by this program.
+    Whole,
+    /// It has ended, and these files are missing.
+    Lacks(Vec<String>),
+}
+
+/// As [`recorded`], for a run that goes on: where all of it was there already, and stays as it is, its record stays, too.
+///
+/// # Errors
+/// As [`recorded`]; [`Failure::Run`] for a file that was missing and is not made again.
+pub(crate) fn recorded_unless_whole<T>(
+    run: &Path,
+    before: &Before,
+    reads: RunInputs,
+    expect: Option<Expect>,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if matches!(before, Before::Unfinished) {
+        return recorded(run, reads, expect, work);
+    }
+    let result = work()?;
+    if let Before::Lacks(missing) = before
+        && let Some(path) = missing.iter().find(|path| !run.join(path).exists())
+    {
+        // The record stays: it says what there was.
+        return Err(Failure::Run(anyhow!(
+            "{path} of the run in {} is missing, and is not made again by itself: put it back, or delete the folder that it lies in",
+            run.display()
+        )));
+    }
+    match findings(run).map_err(Failure::Run)? {
+        Some(found) if found.is_empty() => Ok(result),
+        _ => recorded(run, reads, expect, || Ok(result)),
+    }
+}
+
+/// What there is of a run.
+///
+/// # Errors
+/// When a file of a run that has ended is another than then, or was added: to go on would put it on record as if the run had made it. The
+/// message names the file, and what to do. A file that is missing is made again, and so is the record where a part of that is missing.
+pub(crate) fn before(run: &Path) -> Result<Before> {
+    let found = findings(run).with_context(|| {
+        format!(
+            "the run in {} is not as it was recorded: put back what was there, or delete the file to have it made again",
+            run.display()
+        )
+    })?;
+    let Some(found) = found else { return Ok(Before::Unfinished) };
+    let missing = found.iter().filter(|finding| finding.problem == Problem::Missing);
+    let missing: Vec<String> = missing.map(|finding| finding.path.clone()).collect();
+    let is_other = |finding: &&Finding| match finding.problem {
+        Problem::Changed | Problem::Unlisted => true,
+        // What is missing contradicts what the record says of it.
+        Problem::Contradicted(_) => missing.is_empty(),
+        _ => false,
+    };
+    if let Some(other) = found.iter().find(is_other) {
+        bail!("the run in {} has ended, and {other}: {}", run.display(), remedy(other));
+    }
+    let by_this_program =
+        || folder::record(run).map(|r| r.executable_sha256 == executable_sha256());
+    Ok(match found.is_empty() {
+        true if by_this_program()? => Before::Whole,
+        true => Before::Unfinished,
+        false => Before::Lacks(missing),
+    })
+}
+
+/// What is not as it was recorded in the folder of a run that has ended; None for one that has not, and where a part of the record is missing.
+fn findings(run: &Path) -> Result<Option<Vec<Finding>>> {
+    let of_record = [folder::RECORD, folder::MANIFEST, folder::CRATE];
+    if !of_record.iter().all(|name| run.join(name).exists()) {
+        return Ok(None);
+    }
+    let has_ended = folder::record(run)?.status == Status::Completed;
+    Ok(if has_ended { Some(verify(run)?.findings) } else { None })
+}
+
+/// What to do about a file that is another than when the run ended.
+fn remedy(finding: &Finding) -> &'static str {
+    match (&finding.problem, finding.path.as_str()) {
+        (Problem::Unlisted, _) => "move it elsewhere to go on",
+        (_, folder::CONFIG | folder::SETTINGS) => {
+            "put it back as it was, or begin a new run with another --out"
+        }
+        _ => "put it back as it was, or delete it (of a model, the folder) to have it made again",
+    }
+}
+
+/// A file that a run has left and that it cannot go on with: an error of input, however late it is met.
+#[derive(Debug)]
+pub(crate) struct Damaged {
+    path: PathBuf,
+}
+
+impl Damaged {
+    /// The file, or the folder of a model or of checkpoints.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be used: delete it and resume", self.path.display())
+    }
+}
+
+impl std::error::Error for Damaged {}
