@@ -7,15 +7,17 @@ use serde_json::{Map, Value};
 
 use crate::ModelError;
 
-/// Keys that name tokens which a text may hold. That for padding is not among them: no text is encoded to it.
-const KEYS: [&str; 6] = [
+/// Keys that name tokens which a text may hold.
+const KEYS: [&str; 5] = [
     "bos_token",
     "eos_token",
-    "unk_token",
     "extra_special_tokens",
     "additional_special_tokens",
     "added_tokens_decoder",
 ];
+
+/// Keys of tokens that hardly any text holds: those for padding, and for words that the vocabulary lacks.
+const UNWRITTEN: [&str; 2] = ["pad_token", "unk_token"];
 
 /// Refuses a folder whose `tokenizer_config.json` names tokens that its tokenizer does not have.
 ///
@@ -32,7 +34,10 @@ pub(crate) fn check(tokenizer: &tokenizers::Tokenizer, dir: &Path) -> Result<(),
     let tokens = KEYS.iter().filter_map(|key| Some((*key, keys.get(*key)?)));
     let mut tokens =
         tokens.flat_map(|(key, value)| named(value).into_iter().map(move |token| (key, token)));
-    match tokens.find(|(_, token)| !token.is_empty() && tokenizer.token_to_id(token).is_none()) {
+    let unwritten = UNWRITTEN.iter().filter_map(|key| keys.get(*key)).flat_map(named);
+    let unwritten: Vec<&str> = unwritten.chain([""]).collect();
+    let lacks = |token: &str| !unwritten.contains(&token) && tokenizer.token_to_id(token).is_none();
+    match tokens.find(|(_, token)| lacks(token)) {
         None => Ok(()),
         Some((key, token)) => {
             let reason = format!(
@@ -95,8 +100,9 @@ mod tests {
     #[test]
     fn tokens_that_are_there_and_those_of_no_text_are_fine() {
         let config = json!({
-            "bos_token": "<s>", "eos_token": { "content": "</s>" }, "unk_token": null, "pad_token": "[PAD]", "mask_token": "[MASK]",
-            "extra_special_tokens": ["a"], "additional_special_tokens": [], "added_tokens_decoder": { "0": { "content": "<unk>" } },
+            "bos_token": "<s>", "eos_token": { "content": "</s>" }, "unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]",
+            "extra_special_tokens": ["a"], "additional_special_tokens": [],
+            "added_tokens_decoder": { "0": { "content": "<unk>" }, "9": { "content": "[PAD]" } },
         });
         assert_eq!(loaded(&config.to_string()).unwrap().encode("a").unwrap(), [1, 3]);
     }
