@@ -11,9 +11,9 @@ use infalign_decode::Stream;
 use infalign_model::{CausalLm, Sequence, Tokenizer, TransformerConfig, write_word_tokenizer};
 use infalign_record::atomic::{write_atomic, write_dir_atomic};
 use infalign_train::{FitMetrics, train_language_model};
-use sysinfo::System;
 
 use super::inputs::warn_of_warmup;
+use super::memory_check::{self, gib};
 use super::run_dir::RESULTS;
 use super::stages::write_json;
 use crate::progress::Progress;
@@ -92,14 +92,11 @@ fn check_memory(size: &ModelSize) -> Result<()> {
     let weights = blocks * width * (4.0 * width + 3.0 * wide);
     let angles = context as f64 * width / heads as f64;
     // A weight with its gradient and two means of the optimiser.
-    let needed = 4.0 * (4.0 * weights + angles);
-    let mut system = System::new();
-    system.refresh_memory();
-    let there = system.available_memory() as f64;
-    let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    let needed = (4.0 * (4.0 * weights + angles)) as u64;
+    let there = memory_check::available();
     ensure!(
         needed <= there,
-        "[model] hidden = {hidden}, intermediate = {intermediate}, layers = {layers} and context = {context} need at least {:.1} GiB of memory, and there are {:.1} GiB: lower them",
+        "[model] hidden = {hidden}, intermediate = {intermediate}, layers = {layers} and context = {context} need at least {} of memory, and there are {}: lower them",
         gib(needed),
         gib(there)
     );

@@ -32,11 +32,7 @@ pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<
         }
     }
     let Some(need) = most else { return Ok(()) };
-    let there = infalign_backend::memory(device).unwrap_or_else(|| {
-        let mut system = System::new();
-        system.refresh_memory();
-        system.available_memory()
-    });
+    let there = infalign_backend::memory(device).unwrap_or_else(available);
     tell!("{}", told(&need, there));
     if need.least() > there {
         bail!(
@@ -49,6 +45,13 @@ pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<
         tell!("warning: that may be more than there is; if the run ends for want of it, {REMEDY}");
     }
     Ok(())
+}
+
+/// Bytes of this machine's memory that are free for use.
+pub(super) fn available() -> u64 {
+    let mut system = System::new();
+    system.refresh_memory();
+    system.available_memory()
 }
 
 fn told(need: &MemoryNeed, there: u64) -> String {
@@ -67,7 +70,7 @@ fn told(need: &MemoryNeed, there: u64) -> String {
 }
 
 /// Bytes for people: GiB, or MiB where that is clearer.
-fn gib(bytes: u64) -> String {
+pub(super) fn gib(bytes: u64) -> String {
     match bytes as f64 / f64::from(1 << 30) {
         gib if gib >= 1.0 => format!("{gib:.1} GiB"),
         gib => format!("{:.0} MiB", gib * 1024.0),
