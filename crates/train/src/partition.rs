@@ -10,7 +10,7 @@ use crate::objective::{Pointwise, RewardScale};
 /// u is uniform on (j + ½)/(K + 1), and this is the integral ∫e^{Φ/β} as far as K rewards know u. Where all rewards tie they are atoms, each
 /// with its share. Between the two, let s be the share of the rewards that tie: one that came once is an atom to the part s, and to the part
 /// 1 − s it gives half of its place to the gap on either side, and a whole one beyond it where it is the least or the greatest. So an accidental
-/// tie changes little. The reward itself is no function of u; there each reward of the row has its share.
+/// tie changes little, but for one of the two greatest, which is an atom where Φ may be steepest. The reward itself is no function of u; there each reward of the row has its share.
 ///
 /// That is a mean over tables. Of one table, whose gaps are not equally likely, log Z is off, for `exp:10` at half a nat with a standard
 /// deviation of 0.26 for K = 16, 0.17 for 64 and 0.12 for 128.
@@ -126,7 +126,8 @@ mod tests {
         let beta = 7011.9 / 10_f64.exp_m1();
         let of = |rewards: Vec<f32>| log_z(rewards, "exp:10", beta);
         let apart: Vec<f32> = (0..16_u16).map(f32::from).collect();
-        for tie in 1..12 {
+        // Not at the top, where it takes two places of what is above.
+        for tie in 1..15 {
             let mut tied = apart.clone();
             tied[tie] = tied[tie - 1];
             assert!((of(tied) - of(apart.clone())).abs() < 0.05, "{tie}");
