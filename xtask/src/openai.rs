@@ -1,9 +1,10 @@
 //! The official client of OpenAI's protocol, for the test that runs it against `infalign serve`.
 
 use std::ffi::OsString;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::cargo::root;
+use crate::python::{environment, program, works};
 
 /// Names the Python that has it, to the test.
 pub(crate) const PYTHON: &str = "INFALIGN_OPENAI_PYTHON";
@@ -17,14 +18,7 @@ pub(crate) fn python() -> Option<OsString> {
         return Some(python);
     }
     let folder = root().join("target/openai-client");
-    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let install = ["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", PACKAGE];
-    let has_it = || run(Command::new(&python).args(["-c", "import openai"]).stderr(Stdio::null()));
-    let made = || run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-    let installed = || run(Command::new(&python).args(install));
-    (has_it() || made() && installed()).then(|| python.into_os_string())
-}
-
-fn run(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    let python = program(&folder, "python");
+    let has_it = works(Command::new(&python).args(["-c", "import openai"]));
+    (has_it || environment(&folder, &[PACKAGE]).is_ok()).then(|| python.into_os_string())
 }

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{root, succeed};
+use crate::python::{environment, program};
 use crate::test::Skipped;
 
 const VALIDATOR: &str = "roc-validator==0.13.0";
@@ -84,7 +85,7 @@ struct Tools {
 
 impl Tools {
     fn bin(&self, name: &str) -> Command {
-        let mut command = Command::new(self.folder.join("bin").join(name));
+        let mut command = Command::new(program(&self.folder, name));
         command.stdin(Stdio::null());
         command
     }
@@ -101,12 +102,10 @@ impl Tools {
             return Ok(());
         }
         println!("installing {VALIDATOR} and {READER} into target/rocrate");
-        succeed(Command::new("python3").args(["-m", "venv"]).arg(&self.folder))?;
-        let pip =
-            |words: &[&str]| succeed(self.bin("python").args(["-m", "pip", "--quiet"]).args(words));
-        pip(&["install", VALIDATOR, READER])?;
+        environment(&self.folder, &[VALIDATOR, READER])?;
         let wheels = self.folder.join("wheels");
-        pip(&["download", "--no-deps", "--dest", &wheels.to_string_lossy(), CONTEXT_PACKAGE])?;
+        let download = ["-m", "pip", "--quiet", "download", "--no-deps", "--dest"];
+        succeed(self.bin("python").args(download).arg(&wheels).arg(CONTEXT_PACKAGE))?;
         succeed(self.bin("python").args(["-c", SEED_CACHE]).arg(self.cache()).arg(&wheels))?;
         Ok(fs::write(done, what)?)
     }

@@ -41,6 +41,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "model",
             "backend",
             "data",
+            "record",
             "remote",
         ],
     ),
@@ -48,7 +49,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
         "serve",
         &["decode", "transform", "stats", "reward", "model", "backend", "data", "record", "remote"],
     ),
-    ("xtask", &["record"]),
+    ("xtask", &[]),
 ];
 
 /// These may name every library.
