@@ -36,7 +36,7 @@ fn read_kept(kept: &[u8]) {
     let path = folder.write("kept.jsonl", kept);
     let cached = || {
         let reward = Box::new(Length { unit: LengthUnit::Words });
-        Cached::new(reward, "length", NonZeroUsize::MIN).with_file(&path)
+        Cached::new(reward, "length", NonZeroUsize::MIN).with_file(Some(&path))
     };
     let Ok(reward) = cached() else { return };
     let scores = reward.score(&[("a", "b c")]).expect("a file that was read");

@@ -3,9 +3,7 @@
 
 use std::path::Path;
 
-use infalign_data::dataset::{
-    self, LanguageModeling, Preference, PromptCompletion, PromptOnly, StepwiseSupervision, Unpaired,
-};
+use infalign_data::dataset::{self, LanguageModeling, Preference, PromptCompletion, Unpaired};
 use infalign_data::{answers, given, prompts, rewarded, rows};
 use infalign_fuzz::Folder;
 use libfuzzer_sys::fuzz_target;
@@ -25,10 +23,8 @@ fn read(path: &Path) {
     let _ = given::read(path);
     let _ = answers::read(path);
     let _ = rewarded::read(path);
-    let _ = dataset::read::<PromptOnly>(path);
     let _ = dataset::read::<LanguageModeling>(path);
     let _ = dataset::read::<PromptCompletion>(path);
-    let _ = dataset::read::<StepwiseSupervision>(path);
     let _ = dataset::read::<Unpaired>(path);
     let _ = dataset::read::<Preference>(path);
     let _ = dataset::read_strict_preferences(path);

@@ -1,4 +1,4 @@
-//! What the Parquet files of this crate have in common: metadata, checked columns, lists of numbers.
+//! What the Parquet files of this crate have in common: metadata, checked columns, prompts, lists of numbers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
-use parquet::data_type::DataType;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -18,6 +18,7 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
+use crate::PromptKey;
 use crate::error::CalibrateError;
 
 /// Rows a row group.
@@ -157,6 +158,37 @@ impl Opened<'_> {
         }
         Ok(())
     }
+}
+
+/// Refuses columns of different lengths.
+pub(crate) fn check_lengths(lengths: &[usize]) -> Result<(), String> {
+    match lengths.iter().all(|length| *length == lengths[0]) {
+        true => Ok(()),
+        false => Err(format!("its columns have {lengths:?} rows")),
+    }
+}
+
+/// The id and the key of a prompt as a row has them.
+pub(crate) fn prompt<'a>(
+    id: &'a ByteArray,
+    key: &ByteArray,
+) -> Result<(&'a str, PromptKey), String> {
+    let id = id.as_utf8().map_err(|error| error.to_string())?;
+    let key = PromptKey::from_bytes(key.data())
+        .ok_or_else(|| format!("the `prompt_sha256` of `{id}` has not 32 bytes"))?;
+    Ok((id, key))
+}
+
+/// Writes the first two columns, the id and the key of each row's prompt.
+pub(crate) fn write_prompts<'a, W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    prompts: impl Iterator<Item = (&'a str, PromptKey)>,
+) -> Result<(), ParquetError> {
+    let bytes =
+        |(id, key): (&str, PromptKey)| (ByteArray::from(id), ByteArray::from(key.bytes().to_vec()));
+    let (ids, keys): (Vec<_>, Vec<_>) = prompts.map(bytes).unzip();
+    write_column::<ByteArrayType, W>(group, &ids)?;
+    write_column::<ByteArrayType, W>(group, &keys)
 }
 
 /// The values of a column without lists.

@@ -182,10 +182,8 @@ fn check(features: &[Vec<f32>], rows: &[&Row], quantiles: usize) -> Result<(), C
 
 fn examples<'a>(features: &'a [Vec<f32>], rows: &[&'a Row]) -> Vec<Example<'a>> {
     let moments = |row: &Row| {
-        let n = row.values().len() as f64;
-        let mean = row.values().iter().map(|&r| f64::from(r)).sum::<f64>() / n;
-        let squares: f64 = row.values().iter().map(|&r| (f64::from(r) - mean).powi(2)).sum();
-        (mean, (squares / n).sqrt())
+        let (mean, squares) = row.moments();
+        (mean, (squares / row.values().len() as f64).sqrt())
     };
     let moments: Vec<(f64, f64)> = rows.iter().map(|row| moments(row)).collect();
     let squares: f64 = moments.iter().map(|(_, spread)| spread * spread).sum();

@@ -71,6 +71,13 @@ impl Row {
         }
     }
 
+    /// The mean of the rewards or their quantiles, and the sum of squared distances from it.
+    pub fn moments(&self) -> (f64, f64) {
+        let values = self.values().iter().map(|&value| f64::from(value));
+        let mean = values.clone().sum::<f64>() / values.len() as f64;
+        (mean, values.map(|value| (value - mean).powi(2)).sum())
+    }
+
     /// Calibrated reward u of a response, smoothed into the open interval (0, 1).
     ///
     /// Equation: u = (K·Ĉ + ½)/(K + 1), Ĉ that of [`Row::raw_quantile`]. This departs from the plain Ĉ of InfAlign (arXiv 2412.19792) by

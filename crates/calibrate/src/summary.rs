@@ -23,12 +23,12 @@ pub struct Summary {
     pub ties: f64,
     /// Prompts of which all rewards are equal, so that they teach nothing.
     pub constant: usize,
-    /// Half-width of the band around the calibrated rewards of one prompt; see [`dkw_band`]. At the least K.
+    /// Half-width of the band that holds the calibrated rewards of one prompt as a whole with probability 0.95, at the least K.
     pub dkw: f64,
 }
 
 /// Level of the band of [`Summary::dkw`].
-pub const DKW_LEVEL: f64 = 0.95;
+const DKW_LEVEL: f64 = 0.95;
 
 impl Summary {
     /// Looks at every prompt of a table. Of quantiles, ties and spreads are those of the quantiles.
@@ -41,7 +41,7 @@ impl Summary {
         let (Some(least_samples), Some(most_samples)) = (samples().min(), samples().max()) else {
             return Err(CalibrateError::Nothing("prompts"));
         };
-        let moments: Vec<(f64, f64)> = rows.iter().map(|row| moments(row.values())).collect();
+        let moments: Vec<(f64, f64)> = rows.iter().map(Row::moments).collect();
         let degrees: f64 = rows.iter().map(|row| row.values().len() as f64 - 1.0).sum();
         let within = moments.iter().map(|(_, squares)| squares).sum::<f64>() / degrees;
         let mean = moments.iter().map(|(mean, _)| mean).sum::<f64>() / rows.len() as f64;
@@ -64,19 +64,8 @@ impl Summary {
 /// Half-width of the band that holds the whole empirical distribution function of K samples with probability `level`.
 ///
 /// Equation: √(log(2/(1 − level))/2K), by the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant.
-///
-/// ```
-/// use infalign_calibrate::summary::dkw_band;
-/// assert!((dkw_band(100, 0.95) - 0.1358).abs() < 1e-4);
-/// ```
-pub fn dkw_band(samples: usize, level: f64) -> f64 {
+fn dkw_band(samples: usize, level: f64) -> f64 {
     ((2.0 / (1.0 - level)).ln() / (2.0 * samples as f64)).sqrt()
-}
-
-/// Mean, and sum of squares around it.
-fn moments(values: &[f32]) -> (f64, f64) {
-    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64;
-    (mean, values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum())
 }
 
 /// Share of the pairs of ascending values that are equal.
@@ -102,6 +91,7 @@ mod tests {
         assert_eq!(summary.constant, 1);
         assert!((summary.ties - 0.5 * (1.0 / 3.0 + 1.0)).abs() < 1e-15);
         assert!((summary.spread_within.powi(2) - (8.0 / 3.0) / 3.0).abs() < 1e-12);
+        assert!((dkw_band(100, 0.95) - 0.1358).abs() < 1e-4);
         let gap: f64 = 5.0 - 4.0 / 3.0;
         assert!((summary.spread_between - gap / 2f64.sqrt()).abs() < 1e-12);
     }

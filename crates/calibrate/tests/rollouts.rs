@@ -1,6 +1,8 @@
 //! Rollouts come back from their file as they went in, and anything else is refused by a sentence.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod common;
+
 use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts, read, write_to};
 use infalign_calibrate::{Calibration, CalibrationMeta, store};
 
@@ -95,19 +97,5 @@ fn rollouts_of_something_else_are_refused() {
 
 #[test]
 fn damaged_rollouts_never_panic() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("damaged.parquet");
-    let whole = bytes(&small());
-    for place in 0..whole.len() {
-        for flip in [0x01, 0x55, 0x80, 0xff] {
-            let mut damaged = whole.clone();
-            damaged[place] ^= flip;
-            std::fs::write(&path, &damaged).unwrap();
-            if let Err(error) = read(&path) {
-                assert!(error.to_string().contains("damaged.parquet"));
-            }
-        }
-        std::fs::write(&path, &whole[..place]).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("damaged.parquet"), "{place}");
-    }
+    common::check_damage(&bytes(&small()), read);
 }

@@ -1,6 +1,8 @@
 //! Calibration tables as a caller meets them: quantiles, refusals, and the file.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod common;
+
 use infalign_calibrate::{CalibrateError, Calibration, CalibrationMeta, SCHEMA_VERSION, store};
 
 fn meta() -> CalibrationMeta {
@@ -149,34 +151,10 @@ fn a_table_made_otherwise_is_refused_by_the_field() {
 }
 
 #[test]
-fn truncated_files_are_errors_that_name_the_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cut.parquet");
-    let whole = bytes(&small());
-    for length in 0..whole.len() {
-        std::fs::write(&path, &whole[..length]).unwrap();
-        let message = store::read(&path).unwrap_err().to_string();
-        assert!(message.contains("cut.parquet"), "{length}: {message}");
-    }
-    let missing = store::read(folder.path().join("none.parquet")).unwrap_err();
+fn damaged_tables_never_panic() {
+    common::check_damage(&bytes(&small()), store::read);
+    let missing = store::read("no/such.parquet").unwrap_err();
     assert!(matches!(missing, CalibrateError::Open { .. }));
-}
-
-#[test]
-fn damaged_bytes_never_panic() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("damaged.parquet");
-    let whole = bytes(&small());
-    for place in 0..whole.len() {
-        for flip in [0x01, 0x55, 0x80, 0xff] {
-            let mut damaged = whole.clone();
-            damaged[place] ^= flip;
-            std::fs::write(&path, &damaged).unwrap();
-            if let Err(error) = store::read(&path) {
-                assert!(error.to_string().contains("damaged.parquet"));
-            }
-        }
-    }
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 
-use crate::lines::at;
 use crate::{DataError, rows};
 
 /// Reads the answers of a file of rows ([`rows::read`]) with the keys `prompt` and `answer`, both text: prompt → answer. A prompt may
@@ -14,14 +13,8 @@ use crate::{DataError, rows};
 /// [`DataError`] when the file cannot be read or has no row, and for a row without one of the keys, an answer of white space alone, or
 /// another answer than an earlier row has for the same prompt.
 pub fn read(path: &Path) -> Result<HashMap<String, String>, DataError> {
-    let rows = rows::read(path)?;
-    if rows.is_empty() {
-        return Err(DataError::Empty { path: path.to_path_buf(), what: "answer" });
-    }
-    let mut answers = HashMap::with_capacity(rows.len());
-    for row in rows {
-        add(&mut answers, &row).map_err(at(path, row.place))?;
-    }
+    let mut answers = HashMap::new();
+    rows::parsed(path, "answer", |row| add(&mut answers, row))?;
     Ok(answers)
 }
 

@@ -1,13 +1,11 @@
-//! The types of data sets that TRL trains on, under TRL's keys.
+//! The types of data sets that TRL trains on, under TRL's keys, but for prompts alone, which [`crate::prompts`] reads.
 //!
 //! | type | keys |
 //! | --- | --- |
-//! | [`PromptOnly`] | `prompt` |
 //! | [`LanguageModeling`] | `text` or `messages` |
 //! | [`PromptCompletion`] | `prompt`, `completion`; or `messages`, whose last turn is the completion |
 //! | [`Preference`] | `prompt`, `chosen`, `rejected`, optionally `margin`; without `prompt`, what the two share is it |
 //! | [`Unpaired`] | `prompt`, `completion`, `label` |
-//! | [`StepwiseSupervision`] | `prompt`, `completions`, `labels`: lists, texts alone |
 //!
 //! Each text is plain or a list of messages, and those of one row are all of one kind: a prompt of
 //! messages followed by its response is a conversation. A plain prompt followed by its response is
@@ -19,11 +17,8 @@ use serde_json::Value;
 
 use crate::DataError;
 use crate::implicit_prompt;
-use crate::lines::at;
 use crate::messages::{Role, Text, check_turns};
-use crate::rows::{self, Row, is_too_large, kind};
-
-pub use crate::stepwise::StepwiseSupervision;
+use crate::rows::{self, Row, kind};
 
 /// A type of data set, read row by row.
 pub trait Record: Sized {
@@ -35,13 +30,6 @@ pub trait Record: Sized {
     /// # Errors
     /// What is wrong with the row and what to do, in full sentences, without the row's place.
     fn from_row(row: &Row) -> Result<Self, String>;
-}
-
-/// Something to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptOnly {
-    /// Not blank.
-    pub prompt: Text,
 }
 
 /// Something to imitate as a whole.
@@ -89,11 +77,7 @@ pub struct Unpaired {
 /// # Errors
 /// [`DataError`] when the file cannot be read, holds no record, or a row is not of the type.
 pub fn read<T: Record>(path: &Path) -> Result<Vec<T>, DataError> {
-    let rows = rows::read(path)?;
-    if rows.is_empty() {
-        return Err(DataError::Empty { path: path.to_path_buf(), what: T::WHAT });
-    }
-    rows.iter().map(|row| T::from_row(row).map_err(at(path, row.place))).collect()
+    rows::parsed(path, T::WHAT, T::from_row)
 }
 
 /// The preferences between different responses, and how many of equal ones were left out.
@@ -112,20 +96,16 @@ pub fn read_strict_preferences(path: &Path) -> Result<(Vec<Preference>, usize), 
     Ok((pairs, n_dropped))
 }
 
-impl Record for PromptOnly {
-    const WHAT: &'static str = "prompt";
-
-    fn from_row(row: &Row) -> Result<Self, String> {
-        Ok(Self { prompt: filled(row, "prompt")? })
-    }
-}
-
 impl Record for LanguageModeling {
     const WHAT: &'static str = "text";
 
     fn from_row(row: &Row) -> Result<Self, String> {
         let key = if row.get("messages").is_some() { "messages" } else { "text" };
-        Ok(Self { text: filled(row, key)? })
+        let text = Text::of(row, key)?;
+        if text.is_blank() {
+            return Err(format!("The `{key}` is empty. Write one or remove the row."));
+        }
+        Ok(Self { text })
     }
 }
 
@@ -168,7 +148,7 @@ impl Record for Preference {
     const WHAT: &'static str = "preference";
 
     fn from_row(row: &Row) -> Result<Self, String> {
-        let margin = row.get("margin").map_or(Ok(0.0), margin)?;
+        let margin = row.f32("margin")?.unwrap_or(0.0);
         if row.get("prompt").is_none() {
             let (chosen, rejected) = (Text::of(row, "chosen")?, Text::of(row, "rejected")?);
             let [prompt, chosen, rejected] = implicit_prompt::split(chosen, rejected)?;
@@ -188,14 +168,6 @@ impl Record for Unpaired {
         let PromptCompletion { prompt, completion } = completed(row)?;
         Ok(Self { prompt, completion, label: label(row.required("label")?)? })
     }
-}
-
-fn filled(row: &Row, key: &str) -> Result<Text, String> {
-    let text = Text::of(row, key)?;
-    if text.is_blank() {
-        return Err(format!("The `{key}` is empty. Write one or remove the row."));
-    }
-    Ok(text)
 }
 
 /// The response of `key`, which has to be of the prompt's kind and, if of messages, to go on with
@@ -224,22 +196,8 @@ fn response(row: &Row, key: &str, prompt: &Text) -> Result<Text, String> {
     Ok(response)
 }
 
-/// A finite number, which CSV has as text.
-fn margin(value: &Value) -> Result<f32, String> {
-    let number = match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        other => return Err(format!("The key `margin` has to be a number, not {}.", kind(other))),
-    };
-    let margin = number.map(|number| number as f32).filter(|margin| margin.is_finite());
-    margin.ok_or_else(|| match is_too_large(value) {
-        true => format!("The key `margin` is {value}, which is too large for 32 bits."),
-        false => format!("The key `margin` is {value}; it has to be a finite number."),
-    })
-}
-
 /// A truth value; `True` and `1` and their opposites too, since CSV has no type for it.
-pub(crate) fn label(value: &Value) -> Result<bool, String> {
+fn label(value: &Value) -> Result<bool, String> {
     let text = match value {
         Value::Bool(label) => return Ok(*label),
         Value::String(text) => text.to_lowercase(),
@@ -357,27 +315,6 @@ mod tests {
                 assert!(prompt.starts_with("\n\nHuman:") && prompt.ends_with("\n\nAssistant:"));
                 assert_ne!(pair.chosen, pair.rejected);
             }
-        }
-    }
-
-    #[test]
-    fn the_csv_of_prompts_is_read_whole() {
-        let Some(path) = real("hh-rlhf/prompt-subset-part.csv") else { return };
-        let prompts = read::<PromptOnly>(&path).unwrap();
-        assert_eq!(prompts.len(), 2_350);
-        assert!(prompts.iter().all(|row| plain(&row.prompt).ends_with("Assistant:")));
-    }
-
-    #[test]
-    fn parquet_prompts_are_read_whole() {
-        for (name, n_rows) in
-            [("digit-completion/train.parquet", 800), ("digit-completion/test.parquet", 200)]
-        {
-            let Some(path) = real(name) else { return };
-            let rows = read::<PromptOnly>(&path).unwrap();
-            assert_eq!(rows.len(), n_rows);
-            let is_task = |text: &str| text.contains(':') && !text.contains(char::is_alphabetic);
-            assert!(rows.iter().all(|row| is_task(plain(&row.prompt))));
         }
     }
 }

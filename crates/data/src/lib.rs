@@ -22,7 +22,6 @@ pub mod responses;
 pub mod rewarded;
 pub mod rows;
 mod split;
-mod stepwise;
 pub mod stories;
 
 pub use chat::{ChatTemplate, Ending};

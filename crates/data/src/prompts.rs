@@ -82,10 +82,7 @@ fn placed(path: &Path) -> Result<Vec<(Place, Prompt)>, DataError> {
         let lines = numbered(path)?.into_iter();
         lines.map(|(line, text)| (Place::Line(line), Prompt::new(text))).collect()
     } else {
-        let rows = rows::read(path)?;
-        rows.iter()
-            .map(|row| Ok((row.place, from_row(row).map_err(at(path, row.place))?)))
-            .collect::<Result<_, DataError>>()?
+        rows::parsed(path, "prompt", |row| Ok((row.place, from_row(row)?)))?
     };
     checked(path, prompts)
 }

@@ -105,20 +105,10 @@ fn from_row(row: &Row) -> Result<(Prompt, StoredResponse), String> {
     let prompt = Prompt::new(Text::of_prompt(row)?);
     let prompt = Prompt { id: row.id()?.unwrap_or(prompt.id), ..prompt };
     let key = if row.get("reward").is_some() { "reward" } else { "score" };
-    let reward = row.get(key).map(|value| finite(key, value)).transpose()?;
+    let reward = row.f64(key)?;
     let tokens = row.get("tokens").map(|value| length("tokens", value)).transpose()?;
     let made = row.get("model_tokens").map(|value| length("model_tokens", value)).transpose()?;
     Ok((prompt, StoredResponse { text: row.string("response")?, reward, tokens, made }))
-}
-
-/// A number, also as the text that a table has.
-fn finite(key: &str, value: &Value) -> Result<f64, String> {
-    let number =
-        value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
-    let number = number.filter(|number: &f64| number.is_finite());
-    number.ok_or_else(|| {
-        format!("The key `{key}` is {value}, but a reward has to be a finite number.")
-    })
 }
 
 fn length(key: &str, value: &Value) -> Result<usize, String> {

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::lines::at;
-use crate::rows::{self, Row, is_too_large, kind};
+use crate::rows::{self, Row};
 use crate::{DataError, Place};
 
 /// A prompt with a response, a reward, or both.
@@ -24,41 +23,17 @@ pub struct Rewarded {
 /// # Errors
 /// [`DataError`] when the file cannot be read or is empty, and for a row that lacks these keys or whose reward is no finite number.
 pub fn read(path: &Path) -> Result<Vec<Rewarded>, DataError> {
-    let rows = rows::read(path)?;
-    if rows.is_empty() {
-        return Err(DataError::Empty { path: path.to_path_buf(), what: "response or reward" });
-    }
-    rows.iter().map(|row| from_row(row).map_err(at(path, row.place))).collect()
+    rows::parsed(path, "response or reward", from_row)
 }
 
 fn from_row(row: &Row) -> Result<Rewarded, String> {
     let prompt = row.string("prompt")?;
     let response = row.get("response").is_some().then(|| row.string("response")).transpose()?;
-    let reward = row.get("reward").map(number).transpose()?;
+    let reward = row.f32("reward")?;
     if response.is_none() && reward.is_none() {
         row.required("response")?;
     }
     Ok(Rewarded { place: row.place, prompt, response, reward })
-}
-
-/// A number, or the text of one, since CSV has no type for it.
-fn number(value: &serde_json::Value) -> Result<f32, String> {
-    let number = match value {
-        serde_json::Value::String(text) => text.trim().parse().ok(),
-        value => value.as_f64().map(|number| number as f32),
-    };
-    let finite = number.filter(|number: &f32| number.is_finite());
-    finite.ok_or_else(|| {
-        let what = match value {
-            serde_json::Value::String(text) => format!("\"{text}\""),
-            serde_json::Value::Number(number) => number.to_string(),
-            other => kind(other).to_owned(),
-        };
-        match is_too_large(value) {
-            true => format!("The key `reward` is {what}, which is too large for 32 bits."),
-            false => format!("The key `reward` has to be a finite number, not {what}."),
-        }
-    })
 }
 
 #[cfg(test)]

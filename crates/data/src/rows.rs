@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::lines::{json, plain_name};
+use crate::lines::{at, json, plain_name};
 use crate::{DataError, Place};
 use object::Object;
 
@@ -47,6 +47,19 @@ pub fn read(path: &Path) -> Result<Vec<Row>, DataError> {
     }
 }
 
+/// What `record` makes of each row of a file, as [`read`] finds them; `what` it is, as a noun, for a file that has no row.
+pub(crate) fn parsed<T>(
+    path: &Path,
+    what: &'static str,
+    mut record: impl FnMut(&Row) -> Result<T, String>,
+) -> Result<Vec<T>, DataError> {
+    let rows = read(path)?;
+    if rows.is_empty() {
+        return Err(DataError::Empty { path: path.to_path_buf(), what });
+    }
+    rows.iter().map(|row| record(row).map_err(at(path, row.place))).collect()
+}
+
 /// The rows of a file of JSON Lines, whatever its name.
 pub(crate) fn of_lines(path: &Path) -> Result<Vec<Row>, DataError> {
     let row = |(line, Object(values))| Row { place: Place::Line(line), values };
@@ -71,6 +84,31 @@ impl Row {
         let value = self.required(key)?;
         let text = value.as_str().map(str::to_owned);
         text.ok_or_else(|| format!("The key `{key}` has to be text, not {}.", kind(value)))
+    }
+
+    /// The finite number of `key`, which CSV has as text; `None` if absent or null.
+    pub(crate) fn f64(&self, key: &str) -> Result<Option<f64>, String> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = match value {
+            Value::String(text) => text.trim().parse().ok(),
+            other => other.as_f64(),
+        };
+        let finite = number.filter(|number: &f64| number.is_finite());
+        finite.map(Some).ok_or_else(|| {
+            let found = match value {
+                Value::Number(_) | Value::String(_) => value.to_string(),
+                other => kind(other).to_owned(),
+            };
+            format!("The key `{key}` has to be a finite number, not {found}.")
+        })
+    }
+
+    /// The same in 32 bits.
+    pub(crate) fn f32(&self, key: &str) -> Result<Option<f32>, String> {
+        let (Some(number), Some(value)) = (self.f64(key)?, self.get(key)) else { return Ok(None) };
+        let number = number as f32;
+        let too_large = || format!("The key `{key}` is {value}, which is too large for 32 bits.");
+        number.is_finite().then_some(Some(number)).ok_or_else(too_large)
     }
 
     /// The text of `id`, which may be a whole number, too; `None` if absent or null.
@@ -118,34 +156,51 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Whether a value is a number, or the text of one, that 64 bits can hold and 32 cannot.
-pub(crate) fn is_too_large(value: &Value) -> bool {
-    let number = match value {
-        Value::String(text) => text.trim().parse().ok(),
-        other => other.as_f64(),
-    };
-    number.is_some_and(|number: f64| number.is_finite() && !(number as f32).is_finite())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_files::plain;
+    use crate::test_files::{plain, real};
 
     #[test]
     fn numbers_beyond_32_bits_are_told_from_what_is_no_number() {
-        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-        for (text, too_large) in [
-            ("1e308", true),
-            ("-1e308", true),
-            ("\"1e39\"", true),
-            ("1e38", false),
-            ("\"inf\"", false),
-            ("\"NaN\"", false),
-            ("\"much\"", false),
-            ("true", false),
+        let row = |text: &str| {
+            let value = serde_json::from_str(text).unwrap();
+            Row { place: Place::Line(1), values: Map::from_iter([("n".to_owned(), value)]) }
+        };
+        for text in ["1e308", "-1e308", "\"1e39\""] {
+            let error = row(text).f32("n").unwrap_err();
+            assert!(error.ends_with("which is too large for 32 bits."), "{error}");
+            assert!(row(text).f64("n").unwrap().is_some(), "{text}");
+        }
+        for (text, found) in [
+            ("\"inf\"", "\"inf\""),
+            ("\"NaN\"", "\"NaN\""),
+            ("\"much\"", "\"much\""),
+            ("true", "true or false"),
         ] {
-            assert_eq!(is_too_large(&value(text)), too_large, "{text}");
+            let error = row(text).f32("n").unwrap_err();
+            assert_eq!(error, format!("The key `n` has to be a finite number, not {found}."));
+        }
+        assert_eq!(row("1e38").f32("n"), Ok(Some(1e38)));
+        assert_eq!((row("\" -2 \"").f64("n"), row("null").f32("n")), (Ok(Some(-2.0)), Ok(None)));
+    }
+
+    #[test]
+    fn tables_of_prompts_are_read_whole() {
+        let prompts = |name: &str| -> Option<Vec<String>> {
+            let rows = read(&real(name)?).unwrap();
+            Some(rows.iter().map(|row| row.string("prompt").unwrap()).collect())
+        };
+        let Some(dialogues) = prompts("hh-rlhf/prompt-subset-part.csv") else { return };
+        assert_eq!(dialogues.len(), 2_350);
+        assert!(dialogues.iter().all(|text| text.ends_with("Assistant:")));
+        for (name, n_rows) in
+            [("digit-completion/train.parquet", 800), ("digit-completion/test.parquet", 200)]
+        {
+            let Some(tasks) = prompts(name) else { return };
+            assert_eq!(tasks.len(), n_rows);
+            let is_task = |text: &String| text.contains(':') && !text.contains(char::is_alphabetic);
+            assert!(tasks.iter().all(is_task));
         }
     }
 

@@ -8,9 +8,9 @@ use std::fmt::Debug;
 
 use common::{csv, file, jsonl, packed, write_parquet};
 use infalign_data::dataset::{
-    LanguageModeling, Preference, PromptCompletion, PromptOnly, Record, Unpaired, read,
+    LanguageModeling, Preference, PromptCompletion, Record, Unpaired, read,
 };
-use infalign_data::{Message, Role, Text, rows};
+use infalign_data::{Message, Role, Text, prompts, rows};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -49,30 +49,19 @@ fn check<T: Record + PartialEq + Debug>(rows: &[Value], expected: &[T]) {
 }
 
 #[test]
-fn prompts_alone() {
-    check(
-        &[
-            json!({"prompt": MULTI_LINE, "score": 0.5, "n": 7}),
-            json!({"prompt": "b", "score": 2.0, "n": -1}),
-        ],
-        &[PromptOnly { prompt: plain(MULTI_LINE) }, PromptOnly { prompt: plain("b") }],
-    );
-    check(
-        &[
-            json!({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}),
-        ],
-        &[PromptOnly { prompt: talk(&[(Role::System, "s"), (Role::User, "u")]) }],
-    );
-}
-
-#[test]
 fn texts_and_conversations() {
-    check(&[json!({"text": MULTI_LINE})], &[LanguageModeling { text: plain(MULTI_LINE) }]);
+    let rows = [
+        json!({"text": MULTI_LINE, "score": 0.5, "n": 7}),
+        json!({"text": "b", "score": 2.0, "n": -1}),
+    ];
+    check(&rows, &[MULTI_LINE, "b"].map(|text| LanguageModeling { text: plain(text) }));
     let rows = [
         json!({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}),
-        json!({"messages": [{"role": "user", "content": "v"}]}),
+        json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "v"}]}),
     ];
-    let texts = [talk(&[(Role::User, "u"), (Role::Assistant, "a")]), talk(&[(Role::User, "v")])];
+    let texts =
+        [[(Role::User, "u"), (Role::Assistant, "a")], [(Role::System, "s"), (Role::User, "v")]];
+    let texts = texts.map(|turns| talk(&turns));
     check(&rows, &texts.map(|text| LanguageModeling { text }));
 }
 
@@ -129,7 +118,7 @@ fn null_columns_are_absent() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("rows.parquet");
     write_parquet(&path, &[json!({"prompt": "a"}), json!({"prompt": null})]);
-    let error = read::<PromptOnly>(&path).unwrap_err().to_string();
+    let error = prompts::read(&path).unwrap_err().to_string();
     assert!(error.contains("rows.parquet, row 2: The key `prompt` is null"), "{error}");
 }
 
@@ -166,24 +155,24 @@ fn malformed_rows_are_named_by_place_and_key() {
     let pair = json!({"prompt": "p", "chosen": "a", "rejected": "b"});
     let error = refused::<Preference>(&pair, &json!({"chosen": "a", "rejected": "b"}));
     assert!(error.contains("Add the key `prompt`"), "{error}");
-    let error = refused::<PromptOnly>(&pair, &json!({"prompt": " "}));
-    assert!(error.contains("The `prompt` is empty"), "{error}");
+    let error = refused::<LanguageModeling>(&json!({"text": "a"}), &json!({"text": " "}));
+    assert!(error.contains("The `text` is empty"), "{error}");
     let error = refused::<LanguageModeling>(&json!({"text": "a"}), &json!({"txt": "a"}));
     assert!(error.contains("Is `txt` a misspelling"), "{error}");
 }
 
-/// The message for prompts from a file of these bytes.
+/// The message for texts from a file of these bytes.
 fn broken(name: &str, bytes: &[u8]) -> String {
     let folder = tempdir().unwrap();
-    read::<PromptOnly>(&file(&folder, name, bytes)).unwrap_err().to_string()
+    read::<LanguageModeling>(&file(&folder, name, bytes)).unwrap_err().to_string()
 }
 
 #[test]
 fn broken_files_are_refused() {
     for name in ["a.jsonl", "a.csv"] {
-        assert!(broken(name, b"").contains("holds no prompt"));
+        assert!(broken(name, b"").contains("holds no text"));
     }
-    assert!(broken("a.csv", b"prompt\n").contains("holds no prompt"));
+    assert!(broken("a.csv", b"prompt\n").contains("holds no text"));
     assert!(broken("a.parquet", b"").contains("cannot be read as Parquet"));
     assert!(broken("a.txt", b"a").contains("ends in none of"));
     assert!(broken("a.parquet.gz", b"a").contains("ends in none of"));

@@ -31,15 +31,17 @@ impl Cached {
         Self { reward, identity: identity.to_owned(), batch, known: Mutex::default(), file: None }
     }
 
-    /// Keeps rewards in a file, too, and takes those that it holds from there. It is made where it is not there, and is JSON Lines of
-    /// `key`, the SHA-256 of identity, prompt and response, and `reward`. Rewards and processes may share it.
+    /// Keeps rewards in a file, too, where one is given, and takes those that it holds from there. It is made where it is not there, and is
+    /// JSON Lines of `key`, the SHA-256 of identity, prompt and response, and `reward`. Rewards and processes may share it.
     ///
     /// # Errors
     /// [`RewardError::CacheFile`] when the file cannot be read, [`RewardError::CacheLine`] for a line that is damaged. A last line that was
     /// cut off does not count as such: its pair is scored again.
-    pub fn with_file(mut self, path: &Path) -> Result<Self, RewardError> {
-        self.known = Mutex::new(cache_file::read(path)?);
-        self.file = Some(path.to_path_buf());
+    pub fn with_file(mut self, path: Option<&Path>) -> Result<Self, RewardError> {
+        if let Some(path) = path {
+            self.known = Mutex::new(cache_file::read(path)?);
+            self.file = Some(path.to_path_buf());
+        }
         Ok(self)
     }
 
@@ -153,7 +155,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("cache.jsonl");
             let (first, calls) = cached(1);
-            let first = first.with_file(&file).unwrap();
+            let first = first.with_file(Some(&file)).unwrap();
             let pairs = [("a", "x"), (end, ""), ("b", "x")];
             let call = std::panic::AssertUnwindSafe(|| first.score(&pairs));
             assert!(!matches!(std::panic::catch_unwind(call), Ok(Ok(_))));
@@ -162,7 +164,7 @@ mod tests {
             assert_eq!(first.score(&rest).unwrap(), [1.0 / 3.0; 2]);
             assert_eq!(taken(&calls), [["b|x"]]);
             let (second, calls) = cached(1);
-            let second = second.with_file(&file).unwrap();
+            let second = second.with_file(Some(&file)).unwrap();
             assert_eq!(second.score(&rest).unwrap(), [1.0 / 3.0; 2]);
             assert!(taken(&calls).is_empty(), "the file has both");
         }
@@ -175,7 +177,8 @@ mod tests {
         let calls = Calls::default();
         for (identity, n_calls) in [("one", 1), ("other", 1), ("one", 0)] {
             let reward = Box::new(Counted(calls.clone()));
-            let cached = Cached::new(reward, identity, NonZeroUsize::MIN).with_file(&file).unwrap();
+            let cached =
+                Cached::new(reward, identity, NonZeroUsize::MIN).with_file(Some(&file)).unwrap();
             cached.score(&[("a", "x")]).unwrap();
             assert_eq!(taken(&calls).len(), n_calls, "{identity}");
         }

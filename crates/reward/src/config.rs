@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use build::ApiKeys;
+pub(crate) use build::key;
 
 use crate::{LengthUnit, Pooling};
 
@@ -143,7 +144,7 @@ fn ridge() -> f64 {
     5.0
 }
 
-fn timeout_seconds() -> f64 {
+pub(crate) fn timeout_seconds() -> f64 {
     180.0
 }
 

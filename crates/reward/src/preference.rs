@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use infalign_remote::{Client, Patience, RemoteError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use crate::config::{key, timeout_seconds};
+use crate::remote::share;
 use crate::stoppable::refuse_if;
 use crate::{ApiKeys, Cached, Reward, RewardError, Verdict};
 
@@ -44,10 +45,6 @@ pub struct PreferenceConfig {
 
 fn criterion() -> String {
     "The better response is the one that follows the prompt more closely, is more correct and is better written.".to_owned()
-}
-
-fn timeout_seconds() -> f64 {
-    180.0
 }
 
 fn parallel() -> NonZeroUsize {
@@ -89,10 +86,7 @@ impl Preference {
     /// [`RewardError`] for an address, a time-out, a key or a cache that cannot be used.
     pub fn new(config: &PreferenceConfig, keys: ApiKeys<'_>) -> Result<Self, RewardError> {
         let config = PreferenceConfig { url: completions(&config.url), ..config.clone() };
-        let key = |variable: &String| {
-            keys(variable).ok_or_else(|| RewardError::NoKey { variable: variable.clone() })
-        };
-        let key = config.api_key_env.as_ref().map(key).transpose()?;
+        let key = key(keys, config.api_key_env.as_deref())?;
         let patience = Patience::of_seconds(config.timeout_seconds)?;
         let client = Client::new(&config.url, key.as_deref(), patience)?;
         // What an answer depends on.
@@ -106,11 +100,8 @@ impl Preference {
             example: Arc::clone(&example),
             left: Arc::clone(&left),
         };
-        let cached = Cached::new(Box::new(asker), &identity, config.parallel);
-        let cached = match &config.cache {
-            Some(file) => cached.with_file(file)?,
-            None => cached,
-        };
+        let cached = Cached::new(Box::new(asker), &identity, config.parallel)
+            .with_file(config.cache.as_deref())?;
         let PreferenceConfig { url, parallel, most_requests: most, .. } = config;
         Ok(Self { cached, url, example, parallel, most, left, stop: None })
     }
@@ -190,13 +181,9 @@ struct Asker {
 impl Asker {
     fn ask(&self, prompt: &str, two: &str) -> Result<Verdict, RewardError> {
         let request = self.request(prompt, two);
-        let share = |tries: u32| {
-            // A question that is asked again may be paid for again.
-            take(&self.left, 1).ok()?;
-            let digest = Sha256::digest(format!("{tries}{request}"));
-            Some(f64::from(digest[0]) / f64::from(u8::MAX))
-        };
-        let body = self.client.ask(&self.config.url, Some(&request), share)?;
+        // A question that is asked again may be paid for again.
+        let again = |tries| take(&self.left, 1).ok().map(|_| share(&request, tries));
+        let body = self.client.ask(&self.config.url, Some(&request), again)?;
         let answer = content(&body).map_err(|reason| {
             let url = self.config.url.clone();
             RemoteError::Answer { url, field: "choices[0].message.content", reason }

@@ -85,7 +85,7 @@ fn request(pairs: &[(&str, &str)]) -> Value {
 }
 
 /// A share from 0 to 1 that differs between requests, so that those that failed together do not come back together.
-fn share(request: &Value, tries: u32) -> f64 {
+pub(crate) fn share(request: &Value, tries: u32) -> f64 {
     let digest = Sha256::digest(format!("{tries}{request}"));
     f64::from(digest[0]) / f64::from(u8::MAX)
 }

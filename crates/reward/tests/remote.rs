@@ -139,7 +139,7 @@ fn what_was_answered_before_the_server_died_is_not_asked_again() {
         0 => right(request),
         _ => Reply::Break,
     });
-    let first = reward(&dying).with_file(&cache).unwrap();
+    let first = reward(&dying).with_file(Some(&cache)).unwrap();
     assert!(first.score(&PAIRS).unwrap_err().to_string().contains("at 3 tries"));
     // As if it had been stopped while it wrote one more line.
     let whole = std::fs::read_to_string(&cache).unwrap();
@@ -147,10 +147,10 @@ fn what_was_answered_before_the_server_died_is_not_asked_again() {
     std::fs::write(&cache, format!("{whole}{{\"key\": \"12")).unwrap();
 
     let (url, queries) = recorded(|_, request| right(request));
-    let second = reward(&url).with_file(&cache).unwrap();
+    let second = reward(&url).with_file(Some(&cache)).unwrap();
     assert_eq!(second.score(&PAIRS).unwrap(), REWARDS);
     assert_eq!(*queries.lock().unwrap(), [json!(["a b", "a b"]), json!(["longer prompt"])]);
-    let third = reward(&dying).with_file(&cache).unwrap();
+    let third = reward(&dying).with_file(Some(&cache)).unwrap();
     assert_eq!(third.score(&PAIRS).unwrap(), REWARDS);
     assert!(std::fs::read_to_string(&cache).unwrap().starts_with(&whole));
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Interval;
-use crate::cluster::t_quantile;
+use crate::cluster::{check_level, jackknife_deviations};
 use crate::error::StatsError;
 
 /// What a judge says of a pair: the first response loses, they are equal, or it wins.
@@ -52,7 +52,7 @@ pub struct Agreement {
 /// # Errors
 /// [`StatsError::TooFew`] for fewer prompts, or a prompt without pairs.
 pub fn agreement(prompts: &[Vec<(Outcome, Outcome)>], level: f64) -> Result<Agreement, StatsError> {
-    crate::cluster::check_level(level)?;
+    check_level(level)?;
     if prompts.len() < 2 {
         return Err(StatsError::TooFew { what: "prompts", needed: 2, found: prompts.len() });
     }
@@ -64,11 +64,7 @@ pub fn agreement(prompts: &[Vec<(Outcome, Outcome)>], level: f64) -> Result<Agre
     let interval = |statistic: fn(&Table) -> f64| {
         let estimate = statistic(&total);
         let left: Vec<f64> = tables.iter().map(|one| statistic(&total.plus(one, -1.0))).collect();
-        let n = left.len() as f64;
-        let mean = left.iter().sum::<f64>() / n;
-        let squares: f64 = left.iter().map(|value| (value - mean).powi(2)).sum();
-        let half_width = t_quantile(level, left.len() - 1) * ((n - 1.0) / n * squares).sqrt();
-        Interval { estimate, low: estimate - half_width, high: estimate + half_width, level }
+        Interval::of_jackknife(estimate, &jackknife_deviations(&left), level)
     };
     // Where chance alone makes the judges agree, be it without one of the prompts, there is none.
     let defined = |kappa: &Interval| kappa.low.is_finite() && kappa.high.is_finite();

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::Interval;
-use crate::cluster::{check_level, t_quantile};
+use crate::cluster::{check_level, jackknife_deviations, t_quantile};
 use crate::error::{StatsError, check};
 
 /// Prompts from which on resamples tell more than the jackknife.
@@ -105,14 +105,12 @@ impl Resamples {
         }
         let deviations = self.jackknife(&statistic);
         if self.prompts() < FEWEST {
-            let n = self.prompts() as f64;
-            let squares: f64 = deviations.iter().map(|d| d * d).sum();
-            if !squares.is_finite() {
+            let interval = Interval::of_jackknife(estimate, &deviations, level);
+            if !interval.low.is_finite() {
                 let defined = deviations.iter().filter(|d| d.is_finite()).count();
                 return Err(StatsError::Undefined { defined, of: deviations.len() });
             }
-            let half = t_quantile(level, self.prompts() - 1) * ((n - 1.0) / n * squares).sqrt();
-            return Ok(Interval { estimate, low: estimate - half, high: estimate + half, level });
+            return Ok(interval);
         }
         drawn.sort_unstable_by(f64::total_cmp);
         let levels = self.levels(level, estimate, &drawn, acceleration(&deviations));
@@ -142,7 +140,7 @@ impl Resamples {
         })
     }
 
-    /// What leaving one prompt out takes from the mean of all that are so computed.
+    /// What leaving one prompt out takes from the statistic.
     fn jackknife(&self, statistic: &(impl Fn(&[f64]) -> f64 + Sync)) -> Vec<f64> {
         let (width, n) = (self.means.len().max(1), self.prompts() as f64);
         let mut left = vec![0.0; width];
@@ -153,8 +151,7 @@ impl Resamples {
             }
             values.push(statistic(&left));
         }
-        let middle = values.iter().sum::<f64>() / n;
-        values.into_iter().map(|value| middle - value).collect()
+        jackknife_deviations(&values)
     }
 }
 
@@ -277,6 +274,18 @@ mod tests {
         assert!((bootstrap.estimate - student.estimate).abs() < 1e-12);
         for (ours, theirs) in [(bootstrap.low, student.low), (bootstrap.high, student.high)] {
             assert!((ours - theirs).abs() < 0.01, "{bootstrap:?} {student:?}");
+        }
+    }
+
+    #[test]
+    fn below_ten_prompts_the_interval_of_a_mean_is_students() {
+        for (prompts, same) in [(2_u32, true), (9, true), (10, false)] {
+            let x: Vec<f64> = (0..prompts).map(|k| f64::from(k * k)).collect();
+            let ours = Resamples::new(&[&x], 200, 1).unwrap().interval(0.95, first).unwrap();
+            let student = mean_interval(&x, 0.95).unwrap();
+            assert!((ours.estimate - student.estimate).abs() < 1e-12);
+            let apart = (ours.low - student.low).abs().max((ours.high - student.high).abs());
+            assert_eq!(apart < 1e-9, same, "{prompts}: {ours:?} {student:?}");
         }
     }
 

@@ -22,6 +22,27 @@ pub struct Interval {
     pub level: f64,
 }
 
+impl Interval {
+    /// An interval as wide to either side.
+    pub(crate) fn around(estimate: f64, half_width: f64, level: f64) -> Self {
+        Self { estimate, low: estimate - half_width, high: estimate + half_width, level }
+    }
+
+    /// Student's interval with the jackknife's standard error: s² = (n − 1)/n·Σd², d the deviations.
+    pub(crate) fn of_jackknife(estimate: f64, deviations: &[f64], level: f64) -> Self {
+        let n = deviations.len() as f64;
+        let squares: f64 = deviations.iter().map(|d| d * d).sum();
+        let standard_error = ((n - 1.0) / n * squares).sqrt();
+        Self::around(estimate, t_quantile(level, deviations.len() - 1) * standard_error, level)
+    }
+}
+
+/// What leaving one cluster out takes from the mean of all values that are so computed.
+pub(crate) fn jackknife_deviations(without_one: &[f64]) -> Vec<f64> {
+    let mean = without_one.iter().sum::<f64>() / without_one.len() as f64;
+    without_one.iter().map(|value| mean - value).collect()
+}
+
 /// Mean over clusters and its standard error.
 ///
 /// Equation: x̄ and √(Σ(xᵢ − x̄)² / (n(n−1))).
@@ -60,7 +81,7 @@ pub fn mean_interval(per_cluster: &[f64], level: f64) -> Result<Interval, StatsE
     check_level(level)?;
     let (estimate, standard_error) = mean_and_standard_error(per_cluster)?;
     let half_width = t_quantile(level, per_cluster.len() - 1) * standard_error;
-    Ok(Interval { estimate, low: estimate - half_width, high: estimate + half_width, level })
+    Ok(Interval::around(estimate, half_width, level))
 }
 
 /// Interval of the mean difference a − b on the same clusters.

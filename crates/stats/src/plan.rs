@@ -148,6 +148,22 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_the_variance_are_never_below_nothing() {
+        // The whole has a variance of 2, its halves a covariance of −4, 6 and 1.5.
+        let of = |first: &[f64], second: &[f64]| {
+            Spread::of_halves(&[0.0, 2.0], [first, second], 4).unwrap()
+        };
+        let spread = of(&[-2.0, 2.0], &[2.0, 0.0]);
+        assert_eq!(spread, Spread { between: 0.0, within: 2.0, samples: 4 });
+        let spread = of(&[-1.0, 2.0], &[1.0, 5.0]);
+        assert_eq!(spread, Spread { between: 2.0, within: 0.0, samples: 4 });
+        let spread = of(&[0.0, 1.0], &[0.0, 3.0]);
+        assert_eq!(spread, Spread { between: 1.5, within: 0.5, samples: 4 });
+        // The noise is half with twice the samples, and four times as much with one.
+        assert_eq!([8, 4, 1].map(|samples| spread.variance(samples)), [1.75, 2.0, 3.5]);
+    }
+
+    #[test]
     fn a_plan_has_the_power_that_it_says() {
         let mut random = SplitMix(38);
         let spread = Spread { between: 0.09, within: 1.0 / 16.0, samples: 16 };
@@ -207,6 +223,13 @@ mod tests {
         assert!(matches!(none, Err(StatsError::TooFew { found: 0, .. })), "{none:?}");
         assert!(matches!(spread.prompts_needed(0.1, 1, 0.95, 1.0), Err(StatsError::Level(_))));
         assert_eq!(spread.prompts_needed(1e9, 1, 0.95, 0.8).unwrap(), 2);
+        // A power below 0.05, which the test has without any effect, takes no more than the least.
+        assert_eq!(spread.prompts_needed(0.01, 1, 0.95, 0.01).unwrap(), 2);
+        // (1.96 + 0.84)² = 7.85 prompts at an effect of 1, and 10¹⁴ times as many here.
+        let most = spread.prompts_needed(1e-7, 1, 0.95, 0.8);
+        assert_eq!(most, Err(StatsError::Margin(1e-7)));
+        let unknown = Spread { between: f64::NAN, ..spread }.prompts_needed(0.1, 1, 0.95, 0.8);
+        assert_eq!(unknown, Err(StatsError::Margin(0.1)));
         let unpaired = Spread::of_halves(&[1.0, 2.0, 3.0], [&[1.0, 2.0], &[1.0, 2.0]], 2);
         assert!(matches!(unpaired, Err(StatsError::Unpaired { .. })));
     }

@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use crate::Interval;
+use crate::cluster::{Interval, check_level};
 use crate::error::StatsError;
 
 /// The share of successes with Wilson's score interval.
@@ -31,9 +31,7 @@ pub fn wilson_interval(successes: f64, trials: usize, level: f64) -> Result<Inte
     if !(0.0..=n).contains(&successes) {
         return Err(StatsError::Successes { successes, trials });
     }
-    if !(level > 0.0 && level < 1.0) {
-        return Err(StatsError::Level(level));
-    }
+    check_level(level)?;
     Ok(wilson(successes / n, n, level))
 }
 
@@ -100,6 +98,43 @@ mod tests {
             (wilson_interval(0.0, 20, 0.95).unwrap(), wilson_interval(20.0, 20, 0.95).unwrap());
         assert!(none.low < 1e-15 && none.high > 0.1 && all.high > 1.0 - 1e-15 && all.low < 0.9);
         assert!((none.high - (1.0 - all.low)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_never_happened_in_n_trials_is_below_a_known_share() {
+        // With p = 0 the score test's π = z²·(1 − π)/n: z²/(n + z²).
+        let z = 1.959_963_984_540_054_f64;
+        for trials in [1, 20, 1000] {
+            let high = z * z / (trials as f64 + z * z);
+            let interval = Interval { estimate: 0.0, low: 0.0, high: 0.0, level: 0.95 };
+            for none in [
+                wilson_interval(0.0, trials, 0.95).unwrap(),
+                of_share(&vec![0.0; trials], interval),
+            ] {
+                assert_eq!(none.estimate, 0.0);
+                assert!(none.low < 1e-15 && (none.high - high).abs() < 1e-9, "{none:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn from_ten_on_the_rarer_side_intervals_are_left_alone() {
+        let z = 1.959_963_984_540_054_f64;
+        let of = |successes: usize| {
+            let values: Vec<f64> = (0..100).map(|n| f64::from(u8::from(n < successes))).collect();
+            let share = successes as f64 / 100.0;
+            let interval = Interval { estimate: share, low: share, high: share, level: 0.95 };
+            (of_share(&values, interval), interval)
+        };
+        // The variance of n trials is p(1 − p)·n/(n − 1), so that they are worth n − 1: 9.9 and 10.89 on the rarer side.
+        for (successes, widened) in [(10, true), (11, false), (89, false), (90, true)] {
+            let (found, before) = of(successes);
+            assert_eq!(found != before, widened, "{successes}: {found:?}");
+            for end in [found.low, found.high].into_iter().filter(|_| widened) {
+                let spread = z * (end * (1.0 - end) / 99.0).sqrt();
+                assert!(((found.estimate - end).abs() - spread).abs() < 1e-9, "{found:?}");
+            }
+        }
     }
 
     #[test]

@@ -157,6 +157,27 @@ mod tests {
     }
 
     #[test]
+    fn equal_p_values_are_adjusted_alike() {
+        // Of two eighths the first counts three times, and the second no less.
+        assert_eq!(holm(&[0.5, 0.125, 0.125]), [0.5, 0.375, 0.375]);
+        // Once would be less than what came before it.
+        assert_eq!(holm(&[0.25, 0.125, 0.125]), [0.375; 3]);
+        assert_eq!(holm(&[0.0, 0.0, 1.0]), [0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn at_the_edge_of_the_margin_nothing_is_equivalent() {
+        // Without a spread: at the edge or beyond it 1, whatever their number.
+        for all in [0.5, -0.5, 0.75] {
+            assert_eq!(equivalence_test(&[all; 8], 0.5), Ok(1.0), "{all}");
+        }
+        assert_eq!(equivalence_test(&[0.25; 8], 0.5), Ok(1.0 / 256.0));
+        // With one: half of what varies about an edge lies beyond it.
+        let p_value = equivalence_test(&[0.25, 0.5, 0.75], 0.5).unwrap();
+        assert!((p_value - 0.5).abs() < 1e-10, "{p_value}");
+    }
+
+    #[test]
     fn a_margin_is_above_nothing() {
         for margin in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(matches!(equivalence_test(&[1.0, 2.0], margin), Err(StatsError::Margin(_))));

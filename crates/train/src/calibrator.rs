@@ -46,9 +46,9 @@ impl<'a> Calibrator<'a> {
     pub(crate) fn reward_unit(self) -> f64 {
         let Self::Table(table) = self else { return 1.0 };
         let (mut squares, mut count) = (0.0, 0.0);
-        for rewards in table.rows().iter().map(|row| row.values()) {
-            squares += spread(rewards).1;
-            count += rewards.len() as f64 - 1.0;
+        for row in table.rows() {
+            squares += row.moments().1;
+            count += row.values().len() as f64 - 1.0;
         }
         if squares > 0.0 { (squares / count).sqrt() } else { 1.0 }
     }
@@ -69,17 +69,10 @@ impl<'a> Calibrator<'a> {
 
 /// What rewards of a row's prompt are measured by.
 pub(crate) fn scale_of(row: &Row, unit: f64) -> RewardScale {
-    let rewards = row.values();
-    let (mean, squares) = spread(rewards);
-    let deviation = (squares / (rewards.len() as f64 - 1.0)).sqrt();
+    let (mean, squares) = row.moments();
+    let deviation = (squares / (row.values().len() as f64 - 1.0)).sqrt();
     let deviation = if deviation > 0.0 { deviation } else { 1.0 };
     RewardScale { unit, mean, deviation }
-}
-
-/// The mean of rewards, and the sum of squared distances from it.
-fn spread(rewards: &[f32]) -> (f64, f64) {
-    let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / rewards.len() as f64;
-    (mean, rewards.iter().map(|&r| (f64::from(r) - mean).powi(2)).sum())
 }
 
 #[cfg(test)]

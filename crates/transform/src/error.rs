@@ -166,6 +166,11 @@ pub enum TransformError {
     },
 }
 
+/// Refuses a target that is no KL of a policy but π_ref itself.
+pub(crate) fn check_kl(kl: f64) -> Result<(), TransformError> {
+    if kl > 0.0 && kl.is_finite() { Ok(()) } else { Err(TransformError::Kl(kl)) }
+}
+
 /// Greatest N whose N-th powers keep ten digits.
 pub(crate) const MOST_RESPONSES: f64 = 1e6;
 

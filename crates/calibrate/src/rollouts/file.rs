@@ -9,7 +9,10 @@ use parquet::file::reader::RowGroupReader;
 use parquet::file::writer::SerializedRowGroupWriter;
 
 use super::{Prompt, ReferenceResponse, Rollouts};
-use crate::columns::{Format, ROW_GROUP, read_column, read_lists, write_column, write_lists};
+use crate::columns::{
+    Format, ROW_GROUP, check_lengths, prompt, read_column, read_lists, write_column, write_lists,
+    write_prompts,
+};
 use crate::error::CalibrateError;
 use crate::{CalibrationMeta, PromptKey};
 
@@ -95,15 +98,11 @@ fn write_rows<W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     rows: &[(&Prompt, &ReferenceResponse)],
 ) -> Result<(), ParquetError> {
-    let ids: Vec<ByteArray> = rows.iter().map(|(prompt, _)| prompt.id.as_str().into()).collect();
-    let key = |(prompt, _): &(&Prompt, &ReferenceResponse)| prompt.key.bytes().to_vec().into();
-    let keys: Vec<ByteArray> = rows.iter().map(key).collect();
     let rewards: Vec<f32> = rows.iter().map(|(_, response)| response.reward).collect();
     let stored = |token: &u32| token.cast_signed();
     let tokens: Vec<Vec<i32>> =
         rows.iter().map(|(_, response)| response.tokens.iter().map(stored).collect()).collect();
-    write_column::<ByteArrayType, W>(group, &ids)?;
-    write_column::<ByteArrayType, W>(group, &keys)?;
+    write_prompts(group, rows.iter().map(|(prompt, _)| (prompt.id.as_str(), prompt.key)))?;
     write_column::<FloatType, W>(group, &rewards)?;
     write_lists::<Int32Type, W>(group, tokens.iter().map(Vec::as_slice))?;
     write_lists::<FloatType, W>(group, rows.iter().map(|(_, r)| r.log_probs.as_slice()))
@@ -132,24 +131,17 @@ impl Columns {
     /// The rows, or what is wrong with the first that is none.
     fn into_rows(self) -> Result<Vec<Row>, String> {
         let Self { ids, keys, rewards, tokens, log_probs } = self;
-        let lengths = [ids.len(), keys.len(), rewards.len(), tokens.len(), log_probs.len()];
-        if lengths.iter().any(|length| *length != lengths[0]) {
-            return Err(format!("its columns have {lengths:?} rows"));
-        }
+        check_lengths(&[ids.len(), keys.len(), rewards.len(), tokens.len(), log_probs.len()])?;
         let heads = ids.iter().zip(&keys);
         let contents = rewards.into_iter().zip(tokens).zip(log_probs);
         let responses = contents.map(|((reward, tokens), log_probs)| {
             let tokens = tokens.into_iter().map(i32::cast_unsigned).collect();
             ReferenceResponse { tokens, log_probs, reward }
         });
-        heads.zip(responses).map(|((id, key), response)| row(id, key, response)).collect()
+        let row = |((id, key), response)| {
+            let (id, key) = prompt(id, key)?;
+            Ok(Row { id: id.to_owned(), key, response })
+        };
+        heads.zip(responses).map(row).collect()
     }
-}
-
-/// Makes a row of what a file says of it.
-fn row(id: &ByteArray, key: &ByteArray, response: ReferenceResponse) -> Result<Row, String> {
-    let id = id.as_utf8().map_err(|error| error.to_string())?.to_owned();
-    let key = PromptKey::from_bytes(key.data())
-        .ok_or_else(|| format!("the `prompt_sha256` of `{id}` has not 32 bytes"))?;
-    Ok(Row { id, key, response })
 }

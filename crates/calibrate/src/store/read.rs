@@ -7,11 +7,11 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::RowGroupReader;
 
 use super::FORMAT;
-use crate::columns::{read_column, read_lists};
+use crate::columns::{check_lengths, prompt, read_column, read_lists};
 use crate::error::CalibrateError;
 use crate::meta::CalibrationMeta;
 use crate::table::check_rewards;
-use crate::{Calibration, PromptKey, Row};
+use crate::{Calibration, Row};
 
 /// Reads the calibration table at `path`.
 ///
@@ -43,10 +43,7 @@ struct Columns {
 impl Columns {
     /// The rows, or what is wrong with the first that is none.
     fn into_rows(self, meta: &CalibrationMeta) -> Result<Vec<Row>, String> {
-        let lengths = [self.ids.len(), self.keys.len(), self.samples.len(), self.values.len()];
-        if lengths.iter().any(|length| *length != lengths[0]) {
-            return Err(format!("its columns have {lengths:?} rows"));
-        }
+        check_lengths(&[self.ids.len(), self.keys.len(), self.samples.len(), self.values.len()])?;
         let heads = self.ids.iter().zip(&self.keys).zip(self.samples);
         let row = |(((id, key), samples), values)| row(id, key, samples, values, meta.quantiles);
         heads.zip(self.values).map(row).collect()
@@ -61,9 +58,7 @@ fn row(
     values: Vec<f32>,
     quantiles: Option<usize>,
 ) -> Result<Row, String> {
-    let id = id.as_utf8().map_err(|error| error.to_string())?;
-    let key = PromptKey::from_bytes(key.data())
-        .ok_or_else(|| format!("the `prompt_sha256` of `{id}` has not 32 bytes"))?;
+    let (id, key) = prompt(id, key)?;
     check_rewards(id, &values, 2).map_err(|error| error.to_string())?;
     let samples = usize::try_from(samples).unwrap_or(0);
     let expected = quantiles.unwrap_or(samples);

@@ -2,12 +2,12 @@
 
 use std::io::Write;
 
-use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int32Type};
+use parquet::data_type::{FloatType, Int32Type};
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedRowGroupWriter;
 
 use super::FORMAT;
-use crate::columns::{ROW_GROUP, write_column, write_lists};
+use crate::columns::{ROW_GROUP, write_column, write_lists, write_prompts};
 use crate::error::CalibrateError;
 use crate::{Calibration, Row};
 
@@ -28,11 +28,8 @@ fn write_rows<W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     rows: &[Row],
 ) -> Result<(), ParquetError> {
-    let ids: Vec<ByteArray> = rows.iter().map(|row| row.id().into()).collect();
-    let keys: Vec<ByteArray> = rows.iter().map(|row| row.key().bytes().to_vec().into()).collect();
     let samples: Vec<i32> = rows.iter().map(|row| row.samples() as i32).collect();
-    write_column::<ByteArrayType, W>(group, &ids)?;
-    write_column::<ByteArrayType, W>(group, &keys)?;
+    write_prompts(group, rows.iter().map(|row| (row.id(), row.key())))?;
     write_column::<Int32Type, W>(group, &samples)?;
     write_lists::<FloatType, W>(group, rows.iter().map(Row::values))
 }

@@ -16,6 +16,15 @@ use crate::{
 /// Tells the API key that the environment variable of this name holds, if it holds one.
 pub type ApiKeys<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The key that a variable holds; none where no variable is named.
+pub(crate) fn key(
+    keys: ApiKeys<'_>,
+    variable: Option<&str>,
+) -> Result<Option<String>, RewardError> {
+    let no_key = |variable: &str| RewardError::NoKey { variable: variable.to_owned() };
+    variable.map(|variable| keys(variable).ok_or_else(|| no_key(variable))).transpose()
+}
+
 impl RewardConfig {
     /// Builds the reward; models are loaded to `device`, and the base of an adapter is looked up in `cache`, the hub's, where it is named as
     /// there. A server is not asked anything yet.
@@ -56,10 +65,7 @@ impl RewardConfig {
 
 impl RemoteConfig {
     fn build(&self, keys: ApiKeys<'_>) -> Result<Cached, RewardError> {
-        let key = |variable: &String| {
-            keys(variable).ok_or_else(|| RewardError::NoKey { variable: variable.clone() })
-        };
-        let key = self.api_key_env.as_ref().map(key).transpose()?;
+        let key = key(keys, self.api_key_env.as_deref())?;
         let patience = Patience::of_seconds(self.timeout_seconds)?;
         let batch = NonZeroUsize::new(self.batch).ok_or(RewardError::Setting {
             key: "batch",
@@ -67,10 +73,6 @@ impl RemoteConfig {
             valid: "at least 1",
         })?;
         let reward = Box::new(RemoteReward::new(&self.url, key.as_deref(), patience)?);
-        let cached = Cached::new(reward, &format!("remote {}", self.url), batch);
-        match &self.cache {
-            Some(file) => cached.with_file(file),
-            None => Ok(cached),
-        }
+        Cached::new(reward, &format!("remote {}", self.url), batch).with_file(self.cache.as_deref())
     }
 }

@@ -23,7 +23,7 @@ mod panels;
 pub(crate) mod win;
 
 use crate::beta::Beta;
-use crate::error::TransformError;
+use crate::error::{TransformError, check_kl};
 use crate::numerics::piecewise::Tails;
 use crate::numerics::root;
 use crate::procedure::Procedure;
@@ -164,9 +164,7 @@ impl Tilt {
 /// # Ok::<(), infalign_transform::TransformError>(())
 /// ```
 pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError> {
-    if !(kl > 0.0 && kl.is_finite()) {
-        return Err(TransformError::Kl(kl));
-    }
+    check_kl(kl)?;
     let kl_at = |log_beta: f64| {
         Tilt::new(transform, Beta::of_log(log_beta)).map_or(f64::NAN, |tilt| tilt.kl())
     };

@@ -8,6 +8,7 @@ use super::contest::Contest;
 use super::groups::normalised;
 use super::optimum::kl_divergence;
 use crate::beta::Beta;
+use crate::numerics::greatest;
 
 /// Residual at which an ascent stops.
 const GOAL: f64 = 1e-13;
@@ -57,8 +58,7 @@ fn starts(reference: &[f64]) -> Vec<Vec<f64>> {
 
 /// Greatest |a − b|; NaN if any is.
 pub(super) fn sup_distance(a: &[f64], b: &[f64]) -> f64 {
-    let greater = |most: f64, gap: f64| if most >= gap || most.is_nan() { most } else { gap };
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, greater)
+    greatest(a.iter().zip(b).map(|(a, b)| (a - b).abs()))
 }
 
 struct Ascent<'a> {

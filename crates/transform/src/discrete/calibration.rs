@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 
 use super::Outcomes;
 use crate::error::TransformError;
+use crate::numerics::log_of_share;
 
 /// The distribution of Ĉ(y) for one outcome y and K rollouts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,8 +88,6 @@ impl EmpiricalCalibration {
 
     /// Probability of Ĉ = 0, where the logarithm is infinite: p_>^K.
     pub fn probability_of_zero(&self) -> f64 {
-        let log =
-            if self.above < 0.5 { self.above.ln() } else { (-self.below - self.equal).ln_1p() };
-        (self.rollouts * log).exp()
+        (self.rollouts * log_of_share(self.above, self.below + self.equal)).exp()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Outcomes, groups, kl_divergence};
 use crate::beta::Beta;
-use crate::error::TransformError;
+use crate::error::{TransformError, check_kl};
 use crate::numerics::root::bracketed;
 use crate::procedure::Procedure;
 
@@ -87,9 +87,7 @@ impl Prompts {
     /// [`TransformError::Kl`]; [`TransformError::UnreachableKl`] where no β between e^−60 and e^60 has it: K responses allow ln K nats, and fewer where
     /// the best tie.
     pub fn at_kl(&self, kl: f64) -> Result<Policies, TransformError> {
-        if !(kl > 0.0 && kl.is_finite()) {
-            return Err(TransformError::Kl(kl));
-        }
+        check_kl(kl)?;
         let at = |log_beta: f64| Ok(self.at_beta(Beta::new(log_beta.exp())?));
         let (low, high) = LOG_BETA;
         let found = bracketed(|x| at(x).map_or(f64::NAN, |found| found.kl) - kl, low, high);

@@ -4,6 +4,8 @@
 //! ascending rewards for best-of-N, descending for worst-of-N. With Sᵢ = P₁ + … + Pᵢ along that order,
 //! the i-th group is returned with probability Sᵢ^N − Sᵢ₋₁^N.
 
+use crate::numerics::log_of_share;
+
 /// Best-of-N (`rising`) or worst-of-N.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ranked {
@@ -92,7 +94,7 @@ pub(super) fn log_cumulative(masses: &[f64]) -> Vec<f64> {
     let mut below = 0.0;
     let log = |(mass, above): (&f64, &f64)| {
         below += mass;
-        if *above < 0.5 { (-above).ln_1p() } else { below.ln() }
+        log_of_share(below, *above)
     };
     masses.iter().zip(&above).map(log).collect()
 }

@@ -9,6 +9,7 @@
 
 use super::ranked::power;
 use crate::numerics::laplace::{NEGLIGIBLE, STEP, VANISHES};
+use crate::numerics::log_of_share;
 
 /// Groups whose log a differ by more than this + log n are as good as infinitely far apart.
 const FAR: f64 = 100.0;
@@ -134,9 +135,7 @@ impl Softmax {
             nothing += from;
             *gone += nothing;
         }
-        let log =
-            |(left, gone): (&f64, &f64)| if *gone < 0.5 { (-gone).ln_1p() } else { left.ln() };
-        left.iter().zip(&gone).map(log).collect()
+        left.iter().zip(&gone).map(|(&left, &gone)| log_of_share(left, gone)).collect()
     }
 }
 

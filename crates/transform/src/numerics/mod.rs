@@ -32,6 +32,16 @@ pub(crate) fn divergence(log_density: f64) -> f64 {
     log_density.exp() * exp_m1_minus(-log_density)
 }
 
+/// log p of a probability p, from 1 − p when that is the smaller of the two.
+pub(crate) fn log_of_share(p: f64, complement: f64) -> f64 {
+    if complement < 0.5 { (-complement).ln_1p() } else { p.ln() }
+}
+
+/// The greatest of numbers from 0 on; NaN if any is, which must not be passed over.
+pub(crate) fn greatest(numbers: impl Iterator<Item = f64>) -> f64 {
+    numbers.fold(0.0, |most: f64, one| if most >= one || most.is_nan() { most } else { one })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

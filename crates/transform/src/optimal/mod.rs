@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::beta::Beta;
 use crate::continuous::{Tilt, least_known, win};
-use crate::error::TransformError;
+use crate::error::{TransformError, check_kl};
 use crate::numerics::piecewise::Tails;
 use crate::numerics::{divergence, gauss, root};
 use crate::procedure::Procedure;
@@ -133,9 +133,7 @@ impl Optimum {
     /// [`TransformError::Kl`] when `kl` is not positive and finite, [`TransformError::UnreachableKl`]
     /// when no β that `f64` can hold has it, and as for [`Optimum::new`].
     pub fn for_kl(procedure: &Procedure, kl: f64) -> Result<Self, TransformError> {
-        if !(kl > 0.0 && kl.is_finite()) {
-            return Err(TransformError::Kl(kl));
-        }
+        check_kl(kl)?;
         let rank = RankDensity::of(procedure)?;
         let kl_at = |log_beta: f64| {
             let solved = Solution::all(&rank, Beta::of_log(log_beta));

@@ -1,7 +1,7 @@
 //! A certificate of optimality that does not trust the solver.
 
-use crate::numerics::gauss;
 use crate::numerics::piecewise::Tails;
+use crate::numerics::{gauss, greatest};
 
 /// sup |F̂ − F| over the panel ends, F̂ the distribution that one step of the coupled equations makes
 /// of F: Φ̂(u) = −∫ᵤ¹ g(F)·g dv, f̂ ∝ e^{Φ̂/β}. Zero exactly at a stationary point of W − β·KL.
@@ -30,10 +30,8 @@ pub(super) fn residual(
         above.push(whole);
     }
     let whole = above[above.len() - 1];
-    // A number that is none must not be passed over.
-    let greatest = |most: f64, gap: f64| if most >= gap || most.is_nan() { most } else { gap };
     let gap = |(v, above): (&f64, f64)| (above / whole - tails(*v).above).abs();
-    edges.iter().zip(above).map(gap).fold(0.0, greatest)
+    greatest(edges.iter().zip(above).map(gap))
 }
 
 /// Halves a panel that begins `depth` nats below the top until log f, which falls by ∫`slope`, changes little on each part that counts.

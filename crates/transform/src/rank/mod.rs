@@ -16,8 +16,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::error::{MOST_RESPONSES, TransformError};
-use crate::numerics::gauss;
 use crate::numerics::piecewise::{Piecewise, Tails};
+use crate::numerics::{gauss, log_of_share};
 use crate::procedure::Procedure;
 pub use estimate::{EstimatedTransform, RankEstimate};
 pub(crate) use soft::{COLDEST, soft_win_rate};
@@ -216,11 +216,6 @@ fn xlogx(x: f64) -> f64 {
 pub(crate) fn responses(n: NonZeroUsize) -> Result<f64, TransformError> {
     let number = n.get() as f64;
     if number <= MOST_RESPONSES { Ok(number) } else { Err(TransformError::TooMany(n.get())) }
-}
-
-/// log p of a probability p, from 1 − p when that is the smaller of the two.
-fn log_of_share(p: f64, complement: f64) -> f64 {
-    if complement < 0.5 { (-complement).ln_1p() } else { p.ln() }
 }
 
 #[cfg(test)]
