@@ -23,10 +23,8 @@ fn main() -> anyhow::Result<()> {
     let reference = sampled([[0.1, 0.4, 0.5, 0.6], [0.0, 0.2, 0.3, 0.9], [0.3, 0.3, 0.4, 0.8]]);
     let daring = sampled([[0.0, 0.3, 0.8, 0.9], [0.0, 0.1, 0.9, 1.0], [0.1, 0.3, 0.9, 0.9]]);
     let careful = sampled([[0.5, 0.5, 0.5, 0.6], [0.3, 0.4, 0.4, 0.4], [0.4, 0.4, 0.5, 0.5]]);
-    let entry = |method, sampled| {
-        let label = Label { method, kind: None, objective: None, theory: None };
-        Entry { label, sampled, reference: &reference }
-    };
+    let entry =
+        |method, sampled| Entry { label: Label::named(method), sampled, reference: &reference };
     let procedures = ["best-of:2".parse()?, "worst-of:2".parse()?];
     let plan = Plan {
         contests: &procedures.map(Contest::same),

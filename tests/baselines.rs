@@ -1,12 +1,14 @@
 //! CTRL by several solvers and the methods that it is compared with, as a user runs them: in one recipe, killed, resumed, and given bad input.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod common;
 mod visits;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use common::bytes;
 use serde_json::Value;
 use tempfile::TempDir;
 use visits::{assert_done, data, infalign, json_file, quickstart, stderr, train};
@@ -79,27 +81,10 @@ fn folder() -> (TempDir, PathBuf) {
     (dir, recipe)
 }
 
-fn bytes(run: &Path, file: &str) -> Vec<u8> {
-    std::fs::read(run.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
-}
-
 /// Everything of two finished runs that must be equal byte for byte.
 fn assert_equal(a: &Path, b: &Path) {
-    for file in ["results.json", "reference-rollouts.parquet", "calibration.parquet"] {
-        assert!(bytes(a, file) == bytes(b, file), "{file} differs");
-    }
-    for (method, _) in METHODS {
-        let file = format!("methods/{method}/policy/model.safetensors");
-        assert!(bytes(a, &file) == bytes(b, &file), "{file} differs");
-        for run in [a, b] {
-            let lines = bytes(run, &format!("methods/{method}/metrics.jsonl"));
-            let lines = String::from_utf8(lines).unwrap();
-            let step = |line: &str| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64();
-            let steps: Vec<usize> =
-                lines.lines().map(|line| step(line).unwrap() as usize).collect();
-            assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>(), "{method}");
-        }
-    }
+    let files = ["results.json", "reference-rollouts.parquet", "calibration.parquet"];
+    common::assert_equal([a, b], &files, &METHODS.map(|(method, _)| method), STEPS);
 }
 
 /// What steps tell of pairs and of responses to imitate: the policy begins as the reference.

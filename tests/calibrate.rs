@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::Output;
 
-use common::{quickstart, stderr};
+use common::{assert_done, bytes, json, quickstart, stderr};
 use infalign_calibrate::store::write_to;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
@@ -49,17 +49,13 @@ impl Folder {
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
+        bytes(self.0.path(), name)
     }
 }
 
 fn text(output: &Output) -> String {
-    assert!(output.status.success(), "{}", stderr(output));
+    assert_done(output);
     String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_str(&text(output)).unwrap()
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::Output;
 
-use common::quickstart;
+use common::{json, model_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,16 +19,6 @@ const TEMPLATE: &str = "\
 assistant :
 {%- endif %}";
 
-/// The quickstart's model with this file.
-fn model(file: &str, text: &str) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(quickstart().join("model")).unwrap().flatten() {
-        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
-    }
-    std::fs::write(dir.path().join(file), text).unwrap();
-    dir
-}
-
 fn infalign(command: &str, model: &TempDir, args: &[&str]) -> Output {
     let mut process = common::infalign(&[command, "--model"]);
     process.arg(model.path()).args(args).output().unwrap()
@@ -39,11 +29,6 @@ fn rows(dir: &TempDir, rows: &[Value]) -> PathBuf {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     std::fs::write(&path, text).unwrap();
     path
-}
-
-fn json(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn generate(model: &TempDir, prompts: &[Value], args: &[&str]) -> Output {
@@ -58,7 +43,7 @@ fn user(text: &str) -> Value {
 
 #[test]
 fn messages_go_through_the_template_and_responses_can_be_scored() {
-    let model = model("chat_template.jinja", TEMPLATE);
+    let model = model_with("chat_template.jinja", TEMPLATE);
     let prompts = [
         json!({ "messages": user("the soup"), "id": "a" }),
         json!({ "prompt": user("the soup"), "id": "b" }),
@@ -95,7 +80,7 @@ fn messages_go_through_the_template_and_responses_can_be_scored() {
 
 #[test]
 fn what_a_template_refuses_is_named_by_prompt_or_line() {
-    let model = model("chat_template.jinja", TEMPLATE);
+    let model = model_with("chat_template.jinja", TEMPLATE);
     let system = json!([{ "role": "system", "content": "be kind" }, { "role": "user", "content": "the soup" }]);
     let refused = |output: Output, needles: &[&str]| {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -117,7 +102,7 @@ fn what_a_template_refuses_is_named_by_prompt_or_line() {
 
 #[test]
 fn a_model_without_a_template_reads_texts_only() {
-    let model = model("README.md", "");
+    let model = model_with("README.md", "");
     let output = generate(&model, &[json!({ "prompt": user("the soup") })], &[]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");

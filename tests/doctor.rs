@@ -1,31 +1,23 @@
 //! `infalign doctor`, as a user runs it.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::process::Command;
+mod common;
+
+use common::{done, infalign};
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_behind_standard_output_is_named() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    let output = command.arg("doctor").stdout(full).stderr(std::process::Stdio::piped());
-    let output = output.spawn().unwrap().wait_with_output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let output = infalign(&["doctor"]).stdout(full).output().unwrap();
+    let errors = common::stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(errors.contains("cannot write to standard output: No space left"), "{errors}");
 }
 
 #[test]
 fn the_cpu_works_and_what_is_missing_is_said() {
-    let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_infalign"))
-            .arg("doctor")
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let run = |arguments: &[&str]| done(infalign(&[&["doctor"], arguments].concat()));
     let report: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
     assert_eq!(report["burn"], "0.22.1");
     let memory = |key: &str| report["memory"][key].as_u64().unwrap();

@@ -6,16 +6,11 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use common::{assert_done, infalign, json_file, quickstart, stderr, train_small};
+use common::{assert_done, infalign, json, json_file, quickstart, stderr, train_small};
 use serde_json::{Value, json};
 
 fn run(args: &[&str]) -> Output {
     common::run(infalign(args))
-}
-
-fn json(output: &Output) -> Value {
-    assert_done(output);
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn stdout(output: &Output) -> String {

@@ -1,9 +1,12 @@
 //! `infalign generate --exact` as a user runs it.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod common;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::infalign;
 use serde_json::Value;
 
 /// Two letters, at most two tokens: $ ½, a$ ¼, b$ ¼.
@@ -22,13 +25,11 @@ fn write(dir: &Path) -> [String; 2] {
 }
 
 fn generate(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_infalign")).arg("generate").args(args).output().unwrap()
+    infalign(&["generate"]).args(args).output().unwrap()
 }
 
 fn json(args: &[&str]) -> Value {
-    let output = generate(args);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    common::json(&generate(args))
 }
 
 fn close(document: &Value, pointer: &str, expected: f64) {

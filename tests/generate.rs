@@ -1,26 +1,21 @@
 //! `infalign generate` as a user runs it.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod common;
 
-fn recipes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+use std::process::{Command, Output};
+
+use common::{assert_done, copy, infalign, json, json_file, quickstart, stderr};
+
+/// A command on the quickstart's model, and prompts of it.
+fn on_quickstart(command: &str, prompts: &str) -> Command {
+    let mut command = infalign(&[command, "--max-tokens", "24", "--model"]);
+    command.arg(quickstart().join("model")).arg("--prompts").arg(quickstart().join(prompts));
+    command
 }
 
 fn generate(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.arg("generate").arg("--model").arg(recipes().join("quickstart/model"));
-    command
-        .arg("--prompts")
-        .arg(recipes().join("quickstart/test.jsonl"))
-        .args(["--max-tokens", "24"]);
-    command.args(args).output().unwrap()
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    on_quickstart("generate", "test.jsonl").args(args).output().unwrap()
 }
 
 fn scores(document: &serde_json::Value) -> Vec<f64> {
@@ -73,12 +68,9 @@ fn rejection_accepts_by_the_table_of_the_model() {
     std::fs::write(path("reward.toml"), lexicon).unwrap();
     std::fs::write(path("other.toml"), lexicon.replace("nice = 1.0", "nice = 2.0")).unwrap();
     let (reward, table, other) = (path("reward.toml"), path("table.parquet"), path("other.toml"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.args(["calibrate", "--samples", "64", "--max-tokens", "24", "--seed", "5", "--model"]);
-    command.arg(recipes().join("quickstart/model")).arg("--prompts");
-    command.arg(recipes().join("quickstart/test.jsonl"));
-    let made = command.args(["--reward", &reward, "--out", &table]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut command = on_quickstart("calibrate", "test.jsonl");
+    command.args(["--samples", "64", "--seed", "5", "--reward", &reward, "--out", &table]);
+    assert_done(&command.output().unwrap());
 
     let of = |procedure: &str| {
         let args =
@@ -93,9 +85,8 @@ fn rejection_accepts_by_the_table_of_the_model() {
         serde_json::json!({ "prompt": row["prompt"], "reward": row["score"] }).to_string() + "\n"
     });
     std::fs::write(&given, lines.collect::<String>()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.args(["calibrate", "apply", "--json", "--table", &table, "--input", &given]);
-    let ranked = json(&command.output().unwrap());
+    let apply = ["calibrate", "apply", "--json", "--table", &table, "--input", &given];
+    let ranked = json(&infalign(&apply).output().unwrap());
     let mut accepted = 0;
     for (row, ranked) in rows.iter().zip(ranked["rows"].as_array().unwrap()) {
         // The rank without the smoothing of calibrated rewards.
@@ -110,8 +101,8 @@ fn rejection_accepts_by_the_table_of_the_model() {
     let one = of("rejection:quantile=0.7,draws=1");
     let plain = json(&generate(&["--json", "--reward", &reward]));
     assert_eq!(scores(&json(&one)), scores(&plain));
-    let stderr = String::from_utf8_lossy(&one.stderr).into_owned();
-    assert!(stderr.contains("responses are the last of their draws"), "{stderr}");
+    let told = stderr(&one);
+    assert!(told.contains("responses are the last of their draws"), "{told}");
 
     let procedure = "rejection:quantile=0.7,draws=4";
     for (args, told) in [
@@ -138,9 +129,9 @@ fn rejection_accepts_by_the_table_of_the_model() {
         ),
     ] {
         let output = generate(&args);
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-        assert!(stderr.contains(told), "{args:?}: {stderr}");
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(told), "{args:?}: {text}");
     }
 }
 
@@ -183,8 +174,7 @@ fn weights_in_bf16_change_numbers_by_their_rounding() {
     let dir = tempfile::tempdir().unwrap();
     let kept = dir.path().join("kept");
     generate(&["--dtype", "bf16", "--record", kept.to_str().unwrap()]);
-    let record = std::fs::read_to_string(kept.join("record.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let record = json_file(&kept.join("record.json"));
     assert_eq!(record["device"]["dtype"], "bf16", "a replication has to compute in it, too");
     let refused = generate(&["--dtype", "bf16", "--server", "http://127.0.0.1:1"]);
     assert_eq!(refused.status.code(), Some(2), "a server holds weights as it likes");
@@ -202,11 +192,11 @@ fn a_prompt_longer_than_the_context_is_refused_by_its_line() {
     let table = dir.path().join("table.parquet");
     let of_calibration = ["--samples", "2", "--out", table.to_str().unwrap()];
     for (command, more) in [("generate", &[][..]), ("calibrate", &of_calibration)] {
-        let mut infalign = Command::new(env!("CARGO_BIN_EXE_infalign"));
-        infalign.arg(command).arg("--model").arg(recipes().join("quickstart/model"));
-        infalign.arg("--prompts").arg(&prompts).arg("--reward").arg(&reward);
-        let output = infalign.args(["--max-tokens", "8"]).args(more).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let mut command = infalign(&[command, "--max-tokens", "8", "--model"]);
+        command.arg(quickstart().join("model"));
+        command.arg("--prompts").arg(&prompts).arg("--reward").arg(&reward);
+        let output = command.args(more).output().unwrap();
+        let text = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("long.jsonl, line 3: ") && text.contains("context of 64"), "{text}");
     }
@@ -216,11 +206,8 @@ fn a_prompt_longer_than_the_context_is_refused_by_its_line() {
 #[test]
 fn ctrl_c_leaves_a_document_of_what_was_finished() {
     use std::io::{BufRead, BufReader, Read};
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.arg("generate").arg("--model").arg(recipes().join("quickstart/model"));
-    command.arg("--prompts").arg(recipes().join("quickstart/train.jsonl"));
-    command.args(["--max-tokens", "24", "--samples", "2000", "--json"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = on_quickstart("generate", "train.jsonl");
+    let mut child = command.args(["--samples", "2000", "--json"]).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut text = String::new();
     while text.lines().count() < 2 {
@@ -230,9 +217,9 @@ fn ctrl_c_leaves_a_document_of_what_was_finished() {
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     stdout.read_to_string(&mut text).unwrap();
     let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("error: interrupted: ") && stderr.contains("prompts have responses"));
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("error: interrupted: ") && told.contains("prompts have responses"));
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["finished"], false, "a program can tell that prompts are missing");
     let rows = document["responses"].as_array().unwrap();
@@ -243,18 +230,12 @@ fn ctrl_c_leaves_a_document_of_what_was_finished() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told_with_the_file_that_it_kept_from_being_written() {
-    // A limit on the size of files stands in for a full disk: writes fail in the same way.
     let dir = tempfile::tempdir().unwrap();
     let record = dir.path().join("record");
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 100; exec '{}' generate --json --samples 8 --model '{}' --prompts '{}' --max-tokens 24 --record '{}'",
-        env!("CARGO_BIN_EXE_infalign"),
-        recipes().join("quickstart/model").display(),
-        recipes().join("quickstart/test.jsonl").display(),
-        record.display()
-    );
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut command = on_quickstart("generate", "test.jsonl");
+    command.args(["--json", "--samples", "8", "--record"]).arg(&record);
+    let output = common::on_a_full_disk(command.get_args());
+    let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
     let told = format!("cannot write {}", record.join("results.json").display());
     assert!(text.contains(&told), "{text}");
@@ -264,10 +245,7 @@ fn a_full_disk_is_told_with_the_file_that_it_kept_from_being_written() {
 fn bad_input_is_one_sentence_and_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
     let truncated = dir.path().join("model");
-    std::fs::create_dir(&truncated).unwrap();
-    for file in std::fs::read_dir(recipes().join("quickstart/model")).unwrap().flatten() {
-        std::fs::copy(file.path(), truncated.join(file.file_name())).unwrap();
-    }
+    copy(&quickstart().join("model"), &truncated);
     let weights = truncated.join("model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &bytes[..bytes.len() - 100]).unwrap();
@@ -298,16 +276,16 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
             "--procedure best-of:18446744073709551615 with --samples 1: ",
         ),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-        command.arg("generate").args(["--prompts"]).arg(recipes().join("quickstart/test.jsonl"));
+        let mut command = infalign(&["generate", "--prompts"]);
+        command.arg(quickstart().join("test.jsonl"));
         if !args.contains(&"--model") {
-            command.arg("--model").arg(recipes().join("quickstart/model"));
+            command.arg("--model").arg(quickstart().join("model"));
         }
         if !args.contains(&"--max-tokens") {
             command.args(["--max-tokens", "24"]);
         }
         let output = command.args(args).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
         assert!(text.contains(needle), "{args:?}: {text}");
     }

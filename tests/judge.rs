@@ -1,12 +1,13 @@
 //! Align recipes that train their own reward models, one to be trained on and one to judge.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod common;
 mod visits;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use visits::common::SMALL;
+use common::SMALL;
 use visits::{assert_done, data, infalign, json_file, quickstart, stderr, train};
 
 /// The quickstart made small, with two reward models of which the second is the judge.

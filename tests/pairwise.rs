@@ -90,9 +90,7 @@ fn judge(dir: &Path, url: &str, most_requests: usize) {
 
 /// The document of an evaluation that succeeds.
 fn found(dir: &Path, args: &[&str]) -> Value {
-    let output = evaluate(dir, &[args, &["--json"]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    common::json(&evaluate(dir, &[args, &["--json"]].concat()))
 }
 
 /// What an evaluation that fails says.

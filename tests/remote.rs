@@ -1,29 +1,26 @@
 //! `infalign generate` with servers as a user runs it: one that has the quickstart's model, and one that scores.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod common;
 #[path = "../crates/decode/tests/server/mod.rs"]
 mod server;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::{infalign, quickstart, responses};
 use infalign_model::{CausalLm, Tokenizer};
 use serde_json::{Value, json};
-
 use server::{Completions, Form, Reply, Request, serve};
 
 const KEY: &str = "open sesame";
 
-fn recipes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart")
-}
-
 /// Completions by the quickstart's model.
 fn completions() -> Completions {
     let device = infalign_backend::device(None).unwrap();
-    let dir = recipes().join("model");
+    let dir = quickstart().join("model");
     let model = CausalLm::load(&dir, &device).unwrap();
     let tokenizer = Tokenizer::load(&dir, model.config()).unwrap();
     Completions { model, tokenizer, form: Form::Beside }
@@ -37,24 +34,18 @@ fn guarded(request: &Request, answer: impl Fn(&Request) -> Reply) -> Reply {
 
 fn generate(dir: &Path, model: &Path, args: &[&str]) -> Output {
     let prompts = dir.join("prompts.jsonl");
-    let all = std::fs::read_to_string(recipes().join("test.jsonl")).unwrap();
+    let all = std::fs::read_to_string(quickstart().join("test.jsonl")).unwrap();
     std::fs::write(&prompts, all.lines().take(6).collect::<Vec<_>>().join("\n")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.arg("generate").arg("--model").arg(model).arg("--prompts").arg(prompts);
+    let mut command = infalign(&["generate", "--model"]);
+    command.arg(model).arg("--prompts").arg(prompts);
     command.args(["--max-tokens", "24"]).args(args).env("TEST_KEY", KEY).output().unwrap()
-}
-
-fn rows(output: &Output) -> Vec<Value> {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    document["responses"].as_array().unwrap().clone()
 }
 
 /// The model's folder without its weights.
 fn without_weights(dir: &Path) -> PathBuf {
     let model = dir.join("model");
     std::fs::create_dir(&model).unwrap();
-    for file in std::fs::read_dir(recipes().join("model")).unwrap().flatten() {
+    for file in std::fs::read_dir(quickstart().join("model")).unwrap().flatten() {
         if file.path().extension().is_some_and(|extension| extension == "json") {
             std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
         }
@@ -73,15 +64,15 @@ fn a_server_takes_the_place_of_the_weights() {
     let remote = ["--server", &url, "--api-key-env", "TEST_KEY", "--timeout", "60"];
     let common = ["--json", "--temperature", "1e-6", "--procedure", "best-of:2", "--stop", " and"];
     let common = [&common[..], &["--reward", reward.to_str().unwrap()]].concat();
-    let here = rows(&generate(dir.path(), &recipes().join("model"), &common));
-    let there = rows(&generate(dir.path(), &model, &[&common[..], &remote].concat()));
+    let here = responses(&generate(dir.path(), &quickstart().join("model"), &common));
+    let there = responses(&generate(dir.path(), &model, &[&common[..], &remote].concat()));
     assert_eq!(here.len(), 6);
     // Of an adapter that the server has, its base's tokenizer is all that is needed.
     let adapter = dir.path().join("adapter");
     std::fs::create_dir(&adapter).unwrap();
     let config = json!({ "peft_type": "LORA", "base_model_name_or_path": "../model", "r": 1 });
     std::fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
-    let by_adapter = rows(&generate(dir.path(), &adapter, &[&common[..], &remote].concat()));
+    let by_adapter = responses(&generate(dir.path(), &adapter, &[&common[..], &remote].concat()));
     assert_eq!(by_adapter, there);
     for (here, there) in here.iter().zip(&there) {
         for key in ["id", "prompt", "response", "score", "tokens", "finish", "model_tokens"] {
@@ -106,7 +97,7 @@ fn what_a_server_answered_before_it_failed_is_printed() {
         _ => Reply::new(400, "enough"),
     });
     let args = ["--json", "--server", &url, "--batch", "1"];
-    let output = generate(dir.path(), &recipes().join("model"), &args);
+    let output = generate(dir.path(), &quickstart().join("model"), &args);
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("status 400: enough"), "{stderr}");
@@ -117,7 +108,7 @@ fn what_a_server_answered_before_it_failed_is_printed() {
 #[test]
 fn a_server_that_cannot_be_used_is_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let model = recipes().join("model");
+    let model = quickstart().join("model");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -168,16 +159,16 @@ fn best_of_n_selects_by_the_reward_of_a_server() {
         )
     };
     let args = ["--json", "--procedure", "best-of:2", "--reward", reward.to_str().unwrap()];
-    let model = recipes().join("model");
+    let model = quickstart().join("model");
     std::fs::write(&reward, table("TEST_KEY")).unwrap();
-    let first = rows(&generate(dir.path(), &model, &args));
+    let first = responses(&generate(dir.path(), &model, &args));
     assert_eq!(first.len(), 6);
     for row in &first {
         let text = |key: &str| row[key].as_str().unwrap().len() as f64;
         assert_eq!(row["score"].as_f64().unwrap(), -(text("prompt") + text("response")));
     }
     let asked = requests.load(Ordering::Relaxed);
-    assert_eq!(first, rows(&generate(dir.path(), &model, &args)));
+    assert_eq!(first, responses(&generate(dir.path(), &model, &args)));
     assert_eq!(requests.load(Ordering::Relaxed), asked, "all was in the cache");
 
     std::fs::write(&reward, table("NO_SUCH_KEY")).unwrap();

@@ -1,20 +1,17 @@
 //! Reproductions: plans, what they find, and going on with one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
 
+use std::path::Path;
+use std::process::Output;
+
+use common::{infalign, stderr};
 use serde_json::Value;
 
 /// `infalign reproduce` in `dir`, on the plans of this repository unless `words` name others.
 fn reproduce(dir: &Path, words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_infalign"))
-        .current_dir(dir)
-        .env_remove("INFALIGN_DATA")
-        .arg("reproduce")
-        .args(words)
-        .output()
-        .unwrap()
+    infalign(&["reproduce"]).args(words).current_dir(dir).output().unwrap()
 }
 
 fn plans() -> String {
@@ -22,8 +19,7 @@ fn plans() -> String {
 }
 
 fn stdout(output: &Output, code: i32) -> String {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{errors}");
+    assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -57,12 +53,11 @@ fn what_is_exact_is_reproduced_and_not_computed_twice() {
     assert!(crated.contains("OrganizeAction") && crated.contains("#step-figure"));
     let second = reproduce(dir.path(), &words);
     assert_eq!(stdout(&second, 0), stdout(&first, 0));
-    assert!(String::from_utf8_lossy(&second.stderr).contains("figure: already done"));
+    assert!(stderr(&second).contains("figure: already done"));
     let of = |command: &str, code: i32| {
-        let output = Command::new(env!("CARGO_BIN_EXE_infalign")).arg(command).arg(&run).output();
-        let output = output.unwrap();
+        let output = infalign(&[command]).arg(&run).output().unwrap();
         stdout(&output, code);
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        stderr(&output)
     };
     of("verify", 0);
     for command in ["replay", "replicate"] {
@@ -75,9 +70,8 @@ fn nothing_ends_because_nobody_reads_what_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    let words = ["reproduce", "infalign-transforms", "--plans", &plans()];
-    let output = command.current_dir(dir.path()).args(words).stderr(writer).output().unwrap();
+    let mut command = infalign(&["reproduce", "infalign-transforms", "--plans", &plans()]);
+    let output = command.current_dir(dir.path()).stderr(writer).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(!output.stdout.is_empty());
 }
@@ -106,7 +100,7 @@ fn one_plan_that_fails_does_not_keep_the_others_from_running() {
     std::fs::write(dir.path().join("plans/broken.toml"), broken).unwrap();
     let output = reproduce(dir.path(), &["all", "--plans", "plans"]);
     assert!(stdout(&output, 3).contains("# mine: a curve"));
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let errors = stderr(&output);
     assert!(errors.contains("broken: the step curve failed"), "{errors}");
 }
 
@@ -127,7 +121,7 @@ fn what_cannot_be_reproduced_is_refused_with_a_reason() {
     let dir = with_plan("");
     let refused = |words: &[&str], told: &str| {
         let output = reproduce(dir.path(), words);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = stderr(&output);
         assert!(output.status.code() == Some(2) && errors.contains(told), "{errors}");
     };
     refused(&["nothing", "--plans", "plans"], "there is no plan \"nothing\"; there are mine");

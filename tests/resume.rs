@@ -6,12 +6,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{copy, done, fails, infalign, stderr, train_small};
-
-fn bytes(run: &Path, file: &str) -> Vec<u8> {
-    std::fs::read(run.join(file))
-        .unwrap_or_else(|error| panic!("{}: {error}", run.join(file).display()))
-}
+use common::{bytes, copy, done, fails, infalign, stderr, train_small};
 
 fn resumed(out: &Path) -> Command {
     let mut command = infalign(&["train", "--resume", "--out"]);

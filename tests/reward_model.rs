@@ -1,6 +1,7 @@
 //! Reward models as a user trains them by recipes of their own, on ratings and on preferences.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod common;
 mod visits;
 
 use std::path::{Path, PathBuf};

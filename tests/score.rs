@@ -5,18 +5,13 @@ mod common;
 
 use std::process::Output;
 
-use common::quickstart;
+use common::{json, quickstart};
 use serde_json::Value;
 
 fn infalign(command: &str, arguments: &[&str]) -> Output {
     let model = quickstart().join("model");
     let mut process = common::infalign(&[command, "--model"]);
     process.arg(model).args(arguments).output().unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

@@ -1,12 +1,14 @@
 //! Prefix scorers as a user trains them by a recipe, and decodes by them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod common;
 #[allow(dead_code, reason = "each test file uses a part")]
 mod visits;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use common::responses;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use visits::{assert_done, infalign, json_file, quickstart, stderr};
@@ -67,12 +69,6 @@ fn generate(dir: &Path, model: &Path, args: &[&str]) -> Output {
     let mut command = infalign(&["generate", "--json", "--max-tokens", "16", "--model"]);
     command.arg(model).arg("--prompts").arg(dir.join("test.jsonl"));
     command.arg("--reward").arg(dir.join("reward.toml")).args(args).output().unwrap()
-}
-
-fn rows(output: &Output) -> Vec<Value> {
-    assert_done(output);
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    document["responses"].as_array().unwrap().clone()
 }
 
 fn mean(rows: &[Value], of: impl Fn(&Value) -> f64) -> f64 {
@@ -145,7 +141,7 @@ fn a_scorer_is_trained_and_guides() {
     let of = |procedure: &str, scorers: &[&str], more: &[&str]| {
         let mut args = vec!["--procedure", procedure, "--samples", "8"];
         scorers.iter().for_each(|scorer| args.extend(["--scorer", scorer]));
-        rows(&generate(dir, &model, &[&args, more].concat()))
+        responses(&generate(dir, &model, &[&args, more].concat()))
     };
     let score = |row: &Value| row["score"].as_f64().unwrap();
     let plain = mean(&of("sample", &[], &[]), score);
@@ -178,7 +174,7 @@ fn a_scorer_is_trained_and_guides() {
     let tuned = tuned(dir);
     let args =
         ["--procedure", "cd-block:length=4,samples=4", "--samples", "8", "--scorer", &lovely];
-    let transferred = rows(&generate(dir, &tuned, &args));
+    let transferred = responses(&generate(dir, &tuned, &args));
     assert!(mean(&transferred, score) > plain + 0.3);
 
     let other = other_tokenizer(dir);
@@ -430,7 +426,7 @@ fn runs_repeat_go_on_and_refuse() {
     assert!(dir.join("own/scorer/trunk/model.safetensors").is_file());
     let args = ["--procedure", "beam:width=2,branch=2,length=4"];
     let length = format!("{}#length", dir.join("own/scorer").display());
-    let rows = rows(&generate(
+    let rows = responses(&generate(
         dir,
         &quickstart().join("model"),
         &[&args[..], &["--scorer", &length]].concat(),

@@ -6,13 +6,15 @@
     reason = "tests fail by panicking"
 )]
 
+mod common;
 mod serving;
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::{infalign, quickstart, responses};
 use serde_json::{Value, json};
-use serving::{Server, model, recipes};
+use serving::{Server, model};
 
 const LEXICON: &str =
     "kind = \"lexicon\"\nweights = { good = 1.0, nice = 1.0, dull = -1.0, cold = -1.0 }\n";
@@ -25,7 +27,7 @@ fn reward(dir: &tempfile::TempDir) -> PathBuf {
 
 /// Some prompts of the quickstart, as rows.
 fn rows() -> Vec<Value> {
-    let text = std::fs::read_to_string(recipes().join("test.jsonl")).unwrap();
+    let text = std::fs::read_to_string(quickstart().join("test.jsonl")).unwrap();
     text.lines().take(4).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -34,12 +36,9 @@ fn generate(args: &[&str], rows: &[Value]) -> Vec<Value> {
     let prompts = model.path().join("prompts.jsonl");
     std::fs::write(&prompts, rows.iter().map(|row| format!("{row}\n")).collect::<String>())
         .unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command.arg("generate").arg("--model").arg(model.path()).arg("--prompts").arg(prompts);
-    let output: Output = command.arg("--json").args(args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    document["responses"].as_array().unwrap().clone()
+    let mut command = infalign(&["generate", "--json", "--model"]);
+    command.arg(model.path()).arg("--prompts").arg(prompts).args(args);
+    responses(&command.env("TEST_KEY", "open sesame").output().unwrap())
 }
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -297,17 +296,7 @@ fn what_else_is_asked_for_changes_no_answer() {
             "temperature": 0.5 + k as f64 / 20.0, "top_k": k % 5, "procedure": procedure,
         })
     };
-    let choices = |server: &Server, k: usize| server.completion(&asked(k))["choices"].clone();
-    let alone: Vec<Value> = (0..24).map(|k| choices(&server, k)).collect();
-    let (server, choices) = (&server, &choices);
-    for _ in 0..3 {
-        let together: Vec<Value> = std::thread::scope(|scope| {
-            let clients: Vec<_> =
-                (0..24).map(|k| scope.spawn(move || choices(server, k))).collect();
-            clients.into_iter().map(|client| client.join().unwrap()).collect()
-        });
-        assert_eq!(together, alone);
-    }
+    server.ask_alone_and_together(24, 3, asked);
 }
 
 #[test]
@@ -401,26 +390,8 @@ fn generate_can_ask_this_server() {
         reward.to_str().unwrap(),
     ];
     let here = generate(&args, &rows);
-    let model = model();
-    let prompts = model.path().join("prompts.jsonl");
-    std::fs::write(&prompts, rows.iter().map(|row| format!("{row}\n")).collect::<String>())
-        .unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    command
-        .arg("generate")
-        .arg("--model")
-        .arg(model.path())
-        .arg("--prompts")
-        .arg(prompts)
-        .arg("--json")
-        .args(args);
-    command
-        .args(["--server", &server.url(), "--api-key-env", "TEST_KEY"])
-        .env("TEST_KEY", "open sesame");
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["responses"], json!(here));
+    let there = ["--server", &server.url(), "--api-key-env", "TEST_KEY"];
+    assert_eq!(generate(&[&args[..], &there].concat(), &rows), here);
 }
 
 /// The official client, streaming included; `cargo xtask test` makes the environment for it.

@@ -6,12 +6,12 @@
     reason = "tests fail by panicking"
 )]
 
+mod common;
 mod serving;
 
-use std::process::Command;
-
+use common::{infalign, quickstart};
 use serde_json::{Value, json};
-use serving::{Server, model, recipes};
+use serving::{Server, model};
 
 #[test]
 fn prompts_and_responses_fit_the_context() {
@@ -88,125 +88,14 @@ fn bad_requests_are_refused_by_field() {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
-    for (body, status, field, told) in [
-        (
-            with(json!({ "temprature": 1, "zeal": 2 })),
-            400,
-            "temprature",
-            "the fields `temprature`, `zeal` are unknown",
-        ),
-        (with(json!({ "scorers": {} })), 400, "scorers", "nothing to say in `sample`"),
-        (with(json!({ "temperature": "hot" })), 400, "temperature", "`temperature` is \"hot\""),
-        (with(json!({ "temperature": -1 })), 400, "temperature", "temperature is -1"),
-        (
-            with(json!({ "temperature": 0, "procedure": "majority:2" })),
-            400,
-            "temperature",
-            "above 0 for any procedure but `sample`",
-        ),
-        (with(json!({ "top_p": 0 })), 400, "top_p", "top_p is 0"),
-        (with(json!({ "top_k": -2 })), 400, "top_k", "`top_k` is -2"),
-        (with(json!({ "n": 0 })), 400, "n", "`n` is 0"),
-        (with(json!({ "n": 9 })), 400, "n", "needs 9 responses"),
-        (with(json!({ "n": u64::MAX, "prompt": ["a", "b"] })), 400, "n", "at most 8 at a time"),
-        (with(json!({ "n": 2, "procedure": "majority:5" })), 400, "n", "needs 10 responses"),
-        (
-            with(json!({ "n": 2, "procedure": "majority:9" })),
-            400,
-            "procedure",
-            "needs 18 responses",
-        ),
-        (
-            with(json!({ "prompt": ["a", "b"], "procedure": "majority:5" })),
-            400,
-            "procedure",
-            "needs 10 responses",
-        ),
-        (with(json!({ "n": 2, "best_of": 1 })), 400, "best_of", "only 2"),
-        (with(json!({ "n": 1.5 })), 400, "n", "`n` is 1.5, but has to be a whole number of 1"),
-        (with(json!({ "max_tokens": 0 })), 400, "max_tokens", "a whole number of 1 or more"),
-        (
-            with(json!({ "max_completion_tokens": 0 })),
-            400,
-            "max_completion_tokens",
-            "`max_completion_tokens` is 0",
-        ),
-        (
-            with(json!({ "prompt": vec![3; 60], "max_tokens": 10 })),
-            400,
-            "max_tokens",
-            "has room for 4",
-        ),
-        (
-            with(json!({ "prompt": [vec![3; 60], vec![3; 3]] })),
-            400,
-            "max_tokens",
-            "`max_tokens` is missing: after the longest prompt, of 60 tokens",
-        ),
-        (with(json!({ "max_tokens": 21 })), 400, "max_tokens", "this server makes at most 20"),
-        (with(json!({ "max_tokens": 1e300 })), 400, "max_tokens", "`max_tokens` is 1e+300"),
-        (
-            with(json!({ "max_tokens": 3, "max_completion_tokens": 4 })),
-            400,
-            "max_tokens",
-            "but `max_completion_tokens` is 4",
-        ),
-        (with(json!({ "seed": 0.5 })), 400, "seed", "a whole number"),
-        (with(json!({ "stop": [1] })), 400, "stop", "text or a list of texts"),
-        (with(json!({ "stop": "x".repeat(300) })), 400, "stop", "at most 256 bytes"),
-        (with(json!({ "stream": "yes" })), 400, "stream", "`stream` is \"yes\""),
-        (with(json!({ "stream_options": {} })), 400, "stream_options", "needs `stream`"),
-        (
-            with(json!({ "stream": true, "stream_options": { "x": 1 } })),
-            400,
-            "stream_options.x",
-            "unknown",
-        ),
-        (with(json!({ "logprobs": 21 })), 400, "logprobs", "at most 20"),
-        (with(json!({ "presence_penalty": 0.5 })), 400, "presence_penalty", "only 0"),
-        (with(json!({ "min_tokens": 1 })), 400, "min_tokens", "only 0"),
-        (
-            with(json!({ "service_tier": "flex" })),
-            400,
-            "service_tier",
-            "only \"auto\" or \"default\"",
-        ),
-        (with(json!({ "procedure": "best-off:2" })), 400, "procedure", "nearest valid form"),
-        (with(json!({ "procedure": "best-of:2" })), 400, "procedure", "without --reward"),
-        (with(json!({ "procedure": "cd-block:length=2,samples=2" })), 400, "procedure", "scorer"),
-        (
-            with(json!({ "procedure": "cd-block:length=0,samples=2" })),
-            400,
-            "procedure",
-            "length is `0`",
-        ),
-        (
-            with(json!({ "procedure": "rejection:quantile=0.5,draws=4" })),
-            400,
-            "procedure",
-            "calibration table",
-        ),
-        (with(json!({ "procedure": 3 })), 400, "procedure", "`procedure` is 3"),
-        (with(json!({ "prompt": 3 })), 400, "prompt", "`prompt` holds 3"),
-        (with(json!({ "prompt": [] })), 400, "prompt", "`prompt` is empty"),
-        (with(json!({ "prompt": [[3], []] })), 400, "prompt", "`prompt` is empty"),
-        (with(json!({ "prompt": [1, -1] })), 400, "prompt", "no tokens"),
-        (with(json!({ "prompt": [100_000] })), 400, "prompt", "the token 100000"),
-        (with(json!({ "prompt": vec![3; 100] })), 400, "prompt", "has 100 tokens"),
-        (with(json!({ "prompt": null })), 400, "prompt", "`prompt` is missing"),
-        (with(json!({ "model": "huge" })), 404, "model", "this server has `tiny`"),
-        (json!([1]), 400, "", "has to be a JSON object"),
-        (with(json!({ "user": "x".repeat(6000) })), 413, "", "larger than 5000 bytes"),
-    ] {
-        for stream in [false, true] {
-            let mut body = body.clone();
-            if stream
-                && body.get("stream").is_none()
-                && body.get("stream_options").is_none()
-                && body.is_object()
-            {
-                body["stream"] = true.into();
-            }
+    let refused = |body: Value, status: u16, field: &str, told: &str| {
+        let says_how = ["stream", "stream_options"].iter().any(|key| body.get(key).is_some());
+        let mut bodies = vec![body.clone()];
+        if body.is_object() && !says_how {
+            bodies[0]["stream"] = true.into();
+            bodies.push(body);
+        }
+        for body in bodies {
             let answer = server.post("/v1/completions", &body);
             let error = answer.error();
             assert_eq!(answer.status, status, "{body}: {error}");
@@ -214,7 +103,87 @@ fn bad_requests_are_refused_by_field() {
             assert!(error["message"].as_str().unwrap().contains(told), "{body}: {error}");
             assert_eq!(error["type"], "invalid_request_error");
         }
+    };
+    for (more, field, told) in [
+        (
+            json!({ "temprature": 1, "zeal": 2 }),
+            "temprature",
+            "the fields `temprature`, `zeal` are unknown",
+        ),
+        (json!({ "scorers": {} }), "scorers", "nothing to say in `sample`"),
+        (json!({ "temperature": "hot" }), "temperature", "`temperature` is \"hot\""),
+        (json!({ "temperature": -1 }), "temperature", "temperature is -1"),
+        (
+            json!({ "temperature": 0, "procedure": "majority:2" }),
+            "temperature",
+            "above 0 for any procedure but `sample`",
+        ),
+        (json!({ "top_p": 0 }), "top_p", "top_p is 0"),
+        (json!({ "top_k": -2 }), "top_k", "`top_k` is -2"),
+        (json!({ "n": 0 }), "n", "`n` is 0"),
+        (json!({ "n": 9 }), "n", "needs 9 responses"),
+        (json!({ "n": u64::MAX, "prompt": ["a", "b"] }), "n", "at most 8 at a time"),
+        (json!({ "n": 2, "procedure": "majority:5" }), "n", "needs 10 responses"),
+        (json!({ "n": 2, "procedure": "majority:9" }), "procedure", "needs 18 responses"),
+        (
+            json!({ "prompt": ["a", "b"], "procedure": "majority:5" }),
+            "procedure",
+            "needs 10 responses",
+        ),
+        (json!({ "n": 2, "best_of": 1 }), "best_of", "only 2"),
+        (json!({ "n": 1.5 }), "n", "`n` is 1.5, but has to be a whole number of 1"),
+        (json!({ "max_tokens": 0 }), "max_tokens", "a whole number of 1 or more"),
+        (
+            json!({ "max_completion_tokens": 0 }),
+            "max_completion_tokens",
+            "`max_completion_tokens` is 0",
+        ),
+        (json!({ "prompt": vec![3; 60], "max_tokens": 10 }), "max_tokens", "has room for 4"),
+        (
+            json!({ "prompt": [vec![3; 60], vec![3; 3]] }),
+            "max_tokens",
+            "`max_tokens` is missing: after the longest prompt, of 60 tokens",
+        ),
+        (json!({ "max_tokens": 21 }), "max_tokens", "this server makes at most 20"),
+        (json!({ "max_tokens": 1e300 }), "max_tokens", "`max_tokens` is 1e+300"),
+        (
+            json!({ "max_tokens": 3, "max_completion_tokens": 4 }),
+            "max_tokens",
+            "but `max_completion_tokens` is 4",
+        ),
+        (json!({ "seed": 0.5 }), "seed", "a whole number"),
+        (json!({ "stop": [1] }), "stop", "text or a list of texts"),
+        (json!({ "stop": "x".repeat(300) }), "stop", "at most 256 bytes"),
+        (json!({ "stream": "yes" }), "stream", "`stream` is \"yes\""),
+        (json!({ "stream_options": {} }), "stream_options", "needs `stream`"),
+        (json!({ "stream": true, "stream_options": { "x": 1 } }), "stream_options.x", "unknown"),
+        (json!({ "logprobs": 21 }), "logprobs", "at most 20"),
+        (json!({ "presence_penalty": 0.5 }), "presence_penalty", "only 0"),
+        (json!({ "min_tokens": 1 }), "min_tokens", "only 0"),
+        (json!({ "service_tier": "flex" }), "service_tier", "only \"auto\" or \"default\""),
+        (json!({ "procedure": "best-off:2" }), "procedure", "nearest valid form"),
+        (json!({ "procedure": "best-of:2" }), "procedure", "without --reward"),
+        (json!({ "procedure": "cd-block:length=2,samples=2" }), "procedure", "scorer"),
+        (json!({ "procedure": "cd-block:length=0,samples=2" }), "procedure", "length is `0`"),
+        (
+            json!({ "procedure": "rejection:quantile=0.5,draws=4" }),
+            "procedure",
+            "calibration table",
+        ),
+        (json!({ "procedure": 3 }), "procedure", "`procedure` is 3"),
+        (json!({ "prompt": 3 }), "prompt", "`prompt` holds 3"),
+        (json!({ "prompt": [] }), "prompt", "`prompt` is empty"),
+        (json!({ "prompt": [[3], []] }), "prompt", "`prompt` is empty"),
+        (json!({ "prompt": [1, -1] }), "prompt", "no tokens"),
+        (json!({ "prompt": [100_000] }), "prompt", "the token 100000"),
+        (json!({ "prompt": vec![3; 100] }), "prompt", "has 100 tokens"),
+        (json!({ "prompt": null }), "prompt", "`prompt` is missing"),
+    ] {
+        refused(with(more), 400, field, told);
     }
+    refused(with(json!({ "model": "huge" })), 404, "model", "this server has `tiny`");
+    refused(json!([1]), 400, "", "has to be a JSON object");
+    refused(with(json!({ "user": "x".repeat(6000) })), 413, "", "larger than 5000 bytes");
     for (body, told) in [
         (json!({ "messages": [] }), "the last message is none"),
         (json!({ "messages": [{ "role": "user" }] }), "`messages[0].content` is missing"),
@@ -289,7 +258,7 @@ fn only_who_knows_the_key_is_answered() {
 
 #[test]
 fn what_cannot_be_served_is_one_sentence() {
-    let model = recipes().join("model");
+    let model = quickstart().join("model");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for (args, told) in [
@@ -305,8 +274,8 @@ fn what_cannot_be_served_is_one_sentence() {
         (&["--batch", "0"], "at least 1"),
         (&["--host", "nowhere.invalid"], "--host nowhere.invalid is neither"),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-        command.arg("serve").arg("--model").arg(&model);
+        let mut command = infalign(&["serve", "--model"]);
+        command.arg(&model);
         if !args.contains(&"--port") {
             command.args(["--port", "0"]);
         }

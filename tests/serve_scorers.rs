@@ -6,12 +6,14 @@
     reason = "tests fail by panicking"
 )]
 
+mod common;
 mod serving;
 #[allow(dead_code, reason = "each test file uses a part")]
 mod visits;
 
 use std::path::{Path, PathBuf};
 
+use common::responses;
 use serde_json::{Value, json};
 use serving::Server;
 use tempfile::TempDir;
@@ -88,10 +90,7 @@ impl Trained {
         std::fs::write(&prompts, json!({ "prompt": prompt }).to_string()).unwrap();
         let mut command = infalign(&["generate", "--json", "--max-tokens", "12", "--seed", "3"]);
         command.arg("--model").arg(quickstart().join("model")).arg("--prompts").arg(prompts);
-        let output = command.args(args).output().unwrap();
-        assert_done(&output);
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        document["responses"].as_array().unwrap().clone()
+        responses(&command.args(args).output().unwrap())
     }
 }
 
@@ -180,17 +179,7 @@ fn what_else_is_asked_for_changes_no_guided_answer() {
         }
         asked
     };
-    let choices = |server: &Server, k: usize| server.completion(&asked(k))["choices"].clone();
-    let alone: Vec<Value> = (0..21).map(|k| choices(&server, k)).collect();
-    let (server, choices) = (&server, &choices);
-    for _ in 0..2 {
-        let together: Vec<Value> = std::thread::scope(|scope| {
-            let clients: Vec<_> =
-                (0..21).map(|k| scope.spawn(move || choices(server, k))).collect();
-            clients.into_iter().map(|client| client.join().unwrap()).collect()
-        });
-        assert_eq!(together, alone);
-    }
+    server.ask_alone_and_together(21, 2, asked);
     server.wait_for("infalign_responses_running", |running| running == 0.0);
     assert_eq!(server.metric("infalign_responses_waiting"), 0.0);
 }

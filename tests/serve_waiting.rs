@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod common;
 mod serving;
 
 use std::io::{ErrorKind, Read, Write};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{assert_done, infalign, quickstart, run, stderr, train_small};
+use common::{assert_done, bytes, infalign, json, json_file, quickstart, run, stderr, train_small};
 
 /// More of everything than the small settings have.
 const MORE: [&str; 4] = [
@@ -24,34 +24,12 @@ fn train(out: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn bytes(run: &Path, file: &str) -> Vec<u8> {
-    std::fs::read(run.join(file))
-        .unwrap_or_else(|error| panic!("{}: {error}", run.join(file).display()))
-}
-
 const METHODS: [&str; 4] = ["raw", "calibrated", "ctrl-best", "ctrl-worst"];
 
 /// Everything of two finished runs that must be equal byte for byte.
 fn assert_equal(a: &Path, b: &Path) {
-    for file in ["results.json", "calibration.parquet", "win-rate-kl.svg", "win-rate-kl.png"] {
-        assert!(bytes(a, file) == bytes(b, file), "{file} differs");
-    }
-    for method in METHODS {
-        let file = format!("methods/{method}/policy/model.safetensors");
-        assert!(bytes(a, &file) == bytes(b, &file), "{file} differs");
-        assert_eq!(steps(a, method), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(steps(b, method), [1, 2, 3, 4, 5, 6]);
-    }
-}
-
-/// The steps that a method's metrics file holds.
-fn steps(run: &Path, method: &str) -> Vec<u64> {
-    let text = String::from_utf8(bytes(run, &format!("methods/{method}/metrics.jsonl"))).unwrap();
-    text.lines()
-        .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap()
-        })
-        .collect()
+    let files = ["results.json", "calibration.parquet", "win-rate-kl.svg", "win-rate-kl.png"];
+    common::assert_equal([a, b], &files, &METHODS, 6);
 }
 
 #[test]
@@ -72,14 +50,9 @@ fn runs_repeat_and_survive_being_killed() {
     // A second run, on one thread.
     let mut single = train(&again, &["--json"]);
     single.env("RAYON_NUM_THREADS", "1");
-    let output = run(single);
-    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = json(&run(single));
     assert_equal(&whole, &again);
-    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        printed,
-        serde_json::from_slice::<serde_json::Value>(&bytes(&again, "results.json")).unwrap()
-    );
+    assert_eq!(printed, json_file(&again.join("results.json")));
     assert_eq!(
         printed["rows"].as_array().unwrap().len(),
         15,
@@ -434,18 +407,9 @@ fn a_run_is_not_overwritten_and_a_stranger_is_not_resumed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_nothing_half_written() {
-    // A limit on the size of files stands in for a full disk: writes fail in the same way.
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
-    let small = train(&out, &[]);
-    let args: Vec<String> =
-        small.get_args().map(|arg| format!("'{}'", arg.to_string_lossy())).collect();
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 100; exec '{}' {}",
-        env!("CARGO_BIN_EXE_infalign"),
-        args.join(" ")
-    );
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let output = common::on_a_full_disk(train(&out, &[]).get_args());
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(text.contains("write") && text.contains(&*out.to_string_lossy()), "{text}");

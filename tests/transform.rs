@@ -1,27 +1,31 @@
 //! `infalign transform`, as a user runs it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
-use std::process::{Command, Output};
+mod common;
 
+use std::path::Path;
+use std::process::Output;
+
+use common::{done, infalign, quickstart};
 use infalign_calibrate::store::write_to;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_infalign")).arg("transform").args(arguments).output().unwrap()
+    infalign(&["transform"]).args(arguments).output().unwrap()
 }
 
 fn json(arguments: &[&str]) -> Value {
-    let output = run(&[arguments, &["--json"]].concat());
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    serde_json::from_slice(&output.stdout).expect("one JSON document")
+    common::json(&run(&[arguments, &["--json"]].concat()))
 }
 
 fn text(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    assert!(output.status.success(), "{arguments:?}");
-    String::from_utf8(output.stdout).unwrap()
+    done(infalign(&[&["transform"], arguments].concat()))
 }
 
 fn assert_close(got: &Value, expected: f64) {
@@ -172,16 +176,12 @@ fn bad_input_is_answered_with_code_2_and_the_value() {
 }
 
 /// The file of a command's document.
-fn written(dir: &std::path::Path, name: &str, args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-    let quickstart =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart");
-    command.args(args).arg("--model").arg(quickstart.join("model"));
-    let output = command.current_dir(dir).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let path = dir.join(name);
+fn written(dir: &Path, name: &str, args: &[&str]) -> String {
+    let mut command = infalign(args);
+    command.arg("--model").arg(quickstart().join("model")).current_dir(dir);
+    let (printed, path) = (done(command), dir.join(name));
     if !path.exists() {
-        std::fs::write(&path, output.stdout).unwrap();
+        std::fs::write(&path, printed).unwrap();
     }
     path.to_str().unwrap().to_owned()
 }

@@ -3,7 +3,7 @@
 
 use infalign_backend::Device;
 use infalign_fuzz::{Folder, check_log_probs, parts, safetensors};
-use infalign_model::{CausalLm, Sequence, SequenceClassifier, ValueModel};
+use infalign_model::{CausalLm, Sequence, SequenceClassifier};
 use libfuzzer_sys::fuzz_target;
 
 const SIZES: &str = r#""vocab_size": 3, "hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1,
@@ -36,7 +36,6 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn load(folder: &Folder, device: &Device) {
-    let _ = ValueModel::load(folder.path(), device);
     if let Ok(classifier) = SequenceClassifier::load(folder.path(), device) {
         classifier.scores(&[vec![0, 1, 2]]).expect("tokens that fit");
     }

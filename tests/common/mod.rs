@@ -1,10 +1,12 @@
 //! How tests run the command, and the quickstart in miniature.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// The quickstart made small: every stage, seconds instead of minutes.
 pub(crate) const SMALL: [&str; 6] = [
@@ -65,9 +67,41 @@ pub(crate) fn fails(command: Command, code: i32) -> String {
     text
 }
 
+/// The document that a command printed, which has to have succeeded.
+pub(crate) fn json(output: &Output) -> Value {
+    assert_done(output);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The responses of such a document.
+pub(crate) fn responses(output: &Output) -> Vec<Value> {
+    json(output)["responses"].as_array().unwrap().clone()
+}
+
 pub(crate) fn json_file(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| panic!("{}", path.display())))
         .unwrap()
+}
+
+/// A file of a run.
+pub(crate) fn bytes(run: &Path, file: &str) -> Vec<u8> {
+    let path = run.join(file);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Runs that have to have ended the same: these files and the policies, byte for byte, after as many steps of each method.
+pub(crate) fn assert_equal(runs: [&Path; 2], files: &[&str], methods: &[&str], steps: usize) {
+    let policies = methods.iter().map(|name| format!("methods/{name}/policy/model.safetensors"));
+    for file in files.iter().map(|file| (*file).to_owned()).chain(policies) {
+        let [a, b] = runs.map(|run| bytes(run, &file));
+        assert!(a == b, "{file} differs");
+    }
+    for (method, run) in methods.iter().flat_map(|method| runs.map(|run| (method, run))) {
+        let lines = bytes(run, &format!("methods/{method}/metrics.jsonl"));
+        let lines = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
+        let done: Vec<Value> = lines.map(|line| line.unwrap()["step"].clone()).collect();
+        assert_eq!(done, (1..=steps).map(Value::from).collect::<Vec<_>>(), "{method}");
+    }
 }
 
 /// Copies a folder.
@@ -82,6 +116,22 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }
+}
+
+/// The command where writes fail as they do on a full disk, by a limit on the size of files.
+pub(crate) fn on_a_full_disk<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    let script = "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_infalign")]).args(args);
+    shell.env_remove("INFALIGN_DATA").output().unwrap()
+}
+
+/// The quickstart's model with one more file.
+pub(crate) fn model_with(file: &str, text: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&quickstart().join("model"), dir.path());
+    std::fs::write(dir.path().join(file), text).unwrap();
+    dir
 }
 
 /// The bundled recipe's model and prompts.

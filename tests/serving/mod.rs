@@ -3,11 +3,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::common::{infalign, model_with};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -15,18 +15,9 @@ use tempfile::TempDir;
 const TEMPLATE: &str = "{{ bos_token }} {% for message in messages %}{{ message.role }} : {{ message.content }} {{ eos_token }} {% endfor %}
 {%- if add_generation_prompt %}assistant :{% endif %}";
 
-pub(crate) fn recipes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart")
-}
-
 /// The quickstart's model with a chat template.
 pub(crate) fn model() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(recipes().join("model")).unwrap().flatten() {
-        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
-    }
-    std::fs::write(dir.path().join("chat_template.jinja"), TEMPLATE).unwrap();
-    dir
+    model_with("chat_template.jinja", TEMPLATE)
 }
 
 /// A server, which is killed in the end unless it has been stopped.
@@ -54,14 +45,9 @@ impl Server {
 
     /// A server of the model in a folder.
     pub(crate) fn of(model: TempDir, args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
-        command
-            .arg("serve")
-            .arg("--model")
-            .arg(model.path())
-            .args(["--port", "0", "--name", "tiny"]);
-        command.args(args).env("TEST_KEY", "open sesame").stdin(Stdio::null());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = infalign(&["serve", "--port", "0", "--name", "tiny", "--model"]);
+        command.arg(model.path()).args(args).env("TEST_KEY", "open sesame");
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let serving = |line: &String| line.contains("serving ");
         let line = lines.by_ref().map_while(Result::ok).find(serving).expect("the server starts");
@@ -136,6 +122,25 @@ impl Server {
         while !wanted(self.metric(name)) {
             assert!(start.elapsed() < Duration::from_secs(60), "{name} is {}", self.metric(name));
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks for `n` completions one by one, and then `times` all at once, which has to change none of them.
+    pub(crate) fn ask_alone_and_together(
+        &self,
+        n: usize,
+        times: usize,
+        asked: impl Fn(usize) -> Value + Sync,
+    ) {
+        let choices = |k: usize| self.completion(&asked(k))["choices"].clone();
+        let alone: Vec<Value> = (0..n).map(&choices).collect();
+        let choices = &choices;
+        for _ in 0..times {
+            let together: Vec<Value> = std::thread::scope(|scope| {
+                let clients: Vec<_> = (0..n).map(|k| scope.spawn(move || choices(k))).collect();
+                clients.into_iter().map(|client| client.join().unwrap()).collect()
+            });
+            assert_eq!(together, alone);
         }
     }
 

@@ -1,8 +1,5 @@
 //! Rated sentences and preferences about visits, in the words of the quickstart's model, and how tests run the command on them.
 
-#[path = "../common/mod.rs"]
-pub(crate) mod common;
-
 use std::path::Path;
 use std::process::Output;
 
@@ -10,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub(crate) use common::{assert_done, infalign, json_file, quickstart, stderr};
+pub(crate) use crate::common::{assert_done, infalign, json_file, quickstart, stderr};
 
 const THINGS: [&str; 6] = ["soup", "bread", "tea", "music", "light", "view"];
 const WORDS: [(&str, f64); 8] = [

@@ -99,6 +99,12 @@ impl ComputeBackend for Wgpu {
         if cfg!(target_os = "macos") {
             return "it needs Metal, which macOS has".into();
         }
+        if cfg!(windows) {
+            return "it needs DirectX 12 or Vulkan, which come with Windows and the driver of the GPU: install that of its maker".into();
+        }
+        if system::IS_STATIC {
+            return format!("it needs a Vulkan loader, and {}", system::LOADS_NONE);
+        }
         let found = system::library("libvulkan.so.1");
         format!(
             "it needs a Vulkan loader ({}) and a driver of the GPU, or Mesa's lavapipe, which computes on the processor: on Debian and \
@@ -147,6 +153,14 @@ impl ComputeBackend for Cuda {
     }
 
     fn needs(&self) -> String {
+        if system::IS_STATIC {
+            return format!("it needs NVIDIA's driver, and {}", system::LOADS_NONE);
+        }
+        if cfg!(windows) {
+            return "it needs NVIDIA's driver, 525 or newer, which `nvidia-smi` has to list the device by, and the CUDA toolkit 12 or 13; CUDA_PATH \
+                    says where the toolkit lies, PATH where libraries are looked for, and CUDA_VISIBLE_DEVICES hides devices"
+                .into();
+        }
         let driver = system::library("libcuda.so.1");
         let toolkit = if cfg!(feature = "cuda-nvrtc") {
             let headers = system::cuda_file("include/cuda_runtime.h");

@@ -70,8 +70,24 @@ pub fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().map(|x| term(*x)).sum::<f32>()
 }
 
-/// e^{(l − max)·scale} of every logit l into `weights`, and the sum of them.
-pub fn softmax_weights(logits: &[f32], scale: f32, weights: &mut Vec<f32>) -> f64 {
+/// What the logits of a row have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Partition {
+    /// The greatest of them.
+    pub largest: f32,
+    /// Σ e^{(l − largest)·scale} of all logits l.
+    pub total: f64,
+}
+
+impl Partition {
+    /// log π of a token in nats, from its logit: at scale 1, and no number where a logit is none.
+    pub fn log_prob(self, logit: f32) -> f32 {
+        (f64::from(logit - self.largest) - self.total.ln()) as f32
+    }
+}
+
+/// e^{(l − max)·scale} of every logit l into `weights`, with the greatest of the logits and the sum of the weights.
+pub fn softmax_weights(logits: &[f32], scale: f32, weights: &mut Vec<f32>) -> Partition {
     weights.clear();
     weights.extend_from_slice(logits);
     Arch::new().dispatch(Weights { weights, scale })
@@ -83,10 +99,10 @@ struct Weights<'a> {
 }
 
 impl WithSimd for Weights<'_> {
-    type Output = f64;
+    type Output = Partition;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> f64 {
+    fn with_simd<S: Simd>(self, _: S) -> Partition {
         let largest = largest(self.weights);
         for weight in self.weights.iter_mut() {
             *weight = exp((*weight - largest) * self.scale);
@@ -99,13 +115,13 @@ impl WithSimd for Weights<'_> {
                 *sum += f64::from(*weight);
             }
         }
-        sums.iter().sum::<f64>() + rest
+        Partition { largest, total: sums.iter().sum::<f64>() + rest }
     }
 }
 
 /// The greatest of some numbers; −∞ of none.
 #[inline(always)]
-pub fn largest(row: &[f32]) -> f32 {
+pub(crate) fn largest(row: &[f32]) -> f32 {
     let greater = |a: f32, b: f32| if a > b { a } else { b };
     let mut most = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);

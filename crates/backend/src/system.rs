@@ -13,6 +13,13 @@ const LIBRARIES: [&str; 7] = [
     "/usr/local/lib",
 ];
 
+/// Whether this program is linked statically, which musl's are unless `-crt-static` is asked for.
+pub(crate) const IS_STATIC: bool = cfg!(all(target_env = "musl", target_feature = "crt-static"));
+
+/// Why such a program has no use for what the machine has.
+pub(crate) const LOADS_NONE: &str = "this program is linked statically, with musl, so that it loads no drivers: take one that is built for \
+     glibc, whose target ends in -linux-gnu";
+
 /// A shared library, by the name that it is loaded by.
 pub(crate) fn library(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();

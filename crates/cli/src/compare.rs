@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 use infalign_evaluate::{
-    Comparison, Effect, Entry, Judge, Plan, Planned, Row, plan, table, text_comparisons, text_table,
+    Comparison, Effect, Entry, Judge, Plan, Planned, Row, percent, plan, table, text_comparisons,
+    text_table,
 };
 use infalign_transform::Composed;
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::recording::RunInputs;
 use crate::sources::{Source, contests, judges, read_all, read_by};
 use crate::statistics::{PlanArgs, StatisticsArgs};
@@ -69,9 +70,9 @@ impl CompareArgs {
 /// # Errors
 /// [`Failure::Input`] for what cannot be read or compared.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
-    let document = compare(args).map_err(Failure::Input)?;
+    let document = compare(args).or_input()?;
     if args.json {
-        return output::print(&serde_json::to_string_pretty(&document).map_err(Failure::run)?);
+        return output::print(&serde_json::to_string_pretty(&document).or_run()?);
     }
     output::print(text(&document, args.statistics.level).trim_end())
 }
@@ -152,9 +153,9 @@ fn text(document: &Document, level: f64) -> String {
         let lines = text_comparisons(&comparisons, level);
         text += &format!("{title}:\n{}\n{lines}\n", text_table(&rows));
     }
-    let percent = (1000.0 * level).round() / 10.0;
+    let percent = percent(level);
     text += &format!(
-        "[{percent} % intervals over prompts]; verdicts adjusted for all {} comparisons of a judge (Holm)\n",
+        "[{percent} intervals over prompts]; verdicts adjusted for all {} comparisons of a judge (Holm)\n",
         document.comparisons.iter().filter(|one| one.judge == Judge::Reward).count()
     );
     text + &plans(&document.plans)

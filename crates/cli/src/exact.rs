@@ -9,7 +9,7 @@ use infalign_model::TabularProblem;
 use infalign_transform::{Composed, Procedure};
 use serde_json::{Map, Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::generate::GenerateArgs;
 use crate::output;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             args.procedure
         )));
     }
-    let problem = TabularProblem::read(Path::new(file)).map_err(Failure::input)?;
+    let problem = TabularProblem::read(Path::new(file)).or_input()?;
     let decoder = decoder(&problem, &args.scorer)?;
     let distribution = decoder
         .decode(inner)
@@ -48,8 +48,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             Procedure::Sample => Ok(inner),
             _ => inner.select(&selection, problem.rewards()),
         })
-        .map_err(Failure::input)?;
-    let measures = measures(args.procedure, &problem, &distribution).map_err(Failure::input)?;
+        .or_input()?;
+    let measures = measures(args.procedure, &problem, &distribution).or_input()?;
     if args.json {
         return print_json(args.procedure, measures, &distribution);
     }
@@ -99,12 +99,12 @@ fn decoder<'a>(
     for scorer in scorers {
         let values = values(scorer)?;
         sum = Some(match sum {
-            Some(sum) => sum.plus(&values).map_err(Failure::input)?,
+            Some(sum) => sum.plus(&values).or_input()?,
             None => values,
         });
     }
     match sum {
-        Some(values) => ExactDecoder::with_values(problem, values).map_err(Failure::input),
+        Some(values) => ExactDecoder::with_values(problem, values).or_input(),
         None => Ok(ExactDecoder::new(problem)),
     }
 }
@@ -124,7 +124,7 @@ fn values(scorer: &str) -> Result<Values, Failure> {
             "the weight of the scorer {scorer} is {weight}: give a finite number"
         )));
     }
-    let problem = TabularProblem::read(Path::new(file)).map_err(Failure::input)?;
+    let problem = TabularProblem::read(Path::new(file)).or_input()?;
     Ok(Values::of(&problem).scaled(weight))
 }
 

@@ -13,17 +13,26 @@ pub(crate) enum Failure {
     Run(anyhow::Error),
 }
 
+/// The failure that an error is, which depends on when it comes.
+pub(crate) trait OrFailure<T> {
+    /// While input is read and checked.
+    fn or_input(self) -> Result<T, Failure>;
+
+    /// Once work has begun.
+    fn or_run(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrFailure<T> for Result<T, E> {
+    fn or_input(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Input(error.into()))
+    }
+
+    fn or_run(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Run(error.into()))
+    }
+}
+
 impl Failure {
-    /// For `map_err` while input is read and checked.
-    pub(crate) fn input(error: impl Into<anyhow::Error>) -> Self {
-        Self::Input(error.into())
-    }
-
-    /// For `map_err` once work has begun.
-    pub(crate) fn run(error: impl Into<anyhow::Error>) -> Self {
-        Self::Run(error.into())
-    }
-
     /// What went wrong, as one sentence.
     pub(crate) fn message(&self) -> String {
         let (Self::Check(error) | Self::Input(error) | Self::Run(error)) = self;

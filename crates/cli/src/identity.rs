@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use infalign_calibrate::CalibrationMeta;
 use infalign_decode::Sampling;
 use infalign_model::ModelFolder;
+use infalign_record::folder::is_weights;
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_reward::RewardConfig;
 
@@ -83,11 +84,8 @@ pub(crate) fn weights(folder: &ModelFolder) -> Result<String> {
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut files: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
-        .collect();
+    let mut files: Vec<_> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| is_weights(path)).collect();
     files.sort();
     Ok(files)
 }

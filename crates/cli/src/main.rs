@@ -22,6 +22,7 @@ mod evaluate;
 mod exact;
 mod failure;
 mod figure;
+mod files;
 mod generate;
 mod identity;
 mod interrupt;
@@ -50,6 +51,7 @@ mod sources;
 mod statistics;
 mod train;
 mod transform;
+mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -57,7 +59,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use failure::Failure;
+use failure::{Failure, OrFailure};
 use recording::RunInputs;
 
 /// Align language models for the decoder they will be used with.
@@ -200,11 +202,11 @@ fn execute() -> Result<(), Failure> {
         return build_record::print();
     }
     let words: Vec<_> = std::env::args_os().collect();
-    if let Some(script) = slurm::Script::of(&words).map_err(Failure::Input)? {
+    if let Some(script) = slurm::Script::of(&words).or_input()? {
         // What it says is checked as if it were run.
         Cli::parse_from(calibrate::words(script.first().into_iter()));
-        script.check().map_err(Failure::Input)?;
-        return output::print(&script.write().map_err(Failure::Run)?);
+        script.check().or_input()?;
+        return output::print(&script.write().or_run()?);
     }
     let line = Cli::parse_from(calibrate::words(words.into_iter()));
     let Cli { command, record, include_diff, .. } = line;
@@ -215,7 +217,7 @@ fn execute() -> Result<(), Failure> {
         } else {
             Err(anyhow::anyhow!("--include-diff is for runs with a record"))
         };
-        included.map_err(Failure::Input)?;
+        included.or_input()?;
     }
     match (record, command.reads()) {
         (None, _) => command.run(),

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use infalign_record::Secrets;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 
 /// Where results are kept besides, and what must not get there.
 struct Kept {
@@ -101,7 +101,7 @@ fn keep(text: &str) -> Result<(), Failure> {
         )));
     }
     let mut file = file;
-    file.write_all(text.as_bytes()).with_context(|| cannot_write(path)).map_err(Failure::Run)
+    file.write_all(text.as_bytes()).with_context(|| cannot_write(path)).or_run()
 }
 
 fn cannot_write(path: &Path) -> String {

@@ -10,7 +10,6 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_backend::{DeviceName, compiled};
 use infalign_model::ModelFolder;
-use infalign_record::atomic::is_half_written;
 use infalign_record::hash::sha256_bytes;
 use infalign_record::record::Device;
 use infalign_record::{
@@ -21,7 +20,7 @@ use infalign_record::{
 use crate::build_record::build_record;
 use crate::destination;
 use crate::dtype::Dtype;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::generate::reward_config;
 use crate::{models, output, source};
 
@@ -113,8 +112,10 @@ impl RunInputs {
     #[must_use]
     pub(crate) fn all_of(mut self, role: &str, name: &str, dir: &Path) -> Self {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        let is_read =
-            |path: &PathBuf| path.extension().is_some_and(|e| OF_MODELS.iter().any(|of| e == *of));
+        let is_read = |path: &PathBuf| {
+            path.extension().is_some_and(|e| OF_MODELS.iter().any(|of| e == *of))
+                && path.file_name().is_some_and(|name| !folder::is_of_finder(name))
+        };
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_read).collect();
         files.sort();
         for file in files {
@@ -189,12 +190,12 @@ pub(crate) fn recorded<T>(
     expect: Option<Expect>,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let recorder = begin(run, reads, expect).map_err(Failure::run)?;
+    let recorder = begin(run, reads, expect).or_run()?;
     let result = work();
     let failure = result.as_ref().err().map(|failure| (failure.message(), failure.code()));
     let failure = failure.as_ref().map(|(message, code)| (message.as_str(), *code));
     match (result, recorder.end(failure)) {
-        (Ok(_), Err(error)) => Err(Failure::run(error)),
+        (Ok(_), Err(error)) => Err(Failure::Run(error.into())),
         (result, _) => result,
     }
 }
@@ -234,8 +235,8 @@ pub(crate) fn in_folder(
     reads: RunInputs,
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let run = new_folder(dir).map_err(Failure::Input)?;
-    output::copy_to(dir, PRINTED[usize::from(!reads.json)]).map_err(Failure::Run)?;
+    let run = new_folder(dir).or_input()?;
+    output::copy_to(dir, PRINTED[usize::from(!reads.json)]).or_run()?;
     let result = recorded(run.path(), reads, Some(Expect::default()), work);
     if let Err(Failure::Input(_)) = &result {
         abandon(dir);
@@ -272,10 +273,7 @@ pub(crate) fn begin_in(dir: &Path) -> Result<File> {
 
 /// Whether a folder holds nothing but what a process writes that begins a run there.
 fn is_being_begun(dir: &Path) -> bool {
-    let of_beginning = |entry: DirEntry| {
-        let name = entry.file_name();
-        name == folder::LOCK || is_half_written(&name)
-    };
+    let of_beginning = |entry: DirEntry| folder::is_of_beginning(&entry.file_name());
     std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().all(of_beginning))
 }
 

@@ -9,7 +9,7 @@ use infalign_record::record::Status;
 use infalign_record::verify::{Finding, Problem, verify};
 use infalign_record::{Expect, folder};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::recording::{RunInputs, recorded};
 
 /// What there is of a run that goes on.
@@ -46,7 +46,7 @@ pub(crate) fn recorded_unless_whole<T>(
             run.display()
         )));
     }
-    match findings(run).map_err(Failure::Run)? {
+    match findings(run).or_run()? {
         Some(found) if found.is_empty() => Ok(result),
         _ => recorded(run, reads, expect, || Ok(result)),
     }

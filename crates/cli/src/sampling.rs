@@ -4,6 +4,8 @@ use clap::Args;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::LanguageModel;
 
+use crate::values::{above_nothing, at_least_one};
+
 /// How tokens are drawn.
 #[derive(Args)]
 pub(crate) struct SamplingArgs {
@@ -39,7 +41,7 @@ pub(crate) struct BatchArgs {
     #[arg(long, default_value_t = 256, value_parser = at_least_one)]
     pub(crate) batch: usize,
     /// GiB for the keys and values of the responses generated together, in place of --batch.
-    #[arg(long, conflicts_with = "batch", value_parser = positive)]
+    #[arg(long, conflicts_with = "batch", value_parser = above_nothing)]
     memory: Option<f64>,
 }
 
@@ -61,14 +63,4 @@ impl BatchArgs {
 fn temperature(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|t: &f64| *t >= 0.0 && t.is_finite());
     number.ok_or_else(|| "give a finite number, at least 0".to_owned())
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|n: &usize| *n > 0);
-    number.ok_or_else(|| "give a whole number, at least 1".to_owned())
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite());
-    number.ok_or_else(|| "give a number above 0".to_owned())
 }

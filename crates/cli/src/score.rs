@@ -12,7 +12,7 @@ use infalign_reward::Reward;
 use serde_json::{Value, json};
 
 use crate::encode::Encoder;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::generate::reward_of;
 use crate::recording::RunInputs;
 use crate::{models, output};
@@ -69,19 +69,18 @@ struct Scored {
 /// # Errors
 /// [`Failure::Input`] before the model runs, [`Failure::Run`] after.
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
-    let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let folder = models::folder(&args.model).map_err(Failure::input)?;
-    let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
-    let given = given::read(&args.input).map_err(Failure::input)?;
+    let device = infalign_backend::device(args.device.as_ref()).or_input()?;
+    let folder = models::folder(&args.model).or_input()?;
+    let model = CausalLm::load(&folder, &device).or_input()?;
+    let given = given::read(&args.input).or_input()?;
     let lines = lines(&folder, &model, given)
         .with_context(|| args.input.display().to_string())
-        .map_err(Failure::Input)?;
-    let reward = reward_of(args.reward.as_deref(), &device).map_err(Failure::Input)?;
+        .or_input()?;
+    let reward = reward_of(args.reward.as_deref(), &device).or_input()?;
     if reward.is_some() {
         tell_unrewarded(&lines);
     }
-    let scored =
-        scored(model.for_inference().as_ref(), reward.as_deref(), lines).map_err(Failure::Run)?;
+    let scored = scored(model.for_inference().as_ref(), reward.as_deref(), lines).or_run()?;
     if args.json {
         let rows: Vec<Value> = scored.iter().map(document).collect();
         return output::print(&format!("{:#}", json!({ "scores": rows })));

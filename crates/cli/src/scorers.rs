@@ -23,8 +23,10 @@ struct Named {
 impl Named {
     fn parse(text: &str) -> Result<Self> {
         let (place, weight) = match text.rsplit_once(':') {
-            // A path may hold colons of its own.
-            Some((place, weight)) if !Path::new(text).is_dir() => {
+            // A path may hold colons of its own, as that behind the letter of a drive.
+            Some((place, weight))
+                if !weight.contains(['/', '\\', '#']) && !Path::new(text).is_dir() =>
+            {
                 let number = weight.parse::<f64>().ok().filter(|weight| weight.is_finite());
                 let weight = number.with_context(|| {
                     format!("the weight of the scorer {text} is {weight:?}: give a finite number")
@@ -180,11 +182,21 @@ mod tests {
                 "{text}"
             );
         }
+        assert_eq!(parse(r"C:\dir"), named(r"C:\dir", None, 1.0));
+        assert_eq!(parse(r"C:\dir#length"), named(r"C:\dir", Some("length"), 1.0));
+        assert_eq!(parse(r"C:\dir#length:-2"), named(r"C:\dir", Some("length"), -2.0));
+        assert_eq!(parse("C:/a:b/s:0.5"), named("C:/a:b/s", None, 0.5));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_may_have_colons_and_hashes_in_its_name() {
+        let parse = |text: &str| Named::parse(text).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let odd = dir.path().join("a:b#c");
         std::fs::create_dir(&odd).unwrap();
         let text = odd.display().to_string();
-        assert_eq!(parse(&text), named(&text, None, 1.0));
+        assert_eq!(parse(&text), Named { dir: odd, reward: None, weight: 1.0 });
         assert_eq!(parse(&format!("{text}:2")).weight, 2.0);
     }
 }

@@ -15,10 +15,11 @@ use infalign_record::clock;
 use infalign_serve::{Limits, Service};
 
 use crate::dtype::Dtype;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::generate::reward_of;
 use crate::sampling::BatchArgs;
-use crate::server::api_key;
+use crate::server::needed_key;
+use crate::values::at_least_one;
 use crate::{exact, interrupt, models, scorers};
 
 /// Arguments of `infalign serve`.
@@ -85,16 +86,16 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
             "the model {file} is a table, which is enumerated, not served"
         )));
     }
-    interrupt::flag();
+    interrupt::watch();
     // Before the model is loaded, which may take long.
-    let listener = listen(args).map_err(Failure::Input)?;
-    let service = service(args).map_err(Failure::Input)?;
-    let address = listener.local_addr().map_err(Failure::run)?;
+    let listener = listen(args).or_input()?;
+    let service = service(args).or_input()?;
+    let address = listener.local_addr().or_run()?;
     if service.api_key.is_none() && !address.ip().is_loopback() {
         tell!("warning: whoever reaches {address} is answered: set a key with --api-key-env");
     }
     tell!("serving {} at http://{address}/v1", service.name);
-    infalign_serve::run(listener, service, interrupt::asked).map_err(Failure::run)?;
+    infalign_serve::run(listener, service, interrupt::asked).or_run()?;
     tell!("stopped");
     Ok(())
 }
@@ -109,7 +110,7 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
 }
 
 fn service(args: &ServeArgs) -> Result<Service> {
-    let secret = args.api_key_env.as_deref().map(key).transpose()?;
+    let secret = args.api_key_env.as_deref().map(needed_key).transpose()?;
     let device = infalign_backend::device(args.device.as_ref())?;
     let folder = models::folder(&args.model)?;
     let model = CausalLm::load(&folder, &device)?;
@@ -154,11 +155,6 @@ fn check_names(scorers: &ScorerSet) -> Result<()> {
     }
 }
 
-fn key(variable: &str) -> Result<String> {
-    let no_key = || format!("the environment variable {variable} of --api-key-env holds no key");
-    api_key(variable).with_context(no_key)
-}
-
 /// The last part of a path, or a name on the hub as it is.
 fn name(model: &Path) -> String {
     let path = model.is_dir().then(|| model.canonicalize().ok()).flatten();
@@ -178,11 +174,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn some_seconds(text: &str) -> Result<Duration, String> {
     let some = seconds(text).ok().filter(|duration| !duration.is_zero());
     some.ok_or_else(|| "give a number of seconds, above 0 and at most 1e9".to_owned())
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|n: &usize| *n > 0);
-    number.ok_or_else(|| "give a whole number, at least 1".to_owned())
 }
 
 fn model_name(text: &str) -> Result<String, String> {

@@ -28,12 +28,7 @@ impl ServerArgs {
     /// # Errors
     /// When the address or the key cannot be used, the server does not answer, a name is needed, or the server refuses the key.
     pub(crate) fn connect(&self, url: &str) -> Result<(Server, String)> {
-        let key = |name: &String| {
-            let no_key =
-                || format!("the environment variable {name} of --api-key-env holds no key");
-            api_key(name).with_context(no_key)
-        };
-        let key = self.api_key_env.as_ref().map(key).transpose()?;
+        let key = self.api_key_env.as_deref().map(needed_key).transpose()?;
         let server = Server::new(url, key.as_deref(), self.timeout)?;
         let model = match &self.server_model {
             Some(model) => named(url, server.models(), model)?,
@@ -70,6 +65,15 @@ pub(crate) fn warn_if_unlisted(url: &str, name: &str, models: &[String]) {
 pub(crate) fn api_key(name: &str) -> Option<String> {
     let key = std::env::var(name).ok().map(|key| key.trim().to_owned());
     key.filter(|key| !key.is_empty())
+}
+
+/// The same of `--api-key-env`.
+///
+/// # Errors
+/// Where there is none.
+pub(crate) fn needed_key(variable: &str) -> Result<String> {
+    let no_key = || format!("the environment variable {variable} of --api-key-env holds no key");
+    api_key(variable).with_context(no_key)
 }
 
 fn only(url: &str, models: Vec<String>) -> Result<String> {

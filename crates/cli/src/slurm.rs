@@ -9,11 +9,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use infalign_record::atomic::write_atomic;
 
 use crate::build_record::build_record;
-use crate::destination;
 use crate::output::take_option;
+use crate::{destination, files};
 
 /// What every script begins with.
 const HEAD: &str = "#!/bin/bash\n# Written by infalign ";
@@ -87,7 +86,7 @@ impl Script {
         let program = std::env::current_exe().context("this program cannot be found")?;
         let command = crate::command_name(self.first().into_iter());
         let text = self.text(&program.to_string_lossy(), &command);
-        write_atomic(&self.path, |file| file.write_all(text.as_bytes()))?;
+        files::write(&self.path, &text)?;
         let path = self.path.display();
         Ok(format!("{path}: submit it by sbatch {path}, or run it here by bash {path}"))
     }

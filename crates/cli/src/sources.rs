@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_data::{Role, Text};
 use infalign_evaluate::report::Source as Origin;
-use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled};
+use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled, distinct};
 use infalign_record::folder;
 use infalign_record::hash::sha256_file;
 use infalign_train::Objective;
@@ -47,8 +47,8 @@ pub(crate) struct Source {
     pub(crate) title: String,
     pub(crate) methods: Vec<Method>,
     pub(crate) reference: Sampled,
-    /// What the run was evaluated under.
-    contests: Vec<Contest>,
+    /// What the run's evaluation came to.
+    pub(crate) rows: Vec<Row>,
     pub(crate) origin: Origin,
 }
 
@@ -63,14 +63,14 @@ struct Results {
 /// `reference-samples.json` of a recipe's run has the reference's own row besides.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(crate) enum References {
+enum References {
     Both(Box<Sampled>, Box<Sampled>),
     One(Box<Sampled>),
 }
 
 impl References {
     /// The reference, and its own row where there is one.
-    pub(crate) fn both(self) -> (Sampled, Option<Sampled>) {
+    fn both(self) -> (Sampled, Option<Sampled>) {
         match self {
             Self::Both(reference, base) => (*reference, Some(*base)),
             Self::One(reference) => (*reference, None),
@@ -105,11 +105,17 @@ impl Source {
         }
     }
 
-    fn run(run: &Path, only: Option<&str>) -> Result<Self> {
+    /// Reads a run's folder.
+    ///
+    /// - `only`: of its methods.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub(crate) fn run(run: &Path, only: Option<&str>) -> Result<Self> {
         let results = run.join(RESULTS);
         ensure!(results.is_file(), "{} has no {RESULTS}: the run has not finished", run.display());
-        let results: Results = json(&results)?;
-        let (reference, base) = json::<References>(&run.join(REFERENCE))?.both();
+        let results: Results = folder::json(run, RESULTS)?;
+        let (reference, base) = folder::samples::<References>(run, REFERENCE)?.both();
         checked(&run.join(REFERENCE), &reference)?;
         let mut origin = origin(run)?;
         let mut source = Self {
@@ -117,13 +123,10 @@ impl Source {
             title: results.recipe.clone().unwrap_or_else(|| name_of(run)),
             methods: Vec::new(),
             reference,
-            contests: Vec::new(),
+            rows: Vec::new(),
             origin: Origin::default(),
         };
         for row in &results.rows {
-            if !source.contests.contains(&row.contest()) {
-                source.contests.push(row.contest());
-            }
             let known = source.methods.iter().any(|method| method.name == row.method);
             if known || only.is_some_and(|name| name != row.method) {
                 continue;
@@ -137,7 +140,7 @@ impl Source {
             let file = run.join(&inside);
             let (sampled, is_base) = match (&base, row.kind.is_none() && !file.exists()) {
                 (Some(base), true) => (base.clone(), true),
-                _ => (json(&file)?, false),
+                _ => (folder::samples(run, &inside)?, false),
             };
             checked(&file, &sampled)?;
             if !is_base {
@@ -154,7 +157,7 @@ impl Source {
             });
         }
         ensure!(!source.methods.is_empty(), "{} holds no such method", run.display());
-        source.origin = origin;
+        (source.rows, source.origin) = (results.rows, origin);
         Ok(source)
     }
 
@@ -189,7 +192,7 @@ impl Source {
             title: name,
             methods: vec![method],
             reference: theirs,
-            contests: Vec::new(),
+            rows: Vec::new(),
             origin,
         })
     }
@@ -284,18 +287,17 @@ pub(crate) fn contests(
     policy: &[Composed],
     reference: Option<Composed>,
 ) -> Vec<Contest> {
-    let stored = sources.first().map_or(&[][..], |source| &source.contests);
+    let rows = sources.first().map_or(&[][..], |source| &source.rows);
+    let stored = distinct(rows.iter().map(|row| row.contest));
     if policy.is_empty() && reference.is_none() && !stored.is_empty() {
-        return stored.to_vec();
+        return stored;
     }
-    let stored = stored.iter().map(|contest| contest.policy);
     let policies: Vec<Composed> = match (policy.is_empty(), stored.len()) {
         (false, _) => policy.to_vec(),
         (true, 0) => vec![Procedure::Sample.into()],
-        (true, _) => stored.collect(),
+        (true, _) => stored.iter().map(|contest| contest.policy).collect(),
     };
-    let contest = |policy| Contest { policy, reference: reference.unwrap_or(policy) };
-    policies.into_iter().map(contest).collect()
+    Contest::all(policies, reference)
 }
 
 /// The reward, and the judge where all sources have one.
@@ -400,7 +402,7 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// Refuses samples whose parts do not belong together, by their file.
-pub(crate) fn checked(path: &Path, sampled: &Sampled) -> Result<()> {
+fn checked(path: &Path, sampled: &Sampled) -> Result<()> {
     sampled.check().with_context(|| path.display().to_string())
 }
 

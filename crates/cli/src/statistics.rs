@@ -3,6 +3,8 @@
 use clap::{Args, ValueEnum};
 use infalign_evaluate::{Intervals, Statistics};
 
+use crate::values::above_nothing;
+
 /// How intervals are made.
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
@@ -56,9 +58,4 @@ pub(crate) struct PlanArgs {
 fn share(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share < 1.0);
     number.ok_or_else(|| "give a number between 0 and 1, such as 0.95".to_owned())
-}
-
-pub(crate) fn above_nothing(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|size: &f64| *size > 0.0 && size.is_finite());
-    number.ok_or_else(|| "give a number above 0, such as 0.02".to_owned())
 }

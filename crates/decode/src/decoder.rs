@@ -12,6 +12,7 @@ use crate::guided::{Candidate, GuidedGenerator};
 use crate::kl::{Kl, KlKind, best_of_kl_estimate};
 use crate::rejection::Ranks;
 use crate::sampler::whole;
+use crate::sampling::invert;
 use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, Sampling, StopTexts, Stream};
 
 /// Names the random streams by which a selection draws.
@@ -201,13 +202,7 @@ impl<'a> ProcedureDecoder<'a> {
         responses: Vec<Vec<Candidate>>,
     ) -> Result<Vec<Decoded>, DecodeError> {
         let all: Vec<&Candidate> = responses.iter().flatten().collect();
-        let texts = all
-            .iter()
-            .map(|one| self.text(prompt, &one.response))
-            .collect::<Result<Vec<_>, _>>()?;
-        let pairs: Vec<(&str, &str)> =
-            texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
-        let scores = self.reward.map(|reward| scored(reward, &pairs)).transpose()?;
+        let (texts, scores) = self.texts_and_scores(prompt, all.iter().copied())?;
         // Where a response has several finalists, the reward decides between them first.
         let mut first = 0;
         let mut singles = Vec::with_capacity(responses.len());
@@ -300,15 +295,22 @@ impl<'a> ProcedureDecoder<'a> {
         }
     }
 
-    /// The text of a response, up to where a stop text ends it.
-    pub(crate) fn text(
+    /// The texts of candidates, up to where a stop text ends them, and their rewards where there is a reward.
+    pub(crate) fn texts_and_scores<'c>(
         &self,
         prompt: &EncodedPrompt,
-        response: &Response,
-    ) -> Result<String, DecodeError> {
-        let text = self.tokenizer.decode_response(&prompt.tokens, &response.tokens)?;
-        let cut = self.source.stop_texts().map(|stops| stops.cut(&text).len());
-        Ok(text[..cut.unwrap_or(text.len())].to_owned())
+        candidates: impl IntoIterator<Item = &'c Candidate>,
+    ) -> Result<(Vec<String>, Option<Vec<f32>>), DecodeError> {
+        let text = |one: &Candidate| -> Result<String, DecodeError> {
+            let text = self.tokenizer.decode_response(&prompt.tokens, &one.response.tokens)?;
+            let cut = self.source.stop_texts().map(|stops| stops.cut(&text).len());
+            Ok(text[..cut.unwrap_or(text.len())].to_owned())
+        };
+        let texts = candidates.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+        let pairs: Vec<(&str, &str)> =
+            texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
+        let scores = self.reward.map(|reward| scored(reward, &pairs)).transpose()?;
+        Ok((texts, scores))
     }
 }
 
@@ -411,13 +413,7 @@ fn greatest(scores: &[f32]) -> usize {
 fn softly(scores: &[f32], temperature: f64, uniform: f64) -> usize {
     let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |score: &f32| (f64::from(score - largest) / temperature).exp();
-    let target = uniform * scores.iter().map(weight).sum::<f64>();
-    let mut mass = 0.0;
-    let passes = |score: &f32| {
-        mass += weight(score);
-        mass > target
-    };
-    scores.iter().position(passes).unwrap_or_else(|| greatest(scores))
+    invert(scores.iter().map(weight), scores.iter().map(weight).sum(), uniform)
 }
 
 /// The place of the first of the texts that occur most often.

@@ -4,14 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::Response;
-
 /// Collects the responses of each prompt until all are there.
-pub(crate) struct Gather {
+pub(crate) struct Gather<T> {
     /// Responses to each prompt.
     samples: usize,
     /// Those that have come, by their place among the prompt's.
-    responses: Vec<Mutex<Vec<(usize, Response)>>>,
+    responses: Vec<Mutex<Vec<(usize, T)>>>,
     stopped: AtomicBool,
 }
 
@@ -19,7 +17,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Gather {
+impl<T> Gather<T> {
     pub(crate) fn new(prompts: usize, samples: usize) -> Self {
         let responses = (0..prompts).map(|_| Mutex::default()).collect();
         Self { samples, responses, stopped: AtomicBool::new(false) }
@@ -30,8 +28,8 @@ impl Gather {
         &self,
         prompt: usize,
         sample: usize,
-        response: Response,
-        finished: impl FnOnce(Vec<Response>) -> ControlFlow<()>,
+        response: T,
+        finished: impl FnOnce(Vec<T>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let mut held = locked(&self.responses[prompt]);
         held.push((sample, response));

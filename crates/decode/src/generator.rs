@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 
+use infalign_backend::functions::{Partition, softmax_weights};
 use infalign_model::{LanguageModel, ModelError, Sequence, Tokenizer};
 use serde::Serialize;
 
@@ -112,6 +113,13 @@ pub struct Event<'a> {
     pub logits: &'a [f32],
 }
 
+impl Event<'_> {
+    /// What gives every token its log-probability, as [`Draw::log_prob`] defines it, from its logit.
+    pub fn partition(&self) -> Partition {
+        softmax_weights(self.logits, 1.0, &mut Vec::new())
+    }
+}
+
 /// What is told of every token, in the order of each response; it breaks off the response by [`ControlFlow::Break`]. It is called from
 /// several threads.
 pub type Watch<'a> = &'a (dyn Fn(Event<'_>) -> ControlFlow<()> + Sync);
@@ -142,7 +150,21 @@ pub struct Generator<'a> {
     pub watch: Option<Watch<'a>>,
 }
 
-impl Generator<'_> {
+impl<'a> Generator<'a> {
+    /// A generator whose responses end where the model's texts do, and of whose tokens nobody is told.
+    #[must_use]
+    pub fn new(
+        model: &'a dyn LanguageModel,
+        stops: &'a BTreeSet<u32>,
+        sampling: &Sampling,
+        seed: u64,
+        stage: &'a str,
+        batch: usize,
+    ) -> Self {
+        let (sampling, stop_texts, watch) = (sampling.clone(), None, None);
+        Self { model, stops, stop_texts, sampling, seed, stage, batch, watch }
+    }
+
     /// The largest batch whose caches fit into `memory` bytes where prompt and response have `tokens` tokens; at least 1.
     pub fn batch_within(model: &dyn LanguageModel, memory: u64, tokens: usize) -> usize {
         let row = model.cache_bytes(tokens).max(1) as u64;

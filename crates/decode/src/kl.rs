@@ -1,5 +1,6 @@
 //! What the KL of a procedure to the policy that it draws from is, or is at most, response by response.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use infalign_transform::Procedure;
@@ -24,6 +25,16 @@ pub enum KlKind {
     Bound,
     /// It comes near it, from either side.
     Estimate,
+}
+
+impl fmt::Display for KlKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Bound => "bound",
+            Self::Estimate => "estimate",
+        })
+    }
 }
 
 impl Kl {

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
-use infalign_reward::{Reward, scored};
 use infalign_transform::procedure::accepts;
 
 use crate::gather::locked;
@@ -116,8 +115,8 @@ impl ProcedureDecoder<'_> {
     }
 
     /// What draws are accepted by.
-    fn accepting(&self) -> Result<(&dyn Reward, Ranks<'_>), DecodeError> {
-        self.reward.zip(self.ranks).ok_or_else(|| DecodeError::Procedure {
+    fn accepting(&self) -> Result<Ranks<'_>, DecodeError> {
+        self.ranks.filter(|_| self.reward.is_some()).ok_or_else(|| DecodeError::Procedure {
             procedure: self.selection.to_string(),
             reason: "it accepts by calibrated rewards, which needs a reward and a calibration table of these prompts",
         })
@@ -131,12 +130,9 @@ impl ProcedureDecoder<'_> {
         candidates: &[Candidate],
         (quantile, last): (f64, bool),
     ) -> Result<(), DecodeError> {
-        let (reward, ranks) = self.accepting()?;
-        let texts = candidates.iter().map(|one| self.text(prompt, &one.response));
-        let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        let pairs: Vec<(&str, &str)> =
-            texts.iter().map(|text| (prompt.text.as_str(), text.as_str())).collect();
-        let scores = scored(reward, &pairs)?;
+        let ranks = self.accepting()?;
+        let (texts, scores) = self.texts_and_scores(prompt, candidates)?;
+        let scores = scores.unwrap_or_default();
         for one in candidates {
             open.cost.model_tokens += one.cost.model_tokens;
             open.cost.scorer_calls += one.cost.scorer_calls + 1;

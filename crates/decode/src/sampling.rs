@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use infalign_backend::functions::softmax_weights;
-use infalign_model::log_prob;
+use infalign_model::ModelError;
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
-use crate::DecodeError;
+use crate::{DecodeError, Finish, StopTexts};
 
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,9 +52,8 @@ impl Draw {
     ///
     /// - `weights`: room to work in.
     pub(crate) fn of(token: u32, logits: &[f32], weights: &mut Vec<f32>) -> Self {
-        let total = softmax_weights(logits, 1.0, weights);
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        Self { token, log_prob: log_prob(logits[token as usize] - largest, total) }
+        let partition = softmax_weights(logits, 1.0, weights);
+        Self { token, log_prob: partition.log_prob(logits[token as usize]) }
     }
 }
 
@@ -124,25 +123,44 @@ impl Sampling {
         stops.contains(&token) || self.stop_token_ids.contains(&token)
     }
 
+    /// Why a response ends with its last token, if it does.
+    ///
+    /// - `stops`: tokens that end the model's texts.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the tokenizer fails.
+    pub(crate) fn finish(
+        &self,
+        prompt: &[u32],
+        response: &[u32],
+        stops: &BTreeSet<u32>,
+        texts: Option<StopTexts<'_>>,
+    ) -> Result<Option<Finish>, ModelError> {
+        let by_token = response.last().is_some_and(|token| self.is_stop(*token, stops));
+        if by_token || texts.map_or(Ok(false), |texts| texts.ended(prompt, response))? {
+            return Ok(Some(Finish::Stop));
+        }
+        Ok((response.len() == self.max_tokens).then_some(Finish::Length))
+    }
+
     /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id. Of logits that are no numbers
     /// the log-probability is none either, and the token means nothing.
     ///
     /// - `weights`: room to work in.
     pub fn draw(&self, logits: &[f32], uniform: f64, weights: &mut Vec<f32>) -> Draw {
-        let total = softmax_weights(logits, 1.0, weights);
-        if !total.is_finite() {
+        let partition = softmax_weights(logits, 1.0, weights);
+        if !partition.total.is_finite() {
             return Draw { token: 0, log_prob: f32::NAN };
         }
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let token = if self.temperature == 0.0 {
-            logits.iter().position(|&l| l == largest).unwrap_or(0)
+            logits.iter().position(|&l| l == partition.largest).unwrap_or(0)
         } else if self.temperature == 1.0 {
-            self.choose(weights, total, uniform)
+            self.choose(weights, partition.total, uniform)
         } else {
-            let total = softmax_weights(logits, self.coldness(), weights);
-            self.choose(weights, total, uniform)
+            let colder = softmax_weights(logits, self.coldness(), weights);
+            self.choose(weights, colder.total, uniform)
         };
-        Draw { token: token as u32, log_prob: log_prob(logits[token] - largest, total) }
+        Draw { token: token as u32, log_prob: partition.log_prob(logits[token]) }
     }
 
     /// What logits are multiplied by, for a temperature above 0: an infinite factor would make no number of the greatest logit's 0.
@@ -178,7 +196,7 @@ impl Sampling {
 
     fn choose(&self, weights: &[f32], total: f64, uniform: f64) -> usize {
         if self.is_of_whole_vocabulary() {
-            invert(weights.iter().copied(), total, uniform)
+            invert(weights.iter().copied().map(f64::from), total, uniform)
         } else {
             self.draw_truncated(weights, uniform)
         }
@@ -187,8 +205,8 @@ impl Sampling {
     /// The same from the most probable tokens only.
     fn draw_truncated(&self, weights: &[f32], uniform: f64) -> usize {
         let kept = self.most_probable(weights);
-        let total = kept.iter().map(|&token| f64::from(weights[token])).sum();
-        kept[invert(kept.iter().map(|&token| weights[token]), total, uniform)]
+        let weight = |&token: &usize| f64::from(weights[token]);
+        kept[invert(kept.iter().map(weight), kept.iter().map(weight).sum(), uniform)]
     }
 
     /// The tokens that top_k and top_p leave, the most probable first.
@@ -244,11 +262,11 @@ fn sort_first(ranks: &mut [Rank], count: usize) {
 }
 
 /// Index at which the running sum of the weights passes `uniform · total`; rounding never passes the last positive weight.
-fn invert(weights: impl Iterator<Item = f32>, total: f64, uniform: f64) -> usize {
+pub(crate) fn invert(weights: impl Iterator<Item = f64>, total: f64, uniform: f64) -> usize {
     let target = uniform * total;
     let (mut mass, mut last) = (0.0, 0);
     for (index, weight) in weights.enumerate() {
-        mass += f64::from(weight);
+        mass += weight;
         if weight > 0.0 {
             last = index;
             if mass > target {

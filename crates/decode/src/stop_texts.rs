@@ -31,17 +31,19 @@ impl StopTexts<'_> {
         let start = before.len().saturating_sub(SPARE);
         let before = &before[self.tokenizer.start_before(before, start)..];
         let text = self.tokenizer.decode_response(before, &response[first..])?;
-        Ok(self.first_in(&text).is_some())
+        Ok(first_in(self.texts, &text).is_some())
     }
 
     /// The part of a response's text before the first of the texts.
     pub fn cut<'t>(&self, text: &'t str) -> &'t str {
-        &text[..self.first_in(text).unwrap_or(text.len())]
+        &text[..first_in(self.texts, text).unwrap_or(text.len())]
     }
+}
 
-    fn first_in(&self, text: &str) -> Option<usize> {
-        self.texts.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| text.find(stop)).min()
-    }
+/// Where the first of some stop texts begins in a text; an empty one is in none.
+pub(crate) fn first_in(stop_texts: &[String], text: &str) -> Option<usize> {
+    let stops = stop_texts.iter().filter(|stop| !stop.is_empty());
+    stops.filter_map(|stop| text.find(stop.as_str())).min()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use infalign_model::{ModelError, Tokenizer};
 
 use crate::EncodedPrompt;
+use crate::stop_texts::first_in;
 
 /// Tokens of the prompt that are read at least before a response: white space depends on whether something stands before.
 const BEFORE: usize = 8;
@@ -64,14 +65,13 @@ impl<'a> TextStream<'a> {
 
     /// Where the text ends that no stop text can take away again.
     fn sure(&self) -> usize {
-        let stops = || self.stop_texts.iter().filter(|stop| !stop.is_empty());
-        if let Some(stopped) = stops().filter_map(|stop| self.text.find(stop.as_str())).min() {
+        if let Some(stopped) = first_in(self.stop_texts, &self.text) {
             return stopped;
         }
         let begun = |stop: &String| {
             let mut lengths = (1..stop.len()).rev().filter(|&n| stop.is_char_boundary(n));
             lengths.find(|&n| self.text.ends_with(&stop[..n])).unwrap_or(0)
         };
-        self.text.len() - stops().map(begun).max().unwrap_or(0)
+        self.text.len() - self.stop_texts.iter().map(begun).max().unwrap_or(0)
     }
 }

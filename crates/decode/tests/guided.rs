@@ -9,12 +9,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use infalign_decode::exact::{ExactDecoder, Values};
-use infalign_decode::guided::{GuidedGenerator, PrefixScorer, TabularScorer, WeightedScorers};
+use infalign_decode::guided::{
+    GuidedGenerator, LearnedScorer, PrefixScorer, TabularScorer, WeightedScorers,
+};
 use infalign_decode::{
-    DecodeError, Decoded, Decoder, EncodedPrompt, Event, Generator, KlKind, ProcedureDecoder,
+    DecodeError, Decoded, Decoder, EncodedPrompt, Event, Generator, Kl, KlKind, ProcedureDecoder,
     Sampler, Sampling, best_of_kl_bound,
 };
-use infalign_model::{TabularProblem, Tokenizer};
+use infalign_model::{ScoredReward, ScorerModel, ScorerSpec, TabularProblem, Tokenizer};
 use infalign_reward::TabularReward;
 use infalign_transform::{Composed, Outcomes, Procedure};
 use tables::{Enumerated, assert_chance, beam, chi_square, majority, pruned};
@@ -46,8 +48,8 @@ fn guided<'a>(
     GuidedGenerator { generator, scorer, procedure, cancelled: None }
 }
 
-fn boxed(scorer: &TabularScorer) -> Box<dyn PrefixScorer + '_> {
-    Box::new(scorer)
+fn boxed(scorer: &TabularScorer) -> Box<dyn PrefixScorer> {
+    Box::new(scorer.clone())
 }
 
 impl Fixture {
@@ -279,6 +281,35 @@ fn costs_and_kl_are_counted_and_labelled() {
 }
 
 #[test]
+fn beams_that_never_branch_cost_at_most_a_choice_among_them() {
+    // One of two paths is kept, however many blocks they have: log 2 + blocks · log 1.
+    let bound = Kl { nats: 2.0_f64.ln(), kind: KlKind::Bound };
+    for one in Fixture::new().decode("beam:width=2,branch=1,length=1", 1, 512, 50) {
+        assert_eq!(one.kl, [bound], "{:?}", one.text);
+    }
+}
+
+#[test]
+fn responses_to_a_prompt_are_chosen_by_numbers_of_their_own() {
+    let fixture = Fixture::new();
+    let (generator, prompts) = (fixture.generator(1, 64), fixture.prompts(20));
+    // So hot that each of the eight is as likely as the others.
+    let procedure = "soft-best-of:8,temperature=1e6".parse().unwrap();
+    let reward = Some(&fixture.reward as _);
+    let decoder = ProcedureDecoder::new(procedure, &generator, &fixture.tokenizer, reward).unwrap();
+    let kept = decoder.decode_samples(&prompts, 4).unwrap();
+    let all = generator.generate(&prompts, 0..32).unwrap();
+    // With one number for all, every eight would keep the response at the same place.
+    let alike = kept.iter().zip(&all).all(|(kept, all)| {
+        let at = |place: usize| {
+            kept.iter().zip(all.chunks(8)).all(|(kept, eight)| kept.response == eight[place])
+        };
+        (0..8).any(at)
+    });
+    assert!(!alike);
+}
+
+#[test]
 fn the_estimate_of_best_of_n_is_for_what_is_drawn_from_the_model_itself() {
     let fixture = Fixture::new();
     let kinds = |sampling: Sampling| {
@@ -379,6 +410,33 @@ fn several_scorers_add_up_with_their_weights() {
     }
     assert!(WeightedScorers::new(vec![(f64::NAN, boxed(&fixture.scorer))]).is_err());
     assert!(WeightedScorers::new(Vec::new()).is_err());
+}
+
+#[test]
+fn the_greatest_value_by_a_negative_weight_is_that_of_the_least_reward() {
+    let name = "reward".into();
+    let reward = ScoredReward { name, mean: 0.0, scale: 1.0, least: -3.0, greatest: 2.0 };
+    let spec = ScorerSpec {
+        heads: vec![reward],
+        vocabulary: 3,
+        hidden: 1,
+        width: 1,
+        own_trunk: false,
+        soft: None,
+        base: "base".into(),
+        base_sha256: String::new(),
+    };
+    let device = infalign_backend::device(None).unwrap();
+    let (values, _) = ScorerModel::new(spec, None, &mut || 0.0, &device).unwrap().for_inference();
+    let learned = |weight: f64| LearnedScorer::new(&values, None, &[weight]).unwrap().greatest();
+    assert_eq!([learned(1.0), learned(-1.0)], [Some(2.0), Some(3.0)]);
+    // A sum of scorers does not know their least values.
+    let fixture = Fixture::new();
+    let sum = |weight: f64| {
+        WeightedScorers::new(vec![(weight, boxed(&fixture.scorer))]).unwrap().greatest()
+    };
+    assert!(sum(1.0).is_some());
+    assert_eq!(sum(-1.0), None);
 }
 
 #[test]

@@ -6,11 +6,13 @@ use infalign_decode::Stream;
 use infalign_stats::{Kept, Selection, StatsError, selection_weights};
 use infalign_transform::{Composed, Procedure};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{Entry, EvaluateError, Judge, Sampled};
 
 /// The procedures of the two sides.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Procedures", into = "Procedures")]
 pub struct Contest {
     /// T of the policy.
     pub policy: Composed,
@@ -22,6 +24,37 @@ impl Contest {
     /// The same procedure on both sides.
     pub fn same(procedure: Composed) -> Self {
         Self { policy: procedure, reference: procedure }
+    }
+
+    /// Of each procedure, against the same or, where it is given, that of the reference.
+    pub fn all(
+        policies: impl IntoIterator<Item = impl Into<Composed>>,
+        reference: Option<Composed>,
+    ) -> Vec<Self> {
+        let policies = policies.into_iter().map(Into::<Composed>::into);
+        policies.map(|policy| Self { policy, reference: reference.unwrap_or(policy) }).collect()
+    }
+}
+
+/// A contest as files have it.
+#[derive(Serialize, Deserialize)]
+struct Procedures {
+    procedure: Composed,
+    /// That of the reference, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference_procedure: Option<Composed>,
+}
+
+impl From<Procedures> for Contest {
+    fn from(Procedures { procedure, reference_procedure }: Procedures) -> Self {
+        Self { policy: procedure, reference: reference_procedure.unwrap_or(procedure) }
+    }
+}
+
+impl From<Contest> for Procedures {
+    fn from(Contest { policy, reference }: Contest) -> Self {
+        let other = Some(reference).filter(|reference| *reference != policy);
+        Self { procedure: policy, reference_procedure: other }
     }
 }
 

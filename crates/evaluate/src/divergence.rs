@@ -120,4 +120,36 @@ mod tests {
         let block = of("cd-block:length=2,samples=2").unwrap();
         assert!((block.estimate - 2.0 * (2f64.ln() - 0.5)).abs() < 1e-12, "{block:?}");
     }
+
+    #[test]
+    fn any_choice_of_four_costs_at_most_their_logarithm() {
+        for procedure in ["majority:4", "soft-best-of:4,temperature=0.5"] {
+            let kl = of_procedure(&procedure.parse().unwrap(), &samples(0.0)).unwrap().unwrap();
+            assert!((kl.estimate - 4f64.ln()).abs() < 1e-12, "{procedure}: {kl:?}");
+            assert_eq!((kl.standard_error, kl.kind), (0.0, KlKind::Bound), "{procedure}");
+        }
+    }
+
+    #[test]
+    fn the_error_of_blocks_is_that_of_their_number() {
+        // Of 3 and 7 tokens, 2 and 4 blocks of 2: 3 in the mean, with an error of 1.
+        let sampled = Sampled { tokens: Some(vec![vec![3; 4], vec![7; 4]]), ..samples(0.0) };
+        let procedure = "cd-block:length=2,samples=2".parse().unwrap();
+        let kl = of_procedure(&procedure, &sampled).unwrap().unwrap();
+        let block = 2f64.ln() - 0.5;
+        assert!((kl.estimate - 3.0 * block).abs() < 1e-12, "{kl:?}");
+        assert!((kl.standard_error - block).abs() < 1e-12, "{kl:?}");
+    }
+
+    #[test]
+    fn the_kl_that_was_measured_is_of_the_procedure_that_made_the_responses() {
+        let made: Composed = "cd-block:length=2,samples=2".parse().unwrap();
+        let measured =
+            Kl { estimate: 0.25, standard_error: 0.01, kind: KlKind::Estimate, k1: None, k3: None };
+        let sampled =
+            Sampled { procedure: Some(made), procedure_kl: Some(measured), ..samples(0.0) };
+        assert_eq!(of_procedure(&made, &sampled).unwrap(), Some(measured));
+        let over = "best-of:2 over cd-block:length=2,samples=2".parse().unwrap();
+        assert_eq!(of_procedure(&over, &sampled).unwrap(), None);
+    }
 }

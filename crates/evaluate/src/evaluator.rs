@@ -4,9 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use infalign_decode::{
-    Decoded, EncodedPrompt, Generator, ProcedureDecoder, Response, Sampling, Watch,
-};
+use infalign_decode::{Decoded, EncodedPrompt, Generator, ProcedureDecoder, Sampling, Watch};
 use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 use infalign_reward::Reward;
 use infalign_stats::mean_and_standard_error;
@@ -168,29 +166,8 @@ impl Evaluator<'_> {
 
     /// What draws the responses of a stage.
     pub fn generator<'g>(&'g self, model: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
-        Generator {
-            model,
-            stops: self.tokenizer.stops(),
-            sampling: self.sampling.clone(),
-            seed: self.seed,
-            stage,
-            batch: self.batch,
-            stop_texts: None,
-            watch: None,
-        }
-    }
-
-    /// The reward of each response: `[prompts][samples]`.
-    ///
-    /// # Errors
-    /// [`EvaluateError::Reward`] when it fails.
-    pub fn rewards(&self, responses: &[Vec<Response>]) -> Result<Vec<Vec<f64>>, EvaluateError> {
-        let mut texts = Vec::with_capacity(responses.len());
-        for (prompt, responses) in self.prompts.iter().zip(responses) {
-            let text = |one: &Response| self.tokenizer.decode_response(&prompt.tokens, &one.tokens);
-            texts.push(responses.iter().map(text).collect::<Result<Vec<_>, _>>()?);
-        }
-        score(self.reward, self.prompts.iter().map(|prompt| prompt.text.as_str()), &texts)
+        let stops = self.tokenizer.stops();
+        Generator::new(model, stops, &self.sampling, self.seed, stage, self.batch)
     }
 
     /// Of each prompt, where the samples tell it.

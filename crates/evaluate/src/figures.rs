@@ -3,6 +3,7 @@
 use infalign_transform::{Composed, Procedure, Theory, optimal_frontier};
 
 use crate::plot::{BY_JUDGE, OPTIMUM};
+use crate::text::{distinct, percent};
 use crate::{
     Band, Curve, EvaluateError, Figure, FrontierBand, Judge, Panel, Point, Row, predicted_win_rate,
 };
@@ -38,7 +39,7 @@ pub fn win_rate_against_kl(
         }
         let measured: Vec<&FrontierBand> =
             bands.iter().filter(|band| band.procedure == *procedure).collect();
-        let of_procedure = rows.iter().filter(|row| row.procedure == *procedure);
+        let of_procedure = rows.iter().filter(|row| row.contest.policy == *procedure);
         Ok(Panel {
             title: procedure.to_string(),
             bands: measured
@@ -57,7 +58,7 @@ pub fn win_rate_against_kl(
             curves,
         })
     };
-    let same = |row: &&Row| row.reference_procedure.is_none();
+    let same = |row: &&Row| row.contest.policy == row.contest.reference;
     let all = procedures(rows.iter().filter(same));
     let panels = all.iter().map(panel).collect::<Result<Vec<Panel>, EvaluateError>>()?;
     let lines = if by_reward { "; lines: continuous limit" } else { "" };
@@ -65,19 +66,19 @@ pub fn win_rate_against_kl(
     Ok(Figure {
         title: title.to_owned(),
         legend: legend(rows.iter().map(named), &panels),
-        note: format!("bars: {} intervals over prompts{shades}{lines}", percent(rows)),
+        note: format!("bars: {} intervals over prompts{shades}{lines}", level(rows)),
         axes: KL_AND_WIN_RATE.map(str::to_owned),
         panels,
     })
 }
 
 /// Expected score of the kept response against KL, a panel a procedure.
-pub fn score_against_kl(title: &str, rows: &[Row]) -> Figure {
+pub(crate) fn score_against_kl(title: &str, rows: &[Row]) -> Figure {
     let panel = |procedure: &Composed| Panel {
         title: procedure.to_string(),
         points: rows
             .iter()
-            .filter(|row| row.procedure == *procedure)
+            .filter(|row| row.contest.policy == *procedure)
             .filter_map(|row| Some(point(row, row.kl?.estimate, &row.score)))
             .collect(),
         ..Panel::default()
@@ -87,9 +88,9 @@ pub fn score_against_kl(title: &str, rows: &[Row]) -> Figure {
 }
 
 /// Expected score of the kept response against the tokens that are made for it, all procedures in one panel.
-pub fn score_against_cost(title: &str, rows: &[Row]) -> Figure {
+pub(crate) fn score_against_cost(title: &str, rows: &[Row]) -> Figure {
     let points = rows.iter().filter_map(|row| {
-        let label = Some(row.procedure.to_string());
+        let label = Some(row.contest.policy.to_string());
         Some(Point { label, ..point(row, row.tokens?, &row.score) })
     });
     let panel = Panel { points: points.collect(), ..Panel::default() };
@@ -107,7 +108,7 @@ pub(crate) fn over_optimisation(
 ) -> Figure {
     let panel = |procedure: &Composed| {
         let of = |judge: &str, rows: &[Row]| -> Vec<Point> {
-            let rows = rows.iter().filter(|row| row.procedure == *procedure);
+            let rows = rows.iter().filter(|row| row.contest.policy == *procedure);
             let at = |row: &Row| {
                 let point = point(row, row.kl?.estimate, &row.win_rate);
                 Some(Point { name: method(row, bands) + judge, ..point })
@@ -117,7 +118,7 @@ pub(crate) fn over_optimisation(
         let points = [of("", by_reward), of(BY_JUDGE, by_judge)].concat();
         Panel { title: procedure.to_string(), points, ..Panel::default() }
     };
-    let bars = percent(by_reward);
+    let bars = level(by_reward);
     Figure {
         title: title.to_owned(),
         legend: legend(by_reward.iter().map(|row| method(row, bands)), &[]),
@@ -131,7 +132,7 @@ fn scores(title: &str, rows: &[Row], horizontal: &str, panels: Vec<Panel>) -> Fi
     Figure {
         title: title.to_owned(),
         legend: legend(rows.iter().map(|row| row.method.clone()), &panels),
-        note: format!("bars: {} intervals over prompts", percent(rows)),
+        note: format!("bars: {} intervals over prompts", level(rows)),
         axes: [horizontal.to_owned(), "expected score of the response kept".to_owned()],
         panels,
     }
@@ -145,8 +146,8 @@ fn method(row: &Row, bands: &[FrontierBand]) -> String {
     }
 }
 
-fn percent(rows: &[Row]) -> String {
-    format!("{} %", rows.first().map_or(95.0, |row| (1000.0 * row.win_rate.level).round() / 10.0))
+fn level(rows: &[Row]) -> String {
+    percent(rows.first().map_or(0.95, |row| row.win_rate.level))
 }
 
 fn point(row: &Row, x: f64, y: &infalign_stats::Interval) -> Point {
@@ -159,25 +160,13 @@ fn kls(rows: &[Row]) -> impl Iterator<Item = f64> {
 
 /// Each once, in the order of the rows.
 fn procedures<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Composed> {
-    let mut all: Vec<Composed> = Vec::new();
-    for row in rows {
-        if !all.contains(&row.procedure) {
-            all.push(row.procedure);
-        }
-    }
-    all
+    distinct(rows.map(|row| row.contest.policy))
 }
 
 /// Methods in the order of the rows, then what else is drawn.
 fn legend(methods: impl Iterator<Item = String>, panels: &[Panel]) -> Vec<String> {
-    let curves = panels.iter().flat_map(|panel| panel.curves.iter().map(|curve| &curve.name));
-    let mut names: Vec<String> = Vec::new();
-    for name in methods.chain(curves.cloned()) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
+    let curves = panels.iter().flat_map(|panel| &panel.curves);
+    distinct(methods.chain(curves.map(|curve| curve.name.clone())))
 }
 
 /// The continuous limit's win rate from KL 0 to `farthest`, or to the greatest that the transform leads to; none for a procedure that it has none for.
@@ -220,7 +209,7 @@ mod tests {
 
     fn row() -> Row {
         let (policy, reference) = (samples(10.0), samples(0.0));
-        let label = Label { method: "raw", kind: None, objective: None, theory: None };
+        let label = Label::named("raw");
         let entries = [Entry { label, sampled: &policy, reference: &reference }];
         let plan = Plan {
             contests: &[Contest::same("best-of:2".parse().unwrap())],
@@ -237,7 +226,7 @@ mod tests {
         let row = row();
         let named = |name: &str| Row { method: name.to_owned(), ..row.clone() };
         let rows = ["x/raw", "x/best", "y/raw", "y/best"].map(named);
-        let (method, procedure) = ("raw".to_owned(), row.procedure);
+        let (method, procedure) = ("raw".to_owned(), row.contest.policy);
         let bands = [FrontierBand { method, procedure, points: Vec::new() }];
         let figure = over_optimisation("", [&rows, &rows], &bands);
         assert_eq!(figure.legend, ["raw", "best"]);

@@ -256,6 +256,7 @@ pub(crate) fn optimum(procedure: &Procedure, kl: f64) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::kl::KlSample;
+    use crate::test_samples::samples;
     use crate::{Label, PromptText, Sampled};
     use infalign_decode::Stream;
     use infalign_stats::StatsError;
@@ -276,8 +277,7 @@ mod tests {
     }
 
     fn entry<'a>(sampled: &'a Sampled, reference: &'a Sampled) -> Entry<'a> {
-        let label = Label { method: "log", kind: None, objective: None, theory: None };
-        Entry { label, sampled, reference }
+        Entry { label: Label::named("log"), sampled, reference }
     }
 
     #[test]
@@ -329,5 +329,30 @@ mod tests {
         let near = at(0.03);
         assert!(near.rows.iter().all(|row| row.win_rate.is_none()), "{near:?}");
         assert!(near.comparisons[0].difference.is_none());
+    }
+
+    #[test]
+    fn differences_at_a_kl_are_of_the_first_method_less_the_second() {
+        let at_half_a_nat = |shift: f64| {
+            let kl = KlSample { exact: 0.5, k1: 0.5, k3: 0.5 };
+            Sampled { kl: Some(vec![kl; 2]), ..samples(shift) }
+        };
+        let (strong, base) = (at_half_a_nat(40.0), at_half_a_nat(0.0));
+        let sweeps = [
+            Sweep { method: "strong", points: vec![entry(&strong, &base)] },
+            Sweep { method: "base", points: vec![entry(&base, &base)] },
+        ];
+        let statistics = Statistics {
+            intervals: Intervals::Bca { replicates: 100, seed: 1 },
+            ..Statistics::new(1)
+        };
+        let sample = Procedure::Sample.into();
+        let found = frontiers(&sweeps, sample, Judge::Reward, 0.5, &[(0, 1)], &statistics).unwrap();
+        let won: Vec<f64> = found.rows.iter().map(|row| row.win_rate.unwrap().estimate).collect();
+        // At the KL of a run the win rate is the run's: of the first prompt all, and of the second, by 5, 5, 7 and 49 against 5, 5, 7 and 9, 8.5/16.
+        assert!((won[0] - 0.765_625).abs() < 1e-9 && (won[1] - 0.5).abs() < 1e-9, "{won:?}");
+        let one = &found.comparisons[0];
+        assert_eq!((one.method.as_str(), one.baseline.as_str()), ("strong", "base"));
+        assert!((one.difference.unwrap().estimate - 0.265_625).abs() < 1e-9, "{one:?}");
     }
 }

@@ -13,7 +13,6 @@ mod frontier;
 mod gain;
 mod kl;
 mod noise;
-mod page;
 mod pairwise;
 mod planning;
 mod plot;
@@ -31,13 +30,12 @@ pub use contest::{Contest, selection, win_rates};
 pub use divergence::{Estimate, Kl};
 pub use error::EvaluateError;
 pub use evaluator::{Drawing, Drawn, Evaluator};
-pub use figures::{KL_AND_WIN_RATE, score_against_cost, score_against_kl, win_rate_against_kl};
+pub use figures::{KL_AND_WIN_RATE, win_rate_against_kl};
 pub use frontier::{
     FrontierBand, Frontiers, Matched, MatchedComparison, Sweep, common_kl, frontiers,
 };
 pub use kl::{KlSample, kl_per_response};
 pub use noise::{Noise, noise, recommended_samples};
-pub use page::Page;
 pub use pairwise::{Pairwise, pairwise};
 pub use planning::{Effect, Need, Planned, plan};
 pub use plot::{Band, Curve, Figure, OPTIMUM, Panel, Point, draw_png, draw_svg};
@@ -46,6 +44,5 @@ pub use sampled::{Judge, PromptText, Sampled, score};
 pub use statistics::{Intervals, Statistics};
 pub use table::{Comparison, Entry, Equivalence, Label, Plan, Row, Table, table};
 pub use text::{
-    kl_text, markdown_table, score_with_interval, text_comparisons, text_table, with_interval,
-    with_signs,
+    distinct, kl_text, percent, score_with_interval, text_comparisons, text_table, with_interval,
 };

@@ -12,11 +12,9 @@ use crate::{Contest, Entry, EvaluateError, Statistics};
 /// What a pairwise judge says of a policy against the reference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pairwise {
-    /// The procedure of the policy.
-    pub procedure: Composed,
-    /// The procedure of the reference, where it is another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_procedure: Option<Composed>,
+    /// The procedures.
+    #[serde(flatten)]
+    pub contest: Contest,
     /// Win rate of the policy: the mean over both orders, ties ½.
     pub win_rate: Interval,
     /// How often the judge prefers whichever response is shown first, ties ½: ½ where the order does not matter.
@@ -64,8 +62,7 @@ pub fn pairwise(
     let (values, outcomes) = judged(&by_reward, &verdicts);
     let series = Series::new(&values, statistics)?;
     Ok(Pairwise {
-        procedure: contest.policy,
-        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
+        contest: *contest,
         win_rate: series.share(0)?,
         first_preferred: series.share(1)?,
         agreement: agreement(&outcomes, statistics.level)?,

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn more_samples_need_fewer_prompts_down_to_what_prompts_differ_by() {
         let (policy, reference) = (samples(0.7), samples(0.0));
-        let label = Label { method: "a", kind: None, objective: None, theory: None };
+        let label = Label::named("a");
         let entry = Entry { label, sampled: &policy, reference: &reference };
         let (contest, effect) =
             (Contest::same("best-of:2".parse().unwrap()), Effect { size: 0.05, power: 0.8 });
@@ -154,5 +154,26 @@ mod tests {
         assert!(same.needs.iter().all(|need| need.prompts == 2), "{same:?}");
         let half = plan_of(None, &Contest::same("best-of:3".parse().unwrap())).unwrap_err();
         assert!(half.to_string().contains("at least 3"), "{half}");
+    }
+
+    #[test]
+    fn what_the_halves_do_not_agree_on_is_noise() {
+        let of = |rewards: [[f64; 4]; 2]| Sampled {
+            rewards: rewards.map(|all| all.to_vec()).to_vec(),
+            ..samples(0.0)
+        };
+        let reference = of([[0.0; 4]; 2]);
+        let (contest, effect) =
+            (Contest::same("sample".parse().unwrap()), Effect { size: 0.05, power: 0.8 });
+        // The policy wins ¾ and ¼: a variance of 1/8. Of one half it wins 1 and 0, but of the other ½ and ½: no covariance.
+        for first in [[1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]] {
+            let policy = of([first, first.map(|reward: f64| -reward)]);
+            let label = Label::named("a");
+            let entry = Entry { label, sampled: &policy, reference: &reference };
+            let statistics = Statistics::new(0);
+            let planned = plan(&entry, None, &contest, Judge::Reward, effect, &statistics).unwrap();
+            assert!(planned.between_prompts < 1e-6, "{planned:?}");
+            assert!((planned.within_prompts - 0.125_f64.sqrt()).abs() < 1e-9, "{planned:?}");
+        }
     }
 }

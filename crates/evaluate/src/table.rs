@@ -24,11 +24,9 @@ pub struct Row {
     /// What it was trained on; absent for the reference itself, and where it is no reward.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
-    /// The procedure of the policy, and of the reference unless the next says otherwise.
-    pub procedure: Composed,
-    /// The procedure of the reference, where it is another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_procedure: Option<Composed>,
+    /// The procedures.
+    #[serde(flatten)]
+    pub contest: Contest,
     /// By what responses were judged.
     pub judge: Judge,
     /// Inference-time win rate against the reference, ties ½.
@@ -59,16 +57,6 @@ pub struct Row {
     pub n_samples: usize,
 }
 
-impl Row {
-    /// Both procedures.
-    pub fn contest(&self) -> Contest {
-        Contest {
-            policy: self.procedure,
-            reference: self.reference_procedure.unwrap_or(self.procedure),
-        }
-    }
-}
-
 /// Two one-sided tests of whether a difference is too small to matter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Equivalence {
@@ -85,11 +73,9 @@ pub struct Comparison {
     pub method: String,
     /// The method that is subtracted.
     pub baseline: String,
-    /// The procedure.
-    pub procedure: Composed,
-    /// The procedure of the reference, where it is another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_procedure: Option<Composed>,
+    /// The procedures.
+    #[serde(flatten)]
+    pub contest: Contest,
     /// By what responses were judged.
     pub judge: Judge,
     /// Win rate of the first minus win rate of the second.
@@ -116,14 +102,6 @@ impl Comparison {
             (false, false) => "undecided",
         }
     }
-
-    /// Both procedures.
-    pub fn contest(&self) -> Contest {
-        Contest {
-            policy: self.procedure,
-            reference: self.reference_procedure.unwrap_or(self.procedure),
-        }
-    }
 }
 
 /// What a row says of a method besides numbers.
@@ -137,6 +115,13 @@ pub struct Label<'a> {
     pub objective: Option<&'a str>,
     /// What the continuous limit predicts win rates by.
     pub theory: Option<&'a Theory>,
+}
+
+impl<'a> Label<'a> {
+    /// Of a method of which nothing but its name is known, or of the reference itself.
+    pub fn named(method: &'a str) -> Self {
+        Self { method, kind: None, objective: None, theory: None }
+    }
 }
 
 /// A method with its samples, and those of the reference that it is measured against.
@@ -170,7 +155,7 @@ pub struct Plan<'a> {
 pub struct Table {
     /// A row a method and contest, methods in their order.
     pub rows: Vec<Row>,
-    /// A comparison a pair and contest.
+    /// A comparison a pair and contest, pairs in their order.
     pub comparisons: Vec<Comparison>,
 }
 
@@ -205,10 +190,10 @@ pub fn table(entries: &[Entry<'_>], plan: &Plan<'_>) -> Result<Table, EvaluateEr
         .enumerate()
         .map(|(cell, (entry, contest))| row(entry, contest, plan, &series, SERIES * cell))
         .collect::<Result<_, _>>()?;
-    let at = |entry: usize, contest: usize| SERIES * (entry * plan.contests.len() + contest);
-    let pairs: Vec<_> = (0..plan.contests.len())
-        .flat_map(|contest| plan.pairs.iter().map(move |&(a, b)| (contest, a, b)))
-        .collect();
+    let n = plan.contests.len();
+    let at = |entry: usize, contest: usize| SERIES * (entry * n + contest);
+    let of_pair = |&(a, b): &(usize, usize)| (0..n).map(move |contest| (contest, a, b));
+    let pairs: Vec<_> = plan.pairs.iter().flat_map(of_pair).collect();
     let mut comparisons = pairs
         .par_iter()
         .map(|&(contest, a, b)| {
@@ -221,13 +206,6 @@ pub fn table(entries: &[Entry<'_>], plan: &Plan<'_>) -> Result<Table, EvaluateEr
     for (comparison, adjusted) in comparisons.iter_mut().zip(holm(&p_values)) {
         comparison.p_adjusted = adjusted;
     }
-    // By pair, as rows are by method.
-    comparisons.sort_by_key(|one| {
-        plan.pairs.iter().position(|&(a, b)| {
-            (entries[a].label.method, entries[b].label.method)
-                == (one.method.as_str(), one.baseline.as_str())
-        })
-    });
     Ok(Table { rows, comparisons })
 }
 
@@ -256,8 +234,7 @@ fn row(
         method: method.into(),
         kind: kind.map(Into::into),
         objective: objective.map(Into::into),
-        procedure: contest.policy,
-        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
+        contest: *contest,
         judge: plan.judge,
         win_rate: series.share(place)?,
         win_rate_error: series.standard_error(place)?,
@@ -321,8 +298,7 @@ fn comparison(
     Ok(Comparison {
         method: method.into(),
         baseline: baseline.into(),
-        procedure: contest.policy,
-        reference_procedure: Some(contest.reference).filter(|other| *other != contest.policy),
+        contest: *contest,
         judge: plan.judge,
         difference: series.difference(a, b)?,
         p_value: t_test(&differences, 0.0)?,
@@ -332,134 +308,4 @@ fn comparison(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_samples::samples;
-    use crate::{Intervals, text_table};
-
-    /// A label of the reference, or of any other policy.
-    fn unlabelled(method: &str) -> Label<'_> {
-        Label { method, kind: None, objective: None, theory: None }
-    }
-
-    fn entry<'a>(method: &'a str, sampled: &'a Sampled, reference: &'a Sampled) -> Entry<'a> {
-        Entry { label: unlabelled(method), sampled, reference }
-    }
-
-    fn plan<'a>(contests: &'a [Contest], pairs: &'a [(usize, usize)], judge: Judge) -> Plan<'a> {
-        let statistics = Statistics { margin: Some(0.3), ..Statistics::new(1) };
-        Plan { contests, judge, pairs, length_controlled: false, statistics }
-    }
-
-    fn contests<const N: usize>(procedures: [&str; N]) -> [Contest; N] {
-        procedures.map(|procedure| Contest::same(procedure.parse().unwrap()))
-    }
-
-    #[test]
-    fn rows_hold_estimates_and_predictions() {
-        let (policy, reference) = (samples(10.0), samples(0.0));
-        let exp = Theory::Transform("exp:10".parse().unwrap());
-        let label = Label {
-            method: "best",
-            kind: Some("ctrl"),
-            objective: Some("exp:10"),
-            theory: Some(&exp),
-        };
-        let entries = [Entry { label, sampled: &policy, reference: &reference }];
-        let contests = contests(["best-of:2"]);
-        let found = table(&entries, &plan(&contests, &[], Judge::Reward)).unwrap();
-        let row = &found.rows[0];
-        assert!(row.win_rate.estimate > 0.5 && row.win_rate.low < row.win_rate.estimate);
-        assert!((row.kl.unwrap().estimate - 0.5).abs() < 1e-12);
-        assert_eq!((row.tokens, row.n_samples, row.n_prompts), (Some(6.0), 4, 2));
-        assert!(row.score.estimate > row.reference_score.estimate);
-        let predicted = row.predicted_win_rate.unwrap();
-        assert!(predicted > 0.7 && predicted < 0.9, "{predicted}");
-        assert!(text_table(&found.rows).contains("best-of:2"));
-        let json = serde_json::to_string(row).unwrap();
-        assert_eq!(&serde_json::from_str::<Row>(&json).unwrap(), row);
-    }
-
-    #[test]
-    fn a_model_against_itself_wins_half() {
-        let reference = samples(0.0);
-        let entries = [entry("a", &reference, &reference), entry("b", &reference, &reference)];
-        let contests = contests(["sample", "best-of:3", "worst-of:2"]);
-        let found = table(&entries, &plan(&contests, &[(0, 1)], Judge::Reward)).unwrap();
-        assert!(found.rows.iter().all(|row| (row.win_rate.estimate - 0.5).abs() < 1e-12));
-        assert_eq!((found.rows.len(), found.comparisons.len()), (6, 3));
-        for one in &found.comparisons {
-            assert_eq!((one.difference.estimate, one.p_value, one.p_adjusted), (0.0, 1.0, 1.0));
-            // Two prompts, whatever they say, do not show that no others differ.
-            assert_eq!(one.verdict(0.95), "undecided");
-        }
-    }
-
-    #[test]
-    fn the_sides_may_have_other_procedures() {
-        let reference = samples(0.0);
-        let contest = Contest {
-            policy: "best-of:4".parse().unwrap(),
-            reference: "worst-of:4".parse().unwrap(),
-        };
-        let entries = [entry("a", &reference, &reference)];
-        let found = table(&entries, &plan(&[contest], &[], Judge::Reward)).unwrap();
-        assert_eq!(found.rows[0].win_rate.estimate, 1.0);
-        assert_eq!(found.rows[0].contest(), contest);
-        assert_eq!(contest.to_string(), "best-of:4 against worst-of:4");
-    }
-
-    #[test]
-    fn another_judge_may_see_it_the_other_way_round() {
-        let judged =
-            |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
-        let (policy, reference) = (judged(10.0), judged(0.0));
-        let win_rate = |judge, procedure| {
-            let contests = contests([procedure]);
-            let entries = [entry("a", &policy, &reference)];
-            table(&entries, &plan(&contests, &[], judge)).unwrap().rows[0].win_rate.estimate
-        };
-        assert!(win_rate(Judge::Reward, "sample") > 0.6 && win_rate(Judge::Judge, "sample") < 0.4);
-        // Selected by the reward, the judge's worst responses are kept.
-        let (one, best) = (win_rate(Judge::Judge, "sample"), win_rate(Judge::Judge, "best-of:2"));
-        assert!(best < one, "{best} {one}");
-        let plain = samples(0.0);
-        let contests = contests(["sample"]);
-        let error = table(&[entry("a", &plain, &plain)], &plan(&contests, &[], Judge::Judge));
-        assert!(matches!(error, Err(EvaluateError::NotJudged)));
-    }
-
-    #[test]
-    fn closed_forms_and_resamples_agree_on_the_estimates() {
-        let (a, b, reference) = (samples(1.0), samples(2.5), samples(0.0));
-        let entries = [entry("a", &a, &reference), entry("b", &b, &reference)];
-        let contests = contests(["sample", "best-of:2"]);
-        let of = |intervals| {
-            let plan = plan(&contests, &[(1, 0)], Judge::Reward);
-            let statistics = Statistics { intervals, ..plan.statistics };
-            table(&entries, &Plan { statistics, length_controlled: true, ..plan }).unwrap()
-        };
-        let bootstrap = of(Intervals::Bca { replicates: 500, seed: 3 });
-        let student = of(Intervals::StudentT);
-        for (first, second) in bootstrap.rows.iter().zip(&student.rows) {
-            assert!((first.win_rate.estimate - second.win_rate.estimate).abs() < 1e-12);
-            assert!(first.length_controlled_win_rate.is_some());
-        }
-        for (first, second) in bootstrap.comparisons.iter().zip(&student.comparisons) {
-            assert!((first.difference.estimate - second.difference.estimate).abs() < 1e-12);
-            assert_eq!(first.p_value, second.p_value);
-        }
-    }
-
-    #[test]
-    fn one_prompt_is_too_few() {
-        let mut one = samples(0.0);
-        one.prompts.pop();
-        one.rewards.pop();
-        one.responses.pop();
-        one.kl = None;
-        let contests = contests(["sample"]);
-        let error = table(&[entry("a", &one, &one)], &plan(&contests, &[], Judge::Reward));
-        assert!(error.unwrap_err().to_string().contains("at least 2"));
-    }
-}
+mod tests;

@@ -4,13 +4,29 @@ use infalign_stats::Interval;
 
 use crate::{Comparison, Row};
 
+/// Each once, in the order in which they come.
+pub fn distinct<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut seen = Vec::new();
+    for one in all {
+        if !seen.contains(&one) {
+            seen.push(one);
+        }
+    }
+    seen
+}
+
+/// A level such as 0.95 in percent.
+pub fn percent(level: f64) -> String {
+    format!("{} %", (1000.0 * level).round() / 10.0)
+}
+
 /// An estimate and its interval.
 pub fn with_interval(Interval { estimate, low, high, .. }: &Interval) -> String {
     format!("{estimate:.3} [{low:.3}, {high:.3}]")
 }
 
 /// The same with signs, for differences.
-pub fn with_signs(Interval { estimate, low, high, .. }: &Interval) -> String {
+pub(crate) fn with_signs(Interval { estimate, low, high, .. }: &Interval) -> String {
     format!("{estimate:+.3} [{low:+.3}, {high:+.3}]")
 }
 
@@ -47,17 +63,8 @@ pub fn kl_text(row: &Row) -> String {
 
 /// The rows as a table for people: a line a method, a column a procedure.
 pub fn text_table(rows: &[Row]) -> String {
-    let mut contests: Vec<String> = Vec::new();
-    let mut methods: Vec<&str> = Vec::new();
-    for row in rows {
-        let contest = row.contest().to_string();
-        if !contests.contains(&contest) {
-            contests.push(contest);
-        }
-        if !methods.contains(&row.method.as_str()) {
-            methods.push(&row.method);
-        }
-    }
+    let contests = distinct(rows.iter().map(|row| row.contest.to_string()));
+    let methods = distinct(rows.iter().map(|row| row.method.as_str()));
     let longest = methods.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(12);
     let mut text = format!("{:<longest$} {:>14}", "method", "KL (nats)");
     for contest in &contests {
@@ -79,7 +86,7 @@ pub fn text_table(rows: &[Row]) -> String {
 
 /// The comparisons as lines for people.
 pub fn text_comparisons(comparisons: &[Comparison], level: f64) -> String {
-    let title = |one: &Comparison| format!("{} − {}, {}", one.method, one.baseline, one.contest());
+    let title = |one: &Comparison| format!("{} − {}, {}", one.method, one.baseline, one.contest);
     let longest = comparisons.iter().map(|one| title(one).chars().count()).max().unwrap_or(0);
     let width = longest.max(30);
     let line = |one: &Comparison| {
@@ -87,20 +94,6 @@ pub fn text_comparisons(comparisons: &[Comparison], level: f64) -> String {
         format!("{title:<width$} {difference}  {}\n", one.verdict(level))
     };
     comparisons.iter().map(line).collect()
-}
-
-/// A table in Markdown.
-///
-/// - `rows`: as many cells each as the head.
-pub fn markdown_table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(head.iter().map(|text| cell(text)).collect());
-    text += &line(vec!["---".to_owned(); head.len()]);
-    for row in rows {
-        text += &line(row.iter().map(|text| cell(text)).collect());
-    }
-    text
 }
 
 #[cfg(test)]
@@ -126,11 +119,5 @@ mod tests {
         }
         assert_eq!(score_text(0.000_012_34), "0.0000123");
         assert_eq!((score_text(-2.5), score_text(0.0)), ("-2.500".to_owned(), "0.000".to_owned()));
-    }
-
-    #[test]
-    fn cells_cannot_break_a_table() {
-        let table = markdown_table(&["a", "b"], &[vec!["x|y".to_owned(), "one\ntwo".to_owned()]]);
-        assert_eq!(table, "| a | b |\n| --- | --- |\n| x\\|y | one two |\n");
     }
 }

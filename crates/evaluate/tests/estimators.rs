@@ -96,7 +96,7 @@ fn rows_are_unbiased_on_a_tabular_model() {
             let shape = [250, samples_a_prompt];
             let policy = samples("policy", &model.policy, &model.rewards, shape);
             let reference = samples("reference", &model.base, &model.rewards, shape);
-            let label = Label { method: "tilted", kind: None, objective: None, theory: None };
+            let label = Label::named("tilted");
             let entries = [Entry { label, sampled: &policy, reference: &reference }];
             let soft = format!("soft-best-of:{n},temperature=0.3");
             let procedures = [format!("best-of:{n}"), format!("worst-of:{n}"), soft];
@@ -112,16 +112,20 @@ fn rows_are_unbiased_on_a_tabular_model() {
                     statistics,
                 };
                 for row in table(&entries, &plan).unwrap().rows {
-                    let (win_rate, score) = model.exact(&row.procedure.selection, judge);
+                    let (win_rate, score) = model.exact(&row.contest.policy.selection, judge);
                     let error = |interval: Interval| (interval.high - interval.low) / 2.0 / 1.97;
                     let far = (row.win_rate.estimate - win_rate) / row.win_rate_error.max(1e-9);
                     let of_score = (row.score.estimate - score) / error(row.score).max(1e-9);
                     assert!(
                         far.abs() < 4.0,
                         "{} of {samples_a_prompt}, {judge:?}: {far}",
-                        row.procedure
+                        row.contest.policy
                     );
-                    assert!(of_score.abs() < 4.0, "{}: {of_score} of the score", row.procedure);
+                    assert!(
+                        of_score.abs() < 4.0,
+                        "{}: {of_score} of the score",
+                        row.contest.policy
+                    );
                     looks.push(far);
                 }
             }

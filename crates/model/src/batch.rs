@@ -1,5 +1,7 @@
 //! Sequences of unequal length as one padded batch, with the rows of the responses picked out.
 
+use std::borrow::Borrow;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{ModelError, TransformerConfig};
@@ -39,16 +41,12 @@ impl ResponseBatch {
     /// # Errors
     /// [`ModelError::Empty`], [`ModelError::TooLong`] and [`ModelError::Token`] for sequences that the model cannot read.
     pub fn new(
-        sequences: &[Sequence],
+        sequences: &[impl Borrow<Sequence>],
         config: &TransformerConfig,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        for (index, sequence) in sequences.iter().enumerate() {
-            if sequence.prompt_length == 0 {
-                return Err(ModelError::Empty { index });
-            }
-            check_tokens(&sequence.tokens, config)?;
-        }
+        check_sequences(sequences, config)?;
+        let sequences: Vec<&Sequence> = sequences.iter().map(Borrow::borrow).collect();
         let time = sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(0);
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (b, sequence) in sequences.iter().enumerate() {
@@ -67,7 +65,22 @@ impl ResponseBatch {
     }
 }
 
-/// Refuses what the model cannot read.
+/// Refuses sequences that the model cannot read, by their indices.
+pub(crate) fn check_sequences(
+    sequences: &[impl Borrow<Sequence>],
+    config: &TransformerConfig,
+) -> Result<(), ModelError> {
+    for (index, sequence) in sequences.iter().enumerate() {
+        let Sequence { tokens, prompt_length }: &Sequence = sequence.borrow();
+        if *prompt_length == 0 {
+            return Err(ModelError::Empty { index });
+        }
+        check_tokens(tokens, config)?;
+    }
+    Ok(())
+}
+
+/// Refuses tokens that the model cannot read.
 pub(crate) fn check_tokens(tokens: &[u32], config: &TransformerConfig) -> Result<(), ModelError> {
     let (length, limit) = (tokens.len(), config.max_position_embeddings);
     if length > limit {
@@ -96,8 +109,8 @@ pub(crate) fn pad<'a>(
     Tensor::from_data(TensorData::new(ids, [batch, time]), device)
 }
 
-/// Padded tokens that one inference pass takes at most. Passes run beside each other, one a thread.
-pub(crate) const TOKENS_PER_PASS: usize = 4_096;
+/// Padded tokens that one pass takes at most (a single longer sequence is a pass of its own). Passes run beside each other, one a thread.
+pub const TOKENS_PER_PASS: usize = 4_096;
 
 /// Splits sequences, in their order, into runs of at most `limit` padded tokens (a single longer sequence is a run of its own).
 ///

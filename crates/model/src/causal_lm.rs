@@ -9,7 +9,7 @@ use infalign_backend::in_order;
 use infalign_backend::kernels::{Angles, compare, compare_distributions};
 
 use crate::attention::{Context, View};
-use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_tokens, runs};
+use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_sequences, runs};
 use crate::builder::Builder;
 use crate::checkpoint::Checkpoint;
 use crate::config::Head;
@@ -246,7 +246,7 @@ impl CausalLm {
         other: &Self,
         their_hidden: Tensor<2>,
         batch: &ResponseBatch,
-    ) -> Comparison {
+    ) -> Compared {
         let targets = &batch.targets;
         let found = match (self.net.plain_head(), other.net.plain_head()) {
             (Some(ours), Some(theirs)) => compare((hidden, ours), (their_hidden, theirs), targets),
@@ -258,7 +258,7 @@ impl CausalLm {
         };
         let numbers: Vec<f32> = found.into_data().iter::<f32>().collect();
         let column = |k: usize| numbers.iter().skip(k).step_by(3).copied().collect();
-        Comparison { their_log_probs: column(0), kl: column(1), entropy: column(2) }
+        Compared { their_log_probs: column(0), kl: column(1), entropy: column(2) }
     }
 
     /// Runs of sequences that one pass can take, in order.
@@ -266,22 +266,20 @@ impl CausalLm {
         runs(sequences, |s| s.tokens.len(), TOKENS_PER_PASS)
     }
 
-    /// Refuses a sequence that the model cannot read, as [`CausalLm::log_probs`] does before any work.
+    /// Refuses a sequence that the model cannot read, as [`CausalLm::log_probs`] refuses it as the only one.
     ///
     /// # Errors
     /// [`ModelError::Empty`], [`ModelError::TooLong`] and [`ModelError::Token`].
     pub fn check(&self, sequence: &Sequence) -> Result<(), ModelError> {
-        if sequence.prompt_length == 0 {
-            return Err(ModelError::Empty { index: 0 });
-        }
-        check_tokens(&sequence.tokens, &self.config)
+        check_sequences(&[sequence], &self.config)
     }
 
     /// log π(token | everything before it) of every response token, in nats, at temperature 1 over the whole vocabulary.
     ///
     /// # Errors
-    /// [`ModelError`] for sequences that do not fit the model.
+    /// [`ModelError`] for sequences that do not fit the model, before any work.
     pub fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
+        check_sequences(sequences, &self.config)?;
         let model = self.valid();
         let score = |pass: &[Sequence]| {
             let batch = ResponseBatch::new(pass, &model.config, &model.device())?;
@@ -311,7 +309,7 @@ impl ModuleMapper for Rounded {
 
 /// Two models' distributions at the places of some response tokens: a number for each token, in nats.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
+pub struct Compared {
     /// log-probability of the token itself under the other model.
     pub their_log_probs: Vec<f32>,
     /// KL of this model's distribution to the other's.

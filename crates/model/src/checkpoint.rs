@@ -12,7 +12,7 @@ use crate::{HubModel, ModelError};
 
 /// The tensors of a checkpoint by name, as f32.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
@@ -22,7 +22,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ModelError`] names the file, and the tensor where one is at fault: not finite, or of a type other than f32, f16 and bf16.
-    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+    pub(crate) fn read(dir: &Path) -> Result<Self, ModelError> {
         let mut checkpoint = Self::at(dir);
         for path in &weight_files(dir)? {
             checkpoint.read_file(path)?;
@@ -47,7 +47,7 @@ impl Checkpoint {
     }
 
     /// An empty checkpoint to be filled and written.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::at(Path::new(""))
     }
 
@@ -57,7 +57,7 @@ impl Checkpoint {
     }
 
     /// Whether a tensor of that name is there.
-    pub fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
@@ -106,7 +106,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
-    pub fn take<const D: usize>(
+    pub(crate) fn take<const D: usize>(
         &mut self,
         name: &str,
         expected: [usize; D],
@@ -153,7 +153,7 @@ impl Checkpoint {
     }
 
     /// Adds a tensor under a name.
-    pub fn put<const D: usize>(&mut self, name: impl Into<String>, tensor: Tensor<D>) {
+    pub(crate) fn put<const D: usize>(&mut self, name: impl Into<String>, tensor: Tensor<D>) {
         let shape = tensor.dims().to_vec();
         let values = tensor.into_data().iter::<f32>().collect();
         self.tensors.insert(name.into(), (shape, values));
@@ -163,7 +163,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ModelError::Io`] and [`ModelError::Safetensors`].
-    pub fn write(&self, path: &Path) -> Result<(), ModelError> {
+    pub(crate) fn write(&self, path: &Path) -> Result<(), ModelError> {
         let failed = |error: safetensors::SafeTensorError| ModelError::Safetensors {
             path: path.into(),
             reason: error.to_string(),

@@ -4,21 +4,23 @@ use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-
 use infalign_backend::in_order;
 
-use crate::batch::{TOKENS_PER_PASS, check_tokens, pad, runs};
+use crate::batch::{TOKENS_PER_PASS, check_sequences, runs};
 use crate::causal_lm::write_config;
 use crate::checkpoint::{Checkpoint, param};
 use crate::config::Head;
 use crate::layout;
 use crate::lora::peft;
-use crate::{CausalLm, LoraConfig, ModelError, ModelFolder, Transformer, TransformerConfig};
+use crate::{
+    CausalLm, LoraConfig, ModelError, ModelFolder, ResponseBatch, Sequence, Transformer,
+    TransformerConfig,
+};
 
 /// The head's weight.
 const SCORE: &str = "score.weight";
 
-/// A sequence classifier with one output, pooled at the last token of each text.
+/// A sequence classifier with one output, pooled at the last token of each text; read at every token, it says the values of prefixes.
 #[derive(Clone, Debug)]
 pub struct SequenceClassifier {
     trunk: CausalLm,
@@ -34,7 +36,7 @@ pub struct ClassifierNet {
 
 #[derive(Module, Debug)]
 struct ClassifierHead {
-    /// `[hidden, outputs]`.
+    /// `[hidden, 1]`.
     score: Param<Tensor<2>>,
 }
 
@@ -58,22 +60,15 @@ fn check_one_label(
 
 impl SequenceClassifier {
     /// A classifier on a language model's transformer, with a score of 0 for every text. Its output matrix is dropped.
-    pub fn on(trunk: CausalLm, pad_token: u32) -> Self {
-        Self::with_outputs(trunk, pad_token, &["LABEL_0"])
-    }
-
-    /// As [`SequenceClassifier::on`], with an output for each name.
-    pub(crate) fn with_outputs(mut trunk: CausalLm, pad_token: u32, names: &[&str]) -> Self {
+    pub fn on(mut trunk: CausalLm, pad_token: u32) -> Self {
         let device = trunk.device();
         trunk.net.lm_head = None;
         trunk.config.architectures =
             vec![trunk.config.family.architecture(Head::SequenceClassification)];
-        trunk.config.num_labels = Some(names.len());
-        let labels = names.iter().enumerate();
-        let labels = labels.map(|(index, name)| (index.to_string(), (*name).to_owned()));
-        trunk.config.id2label = Some(labels.collect());
+        trunk.config.num_labels = Some(1);
+        trunk.config.id2label = Some([("0".to_owned(), "LABEL_0".to_owned())].into());
         trunk.config.pad_token_id = Some(pad_token);
-        let score = Tensor::zeros([trunk.config.hidden_size, names.len()], &device);
+        let score = Tensor::zeros([trunk.config.hidden_size, 1], &device);
         Self { trunk, head: ClassifierHead { score: param(SCORE, score) } }
     }
 
@@ -85,11 +80,11 @@ impl SequenceClassifier {
     pub fn load(folder: impl Into<ModelFolder>, device: &Device) -> Result<Self, ModelError> {
         let folder = folder.into();
         let Some(base) = folder.base()? else {
-            return Self::load_plain(folder.path(), |_| 1, device);
+            return Self::load_plain(folder.path(), device);
         };
         let classifies = TransformerConfig::read(&base, Head::SequenceClassification).is_ok();
         let base = if classifies {
-            Self::load_plain(&base, |_| 1, device)?
+            Self::load_plain(&base, device)?
         } else {
             let trunk = CausalLm::load_plain(&base, device)?;
             let pad_token = trunk.config.pad_token_id.unwrap_or(0);
@@ -98,18 +93,12 @@ impl SequenceClassifier {
         base.with_adapter(folder.path())
     }
 
-    /// Reads a classifier without an adapter and with as many outputs as `outputs` says.
-    pub(crate) fn load_plain(
-        dir: &Path,
-        outputs: impl Fn(&TransformerConfig) -> usize,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
+    /// Reads a classifier without an adapter.
+    fn load_plain(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = TransformerConfig::read(dir, Head::SequenceClassification)?;
         let mut checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
-        let shape = [outputs(&config), config.hidden_size];
-        if shape[0] == 1 {
-            check_one_label(&config, checkpoint.shape(SCORE), dir)?;
-        }
+        check_one_label(&config, checkpoint.shape(SCORE), dir)?;
+        let shape = [1, config.hidden_size];
         let trunk = CausalLm::from_checkpoint(config, &mut checkpoint, device)?;
         let score = checkpoint.take(SCORE, shape, device)?.transpose();
         let trunk = CausalLm { origin: dir.canonicalize().ok(), ..trunk };
@@ -126,7 +115,7 @@ impl SequenceClassifier {
             let trunk = self.trunk.without_adapter();
             return Self { trunk, head: self.head.clone() }.with_adapter(dir);
         }
-        Self::load_plain(dir, |_| 1, &self.device())
+        Self::load_plain(dir, &self.device())
     }
 
     /// Puts the adapter of a PEFT directory on the classifier, and the head that was trained with it.
@@ -193,7 +182,7 @@ impl SequenceClassifier {
     }
 
     /// The device of the weights, without autodiff.
-    pub(crate) fn device(&self) -> Device {
+    pub fn device(&self) -> Device {
         self.trunk.device()
     }
 
@@ -222,36 +211,62 @@ impl SequenceClassifier {
     /// # Errors
     /// [`ModelError`] for texts that are empty or do not fit the model.
     pub fn forward(&self, texts: &[&[u32]]) -> Result<Tensor<2>, ModelError> {
-        for (index, tokens) in texts.iter().enumerate() {
-            if tokens.is_empty() {
-                return Err(ModelError::Empty { index });
-            }
-            check_tokens(tokens, &self.trunk.config)?;
-        }
-        let time = texts.iter().map(|t| t.len()).max().unwrap_or(0);
-        let device = self.device();
-        let last: Vec<i32> =
-            texts.iter().enumerate().map(|(b, t)| (b * time + t.len() - 1) as i32).collect();
-        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [texts.len()]), &device);
-        Ok(self.outputs(pad(texts.iter().copied(), time, &device), last))
+        self.trunk.check_texts(texts)?;
+        Ok(self.scores_of(self.trunk.last_states(texts)))
     }
 
-    /// The outputs at some rows of `[batch * time]`, of right-padded ids `[batch, time]`: `[rows, outputs]`.
-    pub(crate) fn outputs(&self, ids: Tensor<2, Int>, rows: Tensor<1, Int>) -> Tensor<2> {
-        self.trunk.hidden(ids).select(0, rows).matmul(self.head.score.val())
+    /// The scores of states `[rows, hidden]`: `[rows, 1]`.
+    fn scores_of(&self, states: Tensor<2>) -> Tensor<2> {
+        states.matmul(self.head.score.val())
     }
 
     /// The score of each text, without gradients, in passes of bounded size.
     ///
     /// # Errors
-    /// As [`SequenceClassifier::forward`].
+    /// As [`SequenceClassifier::forward`], before any work.
     pub fn scores(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>, ModelError> {
+        let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        self.trunk.check_texts(&texts)?;
         let model = self.valid();
-        let score = |run: &[Vec<u32>]| {
-            let run: Vec<&[u32]> = run.iter().map(Vec::as_slice).collect();
-            Ok(model.forward(&run)?.into_data().iter::<f32>().collect())
+        let score = |run: &[&[u32]]| {
+            let scores = model.scores_of(model.trunk.last_states(run));
+            Ok(scores.into_data().iter::<f32>().collect())
         };
-        let runs = runs(texts, Vec::len, TOKENS_PER_PASS);
+        let runs = runs(&texts, |text| text.len(), TOKENS_PER_PASS);
         Ok(in_order::<_, Vec<f32>, ModelError>(&model.device(), runs, score)?.concat())
+    }
+
+    /// V(x, y₁ … yₜ₋₁), the value of what stands before each response token yₜ: `[tokens, 1]`. What a policy gradient's baseline may know.
+    pub fn values_before(&self, batch: &ResponseBatch) -> Tensor<2> {
+        self.scores_of(self.trunk.response_hidden(batch))
+    }
+
+    /// The value of every prefix of each response without gradients, the empty response first: `[response tokens + 1]`. It does not depend on
+    /// the other sequences.
+    ///
+    /// # Errors
+    /// [`ModelError`] for sequences that do not fit the model, before any work.
+    pub fn prefix_values(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
+        check_sequences(sequences, self.config())?;
+        let model = self.valid();
+        let values = |run: &[Sequence]| model.prefix_values_of_run(run);
+        let runs = model.trunk.passes(sequences);
+        Ok(in_order(&model.device(), runs, values)?.concat())
+    }
+
+    fn prefix_values_of_run(&self, run: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let device = self.device();
+        let batch = ResponseBatch::new(run, self.config(), &device)?;
+        let [_, time] = batch.ids.dims();
+        let rows_of =
+            |(b, s): (usize, &Sequence)| b * time + s.prompt_length - 1..b * time + s.tokens.len();
+        let rows: Vec<i32> =
+            run.iter().enumerate().flat_map(rows_of).map(|row| row as i32).collect();
+        let n_rows = rows.len();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n_rows]), &device);
+        let data = self.scores_of(self.trunk.hidden(batch.ids).select(0, rows)).into_data();
+        let mut values = data.iter::<f32>();
+        let counts = batch.lengths.iter().map(|length| length + 1);
+        Ok(counts.map(|count| values.by_ref().take(count).collect()).collect())
     }
 }

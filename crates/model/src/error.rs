@@ -81,7 +81,7 @@ pub enum ModelError {
         /// The offending key or tensor with its value, and what has to be there.
         reason: String,
     },
-    /// Value heads cannot be put on a model.
+    /// Heads of a prefix scorer that are none, or do not fit its trunk.
     #[error("value heads: {reason}")]
     Heads {
         /// What is wrong, and what to do.

@@ -12,27 +12,35 @@ impl CausalLm {
     /// # Errors
     /// [`ModelError`] for texts that are empty or do not fit the model.
     pub fn last_hidden(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        self.check_texts(texts)?;
+        let model = self.valid();
+        let runs = runs(texts, |text| text.len(), TOKENS_PER_PASS);
+        let states =
+            |run: &[&[u32]]| Ok(model.last_states(run).into_data().iter::<f32>().collect());
+        let states = in_order::<_, Vec<f32>, ModelError>(&model.device(), runs, states)?;
+        let width = self.config().hidden_size;
+        Ok(states.iter().flat_map(|run| run.chunks(width).map(<[f32]>::to_vec)).collect())
+    }
+
+    /// Refuses texts that are empty or do not fit the model.
+    pub(crate) fn check_texts(&self, texts: &[&[u32]]) -> Result<(), ModelError> {
         for (index, tokens) in texts.iter().enumerate() {
             if tokens.is_empty() {
                 return Err(ModelError::Empty { index });
             }
             check_tokens(tokens, self.config())?;
         }
-        let model = self.valid();
-        let runs = runs(texts, |text| text.len(), TOKENS_PER_PASS);
-        let states = in_order(&model.device(), runs, |run| Ok::<_, ModelError>(model.states(run)))?;
-        let width = self.config().hidden_size;
-        Ok(states.iter().flat_map(|run| run.chunks(width).map(<[f32]>::to_vec)).collect())
+        Ok(())
     }
 
-    /// The states of one pass, `[texts * hidden]`.
-    fn states(&self, texts: &[&[u32]]) -> Vec<f32> {
+    /// The states at the last tokens of texts that are read in one pass: `[texts, hidden]`.
+    pub(crate) fn last_states(&self, texts: &[&[u32]]) -> Tensor<2> {
         let time = texts.iter().map(|text| text.len()).max().unwrap_or(0);
         let last = texts.iter().enumerate().map(|(b, text)| (b * time + text.len() - 1) as i32);
         let last = TensorData::new(last.collect::<Vec<i32>>(), [texts.len()]);
         let device = self.device();
         let ids = pad(texts.iter().copied(), time, &device);
         let last = Tensor::<1, Int>::from_data(last, &device);
-        self.hidden(ids).select(0, last).into_data().iter::<f32>().collect()
+        self.hidden(ids).select(0, last)
     }
 }

@@ -118,8 +118,3 @@ pub trait Session: Send {
         new_tokens: usize,
     ) -> Result<(), ModelError>;
 }
-
-/// log π(token) in nats, from the token's logit less the greatest, and the sum of [`softmax_weights`](infalign_backend::functions::softmax_weights) at scale 1.
-pub fn log_prob(below_largest: f32, total: f64) -> f32 {
-    (f64::from(below_largest) - total.ln()) as f32
-}

@@ -2,8 +2,8 @@
 //!
 //! [`CausalLm`] is a decoder of one of several families (see [`TransformerConfig`]) with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
 //! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_log_probs`] what
-//! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer, [`ValueModel`] several that are read at every token,
-//! and [`ScorerModel`] one that gives the values of all tokens that may follow.
+//! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer, and [`ScorerModel`] one that gives the values of all tokens
+//! that may follow.
 //! [`LoraConfig`] describes adapters, which are read, trained, merged and written in PEFT's form. [`Tokenizer`] reads `tokenizer.json`.
 //! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.
 
@@ -35,24 +35,21 @@ mod tokenizer;
 mod tokenizer_config;
 mod transformer;
 mod transformer_session;
-mod value_model;
 mod weights;
 mod word_tokenizer;
 
-pub use batch::{ResponseBatch, Sequence, runs};
-pub use causal_lm::{CausalLm, Comparison};
-pub use checkpoint::Checkpoint;
+pub use batch::{ResponseBatch, Sequence, TOKENS_PER_PASS, runs};
+pub use causal_lm::{CausalLm, Compared};
 pub use classifier::{ClassifierNet, SequenceClassifier};
 pub use config::{Head, RopeScaling, TokenIds, TransformerConfig};
 pub use cpu::CpuModel;
 pub use error::ModelError;
 pub use folder::ModelFolder;
 pub use hub::HubModel;
-pub use language_model::{LanguageModel, Prompts, Session, log_prob};
+pub use language_model::{LanguageModel, Prompts, Session};
 pub use lora::{LoraConfig, Patterns, TargetModules};
 pub use scorer::{PrefixValues, ScoredReward, ScorerHead, ScorerModel, ScorerNet, ScorerSpec};
 pub use tabular::{PrefixTree, TabularLm, TabularProblem};
 pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
-pub use value_model::ValueModel;
 pub use word_tokenizer::write_word_tokenizer;

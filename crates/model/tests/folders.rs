@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use infalign_backend::Device;
 use infalign_model::{
-    CausalLm, Head, ModelFolder, Sequence, SequenceClassifier, Tokenizer, ValueModel,
-    write_word_tokenizer,
+    CausalLm, Head, ModelFolder, Sequence, SequenceClassifier, Tokenizer, write_word_tokenizer,
 };
 use serde_json::{Value, json};
 
@@ -190,19 +189,17 @@ fn quantised_weights_are_refused_by_name() {
 }
 
 #[test]
-fn values_are_read_by_heads_that_were_trained_with_an_adapter() {
+fn values_are_read_by_a_head_that_was_trained_with_an_adapter() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("adapter");
     copy("lora-classifier", &folder);
     let changes = json!({ "base_model_name_or_path": fixture("llama-classifier") });
     edit(&folder.join("adapter_config.json"), &changes);
     let tokens = vec![1, 5, 9, 2, 7];
-    let scores = SequenceClassifier::load(&folder, &device()).unwrap();
-    let score = scores.scores(std::slice::from_ref(&tokens)).unwrap()[0];
-    let model = ValueModel::load(&folder, &device()).unwrap();
-    let whole = Sequence { prompt_length: tokens.len(), tokens };
-    assert!((model.prefix_values(&[whole]).unwrap()[0][0] - score).abs() < 1e-6);
-    let without = ValueModel::load(&fixture("llama-classifier"), &device()).unwrap();
-    let whole = Sequence { tokens: vec![1, 5, 9, 2, 7], prompt_length: 5 };
-    assert!((without.prefix_values(&[whole]).unwrap()[0][0] - score).abs() > 1e-3);
+    let model = SequenceClassifier::load(&folder, &device()).unwrap();
+    let score = model.scores(std::slice::from_ref(&tokens)).unwrap()[0];
+    let whole = [Sequence { prompt_length: tokens.len(), tokens }];
+    assert!((model.prefix_values(&whole).unwrap()[0][0] - score).abs() < 1e-6);
+    let without = SequenceClassifier::load(&fixture("llama-classifier"), &device()).unwrap();
+    assert!((without.prefix_values(&whole).unwrap()[0][0] - score).abs() > 1e-3);
 }

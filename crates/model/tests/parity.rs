@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use infalign_backend::Device;
-use infalign_model::{CausalLm, CpuModel, LanguageModel, Sequence, SequenceClassifier, Session};
+use infalign_model::{
+    CausalLm, CpuModel, LanguageModel, Sequence, SequenceClassifier, Session, TransformerConfig,
+};
 use serde_json::Value;
 
 const CAUSAL: [&str; 13] = [
@@ -102,6 +104,24 @@ fn log_probabilities_of_given_tokens() {
             }
         }
     }
+}
+
+/// More than are put through the output matrix together.
+#[test]
+fn log_probabilities_of_a_long_response() {
+    let mut position = 0.0_f32;
+    let mut normal = || {
+        position += 1.0;
+        5.0 * (1.7 * position).sin()
+    };
+    let config = TransformerConfig::llama(11, 16, 24, 2, 2, 200);
+    let model = CausalLm::random(config, &mut normal, &device()).unwrap();
+    let tokens = (0..150).map(|k| k * k % 11).collect();
+    let sequences = [Sequence { tokens, prompt_length: 1 }];
+    let [tensors, packed] =
+        both(&model).map(|(_, model)| model.log_probs(&sequences).unwrap().concat());
+    assert_eq!(tensors.len(), 149);
+    assert_close("packed", &packed, &tensors);
 }
 
 #[test]

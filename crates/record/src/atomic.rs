@@ -4,9 +4,10 @@
 //! the next start after a crash, therefore sees the old version or the new one, never a mixture.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::RecordError;
 
@@ -33,8 +34,10 @@ fn write_and_rename(
     write(&mut writer)?;
     writer.flush()?;
     drop(writer);
-    file.as_file().sync_all()?;
-    file.persist(path)?;
+    synced(file.as_file())?;
+    patiently(file, |file| {
+        file.persist(path).map(drop).map_err(|failed| (failed.error, failed.file))
+    })?;
     sync_folder(&folder)
 }
 
@@ -66,7 +69,7 @@ pub fn write_dir_atomic<E: From<RecordError>>(
 /// Gives `new` the name `path`; what had that name goes by way of `old`.
 fn swap_in(new: tempfile::TempDir, path: &Path, old: &Path) -> io::Result<()> {
     if !path.try_exists()? {
-        fs::rename(new.path(), path)?;
+        rename(new.path(), path)?;
         let _ = new.keep(); // it is in its place: nothing is left to clean up
         return remove_if_there(old);
     }
@@ -74,17 +77,40 @@ fn swap_in(new: tempfile::TempDir, path: &Path, old: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, "it exists and is no folder"));
     }
     remove_if_there(old)?;
-    fs::rename(path, old)?;
-    if let Err(cause) = fs::rename(new.path(), path) {
-        fs::rename(old, path)?;
+    rename(path, old)?;
+    if let Err(cause) = rename(new.path(), path) {
+        rename(old, path)?;
         return Err(cause);
     }
     let _ = new.keep();
     fs::remove_dir_all(old)
 }
 
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    patiently((), |()| fs::rename(from, to).map_err(|cause| (cause, ())))
+}
+
+/// Does what programs that look through new files may stand in the way of for a moment, as they do on Windows.
+///
+/// - `attempt`: gives `what` back where it fails.
+fn patiently<T>(mut what: T, attempt: impl Fn(T) -> Result<(), (io::Error, T)>) -> io::Result<()> {
+    let mut wait = Duration::from_millis(10);
+    loop {
+        let (cause, left) = match attempt(what) {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
+        };
+        let in_the_way = cfg!(windows) && cause.kind() == ErrorKind::PermissionDenied;
+        if !in_the_way || wait > Duration::from_secs(1) {
+            return Err(cause);
+        }
+        std::thread::sleep(wait);
+        (what, wait) = (left, 2 * wait);
+    }
+}
+
 /// Whether a name is that of a file or folder that is being written, or was when its process was killed.
-pub fn is_half_written(name: &OsStr) -> bool {
+pub(crate) fn is_half_written(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(HALF_WRITTEN)
 }
 
@@ -148,7 +174,8 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             sync_tree(&entry.path())?;
         } else {
-            File::open(entry.path())?.sync_all()?;
+            // Windows brings to the disk only what is open for writing.
+            synced(&OpenOptions::new().read(true).write(cfg!(windows)).open(entry.path())?)?;
         }
     }
     sync_folder(folder)
@@ -157,12 +184,24 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
 /// Brings a folder's list of names to the disk, where the system can.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    synced(&File::open(folder)?)
 }
 
 #[cfg(not(unix))]
 fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Brings a file to the disk, where its file system can be asked for that: some of networks, and of programs, cannot.
+fn synced(file: &File) -> io::Result<()> {
+    file.sync_all().or_else(|cause| if cannot_be_asked(&cause) { Ok(()) } else { Err(cause) })
+}
+
+fn cannot_be_asked(cause: &io::Error) -> bool {
+    // ENOTSUP, for which there is no kind everywhere.
+    let number = if cfg!(target_vendor = "apple") { 45 } else { 95 };
+    let by_number = cfg!(unix) && cause.raw_os_error() == Some(number);
+    by_number || matches!(cause.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput)
 }
 
 #[cfg(test)]

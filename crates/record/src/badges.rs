@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::hash::head;
 use crate::manifest::Manifest;
 use crate::replication::{Replication, WHOLE};
 use crate::verify::{Problem, Verified, verify};
@@ -59,7 +60,7 @@ impl Statement {
     }
 
     fn name(&self) -> String {
-        format!("statement {}", self.sha256.get(..12).unwrap_or(&self.sha256))
+        format!("statement {}", head(&self.sha256))
     }
 }
 
@@ -171,7 +172,9 @@ fn reproduced(broken: &[String], verified: &Verified, evidence: &Evidence) -> Ba
         let objections = statement.objections(&verified.record);
         if !objections.is_empty() {
             reasons.extend(objections);
-        } else if !differs(&original.host, &replica.host) {
+        } else if original.host.is_none() || replica.host.is_none() {
+            reasons.push(format!("{which} may have been on the same host: host not recorded"));
+        } else if original.host == replica.host {
             reasons.push(format!("{which} was on the same host"));
         } else if !differs(&original.agent, &replica.agent) {
             reasons.push(format!(
@@ -292,6 +295,19 @@ mod tests {
         let mut itself = replication;
         itself.replica.uuid = itself.original.uuid.clone();
         assert_eq!(given(&run, &with(&run, itself)), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn one_on_an_unknown_host_is_not_said_to_be_on_another_nor_on_the_same() {
+        let (_root, run, mut replication) = run();
+        replication.replica.host = None;
+        let badges = badges(&run, &with(&run, replication)).unwrap();
+        let verdict = |name: &str| badges.iter().find(|b| b.name == name).unwrap().verdict.clone();
+        let reasons = verdict("Results Reproduced").unwrap_err();
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        assert!(reasons[0].ends_with("may have been on the same host: host not recorded"));
+        let given_for = verdict("Artifacts Evaluated: Functional").unwrap();
+        assert!(given_for.contains("repeat or replicate, host not recorded"), "{given_for}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hash::head;
+
 /// The build of the program that ran. What could not be found out is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
@@ -84,9 +86,8 @@ impl BuildRecord {
     #[must_use]
     pub fn full_version(&self) -> String {
         let Some(commit) = &self.source.commit else { return self.version.clone() };
-        let short = commit.get(..12).unwrap_or(commit);
         let dirty = if self.source.dirty == Some(true) { ".dirty" } else { "" };
-        format!("{}+g{short}{dirty}", self.version)
+        format!("{}+g{}{dirty}", self.version, head(commit))
     }
 
     /// An absolute URI of the program: the commit at Software Heritage, or else one that leads nowhere and holds the digest of its source.

@@ -1,6 +1,7 @@
 //! Answers to the reproducibility questions that conferences ask, as far as a record gives them.
 
 use crate::Record;
+use crate::hash::head;
 use crate::verify::Verified;
 
 /// A question with its answer.
@@ -69,7 +70,7 @@ pub fn checklist(verified: &Verified) -> Vec<Answer> {
                 record.build.full_version(),
                 record.build.burn.as_deref().unwrap_or("unknown"),
                 record.build.rustc,
-                short(&record.build.cargo_lock_sha256)
+                head(&record.build.cargo_lock_sha256)
             ),
         ),
         answer(
@@ -102,7 +103,7 @@ fn code(record: &Record) -> Option<String> {
 fn inputs(record: &Record) -> String {
     let inputs = record.inputs.iter();
     let each = inputs
-        .map(|input| format!("{} {} (SHA-256 {})", input.role, input.path, short(&input.sha256)));
+        .map(|input| format!("{} {} (SHA-256 {})", input.role, input.path, head(&input.sha256)));
     let each: Vec<String> = each.collect();
     if each.is_empty() { "no input was recorded".to_owned() } else { each.join("; ") }
 }
@@ -138,10 +139,6 @@ fn cost(record: &Record) -> String {
         .map_or(String::new(), |bytes| format!(", {} MiB at most", bytes >> 20));
     let steps = record.steps.map_or(String::new(), |steps| format!(", {steps} training steps"));
     format!("{seconds}{memory}{steps}")
-}
-
-fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::command_line::told;
 use crate::expect::{Level, Tolerance};
 use crate::folder::{self, CONFIG, SETTINGS, stays_inside};
+use crate::hash::head;
 use crate::record::Record;
 use crate::steps::{TIMING, divergence};
-use crate::surroundings::head;
 use crate::{RecordError, folder::refused};
 
 /// A file of both runs.
@@ -149,7 +149,14 @@ fn leaves(value: &toml::Value, key: String, found: &mut BTreeMap<String, String>
 
 fn is_path(value: Option<&String>) -> bool {
     let text = value.map(|value| value.trim_matches(['"', '\'']));
-    text.is_some_and(|text| Path::new(text).is_absolute() || text.starts_with('$'))
+    text.is_some_and(|text| {
+        Path::new(text).is_absolute() || text.starts_with(['/', '$']) || begins_with_drive(text)
+    })
+}
+
+/// Whether a text begins as paths of Windows do, whatever the system that it is read on.
+fn begins_with_drive(text: &str) -> bool {
+    matches!(text.as_bytes(), [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic())
 }
 
 /// Every output of the first run beside that of the second.
@@ -246,7 +253,7 @@ fn walk((a, b): (&Value, &Value), place: &str, visit: &mut impl FnMut(&str, &Val
 }
 
 /// Whether two runs had the same program on the same kind of machine, with a backend that repeats bit for bit: then their results
-/// have to be the same bits.
+/// have to be the same bits. What is unknown of both is not the same.
 #[must_use]
 pub fn same_machine(a: &Record, b: &Record) -> bool {
     let repeats =
@@ -260,7 +267,8 @@ pub fn same_machine(a: &Record, b: &Record) -> bool {
             record.device.clone(),
         )
     };
-    repeats(a) && repeats(b) && of(a) == of(b)
+    let known = a.executable_sha256.is_some() && a.host.cpu.model.is_some();
+    known && repeats(a) && repeats(b) && of(a) == of(b)
 }
 
 #[cfg(test)]
@@ -353,10 +361,15 @@ mod tests {
     #[test]
     fn paths_may_differ_where_the_inputs_are_the_same() {
         let (_root, a, b) = two();
-        for (run, path) in [(&a, "/one/m"), (&b, "/two/m")] {
-            std::fs::write(run.join(CONFIG), format!("model = '{path}'\n")).unwrap();
-        }
-        assert!(obstacles((&a, &record(&a)), (&b, &record(&b))).unwrap().is_empty());
+        let differ = |one: &str, two: &str| {
+            for (run, path) in [(&a, one), (&b, two)] {
+                std::fs::write(run.join(CONFIG), format!("model = '{path}'\n")).unwrap();
+            }
+            !obstacles((&a, &record(&a)), (&b, &record(&b))).unwrap().is_empty()
+        };
+        assert!(!differ("/one/m", "/two/m"));
+        assert!(!differ("/one/m", r"C:\two\m") && !differ("D:/one/m", "$INFALIGN_DATA/m"));
+        assert!(differ("/one/m", "two") && differ(r"\d+", r"\w+"));
     }
 
     #[test]
@@ -389,5 +402,19 @@ mod tests {
             dtype: "f32".into(),
         });
         assert!(!same_machine(&ra, &rb));
+    }
+
+    #[test]
+    fn what_nobody_knows_of_two_runs_is_not_the_same() {
+        let (_root, a, b) = two();
+        let (mut ra, mut rb) = (record(&a), record(&b));
+        rb.host.cpu.model = None;
+        assert!(!same_machine(&ra, &rb));
+        ra.host.cpu.model = None;
+        assert!(!same_machine(&ra, &rb));
+        let known = record(&a).host;
+        (ra.host, rb.host) = (known.clone(), known);
+        (ra.executable_sha256, rb.executable_sha256) = (None, None);
+        assert!(!same_machine(&ra, &rb), "nor are two programs");
     }
 }

@@ -83,7 +83,7 @@ const LICENSE: &str = "INFALIGN_LICENSE";
 ///
 /// # Errors
 /// [`RecordError::Variable`] for what is neither.
-pub fn agent() -> Result<Option<Agent>, RecordError> {
+pub(crate) fn agent() -> Result<Option<Agent>, RecordError> {
     let Some(name) = given(AGENT) else { return Ok(None) };
     if name.contains(char::is_control) {
         return Err(RecordError::Variable { variable: AGENT, wanted: "a name on one line" });
@@ -98,7 +98,7 @@ pub fn agent() -> Result<Option<Agent>, RecordError> {
 ///
 /// # Errors
 /// [`RecordError::Variable`] for what is neither.
-pub fn license() -> Result<Option<String>, RecordError> {
+pub(crate) fn license() -> Result<Option<String>, RecordError> {
     let wanted = "the address of a licence, or one identifier of SPDX, such as MIT";
     let unknown = || RecordError::Variable { variable: LICENSE, wanted };
     given(LICENSE).map(|text| license_of(&text).ok_or_else(unknown)).transpose()
@@ -143,12 +143,21 @@ fn is_address(text: &str) -> bool {
     host.is_some_and(|host| !host.is_empty() && !host.starts_with('/')) && !text.contains(unfit)
 }
 
+/// The computer's name, as Windows tells it: recorded is a digest of it.
+pub(crate) fn computer() -> Option<String> {
+    given("COMPUTERNAME")
+}
+
+/// The processor's family, model and maker, as Windows tells them.
+pub(crate) fn processor() -> Option<String> {
+    given("PROCESSOR_IDENTIFIER")
+}
+
 /// Names the run that this process repeats, by its `uuid`; set by `infalign replicate` for the run that it starts.
 pub const BASED_ON: &str = "INFALIGN_BASED_ON";
 
 /// The run that this process repeats.
-#[must_use]
-pub fn based_on() -> Option<String> {
+pub(crate) fn based_on() -> Option<String> {
     let plain = |uuid: &String| uuid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     std::env::var(BASED_ON).ok().filter(|uuid| !uuid.is_empty()).filter(plain)
 }
@@ -171,19 +180,44 @@ pub(crate) fn token_files() -> Vec<(String, String)> {
 /// A text as it is recorded: `~` in place of the home folder, which would name a person, wherever a path begins with it.
 #[must_use]
 pub fn without_home(text: &str) -> String {
-    let home = std::env::home_dir().map(|home| home.to_string_lossy().into_owned());
-    match home.as_deref().map(|home| home.trim_end_matches(['/', '\\'])) {
-        Some(home) if !home.is_empty() => without(home, text),
-        _ => text.to_owned(),
+    let Some(home) = std::env::home_dir() else { return text.to_owned() };
+    // It may be a link: paths that were resolved begin with what it leads to.
+    let homes = [home.canonicalize().unwrap_or_else(|_| home.clone()), home];
+    let forms = homes.iter().flat_map(|home| forms(&home.to_string_lossy(), cfg!(windows)));
+    forms.fold(text.to_owned(), |text, home| without(&home, &text, cfg!(windows)))
+}
+
+/// How resolved paths begin on Windows.
+const VERBATIM: &str = r"\\?\";
+
+/// How texts write a folder, those first that hold others; none for that of all. On Windows with the beginning of resolved paths and without it,
+/// and as texts in quotes have either.
+fn forms(folder: &str, windows: bool) -> Vec<String> {
+    let folder = folder.trim_end_matches(['/', '\\']);
+    let plain = folder.strip_prefix(VERBATIM).filter(|_| windows).unwrap_or(folder);
+    if plain.is_empty() {
+        return Vec::new();
     }
+    if !windows {
+        return vec![plain.to_owned()];
+    }
+    let bare = [format!("{VERBATIM}{plain}"), plain.to_owned()];
+    let quoted = bare.each_ref().map(|form| form.replace('\\', r"\\"));
+    quoted.into_iter().chain(bare).collect()
 }
 
 /// Puts `~` in place of the folder where a path begins with it: not within another path, nor before the rest of a longer name.
-fn without(folder: &str, text: &str) -> String {
+///
+/// - `windows`: whether letters of either case are the same in paths, and so are `/` and `\`.
+fn without(folder: &str, text: &str, windows: bool) -> String {
+    // As long as the text, byte by byte.
+    let comparable = |text: &str| {
+        if windows { text.to_ascii_lowercase().replace('/', r"\") } else { text.to_owned() }
+    };
     let (mut kept, mut done) = (String::with_capacity(text.len()), 0);
-    for (start, _) in text.match_indices(folder) {
+    for (start, _) in comparable(text).match_indices(&comparable(folder)) {
         let end = start + folder.len();
-        if !goes_on_before(&text[..start]) && !goes_on_after(&text[end..]) {
+        if !goes_on_before(&text[..start], windows) && !goes_on_after(&text[end..]) {
             kept += &text[done..start];
             kept.push('~');
             done = end;
@@ -197,10 +231,10 @@ fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || "_-.+~@%".contains(c)
 }
 
-/// Whether what stands before a path belongs to it; the scheme of an address does not.
-fn goes_on_before(text: &str) -> bool {
+/// Whether what stands before a path belongs to it; the scheme of an address does not, with one `/` more before the letter of a drive.
+fn goes_on_before(text: &str, windows: bool) -> bool {
     let within = |c: char| is_of_name(c) || c == '/' || c == '\\';
-    text.ends_with(within) && !text.ends_with("://")
+    text.ends_with(within) && !text.ends_with("://") && !(windows && text.ends_with(":///"))
 }
 
 /// Whether what stands after a name belongs to it; the full stop of a sentence does not.
@@ -211,17 +245,27 @@ fn goes_on_after(text: &str) -> bool {
 }
 
 /// A word of a command line on record with the home folder where [`without_home`] has put `~`: at its beginning, or that of an option's value.
+/// What was recorded on Windows, `~\…`, leads to the same place elsewhere.
 #[must_use]
 pub fn with_home(word: &str) -> String {
     let (option, value) = match word.split_once('=') {
         Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
         _ => (String::new(), word),
     };
-    match (value.strip_prefix('~'), std::env::home_dir()) {
-        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-            format!("{option}{}{rest}", home.display())
-        }
+    match (below_home(value), std::env::home_dir()) {
+        (Some(rest), Some(home)) => format!("{option}{}{rest}", home.display()),
         _ => word.to_owned(),
+    }
+}
+
+/// What follows `~` in a path that begins with it, separators as this system has them.
+fn below_home(path: &str) -> Option<String> {
+    let rest = path.strip_prefix('~')?;
+    match rest.chars().next() {
+        None | Some('/') => Some(rest.to_owned()),
+        Some('\\') if cfg!(windows) => Some(rest.to_owned()),
+        Some('\\') => Some(rest.replace('\\', "/")),
+        Some(_) => None,
     }
 }
 
@@ -256,7 +300,9 @@ mod tests {
 
     #[test]
     fn the_home_folder_is_taken_out_of_paths_that_begin_with_it_alone() {
-        let is = |home: &str, text: &str, expected: &str| assert_eq!(without(home, text), expected);
+        let is = |home: &str, text: &str, expected: &str| {
+            assert_eq!(without(home, text, false), expected);
+        };
         let al = "/people/al";
         for text in [
             "/people/alice/x",
@@ -274,6 +320,39 @@ mod tests {
         is(al, "cannot read /people/al/x, nor '/people/al'.", "cannot read ~/x, nor '~'.");
         is(al, "it is in /people/al. So is /people/alice", "it is in ~. So is /people/alice");
         is(al, "file:///people/al/x", "file://~/x");
+    }
+
+    #[test]
+    fn the_home_folder_is_taken_out_however_windows_writes_it() {
+        let is = |text: &str, expected: &str| {
+            let forms = forms(r"C:\People\al", true).into_iter();
+            let found = forms.fold(text.to_owned(), |text, home| without(&home, &text, true));
+            assert_eq!(found, expected);
+        };
+        is(r"C:\People\al\x", r"~\x");
+        is(r"cannot read \\?\C:\People\al\x, nor 'c:/people/Al'.", r"cannot read ~\x, nor '~'.");
+        is(r#"path: "\\\\?\\C:\\People\\al\\x""#, r#"path: "~\\x""#);
+        is(r#"path: "C:\\People\\al\\x""#, r#"path: "~\\x""#);
+        is("file:///C:/People/al/ä", "file:///~/ä");
+        for text in [r"C:\People\alice\x", r"D:\mnt\C:\People\al", r"C:\People", "C:/People/al.bak"]
+        {
+            is(text, text);
+        }
+        assert_eq!(forms(r"\\?\C:\People\al", true), forms(r"C:\People\al\", true));
+        assert_eq!(forms("/people/al/", false), ["/people/al"]);
+        assert!(forms("/", false).is_empty());
+    }
+
+    #[cfg(not(windows))]
+    #[test]
+    fn the_home_folder_is_put_back_whichever_system_left_it_out() {
+        let home = std::env::home_dir().unwrap().display().to_string();
+        assert_eq!(with_home("~/a/b"), format!("{home}/a/b"));
+        assert_eq!(with_home(r"--out=~\a\b"), format!("--out={home}/a/b"));
+        assert_eq!(with_home("~"), home);
+        for word in ["~al/x", "a~/b", r"a\b", "x=~/a"] {
+            assert_eq!(with_home(word), word);
+        }
     }
 
     #[test]

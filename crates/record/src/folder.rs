@@ -2,12 +2,15 @@
 //!
 //! Nothing is followed out of it, nothing is read without a limit, and what is refused is named.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{Component, Path};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use crate::RecordError;
+use crate::atomic::is_half_written;
 use crate::record::{Record, SCHEMA};
 use crate::run_dir::START_FILE;
 
@@ -46,7 +49,7 @@ const MAX_SAMPLES: u64 = 4 << 30;
 const MAX_FILES: usize = 200_000;
 const MAX_DEPTH: usize = 32;
 
-/// All files below a folder with `/` between names, in order, but for empty files [`LOCK`], of runs within it too.
+/// All files below a folder with `/` between names, in order, but for empty files [`LOCK`], of runs within it too, and those [`is_of_finder`].
 ///
 /// # Errors
 /// [`RecordError::Refused`] for a symbolic link within it, something that is neither file nor folder, a name that is not UTF-8 or holds a
@@ -86,7 +89,9 @@ fn walk(
             walk(&path, &format!("{relative}/"), depth + 1, found)?;
         } else if !kind.is_file() {
             return Err(refused(&path, "it is neither a file nor a folder"));
-        } else if name != LOCK || entry.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        } else if !is_of_finder(name.as_ref())
+            && (name != LOCK || entry.metadata().is_ok_and(|metadata| metadata.len() > 0))
+        {
             found.push(relative);
         }
         if found.len() > MAX_FILES {
@@ -94,6 +99,55 @@ fn walk(
         }
     }
     Ok(())
+}
+
+/// Whether a file's name is one of those that macOS puts beside the files of others, where its Finder shows a folder or where they are copied to
+/// another file system: they belong to no run.
+#[must_use]
+pub fn is_of_finder(name: &OsStr) -> bool {
+    name == ".DS_Store" || name.as_encoded_bytes().starts_with(b"._")
+}
+
+/// Whether a name is that of what a process leaves in a folder where it begins a run, or of a file that belongs to none.
+#[must_use]
+pub fn is_of_beginning(name: &OsStr) -> bool {
+    name == LOCK || is_half_written(name) || is_of_finder(name)
+}
+
+/// Whether a file holds weights of a model, by its name.
+#[must_use]
+pub fn is_weights(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "safetensors")
+        && path.file_name().is_some_and(|name| !is_of_finder(name))
+}
+
+/// Names that Windows takes for devices, whatever follows after a dot.
+const DEVICES: [&str; 22] = [
+    "con", "nul", "aux", "prn", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8",
+    "com9", "lpt1", "lpt2", "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
+];
+
+/// Whether a folder can have a name on every system: of letters, digits, `-`, `_` and `.`, none of these dots at an end, and not that of a device,
+/// such as `con`.
+#[must_use]
+pub fn can_be_named(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let stem = name.split('.').next().unwrap_or_default();
+    let is_device = DEVICES.iter().any(|device| device.eq_ignore_ascii_case(stem));
+    !name.is_empty()
+        && name.chars().all(plain)
+        && !name.starts_with('.')
+        && !name.ends_with('.')
+        && !is_device
+}
+
+/// The path of a folder that is there, from the root, as texts may go on with it by `/`: links are followed, but on Windows, which begins what it has
+/// followed by `\\?\` and knows no `/` behind that.
+///
+/// # Errors
+/// When the folder is not there, or the one that this process works in is not.
+pub fn from_root(folder: &Path) -> io::Result<PathBuf> {
+    if cfg!(windows) { std::path::absolute(folder) } else { folder.canonicalize() }
 }
 
 /// Whether a path stays below the folder that it is joined to: `\` separates on some systems and is refused on all, `:` only where it
@@ -200,6 +254,28 @@ mod tests {
         assert_eq!(files(folder.path()).unwrap(), ["a", "b/a", "b/c/z"]);
         fs::write(folder.path().join(LOCK), "x").unwrap();
         assert_eq!(files(folder.path()).unwrap()[0], LOCK);
+    }
+
+    #[test]
+    fn what_macos_leaves_beside_files_is_none_of_a_run() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("b/._c")).unwrap();
+        for name in [".DS_Store", "._a", "a", "b/.DS_Store", "b/._c/z", "b/.d", "b/c._d"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        assert_eq!(files(folder.path()).unwrap(), ["a", "b/._c/z", "b/.d", "b/c._d"]);
+    }
+
+    #[test]
+    fn names_that_some_system_has_no_folder_for_are_known() {
+        for name in ["a", "Best-of_4", "exp10.v2", "console", "com0", "com10", "a.con", "0"] {
+            assert!(can_be_named(name), "{name}");
+        }
+        for name in
+            ["", ".", ".a", "a.", "a/b", "a b", "é", "con", "CON", "Nul.txt", "lpt9", "com1.a.b"]
+        {
+            assert!(!can_be_named(name), "{name}");
+        }
     }
 
     #[cfg(unix)]

@@ -39,6 +39,12 @@ pub fn sha256_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The first 12 digits of a digest or of a commit, which tell it from others.
+pub(crate) fn head(digest: &str) -> &str {
+    // What others have recorded need not be digits.
+    digest.char_indices().nth(12).map_or(digest, |(end, _)| &digest[..end])
+}
+
 fn hex(digest: &[u8]) -> String {
     digest.iter().fold(String::with_capacity(2 * digest.len()), |mut digits, byte| {
         let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
@@ -61,6 +67,12 @@ mod tests {
             sha256_bytes(b"abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+    }
+
+    #[test]
+    fn a_digest_is_told_by_its_first_digits_whatever_it_is() {
+        let heads = ["0123456789abcdef", "0123456789ab", "01", "ääääääääääääää"].map(head);
+        assert_eq!(heads, ["0123456789ab", "0123456789ab", "01", "ääääääääääää"]);
     }
 
     #[test]

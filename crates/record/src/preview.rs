@@ -1,57 +1,51 @@
 //! `ro-crate-preview.html`: a run as a page that needs nothing beside its folder.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
+use crate::Page;
 use crate::address::encoded;
+use crate::page::{breakable, escaped};
 use crate::record::Record;
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111}\
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-td{padding:.2rem .9rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}td span,td a,code{overflow-wrap:anywhere}\
-code{font-size:.85em}img{max-width:100%}";
-/// Longer words, such as paths and digests, may be broken; numbers are shorter.
-const LONGEST: usize = 24;
+/// Where it looks otherwise than reports, whose tables are wide.
+const STYLE: &str =
+    "body{max-width:62rem}table{font-size:1em;margin:0}td:first-child{white-space:normal}";
 /// More numbers are in results.json.
 const MAX_NUMBERS: usize = 60;
 
 /// The page.
 pub(crate) fn html(record: &Record) -> String {
     let title = format!("infalign {} {}", record.command, record.start);
-    let mut body = format!("<h1>{}</h1>\n<p>{}</p>\n", escaped(&title), escaped(&summary(record)));
+    let mut page = Page::new(&title).styled(STYLE).paragraph(&summary(record));
     for output in record.outputs.iter().filter(|output| output.path.ends_with(".svg")) {
         let (source, name) = (escaped(&encoded(&output.path)), escaped(&output.path));
-        let _ = writeln!(body, "<p><img src=\"{source}\" alt=\"{name}\"></p>");
+        page = page.figure(&format!("<img src=\"{source}\" alt=\"{name}\">"));
     }
-    section(&mut body, "How it was run", run(record).into_iter());
+    page = section(page, "How it was run", run(record).into_iter());
     let numbers = numbers(&record.metrics);
-    section(&mut body, "Numbers", numbers.iter().take(MAX_NUMBERS).cloned());
-    if numbers.len() > MAX_NUMBERS {
-        body += "<p>More are in <a href=\"results.json\">results.json</a>.</p>\n";
+    let n = numbers.len();
+    page = section(page, "Numbers", numbers.into_iter().take(MAX_NUMBERS));
+    if n > MAX_NUMBERS {
+        page = page.raw("<p>More are in <a href=\"results.json\">results.json</a>.</p>\n");
     }
     let inputs = record.inputs.iter();
     let inputs = inputs.map(|input| {
         (escaped(&input.role), file(&breakable(&input.path), &input.sha256, input.bytes))
     });
-    section(&mut body, "Inputs", inputs);
+    page = section(page, "Inputs", inputs);
     let models = record.models.iter().map(|model| {
         let what = format!("{} parameters in {} tensors", model.parameters, model.tensors);
         (escaped(&model.role), format!("{what} <code>{}</code>", escaped(&model.sha256)))
     });
-    section(&mut body, "Models, whatever their files", models);
+    page = section(page, "Models, whatever their files", models);
     let outputs = record.outputs.iter().map(|output| {
         let (address, name) = (escaped(&encoded(&output.path)), escaped(&output.path));
         (format!("<a href=\"{address}\">{name}</a>"), file("", &output.sha256, output.bytes))
     });
-    section(&mut body, "Outputs", outputs);
+    page = section(page, "Outputs", outputs);
     let build = record.build.rows().into_iter();
     let build = build.map(|(name, value)| (escaped(name), breakable(&value)));
-    section(&mut body, "The program", build);
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
-         </head>\n<body>\n{body}</body>\n</html>\n",
-        escaped(&title)
-    )
+    section(page, "The program", build).html()
 }
 
 fn summary(record: &Record) -> String {
@@ -128,26 +122,10 @@ fn file(name: &str, sha256: &str, bytes: u64) -> String {
     format!("{name} {bytes} bytes <code>{}</code>", escaped(sha256))
 }
 
-/// A table of two columns under a heading, unless it would be empty; its cells are escaped already.
-fn section(body: &mut String, heading: &str, rows: impl Iterator<Item = (String, String)>) {
-    let rows: String =
-        rows.map(|(name, value)| format!("<tr><td>{name}</td><td>{value}</td></tr>\n")).collect();
-    if !rows.is_empty() {
-        let _ = write!(body, "<h2>{heading}</h2>\n<table>\n{rows}</table>\n");
-    }
-}
-
-/// A text of which long words alone may be broken.
-fn breakable(text: &str) -> String {
-    let word = |word: &str| match word.chars().count() {
-        0..=LONGEST => escaped(word),
-        _ => format!("<span>{}</span>", escaped(word)),
-    };
-    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// A table of two columns under a heading, unless it would be empty; its cells are HTML.
+fn section(page: Page, heading: &str, rows: impl Iterator<Item = (String, String)>) -> Page {
+    let mut rows = rows.map(|(name, value)| vec![name, value]).peekable();
+    if rows.peek().is_none() { page } else { page.heading(heading).raw_table(Vec::new(), rows) }
 }
 
 #[cfg(test)]
@@ -180,17 +158,6 @@ mod tests {
         let page = html(&record);
         assert!(page.contains("<img src=\"a%20b%231%3F.svg\" alt=\"a b#1?.svg\">"), "{page}");
         assert!(page.contains("<a href=\"a%20b%231%3F.svg\">a b#1?.svg</a>"), "{page}");
-    }
-
-    #[test]
-    fn long_words_may_be_broken_and_numbers_may_not() {
-        let digest = "ab".repeat(32);
-        assert_eq!(
-            breakable(&format!("0.8 <{digest}>")),
-            format!("0.8 <span>&lt;{digest}&gt;</span>")
-        );
-        assert!(STYLE.contains("td span,td a,code{overflow-wrap:anywhere}"));
-        assert_eq!(STYLE.matches("overflow-wrap").count(), 1);
     }
 
     #[test]

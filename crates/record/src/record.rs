@@ -230,8 +230,7 @@ pub struct Agent {
 }
 
 /// IANA's name of a file's format, by its ending.
-#[must_use]
-pub fn media_type(path: &str) -> &'static str {
+pub(crate) fn media_type(path: &str) -> &'static str {
     match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
         "json" => "application/json",
         "jsonl" => "application/jsonl",

@@ -170,9 +170,7 @@ impl Recorder {
         let path = self.folder.join(RECORD);
         let text = serde_json::to_vec_pretty(&self.record)
             .map_err(|error| RecordError::io("write", &path)(error.into()))?;
-        if let Some(what) = self.secrets.find(&text) {
-            return Err(RecordError::Secret { path, what });
-        }
+        self.secrets.refuse(&path, &text)?;
         write_atomic(&path, |file| file.write_all(&text))
     }
 
@@ -236,19 +234,8 @@ fn refuse_secret_names(
 ) -> Result<(), RecordError> {
     let names = agent.into_iter();
     let names = names.flat_map(|agent| [Some(agent.name.as_str()), agent.orcid.as_deref()]);
-    let found = names.chain([license]).flatten().find_map(|text| secrets.find(text.as_bytes()));
-    match found {
-        Some(what) => Err(RecordError::Secret { path: "the environment".into(), what }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a file that holds a secret.
-fn refuse_secrets(secrets: &Secrets, path: &Path) -> Result<(), RecordError> {
-    match secrets.find_in_file(path)? {
-        Some(what) => Err(RecordError::Secret { path: path.to_path_buf(), what }),
-        None => Ok(()),
-    }
+    let mut names = names.chain([license]).flatten();
+    names.try_for_each(|text| secrets.refuse(Path::new("the environment"), text.as_bytes()))
 }
 
 /// The digest of the run's settings, where it has a file of them.
@@ -257,7 +244,7 @@ fn digest_of_config(run: &Path, secrets: &Secrets) -> Result<Option<String>, Rec
     if !config.exists() {
         return Ok(None);
     }
-    refuse_secrets(secrets, &config)?;
+    secrets.refuse_file(&config)?;
     sha256_file(&config).map(Some)
 }
 
@@ -273,9 +260,7 @@ fn keep_papers(run: &Path, opening: &Opening, secrets: &Secrets) -> Result<(), R
         let _ = std::fs::remove_file(path);
         return Ok(());
     };
-    if let Some(what) = secrets.find(diff) {
-        return Err(RecordError::Secret { path, what });
-    }
+    secrets.refuse(&path, diff)?;
     write_atomic(&path, |file| file.write_all(diff))
 }
 
@@ -306,7 +291,7 @@ pub fn changed_input(
 fn models(inputs: &[(String, String, PathBuf)]) -> Result<Vec<Weights>, RecordError> {
     let mut files: BTreeMap<(&str, Option<&Path>), Vec<&Path>> = BTreeMap::new();
     for (role, _, path) in inputs {
-        if path.extension().is_some_and(|ending| ending == "safetensors") {
+        if folder::is_weights(path) {
             files.entry((role, path.parent())).or_default().push(path);
         }
     }
@@ -327,6 +312,8 @@ fn folder_in_repository(secrets: &Secrets) -> Option<String> {
 fn input(run: &Path, role: &str, name: &str, path: &Path) -> Result<Input, RecordError> {
     let name = match path.strip_prefix(run) {
         Ok(inside) => format!("$RUN/{}", inside.to_string_lossy().replace('\\', "/")),
+        // Elsewhere it may be part of a name.
+        Err(_) if cfg!(windows) => env::without_home(name).replace('\\', "/"),
         Err(_) => env::without_home(name),
     };
     Ok(Input { role: role.to_owned(), path: name, sha256: sha256_file(path)?, bytes: size(path)? })

@@ -1,12 +1,10 @@
 //! What a replication found: an in-toto test result for programs, a table for people.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::expect::Level;
-use crate::{Difference, Record};
+use crate::{Difference, Record, markdown_table};
 
 /// Type of the statement.
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
@@ -71,6 +69,19 @@ impl Row {
     pub fn holds(&self) -> bool {
         self.reached >= self.required
     }
+
+    fn cells(&self) -> Vec<String> {
+        let required = if self.required == Level::Differs { "-" } else { self.required.word() };
+        let failed = if self.holds() { "" } else { " (fails)" };
+        vec![
+            self.result.clone(),
+            required.to_owned(),
+            format!("{}{failed}", self.reached.word()),
+            self.original.clone().unwrap_or_default(),
+            self.replica.clone().unwrap_or_default(),
+            self.note.clone(),
+        ]
+    }
 }
 
 /// A claim of the original, tried on the replica alone.
@@ -128,16 +139,18 @@ impl Replication {
         }
     }
 
-    /// `repeat` on the same host, `replicate` on another.
+    /// `repeat` on the same host, `replicate` on another; where one of them was not recorded, nobody can tell.
     #[must_use]
     pub fn word(&self) -> &'static str {
-        let same = self.original.host.is_some() && self.original.host == self.replica.host;
-        if same { "repeat" } else { "replicate" }
+        match (&self.original.host, &self.replica.host) {
+            (Some(original), Some(replica)) if original == replica => "repeat",
+            (Some(_), Some(_)) => "replicate",
+            _ => "repeat or replicate, host not recorded",
+        }
     }
 
     /// The lowest level among the results that something is asked of; none where nothing is.
-    #[must_use]
-    pub fn lowest(&self) -> Option<Level> {
+    fn lowest(&self) -> Option<Level> {
         let required = self.results.iter().filter(|row| row.required > Level::Differs);
         required.map(|row| row.reached).min()
     }
@@ -171,7 +184,7 @@ impl Replication {
         })
     }
 
-    /// Reads a statement. Whether what stands around it says the same is told by [`Replication::objections`].
+    /// Reads a statement. Whether what stands around it says the same, [`crate::badges`] looks at.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -183,8 +196,7 @@ impl Replication {
     /// writes, its result is what its rows come to, and it is about the run's outputs.
     ///
     /// - `original`: the run.
-    #[must_use]
-    pub fn objections(&self, statement: &Value, original: &Record) -> Vec<String> {
+    pub(crate) fn objections(&self, statement: &Value, original: &Record) -> Vec<String> {
         let expected = self.statement(original);
         let own = |name: &str| (statement[name].clone(), expected[name].clone());
         let said = |name: &str| {
@@ -205,15 +217,14 @@ impl Replication {
     }
 
     /// Whether the replica is the original itself.
-    #[must_use]
-    pub fn is_of_itself(&self) -> bool {
+    pub(crate) fn is_of_itself(&self) -> bool {
         self.original.uuid == self.replica.uuid
     }
 
     /// The table.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let mut text = format!(
+        let head = format!(
             "# {} ({})\n\noriginal {} of {}, infalign {}\nreplica {} of {}, infalign {}\nextent: {}\nprogram: {}\n\n",
             self.verdict(),
             self.word(),
@@ -226,59 +237,49 @@ impl Replication {
             self.extent,
             self.program,
         );
-        let bitwise = |row: &&Row| {
-            row.reached == Level::Bitwise && row.note.is_empty() && row.original.is_none()
-        };
-        let n = self.results.iter().filter(bitwise).count();
-        let _ = writeln!(text, "The same bytes: {n} of {} results.\n", self.results.len());
-        let free = |row: &&Row| {
-            [row.required, row.reached] == [Level::Differs; 2] && row.original.is_none()
-        };
-        let others = self.results.iter().filter(|row| !bitwise(row));
-        let (free, rows): (Vec<&Row>, Vec<&Row>) = others.partition(free);
-        if !rows.is_empty() {
-            text += "| result | required | reached | original | replica | note |\n|---|---|---|---|---|---|\n";
-        }
-        for row in rows {
-            let required = if row.required == Level::Differs { "-" } else { row.required.word() };
-            let failed = if row.holds() { "" } else { " (fails)" };
-            let value = |value: &Option<String>| value.clone().unwrap_or_default();
-            let _ = writeln!(
-                text,
-                "| {} | {required} | {}{failed} | {} | {} | {} |",
-                row.result,
-                row.reached.word(),
-                value(&row.original),
-                value(&row.replica),
-                row.note.replace('|', "\\|")
-            );
-        }
-        if !free.is_empty() {
-            let names: Vec<&str> = free.iter().map(|row| row.result.as_str()).collect();
-            let _ = writeln!(
-                text,
-                "\nNothing is required of these, which differ: {}.",
-                names.join(", ")
-            );
-        }
-        if !self.claims.is_empty() {
-            text += "\n| claim | holds | difference |\n|---|---|---|\n";
-        }
-        for ClaimRow { claim, holds, difference } in &self.claims {
-            let _ = writeln!(
-                text,
-                "| {claim} | {} | {difference} |",
-                if *holds { "yes" } else { "NO" }
-            );
-        }
-        if self.differences.is_empty() {
-            text += "\nNothing around the runs differs.\n";
-        } else {
-            text += "\nWhat differs around the runs, what matters most first:\n";
-            self.differences.iter().for_each(|difference| text += &format!("- {difference}\n"));
-        }
-        text
+        head + &results(&self.results) + &claims(&self.claims) + &differences(&self.differences)
     }
+}
+
+/// How many are the same bytes, a row of each other, and the names of those that may differ and do.
+fn results(all: &[Row]) -> String {
+    let bitwise =
+        |row: &&Row| row.reached == Level::Bitwise && row.note.is_empty() && row.original.is_none();
+    let free =
+        |row: &&Row| [row.required, row.reached] == [Level::Differs; 2] && row.original.is_none();
+    let (same, others): (Vec<&Row>, Vec<&Row>) = all.iter().partition(bitwise);
+    let (free, others): (Vec<&Row>, Vec<&Row>) = others.into_iter().partition(free);
+    let mut text = format!("The same bytes: {} of {} results.\n\n", same.len(), all.len());
+    if !others.is_empty() {
+        let rows: Vec<Vec<String>> = others.into_iter().map(Row::cells).collect();
+        let head = ["result", "required", "reached", "original", "replica", "note"];
+        text += &markdown_table(&head, &rows);
+    }
+    if !free.is_empty() {
+        let names: Vec<&str> = free.iter().map(|row| row.result.as_str()).collect();
+        text += &format!("\nNothing is required of these, which differ: {}.\n", names.join(", "));
+    }
+    text
+}
+
+fn claims(claims: &[ClaimRow]) -> String {
+    if claims.is_empty() {
+        return String::new();
+    }
+    let cells = |ClaimRow { claim, holds, difference }: &ClaimRow| {
+        let holds = if *holds { "yes" } else { "NO" };
+        vec![claim.clone(), holds.to_owned(), difference.clone()]
+    };
+    let rows: Vec<Vec<String>> = claims.iter().map(cells).collect();
+    format!("\n{}", markdown_table(&["claim", "holds", "difference"], &rows))
+}
+
+fn differences(differences: &[String]) -> String {
+    if differences.is_empty() {
+        return "\nNothing around the runs differs.\n".to_owned();
+    }
+    let lines: String = differences.iter().map(|one| format!("- {one}\n")).collect();
+    format!("\nWhat differs around the runs, what matters most first:\n{lines}")
 }
 
 /// A difference as a line of a report.
@@ -337,6 +338,13 @@ pub(crate) mod tests {
         assert!(unasked.markdown().starts_with("# undecided: "), "and nothing has failed");
         assert_eq!(replication(Level::Tolerance).lowest(), Some(Level::Tolerance));
         assert_eq!(replication(Level::Bitwise).word(), "replicate");
+        let mut moved = replication(Level::Bitwise);
+        moved.replica.host = moved.original.host.clone();
+        assert_eq!(moved.word(), "repeat");
+        moved.original.host = None;
+        assert_eq!(moved.word(), "repeat or replicate, host not recorded");
+        moved.replica.host = None;
+        assert_eq!(moved.word(), "repeat or replicate, host not recorded", "unknown is not equal");
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn own_files(run: &Path) -> Result<Vec<Value>, RecordError> {
 }
 
 /// A time as the profile wants it, with its distance from UTC in digits.
-fn offset(time: &str) -> String {
+pub(crate) fn offset(time: &str) -> String {
     time.replace('Z', "+00:00")
 }
 

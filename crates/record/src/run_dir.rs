@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::atomic::write_atomic;
+use crate::folder::is_of_finder;
 use crate::hash::sha256_bytes;
 use crate::{RecordError, clock};
 
@@ -70,7 +71,7 @@ impl RunDir {
             return Ok(Self { path: path.to_path_buf() });
         }
         let mut entries = fs::read_dir(path).map_err(RecordError::io("read the folder", path))?;
-        if entries.next().is_some() {
+        if entries.any(|entry| !entry.is_ok_and(|entry| is_of_finder(&entry.file_name()))) {
             return Err(RecordError::NotARun { path: path.to_path_buf() });
         }
         Self::begin(path.to_path_buf(), clock::now(), None)
@@ -167,6 +168,14 @@ mod tests {
         fs::write(path.join("results.json"), "{}").unwrap();
         assert_eq!(RunDir::at(&path).unwrap().path(), path);
         assert!(fs::read_to_string(path.join("start.json")).unwrap().contains("then"));
+    }
+
+    #[test]
+    fn a_folder_that_macos_has_looked_at_is_empty() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(".DS_Store"), "x").unwrap();
+        RunDir::at(root.path()).unwrap();
+        assert!(root.path().join(START_FILE).exists());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::RecordError;
@@ -28,6 +29,9 @@ const PATTERNS: [(&str, &str); 6] = [
     ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY"),
     ("a password in an address", r"://[^/:@\s\x22']+:[^@/\s\x22']+@"),
 ];
+
+/// What does not stand for itself in the values of an address.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Bytes read at a time, and how many of them are looked at again with the next.
 const CHUNK: usize = 1 << 20;
@@ -70,10 +74,21 @@ impl Secrets {
     /// What the bytes give away, if anything: never the secret itself.
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<String> {
-        let known = self.known.iter().find(|(_, value)| value.is_match(bytes));
-        let known = known.map(|(name, _)| format!("the value of {name}"));
         let pattern = || self.patterns.iter().find(|(_, pattern)| pattern.is_match(bytes));
-        known.or_else(|| pattern().map(|(what, _)| format!("what looks like {what}")))
+        let looks_like = || pattern().map(|(what, _)| format!("what looks like {what}"));
+        self.find_known(bytes).or_else(looks_like)
+    }
+
+    /// Refuses bytes that give something away.
+    ///
+    /// - `path`: where they stand, or would.
+    pub(crate) fn refuse(&self, path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+        refuse_found(path, self.find(bytes))
+    }
+
+    /// Refuses a file that gives something away, as [`Secrets::find_in_file`] finds it.
+    pub(crate) fn refuse_file(&self, path: &Path) -> Result<(), RecordError> {
+        refuse_found(path, self.find_in_file(path)?)
     }
 
     /// What a text file gives away; binary files, known by a zero byte near their beginning, are looked through for known values alone.
@@ -122,21 +137,18 @@ impl Secrets {
     }
 }
 
+fn refuse_found(path: &Path, found: Option<String>) -> Result<(), RecordError> {
+    found.map_or(Ok(()), |what| Err(RecordError::Secret { path: path.to_path_buf(), what }))
+}
+
 /// The value as it stands, and as JSON, addresses and base64 write it.
 fn any_form(value: &str) -> Option<Regex> {
     let json = serde_json::to_string(value).unwrap_or_default();
     let json = json.trim_matches('"').to_owned();
-    let forms = [value.to_owned(), json, percent_encoded(value), base64(value.as_bytes())];
+    let encoded = utf8_percent_encode(value, ENCODED).to_string();
+    let forms = [value.to_owned(), json, encoded, base64(value.as_bytes())];
     let forms: Vec<String> = forms.iter().map(|form| regex::escape(form)).collect();
     RegexBuilder::new(&forms.join("|")).size_limit(1 << 24).build().ok()
-}
-
-fn percent_encoded(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    let encode = |byte: u8| {
-        if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-    };
-    value.bytes().map(encode).collect()
 }
 
 /// Without the padding, so that it is found with and without.
@@ -172,12 +184,15 @@ mod tests {
     #[test]
     fn a_value_is_found_in_every_form_and_named_without_being_shown() {
         let secrets = secrets();
-        for form in [VALUE.to_owned(), percent_encoded(VALUE), base64(VALUE.as_bytes())] {
+        for form in [VALUE.to_owned(), "s3cr3t%2Fva%20lue%2B".into(), base64(VALUE.as_bytes())] {
             let text = format!("https://host/?q={form}&x");
             assert_eq!(secrets.find(text.as_bytes()).unwrap(), "the value of MY_TOKEN");
             let scrubbed = secrets.scrub(&text);
             assert!(scrubbed.contains("«redacted:MY_TOKEN»") && !scrubbed.contains(&form));
         }
+        let error = secrets.refuse(Path::new("a.txt"), VALUE.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with("a.txt holds the value of MY_TOKEN"), "{error}");
+        secrets.refuse(Path::new("a.txt"), b"short").unwrap();
         assert_eq!(secrets.find(b"short and sweet"), None, "too short to be told from words");
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::capture::Gpu;
+use crate::hash::head;
 use crate::record::Record;
 
 /// Something around the runs that differs.
@@ -30,8 +31,8 @@ const LOOKED_AT: [Looked; 18] = [
     ("device", ROUNDING, |r| r.device.as_ref().map(|device| device.name.clone())),
     ("GPU", ROUNDING, |r| gpu(r, |gpu| &gpu.name)),
     ("driver", ROUNDING, |r| gpu(r, |gpu| &gpu.driver)),
-    ("source", OTHER, |r| Some(head(&r.build.source.sha256))),
-    ("Cargo.lock", OTHER, |r| Some(head(&r.build.cargo_lock_sha256))),
+    ("source", OTHER, |r| Some(head(&r.build.source.sha256).to_owned())),
+    ("Cargo.lock", OTHER, |r| Some(head(&r.build.cargo_lock_sha256).to_owned())),
     ("features", OTHER, |r| Some(r.build.features.clone())),
     ("compiler", ROUNDING, |r| Some(r.build.rustc.clone())),
     ("profile", ROUNDING, |r| Some(r.build.profile.clone())),
@@ -41,7 +42,7 @@ const LOOKED_AT: [Looked; 18] = [
     ("processor", ROUNDING, |r| r.host.cpu.model.clone()),
     ("libm", ROUNDING, |r| library(r, "libm.so")),
     ("libc", SPEED, |r| library(r, "libc.so")),
-    ("program", OTHER, |r| r.executable_sha256.as_deref().map(head)),
+    ("program", OTHER, |r| r.executable_sha256.as_deref().map(|digest| head(digest).to_owned())),
     ("threads", SPEED, |r| Some(r.threads.to_string())),
     ("kernel", SPEED, |r| r.host.kernel.clone()),
     ("host", SPEED, |r| r.host.id.clone()),
@@ -81,10 +82,5 @@ fn gpu(record: &Record, of: fn(&Gpu) -> &String) -> Option<String> {
 
 fn library(record: &Record, name: &str) -> Option<String> {
     let library = record.host.libraries.iter().find(|library| library.name.starts_with(name));
-    library.map(|library| head(&library.sha256))
-}
-
-/// The first digits of a digest, which tell it from others.
-pub(crate) fn head(digest: &str) -> String {
-    digest.chars().take(12).collect()
+    library.map(|library| head(&library.sha256).to_owned())
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::RecordError;
 use crate::atomic::write_atomic;
 use crate::folder;
+use crate::ro_crate::offset;
 
 /// Where a run's steps are noted.
 const WORKFLOW: &str = "workflow.json";
@@ -187,7 +188,7 @@ impl WorkflowStep {
             "@id": self.action(), "@type": "CreateAction", "name": self.name,
             "description": format!("infalign {}", self.command), "instrument": { "@id": program },
             "agent": run["agent"],
-            "startTime": self.start.replace('Z', "+00:00"), "endTime": self.end.replace('Z', "+00:00"),
+            "startTime": offset(&self.start), "endTime": offset(&self.end),
             "actionStatus": "http://schema.org/CompletedActionStatus",
             "result": made.map(|id| json!({ "@id": id })).collect::<Vec<_>>(),
         });

@@ -1,7 +1,7 @@
 //! Log-probabilities in the two forms of OpenAI's protocol.
 
-use infalign_decode::{EncodedPrompt, Event, Sampling};
-use infalign_model::{ModelError, Tokenizer, log_prob};
+use infalign_decode::{EncodedPrompt, Event};
+use infalign_model::{ModelError, Tokenizer};
 use serde_json::{Map, Value, json};
 
 /// What stands for the logarithm of 0, which JSON lacks.
@@ -30,11 +30,7 @@ impl Scored {
 fn most_probable(event: &Event<'_>, n: usize) -> Vec<(u32, f32)> {
     let logits = event.logits;
     let logit = |id: u32| logits[id as usize];
-    // A draw leaves the weights that it was made by: with them a token has the log-probability that it has where it is drawn itself.
-    let mut weights = Vec::new();
-    Sampling::default().draw(logits, 0.0, &mut weights);
-    let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let partition = event.partition();
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let by_logit = |a: &u32, b: &u32| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b));
     let n = n.min(order.len());
@@ -43,7 +39,7 @@ fn most_probable(event: &Event<'_>, n: usize) -> Vec<(u32, f32)> {
     }
     order.truncate(n);
     order.sort_unstable_by(by_logit);
-    let told = |id: u32| (id, log_prob(logit(id) - largest, total).max(LEAST));
+    let told = |id: u32| (id, partition.log_prob(logit(id)).max(LEAST));
     order.into_iter().map(told).collect()
 }
 
@@ -146,7 +142,7 @@ pub(crate) fn of_chat(
 
 #[cfg(test)]
 mod tests {
-    use infalign_decode::Draw;
+    use infalign_decode::{Draw, Sampling};
 
     use super::*;
 

@@ -18,11 +18,11 @@ use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::adapter_uniforms;
+use crate::adapter::starting_policy;
 use crate::batches::{Batches, check_prompts};
 use crate::checkpoint;
 use crate::controller::Controller;
-use crate::fit::{check_counts, check_finite, checkpoint_every};
+use crate::fit::{check_counts, check_finite, checkpoint_every, fitted_steps};
 use crate::optimizer::Optimizer;
 use crate::rollout::{Rollout, Scoring, check_sampling};
 use crate::schedule::linear;
@@ -285,8 +285,7 @@ impl CtrlTrainer<'_> {
     /// # Errors
     /// [`TrainError::State`] when the checkpoint is damaged.
     pub fn steps_done(&self) -> Result<usize, TrainError> {
-        checkpoint::newest(&self.checkpoints)
-            .map_or(Ok(0), |path| Ok(checkpoint::load_state::<State>(&path)?.step))
+        fitted_steps(&self.checkpoints)
     }
 
     fn save(&self, run: &Run) -> Result<PathBuf, TrainError> {
@@ -343,14 +342,8 @@ impl CtrlTrainer<'_> {
         let beta = config.first_beta(self.objective)?;
         let controller = Controller::new(beta, config.target_kl, config.steps);
         let state = State { step: 0, controller, best: None, objectives: Vec::new() };
-        Ok(Run { learner: Learner::new(self.start()?, optimizer), solver, batches, state })
-    }
-
-    /// The policy before the first step: it computes what the reference does.
-    fn start(&self) -> Result<CausalLm, TrainError> {
-        let reference = self.reference.clone();
-        let Some(config) = &self.config.lora else { return Ok(reference) };
-        Ok(reference.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?)
+        let policy = starting_policy(self.reference, config.lora.as_ref(), self.seed)?;
+        Ok(Run { learner: Learner::new(policy, optimizer), solver, batches, state })
     }
 
     /// Samples, scores, and lets the solver improve the policy.
@@ -418,16 +411,9 @@ impl CtrlTrainer<'_> {
         scoring: &Scoring<'_>,
     ) -> Result<Rollout, TrainError> {
         let model = policy.clone().for_inference();
-        let generator = Generator {
-            model: model.as_ref(),
-            stops: self.tokenizer.stops(),
-            sampling: self.sampling.clone(),
-            seed: self.seed,
-            stage: &format!("rollout-{step}"),
-            batch: self.batch,
-            stop_texts: None,
-            watch: None,
-        };
+        let (model, stops, stage) =
+            (model.as_ref(), self.tokenizer.stops(), format!("rollout-{step}"));
+        let generator = Generator::new(model, stops, &self.sampling, self.seed, &stage, self.batch);
         Rollout::sample(prompts, self.config.samples_per_prompt, &generator, scoring)
     }
 }

@@ -183,13 +183,18 @@ pub(crate) fn check_finite(
     Err(TrainError::Diverged { step, what, value, checkpoint })
 }
 
-/// Steps that the newest checkpoint of a folder holds: what a resumed run will not do again. Not of CTRL's.
+/// Steps that the newest checkpoint of a folder holds: what a resumed run will not do again.
 ///
 /// # Errors
 /// [`TrainError::State`] when the checkpoint is damaged.
 pub fn fitted_steps(checkpoints: &Path) -> Result<usize, TrainError> {
+    /// What every trainer's state says.
+    #[derive(Deserialize)]
+    struct State {
+        step: usize,
+    }
     checkpoint::newest(checkpoints)
-        .map_or(Ok(0), |path| Ok(checkpoint::load_state::<FitMetrics>(&path)?.step))
+        .map_or(Ok(0), |path| Ok(checkpoint::load_state::<State>(&path)?.step))
 }
 
 /// Steps from one checkpoint to the next, unless a recipe says otherwise.

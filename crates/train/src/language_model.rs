@@ -66,8 +66,7 @@ pub fn train_language_model(
     }
     let order = Batches::new(seed, texts.len(), config.texts_per_step);
     let gradient = |model: &CausalLm, step| {
-        let batch: Vec<Sequence> =
-            order.indices(step).into_iter().map(|i| texts[i].clone()).collect();
+        let batch: Vec<&Sequence> = order.indices(step).into_iter().map(|i| &texts[i]).collect();
         let batch = ResponseBatch::new(&batch, model.config(), &model.device())?;
         let loss = model.response_log_probs(&batch).mean().neg();
         Ok(backward(loss, model.net()))

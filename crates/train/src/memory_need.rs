@@ -3,9 +3,8 @@
 use burn::module::Module;
 use infalign_backend::kernels::LOGITS_AT_ONCE;
 use infalign_decode::Sampling;
-use infalign_model::{CausalLm, LanguageModel};
+use infalign_model::{CausalLm, LanguageModel, TOKENS_PER_PASS};
 
-use crate::passes::TOKENS_PER_PASS;
 use crate::{CtrlConfig, TrainError};
 
 const F32: u64 = size_of::<f32>() as u64;

@@ -199,7 +199,43 @@ impl ModuleVisitor for Scale<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::OptimizerConfig;
+    use burn::module::{Module, Param};
+    use burn::optim::GradientsParams;
+    use burn::tensor::Tensor;
+
+    use super::{Optimizer, OptimizerConfig};
+
+    /// Where a weight of 1 comes by some gradients, one after the other, at a learning rate of 0.1.
+    fn moved(weight_decay: f32, max_grad_norm: f64, grads: &[f32]) -> f64 {
+        let config = OptimizerConfig {
+            learning_rate: 0.1,
+            warmup_steps: 0,
+            final_share: 1.0,
+            weight_decay,
+            max_grad_norm,
+        };
+        let device = infalign_backend::device(None).unwrap();
+        let mut weight = Param::from_tensor(Tensor::<1>::ones([1], &device)).train();
+        let mut optimizer = Optimizer::new(&config);
+        for &grad in grads {
+            let mut grads = GradientsParams::new();
+            grads.register(weight.id, Tensor::<1>::full([1], grad, &device));
+            (weight, _) = optimizer.step(weight, grads, config.learning_rate);
+        }
+        weight.val().inner().into_scalar::<f64>()
+    }
+
+    #[test]
+    fn steps_are_those_of_adamw_by_clipped_gradients() {
+        for (what, found, expected) in [
+            ("0.1·0.1 of the weight decays beside the step", moved(0.1, 1.0, &[0.5]), 0.89),
+            ("a gradient of 100 counts as one of 1", moved(0.0, 1.0, &[1.0, 100.0]), 0.8),
+            // The second step is (0.29/0.19)/√(0.0499/0.0199) = 0.963875 of the first.
+            ("moments have rates of their own", moved(0.0, 1e9, &[1.0, 2.0]), 0.803_612_5),
+        ] {
+            assert!((found - expected).abs() < 1e-5, "{what}: {found}");
+        }
+    }
 
     #[test]
     fn a_learning_rate_is_one_that_steps_can_be_taken_with() {

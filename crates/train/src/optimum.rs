@@ -11,6 +11,7 @@ use infalign_reward::Reward;
 use infalign_transform::{Beta, Outcomes, Procedure, TransformError};
 use serde::{Deserialize, Serialize};
 
+use crate::passes::sum;
 use crate::rollout::rewards;
 use crate::{Calibrator, Objective, TrainError};
 
@@ -276,8 +277,7 @@ fn whole<'l>(
 ) -> Result<Vec<f64>, TrainError> {
     /// How far from 1 rounding may carry the sum.
     const ROUNDING: f64 = 1e-3;
-    let whole = |tokens: &[f32]| tokens.iter().map(|&log_prob| f64::from(log_prob)).sum::<f64>();
-    let logs: Vec<f64> = log_probs.map(whole).collect();
+    let logs: Vec<f64> = log_probs.map(sum).collect();
     let total: f64 = exp(&logs).iter().sum();
     if (total - 1.0).abs() > ROUNDING {
         return Err(TrainError::Data(format!(

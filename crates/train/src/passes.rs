@@ -4,13 +4,11 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use infalign_backend::is_cpu;
+use infalign_model::TOKENS_PER_PASS;
 
 use crate::TrainError;
 use crate::fit::{Trainable, backward};
 use crate::parallel::beside_each_other;
-
-/// Padded tokens that one forward and backward pass takes at most (an example is never split).
-pub(crate) const TOKENS_PER_PASS: usize = 4_096;
 
 /// How many examples of at most `tokens` tokens one pass takes: at least 1.
 pub(crate) fn per_pass(tokens: usize) -> usize {
@@ -19,7 +17,7 @@ pub(crate) fn per_pass(tokens: usize) -> usize {
 
 /// The sum of the gradients of passes 0, …, n − 1, and what else they found. It is taken in the order of the passes, so
 /// that the number of threads does not change it.
-pub(crate) fn in_order<M: Module, T: Send>(
+pub(crate) fn sum_gradients<M: Module, T: Send>(
     net: &M,
     n: usize,
     run: impl Fn(usize) -> Result<(T, GradientsParams), TrainError> + Sync,
@@ -54,12 +52,72 @@ pub(crate) fn mean_gradient<T: Trainable>(
         let loss = loss(&model, passes[index])?;
         Ok(backward(loss.mul_scalar(share), &model.net()))
     };
-    let (losses, grads) = in_order(&model.net(), passes.len(), pass)?;
+    let (losses, grads) = sum_gradients(&model.net(), passes.len(), pass)?;
     Ok((losses.iter().sum(), grads))
+}
+
+/// The sum of numbers of a response's tokens.
+pub(crate) fn sum(tokens: &[f32]) -> f64 {
+    tokens.iter().map(|&token| f64::from(token)).sum()
 }
 
 /// Numbers as a column, `[n, 1]`.
 pub(crate) fn column(values: Vec<f32>, device: &Device) -> Tensor<2> {
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n, 1]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use burn::module::Param;
+
+    use super::*;
+
+    /// A model of one weight.
+    #[derive(Clone)]
+    struct Weight(Param<Tensor<1>>);
+
+    impl Trainable for Weight {
+        type Net = Param<Tensor<1>>;
+
+        fn net(&self) -> Self::Net {
+            self.0.clone()
+        }
+
+        fn stepped(self, net: Self::Net) -> Self {
+            Self(net)
+        }
+
+        fn leaves(&self) -> Self {
+            Self(self.0.valid().train())
+        }
+
+        fn save(&self, _dir: &Path) -> Result<(), TrainError> {
+            Ok(())
+        }
+
+        fn load(&self, _dir: &Path) -> Result<Self, TrainError> {
+            Ok(self.clone())
+        }
+    }
+
+    #[test]
+    fn passes_of_unequal_size_give_the_mean_of_all_examples() {
+        let device = infalign_backend::device(None).unwrap();
+        let weight = Weight(Param::from_tensor(Tensor::ones([1], &device))).leaves();
+        // Example k loses k + 1 times the weight, which is 1.
+        let loss = |model: &Weight, examples: &[usize]| {
+            let total = examples.iter().map(|k| k + 1).sum::<usize>() as f64;
+            Ok(model.0.val().mul_scalar(total / examples.len() as f64))
+        };
+        // All five in one pass; two, two and one.
+        for tokens in [1, 1500] {
+            let found = mean_gradient(&weight, (0..5).collect(), |_| tokens, loss);
+            let (loss, grads) = found.unwrap();
+            let slope = grads.get::<1>(weight.0.id).unwrap().into_scalar::<f64>();
+            assert!((loss - 3.0).abs() < 1e-6 && (slope - 3.0).abs() < 1e-6, "{loss}, {slope}");
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! What the passes over a rollout find besides gradients.
 
 use burn::tensor::Device;
-use infalign_model::Comparison;
+use infalign_model::Compared;
 
+use crate::passes::sum;
 use crate::rollout::Rollout;
 use crate::{StepMetrics, TrainError};
 
@@ -36,9 +37,8 @@ impl Tally {
     ///
     /// - compared: the policy's distributions with the reference's.
     /// - log_ratios: of each response; log_prob_gap: the greatest of a token.
-    pub(crate) fn new(compared: &Comparison, log_ratios: Vec<f64>, log_prob_gap: f64) -> Self {
-        let total = |values: &[f32]| values.iter().map(|&value| f64::from(value)).sum();
-        let (kl, entropy) = (total(&compared.kl), total(&compared.entropy));
+    pub(crate) fn new(compared: &Compared, log_ratios: Vec<f64>, log_prob_gap: f64) -> Self {
+        let (kl, entropy) = (sum(&compared.kl), sum(&compared.entropy));
         Self { kl, entropy, tokens: compared.kl.len(), log_ratios, log_prob_gap, ..Self::default() }
     }
 
@@ -119,7 +119,18 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use infalign_model::Sequence;
+
     use super::*;
+
+    #[test]
+    fn the_kl_is_of_a_response_and_the_entropy_of_a_token() {
+        let sequence = Sequence { tokens: vec![1, 2, 3], prompt_length: 1 };
+        let rollout = Rollout { sequences: vec![sequence; 2], ..Rollout::default() };
+        let tally = Tally { kl: 3.0, entropy: 2.0, tokens: 4, ..Tally::default() };
+        let metrics = tally.metrics(1, &rollout, 0.1, 0.0, 0.0);
+        assert_eq!((metrics.kl, metrics.entropy, metrics.response_length), (1.5, 0.5, 2.0));
+    }
 
     #[test]
     fn more_than_rounding_between_sampler_and_trainer_is_refused() {

@@ -18,7 +18,7 @@ use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
 use infalign_model::CausalLm;
 use infalign_train::baselines::{
-    BondConfig, BondTrainer, Comparison, Labels, OfflineConfig, OfflineTrainer, Stored, best_of_n,
+    BondConfig, BondTrainer, Labels, OfflineConfig, OfflineTrainer, PairLoss, Stored, best_of_n,
     best_worst_pairs, pairs, target_gap,
 };
 use infalign_train::{FitMetrics, OptimizerConfig, TrainError};
@@ -129,7 +129,7 @@ fn dpo_on_labels_of_bradley_and_terry_reaches_the_tilt_by_the_reward() {
         pairs(&problem.rollouts(), std::slice::from_ref(&problem.prompt), Labels::BradleyTerry)
             .unwrap();
     let beta = 0.8;
-    let policy = problem.train(&Stored::Compared(Comparison::Dpo(beta), pairs));
+    let policy = problem.train(&Stored::Compared(PairLoss::Dpo(beta), pairs));
     let optimum = tilted(&problem.reference, problem.scaled().into_iter().map(|r| r / beta));
     assert_reached("DPO", &problem, &policy, &optimum, false, 0.01);
 }
@@ -140,7 +140,7 @@ fn ipo_reaches_the_tilt_by_the_calibrated_reward() {
     let pairs =
         pairs(&problem.rollouts(), std::slice::from_ref(&problem.prompt), Labels::Reward).unwrap();
     let tau = 0.25;
-    let policy = problem.train(&Stored::Compared(Comparison::Ipo(tau), pairs));
+    let policy = problem.train(&Stored::Compared(PairLoss::Ipo(tau), pairs));
     let optimum = problem.outcomes().tilt(&"identity".parse().unwrap(), Beta::new(tau).unwrap());
     assert_reached("IPO", &problem, &policy, &optimum, false, 0.01);
 }
@@ -190,7 +190,7 @@ fn bonbon_reaches_the_minimum_of_its_loss_and_comes_near_the_best_of_n() {
         .map(|pair| (place(pair.responses[0].response()), place(pair.responses[1].response())))
         .collect();
     let best_of_n = problem.outcomes().under(&format!("best-of:{N}").parse().unwrap()).unwrap();
-    let comparison = |alpha| Comparison::BonBon { n: N, alpha };
+    let comparison = |alpha| PairLoss::BonBon { n: N, alpha };
     let alpha = 0.9;
     let policy = problem.train(&Stored::Compared(comparison(alpha), pairs.clone()));
     let optimum = bonbon_optimum(&problem, &ends, alpha);
@@ -294,7 +294,7 @@ fn resumed_baselines_give_the_same_policies() {
     let problem = problem();
     let pairs =
         pairs(&problem.rollouts(), std::slice::from_ref(&problem.prompt), Labels::Reward).unwrap();
-    let stored = Stored::Compared(Comparison::Ipo(0.5), pairs);
+    let stored = Stored::Compared(PairLoss::Ipo(0.5), pairs);
     let offline = OfflineConfig { steps: 7, checkpoint_every: 3, ..config() };
     let train_offline = |dir: &Path, stop_after: usize| {
         let stop = AtomicBool::new(false);

@@ -36,6 +36,25 @@ fn a_language_model_reaches_the_entropy_of_its_texts() {
 }
 
 #[test]
+fn the_learning_rate_warms_up_and_decays() {
+    let (model, tokenizer) = base();
+    let texts = [Sequence { tokens: tokenizer.encode("a b").unwrap(), prompt_length: 1 }];
+    let optimizer =
+        OptimizerConfig { learning_rate: 1e-3, warmup_steps: 1, final_share: 0.2, ..optimizer() };
+    let config =
+        LanguageModelConfig { steps: 4, texts_per_step: 1, checkpoint_every: 4, optimizer };
+    let (dir, run_on) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let mut rates = Vec::new();
+    let mut observe = |step: &FitMetrics| rates.push(step.learning_rate);
+    train_language_model(model, &texts, &config, 1, dir.path(), &mut observe, &run_on).unwrap();
+    // 1/2, 1, 0.2 + 0.8·2/3 and 0.2 + 0.8·1/3 of the peak.
+    for (rate, expected) in rates.iter().zip([5e-4, 1e-3, 7.333_333_333e-4, 4.666_666_667e-4]) {
+        assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+    }
+    assert_eq!(rates.len(), 4);
+}
+
+#[test]
 fn nothing_to_learn_from_is_refused() {
     let (model, _) = base();
     let stop = AtomicBool::new(false);

@@ -1,6 +1,7 @@
 //! Every solver: what it refuses, what it writes of a step, and that a run which is stopped and resumed gives the same policy.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,6 +143,14 @@ impl Fixture {
         };
         trainer.run(&mut observe, &interrupted)
     }
+
+    /// The metrics of a whole run, and its policy.
+    fn run(&self, config: &CtrlConfig) -> (Vec<StepMetrics>, CausalLm) {
+        let (dir, mut seen) = (tempfile::tempdir().unwrap(), Vec::new());
+        let mut observe = |metrics: &StepMetrics| seen.push(metrics.clone());
+        let policy = self.train(config, dir.path(), 0, &mut observe).unwrap();
+        (seen, policy)
+    }
 }
 
 /// The parameters of a network in their order.
@@ -210,6 +219,73 @@ fn the_best_policy_is_that_before_whose_checkpoint_the_objective_was_greatest() 
     assert!(parameters(&resumed) == parameters(&kept), "resumed in the middle of two checkpoints");
 }
 
+#[test]
+fn the_best_policy_is_judged_at_the_first_beta() {
+    let fixture = fixture();
+    let steered = CtrlConfig { target_kl: Some(0.2), beta: None, ..wild(0.05) };
+    let config = CtrlConfig { keep: Keep::Best, checkpoint_every: 2, steps: 2, ..steered };
+    let (dir, mut seen) = (tempfile::tempdir().unwrap(), Vec::new());
+    let mut observe = |metrics: &StepMetrics| seen.push(metrics.clone());
+    fixture.train(&config, dir.path(), 0, &mut observe).unwrap();
+    let state = std::fs::read(dir.path().join("step-000002/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let found = state["best"]["objective"].as_f64().unwrap();
+    let [first, second] =
+        [0, 1].map(|step| seen[step].reward_transformed - seen[0].beta * seen[step].kl);
+    assert!((found - f64::midpoint(first, second)).abs() < 1e-9, "{found}: {seen:?}");
+    assert!(seen[1].beta < 0.9 * seen[0].beta && seen[1].kl > 1e-4, "it matters: {seen:?}");
+}
+
+#[test]
+fn the_learning_rate_warms_up_and_decays() {
+    let optimizer = OptimizerConfig { warmup_steps: 1, final_share: 0.2, ..wild(1e-2).optimizer };
+    let (seen, _) = fixture().run(&CtrlConfig { optimizer, ..wild(1e-2) });
+    // 1/2, 1, 0.2 + 0.8·2/3 and 0.2 + 0.8·1/3 of the peak.
+    let expected = [5e-3, 1e-2, 7.333_333_333e-3, 4.666_666_667e-3];
+    for (metrics, expected) in seen.iter().zip(expected) {
+        assert!((metrics.learning_rate - expected).abs() < 1e-11, "{metrics:?}");
+    }
+    assert_eq!(seen.len(), STEPS);
+}
+
+#[test]
+fn options_that_differ_make_policies_that_differ() {
+    let fixture = fixture();
+    for (one, other) in [
+        (r#"{"kind": "ppo"}"#, r#"{"kind": "ppo", "value_learning_rate": 0.02}"#),
+        (r#"{"kind": "ppo"}"#, r#"{"kind": "ppo", "gae_lambda": 0.5}"#),
+        (
+            r#"{"kind": "grpo", "scale_by_std": false}"#,
+            r#"{"kind": "grpo", "scale_by_std": false, "length_normalised": false}"#,
+        ),
+    ] {
+        // What a value model has learned at one step shows in the policy at the next.
+        let policies = [one, other].map(|solver| {
+            let config = CtrlConfig { steps: 2, ..config(solver, 8) };
+            parameters(&fixture.run(&config).1)
+        });
+        assert!(policies[0] != policies[1], "{other}");
+    }
+}
+
+#[test]
+fn each_time_that_a_prompt_comes_up_it_has_other_stored_responses() {
+    let fixture = fixture();
+    let offline = config(r#"{"kind": "regression", "rollouts": "reference"}"#, 8);
+    let config = CtrlConfig { prompts_per_step: 1, ..offline };
+    let (dir, objective) = (tempfile::tempdir().unwrap(), "identity".parse().unwrap());
+    let trainer = CtrlTrainer {
+        prompts: &fixture.prompts[..1],
+        ..fixture.trainer(&config, &objective, dir.path())
+    };
+    let mut seen = BTreeSet::new();
+    let mut observe = |metrics: &StepMetrics, _: &CausalLm| {
+        seen.insert(metrics.rollout.clone());
+    };
+    trainer.run(&mut observe, &AtomicBool::new(false)).unwrap();
+    assert_eq!(seen.len(), STEPS);
+}
+
 /// RLOO without a schedule.
 fn wild(learning_rate: f64) -> CtrlConfig {
     let config = config(r#"{"kind": "rloo"}"#, 8);
@@ -221,10 +297,7 @@ fn wild(learning_rate: f64) -> CtrlConfig {
 fn the_metrics_of_a_step_say_what_the_solver_did() {
     let fixture = fixture();
     for solver in SOLVERS {
-        let dir = tempfile::tempdir().unwrap();
-        let mut seen = Vec::new();
-        let mut observe = |metrics: &StepMetrics| seen.push(metrics.clone());
-        fixture.train(&config(solver, 32), dir.path(), 0, &mut observe).unwrap();
+        let (seen, _) = fixture.run(&config(solver, 32));
         let clips = solver.contains("clip");
         for metrics in &seen {
             assert!(metrics.log_prob_gap < 1e-4, "{solver}: {metrics:?}");

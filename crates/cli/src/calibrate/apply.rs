@@ -11,7 +11,7 @@ use infalign_transform::Transform;
 use serde_json::{Value, json};
 
 use super::reference::table;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::generate::{build_reward, reward_config};
 use crate::{identity, output};
 
@@ -46,7 +46,7 @@ pub(crate) struct ApplyArgs {
 /// # Errors
 /// [`Failure::Input`] for input that does not belong to the table, [`Failure::Run`] when scoring fails.
 pub(crate) fn run(args: &ApplyArgs) -> Result<(), Failure> {
-    let (table, mut rows) = read(args).map_err(Failure::Input)?;
+    let (table, mut rows) = read(args).or_input()?;
     let count = rows.len();
     if args.skip_missing {
         rows.retain(|row| table.get(&row.prompt).is_some());
@@ -58,10 +58,10 @@ pub(crate) fn run(args: &ApplyArgs) -> Result<(), Failure> {
         }
     }
     let names = rows.iter().map(|row| (row.prompt.as_str(), row.prompt.as_str()));
-    table.check_holds(names).map_err(Failure::input)?;
+    table.check_holds(names).or_input()?;
     let rewards = rewards(args, &table, &rows)?;
     let calibrated = rows.iter().zip(&rewards).map(|(row, &r)| table.quantile(&row.prompt, r));
-    let calibrated = calibrated.collect::<Result<Vec<f64>, _>>().map_err(Failure::input)?;
+    let calibrated = calibrated.collect::<Result<Vec<f64>, _>>().or_input()?;
     print(args, &rows, &rewards, &calibrated)
 }
 
@@ -76,16 +76,16 @@ fn rewards(args: &ApplyArgs, table: &Calibration, rows: &[Rewarded]) -> Result<V
             row.reward
                 .with_context(|| format!("{} has no `reward`: add it, or give --reward", row.place))
         };
-        return rows.iter().map(known).collect::<Result<_>>().map_err(Failure::Input);
+        return rows.iter().map(known).collect::<Result<_>>().or_input();
     };
-    let reward = build(args, path, table).map_err(Failure::Input)?;
+    let reward = build(args, path, table).or_input()?;
     let pair = |row: &Rewarded| match &row.response {
         Some(response) => Ok((row.prompt.clone(), response.clone())),
         None => bail!("{} has no `response` for --reward to score", row.place),
     };
-    let pairs = rows.iter().map(pair).collect::<Result<Vec<_>>>().map_err(Failure::Input)?;
+    let pairs = rows.iter().map(pair).collect::<Result<Vec<_>>>().or_input()?;
     let pairs: Vec<(&str, &str)> = pairs.iter().map(|(p, r)| (p.as_str(), r.as_str())).collect();
-    reward.score(&pairs).map_err(Failure::run)
+    reward.score(&pairs).or_run()
 }
 
 /// The reward, if it is the one that the table was made with.

@@ -9,15 +9,14 @@ use infalign_calibrate::{Calibration, CalibrationMeta, HeadReport, QuantileHead,
 use infalign_data::prompts;
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Tokenizer};
-use infalign_record::atomic::write_atomic;
 use infalign_record::clock;
 use serde::{Deserialize, Serialize};
 
 use super::reference::table;
 use super::saving::write;
 use crate::encode::Encoder;
-use crate::failure::Failure;
-use crate::{destination, identity, models, output};
+use crate::failure::{Failure, OrFailure};
+use crate::{destination, files, identity, models, output};
 
 /// Version of the calibrator's file.
 const SCHEMA_VERSION: u32 = 1;
@@ -116,13 +115,13 @@ impl Reading {
 /// # Errors
 /// [`Failure::Input`] for a table that does not serve and for an `--out` that is there, [`Failure::Run`] when the calibrator cannot be written.
 pub(crate) fn learn(args: &LearnArgs) -> Result<(), Failure> {
-    destination::new_file(&args.out).map_err(Failure::Input)?;
-    let calibrator = learned(args).map_err(Failure::Input)?;
+    destination::new_file(&args.out).or_input()?;
+    let calibrator = learned(args).or_input()?;
     let report = calibrator.report;
-    let text = serde_json::to_string(&calibrator).map_err(Failure::run)?;
-    write_atomic(&args.out, |file| file.write_all(text.as_bytes())).map_err(Failure::run)?;
+    let text = serde_json::to_string(&calibrator).or_run()?;
+    files::write(&args.out, text).or_run()?;
     if args.json {
-        return output::print(&serde_json::to_string_pretty(&report).map_err(Failure::run)?);
+        return output::print(&serde_json::to_string_pretty(&report).or_run()?);
     }
     output::print(&format!(
         "{}: learned from {} prompts; on {} others its calibrated rewards are off by {:.3} in the mean, those of one distribution for all by {:.3}",
@@ -156,9 +155,9 @@ fn learned(args: &LearnArgs) -> Result<Calibrator> {
 /// # Errors
 /// [`Failure::Input`] for a calibrator that does not fit the model and for an `--out` that is there, [`Failure::Run`] when the table cannot be written.
 pub(crate) fn predict(args: &PredictArgs) -> Result<(), Failure> {
-    destination::new_file(&args.out).map_err(Failure::Input)?;
-    let table = predicted(args).map_err(Failure::Input)?;
-    write(&table, &args.out).map_err(Failure::Run)?;
+    destination::new_file(&args.out).or_input()?;
+    let table = predicted(args).or_input()?;
+    write(&table, &args.out).or_run()?;
     output::print(&format!("{}: {} prompts", args.out.display(), table.len()))
 }
 

@@ -1,8 +1,6 @@
 //! `infalign calibrate --model …`: sample reference responses, score them, keep their rewards.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -12,8 +10,8 @@ use infalign_train::{Filled, ReferenceRewards};
 use serde_json::json;
 
 use super::reference::{DrawingArgs, Reference, ReferenceArgs, table};
-use super::saving::{InHand, Saving};
-use crate::failure::Failure;
+use super::saving::{InHand, fill_table};
+use crate::failure::{Failure, OrFailure};
 use crate::progress::Progress;
 use crate::recording::RunInputs;
 use crate::{destination, interrupt, output};
@@ -59,8 +57,8 @@ impl MakeArgs {
 /// # Errors
 /// [`Failure::Input`] before sampling, [`Failure::Run`] after; what was finished is in the table.
 pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
-    let in_hand = take_in_hand(args).map_err(Failure::Input)?;
-    let (mut reference, mut calibration) = prepare(args).map_err(Failure::Input)?;
+    let in_hand = take_in_hand(args).or_input()?;
+    let (mut reference, mut calibration) = prepare(args).or_input()?;
     if let Some((part, parts)) = args.shard {
         // Runs of neighbours, so that parts merged in order are the whole.
         let count = reference.prompts.len() as u128;
@@ -68,9 +66,9 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
         reference.prompts = reference.prompts[end(part - 1)..end(part)].to_vec();
     }
     let start = Instant::now();
-    let filled = fill(args, &reference, &mut calibration).map_err(Failure::Run)?;
+    let filled = fill(args, &reference, &mut calibration).or_run()?;
     drop(in_hand);
-    if interrupt::flag().load(Ordering::Relaxed) {
+    if interrupt::asked() {
         let on = match output::in_record(&args.out) {
             Some(_) => "a copy of it elsewhere, given by --out, is gone on with",
             None => "the same command goes on",
@@ -105,7 +103,7 @@ fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
 }
 
 fn fill(args: &MakeArgs, reference: &Reference, table: &mut Calibration) -> Result<Filled> {
-    let interrupted = interrupt::flag();
+    interrupt::watch();
     let sampler = reference.generator();
     let rewards = ReferenceRewards {
         sampler: &sampler,
@@ -115,16 +113,8 @@ fn fill(args: &MakeArgs, reference: &Reference, table: &mut Calibration) -> Resu
         block: BATCHES_PER_BLOCK * reference.batch,
     };
     let bar = Progress::new(1).stage("calibration", reference.prompts.len());
-    let mut saving = Saving::to(&args.out);
-    let mut observe = |table: &Calibration, filled: &Filled| {
-        bar.set(filled.prompts, describe(filled));
-        let go_on = saving.now_and_then(table) && !interrupted.load(Ordering::Relaxed);
-        if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    };
-    let filled = rewards.fill(table, &reference.prompts, &mut observe);
-    // Whatever happened: what was finished stays.
-    saving.finish(table)?;
-    let filled = filled?;
+    let show = |filled: &Filled| bar.set(filled.prompts, describe(filled));
+    let filled = fill_table(&rewards, &reference.prompts, (table, &args.out), show)?;
     bar.finish(describe(&filled));
     Ok(filled)
 }

@@ -1,6 +1,6 @@
 //! `infalign calibrate report`: a page on a table.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -9,15 +9,16 @@ use infalign_calibrate::pit::{Group, Uniformity, uniformity};
 use infalign_calibrate::summary::Summary;
 use infalign_calibrate::{CalibrateError, Calibration};
 use infalign_decode::{Sampler, Stream};
-use infalign_evaluate::{Noise, Page, draw_svg, noise, recommended_samples};
-use infalign_record::atomic::write_atomic;
+use infalign_evaluate::{Noise, draw_svg, noise, recommended_samples};
+use infalign_record::Page;
 use infalign_transform::{Procedure, Transform};
 use serde_json::json;
 
 use super::reference::{DrawingArgs, Reference, ReferenceArgs, names, table};
 use super::tables;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::figure::write_figure;
+use crate::files::{self, make_folder};
 use crate::{destination, output};
 
 mod figures;
@@ -81,15 +82,15 @@ struct Report {
 /// # Errors
 /// [`Failure::Input`] before sampling, [`Failure::Run`] after.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
-    destination::folder(&args.out).map_err(Failure::Input)?;
-    let table = table(&args.table).map_err(Failure::Input)?;
-    let summary = tables::summary(&args.table, &table).map_err(Failure::Input)?;
-    let (noise, recommended) = noises(args, &summary).map_err(Failure::Input)?;
-    let reference = reference(args, &table).map_err(Failure::Input)?;
+    destination::folder(&args.out).or_input()?;
+    let table = table(&args.table).or_input()?;
+    let summary = tables::summary(&args.table, &table).or_input()?;
+    let (noise, recommended) = noises(args, &summary).or_input()?;
+    let reference = reference(args, &table).or_input()?;
     let uniformity = reference.map(|reference| fresh(args, &table, &summary, &reference));
-    let uniformity = uniformity.transpose().map_err(Failure::Run)?;
+    let uniformity = uniformity.transpose().or_run()?;
     let report = Report { table, summary, noise, recommended, uniformity };
-    let document = write(args, &report).map_err(Failure::Run)?;
+    let document = write(args, &report).or_run()?;
     if args.json {
         return output::print(&document);
     }
@@ -156,8 +157,7 @@ fn fresh(
 
 /// Writes the page, the plots and the numbers; returns the numbers.
 fn write(args: &ReportArgs, report: &Report) -> Result<String> {
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make {}", args.out.display()))?;
+    make_folder(&args.out)?;
     let document = json!({
         "table": args.table, "meta": report.table.meta(), "summary": report.summary,
         "transform": args.transform.to_string(), "procedure": args.procedure, "kl": args.kl,
@@ -165,13 +165,9 @@ fn write(args: &ReportArgs, report: &Report) -> Result<String> {
     });
     let document = format!("{document:#}");
     let page = page(args, report)?.html();
-    write_file(&args.out.join("report.html"), &page)?;
-    write_file(&args.out.join("report.json"), &document)?;
+    files::write(&args.out.join("report.html"), page)?;
+    files::write(&args.out.join("report.json"), &document)?;
     Ok(document)
-}
-
-fn write_file(path: &Path, text: &str) -> Result<()> {
-    Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
 }
 
 fn page(args: &ReportArgs, report: &Report) -> Result<Page> {

@@ -2,47 +2,47 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use infalign_calibrate::{Calibration, store};
-use infalign_record::atomic::write_atomic;
+use infalign_decode::EncodedPrompt;
+use infalign_train::{Filled, ReferenceRewards};
 
 use crate::recording::lock_file;
+use crate::{files, interrupt};
 
 /// Time from one writing to the next.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Writes a table to one path.
-pub(crate) struct Saving<'a> {
-    path: &'a Path,
-    last: Instant,
-    failed: Option<anyhow::Error>,
-}
-
-impl<'a> Saving<'a> {
-    pub(crate) fn to(path: &'a Path) -> Self {
-        Self { path, last: Instant::now(), failed: None }
-    }
-
-    /// Writes the table if it is time to, and says whether to go on.
-    pub(crate) fn now_and_then(&mut self, table: &Calibration) -> bool {
-        if self.last.elapsed() > EVERY {
-            self.failed = write(table, self.path).err();
-            self.last = Instant::now();
+/// Samples and scores what a table lacks, and writes it now and then and in the end. Ctrl-C ends it early.
+///
+/// - show: called with what has been done after every block.
+///
+/// # Errors
+/// When sampling or scoring fails, or the table cannot be written; what was finished is in the table.
+pub(crate) fn fill_table(
+    rewards: &ReferenceRewards<'_>,
+    prompts: &[EncodedPrompt],
+    (table, path): (&mut Calibration, &Path),
+    show: impl Fn(&Filled),
+) -> Result<Filled> {
+    let (mut last, mut failed) = (Instant::now(), None);
+    let mut observe = |table: &Calibration, filled: &Filled| {
+        show(filled);
+        if last.elapsed() > EVERY {
+            failed = write(table, path).err();
+            last = Instant::now();
         }
-        self.failed.is_none()
-    }
-
-    /// Writes the table as it is at the end.
-    ///
-    /// # Errors
-    /// When it could not be written, now or before.
-    pub(crate) fn finish(self, table: &Calibration) -> Result<()> {
-        self.failed.map_or(Ok(()), Err)?;
-        write(table, self.path)
-    }
+        if failed.is_some() { ControlFlow::Break(()) } else { interrupt::flow() }
+    };
+    let filled = rewards.fill(table, prompts, &mut observe);
+    failed.map_or(Ok(()), Err)?;
+    // Whatever happened: what was finished stays.
+    write(table, path)?;
+    Ok(filled?)
 }
 
 /// A table that this process alone works on, by `.NAME.lock` beside it, which is removed at the end.
@@ -91,5 +91,5 @@ fn lock_name(table: &Path) -> OsString {
 pub(crate) fn write(table: &Calibration, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     store::write_to(table, &mut bytes)?;
-    Ok(write_atomic(path, |file| file.write_all(&bytes))?)
+    files::write(path, bytes)
 }

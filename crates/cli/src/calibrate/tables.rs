@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::reference::table;
 use super::saving::write;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::{destination, output};
 
 /// Arguments of `infalign calibrate merge`.
@@ -52,9 +52,9 @@ pub(crate) struct InspectArgs {
 /// # Errors
 /// [`Failure::Input`] for tables that do not belong together and for an `--out` that is there, [`Failure::Run`] when the whole cannot be written.
 pub(crate) fn merge(args: &MergeArgs) -> Result<(), Failure> {
-    destination::new_file(&args.out).map_err(Failure::Input)?;
-    let joined = join(&args.tables).map_err(Failure::Input)?;
-    write(&joined, &args.out).map_err(Failure::Run)?;
+    destination::new_file(&args.out).or_input()?;
+    let joined = join(&args.tables).or_input()?;
+    write(&joined, &args.out).or_run()?;
     output::print(&format!("{}: {} prompts", args.out.display(), joined.len()))
 }
 
@@ -75,11 +75,10 @@ fn join(paths: &[PathBuf]) -> Result<Calibration> {
 /// # Errors
 /// As for [`merge`].
 pub(crate) fn compress(args: &CompressArgs) -> Result<(), Failure> {
-    destination::new_file(&args.out).map_err(Failure::Input)?;
-    let smaller = table(&args.table)
-        .and_then(|table| Ok(table.compressed(args.quantiles)?))
-        .map_err(Failure::Input)?;
-    write(&smaller, &args.out).map_err(Failure::Run)?;
+    destination::new_file(&args.out).or_input()?;
+    let smaller =
+        table(&args.table).and_then(|table| Ok(table.compressed(args.quantiles)?)).or_input()?;
+    write(&smaller, &args.out).or_run()?;
     let (out, n) = (args.out.display(), smaller.len());
     output::print(&format!("{out}: {n} prompts, {} quantiles each", args.quantiles))
 }
@@ -89,8 +88,8 @@ pub(crate) fn compress(args: &CompressArgs) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure::Input`] for a file that is no table, or an empty one.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let table = table(&args.table).map_err(Failure::Input)?;
-    let summary = summary(&args.table, &table).map_err(Failure::Input)?;
+    let table = table(&args.table).or_input()?;
+    let summary = summary(&args.table, &table).or_input()?;
     if args.json {
         let document = json!({ "meta": table.meta(), "summary": summary });
         return output::print(&format!("{document:#}"));

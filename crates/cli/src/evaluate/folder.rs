@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
 use infalign_record::START_FILE;
-use infalign_record::atomic::{clear, is_half_written, write_atomic};
-use infalign_record::folder::LOCK;
+use infalign_record::atomic::clear;
+use infalign_record::folder::is_of_beginning;
 use serde::Serialize;
 
 use super::sides::Place;
 use crate::destination;
+use crate::files::{self, make_folder, read_json};
 use crate::recording::{begin_in, lock, refuse_secrets};
 use crate::resume::{Damaged, before};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
@@ -70,10 +71,8 @@ pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
     }
     // One that was killed before it had settings left these.
     let of_nothing = |entry: std::io::Result<DirEntry>| {
-        entry.is_ok_and(|entry| {
-            let name = entry.file_name();
-            [START_FILE, LOCK].iter().any(|left| name == *left) || is_half_written(&name)
-        })
+        let name = entry.map(|entry| entry.file_name());
+        name.is_ok_and(|name| name == START_FILE || is_of_beginning(&name))
     };
     let used = dir.exists() && std::fs::read_dir(dir).map_or(true, |mut all| !all.all(of_nothing));
     ensure!(!used, "--out {} is not an empty folder: give a new one", dir.display());
@@ -117,8 +116,7 @@ impl Folder {
             write(&path, settings)?;
         }
         let method = dir.join(METHODS).join(name);
-        std::fs::create_dir_all(&method)
-            .with_context(|| format!("cannot make {}", method.display()))?;
+        make_folder(&method)?;
         Ok(folder)
     }
 
@@ -131,7 +129,7 @@ impl Folder {
         if !path.exists() {
             return Ok(None);
         }
-        let sampled: Sampled = read(&path)?;
+        let sampled: Sampled = read_json(&path)?;
         sampled.check().with_context(|| Damaged::at(&path))?;
         Ok(Some(sampled))
     }
@@ -224,11 +222,6 @@ fn same(
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
-}
-
 /// Writes a file whole, or not at all.
 ///
 /// # Errors
@@ -236,12 +229,13 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     refuse_secrets(&path.display().to_string(), &text)?;
-    Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
+    files::write(path, text)
 }
 
 #[cfg(test)]
 mod tests {
     use infalign_record::RunDir;
+    use infalign_record::folder::LOCK;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use infalign_decode::guided::{GuidedGenerator, ScorerSet};
 use infalign_decode::{EncodedPrompt, Generator, ProcedureDecoder};
 use infalign_evaluate::{Contest, Drawn};
@@ -10,6 +10,7 @@ use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 use infalign_transform::{Composed, Procedure};
 
+use crate::generate::check_scorers;
 use crate::{interrupt, scorers};
 
 /// Refuses what models cannot be sampled under: a guided procedure without scorers, scorers without a guided procedure, rejection without a
@@ -18,26 +19,15 @@ use crate::{interrupt, scorers};
 /// # Errors
 /// One sentence.
 pub(super) fn check(scorers: &[String], contests: &[Contest]) -> Result<()> {
-    let procedures = || contests.iter().flat_map(|contest| [contest.policy, contest.reference]);
-    if let Some(procedure) =
-        procedures().find(|one| matches!(one.selection, Procedure::Rejection { .. }))
-    {
+    let both = |contest: &Contest| [contest.policy, contest.reference];
+    let procedures: Vec<Composed> = contests.iter().flat_map(both).collect();
+    let rejects = |one: &&Composed| matches!(one.selection, Procedure::Rejection { .. });
+    if let Some(procedure) = procedures.iter().find(rejects) {
         bail!(
             "{procedure} needs a calibration table: generate with --calibration on both sides, and evaluate what that printed with --json"
         );
     }
-    let guided = procedures().find(Composed::is_guided);
-    match guided {
-        Some(procedure) => ensure!(
-            !scorers.is_empty(),
-            "{procedure} chooses among prefixes, which needs a prefix scorer: give --scorer DIR, which `infalign scorer` makes"
-        ),
-        None => ensure!(
-            scorers.is_empty(),
-            "--scorer has nothing to say in procedures that look at whole responses: leave it out"
-        ),
-    }
-    Ok(())
+    check_scorers(scorers, &procedures)
 }
 
 /// What guided responses are drawn by.

@@ -19,6 +19,7 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_evaluate::{Asked, Contest, check as check_samples};
 use infalign_record::Expect;
+use infalign_record::folder::can_be_named;
 use infalign_reward::Preference;
 use infalign_transform::Composed;
 
@@ -28,7 +29,7 @@ pub(crate) use self::replay::replay;
 use self::folder::Folder;
 use self::pairwise::Pairwise;
 use self::sides::{Place, Prepared};
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::recording::{RunInputs, recorded};
 use crate::resume::Damaged;
 use crate::sampling::{BatchArgs, SamplingArgs};
@@ -140,14 +141,14 @@ impl EvaluateArgs {
 /// [`Failure::Input`] before anything is sampled or scored, and for a file in `--out` that cannot be gone on with; [`Failure::Run`] after. What
 /// was finished is in `--out`.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
-    interrupt::flag();
-    check_options(args).map_err(Failure::Input)?;
+    interrupt::watch();
+    check_options(args).or_input()?;
     let pairwise = args.pairwise.as_deref().map(|file| Pairwise::read(args, file)).transpose();
-    let pairwise = pairwise.map_err(Failure::Input)?;
-    let preference = pairwise.as_ref().map(Pairwise::build).transpose().map_err(Failure::Input)?;
-    let prepared = Prepared::read(args).map_err(Failure::Input)?;
-    check(args, &prepared).map_err(Failure::Input)?;
-    pairwise.as_ref().map_or(Ok(()), Pairwise::check_server).map_err(Failure::Input)?;
+    let pairwise = pairwise.or_input()?;
+    let preference = pairwise.as_ref().map(Pairwise::build).transpose().or_input()?;
+    let prepared = Prepared::read(args).or_input()?;
+    check(args, &prepared).or_input()?;
+    pairwise.as_ref().map_or(Ok(()), Pairwise::check_server).or_input()?;
     let evaluate = |folder: Option<&Folder>| {
         evaluate(args, &prepared, preference.as_ref(), folder)
             .map_err(|error| unfinished(args, error))
@@ -155,9 +156,9 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let text = match &args.out {
         None => evaluate(None)?,
         Some(out) => {
-            let settings = prepared.settings(args).map_err(Failure::Input)?;
+            let settings = prepared.settings(args).or_input()?;
             let folder = Folder::open(out, args.resume, &args.name, &settings);
-            let folder = folder.map_err(Failure::Input)?;
+            let folder = folder.or_input()?;
             let expect = Some(Expect::default());
             recorded(out, args.reads(), expect, || evaluate(Some(&folder)))?
         }
@@ -198,12 +199,9 @@ fn check_options(args: &EvaluateArgs) -> Result<()> {
     if let Some(out) = &args.out {
         folder::check(out, args.resume)?;
     }
-    let plain = !args.name.is_empty()
-        && args.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        && !args.name.starts_with('.');
     ensure!(
-        plain,
-        "--name {:?} is no name for a folder: give letters, digits, `-`, `_` and `.`",
+        can_be_named(&args.name),
+        "--name {:?} is no name for a folder: give letters, digits, `-`, `_` and `.`, with no dot at an end, and not the name of a device, such as con",
         args.name
     );
     for procedure in args.procedure.iter().chain(&args.reference_procedure) {
@@ -227,7 +225,5 @@ fn check(args: &EvaluateArgs, prepared: &Prepared) -> Result<()> {
 }
 
 fn contests(args: &EvaluateArgs) -> Vec<Contest> {
-    let reference = |policy: &Composed| args.reference_procedure.unwrap_or(*policy);
-    let contest = |policy: &Composed| Contest { policy: *policy, reference: reference(policy) };
-    args.procedure.iter().map(contest).collect()
+    Contest::all(args.procedure.iter().copied(), args.reference_procedure)
 }

@@ -215,7 +215,7 @@ impl Keeping {
         self.done += 1;
         let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
         self.bar.set(self.done, format!("{rate:.0} tokens/s"));
-        unless_stopped()
+        interrupt::flow()
     }
 }
 
@@ -256,7 +256,7 @@ fn draw_missing(
     keeping: &mut Keeping,
 ) -> Result<()> {
     let Some(procedure) = side.procedure.filter(Composed::is_guided) else {
-        let watch = |_: Event<'_>| unless_stopped();
+        let watch = |_: Event<'_>| interrupt::flow();
         let drawing = Drawing { stage, procedure: side.plain(), watch: Some(&watch) };
         let mut take = |place, one| keeping.take(place, one);
         return Ok(evaluator.draw(&side.model, &drawing, missing, &mut take)?);
@@ -272,9 +272,4 @@ fn draw_missing(
     let prompts: Vec<EncodedPrompt> =
         missing.iter().map(|place| side.prompts[*place].clone()).collect();
     guided.draw(&prompts, evaluator.samples, &mut |place, one| keeping.take(missing[place], one))
-}
-
-/// Break after Ctrl-C.
-fn unless_stopped() -> ControlFlow<()> {
-    if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

@@ -8,7 +8,7 @@ use infalign_evaluate::{
 use infalign_record::env::without_home;
 use infalign_reward::Preference;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::sides::Sides;
 use super::{EvaluateArgs, contests};
@@ -29,17 +29,36 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// As one JSON document.
+    /// As one JSON document: the first row's keys, and all rows where there are several.
     ///
     /// # Errors
     /// When there is no row.
     pub(super) fn json(&self) -> Result<String> {
-        Ok(format!("{:#}", document(self)?))
+        let first = self.rows.first().context("there is no row")?;
+        let mut document = serde_json::to_value(first)?;
+        document["policy"] = json!(self.policy);
+        document["reference"] = json!(self.reference);
+        if self.rows.len() > 1 {
+            document["rows"] = json!(self.rows);
+        }
+        if !self.pairwise.is_empty() {
+            document["pairwise"] = json!(self.pairwise);
+        }
+        if !self.plans.is_empty() {
+            document["plans"] = json!(self.plans);
+        }
+        Ok(format!("{document:#}"))
     }
 
     /// As a table with what stands behind it.
     pub(super) fn text(&self) -> String {
-        text(self)
+        let mut text = text_table(&self.rows) + "\n";
+        text.extend(self.rows.iter().map(line));
+        if let Some(row) = self.rows.first() {
+            text += &kl_line(row);
+        }
+        text.extend(self.pairwise.iter().map(pairwise_line));
+        text + &plans(&self.plans)
     }
 }
 
@@ -52,7 +71,7 @@ pub(super) fn results(
     sides: &Sides,
     preference: Option<&Preference>,
 ) -> Result<Results> {
-    let label = Label { method: &args.name, kind: None, objective: None, theory: None };
+    let label = Label::named(&args.name);
     let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
     let (contests, statistics) = (contests(args), args.statistics.statistics());
     let judge = sides.judge();
@@ -81,7 +100,7 @@ pub(super) fn results(
 }
 
 fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Result<Vec<Pairwise>> {
-    let label = Label { method: &args.name, kind: None, objective: None, theory: None };
+    let label = Label::named(&args.name);
     let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
     let statistics = args.statistics.statistics();
     let judged = contests(args)
@@ -91,71 +110,53 @@ fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Resu
     Ok(judged)
 }
 
-/// The first row's keys, and all rows where there are several.
-fn document(results: &Results) -> Result<Value> {
-    let first = results.rows.first().context("there is no row")?;
-    let mut document = serde_json::to_value(first)?;
-    document["policy"] = json!(results.policy);
-    document["reference"] = json!(results.reference);
-    if results.rows.len() > 1 {
-        document["rows"] = json!(results.rows);
+/// What procedures have come to.
+fn line(row: &Row) -> String {
+    let mut text = format!("{}: win rate {}", row.contest, with_interval(&row.win_rate));
+    if let Some(controlled) = &row.length_controlled_win_rate {
+        text += &format!(", at equal length {}", with_interval(controlled));
     }
-    if !results.pairwise.is_empty() {
-        document["pairwise"] = json!(results.pairwise);
+    text += &format!(
+        "; score {} against {}",
+        score_with_interval(&row.score),
+        score_with_interval(&row.reference_score)
+    );
+    if let Some(tokens) = row.tokens {
+        text += &format!("; {tokens:.1} tokens made for a response");
     }
-    if !results.plans.is_empty() {
-        document["plans"] = json!(results.plans);
+    if let Some(kl) = row.procedure_kl {
+        text += &format!("; the procedure adds {:.3} nats ({})", kl.estimate, kl.kind);
     }
-    Ok(document)
+    text + "\n"
 }
 
-fn text(results: &Results) -> String {
-    let mut text = text_table(&results.rows) + "\n";
-    for row in &results.rows {
-        let contest = row.contest();
-        text += &format!("{contest}: win rate {}", with_interval(&row.win_rate));
-        if let Some(controlled) = &row.length_controlled_win_rate {
-            text += &format!(", at equal length {}", with_interval(controlled));
-        }
-        text += &format!(
-            "; score {} against {}",
-            score_with_interval(&row.score),
-            score_with_interval(&row.reference_score)
-        );
-        if let Some(tokens) = row.tokens {
-            text += &format!("; {tokens:.1} tokens made for a response");
-        }
-        if let Some(kl) = row.procedure_kl {
-            let kind = format!("{:?}", kl.kind).to_lowercase();
-            text += &format!("; the procedure adds {:.3} nats ({kind})", kl.estimate);
-        }
-        text.push('\n');
-    }
-    if let Some(row) = results.rows.first() {
-        text += &format!("KL {} nats", kl_text(row));
-        let other = |name: &str, part: Option<Estimate>| {
-            part.map_or(String::new(), |part| {
-                format!(", {name} {:.3} ± {:.3}", part.estimate, part.standard_error)
-            })
-        };
-        if let Some(kl) = row.kl {
-            text += &(other("k1", kl.k1) + &other("k3", kl.k3));
-        } else {
-            text += ": these samples do not tell it";
-        }
-        text +=
-            &format!("; {} prompts, {} responses or more to each\n", row.n_prompts, row.n_samples);
-    }
-    for judged in &results.pairwise {
-        let kappa = judged.agreement.kappa.as_ref().map_or("–".to_owned(), with_interval);
-        text += &format!(
-            "{} by the pairwise judge: win rate {}, the first shown is preferred {}, κ with the reward {kappa}; {} pairs in both orders, {:.1} % of the answers are no verdict and count as ties\n",
-            judged.procedure,
-            with_interval(&judged.win_rate),
-            with_interval(&judged.first_preferred),
-            judged.n_pairs,
-            100.0 * judged.unusable_share
-        );
-    }
-    text + &plans(&results.plans)
+/// What is the same of all rows.
+fn kl_line(row: &Row) -> String {
+    let other = |name: &str, part: Option<Estimate>| {
+        part.map_or(String::new(), |part| {
+            format!(", {name} {:.3} ± {:.3}", part.estimate, part.standard_error)
+        })
+    };
+    let others = match row.kl {
+        Some(kl) => other("k1", kl.k1) + &other("k3", kl.k3),
+        None => ": these samples do not tell it".to_owned(),
+    };
+    format!(
+        "KL {} nats{others}; {} prompts, {} responses or more to each\n",
+        kl_text(row),
+        row.n_prompts,
+        row.n_samples
+    )
+}
+
+fn pairwise_line(judged: &Pairwise) -> String {
+    let kappa = judged.agreement.kappa.as_ref().map_or("–".to_owned(), with_interval);
+    format!(
+        "{} by the pairwise judge: win rate {}, the first shown is preferred {}, κ with the reward {kappa}; {} pairs in both orders, {:.1} % of the answers are no verdict and count as ties\n",
+        judged.contest.policy,
+        with_interval(&judged.win_rate),
+        with_interval(&judged.first_preferred),
+        judged.n_pairs,
+        100.0 * judged.unusable_share
+    )
 }

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use infalign_backend::{Device, DeviceName};
 use infalign_data::{Prompt, prompts};
@@ -24,7 +24,7 @@ use infalign_transform::{Composed, Procedure};
 
 use crate::dtype::Dtype;
 use crate::encode::Encoder;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::recording::RunInputs;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::server::{ServerArgs, api_key};
@@ -131,53 +131,64 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompts = args.prompts.as_ref().ok_or_else(|| {
         Failure::Input(anyhow!("--prompts is missing: give a file of prompts, or --exact with --model tabular:FILE.json"))
     })?;
-    check_scorers(args)?;
-    args.sampling.sampling().check_choice(args.procedure).map_err(Failure::input)?;
-    ranks::check(args).map_err(Failure::Input)?;
-    let given = Given { file: prompts, prompts: prompts::read(prompts).map_err(Failure::input)? };
-    interrupt::flag();
+    check_needs(args).or_input()?;
+    args.sampling.sampling().check_choice(args.procedure).or_input()?;
+    ranks::check(args).or_input()?;
+    let given = Given { file: prompts, prompts: prompts::read(prompts).or_input()? };
+    interrupt::watch();
     match &args.remote.server {
         Some(url) => on_server(args, url, &given),
         None => in_process(args, &given),
     }
 }
 
-/// Refuses a procedure without the scorers or the reward that it needs, and scorers that have nothing to say in it.
-fn check_scorers(args: &GenerateArgs) -> Result<(), Failure> {
-    let (procedure, guided) = (args.procedure, args.procedure.inner != Procedure::Sample);
-    let refused = match (guided, args.scorer.is_empty()) {
-        (true, true) => format!(
+/// Refuses a procedure without the scorers, the model or the reward that it needs, and scorers that have nothing to say in it.
+fn check_needs(args: &GenerateArgs) -> Result<()> {
+    let procedure = args.procedure;
+    check_scorers(&args.scorer, &[procedure])?;
+    ensure!(
+        !procedure.is_guided() || args.remote.server.is_none(),
+        "{procedure} needs the model in this process, since a server does not tell its states: leave --server out"
+    );
+    ensure!(
+        !needs_reward(procedure) || args.reward.is_some(),
+        "{procedure} selects by a reward: give --reward FILE, a TOML file like a recipe's reward table, or a reward model"
+    );
+    Ok(())
+}
+
+/// Refuses procedures that scorers guide without a scorer, and scorers without such a procedure.
+///
+/// # Errors
+/// One sentence that names a procedure.
+pub(crate) fn check_scorers(scorers: &[String], procedures: &[Composed]) -> Result<()> {
+    match (procedures.iter().find(|one| one.is_guided()), procedures) {
+        (Some(procedure), _) => ensure!(
+            !scorers.is_empty(),
             "{procedure} chooses among prefixes, which needs a prefix scorer: give --scorer DIR, which `infalign scorer` makes"
         ),
-        (false, false) => {
-            format!(
-                "--scorer has nothing to say in {procedure}, which looks at whole responses: leave it out"
-            )
-        }
-        (true, false) if args.remote.server.is_some() => format!(
-            "{procedure} needs the model in this process, since a server does not tell its states: leave --server out"
+        (None, [procedure, ..]) => ensure!(
+            scorers.is_empty(),
+            "--scorer has nothing to say in {procedure}, which looks at whole responses: leave it out"
         ),
-        _ if needs_reward(procedure) && args.reward.is_none() => format!(
-            "{procedure} selects by a reward: give --reward FILE, a TOML file like a recipe's reward table, or a reward model"
-        ),
-        _ => return Ok(()),
-    };
-    Err(Failure::Input(anyhow!(refused)))
+        (None, []) => {}
+    }
+    Ok(())
 }
 
 /// Generates with the model in this process.
 fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
-    let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let folder = models::folder(&args.model).map_err(Failure::input)?;
-    let model = CausalLm::load(&folder, &device).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&folder, model.config()).map_err(Failure::input)?;
-    let prompts = encode(&tokenizer, model.config(), given).map_err(Failure::Input)?;
-    check_samples(args, &prompts).map_err(Failure::Input)?;
-    let model = args.dtype.of(model).map_err(Failure::Input)?.for_inference();
+    let device = infalign_backend::device(args.device.as_ref()).or_input()?;
+    let folder = models::folder(&args.model).or_input()?;
+    let model = CausalLm::load(&folder, &device).or_input()?;
+    let tokenizer = Tokenizer::load(&folder, model.config()).or_input()?;
+    let prompts = encode(&tokenizer, model.config(), given).or_input()?;
+    check_samples(args, &prompts).or_input()?;
+    let model = args.dtype.of(model).or_input()?.for_inference();
     let live = Live::new(args, &prompts, &tokenizer);
     let watch = |event: Event<'_>| {
         let shown = live.as_ref().map(|live| live.token(event.draw.token));
-        shown.filter(ControlFlow::is_break).unwrap_or_else(unless_interrupted)
+        shown.filter(ControlFlow::is_break).unwrap_or_else(interrupt::flow)
     };
     let generator = Generator {
         model: model.as_ref(),
@@ -189,37 +200,37 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
         batch: args.batch.size(model.as_ref(), &prompts, &args.sampling.sampling()),
         watch: Some(&watch),
     };
-    let reward = reward(args).map_err(Failure::Input)?;
+    let reward = reward(args).or_input()?;
     let read = |path: &PathBuf| ranks::read(path, args, &folder, &tokenizer, given, &prompts);
-    let table = args.calibration.as_ref().map(read).transpose().map_err(Failure::Input)?;
+    let table = args.calibration.as_ref().map(read).transpose().or_input()?;
     let rank = |prompt: &EncodedPrompt, reward: f32| {
         Some(table.as_ref()?.get(&prompt.text)?.raw_quantile(reward))
     };
     let Composed { selection, inner } = args.procedure;
     if args.scorer.is_empty() {
-        encode::check(&generator, &prompts, given.file).map_err(Failure::Input)?;
+        encode::check(&generator, &prompts, given.file).or_input()?;
         let decoder = ProcedureDecoder::new(selection, &generator, &tokenizer, reward.as_deref());
-        let decoder = decoder.map_err(Failure::input)?.with_seed(args.seed).with_ranks(&rank);
+        let decoder = decoder.or_input()?.with_seed(args.seed).with_ranks(&rank);
         return print_each(args, &decoder, given, &prompts, live.as_ref());
     }
     let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device);
-    let scorers = scorers.map_err(Failure::Input)?;
-    let scorer = scorers.weighted(&scorers.weights()).map_err(Failure::input)?;
+    let scorers = scorers.or_input()?;
+    let scorer = scorers.weighted(&scorers.weights()).or_input()?;
     let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
     guided.check(&prompts).map_err(|error| Failure::Input(encode::advised(error)))?;
     let decoder = ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref());
-    let decoder = decoder.map_err(Failure::input)?;
+    let decoder = decoder.or_input()?;
     print_each(args, &decoder, given, &prompts, None)
 }
 
 /// Generates on a server; of the model, only its configuration and its tokenizer are read.
 fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Failure> {
-    let folder = models::folder(&args.model).map_err(Failure::input)?;
-    let config = folder.config(Head::CausalLm).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::load(&folder, &config).map_err(Failure::input)?;
-    let prompts = encode(&tokenizer, &config, given).map_err(Failure::Input)?;
-    check_samples(args, &prompts).map_err(Failure::Input)?;
-    let (server, model) = args.remote.connect(url).map_err(Failure::Input)?;
+    let folder = models::folder(&args.model).or_input()?;
+    let config = folder.config(Head::CausalLm).or_input()?;
+    let tokenizer = Tokenizer::load(&folder, &config).or_input()?;
+    let prompts = encode(&tokenizer, &config, given).or_input()?;
+    check_samples(args, &prompts).or_input()?;
+    let (server, model) = args.remote.connect(url).or_input()?;
     let generator = RemoteGenerator {
         server: &server,
         model: &model,
@@ -232,11 +243,11 @@ fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Fa
         batch: args.batch.batch,
         interrupted: Some(interrupt::flag()),
     };
-    let reward = reward(args).map_err(Failure::Input)?;
-    encode::check(&generator, &prompts, given.file).map_err(Failure::Input)?;
+    let reward = reward(args).or_input()?;
+    encode::check(&generator, &prompts, given.file).or_input()?;
     let selection = args.procedure.selection;
     let decoder = ProcedureDecoder::new(selection, &generator, &tokenizer, reward.as_deref());
-    let decoder = decoder.map_err(Failure::input)?.with_seed(args.seed);
+    let decoder = decoder.or_input()?.with_seed(args.seed);
     print_each(args, &decoder, given, &prompts, None)
 }
 
@@ -283,7 +294,7 @@ fn print_each(
     let mut printing = Printing::begin(args, &given.prompts, prompts, live)?;
     let mut failed = None;
     let mut done = |prompt, decoded: Vec<Decoded>| match printing.take(prompt, decoded) {
-        Ok(ControlFlow::Continue(())) => unless_interrupted(),
+        Ok(ControlFlow::Continue(())) => interrupt::flow(),
         Ok(ControlFlow::Break(())) => ControlFlow::Break(()),
         Err(failure) => {
             failed = Some(failure);
@@ -293,17 +304,12 @@ fn print_each(
     let decoded = decoder.decode_each(prompts, args.samples.get(), &mut done);
     let printed = printing.end()?;
     failed.map_or(Ok(()), Err)?;
-    decoded.map_err(Failure::run)?;
-    if unless_interrupted().is_break() && printed < prompts.len() {
+    decoded.or_run()?;
+    if interrupt::asked() && printed < prompts.len() {
         let n = prompts.len();
         return Err(Failure::Run(anyhow!("interrupted: {printed} of {n} prompts have responses")));
     }
     Ok(())
-}
-
-/// Break after Ctrl-C.
-fn unless_interrupted() -> ControlFlow<()> {
-    if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {

@@ -55,7 +55,7 @@ pub(crate) struct AlignRecipe {
     pub(crate) expect: Option<Expect>,
 }
 
-fn batch() -> usize {
+pub(super) fn batch() -> usize {
     128
 }
 

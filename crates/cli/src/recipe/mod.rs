@@ -16,4 +16,4 @@ pub(crate) use method::{Kind, Method};
 pub(crate) use paths::Paths;
 pub(crate) use read::{Recipe, read, read_resolved, read_text};
 pub(crate) use reward_model::{RewardModelRecipe, RewardModelStage};
-pub(crate) use scorer::{Head, ScorerEvaluation, ScorerPolicy, ScorerRecipe};
+pub(crate) use scorer::{Head, ScorerEvaluation, ScorerPolicy, ScorerRecipe, ScorerRollouts};

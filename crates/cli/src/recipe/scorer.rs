@@ -10,6 +10,7 @@ use infalign_train::{ScorerConfig, ScorerMethod};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
+use super::align::batch;
 use super::{PromptsConfig, RewardModelStage};
 
 /// A recipe that trains a prefix scorer.
@@ -134,10 +135,6 @@ impl ScorerEvaluation {
         );
         Ok(())
     }
-}
-
-fn batch() -> usize {
-    128
 }
 
 impl ScorerRecipe {

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::ValueEnum;
 use infalign_evaluate::report::Report;
 use infalign_evaluate::{Judge, Row, Sampled};
-use infalign_record::atomic::write_atomic;
 use serde_json::{Map, Value, json};
 
+use crate::files;
 use crate::sources::Source;
 
 /// A form of another tool.
@@ -36,8 +36,7 @@ impl Export {
             .into_iter()
             .map(|(name, document)| {
                 let path = out.join(name);
-                let text = format!("{document:#}\n");
-                write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
+                files::write(&path, format!("{document:#}\n"))?;
                 Ok(path)
             })
             .collect()
@@ -86,5 +85,5 @@ fn lm_eval(report: &Report) -> Value {
 /// The procedure in letters that names of tasks have.
 fn name_of(row: &Row) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    row.contest().to_string().chars().map(plain).collect()
+    row.contest.to_string().chars().map(plain).collect()
 }

@@ -4,22 +4,23 @@ mod exports;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use infalign_evaluate::report::{Member, Provenance, Report, Request};
-use infalign_evaluate::{Sweep, common_kl};
-use infalign_record::atomic::write_atomic;
+use infalign_evaluate::common_kl;
+use infalign_evaluate::report::{Member, Provenance, Report, Request, sweeps};
 use infalign_transform::{Composed, Theory};
 
 use self::exports::Export;
 use crate::destination;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::figure::write_figure;
+use crate::files::{self, make_folder};
 use crate::measures;
 use crate::output::{self, given_words, take_option};
 use crate::recording::RunInputs;
 use crate::sources::{Source, contests, judges, read_all, read_by};
-use crate::statistics::{StatisticsArgs, above_nothing};
+use crate::statistics::StatisticsArgs;
+use crate::values::above_nothing;
 
 /// Folder of plots and exports, beside the page.
 const PLOTS: &str = "report";
@@ -77,15 +78,15 @@ impl ReportArgs {
 /// [`Failure::Input`] for what cannot be read or compared, [`Failure::Run`] when a file cannot be written.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     let out = folder(args);
-    destination::folder(&out).map_err(Failure::Input)?;
-    let sources = read_all(&args.paths, args.reference.as_deref()).map_err(Failure::Input)?;
-    let report = report(args, &sources).map_err(Failure::Input)?;
-    if let Some(told) = unreached(args, &sources, &report).map_err(Failure::Input)? {
+    destination::folder(&out).or_input()?;
+    let sources = read_all(&args.paths, args.reference.as_deref()).or_input()?;
+    let report = report(args, &sources).or_input()?;
+    if let Some(told) = unreached(args, &sources, &report).or_input()? {
         tell!("{told}");
     }
-    let files = write(args, &sources, &report, &out).map_err(Failure::Run)?;
+    let files = write(args, &sources, &report, &out).or_run()?;
     if args.json {
-        return output::print(&serde_json::to_string_pretty(&report).map_err(Failure::run)?);
+        return output::print(&serde_json::to_string_pretty(&report).or_run()?);
     }
     output::print_places(&report.text(), &files)
 }
@@ -110,11 +111,6 @@ fn folder(args: &ReportArgs) -> PathBuf {
 }
 
 fn report(args: &ReportArgs, sources: &[Source]) -> Result<Report> {
-    let members: Vec<Member<'_>> = sources
-        .iter()
-        .flat_map(|source| source.entries())
-        .map(|(method, entry)| Member { entry, sweep: &method.name, compared: !method.is_base })
-        .collect();
     let title = args.title.clone().or(sources.first().map(|source| source.title.clone()));
     let request = Request {
         title: title.unwrap_or_default(),
@@ -132,7 +128,14 @@ fn report(args: &ReportArgs, sources: &[Source]) -> Result<Report> {
         warnings: measures::warnings(sources),
     };
     provenance.warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    Ok(Report::new(&members, &request, provenance)?)
+    Ok(Report::new(&members(sources), &request, provenance)?)
+}
+
+fn members(sources: &[Source]) -> Vec<Member<'_>> {
+    let entries = sources.iter().flat_map(Source::entries);
+    entries
+        .map(|(method, entry)| Member { entry, sweep: &method.name, compared: !method.is_base })
+        .collect()
 }
 
 /// The command that repeats the report, but for where that is written: a replica elsewhere has the same pages.
@@ -151,15 +154,7 @@ fn unreached(args: &ReportArgs, sources: &[Source], report: &Report) -> Result<O
     if rows.peek().is_none() || rows.any(|row| row.win_rate.is_some()) {
         return Ok(None);
     }
-    let mut sweeps: Vec<Sweep<'_>> = Vec::new();
-    let entries = sources.iter().flat_map(Source::entries);
-    for (method, entry) in entries.filter(|(method, _)| !method.is_base) {
-        match sweeps.iter_mut().find(|sweep| sweep.method == method.name) {
-            Some(sweep) => sweep.points.push(entry),
-            None => sweeps.push(Sweep { method: &method.name, points: vec![entry] }),
-        }
-    }
-    Ok(Some(match common_kl(&sweeps)? {
+    Ok(Some(match common_kl(&sweeps(&members(sources)))? {
         Some(most) => {
             format!(
                 "no method was measured near --kl {kl}: the greatest KL that all reach is {most:.3} nats"
@@ -176,7 +171,7 @@ fn write(
     report: &Report,
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    make_folder(out)?;
     let theories = theories(sources);
     let json = serde_json::to_string_pretty(report)?;
     let figures = report.figures(&theories)?;
@@ -191,7 +186,7 @@ fn write(
         ("report.json", json),
     ] {
         let path = out.join(name);
-        write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
+        files::write(&path, text)?;
         files.push(path);
     }
     for (name, figure) in &figures {

@@ -21,7 +21,8 @@ use self::finding::Found;
 use self::plan::Plan;
 use self::step::{Done, Runner};
 use crate::destination;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
+use crate::files::{self, write_json};
 use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
@@ -82,24 +83,24 @@ struct Results<'a> {
 /// # Errors
 /// [`Failure::Input`] for a plan that is none, [`Failure::Run`] where a step fails, after all the others where all are asked for, [`Failure::Check`] where a finding is not the one expected.
 pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
-    let plans = plan::read_all(&args.plans).map_err(Failure::Input)?;
+    let plans = plan::read_all(&args.plans).or_input()?;
     let Some(name) = &args.name else {
         let lines = plans.iter().map(|plan| format!("{:24} {}", plan.name, plan.title));
         return output::print(&lines.collect::<Vec<_>>().join("\n"));
     };
     let chosen: Vec<&Plan> = match name.as_str() {
         ALL => plans.iter().collect(),
-        name => vec![named(&plans, name).map_err(Failure::Input)?],
+        name => vec![named(&plans, name).or_input()?],
     };
     let all = name == ALL;
     for plan in chosen.iter().filter(|_| !all) {
-        plan.check_data().map_err(Failure::Input)?;
+        plan.check_data().or_input()?;
     }
     let mut pages = Vec::new();
     let mut documents = Vec::new();
     let (mut unexpected, mut failed) = (Vec::new(), Vec::new());
     for plan in &chosen {
-        match plan.check_data().map_err(Failure::Input).and_then(|()| reproduce(plan, args)) {
+        match plan.check_data().or_input().and_then(|()| reproduce(plan, args)) {
             Ok((page, document, wrong)) => {
                 pages.push(page);
                 documents.push(document);
@@ -118,11 +119,11 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
     }
     if all {
         let file = format!("reproductions{}.md", suffix(args.smoke));
-        page::write(&args.out.join(file), &pages.join("\n")).map_err(Failure::Run)?;
+        files::write(&args.out.join(file), pages.join("\n")).or_run()?;
     }
     let document = if all { Value::Array(documents) } else { documents.remove(0) };
     output::print(&match args.json {
-        true => serde_json::to_string_pretty(&document).map_err(Failure::run)?,
+        true => serde_json::to_string_pretty(&document).or_run()?,
         false => pages.join("\n\n"),
     })?;
     if !failed.is_empty() {
@@ -148,15 +149,15 @@ fn suffix(smoke: bool) -> &'static str {
 /// One reproduction: its page, its JSON document, and what was found that was not expected.
 fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<String>), Failure> {
     let folder = args.out.join(format!("{}{}", plan.name, suffix(args.smoke)));
-    destination::folder(&args.out).map_err(Failure::Input)?;
-    let run = RunDir::at(&folder).map_err(Failure::input)?;
-    let _lock = recording::lock(run.path()).map_err(Failure::Input)?;
+    destination::folder(&args.out).or_input()?;
+    let run = RunDir::at(&folder).or_input()?;
+    let _lock = recording::lock(run.path()).or_input()?;
     let steps = run.path().join(STEPS);
     let reads = RunInputs::new(None, None, true).file("plan", &plan.file);
     let (done, findings) = recorded(run.path(), reads, None, || {
-        let done = steps_of(plan, args, &steps).map_err(Failure::Run)?;
-        let findings = judge(plan, args.smoke, &steps).map_err(Failure::Run)?;
-        write(plan, args.smoke, run.path(), (&done, &findings)).map_err(Failure::Run)?;
+        let done = steps_of(plan, args, &steps).or_run()?;
+        let findings = judge(plan, args.smoke, &steps).or_run()?;
+        write(plan, args.smoke, run.path(), (&done, &findings)).or_run()?;
         Ok((done, findings))
     })?;
     // What is changed by --set is another question than the plan's.
@@ -164,16 +165,16 @@ fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<St
     let wrong = findings.iter().filter(|found| own && found.is_unexpected());
     let wrong = wrong.map(|found| format!("{}: {}", plan.name, found.surprise())).collect();
     let results = results(plan, args.smoke, (&done, &findings));
-    let document = serde_json::to_value(&results).map_err(Failure::run)?;
+    let document = serde_json::to_value(&results).or_run()?;
     Ok((page::text(&results), document, wrong))
 }
 
 /// Runs the steps that are not done.
 fn steps_of(plan: &Plan, args: &ReproduceArgs, folder: &Path) -> Result<Vec<Done>> {
     let runner = Runner::new(plan, folder, args.smoke, &args.sets)?;
-    let interrupted = interrupt::flag();
+    interrupt::watch();
     let mut progress = Progress::new(plan.steps.len());
-    plan.steps.iter().map(|step| runner.run(step, &mut progress, interrupted)).collect()
+    plan.steps.iter().map(|step| runner.run(step, &mut progress)).collect()
 }
 
 fn judge(plan: &Plan, smoke: bool, steps: &Path) -> Result<Vec<Found>> {
@@ -191,12 +192,12 @@ fn results<'a>(
 
 fn write(plan: &Plan, smoke: bool, folder: &Path, found: (&[Done], &[Found])) -> Result<()> {
     let results = results(plan, smoke, found);
-    page::write(&folder.join(PLAN), &plan.text)?;
+    files::write(&folder.join(PLAN), &plan.text)?;
     let steps = found.0.iter().map(|done| done.of_workflow(STEPS)).collect();
     let workflow = Workflow { plan: PLAN.to_owned(), title: plan.title.clone(), steps };
     workflow.write(folder)?;
-    page::write(&folder.join(PAGE), &page::text(&results))?;
-    page::write(&folder.join(RESULTS), &serde_json::to_string_pretty(&results)?)
+    files::write(&folder.join(PAGE), page::text(&results))?;
+    write_json(&folder.join(RESULTS), &results)
 }
 
 /// Refuses what is no name of a folder.

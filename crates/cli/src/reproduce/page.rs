@@ -1,18 +1,10 @@
 //! A reproduction as a page in Markdown.
 
-use std::fmt::Write as _;
-use std::path::Path;
-
-use anyhow::Result;
-use infalign_record::atomic::write_atomic;
+use infalign_record::markdown_table;
 
 use super::Results;
 use super::finding::{Found, Verdict};
-
-/// Writes a page whole or not at all.
-pub(super) fn write(path: &Path, text: &str) -> Result<()> {
-    Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
-}
+use super::step::Done;
 
 /// The page.
 pub(super) fn text(results: &Results<'_>) -> String {
@@ -22,36 +14,24 @@ pub(super) fn text(results: &Results<'_>) -> String {
         text += "A smoke run: it shows that everything runs; its numbers mean nothing.\n\n";
     }
     if !findings.is_empty() {
-        text += "| the paper states | we find | interval | verdict |\n|---|---|---|---|\n";
-        for found in *findings {
-            text += &row(found);
-        }
-        text += "\n";
+        let rows: Vec<Vec<String>> = findings.iter().map(finding).collect();
+        let head = ["the paper states", "we find", "interval", "verdict"];
+        text += &format!("{}\n", markdown_table(&head, &rows));
     }
-    text += "| step | command | seconds |\n|---|---|---|\n";
-    for step in *steps {
-        // Writing to a text does not fail.
-        let _ = writeln!(
-            text,
-            "| {} | `infalign {}` | {:.0} |",
-            step.name,
-            cell(&step.command.join(" ")),
-            step.seconds
-        );
-    }
-    text
+    let rows: Vec<Vec<String>> = steps.iter().map(step).collect();
+    text + &markdown_table(&["step", "command", "seconds"], &rows)
 }
 
-fn row(found: &Found) -> String {
+fn finding(found: &Found) -> Vec<String> {
     let interval =
         found.interval.map_or(String::new(), |[low, high]| format!("[{low:.3}, {high:.3}]"));
     let verdict = found.verdict.map_or("not judged", Verdict::word);
     let estimate =
         found.estimate.map_or("not measured".to_owned(), |estimate| format!("{estimate:.3}"));
-    format!("| {} | {estimate} | {interval} | {verdict} |\n", cell(&found.states))
+    vec![found.states.clone(), estimate, interval, verdict.to_owned()]
 }
 
-/// A text that does not end its cell.
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
+fn step(done: &Done) -> Vec<String> {
+    let command = format!("`infalign {}`", done.command.join(" "));
+    vec![done.name.clone(), command, format!("{:.0}", done.seconds)]
 }

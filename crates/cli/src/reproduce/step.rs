@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_record::atomic::write_atomic;
 use infalign_record::env::data_dir;
-use infalign_record::folder::{CONFIG, files};
+use infalign_record::folder::{CONFIG, files, from_root};
 use infalign_record::hash::sha256_file;
 use infalign_record::{WorkflowStep, clock};
 use serde::{Deserialize, Serialize};
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Plan, Step};
 use crate::build_record::build_record;
 use crate::evaluate;
+use crate::interrupt;
 use crate::progress::Progress;
 
 /// A step that has been run.
@@ -76,8 +76,8 @@ impl<'a> Runner<'a> {
         std::fs::create_dir_all(steps).with_context(|| steps.display().to_string())?;
         let program = std::env::current_exe().context("cannot find this program")?;
         let here = plan.file.parent().unwrap_or(Path::new(""));
-        let here = here.canonicalize().with_context(|| here.display().to_string())?;
-        let steps = steps.canonicalize().with_context(|| steps.display().to_string())?;
+        let here = from_root(here).with_context(|| here.display().to_string())?;
+        let steps = from_root(steps).with_context(|| steps.display().to_string())?;
         Ok(Self { program, here, steps, smoke, sets })
     }
 
@@ -85,12 +85,7 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// Where its command fails or is interrupted, or the step was done by other words.
-    pub(super) fn run(
-        &self,
-        step: &Step,
-        progress: &mut Progress,
-        interrupted: &AtomicBool,
-    ) -> Result<Done> {
+    pub(super) fn run(&self, step: &Step, progress: &mut Progress) -> Result<Done> {
         let words = self.words(step);
         let note = self.steps.join(format!("{}.done.json", step.name));
         let begun = Begun { command: words.clone(), of: self.of(step)? };
@@ -100,7 +95,7 @@ impl<'a> Runner<'a> {
             let text = std::fs::read(&note).with_context(|| note.display().to_string())?;
             return serde_json::from_slice(&text).with_context(|| note.display().to_string());
         }
-        ensure!(!interrupted.load(Ordering::Relaxed), "stopped; every finished step is kept");
+        ensure!(!interrupt::asked(), "stopped; every finished step is kept");
         let stage = progress.stage(&step.name, 1);
         let (at, start) = (Instant::now(), clock::utc_now());
         self.execute(step, &words)?;

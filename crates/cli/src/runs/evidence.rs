@@ -11,7 +11,7 @@ use infalign_record::hash::sha256_file;
 use infalign_record::replication::Replication;
 
 use super::verified;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::output;
 
 /// Arguments of `infalign checklist`.
@@ -51,9 +51,9 @@ pub(crate) fn checklist(args: &ChecklistArgs) -> Result<(), Failure> {
 /// [`Failure::Input`] for a folder or a statement that is refused.
 pub(crate) fn badges(args: &BadgesArgs) -> Result<(), Failure> {
     let replications = args.replications.iter().map(|path| read(path)).collect::<Result<_>>();
-    let replications = replications.map_err(Failure::Input)?;
+    let replications = replications.or_input()?;
     let evidence = Evidence { identifier: args.identifier.clone(), replications };
-    for badge in badges_of(&args.run, &evidence).map_err(Failure::input)? {
+    for badge in badges_of(&args.run, &evidence).or_input()? {
         match badge.verdict {
             Ok(given_for) => output::print(&format!("{}: yes; {given_for}", badge.name))?,
             Err(reasons) => output::print(&format!("{}: no; {}", badge.name, reasons.join("; ")))?,

@@ -27,7 +27,7 @@ fn verified(run: &Path) -> Result<Verified, Failure> {
         RecordError::Io { .. } if !run.is_dir() => {
             Failure::Input(anyhow::anyhow!("{} is no folder of a run", run.display()))
         }
-        error => Failure::input(error),
+        error => Failure::Input(error.into()),
     })
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{no_reproduction, trusted};
 use crate::destination;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::output;
 
 /// Arguments of `infalign replay`.
@@ -27,20 +27,20 @@ pub(crate) struct ReplayArgs {
 pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let record = trusted(&args.run)?.record;
     no_reproduction(&args.run, &record)?;
-    let temporary = tempfile::tempdir().map_err(Failure::run)?;
+    let temporary = tempfile::tempdir().or_run()?;
     let into = args.out.as_deref().unwrap_or(temporary.path());
     if args.out.is_some() {
-        destination::folder(into).map_err(Failure::Input)?;
+        destination::folder(into).or_input()?;
         std::fs::create_dir(into)
             .with_context(|| format!("cannot make the new folder {}", into.display()))
-            .map_err(Failure::Input)?;
+            .or_input()?;
     }
     let replayed = match record.command.as_str() {
         "evaluate" => crate::evaluate::replay(&record.argv, &args.run, into),
         _ => crate::train::replay(&args.run, into),
     };
-    replayed.map_err(Failure::Input)?;
-    let compared = compare(&args.run, into).map_err(Failure::Run)?;
+    replayed.or_input()?;
+    let compared = compare(&args.run, into).or_run()?;
     let words = |same: bool| if same { "the same bytes" } else { "DIFFERS" };
     let rows: Vec<_> =
         compared.iter().map(|(name, same)| (name.clone(), words(*same).to_owned())).collect();

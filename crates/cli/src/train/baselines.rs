@@ -1,13 +1,12 @@
 //! The methods that CTRL does not train: what each learns from, and its trainer.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use infalign_model::{CausalLm, Sequence};
 use infalign_train::baselines::{
-    BondConfig, BondTrainer, Comparison, Labels, OfflineConfig, OfflineTrainer, ResponsePair,
-    Stored, best_of_n, best_worst_pairs, pairs,
+    BondConfig, BondTrainer, Labels, OfflineConfig, OfflineTrainer, PairLoss, ResponsePair, Stored,
+    best_of_n, best_worst_pairs, pairs,
 };
 use infalign_train::{FitMetrics, fitted_steps};
 
@@ -15,6 +14,7 @@ use super::given::Given;
 use super::inputs::Inputs;
 use super::methods::Sources;
 use super::metrics::Metrics;
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::recipe::Kind;
 use crate::resume::Damaged;
@@ -30,7 +30,6 @@ pub(super) fn train_offline(
     sources: Sources<'_>,
     (title, folder): (&str, &Path),
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<CausalLm> {
     let stored = stored(inputs, kind, given, sources)?;
     let trainer = OfflineTrainer {
@@ -40,7 +39,9 @@ pub(super) fn train_offline(
         seed: inputs.recipe.seed,
         checkpoints: folder.join("checkpoints"),
     };
-    watched(title, folder, config.steps, progress, |observe| Ok(trainer.run(observe, interrupted)?))
+    watched(title, folder, config.steps, progress, |observe| {
+        Ok(trainer.run(observe, interrupt::flag())?)
+    })
 }
 
 /// Trains a policy by J-BOND, with checkpoints and metrics in `folder`.
@@ -53,7 +54,6 @@ pub(super) fn train_bond(
     sources: Sources<'_>,
     (title, folder): (&str, &Path),
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<CausalLm> {
     let trainer = BondTrainer {
         config,
@@ -66,7 +66,9 @@ pub(super) fn train_bond(
         seed: inputs.recipe.seed,
         checkpoints: folder.join("checkpoints"),
     };
-    watched(title, folder, config.steps, progress, |observe| Ok(trainer.run(observe, interrupted)?))
+    watched(title, folder, config.steps, progress, |observe| {
+        Ok(trainer.run(observe, interrupt::flag())?)
+    })
 }
 
 /// Runs a trainer under a bar, and writes down its steps.
@@ -105,13 +107,13 @@ fn stored(inputs: &Inputs<'_>, kind: &Kind, given: &Given, sources: Sources<'_>)
     };
     Ok(match (kind, given) {
         (Kind::Dpo { beta, labels, .. }, _) => {
-            Stored::Compared(Comparison::Dpo(*beta), compared(labels)?)
+            Stored::Compared(PairLoss::Dpo(*beta), compared(labels)?)
         }
         (Kind::Ipo { tau, labels, .. }, _) => {
-            Stored::Compared(Comparison::Ipo(*tau), compared(labels)?)
+            Stored::Compared(PairLoss::Ipo(*tau), compared(labels)?)
         }
         (Kind::Bonbon { n, alpha, .. }, _) => {
-            let comparison = Comparison::BonBon { n: *n, alpha: *alpha };
+            let comparison = PairLoss::BonBon { n: *n, alpha: *alpha };
             Stored::Compared(comparison, best_worst_pairs(rollouts()?, prompts, *n)?)
         }
         (Kind::BestOfNSft { n, .. }, _) => Stored::Imitated(best_of_n(rollouts()?, prompts, *n)?),

@@ -1,8 +1,5 @@
 //! Step 1 of a run: the table by which rewards are calibrated.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use anyhow::{Context, Result};
 use infalign_calibrate::{Calibration, CalibrationMeta, store};
 use infalign_evaluate::Evaluator;
@@ -11,8 +8,8 @@ use infalign_train::{Filled, ReferenceRewards};
 
 use super::inputs::Inputs;
 use super::rewards;
-use super::stages::{evaluator, stop_if};
-use crate::calibrate::Saving;
+use super::stages::{evaluator, stop_if_asked};
+use crate::calibrate::fill_table;
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::Paths;
@@ -33,7 +30,6 @@ pub(crate) fn calibrate(
     inputs: &Inputs<'_>,
     reward: &dyn Reward,
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<Option<Calibration>> {
     let Some(config) = &inputs.recipe.calibration else { return Ok(None) };
     if let Some(path) = &config.table {
@@ -47,7 +43,7 @@ pub(crate) fn calibrate(
         false => Calibration::new(meta.clone()),
     };
     table.check(&meta).with_context(|| Damaged::at(&path))?;
-    fill(inputs, reward, samples, &mut table, progress, interrupted)?;
+    fill(inputs, reward, samples, &mut table, progress)?;
     Ok(Some(table))
 }
 
@@ -89,7 +85,6 @@ fn fill(
     samples: usize,
     table: &mut Calibration,
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<()> {
     let done = |row: &&infalign_calibrate::Row| row.samples() >= samples;
     if table.rows().iter().filter(done).count() == inputs.train.len() {
@@ -109,17 +104,9 @@ fn fill(
         block,
     };
     let path = inputs.run.join(TABLE);
-    let mut saving = Saving::to(&path);
-    let mut observe = |table: &Calibration, filled: &Filled| {
-        bar.set(filled.prompts, format!("{samples} responses a prompt"));
-        let go_on = saving.now_and_then(table) && !interrupted.load(Ordering::Relaxed);
-        if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    };
-    let filled = rewards.fill(table, &inputs.train, &mut observe);
-    // Whatever happened: what was finished stays.
-    saving.finish(table)?;
-    filled?;
-    stop_if(interrupted)?;
+    let show = |filled: &Filled| bar.set(filled.prompts, format!("{samples} responses a prompt"));
+    fill_table(&rewards, &inputs.train, (&mut *table, &path), show)?;
+    stop_if_asked()?;
     bar.finish(format!("{} prompts, {samples} responses each", table.len()));
     Ok(())
 }

@@ -9,6 +9,7 @@ use infalign_data::{Prompt, Text, prompts, stories};
 use infalign_decode::{DecodeError, EncodedPrompt, Sampling, check_samples};
 use infalign_evaluate::selection;
 use infalign_model::{CausalLm, Tokenizer};
+use infalign_record::folder::can_be_named;
 use infalign_reward::{Reward, RewardConfig};
 use infalign_train::baselines::vbon;
 use infalign_train::{Objective, OptimizerConfig};
@@ -348,23 +349,25 @@ pub(super) fn warn_of_warmup(key: &str, optimizer: &OptimizerConfig, steps: usiz
     }
 }
 
-/// Refuses names that are no names of folders, or occur twice.
+/// Refuses names that are no names of folders on every system, or occur twice: some do not tell upper from lower case.
 pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
     // File systems take 255 bytes, and some names get more behind them.
     const LONGEST: usize = 200;
     let mut seen = HashSet::new();
     for name in names {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         ensure!(
-            !name.is_empty() && name.chars().all(plain) && !name.starts_with('.'),
-            "{what} name {name:?}: use letters, digits, - _ ."
+            can_be_named(name),
+            "{what} name {name:?}: use letters, digits, - _ ., with no dot at an end, and not the name of a device, such as con"
         );
         ensure!(
             name.len() <= LONGEST,
             "{what} name {name:?} has {} characters: use at most {LONGEST}",
             name.len()
         );
-        ensure!(seen.insert(name), "two {what}s are named {name:?}");
+        ensure!(
+            seen.insert(name.to_ascii_lowercase()),
+            "two {what}s are named {name:?}, upper and lower case being the same"
+        );
     }
     Ok(())
 }
@@ -434,4 +437,23 @@ pub(super) fn fitting(
         Ok(encoded)
     });
     encoded.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_share_a_folder_or_have_none_are_refused() {
+        let error = |names: &[&str]| {
+            let checked = check_names("method", names.iter().copied());
+            checked.map_or_else(|error| error.to_string(), |()| String::new())
+        };
+        assert_eq!(error(&["exp10", "exp-10", "best-of.4", "a"]), "");
+        assert!(error(&["a", "b", "A"]).starts_with("two methods are named \"A\""));
+        for name in ["", "a/b", ".a", "a.", "nul", "Con.2"] {
+            assert!(error(&[name]).contains("use letters, digits"), "{name}");
+        }
+        assert!(error(&["m".repeat(201).as_str()]).contains("at most 200"));
+    }
 }

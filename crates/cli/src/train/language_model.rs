@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
@@ -15,7 +14,8 @@ use infalign_train::{FitMetrics, train_language_model};
 use super::inputs::warn_of_warmup;
 use super::memory_check::{self, gib};
 use super::run_dir::RESULTS;
-use super::stages::write_json;
+use crate::files::write_json;
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::recipe::{LanguageModelRecipe, ModelSize, Paths};
 
@@ -112,7 +112,6 @@ pub(crate) fn execute(
     corpus: &Corpus,
     run: &Path,
     device: &Device,
-    interrupted: &AtomicBool,
 ) -> Result<String> {
     let Corpus { texts, prompts } = corpus;
     write_prompts(run, prompts)?;
@@ -136,7 +135,7 @@ pub(crate) fn execute(
             recipe.seed,
             &run.join("checkpoints"),
             &mut observe,
-            interrupted,
+            interrupt::flag(),
         )?;
         loss = last.loss;
         bar.finish(format!("loss {loss:.3} nats per token"));

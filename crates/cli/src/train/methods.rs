@@ -1,7 +1,6 @@
 //! One method: train its policy, with checkpoints and metrics, and sample from it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -17,8 +16,10 @@ use serde::Serialize;
 use super::baselines::{train_bond, train_offline};
 use super::inputs::Inputs;
 use super::metrics::Metrics;
-use super::stages::{check_samples, evaluator, read_json, write_json};
+use super::stages::{check_samples, evaluator, once};
 use super::watch::Watch;
+use crate::files::make_folder;
+use crate::interrupt;
 use crate::progress::{Progress, Stage};
 use crate::recipe::{Kind, Method};
 use crate::resume::Damaged;
@@ -51,7 +52,6 @@ pub(crate) fn train(
     index: usize,
     sources: Sources<'_>,
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<CausalLm> {
     let (method, given) = (&inputs.recipe.method[index], &inputs.given[index]);
     let folder = folder(inputs, method);
@@ -64,18 +64,14 @@ pub(crate) fn train(
             .load_trained(&policy_dir)
             .with_context(|| Damaged::at(&policy_dir));
     }
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
+    make_folder(&folder)?;
     let place = (title.as_str(), folder.as_path());
     let policy = match (&method.kind, method.kind.offline()) {
-        (Kind::Bond { train }, _) => {
-            train_bond(inputs, train, sources, place, progress, interrupted)?
-        }
+        (Kind::Bond { train }, _) => train_bond(inputs, train, sources, place, progress)?,
         (kind, Some(config)) => {
-            let kind = (kind, given);
-            train_offline(inputs, kind, config, sources, place, progress, interrupted)?
+            train_offline(inputs, (kind, given), config, sources, place, progress)?
         }
-        _ => train_ctrl(inputs, method, sources, place, progress, interrupted)?,
+        _ => train_ctrl(inputs, method, sources, place, progress)?,
     };
     write_dir_atomic::<anyhow::Error>(&policy_dir, |dir| {
         policy.save(dir)?;
@@ -91,7 +87,6 @@ fn train_ctrl(
     Sources { reward, calibration, rollouts, reference }: Sources<'_>,
     (title, folder): (&str, &Path),
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<CausalLm> {
     let config = inputs.recipe.ctrl(&method.kind).context("the recipe has no [train]")?;
     let objective = inputs.objective(method)?.context("the method has no objective")?;
@@ -125,7 +120,8 @@ fn train_ctrl(
         clock: Instant::now(),
         last: String::new(),
     };
-    let policy = trainer.run(&mut |step, policy| followed.observe(step, policy), interrupted)?;
+    let mut observe = |step: &StepMetrics, policy: &CausalLm| followed.observe(step, policy);
+    let policy = trainer.run(&mut observe, interrupt::flag())?;
     followed.finish()?;
     Ok(policy)
 }
@@ -182,21 +178,18 @@ pub(crate) fn evaluate(
 ) -> Result<Sampled> {
     let path = folder(inputs, method).join(SAMPLES);
     let title = format!("evaluate {}", method.name);
-    if path.exists() {
-        progress.skip(&title);
-        let sampled = read_json(&path)?;
-        check_samples(&path, &sampled, evaluator)?;
-        return Ok(sampled);
-    }
-    let bar = progress.stage(&title, 1);
-    let sampled = evaluator.sample(policy, EVALUATION_STAGE)?;
-    write_json(&path, &sampled)?;
+    let make = |_: &Stage| -> Result<_> { Ok(evaluator.sample(policy, EVALUATION_STAGE)?) };
+    let sampled = once(&path, (&title, 1), progress, make, summary)?;
+    check_samples(&path, &sampled, evaluator)?;
+    Ok(sampled)
+}
+
+fn summary(sampled: &Sampled) -> String {
     let mean = |kl: &[KlSample]| kl.iter().map(|kl| kl.exact).sum::<f64>() / kl.len() as f64;
     let kl =
         sampled.kl.as_deref().map_or("not known".to_owned(), |kl| format!("{:.3} nats", mean(kl)));
     let length = sampled.response_length().unwrap_or(f64::NAN);
-    bar.finish(format!("KL {kl}, {length:.1} tokens a response"));
-    Ok(sampled)
+    format!("KL {kl}, {length:.1} tokens a response")
 }
 
 fn describe(step: &StepMetrics, tokens_per_second: f64) -> String {

@@ -36,10 +36,14 @@ use infalign_record::Expect;
 use infalign_train::TrainError;
 
 pub(crate) use self::replay::replay;
+
+use self::inputs::Inputs;
+use self::language_model::Corpus;
 use self::reward_model::RewardModelInputs;
 use self::scorer::ScorerInputs;
-use crate::failure::Failure;
-use crate::recipe::{Paths, Recipe, read, read_text};
+use crate::failure::{Failure, OrFailure};
+use crate::files::make_folder;
+use crate::recipe::{LanguageModelRecipe, Paths, Recipe, RewardModelRecipe, read, read_text};
 use crate::recording::RunInputs;
 use crate::resume::{Before, Damaged, before, recorded_unless_whole};
 use crate::{bundle, interrupt, output};
@@ -74,13 +78,13 @@ pub(crate) struct TrainArgs {
 /// # Errors
 /// [`Failure::Input`] before any work is begun, and for a file that a run has left and cannot go on with; [`Failure::Run`] after.
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
-    let device = infalign_backend::device(args.device.as_ref()).map_err(Failure::input)?;
-    let recipe = given_recipe(args).map_err(Failure::Input)?;
+    let device = infalign_backend::device(args.device.as_ref()).or_input()?;
+    let recipe = given_recipe(args).or_input()?;
     if args.dry_run {
         return dry_run(args, recipe, &device);
     }
     let run_dir::Opened { dir, recipe, fresh, lock: _lock } =
-        run_dir::open(args.out.as_deref(), args.resume, recipe).map_err(Failure::Input)?;
+        run_dir::open(args.out.as_deref(), args.resume, recipe).or_input()?;
     let result =
         execute(args, &recipe, &dir, &device, fresh).map_err(|failure| in_recipe(args, failure));
     if let (Err(Failure::Input(_)), true) = (&result, fresh) {
@@ -96,7 +100,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
 pub(crate) fn run_scorer(args: &TrainArgs) -> Result<(), Failure> {
     let recipe = match (&args.recipe, args.resume) {
         (None, false) => return Err(Failure::Input(anyhow!("give the recipe of a scorer"))),
-        _ => given_recipe(args).map_err(Failure::Input)?,
+        _ => given_recipe(args).or_input()?,
     };
     match recipe {
         Some(Recipe::Scorer(_)) | None => run(args),
@@ -115,40 +119,67 @@ fn execute(
     fresh: bool,
 ) -> Result<(), Failure> {
     bundle_if_needed(run, recipe)?;
-    let interrupted = interrupt::flag();
-    let reads = reads(recipe, run, args).map_err(Failure::Input)?;
+    interrupt::watch();
+    let reads = reads(recipe, run, args).or_input()?;
     let before = if fresh { Ok(Before::Unfinished) } else { unchanged(run, &reads) };
-    let before = before.map_err(Failure::Input)?;
-    let unfinished = |error| unfinished(run, fresh, error);
-    let text = match recipe {
-        Recipe::Align(recipe) => {
-            let inputs = inputs::Inputs::load(recipe, run, device).map_err(Failure::Input)?;
-            memory_check::check(&inputs, args.device.as_ref()).map_err(Failure::Input)?;
-            let expect = Some(recipe.expect.clone().unwrap_or_default());
-            let work = || stages::execute(&inputs, interrupted).map_err(unfinished);
-            let results = recorded_unless_whole(run, &before, reads, expect, work)?;
-            results::text(&results, run, args.json).map_err(Failure::Run)?
-        }
-        Recipe::LanguageModel(recipe) => {
-            let grammar = language_model::check(recipe, run).map_err(Failure::Input)?;
-            let work = || language_model::execute(recipe, &grammar, run, device, interrupted);
-            let work = || work().map_err(unfinished);
-            recorded_unless_whole(run, &before, reads, Some(Expect::default()), work)?
-        }
-        Recipe::RewardModel(recipe) => {
-            let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run }, device)
-                .map_err(Failure::Input)?;
-            let work = || reward_model::execute(recipe, &inputs, run, args.json, interrupted);
-            let work = || work().map_err(unfinished);
-            recorded_unless_whole(run, &before, reads, Some(Expect::default()), work)?
-        }
-        Recipe::Scorer(recipe) => {
-            let inputs = ScorerInputs::load(recipe, run, device).map_err(Failure::Input)?;
-            let work = || scorer::execute(&inputs, args.json, interrupted).map_err(unfinished);
-            recorded_unless_whole(run, &before, reads, Some(Expect::default()), work)?
-        }
+    let before = before.or_input()?;
+    let loaded = Loaded::of(args, recipe, run, device).or_input()?;
+    let expect = match recipe {
+        Recipe::Align(recipe) => recipe.expect.clone().unwrap_or_default(),
+        _ => Expect::default(),
     };
-    output::print(&text)
+    let work = || {
+        let made = loaded.execute(run, device, args.json);
+        made.map_err(|error| unfinished(run, fresh, error))
+    };
+    output::print(&recorded_unless_whole(run, &before, reads, Some(expect), work)?)
+}
+
+/// A recipe with all that it reads, loaded and checked.
+enum Loaded<'a> {
+    Align(Box<Inputs<'a>>),
+    LanguageModel(&'a LanguageModelRecipe, Corpus),
+    RewardModel(&'a RewardModelRecipe, Box<RewardModelInputs<'a>>),
+    Scorer(Box<ScorerInputs<'a>>),
+}
+
+impl<'a> Loaded<'a> {
+    fn of(
+        args: &TrainArgs,
+        recipe: &'a Recipe,
+        run: &'a Path,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
+        Ok(match recipe {
+            Recipe::Align(recipe) => {
+                let inputs = Inputs::load(recipe, run, device)?;
+                memory_check::check(&inputs, args.device.as_ref())?;
+                Self::Align(Box::new(inputs))
+            }
+            Recipe::LanguageModel(recipe) => {
+                Self::LanguageModel(recipe, language_model::check(recipe, run)?)
+            }
+            Recipe::RewardModel(recipe) => {
+                let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run }, device)?;
+                Self::RewardModel(recipe, Box::new(inputs))
+            }
+            Recipe::Scorer(recipe) => {
+                Self::Scorer(Box::new(ScorerInputs::load(recipe, run, device)?))
+            }
+        })
+    }
+
+    /// Runs what is left of it, and returns what is printed.
+    fn execute(&self, run: &Path, device: &Device, json: bool) -> anyhow::Result<String> {
+        match self {
+            Self::Align(inputs) => results::text(&stages::execute(inputs)?, run, json),
+            Self::LanguageModel(recipe, corpus) => {
+                language_model::execute(recipe, corpus, run, device)
+            }
+            Self::RewardModel(recipe, inputs) => reward_model::execute(recipe, inputs, run, json),
+            Self::Scorer(inputs) => scorer::execute(inputs, json),
+        }
+    }
 }
 
 /// Refuses inputs that are others than when a run was begun, and files of its own that are others than when it ended; says what there is.
@@ -224,7 +255,7 @@ fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<
     // Best effort: the folder is the system's temporary one.
     let _ = std::fs::remove_dir_all(&folder);
     checked.map_err(|failure| in_recipe(args, in_run(&folder, failure)))?;
-    output::print(&recipe.to_toml().map_err(Failure::Input)?)?;
+    output::print(&recipe.to_toml().or_input()?)?;
     tell!(
         "{} is fine; nothing was run",
         args.recipe.as_deref().map_or("quickstart".into(), |p| p.display().to_string())
@@ -245,30 +276,15 @@ fn in_run(folder: &Path, failure: Failure) -> Failure {
 
 fn check(args: &TrainArgs, recipe: &Recipe, folder: &Path, device: &Device) -> Result<(), Failure> {
     bundle_if_needed(folder, recipe)?;
-    match recipe {
-        Recipe::Align(recipe) => {
-            let inputs = inputs::Inputs::load(recipe, folder, device).map_err(Failure::Input)?;
-            memory_check::check(&inputs, args.device.as_ref()).map_err(Failure::Input)
-        }
-        Recipe::LanguageModel(recipe) => {
-            language_model::check(recipe, folder).map(drop).map_err(Failure::Input)
-        }
-        Recipe::RewardModel(recipe) => {
-            let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run: folder }, device);
-            inputs.map(drop).map_err(Failure::Input)
-        }
-        Recipe::Scorer(recipe) => {
-            ScorerInputs::load(recipe, folder, device).map(drop).map_err(Failure::Input)
-        }
-    }
+    Loaded::of(args, recipe, folder, device).map(drop).or_input()
 }
 
 /// Unpacks the bundled inputs where the recipe reads them.
 fn bundle_if_needed(run: &Path, recipe: &Recipe) -> Result<(), Failure> {
     match recipe {
         Recipe::Align(recipe) if recipe.reads_under(bundle::FOLDER) => {
-            std::fs::create_dir_all(run).map_err(Failure::run)?;
-            bundle::unpack(run).map_err(Failure::run)
+            make_folder(run).or_run()?;
+            bundle::unpack(run).or_run()
         }
         _ => Ok(()),
     }

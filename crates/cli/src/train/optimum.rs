@@ -7,8 +7,8 @@ use infalign_train::{Calibrator, Enumeration, Nearness};
 
 use super::inputs::Inputs;
 use super::methods::{Sources, folder};
-use super::stages::{read_json, write_json};
-use crate::progress::Progress;
+use super::stages::once;
+use crate::progress::{Progress, Stage};
 use crate::recipe::Method;
 
 /// What a method's folder holds of it.
@@ -70,25 +70,20 @@ pub(super) fn compare<'a>(
     };
     let path = folder(inputs, method).join(OPTIMUM);
     let title = format!("optimum for {}", method.name);
-    if path.exists() {
-        progress.skip(&title);
-        return read_json::<Nearness>(&path).map(drop);
-    }
-    let bar = progress.stage(&title, 1);
-    let calibrator = Calibrator::Table(sources.calibration.context("the run has no table")?);
-    let procedures = &recipe.evaluation.procedures;
-    let all = match all {
-        Some(all) => all,
-        None => {
-            let reward = sources.reward;
-            all.insert(Enumeration::new(reference, train, tokenizer, reward, &recipe.generation)?)
-        }
+    let make = |_: &Stage| -> Result<Nearness> {
+        let calibrator = Calibrator::Table(sources.calibration.context("the run has no table")?);
+        let (reward, sampling) = (sources.reward, &recipe.generation);
+        let all = match all {
+            Some(all) => all,
+            None => all.insert(Enumeration::new(reference, train, tokenizer, reward, sampling)?),
+        };
+        let procedures = &recipe.evaluation.procedures;
+        Ok(all.nearness(policy, &objective, calibrator, config.beta, procedures)?)
     };
-    let nearness = all.nearness(policy, &objective, calibrator, config.beta, procedures)?;
-    write_json(&path, &nearness)?;
+    once(&path, (&title, 1), progress, make, summary).map(drop)
+}
+
+fn summary(nearness: &Nearness) -> String {
     let (lacking, distance) = (100.0 * nearness.lacking, nearness.distance);
-    bar.finish(format!(
-        "lacks {lacking:.2} % of what there was to gain, {distance:.4} nats to the best policy"
-    ));
-    Ok(())
+    format!("lacks {lacking:.2} % of what there was to gain, {distance:.4} nats to the best policy")
 }

@@ -7,7 +7,7 @@ use infalign_evaluate::Sampled;
 use infalign_record::folder::CONFIG;
 
 use super::results::{self, Measured};
-use super::stages::read_json;
+use crate::files::read_json;
 use crate::recipe::{Recipe, read_resolved};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 

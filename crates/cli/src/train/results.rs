@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::inputs::objective;
 use super::optimum::OPTIMUM;
 use super::run_dir::RESULTS;
-use super::stages::{read_json, write_json};
 use crate::figure::write_figure;
+use crate::files::{read_json, write_json};
 use crate::recipe::{AlignRecipe, Method};
 use crate::sources::METHODS;
 
@@ -154,12 +154,7 @@ fn judged(
         .filter(|&method| method != baseline && measured[method].kind.is_some())
         .map(|method| (method, baseline))
         .collect();
-    let contests: Vec<Contest> = recipe
-        .evaluation
-        .procedures
-        .iter()
-        .map(|procedure| Contest::same((*procedure).into()))
-        .collect();
+    let contests = Contest::all(recipe.evaluation.procedures.iter().copied(), None);
     let plan = Plan {
         contests: &contests,
         judge,

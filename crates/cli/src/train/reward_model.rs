@@ -1,7 +1,6 @@
 //! Training a reward model: a task of its own, and the first stages of an align run.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use infalign_backend::Device;
@@ -15,9 +14,10 @@ use serde::Serialize;
 use super::inputs::warn_of_warmup;
 use super::reward_data::{Planted, RewardData, RewardDataReader};
 use super::run_dir::RESULTS;
-use super::stages::write_json;
 use crate::encode::Encoder;
 use crate::figure::write_figure;
+use crate::files::write_json;
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::recipe::{Paths, RewardModelRecipe, RewardModelStage};
 
@@ -110,7 +110,6 @@ impl<'a> RewardModelInputs<'a> {
         (dir, checkpoints): (&Path, &Path),
         seed: u64,
         progress: &mut Progress,
-        interrupted: &AtomicBool,
     ) -> Result<Report> {
         let config = &self.stage.train;
         let bar = progress.stage(&self.title(), config.steps);
@@ -122,7 +121,7 @@ impl<'a> RewardModelInputs<'a> {
             seed,
             checkpoints,
             &mut observe,
-            interrupted,
+            interrupt::flag(),
         )?;
         let report = self.report(&model)?;
         self.save(&model, &report, dir)?;
@@ -228,12 +227,10 @@ pub(crate) fn execute(
     inputs: &RewardModelInputs<'_>,
     run: &Path,
     json: bool,
-    interrupted: &AtomicBool,
 ) -> Result<String> {
     let dir = run.join("reward-model");
     let checkpoints = run.join("checkpoints");
-    let report =
-        inputs.train((&dir, &checkpoints), recipe.seed, &mut Progress::new(1), interrupted)?;
+    let report = inputs.train((&dir, &checkpoints), recipe.seed, &mut Progress::new(1))?;
     let text = format!("{}: {}", dir.display(), report.summary());
     let results = Results { recipe: &recipe.stage.name, seed: recipe.seed, reward_model: report };
     write_json(&run.join(RESULTS), &results)?;

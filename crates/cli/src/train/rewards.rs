@@ -1,15 +1,15 @@
 //! The rewards of a run: those that it is about, and the models among them that it trains itself.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_record::env::hub_cache;
 use infalign_reward::{Reward, RewardConfig};
 
 use super::inputs::check_names;
 use super::reward_model::RewardModelInputs;
+use crate::files::make_folder;
 use crate::progress::Progress;
 use crate::recipe::{AlignRecipe, Paths, RewardModelStage};
 use crate::server::api_key;
@@ -109,7 +109,6 @@ pub(super) fn train(
     run: &Path,
     seed: u64,
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<()> {
     let folder = run.join(FOLDER);
     for model in models {
@@ -118,11 +117,10 @@ pub(super) fn train(
             progress.skip(&model.title());
             continue;
         }
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        make_folder(&folder)?;
         let checkpoints = run.join("checkpoints").join(&model.stage.name);
         let seed = model.stage.seed.unwrap_or(seed);
-        model.train((&dir, &checkpoints), seed, progress, interrupted)?;
+        model.train((&dir, &checkpoints), seed, progress)?;
     }
     Ok(())
 }

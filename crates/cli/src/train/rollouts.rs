@@ -1,20 +1,21 @@
 //! Stored reference responses, which all methods that learn from such share.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use infalign_calibrate::CalibrationMeta;
 use infalign_calibrate::rollouts::{self, Rollouts};
 use infalign_evaluate::Evaluator;
-use infalign_record::atomic::write_atomic;
 use infalign_reward::Reward;
-use infalign_train::{Filled, ReferenceRewards};
+use infalign_train::{Filled, ReferenceRewards, TrainError};
 
 use super::calibration::{BATCHES_PER_BLOCK, meta};
 use super::inputs::Inputs;
 use super::stages::evaluator;
 use crate::progress::Progress;
 use crate::resume::Damaged;
+use crate::{files, interrupt};
 
 /// The run's file of them.
 const FILE: &str = "reference-rollouts.parquet";
@@ -30,39 +31,60 @@ pub(crate) fn sample(
     inputs: &Inputs<'_>,
     reward: &dyn Reward,
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<Option<Rollouts>> {
     let Some(config) = inputs.recipe.rollouts else { return Ok(None) };
-    let (samples, path) = (config.samples, inputs.run.join(FILE));
-    let meta = meta(inputs)?;
-    if path.exists() {
-        progress.skip(STAGE);
-        let rollouts = rollouts::read(&path).with_context(|| Damaged::at(&path))?;
-        rollouts.check(&meta, samples).with_context(|| Damaged::at(&path))?;
-        return Ok(Some(rollouts));
-    }
-    let bar = progress.stage(STAGE, inputs.train.len());
-    let model = inputs.reference.clone().for_inference();
-    let evaluator = Evaluator { prompts: &inputs.train, samples, ..evaluator(inputs, reward) };
-    let sampler = evaluator.generator(model.as_ref(), STAGE);
-    let responses = ReferenceRewards {
-        sampler: &sampler,
-        tokenizer: &inputs.tokenizer,
-        reward,
-        samples,
-        block: BATCHES_PER_BLOCK.saturating_mul(inputs.recipe.batch),
+    let samples = config.samples;
+    let draw = |meta, observe: Observe<'_>| {
+        let model = inputs.reference.clone().for_inference();
+        let evaluator = Evaluator { prompts: &inputs.train, samples, ..evaluator(inputs, reward) };
+        let sampler = evaluator.generator(model.as_ref(), STAGE);
+        let responses = ReferenceRewards {
+            sampler: &sampler,
+            tokenizer: &inputs.tokenizer,
+            reward,
+            samples,
+            block: BATCHES_PER_BLOCK.saturating_mul(inputs.recipe.batch),
+        };
+        responses.rollouts(meta, &inputs.train, observe)
     };
+    let (path, of) = (inputs.run.join(FILE), (meta(inputs)?, samples));
+    stored((&path, of), (STAGE, inputs.train.len()), progress, draw).map(Some)
+}
+
+/// What is called after every block of responses.
+pub(super) type Observe<'o> = &'o mut dyn FnMut(&Filled) -> ControlFlow<()>;
+
+/// Reference responses with rewards and log-probabilities: those of a file, which others of this kind are written into once all are there.
+///
+/// - of: what they are made from, and how many there are to a prompt.
+/// - title, prompts: of the stage, as it is shown.
+/// - draw: samples and scores them; None where it was stopped.
+///
+/// # Errors
+/// When sampling or scoring fails, or those that are there were made from something else.
+pub(super) fn stored(
+    (path, (meta, samples)): (&Path, (CalibrationMeta, usize)),
+    (title, prompts): (&str, usize),
+    progress: &mut Progress,
+    draw: impl FnOnce(CalibrationMeta, Observe<'_>) -> Result<Option<Rollouts>, TrainError>,
+) -> Result<Rollouts> {
+    if path.exists() {
+        progress.skip(title);
+        let rollouts = rollouts::read(path).with_context(|| Damaged::at(path))?;
+        rollouts.check(&meta, samples).with_context(|| Damaged::at(path))?;
+        return Ok(rollouts);
+    }
+    let bar = progress.stage(title, prompts);
     let mut observe = |filled: &Filled| {
         bar.set(filled.prompts, format!("{samples} responses a prompt"));
-        let stop = interrupted.load(Ordering::Relaxed);
-        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        interrupt::flow()
     };
-    let rollouts = responses.rollouts(meta, &inputs.train, &mut observe)?.context(
+    let rollouts = draw(meta, &mut observe)?.context(
         "stopped; reference responses are stored once all are there, and are drawn again",
     )?;
     let mut bytes = Vec::new();
     rollouts::write_to(&rollouts, &mut bytes)?;
-    write_atomic(&path, |file| file.write_all(&bytes))?;
+    files::write(path, bytes)?;
     bar.finish(format!("{} prompts, {samples} responses each", rollouts.len()));
-    Ok(Some(rollouts))
+    Ok(rollouts)
 }

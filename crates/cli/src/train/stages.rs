@@ -1,11 +1,9 @@
 //! The stages of an align run. Each ends with a file under its final name; a resumed run skips those that are there.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Error, Result, ensure};
 use infalign_evaluate::{Evaluator, Sampled};
-use infalign_record::atomic::write_atomic;
 use infalign_reward::{Reward, RewardConfig, RewardError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +13,9 @@ use super::inputs::Inputs;
 use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
 use super::{optimum, rewards, rollouts};
-use crate::progress::Progress;
+use crate::files::{read_json, write_json};
+use crate::interrupt;
+use crate::progress::{Progress, Stage};
 use crate::resume::Damaged;
 use crate::sources::REFERENCE;
 
@@ -23,20 +23,20 @@ use crate::sources::REFERENCE;
 ///
 /// # Errors
 /// The failure of a stage; what was finished stays.
-pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<Results> {
+pub(crate) fn execute(inputs: &Inputs<'_>) -> Result<Results> {
     let recipe = inputs.recipe;
     let sampled = usize::from(recipe.has_table()) + usize::from(recipe.rollouts.is_some());
     let own = recipe.reward_model.len() + sampled;
     let compared = recipe.method.iter().filter(|m| recipe.evaluation.optimum && m.kind.is_ctrl());
     let mut progress = Progress::new(1 + own + 2 * recipe.method.len() + compared.count());
-    rewards::train(&inputs.reward_models, inputs.run, recipe.seed, &mut progress, interrupted)?;
+    rewards::train(&inputs.reward_models, inputs.run, recipe.seed, &mut progress)?;
     let reward = build(inputs, &recipe.reward)?;
     let judge = recipe.evaluation.judge.as_ref().map(|judge| build(inputs, judge)).transpose()?;
-    let calibration = calibrate(inputs, reward.as_ref(), &mut progress, interrupted)?;
-    let rollouts = rollouts::sample(inputs, reward.as_ref(), &mut progress, interrupted)?;
+    let calibration = calibrate(inputs, reward.as_ref(), &mut progress)?;
+    let rollouts = rollouts::sample(inputs, reward.as_ref(), &mut progress)?;
     let evaluator = Evaluator { judge: judge.as_deref(), ..evaluator(inputs, reward.as_ref()) };
     let (reference, base) = reference_samples(inputs, &evaluator, &mut progress)?;
-    stop_if(interrupted)?;
+    stop_if_asked()?;
     let mut measured = vec![Measured::base(base)];
     let sources = Sources {
         reward: reward.as_ref(),
@@ -46,11 +46,11 @@ pub(crate) fn execute(inputs: &Inputs<'_>, interrupted: &AtomicBool) -> Result<R
     };
     let mut all_responses = None;
     for (index, method) in recipe.method.iter().enumerate() {
-        let policy = methods::train(inputs, index, sources, &mut progress, interrupted)?;
+        let policy = methods::train(inputs, index, sources, &mut progress)?;
         let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
-        stop_if(interrupted)?;
+        stop_if_asked()?;
         optimum::compare(inputs, method, &policy, sources, &mut all_responses, &mut progress)?;
-        stop_if(interrupted)?;
+        stop_if_asked()?;
         measured.push(Measured::of(method, inputs.run, sampled)?);
     }
     results::write((recipe, inputs.run), &measured, &reference)
@@ -71,9 +71,34 @@ fn build(inputs: &Inputs<'_>, config: &RewardConfig) -> Result<Box<dyn Reward>> 
 ///
 /// # Errors
 /// That it was.
-pub(crate) fn stop_if(interrupted: &AtomicBool) -> Result<()> {
-    anyhow::ensure!(!interrupted.load(Ordering::Relaxed), "stopped; every finished stage is kept");
+pub(crate) fn stop_if_asked() -> Result<()> {
+    ensure!(!interrupt::asked(), "stopped; every finished stage is kept");
     Ok(())
+}
+
+/// What a stage makes and writes into a file, or what the file holds where an earlier run has finished the stage.
+///
+/// - title, length: of the stage, as it is shown.
+/// - summary: what is shown of it in the end.
+///
+/// # Errors
+/// Those of `make`, and when the file cannot be written, or read where it is there.
+pub(crate) fn once<T: Serialize + DeserializeOwned>(
+    path: &Path,
+    (title, length): (&str, usize),
+    progress: &mut Progress,
+    make: impl FnOnce(&Stage) -> Result<T>,
+    summary: impl FnOnce(&T) -> String,
+) -> Result<T> {
+    if path.exists() {
+        progress.skip(title);
+        return read_json(path);
+    }
+    let bar = progress.stage(title, length);
+    let made = make(&bar)?;
+    write_json(path, &made)?;
+    bar.finish(summary(&made));
+    Ok(made)
 }
 
 /// What samples from models and judges them, on the prompts held out.
@@ -98,24 +123,16 @@ fn reference_samples(
     progress: &mut Progress,
 ) -> Result<(Sampled, Sampled)> {
     let path = inputs.run.join(REFERENCE);
-    if path.exists() {
-        progress.skip("reference samples");
-        let both: (Sampled, Sampled) = read_json(&path)?;
-        check_samples(&path, &both.0, evaluator)?;
-        check_samples(&path, &both.1, evaluator)?;
-        return Ok(both);
-    }
-    let bar = progress.stage("reference samples", 2);
-    let reference = evaluator.sample(&inputs.reference, "evaluate-reference")?;
-    bar.set(1, String::new());
-    let base = evaluator.sample(&inputs.reference, methods::EVALUATION_STAGE)?;
-    let both = (reference, base);
-    write_json(&path, &both)?;
-    bar.finish(format!(
-        "{} held-out prompts, {} responses each",
-        inputs.test.len(),
-        evaluator.samples
-    ));
+    let make = |bar: &Stage| -> Result<_> {
+        let reference = evaluator.sample(&inputs.reference, "evaluate-reference")?;
+        bar.set(1, String::new());
+        Ok((reference, evaluator.sample(&inputs.reference, methods::EVALUATION_STAGE)?))
+    };
+    let (prompts, samples) = (inputs.test.len(), evaluator.samples);
+    let summary = |_: &_| format!("{prompts} held-out prompts, {samples} responses each");
+    let both = once(&path, ("reference samples", 2), progress, make, summary)?;
+    check_samples(&path, &both.0, evaluator)?;
+    check_samples(&path, &both.1, evaluator)?;
     Ok(both)
 }
 
@@ -134,16 +151,4 @@ pub(crate) fn check_samples(
         return Ok(());
     }
     Err(Error::msg("it holds samples of other prompts").context(Damaged::at(path)))
-}
-
-/// Reads a file that an earlier stage wrote.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
-}
-
-/// Writes a stage's result whole or not at all.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(value)?;
-    Ok(write_atomic(path, |file| file.write_all(&bytes))?)
 }

@@ -56,10 +56,7 @@ impl<'a> Watch<'a> {
         Ok(Self {
             config,
             evaluator,
-            contests: procedures
-                .iter()
-                .map(|procedure| Contest::same((*procedure).into()))
-                .collect(),
+            contests: Contest::all(procedures.iter().copied(), None),
             reference,
             evaluations: Lines::open(&folder.join("evaluations.jsonl"), times)?,
             responses: Lines::open(&folder.join("responses.jsonl"), times * shown)?,
@@ -95,7 +92,7 @@ impl<'a> Watch<'a> {
 
     /// KL, reward, and win rates against the reference with their intervals.
     fn numbers(&self, step: usize, sampled: &Sampled) -> Result<Map<String, Value>> {
-        let label = Label { method: "", kind: None, objective: None, theory: None };
+        let label = Label::named("");
         let plan = Plan {
             contests: &self.contests,
             judge: Judge::Reward,
@@ -113,7 +110,7 @@ impl<'a> Watch<'a> {
         set("reward/raw".into(), json!(rewards.iter().sum::<f64>() / rewards.len() as f64));
         set("response_length".into(), json!(sampled.response_length()));
         for row in table(&[entry], &plan)?.rows {
-            let procedure = row.procedure;
+            let procedure = row.contest.policy;
             if let Some(kl) = row.kl {
                 set("kl".into(), json!(kl.estimate));
                 set("kl_standard_error".into(), json!(kl.standard_error));

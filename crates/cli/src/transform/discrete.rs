@@ -8,7 +8,7 @@ use infalign_transform::{Beta, Outcomes, Procedure, Transform};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::output;
 
 /// Arguments of `infalign transform discrete`.
@@ -52,8 +52,8 @@ struct Solved {
 /// # Errors
 /// [`Failure::Input`].
 pub(crate) fn run(args: &DiscreteArgs) -> Result<(), Failure> {
-    let outcomes = read(&args.problem).map_err(Failure::Input)?;
-    let solved = solve(args, &outcomes).map_err(Failure::Input)?;
+    let outcomes = read(&args.problem).or_input()?;
+    let solved = solve(args, &outcomes).or_input()?;
     let objective = solved.win_rate - args.beta * solved.kl;
     if args.json {
         print_json(&outcomes, solved, objective)

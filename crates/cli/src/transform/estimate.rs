@@ -8,15 +8,13 @@ use infalign_calibrate::{pit, store};
 use infalign_data::Text;
 use infalign_data::responses::{self, StoredPrompt};
 use infalign_decode::Stream;
-use infalign_record::atomic::write_atomic;
 use infalign_transform::{Beta, EstimatedTransform, RankEstimate};
 use serde_json::json;
 
 use super::numbers::shown;
-use crate::destination;
-use crate::failure::Failure;
-use crate::output;
+use crate::failure::{Failure, OrFailure};
 use crate::recording::RunInputs;
+use crate::{destination, files, output};
 
 /// Arguments of `infalign transform estimate`.
 #[derive(Args)]
@@ -57,18 +55,17 @@ impl EstimateArgs {
 /// # Errors
 /// [`Failure::Input`] for files that do not belong together, [`Failure::Run`] when the table cannot be written.
 pub(crate) fn run(args: &EstimateArgs) -> Result<(), Failure> {
-    args.out.as_deref().map_or(Ok(()), destination::file).map_err(Failure::Input)?;
-    let stored = responses::read(&args.responses).map_err(Failure::input)?;
-    let beta = Beta::new(args.beta).map_err(Failure::input)?;
-    let ranks = ranks(args, &stored.prompts).map_err(Failure::Input)?;
+    args.out.as_deref().map_or(Ok(()), destination::file).or_input()?;
+    let stored = responses::read(&args.responses).or_input()?;
+    let beta = Beta::new(args.beta).or_input()?;
+    let ranks = ranks(args, &stored.prompts).or_input()?;
     let by_prompt: Vec<&[f64]> = ranks.iter().map(Vec::as_slice).collect();
     let found = RankEstimate::of_clusters(args.bins, &by_prompt)
         .and_then(|estimate| estimate.optimum(beta));
-    let found = found.map_err(Failure::input)?;
-    let table = found.table().map_err(Failure::input)?;
+    let found = found.or_input()?;
+    let table = found.table().or_input()?;
     if let Some(out) = &args.out {
-        let bytes = table.to_csv().into_bytes();
-        write_atomic(out, |file| file.write_all(&bytes)).map_err(Failure::run)?;
+        files::write(out, table.to_csv()).or_run()?;
     }
     let procedure = stored.procedure.as_deref();
     let n_ranks = ranks.iter().map(Vec::len).sum();

@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use super::Level;
 use crate::calibrate::table;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::output;
 
 /// Arguments of `infalign transform curve`.
@@ -59,7 +59,7 @@ pub(crate) fn curve(args: &CurveArgs) -> Result<(), Failure> {
         Some(table) => of_table(args, table),
         None => in_the_limit(args),
     };
-    let Led { transform, beta, kl, win_rates } = found.map_err(Failure::Input)?;
+    let Led { transform, beta, kl, win_rates } = found.or_input()?;
     if args.json {
         let named = win_rates.into_iter().map(|(name, won)| (name, json!(won)));
         let document = json!({
@@ -131,7 +131,7 @@ pub(crate) fn optimum(args: &OptimumArgs) -> Result<(), Failure> {
         (Some(beta), _) => Beta::new(beta).and_then(|beta| Optimum::new(&args.procedure, beta)),
         (None, kl) => Optimum::for_kl(&args.procedure, kl.unwrap_or(f64::NAN)),
     };
-    let optimum = solved.map_err(Failure::input)?;
+    let optimum = solved.or_input()?;
     let last = args.points - 1;
     let u: Vec<f64> = (0..=last).map(|k| f64::from(k) / f64::from(last)).collect();
     let Optimum { beta, kl, win_rate, objective, residual, .. } = optimum;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::with_table;
 use crate::destination;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::figure::write_figure;
 use crate::output::{self, kept_place};
 use crate::recording::RunInputs;
@@ -107,13 +107,13 @@ const BEST_OF: [usize; 8] = [2, 3, 4, 6, 8, 16, 32, 64];
 /// [`Failure::Input`] for what cannot be computed, [`Failure::Run`] when a file cannot be written.
 pub(crate) fn run(command: &PlotCommand) -> Result<(), Failure> {
     let shared = command.shared();
-    destination::folder(&shared.out).map_err(Failure::Input)?;
+    destination::folder(&shared.out).or_input()?;
     let (name, figure) = match command {
         PlotCommand::Frontiers(args) => ("frontiers", frontiers(args)),
         PlotCommand::Transforms(args) => ("transforms", transforms(args)),
     };
-    let figure = figure.map_err(Failure::input)?;
-    let files = write_figure(&shared.out, name, &figure).map_err(Failure::run)?;
+    let figure = figure.or_input()?;
+    let files = write_figure(&shared.out, name, &figure).or_run()?;
     if shared.json {
         let told = |place: fn(&Path) -> String| {
             format!("{:#}", document(&figure, &files.each_ref().map(|file| place(file))))

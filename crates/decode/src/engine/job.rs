@@ -1,15 +1,18 @@
 //! Responses that are asked for together: what they have in common, and what has been read of their prompts.
 
+use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use infalign_model::{LanguageModel, ModelError, Prompts, runs};
 
 use crate::gather::{Gather, locked};
-use crate::{DecodeError, Draw, EncodedPrompt, Event, Finish, Response, Sampling, Stream};
+use crate::{
+    DecodeError, Draw, EncodedPrompt, Event, Finish, Response, Sampling, StopTexts, Stream,
+};
 
 /// Padded tokens of prompts that the model reads in one pass at most, whatever the batch holds.
-const TOKENS_PER_PASS: usize = 16_384;
+const PROMPT_TOKENS_PER_PASS: usize = 16_384;
 
 /// Who asks for responses: says how they are drawn and when they end, and is told of them, on the threads of the engine.
 pub(crate) trait Caller: Send + Sync {
@@ -20,8 +23,11 @@ pub(crate) trait Caller: Send + Sync {
     /// The random numbers of a response.
     fn stream(&self, prompt: &EncodedPrompt, sample: usize) -> Stream;
 
-    /// Whether the last token of a response ends it.
-    fn ended(&self, prompt: &EncodedPrompt, response: &[u32]) -> Result<bool, ModelError>;
+    /// Tokens that end the model's texts.
+    fn stops(&self) -> &BTreeSet<u32>;
+
+    /// Texts that end a response.
+    fn stop_texts(&self) -> Option<StopTexts<'_>>;
 
     /// Whether it reads what the model says of the tokens that were not drawn.
     fn reads_logits(&self) -> bool;
@@ -52,7 +58,7 @@ pub(crate) struct Job<C> {
     slots: Mutex<Vec<Slot>>,
     /// Tells those who wait for another to read a prompt.
     changed: Condvar,
-    gather: Gather,
+    gather: Gather<Response>,
 }
 
 /// A prompt, read or to be read.
@@ -150,7 +156,7 @@ impl<C: Caller> Job<C> {
 
     fn read(&self, prompts: &[usize], model: &dyn LanguageModel) -> Result<(), DecodeError> {
         let length = |&prompt: &usize| self.caller.prompts()[prompt].tokens.len();
-        let runs = runs(prompts, length, TOKENS_PER_PASS);
+        let runs = runs(prompts, length, PROMPT_TOKENS_PER_PASS);
         runs.into_iter().try_for_each(|run| self.read_together(run, model))
     }
 
@@ -250,13 +256,8 @@ impl<C: Caller> Row<C> {
         }
         self.tokens.push(draw.token);
         self.log_probs.push(draw.log_prob);
-        self.finish = if caller.ended(prompt, &self.tokens)? {
-            Some(Finish::Stop)
-        } else if self.tokens.len() == caller.sampling().max_tokens {
-            Some(Finish::Length)
-        } else {
-            None
-        };
+        let (stops, texts) = (caller.stops(), caller.stop_texts());
+        self.finish = caller.sampling().finish(&prompt.tokens, &self.tokens, stops, texts)?;
         let logits = if caller.reads_logits() { logits } else { &[] };
         let event = Event { prompt: self.prompt, sample: self.sample, draw, logits };
         if caller.token(event).is_break() {

@@ -9,14 +9,13 @@ mod queue;
 mod shared;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use infalign_model::ModelError;
-
 use crate::gather::locked;
 use crate::sampler::Finished;
-use crate::{DecodeError, EncodedPrompt, Event, Generator, Response, Sampling, Stream};
+use crate::{DecodeError, EncodedPrompt, Event, Generator, Response, Sampling, StopTexts, Stream};
 
 use job::{Caller, Job};
 use queue::Queue;
@@ -80,12 +79,12 @@ impl Caller for &Local<'_> {
         Stream::new(self.generator.seed, self.generator.stage, &prompt.id, sample as u64)
     }
 
-    fn ended(&self, prompt: &EncodedPrompt, response: &[u32]) -> Result<bool, ModelError> {
-        let Generator { stops, stop_texts, sampling, .. } = self.generator;
-        if response.last().is_some_and(|token| sampling.is_stop(*token, stops)) {
-            return Ok(true);
-        }
-        stop_texts.as_ref().map_or(Ok(false), |texts| texts.ended(&prompt.tokens, response))
+    fn stops(&self) -> &BTreeSet<u32> {
+        self.generator.stops
+    }
+
+    fn stop_texts(&self) -> Option<StopTexts<'_>> {
+        self.generator.stop_texts
     }
 
     fn reads_logits(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use infalign_model::{LanguageModel, ModelError, Tokenizer};
+use infalign_model::{LanguageModel, Tokenizer};
 
 use super::job::{Caller, Job};
 use super::queue::Queue;
@@ -197,12 +197,12 @@ impl Caller for Shared {
         Stream::new(self.draws.seed, &self.draws.stage, &prompt.id, sample as u64)
     }
 
-    fn ended(&self, prompt: &EncodedPrompt, response: &[u32]) -> Result<bool, ModelError> {
-        let Draws { sampling, stops, .. } = self.draws.as_ref();
-        if response.last().is_some_and(|token| sampling.is_stop(*token, stops)) {
-            return Ok(true);
-        }
-        self.draws.texts().ended(&prompt.tokens, response)
+    fn stops(&self) -> &BTreeSet<u32> {
+        &self.draws.stops
+    }
+
+    fn stop_texts(&self) -> Option<StopTexts<'_>> {
+        Some(self.draws.texts())
     }
 
     fn reads_logits(&self) -> bool {

@@ -1,7 +1,6 @@
 //! Guided generation, batch by batch: responses enter with all their candidates, and leave when they are complete.
 
 use std::ops::{ControlFlow, Range};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use infalign_model::{ModelError, Session};
@@ -11,10 +10,10 @@ use super::prefill::Prefill;
 use super::scorer::{PrefixScorer, ScorerSession};
 use super::search::{Plan, Search};
 use super::tilt::Candidates;
-use crate::gather::locked;
+use crate::gather::Gather;
 use crate::kl::Kl;
 use crate::sampler::{check_prompts, check_samples};
-use crate::{Cost, DecodeError, Draw, EncodedPrompt, Event, Finish, Generator, Response, Stream};
+use crate::{Cost, DecodeError, Draw, EncodedPrompt, Event, Generator, Response, Stream};
 
 /// A response of a procedure, and what is known of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,16 +86,12 @@ impl GuidedGenerator<'_> {
             first: samples.start,
             samples: samples.len(),
             next: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
-            found: prompts.iter().map(|_| Mutex::default()).collect(),
-            handed: found,
+            gather: Gather::new(prompts.len(), samples.len()),
+            found,
         };
         run.run()
     }
 }
-
-/// Responses of a prompt that are complete, by their numbers.
-type Found = Vec<(usize, Vec<Candidate>)>;
 
 /// One call.
 struct Run<'a> {
@@ -107,9 +102,8 @@ struct Run<'a> {
     samples: usize,
     /// Number of the next response, prompt by prompt.
     next: AtomicUsize,
-    stopped: AtomicBool,
-    found: Vec<Mutex<Found>>,
-    handed: FoundEach<'a>,
+    gather: Gather<Vec<Candidate>>,
+    found: FoundEach<'a>,
 }
 
 impl Run<'_> {
@@ -125,7 +119,7 @@ impl Run<'_> {
         let workers = workers.min(generator.batch / self.plan.rows()).clamp(1, self.total().max(1));
         let batch = generator.batch.clamp(1, (self.total() * self.plan.rows()).max(1));
         let share = batch.div_ceil(workers).max(self.plan.rows());
-        let work = || self.work(share).inspect_err(|_| self.stop());
+        let work = || self.work(share).inspect_err(|_| self.gather.stop());
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             let joined = workers.into_iter().map(|worker| {
@@ -135,13 +129,9 @@ impl Run<'_> {
         })
     }
 
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
     fn stopped(&self) -> bool {
         let cancelled = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        self.stopped.load(Ordering::Relaxed) || self.guided.cancelled.is_some_and(cancelled)
+        self.gather.stopped() || self.guided.cancelled.is_some_and(cancelled)
     }
 
     /// Generates with about `share` rows at a time until nothing is waiting.
@@ -271,15 +261,7 @@ impl Run<'_> {
         let prompt = &self.prompts[search.prompt];
         let path = &mut search.running[place];
         path.add(draw);
-        let ended_by_text = match stop_texts {
-            Some(texts) => texts.ended(&prompt.tokens, &path.tokens)?,
-            None => false,
-        };
-        let finish = if ended_by_text || sampling.is_stop(draw.token, stops) {
-            Some(Finish::Stop)
-        } else {
-            (path.tokens.len() == sampling.max_tokens).then_some(Finish::Length)
-        };
+        let finish = sampling.finish(&prompt.tokens, &path.tokens, stops, *stop_texts)?;
         path.set_finish(finish);
         search.drawn();
         Ok(())
@@ -365,18 +347,13 @@ impl Run<'_> {
 
     /// Hands the responses to a prompt on, if this is the last of them.
     fn finish(&self, search: Search) {
-        let (prompt, sample) = (search.prompt, search.sample);
-        let mut held = locked(&self.found[prompt]);
-        held.push((sample, search.finish()));
-        if held.len() < self.samples {
+        if self.stopped() {
             return;
         }
-        let mut all = std::mem::take(&mut *held);
-        drop(held);
-        all.sort_by_key(|(sample, _)| *sample);
-        let responses = all.into_iter().map(|(_, candidates)| candidates).collect();
-        if !self.stopped() && (self.handed)(prompt, responses).is_break() {
-            self.stop();
+        let (prompt, sample) = (search.prompt, search.sample);
+        let found = |responses| (self.found)(prompt, responses);
+        if self.gather.add(prompt, sample, search.finish(), found).is_break() {
+            self.gather.stop();
         }
     }
 }

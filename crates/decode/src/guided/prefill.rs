@@ -1,9 +1,6 @@
 //! Reading prompts for the rows of a session.
 
-use infalign_model::{LanguageModel, ModelError, Prompts, Session, runs};
-
-/// Prompt tokens that are read in one pass.
-const TOKENS_PER_PASS: usize = 4_096;
+use infalign_model::{LanguageModel, ModelError, Prompts, Session, TOKENS_PER_PASS, runs};
 
 /// Reads prompts together, and remembers the last one, of which more rows may enter later.
 #[derive(Default)]

@@ -50,20 +50,6 @@ pub trait ScorerSession: Send {
     fn values(&self, states: &[f32], next: &[&[u32]]) -> Result<Vec<f64>, DecodeError>;
 }
 
-impl<S: PrefixScorer + ?Sized> PrefixScorer for &S {
-    fn session(&self, new_tokens: usize) -> Box<dyn ScorerSession + '_> {
-        (**self).session(new_tokens)
-    }
-
-    fn check(&self, model: &dyn LanguageModel) -> Result<(), DecodeError> {
-        (**self).check(model)
-    }
-
-    fn greatest(&self) -> Option<f64> {
-        (**self).greatest()
-    }
-}
-
 /// The values of a tabular model's prefixes, exactly.
 #[derive(Clone, Debug)]
 pub struct TabularScorer {

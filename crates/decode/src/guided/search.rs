@@ -1,10 +1,12 @@
 //! The candidates of one response, and which of them go on.
 
+use std::num::NonZeroUsize;
+
 use infalign_transform::Procedure;
 
 use super::Candidate;
 use super::tilt::Tilted;
-use crate::kl::Kl;
+use crate::kl::{Kl, best_of_kl_bound};
 use crate::{Cost, Draw, Finish, Response, Stream};
 
 /// Values that differ by less than this share are equal: as sums, equal values differ in their last digits.
@@ -16,7 +18,7 @@ pub(super) enum Plan {
     /// One candidate, every token of which is tilted by the values.
     Tokenwise { lambda: f64, candidates: Option<usize> },
     /// Blocks of `length` tokens; after each, the `width` candidates of greatest value are kept, and each of them goes on in `branch` ways.
-    Blocks { length: usize, width: usize, branch: usize },
+    Blocks { length: usize, width: usize, branch: NonZeroUsize },
     /// Independent candidates, of which a share goes on after every `length` tokens.
     Pruned { n: usize, length: usize, keep: f64 },
 }
@@ -29,10 +31,10 @@ impl Plan {
                 Self::Tokenwise { lambda, candidates: candidates.map(|k| k.get()) }
             }
             Procedure::CdBlock { length, samples } => {
-                Self::Blocks { length: length.get(), width: 1, branch: samples.get() }
+                Self::Blocks { length: length.get(), width: 1, branch: samples }
             }
             Procedure::Beam { width, branch, length } => {
-                Self::Blocks { length: length.get(), width: width.get(), branch: branch.get() }
+                Self::Blocks { length: length.get(), width: width.get(), branch }
             }
             Procedure::PrunedBestOf { n, length, keep } => {
                 Self::Pruned { n: n.get(), length: length.get(), keep }
@@ -45,7 +47,7 @@ impl Plan {
     pub(super) fn rows(self) -> usize {
         match self {
             Self::Tokenwise { .. } => 1,
-            Self::Blocks { width, branch, .. } => width.saturating_mul(branch),
+            Self::Blocks { width, branch, .. } => width.saturating_mul(branch.get()),
             Self::Pruned { n, .. } => n,
         }
     }
@@ -213,7 +215,9 @@ impl Search {
                 let mut going: Vec<(usize, Path)> = Vec::new();
                 for (place, path) in best(pool, width, |(_, path)| path.value) {
                     match place {
-                        Some(place) => going.extend(std::iter::repeat_n((place, path), branch)),
+                        Some(place) => {
+                            going.extend(std::iter::repeat_n((place, path), branch.get()));
+                        }
                         None => self.ended.push(Path { number: None, ..path }),
                     }
                 }
@@ -290,11 +294,10 @@ impl Search {
 
     /// KL and log-ratio of blockwise decoding. The kept path is one of at most W·Bᵇ that are drawn in b blocks, each of which is as probable
     /// as the model has it.
-    fn of_blocks(&self, width: usize, branch: usize) -> (Kl, f64) {
-        let (width, branch, blocks) = (width as f64, branch as f64, self.blocks as f64);
-        let most = width.ln() + blocks * branch.ln();
-        let bound =
-            if width == 1.0 { blocks * (branch.ln() - (branch - 1.0) / branch) } else { most };
+    fn of_blocks(&self, width: usize, branch: NonZeroUsize) -> (Kl, f64) {
+        let blocks = self.blocks as f64;
+        let most = (width as f64).ln() + blocks * (branch.get() as f64).ln();
+        let bound = if width == 1 { blocks * best_of_kl_bound(branch) } else { most };
         let kl = if most == 0.0 { Kl::exact(0.0) } else { Kl::bound(bound) };
         (kl, most)
     }

@@ -1,6 +1,7 @@
 //! One token of tokenwise controlled decoding.
 
 use crate::DecodeError;
+use crate::sampling::invert;
 
 /// The tokens that are weighed, with their probabilities under the model, and what of it is left to the others.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +69,7 @@ impl Candidates {
             .map(|(p, exponent)| p * (exponent - largest).exp())
             .collect();
         let total: f64 = weights.iter().sum();
-        let place = invert(&weights, uniform * total);
+        let place = invert(weights.iter().copied(), total, uniform);
         // log π/p of a token is its exponent less log Σ p·e^{λV}.
         let log_ratio = |exponent: f64| exponent - largest - total.ln();
         let terms = weights.iter().zip(&exponents).filter(|(weight, _)| **weight > 0.0);
@@ -86,17 +87,6 @@ impl Candidates {
             truncation,
         })
     }
-}
-
-/// Where the running sum of the weights passes `target`; rounding never passes the last positive weight.
-fn invert(weights: &[f64], target: f64) -> usize {
-    let mut mass = 0.0;
-    let passes = |weight: &f64| {
-        mass += weight;
-        *weight > 0.0 && mass > target
-    };
-    let last = || weights.iter().rposition(|weight| *weight > 0.0);
-    weights.iter().position(passes).or_else(last).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -4,16 +4,12 @@ use infalign_stats::Interval;
 use infalign_transform::Composed;
 
 use super::{Judged, reversed};
-use crate::{Matched, Row, with_interval, with_signs};
+use crate::text::{distinct, percent, with_signs};
+use crate::{Matched, Row, with_interval};
 
 /// A sentence or two a procedure: who wins at the same KL, by how much, how sure that is, and what it costs.
 pub(super) fn findings(judged: &Judged, level: f64) -> Vec<String> {
-    let mut procedures: Vec<_> = Vec::new();
-    for row in &judged.at_common_kl.rows {
-        if !procedures.contains(&row.procedure) {
-            procedures.push(row.procedure);
-        }
-    }
+    let procedures = distinct(judged.at_common_kl.rows.iter().map(|row| row.procedure));
     procedures.into_iter().filter_map(|procedure| finding(judged, &procedure, level)).collect()
 }
 
@@ -48,8 +44,7 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
     let far: Vec<&str> =
         far.filter(|row| row.win_rate.is_none()).map(|row| row.method.as_str()).collect();
     if !others.is_empty() {
-        let percent = (1000.0 * level).round() / 10.0;
-        text += &format!(" It is {} ({percent} % intervals).", others.join("; "));
+        text += &format!(" It is {} ({} intervals).", others.join("; "), percent(level));
     }
     if !far.is_empty() {
         text += &format!(" Of {} no run is near that KL.", far.join(", "));
@@ -92,7 +87,7 @@ fn difference(judged: &Judged, first: &Matched, second: &Matched) -> Option<Inte
 
 /// Tokens made for a response, where one run alone has that method.
 fn cost(judged: &Judged, best: &Matched) -> Option<f64> {
-    let same = |row: &&Row| row.method == best.method && row.procedure == best.procedure;
+    let same = |row: &&Row| row.method == best.method && row.contest.policy == best.procedure;
     judged.table.rows.iter().find(same)?.tokens
 }
 

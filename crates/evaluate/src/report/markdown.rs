@@ -1,11 +1,12 @@
 //! A report as Markdown, and for a terminal.
 
+use infalign_record::markdown_table;
+
 use super::{Judged, Report, Source};
-use crate::text::score_with_interval;
-use crate::{
-    Intervals, Judge, Row, Statistics, kl_text, markdown_table, text_comparisons, text_table,
-    with_interval, with_signs,
+use crate::text::{
+    kl_text, percent, score_with_interval, text_comparisons, text_table, with_interval, with_signs,
 };
+use crate::{Intervals, Judge, Row, Statistics};
 
 /// A table as a head and cells, which every form of a report shows.
 pub(super) type Cells = (Vec<&'static str>, Vec<Vec<String>>);
@@ -26,7 +27,7 @@ pub(super) fn rows(judged: &Judged) -> Cells {
     let line = |row: &Row| {
         let mut cells = vec![
             row.method.clone(),
-            row.contest().to_string(),
+            row.contest.to_string(),
             kl_text(row),
             with_interval(&row.win_rate),
         ];
@@ -51,7 +52,7 @@ pub(super) fn comparisons(judged: &Judged, level: f64) -> Cells {
     let lines = judged.table.comparisons.iter().map(|one| {
         vec![
             format!("{} − {}", one.method, one.baseline),
-            one.contest().to_string(),
+            one.contest.to_string(),
             with_signs(&one.difference),
             p_value(one.p_value),
             p_value(one.p_adjusted),
@@ -117,10 +118,9 @@ pub(super) fn kls(judged: &Judged) -> Cells {
             kl.map_or_else(dash, |kl| of(kl.estimate, kl.standard_error)),
             other(kl.and_then(|kl| kl.k1)),
             other(kl.and_then(|kl| kl.k3)),
-            kl.map_or("not known".to_owned(), |kl| format!("{:?}", kl.kind).to_lowercase()),
+            kl.map_or("not known".to_owned(), |kl| kl.kind.to_string()),
             own.map_or("not known".to_owned(), |kl| {
-                let kind = format!("{:?}", kl.kind).to_lowercase();
-                format!("{}: {:.3} ({kind})", row.procedure, kl.estimate)
+                format!("{}: {:.3} ({})", row.contest.policy, kl.estimate, kl.kind)
             }),
         ]);
     }
@@ -141,7 +141,7 @@ pub(super) fn judge_name(judge: Judge) -> &'static str {
 
 /// How intervals and tests were made, as a sentence.
 pub(super) fn method(statistics: &Statistics) -> String {
-    let percent = (1000.0 * statistics.level).round() / 10.0;
+    let percent = percent(statistics.level);
     let how = match statistics.intervals {
         Intervals::Bca { replicates, .. } => {
             format!(
@@ -154,7 +154,7 @@ pub(super) fn method(statistics: &Statistics) -> String {
         format!(" Equivalent is what two one-sided tests place within ±{margin}.")
     });
     format!(
-        "Win rates count ties ½ and are averaged over all subsets of the stored responses. Intervals are {percent} %, over prompts, by {how}; \
+        "Win rates count ties ½ and are averaged over all subsets of the stored responses. Intervals are {percent}, over prompts, by {how}; \
          differences are paired by prompt, and their p-values are adjusted for all pairs and procedures of the table (Holm).{margin}"
     )
 }

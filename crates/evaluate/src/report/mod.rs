@@ -244,8 +244,8 @@ fn all_pairs(places: &[usize]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Runs of the same method together, in the order in which methods come.
-fn sweeps<'a>(members: &'a [Member<'a>]) -> Vec<Sweep<'a>> {
+/// Runs of the same method together, in the order in which methods come, but for those that are not compared.
+pub fn sweeps<'a>(members: &'a [Member<'a>]) -> Vec<Sweep<'a>> {
     let mut sweeps: Vec<Sweep<'a>> = Vec::new();
     for member in members.iter().filter(|member| member.compared) {
         match sweeps.iter_mut().find(|sweep| sweep.method == member.sweep) {
@@ -273,8 +273,7 @@ mod tests {
             |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
         let (reference, base, a, b) = (judged(0.0), judged(0.0), judged(1.5), judged(40.0));
         let member = |method, sampled, compared| {
-            let label = Label { method, kind: None, objective: None, theory: None };
-            let entry = Entry { label, sampled, reference: &reference };
+            let entry = Entry { label: Label::named(method), sampled, reference: &reference };
             Member { entry, sweep: method, compared }
         };
         let members =
@@ -345,8 +344,7 @@ mod tests {
         let names = shifts.map(|(run, method, _)| format!("{run}/{method}"));
         let members: Vec<Member<'_>> = (0..shifts.len())
             .map(|place| {
-                let label =
-                    Label { method: &names[place], kind: None, objective: None, theory: None };
+                let label = Label::named(&names[place]);
                 let entry = Entry { label, sampled: &sampled[place], reference: &reference };
                 Member { entry, sweep: shifts[place].1, compared: true }
             })

@@ -1,5 +1,6 @@
 //! A report as a page.
 
+use infalign_record::Page;
 use infalign_transform::Theory;
 
 use super::markdown::{
@@ -7,12 +8,9 @@ use super::markdown::{
     rows,
 };
 use super::{Judged, Report};
-use crate::figures::over_optimisation;
+use crate::figures::{over_optimisation, score_against_cost, score_against_kl};
 use crate::text::score_text;
-use crate::{
-    EvaluateError, Figure, Judge, Page, draw_svg, score_against_cost, score_against_kl,
-    win_rate_against_kl,
-};
+use crate::{EvaluateError, Figure, Judge, draw_svg, win_rate_against_kl};
 
 /// The plots by the names of their files.
 pub(super) fn figures(
@@ -23,14 +21,21 @@ pub(super) fn figures(
     for judged in &report.judged {
         figures.extend(of_judge(report, judged, theories)?);
     }
-    if let [reward, judge] = &report.judged[..] {
-        let title = format!("{}: the same responses by the reward and by the judge", report.title);
-        let rows = [&reward.table.rows[..], &judge.table.rows[..]];
-        let figure = over_optimisation(&title, rows, &reward.at_common_kl.bands);
-        figures.push(("proxy-gold", figure));
-    }
-    figures.retain(|(_, figure)| figure.panels.iter().any(|panel| !panel.points.is_empty()));
+    figures.extend(proxy_gold(report).map(|figure| ("proxy-gold", figure)));
+    figures.retain(|(_, figure)| is_drawn(figure));
     Ok(figures)
+}
+
+fn is_drawn(figure: &Figure) -> bool {
+    figure.panels.iter().any(|panel| !panel.points.is_empty())
+}
+
+/// The reward beside the judge, where there are both.
+fn proxy_gold(report: &Report) -> Option<Figure> {
+    let [reward, judge] = &report.judged[..] else { return None };
+    let title = format!("{}: the same responses by the reward and by the judge", report.title);
+    let rows = [&reward.table.rows[..], &judge.table.rows[..]];
+    Some(over_optimisation(&title, rows, &reward.at_common_kl.bands))
 }
 
 fn of_judge(
@@ -75,10 +80,8 @@ pub(super) fn html(
         page = page.paragraph(
             "Of a method's k-th response against the reference's k-th: whether the reward and the judge say the same of win, tie and loss.",
         );
-        for (_, figure) in
-            figures(report, theories)?.iter().filter(|(name, _)| *name == "proxy-gold")
-        {
-            page = page.figure(&draw_svg(figure)?);
+        if let Some(figure) = proxy_gold(report).filter(is_drawn) {
+            page = page.figure(&draw_svg(&figure)?);
         }
     }
     page = examples(page, report);
@@ -108,8 +111,7 @@ fn judged_section(
         page = page.paragraph(finding);
     }
     let figures = of_judge(report, judged, theories)?;
-    let drawn = |figure: &Figure| figure.panels.iter().any(|panel| !panel.points.is_empty());
-    let mut figures = figures.into_iter().map(|(_, figure)| figure).filter(drawn);
+    let mut figures = figures.into_iter().map(|(_, figure)| figure).filter(is_drawn);
     if let Some(first) = figures.next() {
         page = page.figure(&draw_svg(&first)?);
     }

@@ -253,7 +253,6 @@ impl TransformerConfig {
     ) -> Self {
         Self {
             architectures: vec!["LlamaForCausalLM".into()],
-            model_type: llama(),
             vocab_size: vocabulary,
             hidden_size: hidden,
             intermediate_size: intermediate,
@@ -261,8 +260,29 @@ impl TransformerConfig {
             num_attention_heads: heads,
             num_key_value_heads: Some(heads),
             head_dim: Some(hidden / heads),
-            hidden_act: silu(),
             max_position_embeddings: context,
+            tie_word_embeddings: true,
+            bos_token_id: Some(1),
+            eos_token_id: Some(TokenIds::One(2)),
+            ..Self::of_absent_keys()
+        }
+    }
+
+    /// What every key means where it is absent; those that may not be are empty.
+    fn of_absent_keys() -> Self {
+        Self {
+            architectures: Vec::new(),
+            model_type: llama(),
+            vocab_size: 0,
+            hidden_size: 0,
+            intermediate_size: 0,
+            num_hidden_layers: 0,
+            num_attention_heads: 0,
+            num_key_value_heads: None,
+            head_dim: None,
+            hidden_act: silu(),
+            hidden_activation: None,
+            max_position_embeddings: 0,
             rms_norm_eps: rms_norm_eps(),
             rope_theta: rope_theta(),
             rope_scaling: None,
@@ -271,7 +291,6 @@ impl TransformerConfig {
             use_parallel_residual: None,
             attention_bias: false,
             mlp_bias: false,
-            hidden_activation: None,
             sliding_window: None,
             use_sliding_window: false,
             max_window_layers: None,
@@ -281,14 +300,14 @@ impl TransformerConfig {
             attn_logit_softcapping: None,
             final_logit_softcapping: None,
             use_bidirectional_attention: false,
-            family: Family::Llama,
-            tie_word_embeddings: true,
-            bos_token_id: Some(1),
-            eos_token_id: Some(TokenIds::One(2)),
+            tie_word_embeddings: false,
+            bos_token_id: None,
+            eos_token_id: None,
             pad_token_id: None,
             num_labels: None,
             id2label: None,
             torch_dtype: float32(),
+            family: Family::Llama,
         }
     }
 
@@ -405,6 +424,16 @@ mod tests {
         let unmarked =
             TransformerConfig { bos_token_id: None, ..TransformerConfig::llama(16, 8, 8, 1, 2, 3) };
         assert_eq!(unmarked.keep_end(vec![1, 5, 6, 7]), [5, 6, 7]);
+    }
+
+    #[test]
+    fn absent_keys_mean_what_reading_makes_of_them() {
+        let keys = serde_json::json!({
+            "architectures": [], "vocab_size": 0, "hidden_size": 0, "intermediate_size": 0, "num_hidden_layers": 0,
+            "num_attention_heads": 0, "max_position_embeddings": 0,
+        });
+        let read: TransformerConfig = serde_json::from_value(keys).unwrap();
+        assert_eq!(read, TransformerConfig::of_absent_keys());
     }
 
     fn read(keys: &Value) -> TransformerConfig {

@@ -8,8 +8,8 @@ use super::matrix::Matrix;
 use super::row::Row;
 use crate::rope::Rope;
 use crate::transformer::Block;
-use crate::{CausalLm, ModelError, TransformerConfig, log_prob};
-use infalign_backend::functions::{cap, largest, softmax_weights};
+use crate::{CausalLm, ModelError, TransformerConfig};
+use infalign_backend::functions::{cap, softmax_weights};
 
 /// Rows of hidden states that are put through the output matrix together.
 const OUTPUT_ROWS: usize = 64;
@@ -168,8 +168,7 @@ impl CpuModel {
             let logits = self.logits(hidden);
             let rows = logits.chunks(self.config.vocab_size).zip(targets);
             let log_prob = |(logits, token): (&[f32], &u32)| {
-                let total = softmax_weights(logits, 1.0, &mut weights);
-                log_prob(logits[*token as usize] - largest(logits), total)
+                softmax_weights(logits, 1.0, &mut weights).log_prob(logits[*token as usize])
             };
             rows.map(log_prob).collect::<Vec<f32>>()
         };

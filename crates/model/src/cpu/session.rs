@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::model::{CpuModel, Scratch, Token};
 use super::row::Row;
+use crate::batch::check_sequences;
 use crate::{LanguageModel, ModelError, Prompts, Sequence, Session};
 
 impl LanguageModel for CpuModel {
@@ -48,12 +49,8 @@ impl LanguageModel for CpuModel {
     }
 
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let score = |(index, sequence): (usize, &Sequence)| {
-            let Sequence { tokens, prompt_length } = sequence;
-            if *prompt_length == 0 {
-                return Err(ModelError::Empty { index });
-            }
-            self.check(tokens)?;
+        check_sequences(sequences, &self.config)?;
+        let score = |Sequence { tokens, prompt_length }: &Sequence| {
             let Some((_, read)) = tokens.split_last() else { return Ok(Vec::new()) };
             if *prompt_length > read.len() {
                 return Ok(Vec::new());
@@ -66,7 +63,7 @@ impl LanguageModel for CpuModel {
             }
             Ok(log_probs)
         };
-        sequences.par_iter().enumerate().map(score).collect()
+        sequences.par_iter().map(score).collect()
     }
 
     fn rows_are_independent(&self) -> bool {

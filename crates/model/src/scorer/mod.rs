@@ -164,10 +164,7 @@ impl ScorerModel {
     }
 
     /// Reads what a folder says of its scorer.
-    ///
-    /// # Errors
-    /// [`ModelError`] names the file and what is wrong.
-    pub fn read_spec(dir: &Path) -> Result<ScorerSpec, ModelError> {
+    fn read_spec(dir: &Path) -> Result<ScorerSpec, ModelError> {
         let path = dir.join(SPEC);
         let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
         let spec: ScorerSpec = serde_json::from_str(&text)

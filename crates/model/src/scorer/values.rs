@@ -77,3 +77,36 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let tail: f32 = rest.iter().zip(rest_b).map(|(a, b)| a * b).sum();
     sums.iter().sum::<f32>() + tail
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scorer whose every value is so many deviations of rewards that go from −1 to 1.
+    fn values(deviations: f32) -> PrefixValues {
+        let name = "reward".into();
+        let reward = ScoredReward { name, mean: 0.0, scale: 1.0, least: -1.0, greatest: 1.0 };
+        let spec = ScorerSpec {
+            heads: vec![reward],
+            vocabulary: 1,
+            hidden: 1,
+            width: 1,
+            own_trunk: false,
+            soft: None,
+            base: "base".into(),
+            base_sha256: String::new(),
+        };
+        let shared = vec![0.0, 0.0, deviations];
+        let (inner, inner_bias, tokens) = (vec![0.0], vec![0.0], vec![0.0; 3]);
+        PrefixValues { spec, inner, inner_bias, shared, tokens }
+    }
+
+    #[test]
+    fn values_stay_within_the_rewards_that_training_has_seen() {
+        for (deviations, expected) in [(5.0, 1.0), (-5.0, -1.0), (0.5, 0.5)] {
+            let (values, mut features) = (values(deviations), Vec::new());
+            values.read(&[0.0], &mut features);
+            assert_eq!(values.value(&features, 0, 0), expected);
+        }
+    }
+}

@@ -148,6 +148,22 @@ fn a_new_adapter_changes_nothing_yet() {
     }
 }
 
+/// PEFT draws A from ±1/√inputs: with 16 inputs, three quarters of the way from −1/4 to 1/4 is 1/8.
+#[test]
+fn a_new_adapter_is_as_peft_draws_it() {
+    let sizes = TransformerConfig::llama(8, 16, 24, 1, 2, 8);
+    let base = CausalLm::random(sizes, &mut || 0.5, &device()).unwrap();
+    let model = base.with_new_adapter(config(&["q_proj"]), &mut || 0.75).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    model.save(copy.path()).unwrap();
+    let stored = tensors(copy.path());
+    assert_eq!(stored.len(), 2);
+    for (name, (_, _, bytes)) in stored {
+        let expected: f32 = if name.contains("lora_A") { 0.125 } else { 0.0 };
+        assert!(bytes.chunks(4).all(|number| number == expected.to_le_bytes()), "{name}");
+    }
+}
+
 /// TRL's KTO adapter of GPT-2, whose base is not here: on a random model of its sizes, everything is read and written back the same.
 #[test]
 fn a_real_adapter_survives_reading_and_writing() {

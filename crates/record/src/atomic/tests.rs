@@ -123,6 +123,36 @@ fn a_file_is_not_replaced_by_a_folder() {
 }
 
 #[test]
+fn only_a_file_system_that_cannot_be_asked_is_excused_from_bringing_files_to_the_disk() {
+    for kind in [ErrorKind::Unsupported, ErrorKind::InvalidInput] {
+        assert!(cannot_be_asked(&kind.into()), "{kind}");
+    }
+    for kind in [ErrorKind::StorageFull, ErrorKind::PermissionDenied, ErrorKind::Other] {
+        assert!(!cannot_be_asked(&kind.into()), "{kind}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_file_system_answers_is_known_by_its_number() {
+    // EINVAL, EOPNOTSUPP and EIO.
+    let answers = [22, 95, 5].map(io::Error::from_raw_os_error);
+    assert_eq!(answers.each_ref().map(cannot_be_asked), [true, true, false]);
+}
+
+#[cfg(not(windows))]
+#[test]
+fn what_is_refused_is_not_tried_again() {
+    let tried = std::cell::Cell::new(0);
+    let refused = patiently((), |()| {
+        tried.set(tried.get() + 1);
+        Err((ErrorKind::PermissionDenied.into(), ()))
+    });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!(tried.get(), 1);
+}
+
+#[test]
 fn what_was_left_half_written_is_cleared_and_nothing_else() {
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);

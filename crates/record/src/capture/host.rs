@@ -5,12 +5,30 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{line_of, pseudonym};
+use super::{line_of, printed_by, pseudonym};
+use crate::env;
 use crate::hash::sha256_file;
 
-/// Instruction sets that decide which code runs, as Linux names them; others are of no concern.
-const FLAGS: [&str; 9] =
-    ["sse4_2", "avx", "fma", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_bf16", "amx_tile"];
+/// Instruction sets that decide which code runs, as Linux names them, of x86 and of ARM; others are of no concern.
+const FLAGS: [&str; 17] = [
+    "sse4_2",
+    "avx",
+    "fma",
+    "avx2",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_bf16",
+    "amx_tile",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "bf16",
+    "i8mm",
+    "sve",
+    "sve2",
+    "sme",
+];
 
 /// Libraries whose version may change numbers.
 const LIBRARIES: [&str; 5] = ["libc.so", "libm.so", "libcuda.so", "libnvrtc.so", "libcublas.so"];
@@ -76,7 +94,7 @@ impl Host {
         let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
-            id: line_of("/proc/sys/kernel/hostname").map(|name| pseudonym(&name)),
+            id: name_of_host().map(|name| pseudonym(&name)),
             os: std::env::consts::OS.to_owned(),
             kernel: line_of("/proc/sys/kernel/osrelease"),
             architecture: std::env::consts::ARCH.to_owned(),
@@ -88,20 +106,55 @@ impl Host {
     }
 }
 
+fn name_of_host() -> Option<String> {
+    match std::env::consts::OS {
+        // Unlike the host's name it does not change with the network.
+        "macos" => printed_by("scutil", &["--get", "LocalHostName"]),
+        "windows" => env::computer(),
+        _ => line_of("/proc/sys/kernel/hostname"),
+    }
+}
+
+/// The processor's name, of systems that tell it otherwise than by a file.
+fn name_of_processor() -> Option<String> {
+    match std::env::consts::OS {
+        "macos" => printed_by("sysctl", &["-n", "machdep.cpu.brand_string"]),
+        "windows" => env::processor(),
+        _ => None,
+    }
+}
+
+/// - `info`: what Linux says of all processors; empty elsewhere.
 fn cpu(info: &str) -> Cpu {
-    let value = |key: &str| {
-        let line = info.lines().find(|line| line.starts_with(key))?;
-        line.split_once(':').map(|(_, value)| value.trim().to_owned())
-    };
-    let flags = value("flags").unwrap_or_default();
+    let flags = value(info, "flags").or_else(|| value(info, "Features")).unwrap_or_default();
     let flags: BTreeSet<&str> = flags.split_whitespace().collect();
+    let name = value(info, "model name").or_else(|| cores(info)).or_else(name_of_processor);
     Cpu {
-        model: value("model name"),
-        vendor: value("vendor_id"),
-        microcode: value("microcode"),
+        model: name,
+        vendor: value(info, "vendor_id"),
+        microcode: value(info, "microcode"),
         available: std::thread::available_parallelism().map_or(1, usize::from),
         flags: FLAGS.into_iter().filter(|flag| flags.contains(flag)).map(str::to_owned).collect(),
     }
+}
+
+/// What stands behind a key of /proc/cpuinfo, of the first processor that has it.
+fn value(info: &str, key: &str) -> Option<String> {
+    let line = info.lines().find(|line| line.starts_with(key))?;
+    line.split_once(':').map(|(_, value)| value.trim().to_owned())
+}
+
+/// The kinds of cores of a processor that Linux has no name for, as of ARM's: the numbers of maker and model.
+fn cores(info: &str) -> Option<String> {
+    let kind = |core: &str| {
+        let number = |name: &&str| Some(format!("{name} {}", value(core, &format!("CPU {name}"))?));
+        let told = ["implementer", "part", "variant", "revision"];
+        let told: Vec<String> = told.iter().filter_map(number).collect();
+        (!told.is_empty()).then(|| told.join(" "))
+    };
+    let kinds: BTreeSet<String> = info.split("\n\n").filter_map(kind).collect();
+    let kinds: Vec<String> = kinds.into_iter().collect();
+    (!kinds.is_empty()).then(|| kinds.join(", "))
 }
 
 /// A line such as `MemTotal:  1024 kB` of the files of /proc.
@@ -145,6 +198,24 @@ mod tests {
         );
         assert_eq!(cpu.flags, ["avx", "avx2"]);
         assert_eq!(kib("MemFree: 7 kB\nMemTotal:    16 kB\n", "MemTotal"), Some(16));
+    }
+
+    #[test]
+    fn a_processor_without_a_name_is_told_by_the_numbers_of_its_cores() {
+        let core = |part: &str| {
+            format!(
+                "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd aes sve bf16 i8mm\n\
+                 CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\n\
+                 CPU part\t: {part}\nCPU revision\t: 1\n"
+            )
+        };
+        let alike = cpu(&[core("0xd0c"), core("0xd0c")].join("\n"));
+        let expected = "implementer 0x41 part 0xd0c variant 0x3 revision 1";
+        assert_eq!(alike.model.as_deref(), Some(expected));
+        assert_eq!(alike.flags, ["asimd", "bf16", "i8mm", "sve"]);
+        let both = cpu(&[core("0xd0c"), core("0xd05")].join("\n")).model.unwrap();
+        assert_eq!(both, format!("{}, {expected}", expected.replace("0xd0c", "0xd05")));
+        assert_eq!(cores(""), None);
     }
 
     #[cfg(target_os = "linux")]

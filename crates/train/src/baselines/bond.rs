@@ -23,11 +23,12 @@ use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
 use super::offline::log_probs;
-use crate::adapter::adapter_uniforms;
+use crate::adapter::starting_policy;
 use crate::batches::{Batches, check_prompts};
+use crate::checkpoint::state_error;
 use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
 use crate::moving_average::moved;
-use crate::passes::{column, mean_gradient};
+use crate::passes::{column, mean_gradient, sum};
 use crate::rollout::{Scored, check_sampling};
 use crate::{OptimizerConfig, TrainError, leave_one_out};
 
@@ -145,10 +146,7 @@ impl BondTrainer<'_> {
         interrupted: &AtomicBool,
     ) -> Result<CausalLm, TrainError> {
         self.check()?;
-        let mut policy = self.reference.clone();
-        if let Some(config) = &self.config.lora {
-            policy = policy.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?;
-        }
+        let policy = starting_policy(self.reference, self.config.lora.as_ref(), self.seed)?;
         let pair = Anchored { anchor: policy.valid(), policy, rate: self.config.anchor_rate };
         let fit = Fit {
             optimizer: &self.config.optimizer,
@@ -239,22 +237,10 @@ impl BondTrainer<'_> {
         stage: &str,
     ) -> Result<Scored, TrainError> {
         let model = model.clone().for_inference();
-        let generator = Generator {
-            model: model.as_ref(),
-            stops: self.tokenizer.stops(),
-            sampling: self.sampling.clone(),
-            seed: self.seed,
-            stage,
-            batch: self.batch,
-            stop_texts: None,
-            watch: None,
-        };
+        let (model, stops) = (model.as_ref(), self.tokenizer.stops());
+        let generator = Generator::new(model, stops, &self.sampling, self.seed, stage, self.batch);
         Scored::sample(prompts, samples, &generator, self.tokenizer, self.reward)
     }
-}
-
-fn sum(tokens: &[f32]) -> f64 {
-    tokens.iter().map(|&token| f64::from(token)).sum()
 }
 
 /// q, which stands in for the logarithm of the quantile of a reward, in nats.
@@ -294,10 +280,7 @@ impl Trainable for Anchored {
     fn save(&self, dir: &Path) -> Result<(), TrainError> {
         self.policy.save(dir)?;
         let anchor = dir.join(ANCHOR);
-        std::fs::create_dir(&anchor).map_err(|error| TrainError::State {
-            path: anchor.clone(),
-            reason: error.to_string(),
-        })?;
+        std::fs::create_dir(&anchor).map_err(|error| state_error(&anchor, error))?;
         Ok(self.anchor.save(&anchor)?)
     }
 

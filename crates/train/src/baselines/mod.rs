@@ -22,7 +22,7 @@ mod vbon;
 
 pub use bonbon::target_gap;
 pub use bond::{BondConfig, BondTrainer};
-pub use offline::{Comparison, OfflineConfig, OfflineTrainer, ResponsePair, Stored};
+pub use offline::{OfflineConfig, OfflineTrainer, PairLoss, ResponsePair, Stored};
 pub use stored::{Labels, best_of_n, best_worst_pairs, pairs};
 pub use vbon::vbon;
 

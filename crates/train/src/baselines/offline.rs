@@ -13,7 +13,7 @@ use super::bonbon::bonbon;
 use super::dpo::dpo;
 use super::ipo::ipo;
 use super::sft::sft;
-use crate::adapter::adapter_uniforms;
+use crate::adapter::starting_policy;
 use crate::batches::{Batches, check_most};
 use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
 use crate::passes::{column, mean_gradient};
@@ -60,13 +60,13 @@ pub enum Stored {
     /// Responses to imitate.
     Imitated(Vec<Sequence>),
     /// Pairs of responses.
-    Compared(Comparison, Vec<ResponsePair>),
+    Compared(PairLoss, Vec<ResponsePair>),
 }
 
 /// The losses on pairs of responses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Comparison {
+pub enum PairLoss {
     /// DPO with its β.
     Dpo(f64),
     /// IPO with its τ.
@@ -127,10 +127,7 @@ impl OfflineTrainer<'_> {
         if self.stored.len() == 0 {
             return Err(TrainError::Data("there are no stored responses to train on".into()));
         }
-        let mut policy = self.reference.clone();
-        if let Some(config) = lora {
-            policy = policy.with_new_adapter(config.clone(), &mut adapter_uniforms(self.seed))?;
-        }
+        let policy = starting_policy(self.reference, lora.as_ref(), self.seed)?;
         let batches = Batches::new(self.seed, self.stored.len(), *examples_per_step);
         let seen = Seen::default();
         let gradient = |policy: &CausalLm, step| {
@@ -229,9 +226,9 @@ impl Stored {
         let gaps = first.clone() - second - column(|pair| pair.reference[0] - pair.reference[1]);
         let preferences = column(|pair| pair.preference);
         Ok(match *comparison {
-            Comparison::Dpo(beta) => dpo(gaps, preferences, beta),
-            Comparison::Ipo(tau) => ipo(gaps, preferences, tau),
-            Comparison::BonBon { n, alpha } => bonbon(first, gaps, n, alpha),
+            PairLoss::Dpo(beta) => dpo(gaps, preferences, beta),
+            PairLoss::Ipo(tau) => ipo(gaps, preferences, tau),
+            PairLoss::BonBon { n, alpha } => bonbon(first, gaps, n, alpha),
         })
     }
 }
@@ -263,8 +260,7 @@ pub(super) fn log_probs(
     policy: &CausalLm,
     responses: &[&Sequence],
 ) -> Result<Tensor<2>, TrainError> {
-    let responses: Vec<Sequence> = responses.iter().map(|&response| response.clone()).collect();
-    let batch = ResponseBatch::new(&responses, policy.config(), &policy.device())?;
+    let batch = ResponseBatch::new(responses, policy.config(), &policy.device())?;
     let tokens = policy.response_log_probs(&batch);
     // Every response's tokens side by side, filled up with a zero that is put behind them all.
     let [n_tokens, _] = tokens.dims();

@@ -31,6 +31,7 @@ pub use report::{LengthReport, ScorerReport, ValueBin};
 
 use self::trace::{Trace, Wanted, trace};
 use crate::batches::{Batches, check_most};
+use crate::checkpoint::state_error;
 use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
 use crate::moving_average::moved;
 use crate::passes::mean_gradient;
@@ -205,7 +206,7 @@ fn base_states(model: &ScorerModel, data: &ScorerData<'_>) -> Result<Vec<Trace>,
     let sequences: Vec<&Sequence> = data.responses.iter().map(|one| &one.sequence).collect();
     let states = trace(data.base, &sequences, Wanted::States)?;
     let (hidden, first) = (model.spec().hidden, &data.responses[0].sequence);
-    if states[0].states.len() != hidden * first.response().len() {
+    if states[0].len() != hidden * first.response().len() {
         return Err(TrainError::Data(format!(
             "the base has no states of width {hidden}: give the scorer a trunk of its own"
         )));
@@ -281,14 +282,14 @@ impl Training<'_> {
     /// Tokens and states of some examples, one after the other.
     fn pass(&self, model: &ScorerModel, examples: &[usize]) -> Result<Pass, TrainError> {
         let responses = examples.iter().map(|&example| &self.data.responses[example]);
-        let sequences: Vec<Sequence> = responses.map(|one| one.sequence.clone()).collect();
+        let sequences: Vec<&Sequence> = responses.map(|one| &one.sequence).collect();
         let tokens: Vec<u32> =
             sequences.iter().flat_map(|sequence| sequence.response().iter().copied()).collect();
         let lengths = sequences.iter().map(|sequence| sequence.response().len()).collect();
         let device = model.head().device();
         let Some(trunk) = model.trunk() else {
             let states: Vec<f32> =
-                examples.iter().flat_map(|&i| self.states[i].states.iter().copied()).collect();
+                examples.iter().flat_map(|&i| self.states[i].iter().copied()).collect();
             let shape = [tokens.len(), model.spec().hidden];
             let states = Tensor::from_data(TensorData::new(states, shape), &device);
             return Ok(Pass { states, tokens, lengths, batch: None });
@@ -327,8 +328,7 @@ impl Training<'_> {
             Some(batch) => model.states(batch).unwrap_or_else(|| pass.states.clone()),
             None => pass.states.clone(),
         };
-        let p: Vec<f32> =
-            distributions.iter().flat_map(|trace| trace.probabilities.iter().copied()).collect();
+        let p: Vec<f32> = distributions.iter().flat_map(|trace| trace.iter().copied()).collect();
         let shape = [pass.tokens.len(), model.spec().vocabulary];
         let p = Tensor::<2>::from_data(TensorData::new(p, shape), &states.device());
         // [heads][tokens]: the mean over the children of the prefix before each token.
@@ -411,10 +411,7 @@ impl Trainable for Learning {
         self.model.save(dir)?;
         let Some(target) = &self.target else { return Ok(()) };
         let folder = dir.join(TARGET);
-        std::fs::create_dir(&folder).map_err(|error| TrainError::State {
-            path: folder.clone(),
-            reason: error.to_string(),
-        })?;
+        std::fs::create_dir(&folder).map_err(|error| state_error(&folder, error))?;
         Ok(target.save(&folder)?)
     }
 

@@ -174,11 +174,11 @@ fn values(
     let mut features = Vec::new();
     let mut all = Vec::with_capacity(responses.len());
     for (sequence, trace) in sequences.iter().zip(&traces) {
-        if trace.states.len() != hidden * sequence.response().len() {
+        if trace.len() != hidden * sequence.response().len() {
             let reason = format!("the base has no states of width {hidden}");
             return Err(TrainError::Decode(DecodeError::Scorer { reason }));
         }
-        let tokens = trace.states.chunks_exact(hidden).zip(sequence.response());
+        let tokens = trace.chunks_exact(hidden).zip(sequence.response());
         let of = |(state, &token): (&[f32], &u32)| {
             values.read(state, &mut features);
             (0..heads).map(|head| values.value(&features, token, head)).collect::<Vec<f64>>()

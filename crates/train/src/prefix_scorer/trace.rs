@@ -8,24 +8,20 @@ use crate::TrainError;
 /// Sequences that go through the base together.
 const ROWS: usize = 32;
 
-/// What is recorded of one response.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Trace {
-    /// The states that stand before the response tokens, `[tokens, hidden]`.
-    pub(super) states: Vec<f32>,
-    /// The distributions of the response tokens, `[tokens, vocabulary]`.
-    pub(super) probabilities: Vec<f32>,
-}
+/// What is recorded of one response, token by token.
+pub(super) type Trace = Vec<f32>;
 
 /// What is to be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
+    /// The states that stand before the response tokens, `[tokens, hidden]`.
     States,
-    /// Probabilities of the so many most probable tokens, which are made to add up to 1, or of all.
+    /// The distributions of the response tokens, `[tokens, vocabulary]`: of the so many most probable tokens, whose probabilities are made to
+    /// add up to 1, or of all.
     Probabilities(Option<usize>),
 }
 
-/// Reads responses with a base, as it would generate them, so that what is recorded is what decoding will see.
+/// Reads responses, none of them empty, with a base, as it would generate them, so that what is recorded is what decoding will see.
 pub(super) fn trace(
     base: &dyn LanguageModel,
     sequences: &[&Sequence],
@@ -78,18 +74,12 @@ fn trace_rows(
     let mut rows: Vec<usize> = (0..sequences.len()).collect();
     let mut weights = Vec::new();
     for token in 0..longest {
-        let stay: Vec<usize> =
-            (0..rows.len()).filter(|&r| token < sequences[rows[r]].response().len()).collect();
-        if stay.len() < rows.len() {
-            session.select(&stay);
-            rows = stay.into_iter().map(|r| rows[r]).collect();
-        }
         match wanted {
             Wanted::States => {
                 let states = session.states();
                 let width = states.len() / rows.len().max(1);
                 for (row, state) in rows.iter().zip(states.chunks(width.max(1))) {
-                    traces[*row].states.extend_from_slice(state);
+                    traces[*row].extend_from_slice(state);
                 }
             }
             Wanted::Probabilities(most) => {
@@ -101,7 +91,7 @@ fn trace_rows(
                     keep_most(&mut weights, most.unwrap_or(usize::MAX));
                     let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
                     let share = |weight: &f32| (f64::from(*weight) / total) as f32;
-                    traces[*row].probabilities.extend(weights.iter().map(share));
+                    traces[*row].extend(weights.iter().map(share));
                 }
             }
         }
@@ -152,10 +142,10 @@ mod tests {
                 && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6)
         };
         let first = [0.5, 0.3, 0.2, 0.1, 0.6, 0.3, 0.0, 0.0, 1.0];
-        assert!(close(&traces[0].probabilities, &first), "{:?}", traces[0]);
-        assert!(close(&traces[1].probabilities, &first[..3]));
-        assert!(close(&traces[2].probabilities, &[0.5, 0.3, 0.2, 0.4, 0.4, 0.2]));
+        assert!(close(&traces[0], &first), "{:?}", traces[0]);
+        assert!(close(&traces[1], &first[..3]));
+        assert!(close(&traces[2], &[0.5, 0.3, 0.2, 0.4, 0.4, 0.2]));
         let two = trace(problem.model(), &given[1..2], Wanted::Probabilities(Some(2))).unwrap();
-        assert!(close(&two[0].probabilities, &[0.625, 0.375, 0.0]), "{:?}", two[0]);
+        assert!(close(&two[0], &[0.625, 0.375, 0.0]), "{:?}", two[0]);
     }
 }

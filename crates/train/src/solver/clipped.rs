@@ -133,7 +133,8 @@ fn weight(ratio: f64, advantage: f64, clip: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::weight;
+    use super::{KlTerm, Reuse, Surrogate, weight};
+    use crate::solver::tests::with_task;
 
     #[test]
     fn a_ratio_is_cut_where_it_has_gone_far_enough_already() {
@@ -141,5 +142,37 @@ mod tests {
         assert_eq!((weight(1.3, 2.0, 0.2), weight(0.7, -2.0, 0.2)), (None, None));
         // On its way back, nothing holds it.
         assert_eq!((weight(0.7, 2.0, 0.2), weight(1.3, -2.0, 0.2)), (Some(1.4), Some(-2.6)));
+    }
+
+    #[test]
+    fn a_token_counts_by_its_new_probability_over_its_old_one() {
+        with_task(|task| {
+            let surrogate = Surrogate {
+                old: vec![vec![-1.0], vec![-2.0, 0.0]],
+                advantages: vec![vec![1.0], vec![-1.0, 2.0]],
+                kl: KlTerm::Reward,
+                length_normalised: false,
+                task,
+            };
+            // Of the second response alone: ratios of 1 and 1.1.
+            let found = surrogate.weights(&[1], &[-2.0, 1.1_f32.ln()], 0.2);
+            let found: Vec<f64> = found.into_iter().map(|weight| weight.unwrap()).collect();
+            assert!((found[0] + 1.0).abs() < 1e-6 && (found[1] - 2.2).abs() < 1e-6, "{found:?}");
+        });
+    }
+
+    #[test]
+    fn each_epoch_goes_through_all_responses_in_an_order_of_its_own() {
+        with_task(|task| {
+            let parts = Reuse::new(2, 3, None).minibatches(task);
+            let sizes: Vec<usize> = parts.iter().map(Vec::len).collect();
+            assert_eq!(sizes, [13, 13, 14, 13, 13, 14]);
+            let [first, second] = [&parts[..3], &parts[3..]].map(|parts| parts.concat());
+            assert_ne!(first, second);
+            for mut epoch in [first, second] {
+                epoch.sort_unstable();
+                assert_eq!(epoch, task.rollout.numbers());
+            }
+        });
     }
 }

@@ -23,6 +23,7 @@ use super::passes::Passes;
 use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, check_group};
 use crate::TrainError;
 use crate::advantage::{centred, standardised};
+use crate::passes::sum;
 use crate::tally::Tally;
 
 /// What is added to the standard deviation.
@@ -127,6 +128,28 @@ impl Solver for Grpo {
     }
 }
 
-fn sum(tokens: &[f32]) -> f64 {
-    tokens.iter().map(|&nats| f64::from(nats)).sum()
+#[cfg(test)]
+mod tests {
+    use super::{Grpo, KlTerm};
+
+    fn grpo(settings: &str) -> Grpo {
+        serde_json::from_str(settings).unwrap()
+    }
+
+    #[test]
+    fn advantages_are_within_prompts_and_standardised_in_units_of_phi() {
+        let of = |settings| grpo(settings).advantages(&[0.0, 1.0, 10.0, 14.0], 2, 0.5);
+        assert_eq!(of(r#"{"scale_by_std": false}"#), [-0.5, 0.5, -2.0, 2.0]);
+        // In units of J/β the spreads are 0.5 and 2, and 1e-4 is 2e-4: 0.5/0.5002 and 2/2.0002, over β.
+        let found = of("{}");
+        let expected = [-1.999_200_320, 1.999_200_320, -1.999_800_020, 1.999_800_020];
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-8), "{found:?}");
+    }
+
+    #[test]
+    fn the_estimator_is_k3_where_nothing_else_is_said() {
+        let of = |settings| grpo(settings).term().unwrap();
+        assert_eq!(of("{}"), KlTerm::K3);
+        assert_eq!(of(r#"{"kl": "reward"}"#), KlTerm::Reward);
+    }
 }

@@ -114,3 +114,24 @@ impl KlTerm {
 pub(crate) fn exact_kl(ours: Tensor<2>, theirs: Tensor<2>) -> Tensor<2> {
     (ours.clone().exp() * (ours - theirs)).sum_dim(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::KlTerm;
+    use crate::passes::column;
+
+    #[test]
+    fn the_terms_of_the_loss_are_those_of_the_log_ratio() {
+        let device = infalign_backend::device(None).unwrap();
+        for (term, expected) in [
+            (KlTerm::K2, [0.125, 0.125]),
+            // e^−½ − ½ and e^½ − 3/2.
+            (KlTerm::K3, [0.106_530_66, 0.148_721_27]),
+        ] {
+            let found = term.loss(column(vec![0.5, -0.5], &device)).unwrap().into_data();
+            let found: Vec<f64> = found.iter::<f64>().collect();
+            let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+            assert!(near, "{term:?}: {found:?}");
+        }
+    }
+}

@@ -2,21 +2,22 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use infalign_backend::is_cpu;
-use infalign_model::{CausalLm, Comparison, ResponseBatch, Sequence};
+use infalign_backend::in_order;
+use infalign_model::{CausalLm, Compared, ResponseBatch, Sequence};
 
 use super::KlTerm;
 use super::kl::exact_kl;
 use crate::TrainError;
 use crate::fit::{Trainable, backward};
-use crate::parallel::beside_each_other;
-use crate::passes::{column, in_order, per_pass};
+use crate::passes::{column, per_pass, sum_gradients};
 use crate::rollout::Rollout;
 use crate::tally::Tally;
 
 /// How many responses one pass takes: whole groups, whose responses are compared with each other, and at least one.
-pub(crate) fn cut(sequences: &[Sequence], group: usize) -> usize {
-    let longest = sequences.iter().map(|s| s.tokens.len()).max().unwrap_or(1);
+///
+/// - lengths: of the responses with their prompts, in tokens.
+pub(crate) fn cut(lengths: impl Iterator<Item = usize>, group: usize) -> usize {
+    let longest = lengths.max().unwrap_or(1);
     group * per_pass(longest * group)
 }
 
@@ -63,7 +64,7 @@ impl Passes<'_> {
         responses: &[usize],
         weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
     ) -> Result<(GradientsParams, Tally), TrainError> {
-        let rows = cut(&self.sequences(responses), self.group);
+        let rows = cut(self.lengths(responses), self.group);
         self.gradient_by(rows, responses, weigh)
     }
 
@@ -77,7 +78,7 @@ impl Passes<'_> {
         let parts: Vec<&[usize]> = responses.chunks(rows).collect();
         let n = responses.len() as f64;
         let run = |part: usize| self.run(parts[part], n, weigh);
-        let (tallies, grads) = in_order(self.policy.net(), parts.len(), run)?;
+        let (tallies, grads) = sum_gradients(self.policy.net(), parts.len(), run)?;
         Ok((grads, Tally::of(tallies)))
     }
 
@@ -85,20 +86,19 @@ impl Passes<'_> {
     pub(crate) fn observe(&self) -> Result<(Observed, Tally), TrainError> {
         let policy = self.policy.valid();
         let numbers = self.rollout.numbers();
-        let parts: Vec<&[usize]> = numbers.chunks(cut(&self.rollout.sequences, 1)).collect();
-        let read = |part: usize| -> Result<_, TrainError> {
-            let batch = self.batch(parts[part])?;
+        let parts: Vec<&[usize]> = numbers.chunks(cut(self.lengths(&numbers), 1)).collect();
+        let read = |part: &[usize]| -> Result<_, TrainError> {
+            let batch = self.batch(part)?;
             let forward = Forward::new(&policy, self.reference, &batch);
             let log_ratios = forward.log_ratios();
-            let tally = forward.tally(self.rollout, parts[part], &log_ratios, &batch.lengths);
+            let tally = forward.tally(self.rollout, part, &log_ratios, &batch.lengths);
             let penalties = self.kl.penalties(&log_ratios, forward.exact_kl());
             let split = |values: &[f32]| split(values, &batch.lengths);
             Ok((split(&values(forward.picked.clone())), split(&penalties), tally))
         };
         let mut observed = Observed { log_probs: Vec::new(), penalties: Vec::new() };
         let mut tallies = Vec::new();
-        for result in beside_each_other(is_cpu(&policy.device()), parts.len(), read) {
-            let (log_probs, penalties, tally) = result?;
+        for (log_probs, penalties, tally) in in_order(&policy.device(), parts, read)? {
             observed.log_probs.extend(log_probs);
             observed.penalties.extend(penalties);
             tallies.push(tally);
@@ -106,12 +106,13 @@ impl Passes<'_> {
         Ok((observed, Tally::of(tallies)))
     }
 
-    fn sequences(&self, responses: &[usize]) -> Vec<Sequence> {
-        responses.iter().map(|&i| self.rollout.sequences[i].clone()).collect()
+    fn lengths(&self, responses: &[usize]) -> impl Iterator<Item = usize> {
+        responses.iter().map(move |&i| self.rollout.sequences[i].tokens.len())
     }
 
     fn batch(&self, responses: &[usize]) -> Result<ResponseBatch, TrainError> {
-        let sequences = self.sequences(responses);
+        let sequences: Vec<&Sequence> =
+            responses.iter().map(|&i| &self.rollout.sequences[i]).collect();
         Ok(ResponseBatch::new(&sequences, self.policy.config(), &self.policy.device())?)
     }
 
@@ -135,7 +136,7 @@ impl Passes<'_> {
             penalties: sums(&penalties, &batch.lengths),
         };
         tally.penalty = seen.penalties.iter().sum();
-        let shares = self.shares(&batch.lengths);
+        let shares = shares(&batch.lengths, self.length_normalised);
         let weights = weigh(&seen).into_iter().zip(&shares);
         let weights = weights.map(|(w, share)| (-w * share / n) as f32).collect();
         let terms = self.reference.and_then(|reference| forward.loss(self.kl, &policy, reference));
@@ -149,12 +150,12 @@ impl Passes<'_> {
         let loss = loss.mean().mul_scalar(tokens as f64);
         Ok((tally, backward(loss, policy.net()).1))
     }
+}
 
-    /// What each token counts: 1, or its part of a response.
-    fn shares(&self, lengths: &[usize]) -> Vec<f64> {
-        let share = |length: usize| if self.length_normalised { 1.0 / length as f64 } else { 1.0 };
-        lengths.iter().flat_map(|&length| std::iter::repeat_n(share(length), length)).collect()
-    }
+/// What each token counts: 1, or its part of a response.
+fn shares(lengths: &[usize], length_normalised: bool) -> Vec<f64> {
+    let share = |length: usize| if length_normalised { 1.0 / length as f64 } else { 1.0 };
+    lengths.iter().flat_map(|&length| std::iter::repeat_n(share(length), length)).collect()
 }
 
 /// What both models say of the tokens of a pass.
@@ -164,7 +165,7 @@ struct Forward {
     /// log π of the tokens, `[tokens, 1]`.
     picked: Tensor<2>,
     /// The reference's hidden states, and how its distributions compare.
-    theirs: Option<(Tensor<2>, Comparison)>,
+    theirs: Option<(Tensor<2>, Compared)>,
 }
 
 impl Forward {
@@ -235,4 +236,15 @@ fn split(values: &[f32], lengths: &[usize]) -> Vec<Vec<f32>> {
 fn sums(values: &[f32], lengths: &[usize]) -> Vec<f64> {
     let mut values = values.iter().map(|&value| f64::from(value));
     lengths.iter().map(|&length| values.by_ref().take(length).sum()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn a_token_counts_by_itself_or_as_its_part_of_a_response() {
+        assert_eq!(shares(&[1, 4], true), [1.0, 0.25, 0.25, 0.25, 0.25]);
+        assert_eq!(shares(&[1, 2], false), [1.0; 3]);
+    }
 }

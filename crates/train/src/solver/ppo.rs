@@ -13,15 +13,16 @@
 
 use std::path::{Path, PathBuf};
 
-use infalign_model::{CausalLm, ResponseBatch, Sequence, ValueModel};
+use infalign_model::{CausalLm, ResponseBatch, Sequence, SequenceClassifier};
 use serde::{Deserialize, Serialize};
 
 use super::clipped::{Reuse, Surrogate};
 use super::passes::{Passes, cut};
 use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, gae};
-use crate::fit::backward;
+use crate::checkpoint::state_error;
+use crate::fit::{Trainable, backward};
 use crate::optimizer::Optimizer;
-use crate::passes::{column, in_order};
+use crate::passes::{column, sum_gradients};
 use crate::tally::Tally;
 use crate::{OptimizerConfig, TrainError};
 
@@ -122,10 +123,10 @@ impl Ppo {
         let fresh = Optimizer::new(optimizer);
         let (value, optimizer) = match checkpoint {
             Some(dir) => {
-                let value = ValueModel::load(&value_path(dir), &reference.device())?;
+                let value = SequenceClassifier::load(&value_path(dir), &reference.device())?;
                 (value, fresh.load(&optimizer_path(dir))?)
             }
-            None => (ValueModel::on(reference.clone().merge()?, &["value"], 0)?, fresh),
+            None => (SequenceClassifier::on(reference.clone().merge()?, 0), fresh),
         };
         Ok(WithValue { config, value: value.train(), optimizer, share })
     }
@@ -144,7 +145,7 @@ fn optimizer_path(checkpoint: &Path) -> PathBuf {
 /// PPO and its value model.
 pub(crate) struct WithValue {
     config: Ppo,
-    value: ValueModel,
+    value: SequenceClassifier,
     optimizer: Optimizer,
     /// The value model's learning rate in units of the policy's.
     share: f64,
@@ -198,8 +199,7 @@ impl Solver for WithValue {
 
     fn save(&self, checkpoint: &Path) -> Result<(), TrainError> {
         let dir = value_path(checkpoint);
-        std::fs::create_dir_all(&dir)
-            .map_err(|error| TrainError::State { path: dir.clone(), reason: error.to_string() })?;
+        std::fs::create_dir_all(&dir).map_err(|error| state_error(&dir, error))?;
         self.value.valid().save(&dir)?;
         self.optimizer.save(&optimizer_path(checkpoint))
     }
@@ -234,16 +234,16 @@ impl WithValue {
         returns: &Returns,
         learning_rate: f64,
     ) -> Result<f64, TrainError> {
-        let chosen: Vec<Sequence> = responses.iter().map(|&i| sequences[i].clone()).collect();
+        let chosen: Vec<&Sequence> = responses.iter().map(|&i| &sequences[i]).collect();
         let tokens = chosen.iter().map(|s| s.response().len()).sum::<usize>() as f64;
-        let rows = cut(&chosen, 1);
+        let rows = cut(chosen.iter().map(|s| s.tokens.len()), 1);
         let clip = self.config.value_clip.unwrap_or(0.2);
         let net = self.value.net();
         let parts: Vec<_> = chosen.chunks(rows).zip(responses.chunks(rows)).collect();
-        let (losses, grads) = in_order(&net, parts.len(), |part| {
+        let (losses, grads) = sum_gradients(&net, parts.len(), |part| {
             let (sequences, responses) = parts[part];
             // Leaves of its own, as in a pass of the policy.
-            let value = self.value.valid().train();
+            let value = self.value.leaves();
             let device = self.value.device();
             let batch = ResponseBatch::new(sequences, value.config(), &device)?;
             let found = value.values_before(&batch);
@@ -259,5 +259,46 @@ impl WithValue {
         let (net, _) = self.optimizer.step(net, grads, learning_rate);
         self.value = self.value.clone().with_net(net);
         Ok(losses.iter().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::solver::tests::model;
+
+    /// The loss of a value model that says 0 of every token.
+    ///
+    /// - responses: of each its length, and of its tokens the value at the rollout and the target.
+    fn loss(config: &str, responses: &[(usize, f64, f64)]) -> f64 {
+        let config: Ppo = serde_json::from_str(config).unwrap();
+        let optimizer: OptimizerConfig = serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap();
+        let mut solver = config.begin(&model(1), &optimizer, None).unwrap();
+        let sequence = |length: usize| Sequence { tokens: vec![1; 1 + length], prompt_length: 1 };
+        let sequences: Vec<Sequence> =
+            responses.iter().map(|&(length, ..)| sequence(length)).collect();
+        let returns = Returns {
+            values: responses.iter().map(|&(length, value, _)| vec![value; length]).collect(),
+            targets: responses.iter().map(|&(length, _, target)| vec![target; length]).collect(),
+        };
+        let numbers: Vec<usize> = (0..responses.len()).collect();
+        solver.fit(&numbers, &sequences, &returns, 0.1).unwrap()
+    }
+
+    #[test]
+    fn a_pass_of_the_value_model_counts_by_its_tokens() {
+        // 256 sequences of 16 tokens make one pass: 3,840 response tokens at ½, then 220 at ½·9.
+        let responses = [vec![(15, 0.0, 1.0); 256], vec![(5, 0.0, 3.0); 44]].concat();
+        let found = loss("{}", &responses);
+        assert!((found - 0.5 * (3840.0 + 220.0 * 9.0) / 4060.0).abs() < 1e-5, "{found}");
+    }
+
+    #[test]
+    fn a_value_that_has_moved_far_enough_loses_what_it_would_at_the_border() {
+        // From 1 to 0, where the target is: at the border it is 0.8 and 0.5.
+        for (config, expected) in [("{}", 0.32), (r#"{"value_clip": 0.5}"#, 0.125)] {
+            let found = loss(config, &[(1, 1.0, 0.0)]);
+            assert!((found - expected).abs() < 1e-6, "{config}: {found}");
+        }
     }
 }

@@ -55,13 +55,16 @@ impl Solver for Regression {
         let log_z = log_partitions(task)?;
         let samples = task.rollout.samples;
         let advantages = |responses: &[usize], penalties: &[f64]| {
-            let rewards = task.rewards(responses, penalties);
-            let log_z = responses.iter().map(|&i| log_z[i / samples]);
-            rewards.into_iter().zip(log_z).map(|(reward, log_z)| reward - log_z).collect()
+            less_log_z(&task.rewards(responses, penalties), responses, &log_z, samples)
         };
         let kl = KlTerm::Reward;
         OnPolicy { kl, length_normalised: false, group: 1, advantages, task }.step(learner)
     }
+}
+
+/// R − log Z of its prompt, of some responses.
+fn less_log_z(rewards: &[f64], responses: &[usize], log_z: &[f64], samples: usize) -> Vec<f64> {
+    rewards.iter().zip(responses).map(|(reward, &i)| reward - log_z[i / samples]).collect()
 }
 
 /// Refuses an objective whose optimum is not known before the policy is.
@@ -85,4 +88,17 @@ fn log_partitions(task: &Task<'_>) -> Result<Vec<f64>, TrainError> {
         Ok(log_partition(row, objective, scale, task.beta))
     };
     task.prompts.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::less_log_z;
+
+    #[test]
+    fn each_reward_is_less_the_log_z_of_its_own_prompt() {
+        let of =
+            |rewards: &[f64], responses: &[usize]| less_log_z(rewards, responses, &[0.5, 10.0], 2);
+        assert_eq!(of(&[1.0, 2.0, 3.0, 4.0], &[0, 1, 2, 3]), [0.5, 1.5, -7.0, -6.0]);
+        assert_eq!(of(&[2.0, 3.0], &[1, 2]), [1.5, -7.0], "in a pass that begins later");
+    }
 }

@@ -42,11 +42,25 @@ impl Rloo {
 impl Solver for Rloo {
     fn update(&mut self, learner: &mut Learner, task: &Task<'_>) -> Result<Tally, TrainError> {
         let group = task.rollout.samples;
-        let advantages = |responses: &[usize], penalties: &[f64]| {
-            let rewards = task.rewards(responses, penalties);
-            rewards.chunks(group).flat_map(leave_one_out).collect()
+        let of_pass = |responses: &[usize], penalties: &[f64]| {
+            advantages(&task.rewards(responses, penalties), group)
         };
         let kl = self.term()?;
-        OnPolicy { kl, length_normalised: false, group, advantages, task }.step(learner)
+        OnPolicy { kl, length_normalised: false, group, advantages: of_pass, task }.step(learner)
+    }
+}
+
+/// The advantages of whole groups.
+fn advantages(rewards: &[f64], group: usize) -> Vec<f64> {
+    rewards.chunks(group).flat_map(leave_one_out).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::advantages;
+
+    #[test]
+    fn the_others_are_those_to_the_same_prompt() {
+        assert_eq!(advantages(&[0.0, 1.0, 10.0, 14.0], 2), [-1.0, 1.0, -4.0, 4.0]);
     }
 }

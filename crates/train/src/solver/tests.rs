@@ -4,19 +4,23 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use infalign_decode::Stream;
-use infalign_model::{CausalLm, ResponseBatch, Sequence, Transformer, TransformerConfig};
+use infalign_model::{
+    CausalLm, ResponseBatch, Sequence, Tokenizer, Transformer, TransformerConfig,
+    write_word_tokenizer,
+};
+use infalign_reward::{Length, LengthUnit};
 
-use super::KlTerm;
 use super::passes::{Passes, Seen};
-use crate::leave_one_out;
+use super::{KlTerm, Task};
 use crate::optimizer::{Optimizer, OptimizerConfig};
-use crate::rollout::Rollout;
+use crate::rollout::{Rollout, Scoring};
+use crate::{Calibrator, Objective, leave_one_out};
 
 const VOCABULARY: u32 = 4;
 const LENGTH: usize = 3;
 const BETA: f64 = 0.25;
 
-fn model(seed: u64) -> CausalLm {
+pub(super) fn model(seed: u64) -> CausalLm {
     let config = TransformerConfig::llama(VOCABULARY as usize, 16, 24, 2, 2, 16);
     let mut stream = Stream::new(seed, "weights", "", 0);
     let mut positions = 0..;
@@ -49,6 +53,30 @@ fn everything() -> Rollout {
             .collect(),
         ..Rollout::default()
     }
+}
+
+/// Hands over a first step on [`everything`], of which no prompt and no reward is asked.
+pub(super) fn with_task(test: impl FnOnce(&Task<'_>)) {
+    let dir = tempfile::tempdir().unwrap();
+    write_word_tokenizer(dir.path(), ["a"].into_iter()).unwrap();
+    let (reference, rollout) = (model(1), everything());
+    let tokenizer = Tokenizer::load(dir.path(), reference.config()).unwrap();
+    let scoring = Scoring {
+        tokenizer: &tokenizer,
+        reward: &Length { unit: LengthUnit::Words },
+        calibrator: Calibrator::Group,
+        objective: &Objective::Raw,
+        unit: 1.0,
+    };
+    test(&Task {
+        reference: &reference,
+        prompts: &[],
+        rollout: &rollout,
+        scoring: &scoring,
+        beta: BETA,
+        seed: 1,
+        step: 0,
+    });
 }
 
 /// The gradient of every parameter, one after the other.

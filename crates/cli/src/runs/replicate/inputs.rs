@@ -1,10 +1,10 @@
 //! Whether the inputs of a run are here, and the same.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use infalign_record::Record;
-use infalign_record::env::data_dir;
+use infalign_record::env::{data_dir, with_home};
 use infalign_record::hash::sha256_file;
 use infalign_record::record::Input;
 
@@ -47,11 +47,8 @@ fn place(input: &Input) -> Option<PathBuf> {
     if let Some(inside) = path.strip_prefix("$INFALIGN_DATA/") {
         return Some(data_dir().unwrap_or_else(|| "$INFALIGN_DATA".into()).join(inside));
     }
-    if let Some(inside) = path.strip_prefix("~/") {
-        return Some(std::env::home_dir()?.join(inside));
-    }
     let on_hub = input.is_on_hub() || path.starts_with("base/");
-    (!path.starts_with('$') && !on_hub).then(|| Path::new(path).to_path_buf())
+    (!path.starts_with('$') && !on_hub).then(|| with_home(path).into())
 }
 
 #[cfg(test)]
@@ -76,6 +73,10 @@ mod tests {
         let on_hub = format!("org/name@{}/model.safetensors", "0".repeat(40));
         for elsewhere in ["$RUN/inputs/a", on_hub.as_str()] {
             assert_eq!(obstacle(&input(elsewhere, &right)), None);
+        }
+        for at_home in ["~/a.jsonl", r"~\a.jsonl"] {
+            let home = std::env::home_dir().unwrap();
+            assert_eq!(place(&input(at_home, "")).unwrap(), home.join("a.jsonl"));
         }
         let other = dir.path().join("me@work.jsonl").display().to_string();
         std::fs::write(&other, "other").unwrap();

@@ -17,13 +17,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use infalign_record::env::{self, BASED_ON};
-use infalign_record::folder::CONFIG;
+use infalign_record::folder::{CONFIG, is_of_finder};
 use infalign_record::{Record, RunDir};
 
 use self::program::Program;
 use super::{no_reproduction, trusted};
 use crate::destination;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::interrupt;
 use crate::output;
 
@@ -83,17 +83,17 @@ pub(crate) fn replicate(args: &ReplicateArgs) -> Result<(), Failure> {
     if let Some(replica) = &args.replica {
         return compare_with(args, &original, replica);
     }
-    inputs::check(&original, &args.sets).map_err(Failure::Input)?;
-    reach::check(args, &original).map_err(Failure::Input)?;
-    let folder = new_folder(args.out.as_deref()).map_err(Failure::Input)?;
-    let program = Program::find(args, &original, &folder).map_err(Failure::Input)?;
+    inputs::check(&original, &args.sets).or_input()?;
+    reach::check(args, &original).or_input()?;
+    let folder = new_folder(args.out.as_deref()).or_input()?;
+    let program = Program::find(args, &original, &folder).or_input()?;
     let mut report = match args.spot {
         Some(k) => spot::run(args, k as usize, &original, &program, &folder)?,
         None => {
             let replica = folder.join("run");
-            run_again(args, &original, &program, &replica).map_err(Failure::Run)?;
+            run_again(args, &original, &program, &replica).or_run()?;
             let record = trusted(&replica)?.record;
-            report::whole((&args.run, &original), (&replica, &record)).map_err(Failure::Input)?
+            report::whole((&args.run, &original), (&replica, &record)).or_input()?
         }
     };
     report.program = program.what.clone();
@@ -109,10 +109,9 @@ fn compare_with(args: &ReplicateArgs, original: &Record, replica: &Path) -> Resu
             replica.display()
         )));
     }
-    let mut report =
-        report::whole((&args.run, original), (replica, &record)).map_err(Failure::Input)?;
+    let mut report = report::whole((&args.run, original), (replica, &record)).or_input()?;
     report.program = "whatever ran the replica".to_owned();
-    let folder = new_folder(args.out.as_deref()).map_err(Failure::Input)?;
+    let folder = new_folder(args.out.as_deref()).or_input()?;
     report::finish(&report, original, &folder, args.json)
 }
 
@@ -120,9 +119,8 @@ fn new_folder(out: Option<&Path>) -> Result<PathBuf> {
     let Some(out) = out else {
         return Ok(RunDir::create(Path::new(ROOT), "replicate")?.path().to_path_buf());
     };
-    let used =
-        out.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-    if used {
+    let mut entries = std::fs::read_dir(out).into_iter().flatten();
+    if entries.any(|entry| !entry.is_ok_and(|entry| is_of_finder(&entry.file_name()))) {
         bail!("{} is not empty: give a new folder by --out", out.display());
     }
     destination::folder(out)?;
@@ -138,7 +136,7 @@ fn run_again(
     replica: &Path,
 ) -> Result<()> {
     let mut command = again(args, original, program, replica)?;
-    interrupt::flag();
+    interrupt::watch();
     let status = command
         .env(BASED_ON, &original.uuid)
         // Results of the replica are in its folder; stdout is for the comparison.

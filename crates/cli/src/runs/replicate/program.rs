@@ -57,10 +57,7 @@ impl Program {
     ) -> Result<Self> {
         let commit = commit(build, source, changes.is_some())?;
         // Beside the report, so that it can be looked at, and is no part of the clone's own work.
-        let tree = folder
-            .join("source")
-            .canonicalize()
-            .unwrap_or(std::path::absolute(folder.join("source"))?);
+        let tree = std::path::absolute(folder.join("source"))?;
         tell!("building infalign {} in {}", build.full_version(), tree.display());
         let mut add = Command::new("git");
         add.current_dir(source)
@@ -91,7 +88,8 @@ impl Program {
         }
         succeed(cargo.env("CARGO_TARGET_DIR", tree.join("target")))
             .context("cannot build the run's program")?;
-        let path = tree.join("target").join(&build.profile).join("infalign");
+        let name = format!("infalign{}", std::env::consts::EXE_SUFFIX);
+        let path = tree.join("target").join(&build.profile).join(name);
         Ok(Self { path, what: format!("built from {} by {}", build.full_version(), build.rustc) })
     }
 }

@@ -10,7 +10,7 @@ use infalign_record::replication::{Replication, Row, RunName, WHOLE, describe};
 use infalign_record::{Expect, Level, Record, environment};
 
 use super::{not_comparable, print, statistics};
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 
 /// A run's folder with its record.
 pub(super) type Run<'a> = (&'a Path, &'a Record);
@@ -94,8 +94,7 @@ pub(super) fn finish(
     let statement = format!("{:#}\n", report.statement(original));
     let table = report.markdown();
     for (name, text) in [("replication.json", &statement), ("replication.md", &table)] {
-        write_atomic(&folder.join(name), |file| file.write_all(text.as_bytes()))
-            .map_err(Failure::run)?;
+        write_atomic(&folder.join(name), |file| file.write_all(text.as_bytes())).or_run()?;
     }
     print(if json { &statement } else { &table })?;
     if !json {

@@ -17,7 +17,7 @@ use infalign_record::{Expect, Level, Record, START_FILE, divergence};
 
 use super::program::Program;
 use super::{ReplicateArgs, report};
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
 use crate::interrupt;
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::OPTIMUM;
@@ -43,18 +43,18 @@ pub(super) fn run(
     program: &Program,
     folder: &Path,
 ) -> Result<Replication, Failure> {
-    let stages = stages(original).map_err(Failure::Input)?;
-    let digest = sha256_file(&args.run.join(RECORD)).map_err(Failure::input)?;
+    let stages = stages(original).or_input()?;
+    let digest = sha256_file(&args.run.join(RECORD)).or_input()?;
     let chosen = choose(stages, k, &digest, &args.nonce);
-    let expect = Expect::read(&args.run).map_err(Failure::input)?;
-    interrupt::flag();
+    let expect = Expect::read(&args.run).or_input()?;
+    interrupt::watch();
     let (mut results, mut replica) = (Vec::new(), None);
     for (stage, number) in chosen.iter().zip(1..) {
         tell!("{number}/{}: {}", chosen.len(), stage.name);
         let copy = folder.join(stage.name.replace(' ', "-"));
-        let row = again(args, stage, original, program, &copy).map_err(Failure::Run)?;
+        let row = again(args, stage, original, program, &copy).or_run()?;
         results.push(row);
-        replica = Some(folder::record(&copy).map_err(Failure::run)?);
+        replica = Some(folder::record(&copy).or_run()?);
     }
     let replica = replica.ok_or_else(|| Failure::Input(anyhow!("the run has no stages")))?;
     let same = infalign_record::compare::same_machine(original, &replica);

@@ -6,74 +6,29 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use infalign_evaluate::{
-    Contest, Entry, Judge, KlSample, Label, Row as Measured, Sampled, win_rates,
-};
-use infalign_record::folder::{self, RESULTS};
+use anyhow::{Context, Result};
+use infalign_evaluate::{Contest, Entry, Judge, KlSample, Label, Sampled, win_rates};
 use infalign_record::replication::{ClaimRow, Row};
 use infalign_record::{Expect, Level};
 use infalign_stats::{Interval, paired_difference};
-use serde::Deserialize;
 
-use crate::sources::{METHODS, REFERENCE, References, SAMPLES, checked};
+use crate::sources::{Method, REFERENCE, Source};
 
 /// Two one-sided tests at 5 %.
 const TWO_ONE_SIDED: f64 = 0.90;
 /// Of claims.
 const LEVEL: f64 = 0.95;
 
-/// The samples of one run.
-struct Stored {
-    reference: Sampled,
-    /// By the names of the methods.
-    methods: Vec<(String, Sampled)>,
-    /// What was measured of them.
-    rows: Vec<Measured>,
+/// The samples of a method.
+fn sampled<'a>(run: &'a Source, name: &str) -> Result<&'a Sampled> {
+    let found = run.methods.iter().find(|method| method.name == name);
+    found.map(|method| &method.sampled).with_context(|| format!("there is no method {name:?}"))
 }
 
-/// What is read of `results.json`.
-#[derive(Deserialize)]
-struct Results {
-    rows: Vec<Measured>,
-}
-
-impl Stored {
-    fn read(run: &Path) -> Result<Self> {
-        let Results { rows } = folder::json(run, RESULTS)?;
-        let (reference, base) = folder::samples::<References>(run, REFERENCE)?.both();
-        checked(&run.join(REFERENCE), &reference)?;
-        let mut methods: Vec<(String, Sampled)> = Vec::new();
-        for row in &rows {
-            if methods.iter().any(|(name, _)| *name == row.method) {
-                continue;
-            }
-            let path = format!("{METHODS}/{}/{SAMPLES}", row.method);
-            ensure!(
-                folder::stays_inside(&path),
-                "{RESULTS} names {path:?}, which leads out of the run"
-            );
-            let sampled = match (&base, row.kind.is_none() && !run.join(&path).exists()) {
-                (Some(base), true) => base.clone(),
-                _ => folder::samples(run, &path)?,
-            };
-            checked(&run.join(&path), &sampled)?;
-            methods.push((row.method.clone(), sampled));
-        }
-        Ok(Self { reference, methods, rows })
-    }
-
-    fn sampled(&self, name: &str) -> Result<&Sampled> {
-        let found = self.methods.iter().find(|(method, _)| method == name);
-        found.map(|(_, sampled)| sampled).with_context(|| format!("there is no method {name:?}"))
-    }
-
-    /// Win rate of each prompt.
-    fn wins(&self, name: &str, contest: &Contest, judge: Judge) -> Result<Vec<f64>> {
-        let label = Label { method: name, kind: None, objective: None, theory: None };
-        let entry = Entry { label, sampled: self.sampled(name)?, reference: &self.reference };
-        Ok(win_rates(&entry, contest, judge)?)
-    }
+/// Win rate of each prompt.
+fn wins(run: &Source, name: &str, contest: &Contest, judge: Judge) -> Result<Vec<f64>> {
+    let (label, sampled) = (Label::named(name), sampled(run, name)?);
+    Ok(win_rates(&Entry { label, sampled, reference: &run.reference }, contest, judge)?)
 }
 
 /// Every win rate and KL of two runs, and the claims, tried on the second. Both are empty for runs that store no samples of methods.
@@ -91,21 +46,21 @@ pub(super) fn compare(
     if !original.join(REFERENCE).is_file() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let (a, b) = (Stored::read(original)?, Stored::read(replica)?);
+    let (a, b) = (Source::run(original, None)?, Source::run(replica, None)?);
     let [of_kl, of_wins] = [expect.equivalence.kl, expect.equivalence.win_rate].map(|of| Margin {
         of,
         required,
         expect,
     });
     let mut rows = Vec::new();
-    for (name, ours) in &a.methods {
-        if let (Some(ours), Some(theirs)) = (&ours.kl, &b.sampled(name)?.kl) {
+    for Method { name, sampled: ours, .. } in &a.methods {
+        if let (Some(ours), Some(theirs)) = (&ours.kl, &sampled(&b, name)?.kl) {
             rows.push(of_kl.row(format!("{name}: KL"), &exact(ours), &exact(theirs))?);
         }
         for row in a.rows.iter().filter(|row| row.method == *name) {
-            let contest = row.contest();
+            let contest = &row.contest;
             let by = if row.judge == Judge::Judge { ", by the judge" } else { "" };
-            let wins = |run: &Stored| run.wins(name, &contest, row.judge);
+            let wins = |run: &Source| wins(run, name, contest, row.judge);
             let result = format!("{name}: win rate, {contest}{by}");
             rows.push(of_wins.row(result, &wins(&a)?, &wins(&b)?)?);
         }
@@ -175,16 +130,16 @@ fn shown(difference: &Interval) -> String {
     format!("{estimate:+.4} [{low:+.4}, {high:+.4}] at {:.0} %", 100.0 * level)
 }
 
-fn claims(replica: &Stored, expect: &Expect) -> Result<Vec<ClaimRow>> {
+fn claims(replica: &Source, expect: &Expect) -> Result<Vec<ClaimRow>> {
     let mut rows = Vec::new();
     for claim in &expect.claims {
-        let mut contests = replica.rows.iter().map(Measured::contest);
+        let mut contests = replica.rows.iter().map(|row| row.contest);
         let contest = contests.find(|contest| contest.to_string() == claim.procedure);
         let contest = contest.with_context(|| {
             format!("a claim is about {:?}, which was not measured", claim.procedure)
         })?;
         let wins = |name: &str| {
-            let wins = replica.wins(name, &contest, Judge::Reward);
+            let wins = wins(replica, name, &contest, Judge::Reward);
             wins.with_context(|| format!("a claim names the method {name:?}"))
         };
         let difference = paired_difference(&wins(&claim.better)?, &wins(&claim.worse)?, LEVEL)?;

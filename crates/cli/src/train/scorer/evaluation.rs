@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use infalign_decode::guided::{GuidedGenerator, LearnedScorer};
-use infalign_decode::{Decoded, EncodedPrompt, Generator, Kl, ProcedureDecoder};
+use infalign_decode::{DecodeError, Decoded, EncodedPrompt, Generator, Kl, ProcedureDecoder};
 use infalign_model::{LanguageModel, PrefixValues, Tokenizer};
 use infalign_reward::{Reward, WeightedSum};
 use infalign_transform::{Composed, Procedure};
 
-use super::super::stages::{read_json, stop_if, write_json};
+use super::super::stages::{once, stop_if_asked};
 use super::row::{Mean, Row};
-use crate::progress::Progress;
+use crate::files::make_folder;
+use crate::interrupt;
+use crate::progress::{Progress, Stage};
 use crate::recipe::{Head, ScorerEvaluation};
 
 /// What procedures run with.
@@ -41,28 +42,27 @@ impl ScorerEvaluator<'_> {
         evaluations: &[ScorerEvaluation],
         run: &Path,
         progress: &mut Progress,
-        interrupted: &AtomicBool,
     ) -> Result<Vec<Row>> {
         let folder = run.join("evaluation");
         let mut rows: Vec<Row> = Vec::new();
         for evaluation in evaluations {
-            std::fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
+            make_folder(&folder)?;
             for procedure in &evaluation.procedures {
                 let path = folder.join(format!("{}.json", rows.len()));
-                if path.exists() {
-                    progress.skip(&procedure.to_string());
-                    rows.push(read_json(&path)?);
-                    continue;
-                }
-                let bar = progress.stage(&procedure.to_string(), self.prompts.len());
-                let row = self
-                    .row(*procedure, evaluation)
-                    .with_context(|| format!("evaluation.procedures: {procedure}"))?;
-                write_json(&path, &row)?;
-                bar.finish(row.summary());
-                rows.push(row);
-                stop_if(interrupted)?;
+                let title = procedure.to_string();
+                let make = |_: &Stage| -> Result<Row> {
+                    self.row(*procedure, evaluation).or_else(|error| {
+                        // Guided responses are broken off by Ctrl-C.
+                        let of = error.downcast_ref::<DecodeError>();
+                        if matches!(of, Some(DecodeError::Cancelled { .. })) {
+                            stop_if_asked()?;
+                        }
+                        Err(error.context(format!("evaluation.procedures: {procedure}")))
+                    })
+                };
+                let stage = (title.as_str(), self.prompts.len());
+                rows.push(once(&path, stage, progress, make, Row::summary)?);
+                stop_if_asked()?;
             }
         }
         Ok(rows)
@@ -81,8 +81,9 @@ impl ScorerEvaluator<'_> {
             ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
                 .with_seed(generator.seed)
         } else {
+            let cancelled = Some(interrupt::flag());
             let guided =
-                GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
+                GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
             guided.check(self.prompts)?;
             ProcedureDecoder::guided(selection, guided, self.tokenizer, Some(&sum))?
         };

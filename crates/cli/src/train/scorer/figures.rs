@@ -1,6 +1,6 @@
 //! The figures of a scorer: its calibration, and what its rewards cost.
 
-use infalign_evaluate::{Curve, Figure, Panel, Point};
+use infalign_evaluate::{Curve, Figure, Panel, Point, distinct};
 use infalign_train::{LengthReport, ScorerReport, ValueBin};
 
 use super::row::Row;
@@ -41,12 +41,7 @@ pub(super) fn calibration(report: &ScorerReport) -> Figure {
 
 /// A panel a reward: what procedures and policies reach for their KL.
 pub(super) fn reward_against_kl(heads: &[Head], rows: &[Row]) -> Figure {
-    let mut legend: Vec<String> = Vec::new();
-    for row in rows {
-        if !legend.contains(&row.series()) {
-            legend.push(row.series());
-        }
-    }
+    let legend = distinct(rows.iter().map(Row::series));
     let point = |head: &Head, row: &Row| {
         let mean = &row.rewards[&head.name];
         Point {

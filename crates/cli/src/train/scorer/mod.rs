@@ -9,7 +9,6 @@ mod row;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
 use infalign_decode::{Generator, Stream};
@@ -27,12 +26,12 @@ use self::responses::Rewarded;
 pub(crate) use self::row::{Difference, Row, reward_difference};
 use super::rewards;
 use super::run_dir::RESULTS;
-use super::stages::write_json;
 use crate::figure::write_figure;
-use crate::identity;
+use crate::files::write_json;
 use crate::progress::Progress;
-use crate::recipe::{Head, Paths};
+use crate::recipe::{Head, Paths, ScorerRollouts};
 use crate::resume::Damaged;
+use crate::{identity, interrupt};
 
 /// `results.json` of a scorer run.
 #[derive(Serialize)]
@@ -48,41 +47,26 @@ struct Results<'a> {
 ///
 /// # Errors
 /// What stopped a stage; what was finished stays.
-pub(crate) fn execute(
-    inputs: &ScorerInputs<'_>,
-    json: bool,
-    interrupted: &AtomicBool,
-) -> Result<String> {
+pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let ScorerInputs { recipe, run, .. } = inputs;
     let procedures: usize = recipe.evaluation.iter().map(|one| one.procedures.len()).sum();
     let others = inputs.reward_models.len() + recipe.policy.len();
     let mut progress = Progress::new(3 + procedures + others);
-    rewards::train(&inputs.reward_models, run, recipe.seed, &mut progress, interrupted)?;
+    rewards::train(&inputs.reward_models, run, recipe.seed, &mut progress)?;
     let build = |head: &Head| rewards::build(&head.reward, run, &inputs.device);
     let heads = recipe.head.iter().map(build).collect::<Result<Vec<_>>>()?;
     let base = inputs.base.clone().for_inference();
     let sampling = Rewarded { inputs, base: base.as_ref(), heads: &heads };
-    let training = sampling.responses(
-        "rollouts",
-        &inputs.train,
-        recipe.rollouts.samples,
-        &mut progress,
-        interrupted,
-    )?;
-    let held_out = sampling.responses(
-        "held-out",
-        &inputs.test,
-        recipe.rollouts.held_out,
-        &mut progress,
-        interrupted,
-    )?;
+    let ScorerRollouts { samples, held_out } = recipe.rollouts;
+    let training = sampling.responses("rollouts", &inputs.train, samples, &mut progress)?;
+    let held_out = sampling.responses("held-out", &inputs.test, held_out, &mut progress)?;
     let training = [training, sampling.completions()?].concat();
     let dir = run.join("scorer");
     let data = ScorerData { base: base.as_ref(), responses: &training };
     let held_out = ScorerData { base: base.as_ref(), responses: &held_out };
-    let reports = inputs.train(&dir, &data, &held_out, &mut progress, interrupted)?;
-    let mut rows = inputs.evaluate(&dir, base.as_ref(), &mut progress, interrupted)?;
-    rows.extend(policies::rows(inputs, &heads, &mut progress, interrupted)?);
+    let reports = inputs.train(&dir, &data, &held_out, &mut progress)?;
+    let mut rows = inputs.evaluate(&dir, base.as_ref(), &mut progress)?;
+    rows.extend(policies::rows(inputs, &heads, &mut progress)?);
     if !rows.is_empty() {
         write_figure(run, "reward-kl", &figures::reward_against_kl(&recipe.head, &rows))?;
     }
@@ -115,7 +99,6 @@ impl ScorerInputs<'_> {
         data: &ScorerData<'_>,
         held_out: &ScorerData<'_>,
         progress: &mut Progress,
-        interrupted: &AtomicBool,
     ) -> Result<Vec<ScorerReport>> {
         let config = &self.recipe.train;
         let bar = progress.stage("scorer", config.steps);
@@ -129,7 +112,7 @@ impl ScorerInputs<'_> {
             seed,
             &checkpoints,
             &mut observe,
-            interrupted,
+            interrupt::flag(),
         )?;
         let reports = ScorerReport::measure(&model, held_out, self.recipe.rollouts.held_out)?;
         if !dir.exists() {
@@ -154,7 +137,6 @@ impl ScorerInputs<'_> {
         dir: &Path,
         base: &dyn LanguageModel,
         progress: &mut Progress,
-        interrupted: &AtomicBool,
     ) -> Result<Vec<Row>> {
         let (values, own) =
             ScorerModel::load(dir, &self.device).with_context(|| Damaged::at(dir))?.for_inference();
@@ -171,7 +153,7 @@ impl ScorerInputs<'_> {
             values: &values,
             trunk: trunk.as_deref(),
         };
-        evaluator.run(&self.recipe.evaluation, self.run, progress, interrupted)
+        evaluator.run(&self.recipe.evaluation, self.run, progress)
     }
 
     /// What draws responses of the base.

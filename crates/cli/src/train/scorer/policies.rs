@@ -1,7 +1,6 @@
 //! Trained policies beside what procedures make of the base: their rewards and their KL.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use infalign_decode::{Kl, KlKind};
@@ -10,10 +9,11 @@ use infalign_model::CausalLm;
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
-use super::super::stages::{read_json, stop_if, write_json};
+use super::super::stages::{once, stop_if_asked};
 use super::inputs::ScorerInputs;
 use super::row::{Mean, Row};
-use crate::progress::Progress;
+use crate::files::make_folder;
+use crate::progress::{Progress, Stage};
 use crate::recipe::ScorerPolicy;
 
 /// A row a policy; what a file `RUN/evaluation/policy-N.json` holds is not drawn again.
@@ -26,28 +26,20 @@ pub(super) fn rows(
     inputs: &ScorerInputs<'_>,
     heads: &[Box<dyn Reward>],
     progress: &mut Progress,
-    interrupted: &AtomicBool,
 ) -> Result<Vec<Row>> {
     let folder = inputs.run.join("evaluation");
     let mut rows: Vec<Row> = Vec::new();
     for (index, (policy, model)) in inputs.recipe.policy.iter().zip(&inputs.policies).enumerate() {
         let path = folder.join(format!("policy-{index}.json"));
         let title = format!("policy {}", policy.name);
-        if path.exists() {
-            progress.skip(&title);
-            rows.push(read_json(&path)?);
-            continue;
-        }
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        let bar = progress.stage(&title, 1);
-        let model = CausalLm::load(model, &inputs.device)?;
-        let row = row(inputs, heads, policy, &model)
-            .with_context(|| format!("[[policy]] {:?}", policy.name))?;
-        write_json(&path, &row)?;
-        bar.finish(row.summary());
-        rows.push(row);
-        stop_if(interrupted)?;
+        make_folder(&folder)?;
+        let make = |_: &Stage| -> Result<Row> {
+            let model = CausalLm::load(model, &inputs.device)?;
+            row(inputs, heads, policy, &model)
+                .with_context(|| format!("[[policy]] {:?}", policy.name))
+        };
+        rows.push(once(&path, (&title, 1), progress, make, Row::summary)?);
+        stop_if_asked()?;
     }
     Ok(rows)
 }

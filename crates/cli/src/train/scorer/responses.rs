@@ -1,24 +1,20 @@
 //! Responses that a scorer learns from or is measured on, with the rewards of all heads.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use infalign_calibrate::CalibrationMeta;
-use infalign_calibrate::rollouts::{self, Rollouts};
+use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::EncodedPrompt;
 use infalign_model::{LanguageModel, Sequence};
-use infalign_record::atomic::write_atomic;
 use infalign_reward::Reward;
-use infalign_train::{Filled, ReferenceRewards, ScoredResponse};
+use infalign_train::{ReferenceRewards, ScoredResponse};
 
 use super::super::calibration::BATCHES_PER_BLOCK;
-use super::super::stages::stop_if;
+use super::super::rollouts::{Observe, stored};
+use super::super::stages::stop_if_asked;
 use super::ScorerInputs;
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::Paths;
-use crate::resume::Damaged;
 
 /// Responses with their rewards.
 pub(super) struct Rewarded<'a> {
@@ -35,55 +31,21 @@ impl Rewarded<'_> {
         prompts: &[EncodedPrompt],
         samples: usize,
         progress: &mut Progress,
-        interrupted: &AtomicBool,
     ) -> Result<Vec<ScoredResponse>> {
-        let path = self.inputs.run.join(format!("{name}.parquet"));
-        let meta = self.meta()?;
-        let rollouts = if path.exists() {
-            progress.skip(name);
-            let rollouts = rollouts::read(&path).with_context(|| Damaged::at(&path))?;
-            rollouts.check(&meta, samples).with_context(|| path.display().to_string())?;
-            rollouts
-        } else {
-            let rollouts = self.sample(name, meta, prompts, samples, progress, interrupted)?;
-            let mut bytes = Vec::new();
-            rollouts::write_to(&rollouts, &mut bytes)?;
-            write_atomic(&path, |file| file.write_all(&bytes))?;
-            rollouts
-        };
-        stop_if(interrupted)?;
-        self.scored(prompts, &rollouts)
-    }
-
-    fn sample(
-        &self,
-        name: &str,
-        meta: CalibrationMeta,
-        prompts: &[EncodedPrompt],
-        samples: usize,
-        progress: &mut Progress,
-        interrupted: &AtomicBool,
-    ) -> Result<Rollouts> {
-        let ScorerInputs { recipe, tokenizer, .. } = self.inputs;
-        let bar = progress.stage(name, prompts.len());
         let sampler = self.inputs.generator(self.base, name);
         let responses = ReferenceRewards {
             sampler: &sampler,
-            tokenizer,
+            tokenizer: &self.inputs.tokenizer,
             reward: self.heads[0].as_ref(),
             samples,
-            block: BATCHES_PER_BLOCK.saturating_mul(recipe.batch),
+            block: BATCHES_PER_BLOCK.saturating_mul(self.inputs.recipe.batch),
         };
-        let mut observe = |filled: &Filled| {
-            bar.set(filled.prompts, format!("{samples} responses a prompt"));
-            let stop = interrupted.load(Ordering::Relaxed);
-            if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let rollouts = responses.rollouts(meta, prompts, &mut observe)?.context(
-            "stopped; responses of the base are stored once all are there, and are drawn again",
-        )?;
-        bar.finish(format!("{} prompts, {samples} responses each", rollouts.len()));
-        Ok(rollouts)
+        let draw = |meta, observe: Observe<'_>| responses.rollouts(meta, prompts, observe);
+        let path = self.inputs.run.join(format!("{name}.parquet"));
+        let of = (self.meta()?, samples);
+        let rollouts = stored((&path, of), (name, prompts.len()), progress, draw)?;
+        stop_if_asked()?;
+        self.scored(prompts, &rollouts)
     }
 
     /// What responses and the rewards of the first head are made from.

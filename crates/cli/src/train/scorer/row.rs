@@ -113,7 +113,7 @@ impl Row {
             .map(|(name, mean)| format!("{name} {:.3}", mean.estimate))
             .collect();
         let kl = self.kl.first();
-        let kl = kl.map_or(String::new(), |kl| format!(", KL {:.3} ({})", kl.nats, word(kl.kind)));
+        let kl = kl.map_or(String::new(), |kl| format!(", KL {:.3} ({})", kl.nats, kl.kind));
         format!("{}{kl}", rewards.join(", "))
     }
 
@@ -127,7 +127,7 @@ impl Row {
             })
             .collect();
         let kl: Vec<String> =
-            self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, word(kl.kind))).collect();
+            self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, kl.kind)).collect();
         format!(
             "{:<34} {:<24} {}  KL {}  {:.0} tokens, {:.0} scores",
             self.title(),
@@ -145,14 +145,6 @@ impl Row {
             format!("there is no reward {reward:?}; there are {known:?}")
         })?;
         Ok(&mean.by_prompt)
-    }
-}
-
-fn word(kind: KlKind) -> &'static str {
-    match kind {
-        KlKind::Exact => "exact",
-        KlKind::Bound => "bound",
-        KlKind::Estimate => "estimate",
     }
 }
 

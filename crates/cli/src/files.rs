@@ -1,0 +1,31 @@
+//! Files and folders that commands read and write: errors name them, and what is written is there whole or not at all.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use infalign_record::atomic::write_atomic;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::resume::Damaged;
+
+/// Makes a folder, and those around it, where it is not there.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// Reads a file that an earlier stage of a run wrote.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
+}
+
+/// Writes a value as JSON.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write(path, serde_json::to_vec_pretty(value)?)
+}
+
+/// Writes a file.
+pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+    Ok(write_atomic(path, |file| file.write_all(bytes.as_ref()))?)
+}
