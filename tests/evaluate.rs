@@ -151,6 +151,19 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--policy", &guided, "--reference", &guided], "from which `sample` cannot be evaluated"),
         (&["--policy", &whole, "--reference", &whole, "--samples", "4"], "--samples is for models"),
         (&["--policy", &whole, "--reference", &whole, "--level", "1"], "between 0 and 1"),
+        (
+            &[
+                "--policy",
+                &whole,
+                "--reference",
+                &whole,
+                "--procedure",
+                "sample",
+                "--procedure",
+                "sample",
+            ],
+            "--procedure sample is given twice",
+        ),
         (&["--policy", &whole, "--reference", &whole, "--resume"], "--out"),
         (&["--policy", "absent", "--reference", "absent"], "no file or folder absent"),
         (

@@ -56,7 +56,7 @@ pub(crate) fn new_file(out: &Path) -> Result<()> {
 /// none: what is written there becomes a part of it.
 pub(crate) fn on_record(path: &Path) -> Option<PathBuf> {
     let whole = whole(path).ok()?;
-    let there = whole.ancestors().find(|path| path.exists())?.canonicalize().ok()?;
+    let there = dunce::canonicalize(whole.ancestors().find(|path| path.exists())?).ok()?;
     let is_open = |run: &Path| folder::record(run).is_ok_and(|run| run.status == Status::Running);
     let is_run = |run: &&Path| run.join(MANIFEST).exists() && run.join(RECORD).exists();
     let runs = there.ancestors().filter(is_run).filter(|run| !is_open(run));

@@ -183,14 +183,18 @@ fn diff_of(built: &Source, clone: &Path) -> Result<Option<Vec<u8>>> {
 /// Does the work of a run with its record open in the run's folder.
 ///
 /// # Errors
-/// [`Failure::Run`] when the record cannot be written, or a file of the run holds a secret; the failure of the work.
+/// [`Failure::Input`] for a variable that is none of what it is for, [`Failure::Run`] when the record cannot be written, or a file of the run holds a
+/// secret; the failure of the work.
 pub(crate) fn recorded<T>(
     run: &Path,
     reads: RunInputs,
     expect: Option<Expect>,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let recorder = begin(run, reads, expect).or_run()?;
+    let recorder = begin(run, reads, expect).map_err(|error| match error {
+        RecordError::Variable { .. } => Failure::Input(error.into()),
+        error => Failure::Run(error.into()),
+    })?;
     let result = work();
     let failure = result.as_ref().err().map(|failure| (failure.message(), failure.code()));
     let failure = failure.as_ref().map(|(message, code)| (message.as_str(), *code));

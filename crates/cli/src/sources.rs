@@ -248,7 +248,7 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
 
 /// Refuses a path that is given twice: what is counted twice would pass for two measurements.
 fn refuse_twice(paths: &[PathBuf]) -> Result<()> {
-    let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let whole = |path: &PathBuf| dunce::canonicalize(path).unwrap_or_else(|_| path.clone());
     let mut seen = HashSet::new();
     match paths.iter().find(|path| !seen.insert(whole(path))) {
         Some(twice) => bail!("{} is given twice", twice.display()),

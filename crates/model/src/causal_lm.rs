@@ -54,7 +54,7 @@ impl CausalLm {
         let config = TransformerConfig::read(dir, Head::CausalLm)?;
         let mut checkpoint = layout::from_stored(Checkpoint::read(dir)?, &config)?;
         let model = Self::from_checkpoint(config, &mut checkpoint, device)?;
-        Ok(Self { origin: dir.canonicalize().ok(), ..model })
+        Ok(Self { origin: dunce::canonicalize(dir).ok(), ..model })
     }
 
     /// A model with weights drawn from `normal` (standard normal numbers), scaled as Llama is initialised: 0.02, and 0.02/√(2·layers)

@@ -101,7 +101,7 @@ impl SequenceClassifier {
         let shape = [1, config.hidden_size];
         let trunk = CausalLm::from_checkpoint(config, &mut checkpoint, device)?;
         let score = checkpoint.take(SCORE, shape, device)?.transpose();
-        let trunk = CausalLm { origin: dir.canonicalize().ok(), ..trunk };
+        let trunk = CausalLm { origin: dunce::canonicalize(dir).ok(), ..trunk };
         Ok(Self { trunk, head: ClassifierHead { score: param(SCORE, score) } })
     }
 

@@ -4,8 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use serde::de::DeserializeOwned;
 
@@ -139,15 +138,6 @@ pub fn can_be_named(name: &str) -> bool {
         && !name.starts_with('.')
         && !name.ends_with('.')
         && !is_device
-}
-
-/// The path of a folder that is there, from the root, as texts may go on with it by `/`: links are followed, but on Windows, which begins what it has
-/// followed by `\\?\` and knows no `/` behind that.
-///
-/// # Errors
-/// When the folder is not there, or the one that this process works in is not.
-pub fn from_root(folder: &Path) -> io::Result<PathBuf> {
-    if cfg!(windows) { std::path::absolute(folder) } else { folder.canonicalize() }
 }
 
 /// Whether a path stays below the folder that it is joined to: `\` separates on some systems and is refused on all, `:` only where it

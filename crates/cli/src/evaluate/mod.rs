@@ -14,7 +14,7 @@ mod sides;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_evaluate::{Asked, Contest, check as check_samples};
@@ -204,6 +204,11 @@ fn check_options(args: &EvaluateArgs) -> Result<()> {
         "--name {:?} is no name for a folder: give letters, digits, `-`, `_` and `.`, with no dot at an end, and not the name of a device, such as con",
         args.name
     );
+    let twice =
+        (1..args.procedure.len()).find(|&i| args.procedure[..i].contains(&args.procedure[i]));
+    if let Some(i) = twice {
+        bail!("--procedure {} is given twice", args.procedure[i]);
+    }
     for procedure in args.procedure.iter().chain(&args.reference_procedure) {
         args.sampling.sampling().check_choice(*procedure)?;
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use infalign_record::folder::from_root;
 use infalign_reward::RewardConfig;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -37,7 +36,7 @@ pub(crate) fn read(path: &Path, sets: &[String]) -> Result<Recipe> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the recipe {}", path.display()))?;
-    let folder = from_root(folder)
+    let folder = dunce::canonicalize(folder)
         .with_context(|| format!("cannot find the folder {}", folder.display()))?;
     read_text(&text, &path.display().to_string(), &folder, sets)
 }

@@ -100,7 +100,7 @@ fn folder(args: &ReportArgs) -> PathBuf {
     if let Some(run) = destination::on_record(first) {
         let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let page = run.with_file_name(format!("{name}-report"));
-        let part = first.canonicalize().ok();
+        let part = dunce::canonicalize(first).ok();
         let part = part.as_deref().and_then(|first| first.strip_prefix(&run).ok());
         return part
             .filter(|part| !part.as_os_str().is_empty())

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use infalign_record::atomic::write_atomic;
 use infalign_record::env::data_dir;
-use infalign_record::folder::{CONFIG, files, from_root};
+use infalign_record::folder::{CONFIG, files};
 use infalign_record::hash::sha256_file;
 use infalign_record::{WorkflowStep, clock};
 use serde::{Deserialize, Serialize};
@@ -76,8 +76,8 @@ impl<'a> Runner<'a> {
         std::fs::create_dir_all(steps).with_context(|| steps.display().to_string())?;
         let program = std::env::current_exe().context("cannot find this program")?;
         let here = plan.file.parent().unwrap_or(Path::new(""));
-        let here = from_root(here).with_context(|| here.display().to_string())?;
-        let steps = from_root(steps).with_context(|| steps.display().to_string())?;
+        let here = dunce::canonicalize(here).with_context(|| here.display().to_string())?;
+        let steps = dunce::canonicalize(steps).with_context(|| steps.display().to_string())?;
         Ok(Self { program, here, steps, smoke, sets })
     }
 
