@@ -174,17 +174,51 @@ fn all_kinds_run_in_one_recipe_and_survive_being_killed() {
     assert_equal(&whole, &killed);
 }
 
+/// Leaves a recipe with one method, which learns from what is stored, and without what others need.
+fn leave(recipe: &Path, rollouts: &str, method: &str) {
+    let text = std::fs::read_to_string(recipe).unwrap();
+    let (before, rest) = text.split_once("[calibration]").unwrap();
+    let evaluation = rest.split_once("[evaluation]").unwrap().1.split_once("[[method]]").unwrap().0;
+    let text =
+        format!("{before}{rollouts}[evaluation]{evaluation}[[method]]\nname = 'dpo'\n{method}");
+    std::fs::write(recipe, text).unwrap();
+}
+
+#[test]
+fn dpo_makes_what_was_chosen_more_probable_than_what_was_rejected() {
+    let (dir, recipe) = folder();
+    let method = "kind = 'dpo'\nbeta = 0.1\npreferences = ['preferences.jsonl']\n[method.train]\n\
+                  steps = 16\nexamples_per_step = 8\noptimizer = { learning_rate = 1e-3 }\n";
+    leave(&recipe, "", method);
+    let run = dir.path().join("run");
+    assert_done(&train(&recipe, &run, &[]));
+    let rows = ["perfect", "awful"].map(|word| {
+        format!(
+            "{}\n",
+            serde_json::json!({"prompt": "day 1 :", "response": format!(" the soup was {word} .")})
+        )
+    });
+    let input = dir.path().join("texts.jsonl");
+    std::fs::write(&input, rows.concat()).unwrap();
+    let log_ratio = |model: &Path| {
+        let mut command = infalign(&["score", "--json", "--model"]);
+        let scores = common::json(&command.arg(model).arg("--input").arg(&input).output().unwrap());
+        let [chosen, rejected] =
+            [0, 1].map(|row| scores["scores"][row]["log_prob"].as_f64().unwrap());
+        chosen - rejected
+    };
+    let (reference, policy) =
+        (log_ratio(&quickstart().join("model")), log_ratio(&run.join("methods/dpo/policy")));
+    assert!(policy > reference + 1.0, "{reference} and {policy}");
+}
+
 #[test]
 fn a_recipe_of_offline_methods_alone_needs_neither_train_nor_calibration() {
     let (dir, recipe) = folder();
-    let text = std::fs::read_to_string(&recipe).unwrap();
-    let (before, rest) = text.split_once("[calibration]").unwrap();
-    let evaluation = rest.split_once("[evaluation]").unwrap().1.split_once("[[method]]").unwrap().0;
-    let best = "[[method]]\nname = 'dpo'\nkind = 'best-of-n-sft'\nn = 4\n[method.train]\nsteps = 2\n\
+    let best = "kind = 'best-of-n-sft'\nn = 4\n[method.train]\nsteps = 2\n\
                 examples_per_step = 4\noptimizer = { learning_rate = 1e-3 }\n\
                 lora = { r = 2, lora_alpha = 4, target_modules = 'all-linear' }\n";
-    let text = format!("{before}[rollouts]\nsamples = 4\n[evaluation]{evaluation}{best}");
-    std::fs::write(&recipe, text).unwrap();
+    leave(&recipe, "[rollouts]\nsamples = 4\n", best);
     let run = dir.path().join("run");
     assert_done(&train(&recipe, &run, &[]));
     assert!(!run.join("calibration.parquet").exists());

@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::Output;
 
-use common::{assert_done, bytes, json, quickstart, stderr};
+use common::{assert_done, bytes, json, quickstart, stderr, tuned};
 use infalign_calibrate::store::write_to;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
@@ -170,6 +170,15 @@ fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
         (inspected["summary"]["prompts"].as_u64(), inspected["meta"]["quantiles"].as_u64()),
         (Some(160), Some(64))
     );
+    // Another model's states mean something else.
+    let tuned = tuned(folder.0.path());
+    let other = ["--prompts", "prompts.jsonl", "--out", "no", "--model", tuned.to_str().unwrap()];
+    for command in [&["learn", "t.parquet"][..], &["predict", "--calibrator", "c.json"]] {
+        let output = folder.run(&[command, &other].concat());
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(stderr(&output).contains("is not the reference policy"), "{}", stderr(&output));
+        assert!(!folder.path("no").exists());
+    }
 }
 
 #[test]

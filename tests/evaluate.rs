@@ -415,23 +415,29 @@ fn reported(out: &Path, run_folder: &str) {
     let markdown = std::fs::read_to_string(out.join("report.md")).unwrap();
     assert!(markdown.contains("| ctrl-best |"));
     let shown: Vec<&str> = markdown.split("](report/").skip(1).collect();
-    assert_eq!(shown.len(), 7, "three plots a judge, and one of both: {markdown}");
+    assert_eq!(
+        shown.len(),
+        5,
+        "two plots a judge, whose costs are alike, and one of both: {markdown}"
+    );
     for plot in shown {
         let name = plot.split(')').next().unwrap();
         assert!(out.join("report").join(name).is_file(), "{name}");
     }
-    for file in ["win-rate-kl.svg", "win-rate-kl.png", "score-cost.png", "proxy-gold.svg"] {
+    for file in ["win-rate-kl.svg", "win-rate-kl.png", "score-kl.png", "proxy-gold.svg"] {
         assert!(out.join("report").join(file).is_file(), "{file}");
     }
     let outputs = json_file(&out.join("report/alpaca-eval-ctrl-best.json"));
     assert_eq!(outputs[0]["generator"], "ctrl-best");
-    assert!(outputs[0]["output"].is_string() && outputs[0]["instruction"].is_string());
+    let samples = json_file(&Path::new(run_folder).join("methods/ctrl-best/samples.json"));
+    assert_eq!(outputs[0]["output"], samples["responses"][0][0]);
+    assert_eq!(outputs[0]["instruction"], samples["prompts"][0]["text"]);
     let harness = json_file(&out.join("report/lm-eval.json"));
     let task = &harness["results"]["infalign_best_of_2_ctrl-best"];
-    assert!(
-        task["win_rate,none"].is_number() && task["win_rate_stderr,none"].is_number(),
-        "{harness}"
-    );
+    let is_it = |row: &&Value| row["method"] == "ctrl-best" && row["procedure"] == "best-of:2";
+    let row = report["judged"][0]["rows"].as_array().unwrap().iter().find(is_it).unwrap();
+    assert_eq!(task["win_rate,none"], row["win_rate"]["estimate"]);
+    assert_eq!(task["win_rate_stderr,none"], row["win_rate_error"]);
 }
 
 fn evaluated_again(dir: &Path, policy: &str) {

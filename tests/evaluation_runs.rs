@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{done, fails, infalign, quickstart, run, stderr};
+use common::{done, fails, infalign, json_file, quickstart, run, stderr, tuned};
 use infalign_record::folder;
 use infalign_record::record::Status;
 use serde_json::json;
@@ -195,6 +195,46 @@ fn a_judge_that_is_not_there_loses_nothing_and_may_be_replaced() {
     let found = done(given.models(&[&args[..], &["--json"]].concat()));
     let fresh = ["--samples", "2", "--judge", "judge.toml", "--json"];
     assert_eq!(found, done(given.models(&fresh)));
+    // A model against itself does not repeat its own responses.
+    let [policy, reference] = ["methods/policy/samples.json", "reference-samples.json"]
+        .map(|file| json_file(&given.path("out").join(file))["responses"].clone());
+    assert_ne!(policy, reference);
+}
+
+#[test]
+fn what_samples_depend_on_cannot_be_another_when_an_evaluation_goes_on() {
+    let given = Given::new(2);
+    let common = ["--judge", "judge.toml", "--out", "out"];
+    done(given.models(&[&["--samples", "2"][..], &common].concat()));
+    let refused = |command: Command, told: &str| {
+        let text = fails(command, 2);
+        assert!(text.contains(&format!("was begun with another {told}: it was ")), "{text}");
+    };
+    let resumed = [&common[..], &["--resume"]].concat();
+    for (args, told) in [
+        (&["--samples", "3"][..], "--samples"),
+        (&["--samples", "2", "--seed", "1"], "--seed"),
+        (&["--samples", "2", "--temperature", "0.7"], "way to sample"),
+        (&["--samples", "2", "--name", "mine"], "--name"),
+        (&["--samples", "2", "--procedure", "majority:2"], "--procedure that is run"),
+        (
+            &["--samples", "2", "--reference-procedure", "majority:2"],
+            "--reference-procedure that is run",
+        ),
+    ] {
+        refused(given.models(&[args, &resumed].concat()), told);
+    }
+    let (model, tuned) = (quickstart().join("model"), tuned(given.0.path()));
+    for (policy, reference, told) in [(&tuned, &model, "--policy"), (&model, &tuned, "--reference")]
+    {
+        let same = ["--prompts", "prompts.jsonl", "--max-tokens", "24", "--samples", "2"];
+        let mut command = given.evaluate(&[&same[..], &resumed].concat());
+        command.arg("--policy").arg(policy).arg("--reference").arg(reference);
+        refused(command, told);
+    }
+    let prompts = std::fs::read_to_string(given.path("prompts.jsonl")).unwrap();
+    given.write("prompts.jsonl", &format!("{prompts}{{\"prompt\": \"monday :\"}}\n"));
+    refused(given.models(&[&["--samples", "2"][..], &resumed].concat()), "--prompts");
 }
 
 /// Waits for a file with lines, while the process runs.

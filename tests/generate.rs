@@ -157,6 +157,15 @@ fn stop_texts_samples_and_memory() {
         }
     }
     assert!(stopped.iter().zip(&plain).any(|(row, plain)| text(row) != text(plain)));
+    // A token that ends responses is their last.
+    let was = serde_json::Value::from(83);
+    let stopped = rows(&["--samples", "2", "--stop-token-id", "83"]);
+    for (row, plain) in stopped.iter().zip(&plain) {
+        let whole = plain["tokens"].as_array().unwrap();
+        let end = whole.iter().position(|token| *token == was).map_or(whole.len(), |at| at + 1);
+        assert_eq!(row["tokens"].as_array().unwrap()[..], whole[..end]);
+    }
+    assert!(stopped.iter().any(|row| row["tokens"].as_array().unwrap().last() == Some(&was)));
 }
 
 #[test]

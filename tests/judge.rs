@@ -84,6 +84,24 @@ fn a_run_trains_on_one_reward_model_and_is_judged_by_another() {
 }
 
 #[test]
+fn models_of_the_same_data_differ_by_their_seeds() {
+    let dir = data();
+    let run = dir.path().join("run");
+    let same = [
+        "reward_model[1].ratings=[]",
+        "reward_model[1].preferences=['preferences.jsonl']",
+        "reward_model[1].seed=2",
+        "method=[{ name = 'raw', objective = 'raw' }]",
+        "evaluation.procedures=['sample']",
+    ];
+    assert_done(&align(dir.path(), &run, &same));
+    let weights = ["proxy", "gold"]
+        .map(|name| std::fs::read(run.join("reward-models").join(name).join("model.safetensors")));
+    let [proxy, gold] = weights.map(Result::unwrap);
+    assert!(proxy != gold, "an ensemble of them would be of one");
+}
+
+#[test]
 fn reward_models_and_rewards_have_to_fit_together() {
     let dir = data();
     let lexicon = "{ kind = 'lexicon', weights = { nice = 1.0 } }";

@@ -40,6 +40,8 @@ fn preferences_make_a_reward_model_with_a_calibration_curve() {
     assert!(report["reliability"].as_array().unwrap().len() > 1, "{report}");
     let svg = std::fs::read_to_string(runs[0].join("reward-model/calibration-curve.svg")).unwrap();
     assert!(svg.contains("visits") && runs[0].join("reward-model/calibration-curve.png").is_file());
+    let scores = scores(&runs[0].join("reward-model"), dir.path());
+    assert!(scores[0] > scores[1] + 1.0, "what was preferred has more: {scores:?}");
 
     // A second run, on one thread, is the same.
     let mut single = infalign(&["train", "--json", "--out"]);

@@ -8,7 +8,7 @@ mod visits;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use common::responses;
+use common::{responses, tuned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use visits::{assert_done, infalign, json_file, quickstart, stderr};
@@ -85,15 +85,6 @@ fn copy(dir: &Path, name: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>)
         std::fs::write(to.join(entry.file_name()), changed).unwrap();
     }
     to
-}
-
-/// The model with a weight that is another.
-fn tuned(dir: &Path) -> PathBuf {
-    copy(dir, "tuned", "model.safetensors", |mut bytes| {
-        let last = bytes.len() - 4;
-        bytes[last..].copy_from_slice(&0.05_f32.to_le_bytes());
-        bytes
-    })
 }
 
 /// The model with a token that is written otherwise.
@@ -341,6 +332,7 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
         let row: Value = serde_json::from_slice(&done(&args)).unwrap();
         assert_eq!((&row["procedure"], &row["n_samples"]), (&procedure.into(), &4.into()));
         assert_eq!(row["procedure_kl"]["kind"], kind, "{row}");
+        assert_eq!(row["kl"], Value::Null, "what is guided does not tell the policy's own");
         assert!(row["procedure_kl"]["estimate"].as_f64().unwrap() > 0.0, "{row}");
         assert!(row["procedure_kl"]["standard_error"].as_f64().unwrap() > 0.0, "{row}");
         assert!(row["tokens"].as_f64().unwrap() > 4.0, "{row}");
@@ -374,6 +366,15 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
         [&evaluate[..], &guided, &[PROCEDURE, "--reference-procedure", "sample"]].concat();
     let row: Value = serde_json::from_slice(&done(&against)).unwrap();
     assert!(row["win_rate"]["estimate"].as_f64().unwrap() > 0.55, "{row}");
+    // It goes on with the scorers that it was begun with alone.
+    let kept = [&evaluate[..], &["--procedure", PROCEDURE, "--out", "kept", "--scorer"]].concat();
+    done(&[&kept[..], &["run/scorer#lovely"]].concat());
+    let output = infalign(&[&kept[..], &["run/scorer#lovely:2", "--resume"]].concat())
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("begun with another --scorer"), "{}", stderr(&output));
     for (args, told) in [
         (&["--procedure", PROCEDURE][..], "needs a prefix scorer"),
         (&["--procedure", "rejection:quantile=0.5,draws=4"], "needs a calibration table"),

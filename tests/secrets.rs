@@ -76,6 +76,33 @@ fn a_secret_of_the_environment_is_in_no_byte_of_a_run_that_ends_well() {
 }
 
 #[test]
+fn what_tools_keep_in_files_is_secret_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    std::fs::create_dir(path("hub")).unwrap();
+    let (password, token, moved) = ("canary-Pass-1", "canary-Token-1", "canary-Token-2");
+    std::fs::write(path(".netrc"), format!("machine h login me password {password}\n")).unwrap();
+    std::fs::write(path("hub/token"), format!("{token}\n")).unwrap();
+    std::fs::write(path("moved"), moved).unwrap();
+    let out = path("run");
+    let mut command = generate(&out, &path("prompts.jsonl"), CANARY);
+    command.env("HOME", dir.path()).env("USERPROFILE", dir.path());
+    command.env("HF_HOME", path("hub")).env("HF_HUB_CACHE", path("cache/models"));
+    command.env("HF_TOKEN_PATH", path("moved"));
+    command.args(["--stop", password, "--stop", token, "--stop", moved]);
+    done(command);
+    let hub = "«redacted:the hub's token file»";
+    let argv = record(&out).argv;
+    let stops: Vec<&str> =
+        argv.iter().filter(|word| word.starts_with('«')).map(String::as_str).collect();
+    assert_eq!(stops, ["«redacted:.netrc»", hub, hub]);
+    for canary in [password, token, moved] {
+        assert_clean(&out, canary);
+    }
+}
+
+#[test]
 fn whoever_runs_and_the_licence_are_no_secret_or_the_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

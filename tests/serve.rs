@@ -56,12 +56,16 @@ fn a_seed_gives_what_generate_gives_in_whole_and_in_parts() {
     let server = Server::start(&["--batch", "5"]);
     let rows: Vec<Value> = rows().iter().map(|row| json!({ "prompt": row["prompt"] })).collect();
     let common = ["--seed", "7", "--max-tokens", "24", "--samples", "2", "--stop", " and"];
-    let expected =
-        generate(&[&common[..], &["--top-p", "0.9", "--temperature", "1.1"]].concat(), &rows);
+    let ways = ["--top-p", "0.9", "--temperature", "1.1", "--top-k", "3", "--stop-token-id", "23"];
+    let expected = generate(&[&common[..], &ways].concat(), &rows);
+    let ends_at = |token: u64| {
+        expected.iter().any(|row| row["tokens"].as_array().unwrap().last().unwrap() == token)
+    };
+    assert!(ends_at(7) && ends_at(23), "\"and\" and \"dirty\" end some");
     let prompts: Vec<&Value> = rows.iter().map(|row| &row["prompt"]).collect();
     let asked = json!({
         "model": "tiny", "prompt": prompts, "n": 2, "seed": 7, "max_tokens": 24, "stop": " and", "top_p": 0.9,
-        "temperature": 1.1, "logprobs": 0, "return_token_ids": true, "user": "me",
+        "temperature": 1.1, "top_k": 3, "stop_token_ids": [23], "logprobs": 0, "return_token_ids": true, "user": "me",
     });
     let answer = server.completion(&asked);
     assert_eq!((&answer["object"], &answer["seed"]), (&json!("text_completion"), &json!(7)));
@@ -162,6 +166,19 @@ fn messages_are_answered_by_the_template() {
         server.post("/v1/chat/completions", &json!({ "messages": messages, "seed": 3 })).json();
     let text = long["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
     assert!(text.starts_with(choice["message"]["content"].as_str().unwrap()));
+}
+
+#[test]
+fn no_answer_is_longer_than_the_server_allows() {
+    let server = Server::start(&["--max-tokens", "3"]);
+    // One that would end after 26 tokens.
+    let messages = json!([{ "role": "user", "content": "the soup" }]);
+    let chat = json!({ "messages": messages, "seed": 3 });
+    let answer = server.post("/v1/chat/completions", &chat).json();
+    for answer in [answer, server.completion(&json!({ "prompt": "the soup", "seed": 3 }))] {
+        assert_eq!(answer["choices"][0]["finish_reason"], "length", "{answer}");
+        assert_eq!(answer["usage"]["completion_tokens"], 3, "{answer}");
+    }
 }
 
 /// The model with bytes, of which none is a character, in place of some of its words; no space stands between words.
@@ -308,6 +325,13 @@ fn an_answer_tells_the_seed_that_repeats_it_and_equal_prompts_differ() {
     assert_ne!(server.completion(&asked)["seed"], answer["seed"]);
     asked["seed"] = answer["seed"].clone();
     assert_eq!(server.completion(&asked)["choices"], answer["choices"]);
+    // That of the first request is the server's.
+    let first = |seed: &str| {
+        let server = Server::start(&["--seed", seed]);
+        server.completion(&json!({ "prompt": "the soup", "max_tokens": 1 }))["seed"].clone()
+    };
+    assert_eq!(first("4"), first("4"));
+    assert_ne!(first("4"), first("5"));
 }
 
 #[test]

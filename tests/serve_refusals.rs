@@ -154,6 +154,7 @@ fn bad_requests_are_refused_by_field() {
         (json!({ "seed": 0.5 }), "seed", "a whole number"),
         (json!({ "stop": [1] }), "stop", "text or a list of texts"),
         (json!({ "stop": "x".repeat(300) }), "stop", "at most 256 bytes"),
+        (json!({ "stop": vec!["x"; 17] }), "stop", "at most 16 texts"),
         (json!({ "stream": "yes" }), "stream", "`stream` is \"yes\""),
         (json!({ "stream_options": {} }), "stream_options", "needs `stream`"),
         (json!({ "stream": true, "stream_options": { "x": 1 } }), "stream_options.x", "unknown"),

@@ -53,6 +53,8 @@ fn runs_repeat_and_survive_being_killed() {
     let printed = json(&run(single));
     assert_equal(&whole, &again);
     assert_eq!(printed, json_file(&again.join("results.json")));
+    let sets = json_file(&whole.join("reference-samples.json"));
+    assert_ne!(sets[0]["responses"], sets[1]["responses"], "the sets are independent");
     assert_eq!(
         printed["rows"].as_array().unwrap().len(),
         15,
@@ -80,6 +82,39 @@ fn resumed(out: &Path) -> Command {
     let mut command = infalign(&["train", "--resume", "--out"]);
     command.arg(out);
     command
+}
+
+#[test]
+fn a_watch_looks_again_from_the_newest_checkpoint_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let prompts = dir.path().join("few.jsonl");
+    let all = std::fs::read_to_string(quickstart().join("test.jsonl")).unwrap();
+    std::fs::write(&prompts, all.lines().take(4).collect::<Vec<_>>().join("\n")).unwrap();
+    let test = format!("prompts.test='{}'", prompts.display());
+    let watched = |out: &Path| {
+        let method = "method=[{ name = 'raw', objective = 'raw' }]";
+        let watch = "evaluation.watch={ every = 2, samples = 4 }";
+        train_small(out, &[method, watch, "train.steps=62", "train.checkpoint_every=31", &test])
+    };
+    let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+    assert_done(&run(watched(&whole)));
+    // Killed after a look at step 32, of which the checkpoint of step 31 does not know.
+    let looks = killed.join("methods/raw/evaluations.jsonl");
+    let mut child = watched(&killed).spawn().unwrap();
+    let seen = || std::fs::read_to_string(&looks).unwrap_or_default().lines().count();
+    while seen() < 16 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_done(&run(resumed(&killed)));
+    for file in ["methods/raw/evaluations.jsonl", "methods/raw/responses.jsonl"] {
+        assert!(bytes(&whole, file) == bytes(&killed, file), "{file} differs");
+    }
+    let lines = std::fs::read_to_string(looks).unwrap();
+    let step = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].clone();
+    let steps: Vec<_> = lines.lines().map(step).collect();
+    assert_eq!(steps, (2..=62).step_by(2).map(serde_json::Value::from).collect::<Vec<_>>());
 }
 
 #[cfg(unix)]
@@ -194,6 +229,10 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (test(&empty), ["empty.jsonl", "prompt"]),
         (test(&long), ["context of 64", "max_tokens"]),
         (test(&endless), ["100000 bytes", "context of 64 tokens"]),
+        (
+            test(&quickstart().join("train.jsonl")),
+            ["the prompt \"", "both trained on and held out"],
+        ),
         ("seed=18446744073709551615".to_owned(), ["--set seed", "to 9223372036854775807"]),
         (format!("method[0].name={}", "m".repeat(201)), ["method name", "at most 200"]),
         ("train.optimizer=[1]".to_owned(), ["`train.optimizer` is an array", "a table"]),

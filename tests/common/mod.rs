@@ -134,6 +134,18 @@ pub(crate) fn model_with(file: &str, text: &str) -> TempDir {
     dir
 }
 
+/// The quickstart's model in a folder of `dir`, with a weight that is another.
+pub(crate) fn tuned(dir: &Path) -> PathBuf {
+    let to = dir.join("tuned");
+    copy(&quickstart().join("model"), &to);
+    let weights = to.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&0.05_f32.to_le_bytes());
+    std::fs::write(weights, bytes).unwrap();
+    to
+}
+
 /// The bundled recipe's model and prompts.
 pub(crate) fn quickstart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart").canonicalize().unwrap()

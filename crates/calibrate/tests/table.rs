@@ -214,3 +214,15 @@ fn shards_merge_and_conflicts_are_counted() {
     let foreign = Calibration::new(CalibrationMeta { reward: "words".into(), ..meta() });
     assert!(matches!(all.merge(&foreign), Err(CalibrateError::Mismatch { field: "reward", .. })));
 }
+
+#[test]
+fn equal_quantiles_of_other_numbers_of_samples_are_a_conflict() {
+    let table = |samples| {
+        let mut table = Calibration::new(CalibrationMeta { quantiles: Some(2), ..meta() });
+        table.insert_quantiles("x", "x", samples, vec![1.0, 2.0]).unwrap();
+        table
+    };
+    let mut all = table(8);
+    all.merge(&table(8)).unwrap();
+    assert!(matches!(all.merge(&table(9)), Err(CalibrateError::Conflict { count: 1, .. })));
+}

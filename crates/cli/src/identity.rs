@@ -125,4 +125,26 @@ mod tests {
         write("m/model.safetensors", "other weights");
         assert!(first != second && second != name("m", ""));
     }
+
+    #[test]
+    fn an_adapter_is_what_it_and_its_base_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+        for folder in ["base", "adapter"] {
+            std::fs::create_dir(path(folder)).unwrap();
+        }
+        write("base/config.json", "{}");
+        write("base/model.safetensors", "weights");
+        let config = serde_json::json!({ "base_model_name_or_path": path("base") });
+        write("adapter/adapter_config.json", &config.to_string());
+        write("adapter/adapter_model.safetensors", "adapter");
+        let of = |name: &str| weights(&models::at(path(name))).unwrap();
+        let first = of("adapter");
+        assert_ne!(first, of("base"));
+        write("base/model.safetensors", "other weights");
+        let second = of("adapter");
+        write("adapter/adapter_model.safetensors", "other adapter");
+        assert!(first != second && second != of("adapter"));
+    }
 }

@@ -8,6 +8,7 @@ use infalign_decode::guided::ScorerSet;
 use infalign_model::{
     CausalLm, LanguageModel, ModelFolder, PrefixValues, ScorerModel, ScorerSpec, Tokenizer,
 };
+use infalign_record::hash::{sha256_bytes, sha256_file};
 
 use crate::recording::RunInputs;
 use crate::{identity, models};
@@ -76,7 +77,12 @@ pub(crate) fn read_by(reads: RunInputs, given: &[String]) -> RunInputs {
 /// When the text names none, or a file cannot be read.
 pub(crate) fn identity(text: &str) -> Result<String> {
     let Named { dir, reward, weight } = Named::parse(text)?;
-    let hash = identity::weights(&models::at(dir))?;
+    let trunk = Some(dir.join("trunk")).filter(|trunk| trunk.is_dir());
+    let mut hashes = sha256_file(&dir.join("scorer.json"))?;
+    for folder in std::iter::once(dir).chain(trunk) {
+        hashes += &identity::weights(&models::at(folder))?;
+    }
+    let hash = sha256_bytes(hashes.as_bytes());
     Ok(format!("{hash}#{}:{weight}", reward.unwrap_or_default()))
 }
 
@@ -186,6 +192,33 @@ mod tests {
         assert_eq!(parse(r"C:\dir#length"), named(r"C:\dir", Some("length"), 1.0));
         assert_eq!(parse(r"C:\dir#length:-2"), named(r"C:\dir", Some("length"), -2.0));
         assert_eq!(parse("C:/a:b/s:0.5"), named("C:/a:b/s", None, 0.5));
+    }
+
+    #[test]
+    fn a_scorer_is_what_its_files_hold_wherever_they_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let of = |name: &str| identity(&dir.path().join(name).display().to_string()).unwrap();
+        let files = ["scorer.json", "head.safetensors", "trunk/model.safetensors"];
+        for folder in ["own", "copy", "other"] {
+            files.iter().for_each(|file| write(&format!("{folder}/{file}"), file));
+        }
+        let own = of("own");
+        assert_eq!(of("copy"), own);
+        for file in files {
+            write(&format!("other/{file}"), "another");
+            assert_ne!(of("other"), own, "{file}");
+            write(&format!("other/{file}"), file);
+        }
+        for more in ["#length", ":0.5"] {
+            assert_ne!(of(&format!("own{more}")), own, "{more}");
+        }
+        std::fs::remove_dir_all(dir.path().join("copy/trunk")).unwrap();
+        assert_ne!(of("copy"), own);
     }
 
     #[cfg(unix)]

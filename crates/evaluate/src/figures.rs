@@ -12,6 +12,9 @@ use crate::{
 pub const KL_AND_WIN_RATE: [&str; 2] =
     ["KL from the reference, nats per response", "win rate against the reference"];
 
+/// What a note says of bands.
+const SHADED: &str = "; shaded: interpolated from the reference through a method's runs";
+
 /// Win rate against KL, a panel a procedure: methods with their intervals, what the continuous limit has for what they were trained on, the optimum,
 /// and the frontiers of methods that were run at several KLs.
 ///
@@ -62,7 +65,7 @@ pub fn win_rate_against_kl(
     let all = procedures(rows.iter().filter(same));
     let panels = all.iter().map(panel).collect::<Result<Vec<Panel>, EvaluateError>>()?;
     let lines = if by_reward { "; lines: continuous limit" } else { "" };
-    let shades = if bands.is_empty() { "" } else { "; shaded: between runs of a method" };
+    let shades = if bands.is_empty() { "" } else { SHADED };
     Ok(Figure {
         title: title.to_owned(),
         legend: legend(rows.iter().map(named), &panels),
@@ -73,28 +76,50 @@ pub fn win_rate_against_kl(
 }
 
 /// Expected score of the kept response against KL, a panel a procedure.
-pub(crate) fn score_against_kl(title: &str, rows: &[Row]) -> Figure {
-    let panel = |procedure: &Composed| Panel {
-        title: procedure.to_string(),
-        points: rows
-            .iter()
-            .filter(|row| row.contest.policy == *procedure)
-            .filter_map(|row| Some(point(row, row.kl?.estimate, &row.score)))
-            .collect(),
-        ..Panel::default()
+///
+/// - `bands`: of methods that were run at several KLs, whose runs go by their names, here and below.
+pub(crate) fn score_against_kl(title: &str, rows: &[Row], bands: &[FrontierBand]) -> Figure {
+    let panel = |procedure: &Composed| {
+        let at = |row: &Row| {
+            let point = point(row, row.kl?.estimate, &row.score);
+            Some(Point { name: method(row, bands), ..point })
+        };
+        let rows = rows.iter().filter(|row| row.contest.policy == *procedure);
+        Panel {
+            title: procedure.to_string(),
+            points: rows.filter_map(at).collect(),
+            ..Panel::default()
+        }
     };
     let panels = procedures(rows.iter()).iter().map(panel).collect();
-    scores(title, rows, "KL from the reference, nats per response", panels)
+    scores(title, (rows, bands), KL_AND_WIN_RATE[0], panels)
 }
 
-/// Expected score of the kept response against the tokens that are made for it, all procedures in one panel.
-pub(crate) fn score_against_cost(title: &str, rows: &[Row]) -> Figure {
+/// Expected score of the kept response against the tokens that are made for it, all procedures in one panel; none where all methods
+/// cost about the same under each procedure.
+pub(crate) fn score_against_cost(
+    title: &str,
+    rows: &[Row],
+    bands: &[FrontierBand],
+) -> Option<Figure> {
+    if !procedures(rows.iter()).iter().any(|procedure| costs_differ(rows, procedure)) {
+        return None;
+    }
     let points = rows.iter().filter_map(|row| {
         let label = Some(row.contest.policy.to_string());
-        Some(Point { label, ..point(row, row.tokens?, &row.score) })
+        Some(Point { name: method(row, bands), label, ..point(row, row.tokens?, &row.score) })
     });
     let panel = Panel { points: points.collect(), ..Panel::default() };
-    scores(title, rows, "tokens made for a response", vec![panel])
+    Some(scores(title, (rows, bands), "tokens made for a response", vec![panel]))
+}
+
+/// Whether some method's responses cost more than another's by over a tenth, under a procedure.
+fn costs_differ(rows: &[Row], procedure: &Composed) -> bool {
+    let rows = rows.iter().filter(|row| row.contest.policy == *procedure);
+    let (low, high) = rows
+        .filter_map(|row| row.tokens)
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), cost| (low.min(cost), high.max(cost)));
+    high > 1.1 * low
 }
 
 /// Win rate against KL by the reward and by the judge: where the first goes on rising and the second does not, the reward is over-optimised.
@@ -128,10 +153,15 @@ pub(crate) fn over_optimisation(
     }
 }
 
-fn scores(title: &str, rows: &[Row], horizontal: &str, panels: Vec<Panel>) -> Figure {
+fn scores(
+    title: &str,
+    (rows, bands): (&[Row], &[FrontierBand]),
+    horizontal: &str,
+    panels: Vec<Panel>,
+) -> Figure {
     Figure {
         title: title.to_owned(),
-        legend: legend(rows.iter().map(|row| row.method.clone()), &panels),
+        legend: legend(rows.iter().map(|row| method(row, bands)), &panels),
         note: format!("bars: {} intervals over prompts", level(rows)),
         axes: [horizontal.to_owned(), "expected score of the response kept".to_owned()],
         panels,
@@ -229,15 +259,29 @@ mod tests {
         let (method, procedure) = ("raw".to_owned(), row.contest.policy);
         let bands = [FrontierBand { method, procedure, points: Vec::new() }];
         let figure = over_optimisation("", [&rows, &rows], &bands);
-        assert_eq!(figure.legend, ["raw", "best"]);
+        let legend = ["raw", "best"].map(str::to_owned);
+        assert_eq!(figure.legend, legend);
         let points = &figure.panels[0].points;
         let names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
         assert_eq!(names[..4], ["raw", "best", "raw", "best"]);
         assert_eq!(names[4..6], ["raw, by the judge", "best, by the judge"]);
         assert!(points.iter().all(|point| point.label.is_none()), "the legend names them");
+        let figure = score_against_kl("", &rows, &bands);
+        let names: Vec<&str> = figure.panels[0].points.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!((names, &figure.legend[..]), (vec!["raw", "best", "raw", "best"], &legend[..]));
         // Of one run each, whatever precedes them belongs to the names of methods.
         let figure = over_optimisation("", [&rows, &rows], &[]);
         assert_eq!(figure.legend, ["x/raw", "x/best", "y/raw", "y/best"]);
+    }
+
+    #[test]
+    fn costs_are_drawn_where_methods_differ_in_them() {
+        let row = row();
+        let costing = |tokens| Row { tokens, ..row.clone() };
+        let drawn = |rows: &[Row]| score_against_cost("", rows, &[]).is_some();
+        assert!(!drawn(&[costing(Some(84.0)), costing(Some(80.5)), costing(None)]));
+        assert!(drawn(&[costing(Some(84.0)), costing(Some(60.0))]));
+        assert!(!drawn(&[costing(None)]));
     }
 
     #[test]

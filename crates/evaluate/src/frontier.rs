@@ -231,15 +231,21 @@ impl Measured {
         self.resamples.interval(self.level, difference).ok()
     }
 
-    /// Win rates of a sweep from 0 to its farthest run, the denser the smaller the KL.
+    /// Win rates of a sweep from 0 to its farthest run, the denser the smaller the KL. At the end it is the run's own, since half of the
+    /// resamples do not reach as far.
     fn band(&self, sweep: usize) -> Vec<(f64, Interval)> {
-        let kls = self.runs[sweep].clone().map(|run| mean(&self.series[2 * run]));
-        let farthest = kls.fold(0.0, f64::max);
+        let kls = self.runs[sweep].clone().map(|run| (run, mean(&self.series[2 * run])));
+        let Some((run, farthest)) = kls.max_by(|a, b| a.1.total_cmp(&b.1)) else {
+            return Vec::new();
+        };
+        let farthest = farthest.max(0.0);
         let point = |step: usize| {
             let kl = farthest * (step as f64 / BAND_POINTS as f64).powi(2);
             Some((kl, self.win_rate(sweep, kl)?))
         };
-        (0..=BAND_POINTS).filter_map(point).collect()
+        let own = self.resamples.interval(self.level, |means: &[f64]| means[2 * run + 1]);
+        let end = own.ok().map(|win_rate| (farthest, win_rate));
+        (0..BAND_POINTS).filter_map(point).chain(end).collect()
     }
 }
 
@@ -317,6 +323,11 @@ mod tests {
         assert!(difference.low < 0.0 && 0.0 < difference.high, "{difference:?}");
         assert_eq!(found.bands.len(), 2);
         assert!(found.bands[0].points.len() > 15 && found.bands[0].points[0].1.estimate == 0.5);
+        // A band ends where the method's farthest run is, with the win rate of that.
+        let (end, farthest) = (found.bands[0].points.last().unwrap(), &policies[1]);
+        let run = of_policy(farthest).unwrap().unwrap();
+        assert!((end.0 - run.estimate).abs() < 1e-9, "{end:?}");
+        assert!((end.1.estimate - 2.5 / 3.5).abs() < 0.04 && end.1.low < end.1.high, "{end:?}");
         // Farther than measured there is no number, and the row says so.
         let far = at(2.0);
         assert!(far.rows.iter().all(|row| row.win_rate.is_none()));

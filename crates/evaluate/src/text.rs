@@ -39,9 +39,17 @@ pub fn score_with_interval(Interval { estimate, low, high, .. }: &Interval) -> S
     format!("{} [{}, {}]", text(*estimate), text(*low), text(*high))
 }
 
-/// A score with three digits at least.
-pub(crate) fn score_text(score: f64) -> String {
-    score_at(score, score.abs())
+/// A score beside others, with as many decimals as the greatest of them has; what is nothing beside that is 0.
+///
+/// - `greatest`: the greatest size of them.
+pub(crate) fn score_among(score: f64, greatest: f64) -> String {
+    /// Scores of sums differ from 0 by rounding alone.
+    const NOTHING: f64 = 1e-6;
+    let text = score_at(if score.abs() < NOTHING * greatest { 0.0 } else { score }, greatest);
+    match text.strip_prefix('-') {
+        Some(zero) if !zero.contains(|c: char| ('1'..='9').contains(&c)) => zero.to_owned(),
+        _ => text,
+    }
 }
 
 /// A score with as many decimals as show three digits of a scale, and three at least.
@@ -117,7 +125,15 @@ mod tests {
         ] {
             assert_eq!(interval(estimate, width), expected);
         }
-        assert_eq!(score_text(0.000_012_34), "0.0000123");
-        assert_eq!((score_text(-2.5), score_text(0.0)), ("-2.500".to_owned(), "0.000".to_owned()));
+        for (score, greatest, expected) in [
+            (0.000_012_34, 0.000_012_34, "0.0000123"),
+            (-2.5, 2.5, "-2.500"),
+            (0.0, 0.0, "0.000"),
+            (-2.98e-8, 4.0, "0.000"),
+            (-0.000_1, 4.0, "0.000"),
+            (-0.001, 4.0, "-0.001"),
+        ] {
+            assert_eq!(score_among(score, greatest), expected);
+        }
     }
 }

@@ -82,7 +82,7 @@ pub enum ModelError {
         reason: String,
     },
     /// Heads of a prefix scorer that are none, or do not fit its trunk.
-    #[error("value heads: {reason}")]
+    #[error("prefix scorer: {reason}")]
     Heads {
         /// What is wrong, and what to do.
         reason: String,

@@ -67,6 +67,40 @@ fn absent_keys_have_the_defaults_of_transformers() {
 }
 
 #[test]
+fn absent_rotations_windows_and_caps_have_the_defaults_of_transformers() {
+    // From transformers 5.24.0: whether embeddings are tied, base of rotations, window, what scores are divided by the root of, and caps of
+    // scores and logits.
+    for (model_type, tied, theta, window, scalar, caps) in [
+        ("llama", false, 1e4, None, None, (None, None)),
+        ("mistral", false, 1e4, Some(4096), None, (None, None)),
+        ("qwen2", false, 1e4, Some(4096), None, (None, None)),
+        ("qwen3", false, 1e4, Some(4096), None, (None, None)),
+        ("gemma2", true, 1e4, Some(4096), Some(256.0), (Some(50.0), Some(30.0))),
+        ("gemma3_text", true, 1e6, Some(4096), Some(256.0), (None, None)),
+        ("gpt2", true, 1e4, None, None, (None, None)),
+        ("gpt_neox", false, 1e4, None, None, (None, None)),
+    ] {
+        // Heads wide enough for GPT-NeoX to rotate a quarter of each.
+        let config = read(&sizes(model_type, &json!({ "hidden_size": 256 }))).unwrap();
+        assert_eq!(config.tie_word_embeddings, tied, "{model_type}");
+        assert_eq!(config.rope_theta, theta, "{model_type}");
+        assert_eq!(config.sliding_window, window, "{model_type}");
+        assert_eq!(config.query_pre_attn_scalar, scalar, "{model_type}");
+        let found = (config.attn_logit_softcapping, config.final_logit_softcapping);
+        assert_eq!(found, caps, "{model_type}");
+        // What one family has.
+        let every = (model_type == "gemma3_text").then_some(6);
+        assert_eq!(config.sliding_window_pattern, every, "{model_type}");
+        let local = (model_type == "gemma3_text").then_some(1e4);
+        assert_eq!(config.rope_local_base_freq, local, "{model_type}");
+        let share = (model_type == "gpt_neox").then_some(0.25);
+        assert_eq!(config.partial_rotary_factor, share, "{model_type}");
+        let first = model_type.starts_with("qwen").then_some(28);
+        assert_eq!(config.max_window_layers, first, "{model_type}");
+    }
+}
+
+#[test]
 fn the_model_type_tells_the_family_where_no_architecture_is_named() {
     for names in [json!(null), json!([])] {
         let config = read(&sizes("mistral", &json!({ "architectures": names }))).unwrap();

@@ -232,7 +232,7 @@ fn scores_of_classifiers() {
 /// The keys of `config.json` as transformers 4 wrote them, which is how most checkpoints have them.
 #[test]
 fn the_older_spelling_of_configurations_is_read_too() {
-    for name in ["llama3", "gemma3", "mistral"] {
+    for name in ["llama3", "gemma2", "gemma3", "mistral"] {
         let (dir, reference) = fixture(name);
         let copy = tempfile::tempdir().unwrap();
         std::fs::copy(dir.join("model.safetensors"), copy.path().join("model.safetensors"))
@@ -242,13 +242,14 @@ fn the_older_spelling_of_configurations_is_read_too() {
         let keys = config.as_object_mut().unwrap();
         let mut rope = keys.remove("rope_parameters").unwrap();
         keys.remove("dtype");
+        // Of both Gemmas: sliding, full, sliding.
+        keys.remove("layer_types");
         keys.insert("torch_dtype".into(), "float32".into());
         if name == "gemma3" {
             let theta = |kind: &str| rope[kind]["rope_theta"].clone();
             keys.insert("rope_theta".into(), theta("full_attention"));
             keys.insert("rope_local_base_freq".into(), theta("sliding_attention"));
-            // Sliding, full, sliding: every second block is a full one.
-            keys.remove("layer_types");
+            // Every second block is a full one, which of Gemma 2 is not said.
             keys.insert("sliding_window_pattern".into(), 2.into());
         } else {
             let rope = rope.as_object_mut().unwrap();

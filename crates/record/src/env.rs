@@ -23,14 +23,32 @@ pub fn hub_cache() -> PathBuf {
 }
 
 fn hub_cache_of(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<&Path>) -> PathBuf {
-    let caches = || variable("XDG_CACHE_HOME").unwrap_or_else(|| "~/.cache".into());
-    let hub_home = || variable("HF_HOME").unwrap_or_else(|| caches().join("huggingface"));
     // The second name is the first one's older form, which the hub's tools still read.
     let own = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
-    let cache = own.unwrap_or_else(|| hub_home().join("hub"));
-    match (cache.strip_prefix("~"), home) {
+    let own = own.map(|cache| from_home(cache, home));
+    own.unwrap_or_else(|| hub_home_of(variable, home).join("hub"))
+}
+
+/// Where the hub's tools keep what is theirs.
+fn hub_home_of(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<&Path>) -> PathBuf {
+    let caches = || variable("XDG_CACHE_HOME").unwrap_or_else(|| "~/.cache".into());
+    from_home(variable("HF_HOME").unwrap_or_else(|| caches().join("huggingface")), home)
+}
+
+/// Where the hub's tools may have put its token, the cache's neighbour included.
+fn hub_tokens_of(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<&Path>) -> Vec<PathBuf> {
+    let own = variable("HF_TOKEN_PATH").map(|path| from_home(path, home));
+    let (kept, cache) = (hub_home_of(&variable, home), hub_cache_of(&variable, home));
+    let beside = cache.parent().map(Path::to_path_buf).filter(|folder| *folder != kept);
+    let folders = std::iter::once(kept).chain(beside);
+    own.into_iter().chain(folders.map(|folder| folder.join("token"))).collect()
+}
+
+/// A path with the home folder in place of a `~` that it begins with.
+fn from_home(path: PathBuf, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => home.join(rest),
-        _ => cache,
+        _ => path,
     }
 }
 
@@ -164,17 +182,16 @@ pub(crate) fn based_on() -> Option<String> {
 
 /// Secrets that tools keep in files: the hub's token, and the passwords of `.netrc`.
 pub(crate) fn token_files() -> Vec<(String, String)> {
-    let hub = hub_cache().parent().map(|home| home.join("token"));
-    let hub = hub.and_then(|path| std::fs::read_to_string(path).ok());
-    let netrc = std::env::home_dir().map(|home| home.join(".netrc"));
-    let netrc = netrc.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let home = std::env::home_dir();
+    let read = |path: PathBuf| std::fs::read_to_string(path).ok();
+    let tokens = hub_tokens_of(|name| folder(std::env::var_os(name)), home.as_deref());
+    let tokens = tokens.into_iter().filter_map(read);
+    let tokens = tokens.map(|token| ("the hub's token file".to_owned(), token));
+    let netrc = home.as_ref().map(|home| home.join(".netrc")).and_then(read).unwrap_or_default();
     let words: Vec<&str> = netrc.split_whitespace().collect();
     let passwords = words.windows(2).filter(|pair| pair[0] == "password").map(|pair| pair[1]);
     let passwords = passwords.map(|value| (".netrc".to_owned(), value.to_owned()));
-    hub.map(|token| ("the hub's token file".to_owned(), token))
-        .into_iter()
-        .chain(passwords)
-        .collect()
+    tokens.chain(passwords).collect()
 }
 
 /// A text as it is recorded: `~` in place of the home folder, which would name a person, wherever a path begins with it.
@@ -296,6 +313,22 @@ mod tests {
         is(&[xdg, ("HF_HUB_CACHE", "c"), ("HUGGINGFACE_HUB_CACHE", "old")], "c");
         is(&[("HF_HOME", "~/h")], "me/h/hub");
         assert_eq!(cache(&[hf], None), Path::new("h/hub"));
+    }
+
+    #[test]
+    fn the_hubs_token_is_looked_for_wherever_its_tools_may_keep_it() {
+        let is = |set: &[(&str, &str)], expected: &[&str]| {
+            let value =
+                |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, v)| v.into());
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(hub_tokens_of(value, Some(Path::new("me"))), expected, "{set:?}");
+        };
+        let (home, cache) = (("HF_HOME", "h"), ("HF_HUB_CACHE", "c/hub"));
+        is(&[], &["me/.cache/huggingface/token"]);
+        is(&[home], &["h/token"]);
+        is(&[cache], &["me/.cache/huggingface/token", "c/token"]);
+        is(&[home, cache], &["h/token", "c/token"]);
+        is(&[home, ("HF_TOKEN_PATH", "~/t")], &["me/t", "h/token"]);
     }
 
     #[test]

@@ -143,8 +143,8 @@ fn refuse_found(path: &Path, found: Option<String>) -> Result<(), RecordError> {
 
 /// The value as it stands, and as JSON, addresses and base64 write it.
 fn any_form(value: &str) -> Option<Regex> {
-    let json = serde_json::to_string(value).unwrap_or_default();
-    let json = json.trim_matches('"').to_owned();
+    let json = serde_json::to_string(value).ok()?;
+    let json = json.strip_prefix('"')?.strip_suffix('"')?.to_owned();
     let encoded = utf8_percent_encode(value, ENCODED).to_string();
     let forms = [value.to_owned(), json, encoded, base64(value.as_bytes())];
     let forms: Vec<String> = forms.iter().map(|form| regex::escape(form)).collect();
@@ -169,7 +169,7 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const VALUE: &str = "s3cr3t/va lue+";
+    const VALUE: &str = r#"s3cr3t/va "l\ue+"#;
 
     fn secrets() -> Secrets {
         Secrets::new([("MY_TOKEN".to_owned(), VALUE.to_owned()), ("A_KEY".into(), "short".into())])
@@ -184,7 +184,12 @@ mod tests {
     #[test]
     fn a_value_is_found_in_every_form_and_named_without_being_shown() {
         let secrets = secrets();
-        for form in [VALUE.to_owned(), "s3cr3t%2Fva%20lue%2B".into(), base64(VALUE.as_bytes())] {
+        for form in [
+            VALUE.to_owned(),
+            r#"s3cr3t/va \"l\\ue+"#.into(),
+            "s3cr3t%2Fva%20%22l%5Cue%2B".into(),
+            base64(VALUE.as_bytes()),
+        ] {
             let text = format!("https://host/?q={form}&x");
             assert_eq!(secrets.find(text.as_bytes()).unwrap(), "the value of MY_TOKEN");
             let scrubbed = secrets.scrub(&text);

@@ -3,6 +3,7 @@
 
 mod server;
 
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,4 +70,40 @@ fn failures_that_stay_are_told() {
     let url = serve(|_| Reply::new(404, "{\"detail\": \"Not Found\"}"));
     let error = client(&url).ask(&url, None, |_| Some(0.0)).unwrap_err().to_string();
     assert!(error.contains("status 404: Not Found"), "{error}");
+}
+
+#[test]
+fn redirects_are_not_followed() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let other = serve(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Reply::new(200, "elsewhere")
+    });
+    let url = serve(move |_| Reply::Answer(302, vec![format!("Location: {other}/")], "".into()));
+    for request in [None, Some(&json!({ "x": 1 }))] {
+        let error = client(&url).ask(&url, request, |_| Some(0.0)).unwrap_err();
+        assert!(matches!(&error, RemoteError::Refused { status: 302, .. }), "{error:?}");
+    }
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
+}
+
+/// Variable that names the server, in a process with a proxy in its environment.
+const DIRECT: &str = "INFALIGN_TEST_DIRECT";
+
+#[test]
+fn a_proxy_of_the_environment_is_not_used() {
+    if let Ok(url) = std::env::var(DIRECT) {
+        assert_eq!(client(&url).ask(&url, None, |_| Some(0.0)).unwrap(), "direct");
+        return;
+    }
+    // This test once more, in a process of its own: the environment of this one is that of all its tests.
+    let (server, proxy) =
+        (serve(|_| Reply::new(200, "direct")), serve(|_| Reply::new(502, "by a proxy")));
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "a_proxy_of_the_environment_is_not_used"]).env(DIRECT, server);
+    again.env("ALL_PROXY", proxy).env_remove("NO_PROXY").env_remove("no_proxy");
+    let output = again.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
 }

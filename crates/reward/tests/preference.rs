@@ -71,6 +71,41 @@ fn answers_are_kept_and_the_number_of_questions_is_limited() {
 }
 
 #[test]
+fn answers_of_another_server_or_model_or_to_another_criterion_are_asked_for_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("judge.jsonl");
+    let config = config(&serve(longest), Some(&cache), 1);
+    let ask = |config: &PreferenceConfig| {
+        Preference::new(config, &|_| None).unwrap().verdicts(&PAIRS[..1])
+    };
+    ask(&config).unwrap();
+    let known = PreferenceConfig { most_requests: 0, ..config };
+    ask(&known).unwrap();
+    for other in [
+        PreferenceConfig { url: "http://host/v1".into(), ..known.clone() },
+        PreferenceConfig { model: "other".into(), ..known.clone() },
+        PreferenceConfig { criterion: "other".into(), ..known.clone() },
+    ] {
+        let error = ask(&other).unwrap_err().to_string();
+        assert!(error.contains("`most_requests` is 0"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_asked_again_is_limited_too() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let url = serve(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Reply::Answer(503, vec!["Retry-After: 0".into()], "busy".into())
+    });
+    let judge = Preference::new(&config(&url, None, 2), &|_| None).unwrap();
+    let error = judge.verdicts(&PAIRS[..1]).unwrap_err().to_string();
+    assert!(error.contains("at 2 tries") && error.contains("busy"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[test]
 fn answers_that_are_no_verdict_are_kept_apart_from_ties() {
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().join("judge.jsonl");

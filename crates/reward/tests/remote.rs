@@ -178,3 +178,17 @@ fn the_table_of_a_recipe_makes_the_same_reward() {
     assert_eq!(queries.lock().unwrap().len(), 2, "the second time, all is in the cache");
     assert_eq!(std::fs::read_to_string(&cache).unwrap().lines().count(), PAIRS.len());
 }
+
+#[test]
+fn servers_that_share_a_cache_do_not_take_each_others_rewards() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("rewards.jsonl");
+    let device = infalign_backend::device(None).unwrap();
+    for expected in [1.0_f32, 2.0] {
+        let url = serve(move |_| Reply::new(200, json!({ "rewards": [expected] })));
+        let table = format!("kind = 'remote'\nurl = '{url}'\ncache = '{}'", cache.display());
+        let config: RewardConfig = toml::from_str(&table).unwrap();
+        let reward = config.build(&device, Path::new(""), &|_| None).unwrap();
+        assert_eq!(reward.score(&PAIRS[..1]).unwrap(), [expected]);
+    }
+}

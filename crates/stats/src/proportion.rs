@@ -49,7 +49,7 @@ fn wilson(p: f64, n: f64, level: f64) -> Interval {
 /// Trials on the rarer side below which resamples say too little of what was not seen.
 const FEW: f64 = 10.0;
 
-/// The interval of a mean of numbers from 0 to 1, no narrower than the trials allow that the numbers are worth.
+/// The interval of a mean of numbers from 0 to 1, within 0 and 1, and no narrower than the trials allow that the numbers are worth.
 ///
 /// Where nearly all numbers are at one edge, as win rates of a single response a prompt are, resamples of them hardly hold any other, and an interval
 /// from them ends too early. Numbers of mean p and variance s² are worth n' = n·p(1 − p)/s² independent trials: where n'·min(p, 1 − p) is
@@ -63,11 +63,13 @@ pub fn of_share(values: &[f64], interval: Interval) -> Interval {
     let squares: f64 = values.iter().map(|value| (value - p).powi(2)).sum();
     let rarer = p.min(1.0 - p);
     let trials = if rarer > 0.0 { n * p * (1.0 - p) * (n - 1.0) / squares } else { n };
-    if trials.is_nan() || trials * rarer >= FEW {
-        return interval;
+    let (mut low, mut high) = (interval.low, interval.high);
+    if trials * rarer < FEW {
+        let wilson = wilson(p, trials, interval.level);
+        (low, high) = (low.min(wilson.low), high.max(wilson.high));
     }
-    let wilson = wilson(p, trials, interval.level);
-    Interval { low: interval.low.min(wilson.low), high: interval.high.max(wilson.high), ..interval }
+    // Student's, of few prompts, leads beyond.
+    Interval { low: low.clamp(0.0, 1.0), high: high.clamp(0.0, 1.0), ..interval }
 }
 
 #[cfg(test)]
@@ -135,6 +137,13 @@ mod tests {
                 assert!(((found.estimate - end).abs() - spread).abs() < 1e-9, "{found:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_share_is_no_less_than_nothing_and_no_more_than_all() {
+        let students = Interval { estimate: 0.75, low: -0.046, high: 1.546, level: 0.95 };
+        let found = of_share(&[0.25, 0.75, 1.0, 1.0], students);
+        assert_eq!((found.low, found.high), (0.0, 1.0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `infalign calibrate report`: a page on a table.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -26,7 +27,10 @@ mod figures;
 /// Simulated tables that the p-value of uniformity comes from.
 const REPLICATES: usize = 999;
 
-/// Numbers of samples that the table of noise shows beside the table's own.
+/// The p-value below which a table is called wrong.
+const REFUTED: f64 = 0.01;
+
+/// Numbers of samples that the table of noise shows beside the table's own and the recommended one.
 const SHOWN: [usize; 6] = [8, 16, 32, 64, 128, 256];
 
 /// Arguments of `infalign calibrate report`.
@@ -98,13 +102,15 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
 }
 
 fn noises(args: &ReportArgs, summary: &Summary) -> Result<(Vec<Noise>, Option<usize>)> {
+    let recommended = recommended_samples(&args.transform, &args.procedure, args.kl)?;
     let mut samples = SHOWN.to_vec();
     samples.push(summary.least_samples);
+    samples.extend(recommended);
     samples.sort_unstable();
     samples.dedup();
     let of = |k| noise(&args.transform, &args.procedure, args.kl, k);
     let rows = samples.into_iter().map(of).collect::<Result<Vec<_>, _>>()?;
-    Ok((rows, recommended_samples(&args.transform, &args.procedure, args.kl)?))
+    Ok((rows, recommended))
 }
 
 /// The reference policy, if it is the one that the table was made of.
@@ -129,6 +135,12 @@ fn reference(args: &ReportArgs, table: &Calibration) -> Result<Option<Reference>
     Ok(Some(reference))
 }
 
+/// The numbers of so many responses that no prompt of the table has seen.
+fn unseen(summary: &Summary, fresh: usize) -> Range<usize> {
+    let first = summary.most_samples;
+    first..first.saturating_add(fresh)
+}
+
 /// Whether responses that the table has not seen are uniform under it.
 fn fresh(
     args: &ReportArgs,
@@ -136,8 +148,7 @@ fn fresh(
     summary: &Summary,
     reference: &Reference,
 ) -> Result<Uniformity> {
-    let first = summary.most_samples;
-    let numbers = first..first.saturating_add(args.fresh);
+    let numbers = unseen(summary, args.fresh);
     let responses = reference.generator().generate(&reference.prompts, numbers)?;
     let (mut stream, mut positions) = (Stream::new(0, "uniformity", "", 0), 0..);
     let mut uniform = || positions.next().map_or(0.0, |position| stream.uniform(position));
@@ -171,8 +182,9 @@ fn write(args: &ReportArgs, report: &Report) -> Result<String> {
 }
 
 fn page(args: &ReportArgs, report: &Report) -> Result<Page> {
-    let page =
-        Page::new("Calibration table").table(&[], &tables::cells(&report.table, &report.summary));
+    let page = Page::new("Calibration table")
+        .paragraph(&advice(args, report))
+        .paragraph(&verdict(report.uniformity.as_ref()));
     let spread = figures::spread(&report.table);
     write_figure(&args.out, "spread", &spread)?;
     let page = page
@@ -181,61 +193,125 @@ fn page(args: &ReportArgs, report: &Report) -> Result<Page> {
             "Reference rewards of each prompt, prompts in the order of their median. Where the lines are steep, the same reward is good for \
              one prompt and bad for another: that is what calibration takes out.",
         )
-        .figure(&draw_svg(&spread)?);
+        .drawing(&draw_svg(&spread)?, &spread.title);
     let page = with_noise(page, args, report)?;
-    match &report.uniformity {
-        Some(found) => with_uniformity(page, args, found),
-        None => Ok(page.heading("Uniformity").paragraph(
-            "Not tested: with --model, --prompts and --reward, fresh reference responses are drawn, whose calibrated rewards have to be uniform.",
-        )),
+    let page = match &report.uniformity {
+        Some(found) => with_uniformity(page, args, found)?,
+        None => page,
+    };
+    let cells = tables::cells(&report.table, &report.summary);
+    let held = "What it was made from, and what it holds";
+    Ok(page.heading("The table").folded_table(held, &cells))
+}
+
+/// How many rewards a prompt are recommended, and whether the table has them.
+fn advice(args: &ReportArgs, report: &Report) -> String {
+    let wanted = format!("{} under {} at {} nats", args.transform, args.procedure, args.kl);
+    let held = report.summary.least_samples;
+    match report.recommended {
+        Some(k) if k <= held => {
+            format!("For {wanted}, K = {k} rewards a prompt are enough: this table has {held}.")
+        }
+        Some(k) => {
+            format!(
+                "For {wanted}, K = {k} rewards a prompt are recommended; this table has {held}: extend it."
+            )
+        }
+        None => {
+            format!("For {wanted}, no K up to 2000 is enough: take a transform that is less steep.")
+        }
+    }
+}
+
+/// Whether fresh responses were uniform.
+fn verdict(uniformity: Option<&Uniformity>) -> String {
+    match uniformity {
+        None => "Whether fresh reference responses are uniform under this table was not tested: with --model, --prompts and --reward, some are \
+                 drawn, whose calibrated rewards have to be uniform."
+            .to_owned(),
+        Some(found) if found.p_value < REFUTED => {
+            format!(
+                "Fresh reference responses are not uniform under this table (p = {:.3}): it was made from something else, or the prompts have changed.",
+                found.p_value
+            )
+        }
+        Some(found) => {
+            format!(
+                "Fresh reference responses are as uniform under this table as under exact ones (p = {:.3}).",
+                found.p_value
+            )
+        }
     }
 }
 
 fn with_noise(page: Page, args: &ReportArgs, report: &Report) -> Result<Page> {
     let figure = figures::noise(&args.transform, report.summary.least_samples);
     write_figure(&args.out, "noise", &figure)?;
-    let advice = match report.recommended {
-        Some(k) if k <= report.summary.least_samples => {
-            format!("K = {k} is enough: this table has that.")
-        }
-        Some(k) => format!("K = {k} is recommended: extend the table."),
-        None => "No K up to 2000 is enough: take a transform that is less steep.".to_owned(),
+    let which = |samples: usize| {
+        let is_own = (samples == report.summary.least_samples).then_some("this table");
+        let is_wanted = (Some(samples) == report.recommended).then_some("recommended");
+        is_own.into_iter().chain(is_wanted).collect::<Vec<_>>().join(", ")
     };
     let rows = report.noise.iter().map(|row| {
-        vec![
+        let cells = [
             row.samples.to_string(),
+            which(row.samples),
             format!("{:.1} %", 100.0 * row.bias),
             row.loss.map_or("beyond the reach of K".to_owned(), |loss| format!("{loss:.4}")),
             format!("{:.4}", row.least_loss),
-        ]
+        ];
+        cells.map(|cell| Page::with_minus_signs(&cell)).to_vec()
     });
     Ok(page
         .heading(&format!("What K leaves of {}", args.transform))
         .paragraph(&format!(
             "A policy is trained on Φ(Ĉ), with the Ĉ that a table of K rewards gives, not on Φ. Bias is the greatest distance of E Φ(Ĉ) from Φ \
              between u = 0.01 and 0.99, as a share of the range of Φ there. Loss is the win rate under {} that this costs at {} nats, in the \
-             continuous limit: of a policy that has learned the table of every prompt, and at least, of one that cannot tell prompts apart and \
-             sees the mean over their tables. {advice}",
+             continuous limit: most for a policy that has learned the table of every prompt, least for one that cannot tell prompts apart and \
+             sees the mean over their tables. Training ends between the two.",
             args.procedure, args.kl
         ))
-        .table(&["K", "bias", "loss of win rate", "at least"], &rows.collect::<Vec<_>>())
-        .figure(&draw_svg(&figure)?))
+        .table(
+            &["K", "", "bias", "loss, tables learned", "loss, prompts not told apart"],
+            &rows.collect::<Vec<_>>(),
+        )
+        .drawing(&draw_svg(&figure)?, &figure.title))
 }
 
 fn with_uniformity(page: Page, args: &ReportArgs, found: &Uniformity) -> Result<Page> {
     let figure = figures::uniformity(found);
     write_figure(&args.out, "uniformity", &figure)?;
-    let verdict = if found.p_value < 0.01 {
-        "That is too far: the table was made from something else, or the prompts have changed."
-    } else {
-        "That is as far as exact tables are."
-    };
     Ok(page
         .heading("Uniformity of fresh reference responses")
         .paragraph(&format!(
             "Calibrated rewards of {} responses that the table has not seen, ties broken at random. Kolmogorov's distance from the uniform \
-             distribution is {:.4}; exact tables are as far or farther with probability {:.3}. {verdict}",
+             distribution is {:.4}; exact tables are as far or farther with probability {:.3}.",
             found.responses, found.distance, found.p_value
         ))
-        .figure(&draw_svg(&figure)?))
+        .drawing(&draw_svg(&figure)?, &figure.title))
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_calibrate::CalibrationMeta;
+
+    use super::*;
+
+    #[test]
+    fn fresh_responses_are_those_behind_the_longest_row() {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("a", "first", vec![1.0, 2.0, 3.0]).unwrap();
+        table.insert("b", "second", vec![1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        let summary = Summary::of(&table).unwrap();
+        assert_eq!(unseen(&summary, 4), 5..9);
+    }
+
+    #[test]
+    fn a_table_is_judged_by_the_p_value() {
+        let found =
+            |p_value: f64| Uniformity { responses: 40, distance: 0.1, p_value, bins: Vec::new() };
+        assert!(verdict(Some(&found(0.5))).contains("as uniform under this table"));
+        assert!(verdict(Some(&found(0.002))).contains("not uniform under this table (p = 0.002)"));
+        assert!(verdict(None).contains("was not tested"));
+    }
 }

@@ -101,6 +101,15 @@ impl Models {
             Side::load(name, (&given, file), procedure, &args.scorer, device)
         };
         let sides = [load(&args.policy, policy)?, load(&args.reference, reference)?];
+        let sampling = args.sampling.sampling();
+        if let Some(trained) = models::trained_on(&args.policy).filter(|one| *one != sampling) {
+            tell!(
+                "warning: {} was trained on responses drawn by {}, and these are drawn by {}: their KL and win rates are others",
+                args.policy.display(),
+                serde_json::to_string(&trained)?,
+                serde_json::to_string(&sampling)?
+            );
+        }
         let same_tokens = sides[0].tokens()? == sides[1].tokens()?;
         for side in &sides {
             let generator = infalign_decode::Generator {

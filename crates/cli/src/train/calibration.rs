@@ -1,6 +1,7 @@
 //! Step 1 of a run: the table by which rewards are calibrated.
 
 use anyhow::{Context, Result};
+use infalign_calibrate::summary::Summary;
 use infalign_calibrate::{Calibration, CalibrationMeta, store};
 use infalign_evaluate::Evaluator;
 use infalign_reward::Reward;
@@ -107,7 +108,12 @@ fn fill(
     let show = |filled: &Filled| bar.set(filled.prompts, format!("{samples} responses a prompt"));
     fill_table(&rewards, &inputs.train, (&mut *table, &path), show)?;
     stop_if_asked()?;
-    bar.finish(format!("{} prompts, {samples} responses each", table.len()));
+    let ties = Summary::of(table)?.ties;
+    bar.finish(format!(
+        "{} prompts, {samples} responses each, {:.0} % of pairs tie",
+        table.len(),
+        100.0 * ties
+    ));
     Ok(())
 }
 

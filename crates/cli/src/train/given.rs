@@ -163,12 +163,13 @@ mod tests {
     const NOON: u32 = 55;
     const END: u32 = 2;
 
-    /// What the quickstart's model is given by rows of completions, with another template and one more stop.
-    fn given(
+    /// What is read of rows for the quickstart's model, with another template and one more stop.
+    fn reading<T>(
         template: &str,
         rows: &[Value],
         held_out: &[EncodedPrompt],
-    ) -> Result<Vec<GivenResponse>> {
+        read: impl FnOnce(&GivenReader<'_>, &Tokenizer, &[PathBuf]) -> Result<T>,
+    ) -> Result<T> {
         let dir = tempfile::tempdir()?;
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
         for file in std::fs::read_dir(source)?.flatten() {
@@ -182,7 +183,30 @@ mod tests {
         let tokenizer = Tokenizer::load(dir.path(), model.config())?;
         let (paths, encoder) = (Paths { run: dir.path() }, Encoder::new(&tokenizer, None));
         let reader = GivenReader::new(&paths, &encoder, &model, held_out);
-        reader.completions(&["$RUN/given.jsonl".into()])
+        read(&reader, &tokenizer, &["$RUN/given.jsonl".into()])
+    }
+
+    /// What the model is given by rows of completions.
+    fn given(
+        template: &str,
+        rows: &[Value],
+        held_out: &[EncodedPrompt],
+    ) -> Result<Vec<GivenResponse>> {
+        reading(template, rows, held_out, |reader, _, files| reader.completions(files))
+    }
+
+    #[test]
+    fn the_first_of_a_pair_is_the_response_that_was_chosen() {
+        let row =
+            json!({ "prompt": "the soup", "chosen": " was nice .", "rejected": " was awful ." });
+        let texts = reading(TEMPLATE, &[row], &[], |reader, tokenizer, files| {
+            let pairs = reader.preferences(files)?;
+            let texts = pairs.concat().into_iter().map(|one| Ok(tokenizer.decode(&one.tokens)?));
+            texts.collect::<Result<Vec<String>>>()
+        });
+        let texts = texts.unwrap();
+        assert_eq!(texts.len(), 2);
+        assert!(texts[0].contains("nice") && texts[1].contains("awful"), "{texts:?}");
     }
 
     #[test]

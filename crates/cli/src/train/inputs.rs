@@ -444,6 +444,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_last_prompts_are_held_out() {
+        let all: Vec<Prompt> = ["a", "b", "c", "d", "e"].map(Prompt::new).into();
+        let [train, test] = without_last(2, all.clone()).unwrap();
+        assert_eq!((&train[..], &test[..]), (&all[..3], &all[3..]));
+        assert!(without_last(5, all).is_err(), "nothing would be left to train on");
+    }
+
+    #[test]
     fn names_that_would_share_a_folder_or_have_none_are_refused() {
         let error = |names: &[&str]| {
             let checked = check_names("method", names.iter().copied());

@@ -133,3 +133,55 @@ impl RewardDataReader<'_> {
         Ok(Pair { better, worse, margin: preference.margin })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use infalign_model::CausalLm;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The margins of pairs, by which a test tells their prompts.
+    fn margins(examples: &Examples) -> Vec<u32> {
+        match examples {
+            Examples::Paired(pairs) => pairs.iter().map(|pair| pair.margin as u32).collect(),
+            Examples::Rated(_) => panic!("these are ratings"),
+        }
+    }
+
+    #[test]
+    fn all_pairs_of_a_prompt_are_on_one_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |k: usize| {
+            let [chosen, rejected] = ["nice", "awful"].map(|word| format!(" {word} {k} ."));
+            let row = json!({ "prompt": format!("day {} :", k % 40), "chosen": chosen, "rejected": rejected, "margin": k % 40 });
+            format!("{row}\n")
+        };
+        let pairs = dir.path().join("pairs.jsonl");
+        std::fs::write(&pairs, (0..80).map(row).collect::<String>()).unwrap();
+        let stage: RewardModelStage = toml::from_str(
+            "name = 'a'\nbase = 'model'\npreferences = ['$RUN/pairs.jsonl']\nheld_out = 0.5\n\
+             [train]\nsteps = 1\nexamples_per_step = 1\noptimizer.learning_rate = 0.1\n",
+        )
+        .unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
+        let lm = CausalLm::load(&model, &infalign_backend::device(None).unwrap()).unwrap();
+        let tokenizer = Tokenizer::load(&model, lm.config()).unwrap();
+        let reader = RewardDataReader {
+            stage: &stage,
+            paths: &Paths { run: dir.path() },
+            tokenizer: &tokenizer,
+            encoder: Encoder::new(&tokenizer, None),
+            config: lm.config(),
+        };
+        let data = reader.read().unwrap();
+        let sides = [margins(&data.training), margins(&data.held_out)];
+        let prompts = sides.each_ref().map(|side| side.iter().copied().collect::<BTreeSet<u32>>());
+        assert!(prompts.iter().all(|side| side.len() > 5), "{prompts:?}");
+        assert!(prompts[0].is_disjoint(&prompts[1]), "{prompts:?}");
+        assert_eq!(sides[0].len() + sides[1].len(), 80);
+    }
+}

@@ -150,7 +150,7 @@ fn frontiers(args: &FrontierArgs) -> Result<Figure, TransformError> {
     Ok(Figure {
         legend: std::iter::once(first).chain(names).chain([last]).collect(),
         title: "Win rate against KL, both sides under the procedure of the panel".to_owned(),
-        note: "continuous limit".to_owned(),
+        note: "in the continuous limit; numbers: n of best-of-n".to_owned(),
         axes: KL_AND_WIN_RATE.map(str::to_owned),
         panels: panels.collect::<Result<_, TransformError>>()?,
     })
@@ -197,7 +197,7 @@ fn transforms(args: &TransformsArgs) -> Result<Figure, TransformError> {
     Ok(Figure {
         legend: args.kl.iter().copied().map(optimum_at).chain(others).collect(),
         title: "Transforms of the calibrated reward, scaled to [0, 1]".to_owned(),
-        note: "continuous limit".to_owned(),
+        note: "optimum: in the continuous limit".to_owned(),
         axes: ["calibrated reward u".to_owned(), "Φ(u)".to_owned()],
         panels: panels.collect::<Result<_, TransformError>>()?,
     })

@@ -19,8 +19,9 @@ const PANEL: (u32, u32) = (480, 460);
 const TITLE: u32 = 47;
 const TITLE_LINE: u32 = 24;
 const LEGEND_LINE: u32 = 26;
-/// How much of a figure's width a character of the title takes, and how much the margins beside it.
+/// How much of a figure's width a character of the title takes, one of the note, and how much the margins beside them.
 const TITLE_CHARACTER: u32 = 10;
+const NOTE_CHARACTER: u32 = 8;
 const TITLE_MARGINS: u32 = 32;
 /// Length of a line in the legend: every pattern is seen twice.
 const KEY: i32 = 44;
@@ -46,8 +47,12 @@ fn header(figure: &Figure) -> u32 {
 }
 
 fn title_lines(figure: &Figure) -> Vec<String> {
-    let room = width(figure).saturating_sub(TITLE_MARGINS) / TITLE_CHARACTER;
-    title::lines(&figure.title, room as usize)
+    title::lines(&figure.title, room(figure, TITLE_CHARACTER))
+}
+
+/// How many characters of some width a line has.
+fn room(figure: &Figure, character: u32) -> usize {
+    (width(figure).saturating_sub(TITLE_MARGINS) / character) as usize
 }
 
 fn title_height(figure: &Figure) -> u32 {
@@ -80,7 +85,7 @@ pub(super) fn draw<B: DrawingBackend>(
 enum Key {
     Marker,
     Line,
-    /// Before the note.
+    /// Before a line of the note.
     Nothing,
 }
 
@@ -88,13 +93,7 @@ impl Key {
     /// A marker for what has points, and a line for what has curves only.
     fn of(figure: &Figure, text: &str) -> Self {
         let mut points = figure.panels.iter().flat_map(|panel| &panel.points);
-        if !figure.legend.iter().any(|name| name == text) {
-            Self::Nothing
-        } else if points.any(|point| point.name == text) {
-            Self::Marker
-        } else {
-            Self::Line
-        }
+        if points.any(|point| point.name == text) { Self::Marker } else { Self::Line }
     }
 
     /// From where it begins to where its text does.
@@ -102,31 +101,38 @@ impl Key {
         match self {
             Self::Marker => 18,
             Self::Line => KEY + 4,
-            Self::Nothing => 12,
+            Self::Nothing => 0,
         }
     }
 }
 
-/// One word of the legend and where it stands.
-struct Entry<'a> {
-    text: &'a str,
+/// A name of the legend or a line of the note, and where it stands.
+struct Entry {
+    text: String,
     key: Key,
     x: i32,
     line: u32,
 }
 
-/// Names and note, broken into lines that fit.
-fn legend(figure: &Figure) -> Vec<Entry<'_>> {
-    let (mut x, mut line) = (16, 0);
+/// Names, and the note on lines of its own below them, broken into lines that fit.
+fn legend(figure: &Figure) -> Vec<Entry> {
+    const LEFT: i32 = 16;
+    let (mut x, mut line) = (LEFT, 0);
     let mut entries = Vec::new();
-    for text in figure.legend.iter().chain([&figure.note]) {
+    for text in &figure.legend {
         let key = Key::of(figure, text);
         let wide = key.width() + 26 + 9 * text.chars().count() as i32;
-        if x > 16 && x + wide > width(figure) as i32 {
-            (x, line) = (16, line + 1);
+        if x > LEFT && x + wide > width(figure) as i32 {
+            (x, line) = (LEFT, line + 1);
         }
-        entries.push(Entry { text, key, x, line });
+        entries.push(Entry { text: text.clone(), key, x, line });
         x += wide;
+    }
+    if !figure.note.is_empty() {
+        let first = if entries.is_empty() { 0 } else { line + 1 };
+        let note = title::wrapped(&figure.note, room(figure, NOTE_CHARACTER));
+        let lines = (first..).zip(note);
+        entries.extend(lines.map(|(line, text)| Entry { text, key: Key::Nothing, x: LEFT, line }));
     }
     entries
 }
@@ -143,9 +149,9 @@ fn draw_header<B: DrawingBackend>(
     let top = title_height(figure);
     for Entry { text: name, key, x, line } in legend(figure) {
         let y = (top + LEGEND_LINE * line) as i32;
-        draw_key(figure, (name, key), (x, y + 9), area)?;
+        draw_key(figure, (name.as_str(), key), (x, y + 9), area)?;
         let pale = BLACK.mix(if key == Key::Nothing { 0.6 } else { 1.0 });
-        let name = Text::new(name.to_owned(), (x + key.width(), y), text(17).color(&pale));
+        let name = Text::new(name, (x + key.width(), y), text(17).color(&pale));
         area.draw(&name).map_err(failed)?;
     }
     Ok(())
@@ -183,14 +189,14 @@ fn draw_panel<B: DrawingBackend>(
     panel: &Panel,
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), EvaluateError> {
-    let (x_end, y) = (horizontal_end(figure), vertical_range(figure, panel));
-    let (across, up) = (Ticks::new((0.0, x_end)), Ticks::new(y));
+    let (x, y) = (horizontal_range(figure), vertical_range(figure, panel));
+    let (across, up) = (Ticks::new(x), Ticks::new(y));
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(numbers_width(&up))
-        .build_cartesian_2d(0.0..x_end, y.0..y.1)
+        .build_cartesian_2d(x.0..x.1, y.0..y.1)
         .map_err(failed)?;
     chart
         .configure_mesh()
@@ -325,12 +331,26 @@ fn draw_point<B: DrawingBackend>(
     Ok(())
 }
 
-/// Where the horizontal axis of all panels ends, which begins at 0.
-fn horizontal_end(figure: &Figure) -> f64 {
-    let points = figure.panels.iter().flat_map(|panel| &panel.points).map(|point| point.x);
-    let curves = figure.panels.iter().flat_map(|panel| &panel.curves);
-    let curves = curves.flat_map(|curve| &curve.points).map(|place| place.0);
-    1.05 * points.chain(curves).fold(0.1, f64::max)
+/// The horizontal axis of all panels. It begins at 0 where nothing is left of that and what is drawn begins in the nearer half, and for every
+/// KL; and else has some room on both sides.
+fn horizontal_range(figure: &Figure) -> (f64, f64) {
+    let panels = || figure.panels.iter();
+    let points = panels().flat_map(|panel| &panel.points).map(|point| point.x);
+    let curves = panels().flat_map(|panel| &panel.curves).flat_map(|curve| &curve.points);
+    let bands = panels().flat_map(|panel| &panel.bands).flat_map(|band| &band.points);
+    let places = points.chain(curves.map(|place| place.0)).chain(bands.map(|place| place.0));
+    let (low, high) =
+        places.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    if low > high {
+        // Nothing is drawn.
+        return (0.0, 1.0);
+    }
+    let is_kl = figure.axes[0] == KL_AND_WIN_RATE[0];
+    if low >= 0.0 && (is_kl || 2.0 * low <= high) {
+        (0.0, 1.05 * high.max(0.1))
+    } else {
+        with_room((low, high))
+    }
 }
 
 /// The vertical axis of a panel, with some room: a common one where all panels show win rates, and else its own, since panels may show
@@ -347,6 +367,11 @@ fn vertical_range(figure: &Figure, panel: &Panel) -> (f64, f64) {
         // Nothing is drawn.
         return (0.0, 1.0);
     }
+    with_room((low, high))
+}
+
+/// An axis somewhat longer than what it shows.
+fn with_room((low, high): (f64, f64)) -> (f64, f64) {
     let (spread, size) = (high - low, high.abs().max(low.abs()));
     // What differs by less is equal, but for rounding.
     let room = if spread > 1e-6 * size {

@@ -10,7 +10,8 @@ use plotters::prelude::*;
 
 use crate::EvaluateError;
 
-/// Name of the best that there is, which has the same colour and the same pattern of line in every figure, wherever it is in the legend.
+/// Name of the best that there is, which has the same colour and the same pattern of line in every figure, wherever it is in the legend. What
+/// is called this and ` at ` something has the same colour.
 pub const OPTIMUM: &str = "optimum";
 
 /// What follows the name of a method, in that of a point, where the judge's word stands beside the reward's: it looks as the method does, but
@@ -68,10 +69,10 @@ pub struct Figure {
     /// Heading of the whole.
     pub title: String,
     /// Names of points and curves, in the order of the legend. Each has a colour, a marker and a pattern of line of its own, so that they can
-    /// be told apart in black and white, too; the seventh has the first one's marker, the eighth its colour. `optimum` has a colour and a
-    /// pattern of its own in every figure: yellow, and dashed.
+    /// be told apart in black and white, too; the seventh has the first one's marker, the ninth its colour, with another marker and another
+    /// pattern. `optimum` has a colour and a pattern of its own in every figure: yellow, and dashed.
     pub legend: Vec<String>,
-    /// What the legend does not say, behind it.
+    /// What the legend does not say, below it.
     pub note: String,
     /// What the axes measure: horizontal, vertical.
     pub axes: [String; 2],
@@ -217,5 +218,73 @@ mod tests {
         };
         let svg = draw_svg(&both).unwrap();
         assert!(svg.contains("-0.25") && svg.contains("250"), "{svg}");
+    }
+
+    /// The pixels of the corners of a shape.
+    fn corners(shape: &str) -> Vec<(f64, f64)> {
+        let points = shape.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+        let pixel = |pair: &str| {
+            let (x, y) = pair.split_once(',').unwrap();
+            (x.parse().unwrap(), y.parse().unwrap())
+        };
+        points.split_whitespace().map(pixel).collect()
+    }
+
+    /// A figure whose points are on the line y = x, and where the points and the ends of the line are drawn.
+    fn on_a_diagonal(places: [f64; 3], axis: &str) -> [Vec<(f64, f64)>; 2] {
+        let point = |x: f64| Point { name: "a".into(), x, y: [x; 3], label: None };
+        let ends = vec![(places[0], places[0]), (places[2], places[2])];
+        let panel = Panel {
+            points: places.map(point).into(),
+            curves: vec![Curve { name: "calibrated".into(), points: ends }],
+            ..Panel::default()
+        };
+        let figure = Figure {
+            legend: vec!["calibrated".into(), "a".into()],
+            axes: [axis.into(), "mean reward".into()],
+            panels: vec![panel],
+            ..of_point("a", 0.0)
+        };
+        let svg = draw_svg(&figure).unwrap();
+        let of = |start: &str, look: &str| -> Vec<Vec<(f64, f64)>> {
+            let shapes = svg.lines().filter(|line| line.starts_with(start) && line.contains(look));
+            shapes.map(corners).collect()
+        };
+        let middle = |corners: &Vec<(f64, f64)>| {
+            let mean = |of: fn(&(f64, f64)) -> f64| {
+                corners.iter().map(of).sum::<f64>() / corners.len() as f64
+            };
+            (mean(|corner| corner.0), mean(|corner| corner.1))
+        };
+        // The first marker is the legend's.
+        let points = of("<polygon", "#D55E00").iter().skip(1).map(middle).collect();
+        let lines = of("<polyline", "opacity=\"0.8\"");
+        [points, lines.concat()]
+    }
+
+    #[test]
+    fn what_is_left_of_zero_or_far_from_it_is_drawn_where_it_is() {
+        let near = |a: f64, b: f64| (a - b).abs() < 1.5;
+        for places in [[-1.0, 0.0, 1.0], [-3.0, -2.0, -1.0], [17.0, 19.5, 22.0]] {
+            let [points, line] = on_a_diagonal(places, "mean value");
+            assert_eq!((points.len(), line.len()), (3, 2), "{places:?}");
+            for (end, point) in [(line[0], points[0]), (line[1], points[2])] {
+                assert!(near(end.0, point.0) && near(end.1, point.1), "{places:?}");
+            }
+            // Equally far from each other, and over most of the panel.
+            assert!(near(points[1].0 - points[0].0, points[2].0 - points[1].0), "{places:?}");
+            assert!(points[2].0 - points[0].0 > 300.0, "{places:?}: {points:?}");
+        }
+        // A KL is seen from 0 on.
+        let [points, _] = on_a_diagonal([1.0, 1.1, 1.2], crate::KL_AND_WIN_RATE[0]);
+        assert!(points[2].0 - points[0].0 < 100.0, "{points:?}");
+    }
+
+    #[test]
+    fn notes_are_below_the_legend_whole() {
+        let figure = Figure { note: "a long note ".repeat(12), ..of_point("a", 2.0) };
+        assert!(draw::size(&figure).1 > draw::size(&of_point("a", 2.0)).1 + 50);
+        let svg = draw_svg(&figure).unwrap();
+        assert_eq!(svg.matches("note").count(), 12);
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn lines(title: &str, room: usize) -> Vec<String> {
 }
 
 /// A text in lines, broken at spaces where there are some.
-fn wrapped(text: &str, room: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
     let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
     for piece in text.split(' ').flat_map(|word| pieces(word, room)) {
         let length = piece.chars().count();

@@ -32,13 +32,16 @@ pub struct ExampleResponse {
     pub judged: Option<f64>,
 }
 
-/// The first prompts: what plain sampling gives, and what the last procedure asked for keeps.
+/// Procedures that are shown, where there are more: the first, which is mostly plain sampling, and the last two.
+pub(super) const MOST_PROCEDURES: usize = 3;
+
+/// The first prompts: what each procedure keeps of every method's responses.
 pub(super) fn examples(members: &[Member<'_>], request: &Request<'_>) -> Vec<Example> {
     let Some(first) = members.first() else { return Vec::new() };
     let mut procedures: Vec<Composed> =
         request.contests.iter().map(|contest| contest.policy).collect();
-    if procedures.len() > 2 {
-        procedures.drain(1..procedures.len() - 1);
+    if procedures.len() > MOST_PROCEDURES {
+        procedures.drain(1..procedures.len() + 1 - MOST_PROCEDURES);
     }
     let shown = request.examples.min(first.entry.sampled.prompts.len());
     let example = |prompt: usize| {
@@ -77,4 +80,20 @@ fn response(
         reward: *rewards.get(kept)?,
         judged: sampled.judged.as_ref().and_then(|judged| judged.get(prompt)?.get(kept).copied()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_samples::samples;
+
+    #[test]
+    fn the_response_that_is_kept_is_shown_with_its_own_rewards() {
+        let sampled = Sampled { judged: Some(samples(-9.0).rewards), ..samples(1.5) };
+        let best: Composed = "best-of:2".parse().unwrap();
+        // Of the rewards 1.5 and 2.5, which the judge has as -9 and -8.
+        let shown = response("strong", &sampled, 0, &best).unwrap();
+        assert_eq!(shown.text, " response 1 to 0");
+        assert_eq!((shown.reward, shown.judged), (2.5, Some(-8.0)));
+    }
 }

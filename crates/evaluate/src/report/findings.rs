@@ -4,8 +4,9 @@ use infalign_stats::Interval;
 use infalign_transform::Composed;
 
 use super::{Judged, reversed};
+use crate::frontier::optimum;
 use crate::text::{distinct, percent, with_signs};
-use crate::{Matched, Row, with_interval};
+use crate::{Contest, Judge, Matched, Row, with_interval};
 
 /// A sentence or two a procedure: who wins at the same KL, by how much, how sure that is, and what it costs.
 pub(super) fn findings(judged: &Judged, level: f64) -> Vec<String> {
@@ -23,13 +24,22 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
         .collect();
     rows.sort_by(|a, b| b.1.estimate.total_cmp(&a.1.estimate));
     let (best, win_rate) = rows.first()?;
-    let has = if rows.len() > 1 { "has the greatest win rate," } else { "has a win rate of" };
-    let mut text = format!(
-        "Under {procedure} at {:.3} nats, {} {has} {}",
-        best.kl,
-        best.method,
-        with_interval(win_rate)
-    );
+    let far = judged.at_common_kl.rows.iter().filter(|row| row.procedure == *procedure);
+    let far: Vec<&Matched> = far.filter(|row| row.win_rate.is_none()).collect();
+    let (kl, method) = (best.kl, &best.method);
+    let who = match (far.is_empty(), rows.len()) {
+        (true, 1) => format!(" at {kl:.3} nats, {method} has a win rate of"),
+        (true, _) => format!(" at {kl:.3} nats, {method} has the greatest win rate,"),
+        (false, 1) => {
+            format!(", {method} alone was measured near {kl:.3} nats, where it has a win rate of")
+        }
+        (false, _) => {
+            format!(
+                ", of the methods measured near {kl:.3} nats, {method} has the greatest win rate,"
+            )
+        }
+    };
+    let mut text = format!("Under {procedure}{who} {}", with_interval(win_rate));
     if let Some(cost) = cost(judged, best) {
         text += &format!(", at {cost:.0} tokens made for a response");
     }
@@ -40,19 +50,65 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
         let apart = if difference.low > 0.0 { "" } else { ", and cannot be told from it" };
         others.push(format!("{} above {}{apart}", with_signs(&difference), other.method));
     }
-    let far = judged.at_common_kl.rows.iter().filter(|row| row.procedure == *procedure);
-    let far: Vec<&str> =
-        far.filter(|row| row.win_rate.is_none()).map(|row| row.method.as_str()).collect();
     if !others.is_empty() {
         text += &format!(" It is {} ({} intervals).", others.join("; "), percent(level));
     }
     if !far.is_empty() {
-        text += &format!(" Of {} no run is near that KL.", far.join(", "));
+        let far: Vec<String> = far.into_iter().map(|row| at_its_own_kl(judged, row)).collect();
+        text += &format!(" Not measured near that KL: {}.", far.join("; "));
     }
     if let Some(optimum) = best.optimum {
         text += &against_optimum(win_rate, optimum);
     }
     Some(text)
+}
+
+/// A method that has no run near the common KL, with what its nearest run measured where that was.
+fn at_its_own_kl(judged: &Judged, far: &Matched) -> String {
+    let of_method = |row: &&Row| {
+        let run = row.method.strip_suffix(far.method.as_str());
+        run.is_some_and(|run| run.is_empty() || run.ends_with('/'))
+    };
+    let rows = judged.table.rows.iter().filter(of_method);
+    let rows = rows.filter(|row| row.contest == Contest::same(far.procedure));
+    let known = rows.filter_map(|row| Some((row, row.kl?.estimate)));
+    match known.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        Some((row, kl)) => {
+            format!("{}, which at {kl:.3} nats has {}", row.method, with_interval(&row.win_rate))
+        }
+        None => far.method.clone(),
+    }
+}
+
+/// What a method won as it was measured, run by run and procedure by procedure, where there is no other to compare it with.
+///
+/// - `runs`: names of its rows.
+pub(super) fn as_measured(judged: &Judged, runs: &[&str]) -> Vec<String> {
+    let contests = distinct(judged.table.rows.iter().map(|row| row.contest));
+    let rows = contests
+        .iter()
+        .flat_map(|contest| judged.table.rows.iter().filter(move |row| row.contest == *contest));
+    rows.filter(|row| runs.contains(&row.method.as_str())).map(of_row).collect()
+}
+
+/// What a row says.
+fn of_row(row: &Row) -> String {
+    let kl = row.kl.map(|kl| kl.estimate);
+    let place = kl.map_or(String::new(), |kl| format!(" at {kl:.3} nats"));
+    let win_rate = with_interval(&row.win_rate);
+    let mut text =
+        format!("Under {}{place}, {} has a win rate of {win_rate}", row.contest, row.method);
+    if let Some(cost) = row.tokens {
+        text += &format!(", at {cost:.0} tokens made for a response");
+    }
+    text.push('.');
+    let is_same = row.judge == Judge::Reward && row.contest.policy == row.contest.reference;
+    let procedure = row.contest.policy.of_ranks().filter(|_| is_same);
+    let optimum = procedure.zip(kl).and_then(|(procedure, kl)| optimum(&procedure, kl));
+    if let Some(optimum) = optimum {
+        text += &against_optimum(&row.win_rate, optimum);
+    }
+    text
 }
 
 /// How far a win rate is from the best that there is in the continuous limit, which ties and noise may lift it above.
@@ -94,6 +150,42 @@ fn cost(judged: &Judged, best: &Matched) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Frontiers, MatchedComparison, Table};
+
+    #[test]
+    fn methods_are_told_apart_where_the_interval_of_their_difference_is_above_nothing() {
+        let procedure: Composed = "best-of:2".parse().unwrap();
+        let (judge, kl) = (Judge::Reward, 0.5);
+        let interval = |estimate, low, high| Some(Interval { estimate, low, high, level: 0.95 });
+        let row = |method: &str, win_rate| Matched {
+            method: method.into(),
+            procedure,
+            judge,
+            kl,
+            win_rate,
+            optimum: None,
+        };
+        let found = |low, high| {
+            let difference = interval(0.02, low, high);
+            let (method, baseline) = ("strong".into(), "plain".into());
+            let one = MatchedComparison { method, baseline, procedure, judge, kl, difference };
+            let at_common_kl = Frontiers {
+                rows: vec![
+                    row("plain", interval(0.6, 0.5, 0.7)),
+                    row("strong", interval(0.62, 0.52, 0.72)),
+                ],
+                comparisons: vec![one],
+                bands: Vec::new(),
+            };
+            let table = Table { rows: Vec::new(), comparisons: Vec::new() };
+            let (common_kl, findings) = (Some(kl), Vec::new());
+            let judged = Judged { judge, table, common_kl, at_common_kl, findings };
+            finding(&judged, &procedure, 0.95).unwrap()
+        };
+        let (alike, apart) = (found(-0.01, 0.05), found(0.01, 0.03));
+        assert!(alike.contains("above plain, and cannot be told from it (95 %"), "{alike}");
+        assert!(apart.contains("above plain (95 %"), "{apart}");
+    }
 
     #[test]
     fn a_win_rate_above_the_continuous_limit_is_said_to_be_above_it() {

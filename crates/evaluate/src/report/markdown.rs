@@ -1,15 +1,51 @@
 //! A report as Markdown, and for a terminal.
 
-use infalign_record::markdown_table;
+use std::path::Path;
+
+use infalign_record::{Page, markdown_table};
 
 use super::{Judged, Report, Source};
 use crate::text::{
-    kl_text, percent, score_with_interval, text_comparisons, text_table, with_interval, with_signs,
+    distinct, kl_text, percent, score_with_interval, text_comparisons, text_table, with_interval,
+    with_signs,
 };
-use crate::{Intervals, Judge, Row, Statistics};
+use crate::{Contest, Intervals, Judge, Row, Statistics};
 
 /// A table as a head and cells, which every form of a report shows.
 pub(super) type Cells = (Vec<&'static str>, Vec<Vec<String>>);
+
+/// Runs that a heading names, where there are more.
+const MOST_NAMED: usize = 4;
+
+/// The title with the runs that are reported on, where it does not name them itself.
+pub(super) fn heading(report: &Report) -> String {
+    let name = |source: &Source| {
+        let last = Path::new(&source.path).file_name();
+        last.map_or(source.path.clone(), |last| last.to_string_lossy().into_owned())
+    };
+    let mut names = distinct(report.provenance.sources.iter().map(name));
+    let more = names.len().saturating_sub(MOST_NAMED);
+    names.truncate(MOST_NAMED);
+    if names.is_empty() || names == [report.title.as_str()] {
+        return report.title.clone();
+    }
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}: report of {}{more}", report.title, names.join(", "))
+}
+
+/// In the order of the procedures, and under each in the order in which they are.
+fn by_procedure<T>(all: &[T], contest: impl Fn(&T) -> Contest) -> Vec<&T> {
+    let order = distinct(all.iter().map(&contest));
+    let mut sorted: Vec<&T> = all.iter().collect();
+    sorted.sort_by_key(|&one| order.iter().position(|other| *other == contest(one)));
+    sorted
+}
+
+/// Cells as people read them.
+pub(super) fn typeset(rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    let row = |row: Vec<String>| row.iter().map(|cell| Page::with_minus_signs(cell)).collect();
+    rows.into_iter().map(row).collect()
+}
 
 /// Rows of a judge.
 pub(super) fn rows(judged: &Judged) -> Cells {
@@ -43,13 +79,14 @@ pub(super) fn rows(judged: &Judged) -> Cells {
         cells.push(row.tokens.map_or_else(dash, |tokens| format!("{tokens:.1}")));
         cells
     };
-    (head, rows.iter().map(line).collect())
+    (head, by_procedure(rows, |row| row.contest).into_iter().map(line).collect())
 }
 
 /// Comparisons of a judge.
 pub(super) fn comparisons(judged: &Judged, level: f64) -> Cells {
     let head = vec!["difference", "procedure", "win rate", "p", "p adjusted", "verdict"];
-    let lines = judged.table.comparisons.iter().map(|one| {
+    let comparisons = by_procedure(&judged.table.comparisons, |one| one.contest);
+    let lines = comparisons.into_iter().map(|one| {
         vec![
             format!("{} − {}", one.method, one.baseline),
             one.contest.to_string(),
@@ -104,24 +141,29 @@ pub(super) fn agreement(report: &Report) -> Cells {
 
 /// How KL was estimated, row by method.
 pub(super) fn kls(judged: &Judged) -> Cells {
-    let head = vec!["method", "exact at every token", "k1", "k3", "kind", "the procedure's own"];
+    let head =
+        vec!["method", "exact at every token", "k1", "k3", "kind", "what each procedure adds"];
     let dash = || "–".to_owned();
+    let of = |estimate: f64, error: f64| format!("{estimate:.4} ± {error:.4}");
+    let other = |part: Option<crate::Estimate>| {
+        part.map_or_else(dash, |part| of(part.estimate, part.standard_error))
+    };
+    let own = |row: &Row| match row.procedure_kl {
+        Some(kl) => format!("{}: {:.3} ({})", row.contest.policy, kl.estimate, kl.kind),
+        None => format!("{}: not known", row.contest.policy),
+    };
     let mut lines: Vec<Vec<String>> = Vec::new();
-    for row in &judged.table.rows {
-        let of = |estimate: f64, error: f64| format!("{estimate:.4} ± {error:.4}");
-        let (kl, own) = (row.kl, row.procedure_kl);
-        let other = |part: Option<crate::Estimate>| {
-            part.map_or_else(dash, |part| of(part.estimate, part.standard_error))
-        };
+    for method in distinct(judged.table.rows.iter().map(|row| row.method.as_str())) {
+        let rows: Vec<&Row> = judged.table.rows.iter().filter(|row| row.method == method).collect();
+        // All procedures are of one policy.
+        let kl = rows.first().and_then(|row| row.kl);
         lines.push(vec![
-            row.method.clone(),
+            method.to_owned(),
             kl.map_or_else(dash, |kl| of(kl.estimate, kl.standard_error)),
             other(kl.and_then(|kl| kl.k1)),
             other(kl.and_then(|kl| kl.k3)),
             kl.map_or("not known".to_owned(), |kl| kl.kind.to_string()),
-            own.map_or("not known".to_owned(), |kl| {
-                format!("{}: {:.3} ({})", row.contest.policy, kl.estimate, kl.kind)
-            }),
+            distinct(rows.into_iter().map(own)).join("; "),
         ]);
     }
     (head, lines)
@@ -159,39 +201,50 @@ pub(super) fn method(statistics: &Statistics) -> String {
     )
 }
 
-/// What methods at the same KL means, as a sentence.
+/// What methods at the same KL means, as a sentence or some.
 pub(super) fn matching(kl: f64) -> String {
     format!(
-        "At {kl:.3} nats. Between runs, and nearer than the first, what a method gains on ½ is taken as its share of what the optimum gains; the \
-         intervals hold the uncertainty of the KL, too, but not that of this; a method whose nearest run is much farther is not measured. The optimum is the best that any policy has there in the continuous limit."
+        "At {kl:.3} nats. Unless --kl sets it, this is the least of the methods' greatest KLs, less three standard errors: every method reaches \
+         it beyond doubt. Hardly any run has just this KL, so each method's win rate is carried over from its own runs. What counts is the share \
+         of the possible gain: how far a run's win rate is above ½, as a share of how far the optimum's is at the same KL. Between two runs of a \
+         method that share is interpolated; at a smaller KL than any of its runs it is taken to be that of the nearest. A method whose nearest \
+         run has a much greater KL is not measured here. Intervals include the uncertainty of the KLs, but not that of this way to carry win rates \
+         over. The optimum is the best win rate that any policy has at this KL, in the continuous limit."
     )
 }
 
 pub(super) fn markdown(report: &Report, plots: &[(String, String)]) -> String {
-    let table = |(head, rows): Cells| markdown_table(&head, &rows);
+    let table = |(head, rows): Cells| {
+        if rows.is_empty() {
+            String::new()
+        } else {
+            "\n".to_owned() + &markdown_table(&head, &typeset(rows))
+        }
+    };
     let level = report.statistics.level;
-    let mut text = format!("# {}\n", report.title);
+    let mut text = format!("# {}\n", heading(report));
     for warning in &report.provenance.warnings {
         text += &format!("\n**Warning:** {warning}.\n");
     }
     for judged in &report.judged {
         text += &format!("\n## {}\n\n", judge_name(judged.judge));
         for finding in &judged.findings {
-            text += &format!("- {finding}\n");
+            text += &format!("- {}\n", Page::with_minus_signs(finding));
         }
-        text += &format!("\n{}", table(rows(judged)));
-        if let Some(kl) = judged.common_kl {
-            text += &format!("\n### At the same KL\n\n{}\n\n", matching(kl));
+        text += &table(rows(judged));
+        if let Some(kl) = judged.common_kl.filter(|_| !judged.at_common_kl.rows.is_empty()) {
+            text += &format!("\n### At the same KL\n\n{}\n", matching(kl));
             text += &table(matched(judged));
-            text += &format!("\n{}", table(matched_comparisons(judged)));
+            text += &table(matched_comparisons(judged));
         }
         if !judged.table.comparisons.is_empty() {
-            text += &format!("\n### As trained\n\n{}", table(comparisons(judged, level)));
+            text += "\n### As trained, each at its own KL\n";
+            text += &table(comparisons(judged, level));
         }
-        text += &format!("\n### KL\n\n{}", table(kls(judged)));
+        text += &format!("\n### KL\n{}", table(kls(judged)));
     }
     if !report.agreement.is_empty() {
-        text += &format!("\n## Agreement of the judges\n\n{}", table(agreement(report)));
+        text += &format!("\n## Agreement of the judges\n{}", table(agreement(report)));
     }
     if !plots.is_empty() {
         text += "\n## Plots\n";
@@ -234,7 +287,10 @@ pub(super) fn text(report: &Report) -> String {
             text += &format!("{finding}\n");
         }
         let lines = text_comparisons(&judged.table.comparisons, report.statistics.level);
-        text += &format!("\n{lines}\n");
+        if !lines.is_empty() {
+            text += &format!("\nAs trained, each at its own KL:\n{lines}");
+        }
+        text.push('\n');
     }
     text
 }

@@ -31,7 +31,7 @@ pub struct Judged {
     /// Rows, and every pair of methods.
     #[serde(flatten)]
     pub table: Table,
-    /// The KL at which methods are compared, in nats; absent where they have none in common.
+    /// The KL at which methods are compared, in nats; absent where they have none in common, and where there is one method alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub common_kl: Option<f64>,
     /// Methods at that KL, and every pair of them.
@@ -214,8 +214,19 @@ fn judged(
             at_common_kl.bands.extend(found.bands);
         }
     }
-    let mut judged = Judged { judge, table, common_kl: common, at_common_kl, findings: Vec::new() };
-    judged.findings = findings::findings(&judged, request.statistics.level);
+    // One method alone is told of as it was measured, unless it is asked for at another KL.
+    let is_alone = sweeps.len() == 1 && request.kl.is_none();
+    if is_alone {
+        at_common_kl.rows.clear();
+    }
+    let common_kl = common.filter(|_| !is_alone);
+    let mut judged = Judged { judge, table, common_kl, at_common_kl, findings: Vec::new() };
+    judged.findings = if is_alone {
+        let runs = compared.iter().map(|&place| members[place].entry.label.method);
+        findings::as_measured(&judged, &runs.collect::<Vec<_>>())
+    } else {
+        findings::findings(&judged, request.statistics.level)
+    };
     Ok(judged)
 }
 
@@ -326,9 +337,74 @@ mod tests {
         assert!(!report.markdown(&[]).contains("## Plots"));
         assert!(html.contains("<svg") && !html.contains("<report>") && html.contains("response 0"));
         assert!(!html.contains("http://") || html.contains("www.w3.org"), "nothing is fetched");
+        assert!(text.contains("its own KL:\nstrong − plain, sample"), "{text}");
         assert!(text.contains("strong − plain, best-of:2"), "{text}");
+        assert!(markdown.starts_with("# a test <report>: report of x\n"), "{markdown}");
         let names: Vec<&str> = report.figures(&[]).unwrap().iter().map(|(name, _)| *name).collect();
         assert!(names.contains(&"win-rate-kl") && names.contains(&"proxy-gold"), "{names:?}");
+    }
+
+    #[test]
+    fn one_method_alone_is_told_of_as_it_was_measured() {
+        let (reference, sampled) = (samples(0.0), samples(1.5));
+        let entry =
+            Entry { label: Label::named("policy"), sampled: &sampled, reference: &reference };
+        let base = Entry { label: Label::named("base"), sampled: &reference, ..entry };
+        let members = [
+            Member { entry: base, sweep: "base", compared: false },
+            Member { entry, sweep: "policy", compared: true },
+        ];
+        let mut request = Request {
+            title: "one".into(),
+            contests: &[Contest::same("best-of:2".parse().unwrap())],
+            judges: &[Judge::Reward],
+            kl: None,
+            length_controlled: false,
+            examples: 1,
+            statistics: Statistics::new(1),
+        };
+        let report =
+            |request: &Request<'_>| Report::new(&members, request, Provenance::default()).unwrap();
+        let alone = report(&request);
+        let [finding] = &alone.judged[0].findings[..] else { panic!("{:?}", alone.judged) };
+        let row = alone.judged[0].table.rows.iter().find(|row| row.method == "policy").unwrap();
+        let told = format!(
+            "Under best-of:2 at 0.500 nats, policy has a win rate of {}",
+            crate::with_interval(&row.win_rate)
+        );
+        assert!(finding.starts_with(&told), "{finding}");
+        let (html, markdown) = (alone.html(&[]).unwrap(), alone.markdown(&[]));
+        assert!(!html.contains("At the same KL") && !markdown.contains("At the same KL"));
+        assert!(html.contains("<h1>one</h1>") && markdown.starts_with("# one\n"));
+        request.kl = Some(0.45);
+        assert!(report(&request).markdown(&[]).contains("At the same KL\n\nAt 0.450 nats."));
+    }
+
+    #[test]
+    fn a_method_that_is_not_near_the_common_kl_is_told_of_at_its_own() {
+        let (reference, near, other) = (samples(0.0), samples(1.5), samples(40.0));
+        let kl = |exact: f64| crate::kl::KlSample { exact, k1: exact, k3: exact };
+        let far = Sampled { kl: Some(vec![kl(4.0), kl(4.2)]), ..samples(60.0) };
+        let member = |method, sampled| {
+            let entry = Entry { label: Label::named(method), sampled, reference: &reference };
+            Member { entry, sweep: method, compared: true }
+        };
+        let members = [member("near", &near), member("other", &other), member("far", &far)];
+        let request = Request {
+            title: String::new(),
+            contests: &[Contest::same("best-of:2".parse().unwrap())],
+            judges: &[Judge::Reward],
+            kl: None,
+            length_controlled: false,
+            examples: 0,
+            statistics: Statistics::new(1),
+        };
+        let report = Report::new(&members, &request, Provenance::default()).unwrap();
+        let finding = &report.judged[0].findings[0];
+        let begins = "Under best-of:2, of the methods measured near 0.200 nats, other has";
+        assert!(finding.starts_with(begins), "{finding}");
+        let far = "Not measured near that KL: far, which at 4.100 nats has ";
+        assert!(finding.contains(far), "{finding}");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use infalign_record::Page;
 use infalign_transform::Theory;
 
+use super::examples::MOST_PROCEDURES;
 use super::markdown::{
-    Cells, agreement, comparisons, judge_name, kls, matched, matched_comparisons, matching, method,
-    rows,
+    Cells, agreement, comparisons, heading, judge_name, kls, matched, matched_comparisons,
+    matching, method, rows, typeset,
 };
-use super::{Judged, Report};
+use super::{ExampleResponse, Judged, Report};
 use crate::figures::{over_optimisation, score_against_cost, score_against_kl};
-use crate::text::score_text;
+use crate::text::{distinct, score_among};
 use crate::{EvaluateError, Figure, Judge, draw_svg, win_rate_against_kl};
 
 /// The plots by the names of their files.
@@ -50,25 +51,19 @@ fn of_judge(
         }
     };
     let title = |what: &str| format!("{}: {what}{by}", report.title);
-    let rows = &judged.table.rows;
-    let win_rates = win_rate_against_kl(
-        &title("win rate against KL"),
-        rows,
-        theories,
-        &judged.at_common_kl.bands,
-    )?;
-    Ok(vec![
-        (names[0], win_rates),
-        (names[1], score_against_kl(&title("score against KL"), rows)),
-        (names[2], score_against_cost(&title("score against what decoding costs"), rows)),
-    ])
+    let (rows, bands) = (&judged.table.rows, &judged.at_common_kl.bands);
+    let win_rates = win_rate_against_kl(&title("win rate against KL"), rows, theories, bands)?;
+    let scores = score_against_kl(&title("score against KL"), rows, bands);
+    let costs = score_against_cost(&title("score against what decoding costs"), rows, bands);
+    let figures = [(names[0], Some(win_rates)), (names[1], Some(scores)), (names[2], costs)];
+    Ok(figures.into_iter().filter_map(|(name, figure)| Some((name, figure?))).collect())
 }
 
 pub(super) fn html(
     report: &Report,
     theories: &[(String, Theory)],
 ) -> Result<String, EvaluateError> {
-    let mut page = Page::new(&report.title);
+    let mut page = Page::new(&heading(report));
     for warning in &report.provenance.warnings {
         page = page.quotation(&format!("Warning: {warning}."));
     }
@@ -81,7 +76,7 @@ pub(super) fn html(
             "Of a method's k-th response against the reference's k-th: whether the reward and the judge say the same of win, tie and loss.",
         );
         if let Some(figure) = proxy_gold(report).filter(is_drawn) {
-            page = page.figure(&draw_svg(&figure)?);
+            page = page.drawing(&draw_svg(&figure)?, &figure.title);
         }
     }
     page = examples(page, report);
@@ -96,7 +91,7 @@ fn with_table(page: Page, (head, rows): Cells) -> Page {
         if is_number { cell.replace(' ', "\u{a0}") } else { cell }
     };
     let rows: Vec<Vec<String>> =
-        rows.into_iter().map(|row| row.into_iter().map(whole).collect()).collect();
+        typeset(rows).into_iter().map(|row| row.into_iter().map(whole).collect()).collect();
     page.table(&head, &rows)
 }
 
@@ -108,15 +103,15 @@ fn judged_section(
 ) -> Result<Page, EvaluateError> {
     let mut page = page.heading(judge_name(judged.judge));
     for finding in &judged.findings {
-        page = page.paragraph(finding);
+        page = page.paragraph(&Page::with_minus_signs(finding));
     }
     let figures = of_judge(report, judged, theories)?;
     let mut figures = figures.into_iter().map(|(_, figure)| figure).filter(is_drawn);
     if let Some(first) = figures.next() {
-        page = page.figure(&draw_svg(&first)?);
+        page = page.drawing(&draw_svg(&first)?, &first.title);
     }
     page = with_table(page, rows(judged));
-    if let Some(kl) = judged.common_kl {
+    if let Some(kl) = judged.common_kl.filter(|_| !judged.at_common_kl.rows.is_empty()) {
         page = page.heading("At the same KL").paragraph(&matching(kl));
         page = with_table(page, matched(judged));
         page = with_table(page, matched_comparisons(judged));
@@ -126,7 +121,7 @@ fn judged_section(
         page = with_table(page, comparisons(judged, report.statistics.level));
     }
     for figure in figures {
-        page = page.figure(&draw_svg(&figure)?);
+        page = page.drawing(&draw_svg(&figure)?, &figure.title);
     }
     page = page.heading("KL from the reference, nats per response").paragraph(
         "Estimates are over responses sampled from the policy, ± a standard error over prompts; k1 and k3 use log-ratios alone. What a \
@@ -140,18 +135,30 @@ fn examples(mut page: Page, report: &Report) -> Page {
         return page;
     }
     page = page.heading("Responses side by side");
+    let rows = report.judged.first().map_or(&[][..], |judged| &judged.table.rows);
+    let n = distinct(rows.iter().map(|row| row.contest.policy)).len();
+    if n > MOST_PROCEDURES {
+        page = page.paragraph(&format!("Of {n} procedures the first and the last two are shown."));
+    }
     for example in &report.examples {
         let judged = example.responses.iter().any(|response| response.judged.is_some());
         let mut head = vec!["method", "procedure", "response", "reward"];
         head.extend(judged.then_some("judge"));
-        let row = |response: &super::ExampleResponse| {
+        let greatest = |of: fn(&ExampleResponse) -> Option<f64>| {
+            example.responses.iter().filter_map(of).map(f64::abs).fold(0.0, f64::max)
+        };
+        let rewards = greatest(|response| Some(response.reward));
+        let judgements = greatest(|response| response.judged);
+        let score =
+            |score: f64, greatest: f64| Page::with_minus_signs(&score_among(score, greatest));
+        let row = |response: &ExampleResponse| {
             let mut cells = vec![
                 response.method.clone(),
                 response.procedure.to_string(),
                 response.text.clone(),
-                score_text(response.reward),
+                score(response.reward, rewards),
             ];
-            cells.extend(response.judged.map(score_text));
+            cells.extend(response.judged.map(|judged| score(judged, judgements)));
             cells
         };
         let rows: Vec<Vec<String>> = example.responses.iter().map(row).collect();

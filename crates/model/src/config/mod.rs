@@ -462,6 +462,22 @@ mod tests {
     }
 
     #[test]
+    fn qwens_last_blocks_have_a_window_where_it_is_used() {
+        for model_type in ["qwen2", "qwen3"] {
+            let windows = |used: bool| {
+                let config = read(&serde_json::json!({
+                    "model_type": model_type, "vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 4,
+                    "num_attention_heads": 2, "num_key_value_heads": 2, "sliding_window": 6, "max_window_layers": 2,
+                    "use_sliding_window": used,
+                }));
+                [0, 1, 2, 3].map(|layer| config.window(layer))
+            };
+            assert_eq!(windows(true), [None, None, Some(6), Some(6)], "{model_type}");
+            assert_eq!(windows(false), [None; 4], "{model_type}");
+        }
+    }
+
+    #[test]
     fn a_whole_number_is_written_as_one_where_transformers_demands_it() {
         let mut config = TransformerConfig::llama(16, 8, 8, 1, 2, 8);
         for (value, written) in [(256.0, "256"), (0.5, "0.5")] {

@@ -104,9 +104,12 @@ mod tests {
         let mut config: RewardConfig = toml::from_str(NESTED).unwrap();
         config.keep_answers_in(Path::new("answers"));
         assert_eq!(paths(config.files_mut()), [Path::new("three"), Path::new("four")]);
-        let mut config = RewardConfig::Remote(RemoteConfig::new("http://host".into()));
-        config.keep_answers_in(Path::new("answers"));
-        assert_eq!(paths(config.files_mut()), [Path::new("answers")]);
+        let alone = RewardConfig::Remote(RemoteConfig::new("http://host".into()));
+        let within = "kind = 'sum'\nparts = [{ weight = 1.0, reward = { kind = 'remote', url = 'http://host' } }]";
+        for mut config in [alone, toml::from_str(within).unwrap()] {
+            config.keep_answers_in(Path::new("answers"));
+            assert_eq!(paths(config.files_mut()), [Path::new("answers")]);
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The plots of a calibration report.
 
+use std::cmp::Ordering;
+
 use infalign_calibrate::pit::Uniformity;
 use infalign_calibrate::{Calibration, noisy_transform};
-use infalign_evaluate::{Curve, Figure, Panel, Point};
+use infalign_evaluate::{Band, Curve, Figure, Panel, Point, distinct};
 use infalign_transform::Transform;
 
 /// Quantiles of each prompt's rewards, prompts by their median.
@@ -11,18 +13,21 @@ pub(super) fn spread(table: &Calibration) -> Figure {
         f64::from(values[(level * (values.len() - 1) as f64).round() as usize])
     };
     let mut rows: Vec<&[f32]> = table.rows().iter().map(|row| row.values()).collect();
-    rows.sort_by(|a, b| at(a, 0.5).total_cmp(&at(b, 0.5)));
+    // Of prompts with the same median the other lines rise, too.
+    let levels = [("median", 0.5), ("95 %", 0.95), ("5 %", 0.05)];
+    rows.sort_by(|a, b| {
+        let order = levels.map(|(_, level)| at(a, level).total_cmp(&at(b, level)));
+        order.into_iter().fold(Ordering::Equal, Ordering::then)
+    });
     let share = |place: usize| place as f64 / (rows.len().max(2) - 1) as f64;
     let curve = |(name, level): (&str, f64)| Curve {
         name: name.to_owned(),
         points: rows.iter().enumerate().map(|(i, row)| (share(i), at(row, level))).collect(),
     };
-    let levels = [("median", 0.5), ("5 %", 0.05), ("95 %", 0.95)];
     figure(
         "Reference rewards",
-        &["share of the prompts", "reward"],
-        levels.map(curve).to_vec(),
-        Vec::new(),
+        &["prompts, by median reward (share)", "reward"],
+        Panel { curves: levels.map(curve).to_vec(), ..Panel::default() },
     )
 }
 
@@ -44,7 +49,8 @@ pub(super) fn noise(transform: &Transform, samples: usize) -> Figure {
     if samples > 16 {
         curves.push(few(16));
     }
-    figure("Transformed reward", &["calibrated reward u", "Φ, scaled"], curves, Vec::new())
+    let panel = Panel { curves, ..Panel::default() };
+    figure("Transformed reward", &["calibrated reward u", "Φ, scaled"], panel)
 }
 
 /// The histogram of fresh responses with the band of exact tables.
@@ -57,25 +63,51 @@ pub(super) fn uniformity(found: &Uniformity) -> Figure {
         y: [found.density; 3],
         label: None,
     };
-    let end = |name: &str, of: fn(&infalign_calibrate::pit::Bin) -> f64| Curve {
-        name: name.to_owned(),
-        points: found.bins.iter().enumerate().map(|(bin, found)| (place(bin), of(found))).collect(),
+    let exact = || "95 % of exact tables".to_owned();
+    let bins = || found.bins.iter().enumerate();
+    let end = |of: fn(&infalign_calibrate::pit::Bin) -> f64| Curve {
+        name: exact(),
+        points: bins().map(|(bin, found)| (place(bin), of(found))).collect(),
     };
-    let curves = vec![end("95 of 100 exact tables, from", |b| b.low), end("to", |b| b.high)];
-    let points = found.bins.iter().enumerate().map(point).collect();
-    figure("Fresh reference responses", &["calibrated reward u", "density"], curves, points)
+    let between = bins().map(|(bin, found)| (place(bin), found.low, found.high));
+    let panel = Panel {
+        bands: vec![Band { name: exact(), points: between.collect() }],
+        curves: vec![end(|bin| bin.low), end(|bin| bin.high)],
+        points: bins().map(point).collect(),
+        ..Panel::default()
+    };
+    figure("Fresh reference responses", &["calibrated reward u", "density"], panel)
 }
 
-fn figure(title: &str, axes: &[&str; 2], curves: Vec<Curve>, points: Vec<Point>) -> Figure {
-    let mut legend: Vec<String> =
-        points.first().map(|point| point.name.clone()).into_iter().collect();
-    legend.extend(curves.iter().map(|curve| curve.name.clone()));
-    let panels = vec![Panel { points, curves, ..Panel::default() }];
+fn figure(title: &str, axes: &[&str; 2], panel: Panel) -> Figure {
+    let points = panel.points.iter().map(|point| &point.name);
+    let names = points.chain(panel.curves.iter().map(|curve| &curve.name));
     Figure {
         title: title.to_owned(),
-        legend,
+        legend: distinct(names.cloned()),
         note: String::new(),
         axes: axes.map(str::to_owned),
-        panels,
+        panels: vec![panel],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_calibrate::pit::Bin;
+
+    use super::*;
+
+    #[test]
+    fn exact_tables_are_one_band_with_one_name() {
+        let bin = |density: f64| Bin { density, low: 0.8, high: 1.2 };
+        let found = Uniformity {
+            responses: 40,
+            distance: 0.1,
+            p_value: 0.5,
+            bins: [0.9, 1.1].map(bin).into(),
+        };
+        let figure = uniformity(&found);
+        assert_eq!(figure.legend, ["fresh responses", "95 % of exact tables"]);
+        assert_eq!(figure.panels[0].bands[0].points, [(0.25, 0.8, 1.2), (0.75, 0.8, 1.2)]);
     }
 }

@@ -1,20 +1,16 @@
 //! The figures of a scorer: its calibration, and what its rewards cost.
 
-use infalign_evaluate::{Curve, Figure, Panel, Point, distinct};
+use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, Panel, Point, distinct};
 use infalign_train::{LengthReport, ScorerReport, ValueBin};
 
-use super::row::Row;
+use super::row::{Row, common_weights};
 use crate::recipe::Head;
 
 /// Values against rewards, one line a range of prefix lengths.
 pub(super) fn calibration(report: &ScorerReport) -> Figure {
     const IDEAL: &str = "calibrated";
     let title = |range: &LengthReport| format!("{} to {} tokens", range.from, range.to);
-    let shown: Vec<&LengthReport> =
-        [0, report.by_length.len() / 2, report.by_length.len().saturating_sub(1)]
-            .into_iter()
-            .filter_map(|place| report.by_length.get(place))
-            .collect();
+    let shown = shown(report);
     let values = || shown.iter().flat_map(|range| &range.calibration).map(|bin| bin.value);
     let low = values().fold(f64::INFINITY, f64::min);
     let high = values().fold(f64::NEG_INFINITY, f64::max);
@@ -39,16 +35,25 @@ pub(super) fn calibration(report: &ScorerReport) -> Figure {
     }
 }
 
+/// The shortest prefixes, those in the middle and the longest, of the ranges that have enough of them; all together where none has.
+fn shown(report: &ScorerReport) -> Vec<&LengthReport> {
+    const FEWEST: usize = 30;
+    let enough: Vec<&LengthReport> =
+        report.by_length.iter().filter(|range| range.prefixes >= FEWEST).collect();
+    let Some(last) = enough.len().checked_sub(1) else { return vec![&report.all] };
+    distinct([0, enough.len() / 2, last]).into_iter().map(|place| enough[place]).collect()
+}
+
 /// A panel a reward: what procedures and policies reach for their KL.
 pub(super) fn reward_against_kl(heads: &[Head], rows: &[Row]) -> Figure {
-    let legend = distinct(rows.iter().map(Row::series));
+    let front = |row: &Row| row.front(rows);
     let point = |head: &Head, row: &Row| {
         let mean = &row.rewards[&head.name];
         Point {
-            name: row.series(),
+            name: front(row),
             x: row.kl().nats,
             y: [mean.estimate, mean.low, mean.high],
-            label: None,
+            label: row.number(),
         }
     };
     let panel = |head: &Head| Panel {
@@ -57,11 +62,46 @@ pub(super) fn reward_against_kl(heads: &[Head], rows: &[Row]) -> Figure {
         curves: Vec::new(),
         bands: Vec::new(),
     };
+    let weights = common_weights(rows).filter(|_| heads.len() > 1);
+    let weights = weights.map_or(String::new(), |weights| format!("; weights: {weights}"));
     Figure {
         title: "Expected reward against KL, on held-out prompts".to_owned(),
-        legend,
-        note: "bars: 95 % intervals; KL of blocks: a bound".to_owned(),
-        axes: ["KL from the base, nats per response", "mean reward"].map(str::to_owned),
+        legend: distinct(rows.iter().map(front)),
+        note: format!("bars: 95 % intervals; KL of blocks: a bound{weights}"),
+        axes: [KL_AND_WIN_RATE[0], "mean reward"].map(str::to_owned),
         panels: heads.iter().map(panel).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_a_handful_of_prefixes_are_not_drawn() {
+        let range = |from: usize, prefixes: usize| LengthReport {
+            from,
+            to: from + 3,
+            prefixes,
+            error: 0.0,
+            deviation: 0.0,
+            bias: 0.0,
+            accuracy: None,
+            pairs: 0,
+            calibration: vec![ValueBin { prefixes, value: -1.0, reward: 1.0 }],
+        };
+        let titles = |prefixes: &[usize]| -> Vec<String> {
+            let ranges = prefixes.iter().enumerate().map(|(place, n)| range(1 + 4 * place, *n));
+            let report = ScorerReport {
+                name: "liking".to_owned(),
+                all: range(1, 600),
+                by_length: ranges.collect(),
+            };
+            calibration(&report).panels.into_iter().map(|panel| panel.title).collect()
+        };
+        let three = ["1 to 4 tokens", "9 to 12 tokens", "13 to 16 tokens"];
+        assert_eq!(titles(&[512, 512, 512, 200, 2]), three);
+        assert_eq!(titles(&[512, 29]), three[..1]);
+        assert_eq!(titles(&[7, 2]), three[..1], "all together");
     }
 }

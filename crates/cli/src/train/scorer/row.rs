@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use infalign_decode::{Kl, KlKind};
+use infalign_evaluate::distinct;
 use infalign_stats::{Interval, mean_interval, paired_difference};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
@@ -55,8 +56,47 @@ impl Mean {
 }
 
 impl Row {
-    /// What the points of a front are called: the procedure without the number that is varied, and the weights; or the policy.
-    pub(super) fn series(&self) -> String {
+    /// What the figure calls the front that this is a point of: the procedure with a letter in the place of the number that is varied, and the
+    /// weights where rows go by several; or the policy.
+    ///
+    /// - `rows`: all of the figure.
+    pub(super) fn front(&self, rows: &[Self]) -> String {
+        if self.policy.is_some() {
+            return self.series();
+        }
+        let name = self.varied().map_or_else(|| self.procedure.to_string(), |(name, ..)| name);
+        match common_weights(rows) {
+            Some(_) => name,
+            None => format!("{name} by {}", self.weights()),
+        }
+    }
+
+    /// The number that is varied on a front, with its letter.
+    pub(super) fn number(&self) -> Option<String> {
+        self.varied().map(|(_, letter, number)| format!("{letter} = {number}"))
+    }
+
+    /// The procedure with a letter in the place of the number that fronts vary, the letter and the number; none for what has no such number.
+    fn varied(&self) -> Option<(String, char, String)> {
+        match (self.procedure.selection, self.procedure.inner) {
+            (Procedure::Sample, Procedure::CdToken { lambda, candidates: None }) => {
+                Some(("cd-token:lambda=λ".to_owned(), 'λ', lambda.to_string()))
+            }
+            (Procedure::Sample, Procedure::CdBlock { length, samples }) => {
+                Some((format!("cd-block:length={length},samples=K"), 'K', samples.to_string()))
+            }
+            (Procedure::BestOf(n), Procedure::Sample) => {
+                Some(("best-of:N".to_owned(), 'N', n.to_string()))
+            }
+            (Procedure::WorstOf(n), Procedure::Sample) => {
+                Some(("worst-of:N".to_owned(), 'N', n.to_string()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What recipes may call a front, too: the procedure without the number that is varied, and the weights; or the policy.
+    fn series(&self) -> String {
         if let Some(policy) = &self.policy {
             return format!("policy {policy}");
         }
@@ -129,13 +169,13 @@ impl Row {
         let kl: Vec<String> =
             self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, kl.kind)).collect();
         format!(
-            "{:<34} {:<24} {}  KL {}  {:.0} tokens, {:.0} scores",
+            "{:<34} {:<24} {}  KL {}  {}, {}",
             self.title(),
             self.weights(),
             rewards.join("  "),
             kl.join(", "),
-            self.model_tokens,
-            self.scorer_calls
+            counted(self.model_tokens, "token"),
+            counted(self.scorer_calls, "score")
         )
     }
 
@@ -148,11 +188,27 @@ impl Row {
     }
 }
 
+/// A rounded number of things.
+fn counted(number: f64, thing: &str) -> String {
+    let plural = if number.round() == 1.0 { "" } else { "s" };
+    format!("{number:.0} {thing}{plural}")
+}
+
+/// The weights that all procedures went by; none where they went by several.
+pub(super) fn common_weights(rows: &[Row]) -> Option<String> {
+    let of_procedures = rows.iter().filter(|row| row.policy.is_none());
+    match &distinct(of_procedures.map(Row::weights))[..] {
+        [weights] => Some(weights.clone()),
+        _ => None,
+    }
+}
+
 /// The paired difference of a reward under two procedures, the second subtracted; none where a front does not reach the KL.
 ///
 /// - `pair`: each a procedure as it was named, or, where several rows have it, as `PROCEDURE by REWARD:WEIGHT REWARD:WEIGHT`, rewards in
-///   alphabetical order. With `kl`, above 0, in nats per response, each is a front as the figure's legend names it, and both are taken at that
-///   KL: between two points a reward is linear in √KL, and every front begins at plain sampling. The interval takes the KLs for known.
+///   alphabetical order. With `kl`, above 0, in nats per response, each is a front as the figure's legend names it, or as `best-of (1 REWARD)`
+///   and the like, and both are taken at that KL: between two points a reward is linear in √KL, and every front begins at plain sampling. The
+///   interval takes the KLs for known.
 ///
 /// # Errors
 /// Where there is no such row, front or reward.
@@ -200,9 +256,10 @@ fn named<'a>(rows: &'a [Row], name: &str) -> Result<&'a Row> {
 
 /// The reward of every prompt on a front, at a KL that it reaches, and whether that is a bound.
 fn at(rows: &[Row], series: &str, reward: &str, kl: f64) -> Result<Option<(Vec<f64>, bool)>> {
-    let mut front: Vec<&Row> = rows.iter().filter(|row| row.series() == series).collect();
+    let is = |row: &&Row| row.front(rows) == series || row.series() == series;
+    let mut front: Vec<&Row> = rows.iter().filter(is).collect();
     if front.is_empty() {
-        let names: BTreeSet<String> = rows.iter().map(Row::series).collect();
+        let names: BTreeSet<String> = rows.iter().map(|row| row.front(rows)).collect();
         bail!("there is no front {series:?}; there are {names:?}")
     }
     let bounded = front.iter().any(|row| row.kl().kind == KlKind::Bound);
@@ -270,6 +327,36 @@ mod tests {
     }
 
     #[test]
+    fn fronts_are_named_as_procedures_are() {
+        let named = |rows: &[Row]| -> Vec<(String, Option<String>)> {
+            rows.iter().map(|row| (row.front(rows), row.number())).collect()
+        };
+        let block = row("cd-block:length=8,samples=4", 1.0, 1.0, &[0.0, 1.0]);
+        let of_one = [&rows()[..4], &[block]].concat();
+        let told = |name: &str, number: &str| (name.to_owned(), Some(number.to_owned()));
+        let expected = [
+            ("sample".to_owned(), None),
+            told("best-of:N", "N = 4"),
+            told("cd-token:lambda=λ", "λ = 1"),
+            told("cd-token:lambda=λ", "λ = 4"),
+            told("cd-block:length=8,samples=K", "K = 4"),
+        ];
+        assert_eq!(named(&of_one), expected);
+        assert_eq!(common_weights(&of_one).as_deref(), Some("liking:1"));
+        let several = named(&rows());
+        assert_eq!(several[1].0, "best-of:N by liking:1");
+        assert_eq!(several[4].0, "cd-token:lambda=λ by liking:0.5");
+    }
+
+    #[test]
+    fn one_of_a_thing_is_not_several() {
+        let line = row("sample", 1.0, 0.0, &[0.0, 1.0]).line();
+        assert!(line.ends_with("1 token, 1 score"), "{line}");
+        let row = Row { model_tokens: 84.2, ..row("best-of:4", 1.0, 1.0, &[2.0, 3.0]) };
+        assert!(row.line().ends_with("84 tokens, 1 score"), "{}", row.line());
+    }
+
+    #[test]
     fn policies_have_fronts_of_their_own() {
         let policy = |name: &str, nats, by_prompt: &[f64]| Row {
             policy: Some(name.to_owned()),
@@ -306,6 +393,9 @@ mod tests {
         let expected = paired_difference(&tokenwise, &[2.0, 3.0, 5.0], LEVEL).unwrap();
         assert!((difference.interval.estimate - expected.estimate).abs() < 1e-12);
         assert_eq!(difference.bounded, [true; 2]);
+        let as_drawn = ["cd-token:lambda=λ by liking:1", "best-of:N by liking:1"];
+        let same = reward_difference(&rows(), as_drawn, "liking", Some(1.0)).unwrap().unwrap();
+        assert_eq!(same.interval, difference.interval);
         assert!(reward_difference(&rows(), fronts, "liking", Some(2.0)).unwrap().is_none());
         let unknown = ["beam (1 liking)", "best-of (1 liking)"];
         let message = reward_difference(&rows(), unknown, "liking", Some(1.0)).unwrap_err();
