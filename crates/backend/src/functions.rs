@@ -146,9 +146,17 @@ pub(crate) fn largest(row: &[f32]) -> f32 {
 #[inline(always)]
 pub fn softmax(scores: &mut [f32]) {
     let most = largest(scores);
-    for score in scores.iter_mut() {
+    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
+    // The last few as a whole vector, too: one by one, each takes as long.
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    for score in chunks.as_flattened_mut() {
         *score = exp(*score - most);
     }
+    for score in &mut last {
+        *score = exp(*score - most);
+    }
+    rest.copy_from_slice(&last[..rest.len()]);
     let whole = 1.0 / sum(scores, |p| p);
     for p in scores.iter_mut() {
         *p *= whole;

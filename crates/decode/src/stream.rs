@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Debug)]
 pub struct Stream {
     rng: ChaCha8Rng,
+    /// Where the generator stands: moving it there computes its block anew.
+    next: u64,
 }
 
 impl Stream {
@@ -23,12 +25,15 @@ impl Stream {
             hash.update(text.as_bytes());
         }
         hash.update(sample.to_le_bytes());
-        Self { rng: ChaCha8Rng::from_seed(hash.finalize().into()) }
+        Self { rng: ChaCha8Rng::from_seed(hash.finalize().into()), next: 0 }
     }
 
     /// The draw at a position: uniform on [0, 1), a multiple of 2⁻⁵³.
     pub fn uniform(&mut self, position: u64) -> f64 {
-        self.rng.set_word_pos(u128::from(position) * 2);
+        if position != self.next {
+            self.rng.set_word_pos(u128::from(position) * 2);
+        }
+        self.next = position.wrapping_add(1);
         (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 

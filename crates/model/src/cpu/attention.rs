@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::{Simd, WithSimd, bytemuck};
 
-use super::row::{KeysValues, POSITIONS, Row, Segment};
+use super::row::{Row, Segment};
 use infalign_backend::functions::{cap, softmax};
 
 /// How a block attends.
@@ -38,34 +38,34 @@ impl WithSimd for Attend<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Heads { heads, kv_heads, width, scale, score_cap, window } = *self.heads;
         let end = self.position + 1;
         let range = window.map_or(0, |window| end.saturating_sub(window))..end;
-        let group = heads / kv_heads;
-        for (head, query) in self.queries.chunks_exact_mut(width).enumerate() {
-            let part = head / group * width..(head / group + 1) * width;
-            self.scores.clear();
+        self.scores.clear();
+        for (head, query) in self.queries.chunks_exact(width).enumerate() {
+            let first = head / (heads / kv_heads) * width;
             for (segment, range) in within(self.row, range.clone()) {
-                let layer = &segment.layers[self.layer];
-                score(segment.capacity, layer, &part, range, query, self.scores);
+                let keys = &segment.layers[self.layer].keys;
+                let keys = &keys[first * segment.capacity..(first + width) * segment.capacity];
+                score(simd, keys, segment.capacity, range, query, self.scores);
             }
-            for score in self.scores.iter_mut() {
-                *score *= scale;
-            }
-            cap(self.scores, score_cap);
-            softmax(self.scores);
-            let mut done = 0;
-            while done < width {
-                let values = Values { row: self.row, layer: self.layer, range: range.clone() };
-                let (first, out) = (part.start + done, &mut query[done..]);
-                done += match width - done {
-                    32.. => values.mix::<32>(kv_heads * width, first, self.scores, out),
-                    16.. => values.mix::<16>(kv_heads * width, first, self.scores, out),
-                    8.. => values.mix::<8>(kv_heads * width, first, self.scores, out),
-                    _ => values.mix::<1>(kv_heads * width, first, self.scores, out),
-                };
-            }
+        }
+        for score in self.scores.iter_mut() {
+            *score *= scale;
+        }
+        cap(self.scores, score_cap);
+        for scores in self.scores.chunks_exact_mut(range.len()) {
+            softmax(scores);
+        }
+        let values = Values { row: self.row, layer: self.layer, range, heads: self.heads };
+        let mut done = 0;
+        while done < width {
+            done += match (width - done).div_ceil(S::F32_LANES) {
+                4.. => values.mix::<S, 1, 4>(simd, done, self.scores, self.queries),
+                2.. => values.mix::<S, 2, 2>(simd, done, self.scores, self.queries),
+                _ => values.mix::<S, 4, 1>(simd, done, self.scores, self.queries),
+            };
         }
     }
 }
@@ -75,34 +75,87 @@ struct Values<'a> {
     row: &'a Row,
     layer: usize,
     range: Range<usize>,
+    heads: &'a Heads,
 }
 
 impl Values<'_> {
-    /// Σ p·v of the `N` components from `first` on, of values `[positions, stride]`; returns N.
+    /// Writes Σ p·v of the next components of every head, `H` heads and `V` vectors at a time; returns how many.
+    ///
+    /// - `first`: of the components.
+    /// - `probabilities`: `[heads, positions]`.
     #[inline(always)]
-    fn mix<const N: usize>(
-        self,
-        stride: usize,
+    fn mix<S: Simd, const H: usize, const V: usize>(
+        &self,
+        simd: S,
         first: usize,
         probabilities: &[f32],
         out: &mut [f32],
     ) -> usize {
-        let mut sums = [0.0_f32; N];
-        let mut probabilities = probabilities;
-        for (segment, range) in within(self.row, self.range) {
+        let components = first..self.heads.width.min(first + V * S::F32_LANES);
+        let together = self.heads.heads / H * H;
+        for head in (0..together).step_by(H) {
+            self.mix_heads::<S, H, V>(simd, head, components.clone(), probabilities, out);
+        }
+        for head in together..self.heads.heads {
+            self.mix_heads::<S, 1, V>(simd, head, components.clone(), probabilities, out);
+        }
+        components.len()
+    }
+
+    /// The same of `H` heads, from `head` on. Where a head ends before the vectors do, components of the next are read and left.
+    #[inline(always)]
+    fn mix_heads<S: Simd, const H: usize, const V: usize>(
+        &self,
+        simd: S,
+        head: usize,
+        components: Range<usize>,
+        probabilities: &[f32],
+        out: &mut [f32],
+    ) {
+        let Heads { heads, kv_heads, width, .. } = *self.heads;
+        let (stride, positions) = (kv_heads * width, self.range.len());
+        let firsts: [usize; H] =
+            std::array::from_fn(|h| (head + h) / (heads / kv_heads) * width + components.start);
+        let mut later: [&[f32]; H] =
+            std::array::from_fn(|h| &probabilities[(head + h) * positions..][..positions]);
+        let mut sums = [[simd.splat_f32s(0.0); V]; H];
+        for (segment, range) in within(self.row, self.range.clone()) {
             let values = &segment.layers[self.layer].values;
             let values = &values[range.start * stride..range.end * stride];
-            let (here, later) = probabilities.split_at(range.len());
-            probabilities = later;
-            for (p, value) in here.iter().zip(values.chunks_exact(stride)) {
-                let value = &value[first..first + N];
-                for i in 0..N {
-                    sums[i] = p.mul_add(value[i], sums[i]);
+            let here = later.map(|later| &later[..range.len()]);
+            later = later.map(|later| &later[range.len()..]);
+            // Positions after which there is enough to fill the vectors.
+            let whole = (values.len() + stride).saturating_sub(firsts[H - 1] + V * S::F32_LANES);
+            let whole = range.len().min(whole / stride);
+            for position in 0..whole {
+                for h in 0..H {
+                    let values = &values[position * stride + firsts[h]..][..V * S::F32_LANES];
+                    let (values, _) = S::as_simd_f32s(values);
+                    add(simd, here[h][position], values, &mut sums[h]);
+                }
+            }
+            for position in whole..range.len() {
+                for h in 0..H {
+                    let mut last = [simd.splat_f32s(0.0); V];
+                    let values = &values[position * stride + firsts[h]..][..components.len()];
+                    bytemuck::cast_slice_mut(&mut last)[..values.len()].copy_from_slice(values);
+                    add(simd, here[h][position], &last, &mut sums[h]);
                 }
             }
         }
-        out[..N].copy_from_slice(&sums);
-        N
+        for (out, sums) in out.chunks_exact_mut(width).skip(head).zip(&sums) {
+            let sums: &[f32] = bytemuck::cast_slice(sums);
+            out[components.clone()].copy_from_slice(&sums[..components.len()]);
+        }
+    }
+}
+
+/// Adds p·v.
+#[inline(always)]
+fn add<S: Simd>(simd: S, p: f32, values: &[S::f32s], sums: &mut [S::f32s]) {
+    let p = simd.splat_f32s(p);
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum = simd.mul_add_f32s(p, *value, *sum);
     }
 }
 
@@ -121,28 +174,55 @@ fn within(row: &Row, range: Range<usize>) -> impl Iterator<Item = (&Segment, Ran
     })
 }
 
-/// Appends the products of the query with the keys of `range`.
+/// Appends the products of the query with the keys `[width, capacity]` of `range`.
 #[inline(always)]
-fn score(
+fn score<S: Simd>(
+    simd: S,
+    keys: &[f32],
     capacity: usize,
-    layer: &KeysValues,
-    part: &Range<usize>,
     range: Range<usize>,
     query: &[f32],
     scores: &mut Vec<f32>,
 ) {
-    let keys = &layer.keys[part.start * capacity..part.end * capacity];
-    let mut place = range.start / POSITIONS * POSITIONS;
+    let mut place = range.start / S::F32_LANES * S::F32_LANES;
     while place < range.end {
-        let mut sums = [0.0_f32; POSITIONS];
-        for (column, q) in keys.chunks_exact(capacity).zip(query.iter()) {
-            let column = &column[place..place + POSITIONS];
-            for i in 0..POSITIONS {
-                sums[i] = q.mul_add(column[i], sums[i]);
+        let (four, two, one);
+        let products: &[f32] = match (range.end - place).div_ceil(S::F32_LANES) {
+            4.. => {
+                four = products::<S, 4>(simd, keys, capacity, place, query);
+                bytemuck::cast_slice(&four)
             }
-        }
-        let (from, to) = (range.start.max(place), range.end.min(place + POSITIONS));
-        scores.extend_from_slice(&sums[from - place..to - place]);
-        place += POSITIONS;
+            2.. => {
+                two = products::<S, 2>(simd, keys, capacity, place, query);
+                bytemuck::cast_slice(&two)
+            }
+            _ => {
+                one = products::<S, 1>(simd, keys, capacity, place, query);
+                bytemuck::cast_slice(&one)
+            }
+        };
+        let (from, to) = (range.start.max(place), range.end.min(place + products.len()));
+        scores.extend_from_slice(&products[from - place..to - place]);
+        place += products.len();
     }
+}
+
+/// Products of the query with the keys of `V` vectors of positions.
+#[inline(always)]
+fn products<S: Simd, const V: usize>(
+    simd: S,
+    keys: &[f32],
+    capacity: usize,
+    place: usize,
+    query: &[f32],
+) -> [S::f32s; V] {
+    let mut sums = [simd.splat_f32s(0.0); V];
+    for (column, q) in keys.chunks_exact(capacity).zip(query) {
+        let (column, _) = S::as_simd_f32s(&column[place..place + V * S::F32_LANES]);
+        let q = simd.splat_f32s(*q);
+        for (sum, keys) in sums.iter_mut().zip(column) {
+            *sum = simd.mul_add_f32s(q, *keys, *sum);
+        }
+    }
+    sums
 }

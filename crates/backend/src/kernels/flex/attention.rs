@@ -58,21 +58,29 @@ impl Turned {
     }
 
     /// Of rows of `columns` numbers, those that begin with `first`.
+    #[inline(always)]
     fn of(rows: &[f32], columns: usize, first: usize, width: usize) -> Self {
         let mut turned = Self::empty(rows.len() / columns, width);
-        for (token, row) in rows.chunks_exact(columns).enumerate() {
-            for (d, x) in row[first..first + width].iter().enumerate() {
-                turned.numbers[d * turned.vectors + token / LANES][token % LANES] = *x;
+        for (at, rows) in rows.chunks(LANES * columns).enumerate() {
+            for d in 0..width {
+                let lanes = &mut turned.numbers[d * turned.vectors + at];
+                for (lane, x) in lanes.iter_mut().zip(rows[first + d..].iter().step_by(columns)) {
+                    *lane = *x;
+                }
             }
         }
         turned
     }
 
     /// Writes them back where they came from.
+    #[inline(always)]
     fn put(&self, rows: &mut [f32], columns: usize, first: usize, width: usize) {
-        for (token, row) in rows.chunks_exact_mut(columns).enumerate() {
-            for (d, x) in row[first..first + width].iter_mut().enumerate() {
-                *x = self.numbers[d * self.vectors + token / LANES][token % LANES];
+        for (at, rows) in rows.chunks_mut(LANES * columns).enumerate() {
+            for d in 0..width {
+                let lanes = &self.numbers[d * self.vectors + at];
+                for (x, lane) in rows[first + d..].iter_mut().step_by(columns).zip(lanes) {
+                    *x = *lane;
+                }
             }
         }
     }
@@ -118,10 +126,14 @@ impl Block {
         scale: f32,
         into: &mut [[f32; QUERIES]],
     ) {
-        for (d, into) in into.iter_mut().enumerate() {
-            for (query, into) in into.iter_mut().enumerate() {
-                let at = (self.first + query) * columns + head.start + d;
-                *into = if query < self.n { rows[at] * scale } else { 0.0 };
+        for query in 0..QUERIES {
+            if query < self.n {
+                let row = &rows[(self.first + query) * columns..][head.clone()];
+                for (into, x) in into.iter_mut().zip(row) {
+                    into[query] = x * scale;
+                }
+            } else {
+                into.iter_mut().for_each(|into| into[query] = 0.0);
             }
         }
     }
@@ -187,7 +199,7 @@ impl Block {
                     }
                 }
             }
-            *out = sums.map(total);
+            *out = halved(&sums);
         }
     }
 
@@ -244,6 +256,32 @@ fn total(mut lanes: Lanes) -> f32 {
         n /= 2;
     }
     lanes[0]
+}
+
+/// The sums of each query's lanes, by halves as [`total`] takes them: all queries' halves side by side.
+#[inline(always)]
+fn halved(sums: &[Lanes; QUERIES]) -> [f32; QUERIES] {
+    let (mut eight, mut four) = ([0.0; 8 * QUERIES], [0.0; 4 * QUERIES]);
+    let (mut two, mut one) = ([0.0; 2 * QUERIES], [0.0; QUERIES]);
+    for (q, sums) in sums.iter().enumerate() {
+        for i in 0..8 {
+            eight[8 * q + i] = sums[i] + sums[i + 8];
+        }
+    }
+    for q in 0..QUERIES {
+        for i in 0..4 {
+            four[4 * q + i] = eight[8 * q + i] + eight[8 * q + i + 4];
+        }
+    }
+    for q in 0..QUERIES {
+        for i in 0..2 {
+            two[2 * q + i] = four[4 * q + i] + four[4 * q + i + 2];
+        }
+    }
+    for q in 0..QUERIES {
+        one[q] = two[2 * q] + two[2 * q + 1];
+    }
+    one
 }
 
 /// The sums of each query's lanes, one lane after the other: side by side, since in each every term waits for the one before.
