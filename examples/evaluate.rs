@@ -25,14 +25,8 @@ fn main() -> anyhow::Result<()> {
     let careful = sampled([[0.5, 0.5, 0.5, 0.6], [0.3, 0.4, 0.4, 0.4], [0.4, 0.4, 0.5, 0.5]]);
     let entry =
         |method, sampled| Entry { label: Label::named(method), sampled, reference: &reference };
-    let procedures = ["best-of:2".parse()?, "worst-of:2".parse()?];
-    let plan = Plan {
-        contests: &procedures.map(Contest::same),
-        judge: Judge::Reward,
-        pairs: &[(0, 1)],
-        length_controlled: false,
-        statistics: Statistics::new(1),
-    };
+    let contests = ["best-of:2".parse()?, "worst-of:2".parse()?].map(Contest::same);
+    let plan = Plan { pairs: &[(0, 1)], ..Plan::new(&contests, Judge::Reward, Statistics::new(1)) };
     let table = table(&[entry("daring", &daring), entry("careful", &careful)], &plan)?;
     print!("{}", text_table(&table.rows));
     println!();

@@ -4,26 +4,24 @@
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use infalign::record::verify::verify;
-use infalign::record::{BuildRecord, Opening, Recorder, RunDir};
+use infalign::record::{BuildRecord, InputFile, Opening, Recorder, RunDir};
 
 fn main() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let run = RunDir::create(root.path(), "example")?;
-    let data = std::path::PathBuf::from("examples/problem.json");
+    let data = "examples/problem.json";
     let opening = Opening {
         command: "example".to_owned(),
         argv: std::env::args().skip(1).collect(),
         build: BuildRecord { version: "0.1.0".to_owned(), ..BuildRecord::default() },
-        device: None,
         seed: Some(1),
-        inputs: vec![("problem".to_owned(), data.display().to_string(), data)],
-        expect: None,
-        diff: None,
+        inputs: vec![InputFile { role: "problem".into(), name: data.into(), path: data.into() }],
+        ..Opening::default()
     };
     let recorder = Recorder::begin(run.path(), opening)?;
     let results = run.path().join("results.json");
     std::fs::write(&results, r#"{"answer": 42}"#)?; // the work
-    let record = recorder.end(None)?;
+    let record = recorder.completed()?;
     println!("recorded {} with {} output", record.uuid, record.outputs.len());
     anyhow::ensure!(verify(run.path())?.findings.is_empty(), "it is what was recorded");
 

@@ -1,4 +1,4 @@
-//! Prompts of messages, as a user gives them to `infalign generate` and `infalign score`.
+//! Prompts of messages, as a user gives them to the commands.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::Output;
 
-use common::{json, model_with};
+use common::{bytes, done, json, model_with, train_small};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -18,6 +18,11 @@ const TEMPLATE: &str = "\
 {% if add_generation_prompt %}
 assistant :
 {%- endif %}";
+
+/// Names the day, or a day of its own where it is not told.
+const DATED: &str = "\
+{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}{% set day = 'friday' %}{% endif %}
+{{ bos_token }} on {{ day }} {{ messages[0].content }} :";
 
 fn infalign(command: &str, model: &TempDir, args: &[&str]) -> Output {
     let mut process = common::infalign(&[command, "--model"]);
@@ -108,4 +113,31 @@ fn a_model_without_a_template_reads_texts_only() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("has no chat template"), "{text}");
     assert!(generate(&model, &[json!({ "prompt": "the soup" })], &[]).status.success());
+}
+
+#[test]
+fn results_do_not_depend_on_the_day() {
+    let model = model_with("chat_template.jinja", DATED);
+    let contents = ["the soup", "the tea", "the staff"];
+    let prompts = contents.map(|text| json!({ "messages": user(text) }));
+    let output = generate(&model, &prompts, &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("<s> on friday the soup :"), "{text} {output:?}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (file, judge) = (rows(&dir, &prompts), dir.path().join("judge.toml"));
+    std::fs::write(&judge, "kind = 'lexicon'\nweights = { good = 1.0 }\n").unwrap();
+    let out = dir.path().join("evaluation");
+    let mut evaluate = common::infalign(&["evaluate", "--samples", "2", "--max-tokens", "8"]);
+    evaluate.arg("--policy").arg(model.path()).arg("--reference").arg(model.path());
+    evaluate.arg("--prompts").arg(&file).arg("--judge").arg(&judge).arg("--out").arg(&out);
+    done(evaluate);
+    let samples = String::from_utf8(bytes(&out, "methods/policy/samples.json")).unwrap();
+    assert!(samples.contains("<s> on friday the soup :"), "{samples}");
+
+    let sets =
+        [format!("model={}", model.path().display()), format!("prompts.train={}", file.display())];
+    let mut train = train_small(&dir.path().join("run"), &sets.each_ref().map(String::as_str));
+    train.arg("--dry-run");
+    done(train);
 }

@@ -353,9 +353,11 @@ fn compared(run_folder: &str, best: &str, raw: &str, results: &Value) {
         let mut own = own.filter(|own| {
             ["method", "baseline", "procedure", "judge"].iter().all(|key| own[key] == one[key])
         });
-        own.next().unwrap()["difference"]["estimate"].clone()
+        own.next().unwrap()["difference"].clone()
     };
-    assert!(comparisons.iter().all(|one| one["difference"]["estimate"] == same(one)));
+    for one in comparisons {
+        assert_eq!(one["difference"], same(one), "the interval, too, of the same resamples");
+    }
     // Of the run's two sets of reference responses, the first is the reference.
     let [samples, reference] =
         [format!("{best}/samples.json"), format!("{run_folder}/reference-samples.json")];

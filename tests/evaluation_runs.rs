@@ -163,7 +163,8 @@ fn stored_responses_that_cannot_be_measured_are_not_scored() {
         ("single.jsonl", &[], "1 against 2"),
         ("a.jsonl", &["--procedure", "best-of:4"], "give 4 or more"),
         ("a.jsonl", &["--procedure", "best-of:2", "--plan", "0.1"], "give 4 or more"),
-        ("a.jsonl", &["--procedure", "majority:2"], "majority:2"),
+        ("a.jsonl", &["--procedure", "majority:4"], "give 4 or more"),
+        ("a.jsonl", &["--procedure", "rejection:quantile=0.5,draws=2"], "rejection"),
         ("a.jsonl", &["--replicates", "3"], "at least 100"),
         ("a.jsonl", &["--prompts", "prompts.jsonl"], "--prompts is for models"),
     ] {

@@ -60,6 +60,44 @@ fn best_of_n_is_better_and_seeds_are_kept() {
 }
 
 #[test]
+fn a_majority_is_of_the_answers_that_the_reward_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let prompts = std::fs::read_to_string(quickstart().join("test.jsonl")).unwrap();
+    let answered = |line: &str| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        row["answer"] = "good".into();
+        format!("{row}\n")
+    };
+    std::fs::write(path("answers.jsonl"), prompts.lines().map(answered).collect::<String>())
+        .unwrap();
+    let (file, words) = (path("answers.jsonl"), ["good", "nice", "dull", "cold"]);
+    let reward = format!("kind = 'answer'\nfile = '{file}'\npattern = '{}'\n", words.join("|"));
+    std::fs::write(path("reward.toml"), reward).unwrap();
+    let rows = |args: &[&str]| -> Vec<serde_json::Value> {
+        let document = json(&generate(&[&["--json"], args].concat()));
+        document["responses"].as_array().unwrap().clone()
+    };
+    let kept = rows(&["--procedure", "majority:4", "--reward", &path("reward.toml")]);
+    let drawn = rows(&["--samples", "4"]);
+    let text = |row: &serde_json::Value| row["response"].as_str().unwrap().to_owned();
+    let mut others = 0;
+    for (row, drawn) in kept.iter().zip(drawn.chunks(4)) {
+        let texts: Vec<String> = drawn.iter().map(text).collect();
+        let last = |text: &String| words.into_iter().max_by_key(|word| text.rfind(word));
+        let given = |text: &String| last(text).filter(|word| text.contains(word));
+        let answers: Vec<Option<&str>> = texts.iter().map(given).collect();
+        let votes = |place: usize| answers.iter().filter(|one| **one == answers[place]).count();
+        let voters = (0..4).filter(|&place| answers[place].is_some());
+        let most = voters.max_by_key(|&place| (votes(place), 4 - place)).unwrap_or(0);
+        assert_eq!(text(row), texts[most], "{texts:?}");
+        assert_eq!(row["score"], f64::from(answers[most] == Some("good")));
+        others += usize::from(most > 0);
+    }
+    assert!(others > 0, "no two of the texts are the same, but their answers are");
+}
+
+#[test]
 fn rejection_accepts_by_the_table_of_the_model() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();

@@ -19,6 +19,12 @@ const WITHOUT_TABLE: &str = r#"method=[
     {name="sft",kind="best-of-n-sft",n=4,train={steps=2,examples_per_step=8,optimizer={learning_rate=1e-3}}},
 ]"#;
 
+/// One whose optimum is not computed.
+const EXPECTED: &str = r#"method=[
+    {name="one",objective="reward:best-of:4"},
+    {name="sft",kind="best-of-n-sft",n=4,train={steps=2,examples_per_step=8,optimizer={learning_rate=1e-3}}},
+]"#;
+
 /// The recipe of the oracle in miniature.
 fn oracle(out: &Path, more: &[&str]) -> Command {
     let recipe = quickstart().join("../oracle.toml");
@@ -111,6 +117,10 @@ fn what_cannot_be_listed_is_refused() {
         (
             &["calibration={group=true}", "rollouts.samples=16", WITHOUT_TABLE],
             ["calibration.group", "evaluation.optimum"],
+        ),
+        (
+            &[EXPECTED, "rollouts.samples=16"],
+            ["reward:best-of:4 is not computed", "evaluation.optimum"],
         ),
     ] {
         let mut command = oracle(&out, more);

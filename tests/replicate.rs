@@ -3,10 +3,10 @@
 
 mod runs;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use infalign_record::hash::sha256_bytes;
-use infalign_record::{BuildRecord, Expect, Opening, Recorder, env, folder};
+use infalign_record::{BuildRecord, Expect, InputFile, Opening, Recorder, env, folder};
 use runs::{copy, done, fails, infalign, quickstart, recipe, train, with_run};
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn close(from: &Path, to: &Path, build: BuildRecord) {
     let original = folder::record(from).unwrap();
     let inputs = original.inputs.iter().map(|input| {
         let path = env::with_home(&input.path.replace("$RUN", &text(to)));
-        (input.role.clone(), input.path.clone(), PathBuf::from(path))
+        InputFile { role: input.role.clone(), name: input.path.clone(), path: path.into() }
     });
     let opening = Opening {
         command: original.command.clone(),
@@ -38,7 +38,7 @@ fn close(from: &Path, to: &Path, build: BuildRecord) {
         expect: None,
         diff: std::fs::read(to.join("diff.patch")).ok(),
     };
-    Recorder::begin(to, opening).unwrap().end(None).unwrap();
+    Recorder::begin(to, opening).unwrap().completed().unwrap();
 }
 
 /// Changes the rewards that a method's samples hold.
@@ -109,6 +109,8 @@ fn a_run_repeats_bit_for_bit_on_another_number_of_threads_which_is_named() {
 
     let none = ["--out", &text(&path("none")), "--spot", "1", "--steps", "0"];
     assert!(fails(with_run("replicate", &original, &none), 2).contains("--steps"));
+    let set = ["--out", &text(&path("none")), "--spot", "1", "--set", "prompts.train=elsewhere"];
+    assert!(fails(with_run("replicate", &original, &set), 2).contains("cannot be used with"));
 
     // Nothing was written into the original.
     done(with_run("verify", &original, &[]));
@@ -306,6 +308,22 @@ fn a_replica_that_fails_is_told_from_one_that_differs() {
     assert_eq!(expect, Expect::default());
     // Not one of train's words.
     assert!(fails(infalign(&["replicate"]), 2).contains("RUN"));
+    #[cfg(unix)]
+    a_replica_that_is_asked_to_stop_stops(dir.path(), &original);
+}
+
+/// The command alone is asked, and what it runs comes to its own end before it.
+#[cfg(unix)]
+fn a_replica_that_is_asked_to_stop_stops(dir: &Path, original: &Path) {
+    use infalign_record::record::Status;
+
+    let out = dir.join("stopped");
+    let long = ["--out", &text(&out), "--set", "train.steps=5000"];
+    let begun = out.join("run/methods/raw/metrics.jsonl");
+    let message = runs::stopped(with_run("replicate", original, &long), &begun);
+    assert!(message.contains("stopped/run: stopped; what was finished is kept"), "{message}");
+    let replica = folder::record(&out.join("run")).unwrap();
+    assert_eq!((replica.status, replica.exit), (Status::Failed, Some(3)));
 }
 
 /// A run that reaches a server, or writes elsewhere, is not started unasked.

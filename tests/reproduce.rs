@@ -6,6 +6,8 @@ mod common;
 use std::path::Path;
 use std::process::Output;
 
+#[cfg(unix)]
+use common::{SMALL, json_file, stopped};
 use common::{infalign, stderr};
 use serde_json::Value;
 
@@ -114,6 +116,24 @@ fn a_training_is_gone_through_in_small_and_its_methods_compared() {
         findings.len() == 3
             && findings.iter().all(|f| f["verdict"].is_null() && f["estimate"].is_number())
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reproduction_that_is_asked_to_stop_stops_its_step() {
+    let dir = with_plan("");
+    let sets = SMALL.iter().chain(&["train.steps=5000"]).flat_map(|set| ["--set", *set]);
+    let words: Vec<&str> = ["train", "--out", "$STEP"].into_iter().chain(sets).collect();
+    let plan = format!(
+        "title = 'long'\npaper = 'none'\nscale = 'none'\n[[step]]\nname = 'train'\ncommand = {words:?}\n"
+    );
+    std::fs::write(dir.path().join("plans/long.toml"), plan).unwrap();
+    let step = dir.path().join("reproductions/long/steps/train");
+    let mut command = infalign(&["reproduce", "long", "--plans", "plans"]);
+    command.current_dir(dir.path());
+    let message = stopped(command, &step.join("methods/raw/metrics.jsonl"));
+    assert!(message.contains("the step train: stopped; what was finished is kept"), "{message}");
+    assert_eq!(json_file(&step.join("record.json"))["status"], "failed");
 }
 
 #[test]

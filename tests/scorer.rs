@@ -480,10 +480,37 @@ fn runs_repeat_go_on_and_refuse() {
         let message = refused(sets);
         assert!(message.contains(told), "{sets:?}: {message}");
     }
+    recipes_and_runs_of_other_tasks_are_refused(dir);
+    a_run_is_named_after_the_command(dir);
+}
+
+fn recipes_and_runs_of_other_tasks_are_refused(dir: &Path) {
     let quickstart = quickstart().join("../quickstart.toml");
-    let output = infalign(&["scorer"]).arg(quickstart).output().unwrap();
+    let output = infalign(&["scorer"]).arg(&quickstart).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("infalign train"), "{}", stderr(&output));
+    let of_recipe = stderr(&output);
+    assert!(of_recipe.contains("infalign train"), "{of_recipe}");
+    let align = dir.join("align");
+    std::fs::create_dir(&align).unwrap();
+    std::fs::copy(&quickstart, align.join("config.toml")).unwrap();
+    let output = infalign(&["scorer", "--resume", "--out"]).arg(&align).output().unwrap();
+    let of_run = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{of_run}");
+    assert!(of_run.ends_with(of_recipe.trim_start_matches("error: ")), "{of_run}");
+    assert_eq!(std::fs::read_dir(&align).unwrap().count(), 1, "it is left as it is");
+}
+
+fn a_run_is_named_after_the_command(dir: &Path) {
+    let mut command = infalign(&["scorer", "recipe.toml"]);
+    for set in ["train.steps=2", "rollouts.samples=2", "evaluation=[]"] {
+        command.args(["--set", set]);
+    }
+    assert_done(&command.current_dir(dir).output().unwrap());
+    let runs = std::fs::read_dir(dir.join("runs")).unwrap();
+    let runs: Vec<PathBuf> = runs.map(|entry| entry.unwrap().path()).collect();
+    let [run] = &runs[..] else { panic!("{runs:?}") };
+    assert!(run.to_string_lossy().contains("-scorer-"), "{}", run.display());
+    assert_eq!(json_file(&run.join("start.json"))["command"], "scorer");
 }
 
 #[test]

@@ -12,19 +12,34 @@ const CANARY: &str = "canary/Value 29ab+31";
 /// One that the quickstart's model has words for.
 const KNOWN_WORDS: &str = "friday at the library";
 
+/// The digits of base64 that the canary decides where it follows two bytes.
+const AFTER_TWO_BYTES: &str = "jYW5hcnkvVmFsdWUgMjlhYiszM";
+
 /// The canary as addresses have it.
 fn percent(canary: &str) -> String {
     canary.replace('/', "%2F").replace(' ', "%20").replace('+', "%2B")
 }
 
+/// The same with digits `a` to `f`.
+fn lower_case(percent: &str) -> String {
+    percent.replace("%2F", "%2f").replace("%2B", "%2b")
+}
+
 /// Every byte of a folder, in the forms that a value may take.
 fn assert_clean(folder: &Path, canary: &str) {
-    // In base64, without the last digits, which depend on what follows.
+    // In base64, as it stands there after none, one and two bytes, without the digits that depend on its neighbours.
     let base64 = match canary {
-        CANARY => "Y2FuYXJ5L1ZhbHVlIDI5YWIrMz",
-        _ => "ZnJpZGF5IGF0IHRoZSBsaWJyYXJ5",
+        CANARY => ["Y2FuYXJ5L1ZhbHVlIDI5YWIrMz", "NhbmFyeS9WYWx1ZSAyOWFiKzMx", AFTER_TWO_BYTES],
+        _ => [
+            "ZnJpZGF5IGF0IHRoZSBsaWJyYXJ5",
+            "ZyaWRheSBhdCB0aGUgbGlicmFye",
+            "mcmlkYXkgYXQgdGhlIGxpYnJhcn",
+        ],
     };
-    let forms = [canary.to_owned(), percent(canary), base64.to_owned()];
+    let encoded = percent(canary);
+    let mut forms = vec![canary.to_owned(), lower_case(&encoded), encoded.replace("%20", "+")];
+    forms.push(encoded);
+    forms.extend(base64.map(str::to_owned));
     let all = files(folder);
     assert!(!all.is_empty(), "{} holds no file", folder.display());
     for file in all {
@@ -53,9 +68,15 @@ fn a_secret_of_the_environment_is_in_no_byte_of_a_run_that_ends_well() {
     let out = path("generated");
     let mut command = generate(&out, &path("prompts.jsonl"), CANARY);
     command.args(["--stop", CANARY, "--stop", &format!("http://me:{}@host/", percent(CANARY))]);
+    // With digits of the other case, as forms have it, and as the user's password in a header, `user:` before it.
+    let (lower, form) = (lower_case(&percent(CANARY)), percent(CANARY).replace("%20", "+"));
+    let header = format!("Basic dXNlcjp{AFTER_TWO_BYTES}Q==");
+    command.args(["--stop", &lower, "--stop", &form, "--stop", &header]);
     done(command);
     let kept = record(&out);
-    assert!(kept.argv.iter().any(|word| word == "«redacted:CANARY_TOKEN»"));
+    let whole = kept.argv.iter().filter(|word| *word == "«redacted:CANARY_TOKEN»");
+    assert_eq!(whole.count(), 3);
+    assert!(kept.argv.contains(&"Basic dXNlcjp«redacted:CANARY_TOKEN»Q==".to_owned()));
     assert_eq!(kept.status, Status::Completed);
     assert_clean(&out, CANARY);
     done(with_run("verify", &out, &[]));
@@ -73,6 +94,23 @@ fn a_secret_of_the_environment_is_in_no_byte_of_a_run_that_ends_well() {
     command.env("CANARY_TOKEN", CANARY);
     done(command);
     assert_clean(&out, CANARY);
+}
+
+#[test]
+fn a_run_that_was_killed_is_looked_through_for_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, prompts) = (dir.path().join("run"), dir.path().join("prompts.jsonl"));
+    std::fs::write(&prompts, "{\"prompt\": \"the\"}\n").unwrap();
+    done(generate(&out, &prompts, CANARY));
+    let mut kept = record(&out);
+    kept.status = Status::Running;
+    std::fs::write(out.join("record.json"), serde_json::to_vec(&kept).unwrap()).unwrap();
+    std::fs::write(out.join("log.txt"), lower_case(&percent(CANARY))).unwrap();
+    let mut command = with_run("verify", &out, &[]);
+    command.env("CANARY_TOKEN", CANARY);
+    let text = fails(command, 1);
+    assert!(text.contains("log.txt holds the value of CANARY_TOKEN"), "{text}");
+    assert!(text.contains("it was killed"), "{text}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `infalign evaluate` on stored responses: whose scores count, and how intervals are made.
+//! `infalign evaluate` on stored responses: whose scores and answers count, and how intervals are made.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
@@ -36,6 +36,59 @@ fn a_reward_that_is_asked_for_overrules_the_judge_of_the_files() {
     };
     assert_eq!(found(&[]), (0.0, json!("judge")));
     assert_eq!(found(&["--judge", "length.toml"]), (1.0, json!("reward")));
+}
+
+/// How often the first that gives the most frequent answer, a digit, is right, of three of the texts in every order.
+fn right(texts: [&str; 5], answer: &str) -> f64 {
+    let digit = |text: &str| text.chars().rev().find(char::is_ascii_digit);
+    let given = texts.map(digit);
+    let draws = (0..125).map(|code| [code / 25, code / 5 % 5, code % 5]);
+    let kept = draws.filter(|[a, b, c]| a != b && b != c && a != c).map(|drawn: [usize; 3]| {
+        let votes = |sample: usize| {
+            let same = drawn.iter().filter(|other| given[**other] == given[sample]);
+            if given[sample].is_some() { same.count() } else { 0 }
+        };
+        let first =
+            |kept: usize, &sample: &usize| if votes(sample) > votes(kept) { sample } else { kept };
+        let kept = given[drawn.iter().fold(drawn[0], first)];
+        f64::from(kept.is_some_and(|kept| kept.to_string() == answer))
+    });
+    let kept: Vec<f64> = kept.collect();
+    kept.iter().sum::<f64>() / kept.len() as f64
+}
+
+#[test]
+fn a_majority_of_stored_responses_is_of_their_answers_and_over_all_subsets() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let rows = |prompts: [[&str; 5]; 2]| -> String {
+        let row = |prompt: usize, text: &str| {
+            format!("{}\n", json!({"prompt": format!("p{prompt}"), "response": text}))
+        };
+        let prompts = prompts.iter().enumerate();
+        prompts.flat_map(|(prompt, texts)| texts.map(|text| row(prompt, text))).collect()
+    };
+    let ours =
+        [["so 1", "it is 2", "2", "or 3", "none"], ["3", "either 2 or 1", "1", "none", "so 3"]];
+    let theirs = [["2", "3", "3", "so 1", "none"], ["none", "never", "1", "2", "so 2"]];
+    write("policy.jsonl", &rows(ours));
+    write("reference.jsonl", &rows(theirs));
+    let row = |prompt: &str, answer: &str| json!({"prompt": prompt, "answer": answer});
+    write("answers.jsonl", &format!("{}\n{}\n", row("p0", "2"), row("p1", "1")));
+    write("judge.toml", "kind = 'answer'\nfile = 'answers.jsonl'\npattern = '[0-9]'\n");
+    let asked = ["--judge", "judge.toml", "--procedure", "majority:3"];
+    let found = evaluate(dir.path(), ["policy.jsonl", "reference.jsonl"], &asked);
+    let mean = |side: [[&str; 5]; 2]| (right(side[0], "2") + right(side[1], "1")) / 2.0;
+    let (ours, theirs) = (mean(ours), mean(theirs));
+    for (key, expected) in [
+        ("score", ours),
+        ("reference_score", theirs),
+        ("win_rate", (1.0 + ours - theirs) / 2.0),
+        ("procedure_kl", 3_f64.ln() - 2.0 / 3.0),
+    ] {
+        let estimate = found[key]["estimate"].as_f64().unwrap();
+        assert!((estimate - expected).abs() < 1e-12, "{key}: {estimate} against {expected}");
+    }
 }
 
 #[test]

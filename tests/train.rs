@@ -145,6 +145,26 @@ fn ctrl_c_checkpoints_and_says_how_to_go_on() {
 }
 
 #[test]
+fn an_expected_reward_is_trained_on_with_fewer_reference_rewards_than_it_looks_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let methods = "method=[{ name = 'raw', objective = 'raw' }, \
+                   { name = 'one', objective = 'reward:sample' }, \
+                   { name = 'max', objective = 'reward:best-of:3' }]";
+    let set = [methods, "calibration.samples=2", "evaluation.baseline=max"];
+    let out = dir.path().join("run");
+    assert_done(&run(train_small(&out, &set)));
+    // The first responses are those of the reference, whatever is trained on.
+    let first = |name: &str| {
+        let metrics = bytes(&out, &format!("methods/{name}/metrics.jsonl"));
+        let line = metrics.split(|byte| *byte == b'\n').next().unwrap();
+        let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+        line["reward/transformed"].as_f64().unwrap()
+    };
+    assert!((first("one") - first("raw")).abs() < 1e-9, "one response is the reward itself");
+    assert!(first("max") > first("raw"), "the best of three is above their mean");
+}
+
+#[test]
 fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
@@ -336,6 +356,26 @@ fn what_is_known_before_a_run_is_refused_before_it() {
         assert_eq!(code, Some(2), "{set}: {text}");
         assert!(text.contains(needle), "{set}: {text}");
     }
+}
+
+#[test]
+fn a_language_model_prints_its_results_where_json_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut command = infalign(&["train", "--json", "--out"]);
+    command.arg(&out).arg(recipes.join("quickstart-model.toml"));
+    for set in [
+        "texts=200",
+        "prompts.train=20",
+        "prompts.test=10",
+        "train.steps=2",
+        "train.texts_per_step=2",
+        "train.optimizer.warmup_steps=1",
+    ] {
+        command.args(["--set", set]);
+    }
+    assert_eq!(json(&run(command)), json_file(&out.join("results.json")));
 }
 
 #[test]

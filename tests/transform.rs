@@ -11,7 +11,7 @@ mod common;
 use std::path::Path;
 use std::process::Output;
 
-use common::{done, infalign, quickstart};
+use common::{done, fails, infalign, quickstart};
 use infalign_calibrate::store::write_to;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
@@ -48,6 +48,17 @@ fn a_curve_has_kl_and_win_rates() {
     );
     assert_eq!(at_beta["win_rate"].as_object().unwrap().len(), 1);
     assert!(text(&same).contains("win rate, best-of:4  0.8715"));
+}
+
+#[test]
+fn a_procedure_that_a_curve_cannot_take_is_answered_with_those_that_it_takes() {
+    let curve = ["transform", "curve", "--transform", "identity", "--kl", "0.5", "--procedure"];
+    let of = |procedure: &str| infalign(&[&curve[..], &[procedure]].concat());
+    let message = fails(of("cd-token:lambda=2"), 2);
+    for form in ["sample", "best-of:N", "worst-of:N", "rejection:", "soft-best-of:N,temperature="] {
+        assert!(message.contains(&format!("`{form}")), "{form}: {message}");
+    }
+    done(of("soft-best-of:4,temperature=0.1"));
 }
 
 #[test]
@@ -106,6 +117,30 @@ fn a_finite_problem_has_its_optimum_and_tilts() {
     assert!(tilt["objective"].as_f64() <= best["objective"].as_f64());
     assert!(tilt.get("residual").is_none());
     assert!(text(&arguments).contains("stationary points"));
+}
+
+#[test]
+fn a_policy_on_an_edge_of_rejection_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |probabilities: &str, rewards: &str, procedure: &str, beta: &str| {
+        let path = dir.path().join("problem.json");
+        let problem = format!("{{\"probabilities\": {probabilities}, \"rewards\": {rewards}}}");
+        std::fs::write(&path, problem).unwrap();
+        let problem = path.to_str().unwrap();
+        let words = ["discrete", "--problem", problem, "--procedure", procedure, "--beta", beta];
+        (json(&words), text(&words))
+    };
+    let (best, rows) = of("[0.6, 0.4]", "[0, 1]", "rejection:quantile=0.7,draws=4", "0.1");
+    assert_eq!(best["edge"], serde_json::json!({ "reward": 1.0, "accepted": true }));
+    assert!((best["objective"].as_f64().unwrap() - 0.543_890_698).abs() < 1e-8, "{best}");
+    assert!(best["residual"].as_f64().unwrap() < 1e-12, "{best}");
+    assert!(rows.contains("the mid-rank of reward 1 is the quantile"), "{rows}");
+    let procedure = "rejection:quantile=0.3,draws=20";
+    let (best, rows) = of("[0.3, 0.3, 0.4]", "[0, 1, 2]", procedure, "0.1");
+    assert_eq!(best["edge"], serde_json::json!({ "reward": 1.0, "accepted": false }));
+    assert!(rows.contains("no policy is the best"), "{rows}");
+    let (best, rows) = of("[0.5, 0.3, 0.2]", "[0, 1, 2]", "best-of:4", "0.1");
+    assert!(best.get("edge").is_none() && !rows.contains("edge"), "{rows}");
 }
 
 #[test]

@@ -67,6 +67,20 @@ pub(crate) fn fails(command: Command, code: i32) -> String {
     text
 }
 
+/// Starts the command, asks it to stop once a file is there, and returns stderr; it has to end as what was stopped does.
+#[cfg(unix)]
+pub(crate) fn stopped(mut command: Command, once: &Path) -> String {
+    let mut child = command.spawn().unwrap();
+    while !once.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    text
+}
+
 /// The document that a command printed, which has to have succeeded.
 pub(crate) fn json(output: &Output) -> Value {
     assert_done(output);

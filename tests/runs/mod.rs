@@ -12,6 +12,10 @@ use infalign_record::record::Record;
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub(crate) use common::{copy, done, fails, quickstart, run, stderr};
 
+#[cfg(unix)]
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub(crate) use common::stopped;
+
 /// Two methods in place of four.
 const METHODS: &str =
     "method=[{ name = 'raw', objective = 'raw' }, { name = 'ctrl-best', objective = 'exp:10' }]";

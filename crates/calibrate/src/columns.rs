@@ -7,13 +7,14 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::reader::{FileReader, RowGroupReader};
+use parquet::file::reader::{ChunkReader, FileReader, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
@@ -42,22 +43,39 @@ pub(crate) struct Format {
 pub(crate) struct Opened<'a> {
     format: &'a Format,
     path: &'a Path,
-    reader: SerializedFileReader<File>,
+    reader: Box<dyn FileReader>,
     metadata: BTreeMap<String, String>,
 }
 
 impl Format {
     /// Opens a file and checks what it says of itself.
     pub(crate) fn open<'a>(&'a self, path: &'a Path) -> Result<Opened<'a>, CalibrateError> {
-        let damaged = |source| CalibrateError::Damaged { path: path.to_owned(), source };
         let file = File::open(path)
             .map_err(|source| CalibrateError::Open { path: path.to_owned(), source })?;
-        let reader = SerializedFileReader::new(file).map_err(damaged)?;
+        self.opened(file, path)
+    }
+
+    /// The same with the bytes of a file, which errors call `name`.
+    pub(crate) fn open_bytes<'a>(
+        &'a self,
+        bytes: Vec<u8>,
+        name: &'a Path,
+    ) -> Result<Opened<'a>, CalibrateError> {
+        self.opened(Bytes::from(bytes), name)
+    }
+
+    fn opened<'a>(
+        &'a self,
+        source: impl ChunkReader + 'static,
+        path: &'a Path,
+    ) -> Result<Opened<'a>, CalibrateError> {
+        let damaged = |source| CalibrateError::Damaged { path: path.to_owned(), source };
+        let reader = SerializedFileReader::new(source).map_err(damaged)?;
         let pairs = reader.metadata().file_metadata().key_value_metadata().into_iter().flatten();
         let pairs = pairs
             .filter_map(|pair| Some((pair.key.strip_prefix(KEY)?.to_owned(), pair.value.clone()?)));
         let metadata = pairs.collect();
-        let opened = Opened { format: self, path, reader, metadata };
+        let opened = Opened { format: self, path, reader: Box::new(reader), metadata };
         opened.check().map_err(|reason| opened.foreign(reason))?;
         Ok(opened)
     }

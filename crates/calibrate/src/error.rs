@@ -41,6 +41,14 @@ pub enum CalibrateError {
         /// How many prompts the table holds.
         known: usize,
     },
+    /// What is not the key of a prompt.
+    #[error(
+        "`{0}` is no key of a prompt; give the 64 hexadecimal digits of the SHA-256 of its text"
+    )]
+    Key(String),
+    /// Two prompts with the same id.
+    #[error("several prompts have the id `{0}`; look them up by their texts or keys")]
+    SharedId(String),
     /// Prompts that the table does not hold.
     #[error(
         "{missing} of {count} prompts are not in this calibration table, the first with the ids \

@@ -105,8 +105,11 @@ fn unsigned_zero(reward: f32) -> f32 {
 
 /// Compares fresh responses to all prompts with what exact tables would give, `replicates` times.
 ///
+/// - `replicates`: 1 or more. The p-value is a multiple of 1/(replicates + 1), and not below it; the bands of bins want some hundreds, such as 999.
+/// - `uniform`: independent draws from [0, 1).
+///
 /// # Errors
-/// [`CalibrateError::Nothing`] where there are no fresh responses.
+/// [`CalibrateError::Nothing`] where there are no fresh responses, or no replicates.
 pub fn uniformity(
     groups: &[Group],
     replicates: usize,
@@ -115,6 +118,9 @@ pub fn uniformity(
     let observed: Vec<f64> = groups.iter().flat_map(|group| group.values.iter().copied()).collect();
     if observed.is_empty() {
         return Err(CalibrateError::Nothing("fresh responses"));
+    }
+    if replicates == 0 {
+        return Err(CalibrateError::Nothing("replicates"));
     }
     let shares = densities(&observed);
     let distance = kolmogorov(observed.clone());
@@ -210,5 +216,8 @@ mod tests {
         assert_eq!(kolmogorov(vec![0.5]), 0.5);
         assert_eq!(kolmogorov(vec![0.9, 0.1, 0.2]), 2.0 / 3.0 - 0.2);
         assert!(uniformity(&[], 9, &mut || 0.5).is_err());
+        let group = Group { samples: 2, values: vec![0.5] };
+        let refused = uniformity(&[group], 0, &mut || 0.5).unwrap_err().to_string();
+        assert!(refused.contains("no replicates"), "{refused}");
     }
 }

@@ -166,10 +166,33 @@ impl Calibration {
 
     /// The row of a prompt, if there is one.
     pub fn get(&self, text: &str) -> Option<&Row> {
-        self.places.get(&PromptKey::of(text)).map(|&place| &self.rows[place])
+        self.get_by_key(PromptKey::of(text))
+    }
+
+    /// The row of a prompt of which only the hash is at hand, if there is one.
+    pub fn get_by_key(&self, key: PromptKey) -> Option<&Row> {
+        self.places.get(&key).map(|&place| &self.rows[place])
+    }
+
+    /// The rows by the ids of their prompts.
+    ///
+    /// # Errors
+    /// [`CalibrateError::SharedId`] for an id of several prompts, as merged tables of different data sets may have.
+    pub fn by_id(&self) -> Result<HashMap<&str, &Row>, CalibrateError> {
+        let mut rows = HashMap::with_capacity(self.len());
+        for row in &self.rows {
+            if rows.insert(row.id(), row).is_some() {
+                return Err(CalibrateError::SharedId(row.id().to_owned()));
+            }
+        }
+        Ok(rows)
     }
 
     /// Calibrated reward u of a response as [`Row::quantile`] has it, in (0, 1).
+    ///
+    /// - `reward`: rounded to f32 as the table's are, to 24 bits. Rewards that differ by less than 10⁻⁷ of their size may tie, and so may whole
+    ///   numbers above 16,777,216; one beyond 3.4·10³⁸ is infinite. Where that matters, take a constant of the prompt off all of its rewards
+    ///   before they are rounded, which leaves u as it is.
     ///
     /// # Errors
     /// [`CalibrateError::UnknownPrompt`], and [`CalibrateError::NotFinite`] for a reward that is NaN or infinite.
@@ -201,10 +224,6 @@ impl Calibration {
         self.places.insert(row.key(), self.rows.len());
         self.rows.push(row);
         Ok(())
-    }
-
-    pub(crate) fn get_by_key(&self, key: PromptKey) -> Option<&Row> {
-        self.places.get(&key).map(|&place| &self.rows[place])
     }
 }
 

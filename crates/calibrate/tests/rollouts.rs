@@ -3,7 +3,7 @@
 
 mod common;
 
-use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts, read, write_to};
+use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts, read, read_from, write_to};
 use infalign_calibrate::{Calibration, CalibrationMeta, store};
 
 fn meta() -> CalibrationMeta {
@@ -44,6 +44,7 @@ fn rollouts_come_back_from_their_file() {
     for rollouts in [small(), many, Rollouts::new(meta(), 3)] {
         std::fs::write(&path, bytes(&rollouts)).unwrap();
         assert_eq!(read(&path).unwrap(), rollouts);
+        assert_eq!(read_from(bytes(&rollouts), "rollouts").unwrap(), rollouts);
         assert_eq!(bytes(&rollouts), bytes(&rollouts));
     }
     let first = small();

@@ -3,7 +3,9 @@
 
 mod common;
 
-use infalign_calibrate::{CalibrateError, Calibration, CalibrationMeta, SCHEMA_VERSION, store};
+use infalign_calibrate::{
+    CalibrateError, Calibration, CalibrationMeta, PromptKey, SCHEMA_VERSION, store,
+};
 
 fn meta() -> CalibrationMeta {
     CalibrationMeta {
@@ -62,6 +64,35 @@ fn an_empty_table_comes_back_too() {
     let path = folder.path().join("empty.parquet");
     std::fs::write(&path, bytes(&Calibration::new(meta()))).unwrap();
     assert!(store::read(&path).unwrap().is_empty());
+}
+
+#[test]
+fn a_table_comes_back_from_bytes_and_refusals_call_them_by_their_name() {
+    let whole = bytes(&small());
+    assert_eq!(store::read_from(whole.clone(), "bucket/table").unwrap(), small());
+    let damaged = store::read_from(whole[..whole.len() / 2].to_vec(), "bucket/table").unwrap_err();
+    assert!(matches!(damaged, CalibrateError::Damaged { .. }));
+    assert!(damaged.to_string().starts_with("`bucket/table` is not a complete"), "{damaged}");
+}
+
+#[test]
+fn rows_are_found_by_the_hash_of_a_prompt_and_by_its_id() {
+    let mut calibration = small();
+    // printf 'second first' | sha256sum
+    let hash = "ba3f5850358bf76531c9bc06adec7f54b2099455bfacea161e77d5a76fb98f3d";
+    let key: PromptKey = hash.parse().unwrap();
+    assert_eq!(key.to_string(), hash);
+    assert_eq!(hash.to_uppercase().parse::<PromptKey>().unwrap(), key);
+    assert_eq!(calibration.get_by_key(key), calibration.get("second first"));
+    assert_eq!(calibration.get_by_key(PromptKey::of("b")), None);
+    for bad in [&hash[1..], &format!("{hash}0"), &hash.replace('a', "g"), &"+f".repeat(32)] {
+        let refused = bad.parse::<PromptKey>().unwrap_err().to_string();
+        assert!(refused.contains(bad) && refused.contains("64 hexadecimal"), "{refused}");
+    }
+    assert_eq!(calibration.by_id().unwrap()["a ✓"].samples(), 4);
+    calibration.insert("a ✓", "another text", vec![1.0, 2.0]).unwrap();
+    let refused = calibration.by_id().unwrap_err().to_string();
+    assert_eq!(refused, "several prompts have the id `a ✓`; look them up by their texts or keys");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, OrFailure};
 use crate::recording::RunInputs;
-use crate::sources::{Source, contests, judges, read_all, read_by};
+use crate::sources::{Source, contests, judges, read_all, read_by, seed};
 use crate::statistics::{PlanArgs, StatisticsArgs};
 use crate::{measures, output};
 
@@ -60,7 +60,7 @@ struct Document {
 impl CompareArgs {
     /// What the command reads.
     pub(crate) fn reads(&self) -> RunInputs {
-        let reads = RunInputs::new(Some(self.statistics.resample_seed), None, self.json);
+        let reads = RunInputs::new(self.statistics.resample_seed, None, self.json);
         read_by(reads, &self.paths, self.reference.as_deref())
     }
 }
@@ -83,14 +83,16 @@ fn compare(args: &CompareArgs) -> Result<Document> {
         sources.iter().flat_map(|source| source.entries().map(|(_, entry)| entry)).collect();
     let pairs = pairs(&sources)?;
     let contests = contests(&sources, &args.procedure, args.reference_procedure);
-    let statistics = args.statistics.statistics();
+    let statistics = args.statistics.statistics(seed(&sources));
     let warnings = measures::warnings(&sources);
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     let mut document = Document { schema: "comparison/1", warnings, ..Document::default() };
     for judge in judges(&sources) {
-        let length_controlled = args.length_controlled;
-        let of_judge =
-            Plan { contests: &contests, judge, pairs: &pairs, length_controlled, statistics };
+        let of_judge = Plan {
+            pairs: &pairs,
+            length_controlled: args.length_controlled,
+            ..Plan::new(&contests, judge, statistics)
+        };
         let found = table(&entries, &of_judge)?;
         document.rows.extend(found.rows);
         document.comparisons.extend(found.comparisons);

@@ -6,7 +6,6 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_data::{ChatTemplate, DataError, Message, Prompt, Role, Text, prompts};
 use infalign_decode::{DecodeError, EncodedPrompt, Sampler};
 use infalign_model::{ModelError, Tokenizer};
-use time::OffsetDateTime;
 
 /// A text of so many bytes is encoded whatever the context: that costs little, and however long, a word that is unknown is one token.
 const SMALL: usize = 1 << 16;
@@ -23,9 +22,9 @@ pub(crate) struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Reads the chat template beside the tokenizer, if there is one; `now` is what it is told when it asks for the time.
-    pub(crate) fn new(tokenizer: &'a Tokenizer, now: Option<OffsetDateTime>) -> Self {
-        Self { tokenizer, template: ChatTemplate::read(tokenizer.folder(), now), context: None }
+    /// Reads the chat template beside the tokenizer, if there is one. It is told no time, so that results do not depend on the day.
+    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self { tokenizer, template: ChatTemplate::read(tokenizer.folder(), None), context: None }
     }
 
     /// The same for prompts of a model that reads so many tokens. One that is far too long is refused before it is taken apart, which takes

@@ -1,12 +1,18 @@
 //! Ctrl-C: the first asks to keep what was done and stop, a second one stops at once.
 
 use std::ops::ControlFlow;
+use std::process::{Child, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result, ensure};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, Signal, System};
+
 /// What comes sooner after the first is the same wish: `timeout`, for one, signals a process and then its group. Nobody presses keys as fast.
 const SAME_WISH: Duration = Duration::from_millis(100);
+/// How often a child is looked at: a terminal signals it as well, and what is passed on to it has to come within [`SAME_WISH`] of that.
+const EVERY: Duration = Duration::from_millis(20);
 
 static FIRST: OnceLock<Instant> = OnceLock::new();
 static ASKED: AtomicBool = AtomicBool::new(false);
@@ -40,4 +46,41 @@ pub(crate) fn asked() -> bool {
 /// Break once Ctrl-C was pressed.
 pub(crate) fn flow() -> ControlFlow<()> {
     if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// Waits until a child of this program has ended. It is asked to stop once this process was, and killed once `is_enough` says so.
+///
+/// # Errors
+/// That it was asked to stop, and did before it was done.
+pub(crate) fn wait(child: &mut Child, is_enough: impl Fn() -> bool) -> Result<ExitStatus> {
+    let mut passed_on = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().context("it was lost")? {
+            break status;
+        }
+        if is_enough() {
+            // It may have ended by itself in the meantime.
+            let _ = child.kill();
+            return child.wait().context("it was lost");
+        }
+        if asked() && !passed_on {
+            passed_on = true;
+            ask(child);
+        }
+        std::thread::sleep(EVERY);
+    };
+    ensure!(status.success() || !asked(), "stopped; what was finished is kept");
+    Ok(status)
+}
+
+/// Sends a child SIGTERM, if it has not ended. Windows has no such signal: there, a console tells the child by itself.
+fn ask(child: &Child) {
+    let pid = Pid::from_u32(child.id());
+    let mut system = System::new();
+    let nothing_more = ProcessRefreshKind::nothing();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, nothing_more);
+    if let Some(process) = system.process(pid) {
+        // It may have ended by itself in the meantime.
+        let _ = process.kill_with(Signal::Term);
+    }
 }

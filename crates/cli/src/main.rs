@@ -62,15 +62,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use failure::{Failure, OrFailure};
 use recording::RunInputs;
 
+/// What keeps a record, and how, as help and errors say it.
+const ON_RECORD: &str = "generate, score, calibrate make, compare, report and transform. train, scorer and evaluate have theirs in --out";
+
 /// Align language models for the decoder they will be used with.
 #[derive(Parser)]
 #[command(name = "infalign", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Keep what is printed in a new folder, with the record of the run; for generate, score, calibrate make, compare, report and transform.
-    /// train, scorer and evaluate have theirs in --out.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help = format!("Keep what is printed in a new folder, with the record of the run; for {ON_RECORD}"))]
     record: Option<PathBuf>,
     /// Keep the changes that this program was built from, and that are in no commit, as diff.patch with the record; DIR is the clone where
     /// they lie, by default this folder.
@@ -123,26 +124,32 @@ enum Command {
     Badges(runs::BadgesArgs),
 }
 
-impl Command {
-    /// What a command that makes results reads; none for others, and for train, which keeps a record of its own.
-    fn reads(&self) -> Option<RunInputs> {
-        match self {
-            Self::Generate(args) => Some(args.reads()),
-            Self::Score(args) => Some(args.reads()),
-            Self::Calibrate(args) => args.reads(),
-            Self::Compare(args) => Some(args.reads()),
-            Self::Report(args) => Some(args.reads()),
-            Self::Transform(command) => Some(command.reads()),
-            _ => None,
-        }
-    }
+/// The record that a command keeps.
+enum Recorded {
+    /// One by itself.
+    Own,
+    /// One in the folder of `--record`, of a run that reads this.
+    Folder(RunInputs),
+    /// None.
+    No,
+}
 
-    /// Whether it keeps a record by itself.
-    fn is_on_record(&self) -> bool {
+impl Command {
+    fn recorded(&self) -> Recorded {
         match self {
-            Self::Train(_) | Self::Scorer(_) => true,
-            Self::Evaluate(args) => args.is_on_record(),
-            _ => false,
+            Self::Train(_) | Self::Scorer(_) => Recorded::Own,
+            Self::Evaluate(args) if args.is_on_record() => Recorded::Own,
+            Self::Generate(args) => Recorded::Folder(args.reads()),
+            Self::Score(args) => Recorded::Folder(args.reads()),
+            Self::Calibrate(args) => args.reads().map_or(Recorded::No, Recorded::Folder),
+            Self::Compare(args) => Recorded::Folder(args.reads()),
+            Self::Report(args) => Recorded::Folder(args.reads()),
+            Self::Transform(command) => Recorded::Folder(command.reads()),
+            Self::Evaluate(_) | Self::Reproduce(_) | Self::Serve(_) | Self::Doctor(_) => {
+                Recorded::No
+            }
+            Self::Verify(_) | Self::Replay(_) | Self::Replicate(_) => Recorded::No,
+            Self::Checklist(_) | Self::Badges(_) => Recorded::No,
         }
     }
 
@@ -210,8 +217,9 @@ fn execute() -> Result<(), Failure> {
     }
     let line = Cli::parse_from(calibrate::words(words.into_iter()));
     let Cli { command, record, include_diff, .. } = line;
+    let recorded = command.recorded();
     if let Some(clone) = include_diff {
-        let is_kept = record.is_some() || command.is_on_record();
+        let is_kept = record.is_some() || matches!(recorded, Recorded::Own);
         let included = if is_kept {
             recording::include_diff(&clone)
         } else {
@@ -219,11 +227,11 @@ fn execute() -> Result<(), Failure> {
         };
         included.or_input()?;
     }
-    match (record, command.reads()) {
+    match (record, recorded) {
         (None, _) => command.run(),
-        (Some(dir), Some(reads)) => recording::in_folder(&dir, reads, || command.run()),
-        (Some(_), None) => Err(Failure::Input(anyhow::anyhow!(
-            "--record is for generate, score, calibrate make, compare, report and transform; train, scorer and evaluate keep their record in --out"
-        ))),
+        (Some(dir), Recorded::Folder(reads)) => recording::in_folder(&dir, reads, || command.run()),
+        (Some(_), Recorded::Own | Recorded::No) => {
+            Err(Failure::Input(anyhow::anyhow!("--record is for {ON_RECORD}")))
+        }
     }
 }

@@ -24,14 +24,7 @@ impl Progress {
         if !std::io::stderr().is_terminal() {
             tell!("{label}");
         }
-        // `with_template` fails only on a malformed template, and this one is fixed.
-        let style = ProgressStyle::with_template(
-            "{prefix:32} {bar:24} {pos:>4}/{len:<4} {msg} ({elapsed}, {eta} left)",
-        )
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr());
-        bar.set_style(style);
-        bar.set_prefix(label);
+        let bar = bar(label, length, ProgressDrawTarget::stderr());
         bar.enable_steady_tick(Duration::from_millis(500));
         Stage { bar, length, tenth: Cell::new(0) }
     }
@@ -41,6 +34,19 @@ impl Progress {
         self.stage += 1;
         tell!("[{}/{}] {title}: already done", self.stage, self.stages);
     }
+}
+
+/// A line as wide as the terminal at most: what is shown beside the steps is cut short.
+fn bar(label: String, length: usize, target: ProgressDrawTarget) -> ProgressBar {
+    // `with_template` fails only on a malformed template, and this one is fixed.
+    let style = ProgressStyle::with_template(
+        "{prefix:26} {bar:8} {pos:>4}/{len:<4} ({elapsed}, {eta} left) {wide_msg}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(Some(length as u64), target);
+    bar.set_style(style);
+    bar.set_prefix(label);
+    bar
 }
 
 /// A stage in progress; its bar stays when it ends.
@@ -74,5 +80,71 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.bar.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Result;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+
+    /// A terminal of 80 columns that keeps what is written on it.
+    #[derive(Clone, Debug, Default)]
+    struct Narrow(Arc<Mutex<String>>);
+
+    impl TermLike for Narrow {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn write_str(&self, text: &str) -> Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> Result<()> {
+            self.write_str(text)
+        }
+
+        fn move_cursor_up(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+
+        fn clear_line(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_no_wider_than_the_terminal() {
+        let terminal = Narrow::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let bar = bar("[2/7] calibration".to_owned(), 40, target);
+        bar.set_message("reward".repeat(20));
+        terminal.0.lock().unwrap().clear();
+        bar.tick();
+        let line = terminal.0.lock().unwrap().trim().to_owned();
+        assert!(line.starts_with("[2/7] calibration ") && line.contains(" left) reward"), "{line}");
+        assert_eq!(line.chars().count(), 80, "{line}");
     }
 }

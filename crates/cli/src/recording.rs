@@ -13,8 +13,8 @@ use infalign_model::ModelFolder;
 use infalign_record::hash::sha256_bytes;
 use infalign_record::record::Device;
 use infalign_record::{
-    Expect, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, Source, changed_input,
-    folder,
+    Expect, InputFile, Opening, RecordError, Recorder, RunDir, START_FILE, Secrets, Source,
+    changed_input, folder,
 };
 
 use crate::build_record::build_record;
@@ -43,8 +43,7 @@ pub(crate) struct RunInputs {
     dtype: Dtype,
     /// Whether JSON is printed.
     pub(crate) json: bool,
-    /// What each file is for, how it was named, and where it lies.
-    files: Vec<(String, String, PathBuf)>,
+    files: Vec<InputFile>,
 }
 
 impl RunInputs {
@@ -81,7 +80,8 @@ impl RunInputs {
     #[must_use]
     pub(crate) fn named(mut self, role: &str, name: &str, path: &Path) -> Self {
         if path.is_file() {
-            self.files.push((role.to_owned(), name.to_owned(), path.to_path_buf()));
+            let (role, name) = (role.to_owned(), name.to_owned());
+            self.files.push(InputFile { role, name, path: path.to_path_buf() });
         }
         self
     }
@@ -196,12 +196,12 @@ pub(crate) fn recorded<T>(
         error => Failure::Run(error.into()),
     })?;
     let result = work();
-    let failure = result.as_ref().err().map(|failure| (failure.message(), failure.code()));
-    let failure = failure.as_ref().map(|(message, code)| (message.as_str(), *code));
-    match (result, recorder.end(failure)) {
-        (Ok(_), Err(error)) => Err(Failure::Run(error.into())),
-        (result, _) => result,
+    match &result {
+        Ok(_) => drop(recorder.completed().or_run()?),
+        // What failed is told, whatever becomes of its record.
+        Err(failure) => drop(recorder.failed(&failure.message(), failure.code())),
     }
+    result
 }
 
 fn begin(run: &Path, reads: RunInputs, expect: Option<Expect>) -> Result<Recorder, RecordError> {

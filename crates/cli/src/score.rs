@@ -7,7 +7,6 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_data::given::{self, Given};
 use infalign_model::{CausalLm, LanguageModel, ModelError, ModelFolder, Sequence, Tokenizer};
-use infalign_record::clock;
 use infalign_reward::Reward;
 use serde_json::{Value, json};
 
@@ -143,7 +142,7 @@ fn scored(
 fn lines(folder: &ModelFolder, model: &CausalLm, given: Vec<(usize, Given)>) -> Result<Vec<Line>> {
     let texts = given.iter().any(|(_, given)| matches!(given, Given::Text { .. }));
     let tokenizer = texts.then(|| Tokenizer::load(folder, model.config())).transpose()?;
-    let encoder = tokenizer.as_ref().map(|tokenizer| Encoder::new(tokenizer, Some(clock::now())));
+    let encoder = tokenizer.as_ref().map(Encoder::new);
     let line = |(number, given): (usize, Given)| {
         let line = line(encoder.as_ref(), number, given);
         let line = line.and_then(|line| {

@@ -47,6 +47,8 @@ pub(crate) struct Source {
     pub(crate) title: String,
     pub(crate) methods: Vec<Method>,
     pub(crate) reference: Sampled,
+    /// Of the resamples that its intervals were made from: the recipe's, otherwise 0.
+    seed: u64,
     /// What the run's evaluation came to.
     pub(crate) rows: Vec<Row>,
     pub(crate) origin: Origin,
@@ -57,6 +59,8 @@ pub(crate) struct Source {
 struct Results {
     #[serde(default)]
     recipe: Option<String>,
+    #[serde(default)]
+    seed: u64,
     rows: Vec<Row>,
 }
 
@@ -123,6 +127,7 @@ impl Source {
             title: results.recipe.clone().unwrap_or_else(|| name_of(run)),
             methods: Vec::new(),
             reference,
+            seed: results.seed,
             rows: Vec::new(),
             origin: Origin::default(),
         };
@@ -192,6 +197,7 @@ impl Source {
             title: name,
             methods: vec![method],
             reference: theirs,
+            seed: 0,
             rows: Vec::new(),
             origin,
         })
@@ -298,6 +304,11 @@ pub(crate) fn contests(
         (true, _) => stored.iter().map(|contest| contest.policy).collect(),
     };
     Contest::all(policies, reference)
+}
+
+/// The seed of the resamples that the first source's own intervals were made from.
+pub(crate) fn seed(sources: &[Source]) -> u64 {
+    sources.first().map_or(0, |source| source.seed)
 }
 
 /// The reward, and the judge where all sources have one.

@@ -26,18 +26,20 @@ pub(crate) struct StatisticsArgs {
     /// Resamples of the prompts, for bca.
     #[arg(long, default_value_t = 10_000)]
     replicates: usize,
-    /// Which resamples.
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    pub(crate) resample_seed: u64,
+    /// Which resamples; absent: those of the first run's own intervals, which the seed of its recipe draws, otherwise 0.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) resample_seed: Option<u64>,
     /// Greatest difference of win rates that does not matter: equivalence is tested against it.
     #[arg(long, value_parser = above_nothing)]
     margin: Option<f64>,
 }
 
 impl StatisticsArgs {
-    pub(crate) fn statistics(&self) -> Statistics {
+    /// - `seed`: of resamples, where none is given.
+    pub(crate) fn statistics(&self, seed: u64) -> Statistics {
+        let seed = self.resample_seed.unwrap_or(seed);
         let intervals = match self.interval {
-            Kind::Bca => Intervals::Bca { replicates: self.replicates, seed: self.resample_seed },
+            Kind::Bca => Intervals::Bca { replicates: self.replicates, seed },
             Kind::T => Intervals::StudentT,
         };
         Statistics { level: self.level, intervals, margin: self.margin }

@@ -1,9 +1,9 @@
 //! Prompts, preference pairs, ratings and texts, read from files and checked.
 //!
-//! Every reader names the file and the place of what it refuses, and keeps text exactly as the file
-//! has it. Rows come from JSON Lines, CSV or Parquet. Keys that a reader does not know are ignored, because data sets carry many,
-//! but for those that would change what a chat template makes of messages. A name that
-//! ends in `.gz` is unpacked on the way.
+#![doc = include_str!("../README.md")]
+//!
+//! Keys that a reader does not know are ignored, because data sets carry many, but for those that would change what a chat template makes of
+//! messages. A name that ends in `.gz` is unpacked on the way.
 
 pub mod answers;
 mod chat;
@@ -14,7 +14,6 @@ mod grammar;
 mod implicit_prompt;
 mod lines;
 mod messages;
-mod mix;
 mod plant;
 pub mod prompts;
 pub mod ratings;
@@ -29,7 +28,6 @@ pub use error::{DataError, Place};
 pub use grammar::Grammar;
 pub use lines::no_json_number;
 pub use messages::{Message, Role, Text};
-pub use mix::mix;
 pub use plant::Plant;
 pub use prompts::Prompt;
 pub use ratings::Rating;

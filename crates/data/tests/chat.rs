@@ -47,11 +47,15 @@ fn folder(config: &Value) -> TempDir {
     folder
 }
 
-/// What the template makes of one question.
+/// What the template makes of one question, without a time.
 fn answered(template: &str) -> Result<String, DataError> {
+    answered_at(template, None)
+}
+
+fn answered_at(template: &str, now: Option<OffsetDateTime>) -> Result<String, DataError> {
     let folder = folder(&json!({ "chat_template": template, "eos_token": "</s>" }));
     let question = [said(Role::User, "Hi")];
-    ChatTemplate::read(folder.path(), None)?.render(&question, Ending::GenerationPrompt)
+    ChatTemplate::read(folder.path(), now)?.render(&question, Ending::GenerationPrompt)
 }
 
 #[test]
@@ -141,8 +145,30 @@ fn a_turn_is_closed_as_the_template_closes_it() {
 
 #[test]
 fn without_a_time_a_template_may_not_ask_for_it() {
-    let error = answered("{{ strftime_now('%Y') }}").unwrap_err().to_string();
-    assert!(error.contains("line 1: it asks for the time (strftime_now)"), "{error}");
+    let in_a_macro = "a\n{% macro day() %}\n{{ strftime_now('%Y') }}{% endmacro %}\n{{ day() }}";
+    for (template, line) in [("{{ strftime_now('%Y') }}", 1), (in_a_macro, 3)] {
+        let error = answered(template).unwrap_err().to_string();
+        let told = format!("line {line}: it asks for the time (strftime_now)");
+        assert!(error.contains(&told), "{error}");
+    }
+    let error = answered("{{ strptime('%Y') }}").unwrap_err().to_string();
+    assert!(error.contains("line 1: strptime is unknown"), "{error}");
+}
+
+#[test]
+fn a_template_that_asks_whether_there_is_a_time_has_a_date_of_its_own() {
+    let guarded = "\
+{%- if strftime_now is defined %}
+    {%- set date = strftime_now('%d %b %Y') %}
+{%- else %}
+    {%- set date = '26 Jul 2024' %}
+{%- endif %}
+{{- date }}";
+    let in_a_macro = format!("{{%- macro day() %}}{guarded}{{% endmacro %}}{{{{ day() }}}}");
+    for template in [guarded, &in_a_macro] {
+        assert_eq!(answered(template).unwrap(), "26 Jul 2024");
+        assert_eq!(answered_at(template, Some(now())).unwrap(), "09 Mar 2026");
+    }
 }
 
 #[test]

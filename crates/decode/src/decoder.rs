@@ -12,7 +12,6 @@ use crate::guided::{Candidate, GuidedGenerator};
 use crate::kl::{Kl, KlKind, best_of_kl_estimate};
 use crate::rejection::Ranks;
 use crate::sampler::whole;
-use crate::sampling::invert;
 use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, Sampling, StopTexts, Stream};
 
 /// Names the random streams by which a selection draws.
@@ -109,7 +108,7 @@ impl<'a> ProcedureDecoder<'a> {
     ) -> Result<Self, DecodeError> {
         let composed = Composed { selection, inner: guided.procedure };
         check_selection(selection, composed, reward)?;
-        if matches!(selection, Procedure::Rejection { .. }) {
+        if selection.needs_ranks() {
             return Err(DecodeError::Procedure {
                 procedure: composed.to_string(),
                 reason: "rejection accepts by ranks among plain responses: it cannot stand over another procedure",
@@ -230,18 +229,14 @@ impl<'a> ProcedureDecoder<'a> {
         let scores: Vec<f32> =
             group.iter().map(|one| texts.scores.map_or(0.0, |scores| scores[one.place])).collect();
         let kept = match self.selection {
-            Procedure::BestOf(_) => greatest(&scores),
-            Procedure::WorstOf(_) => {
-                greatest(&scores.iter().map(|score| -score).collect::<Vec<f32>>())
-            }
-            Procedure::SoftBestOf { temperature, .. } => {
-                let mut stream = Stream::new(self.seed, STAGE, &prompt.id, number as u64);
-                softly(&scores, temperature, stream.uniform(0))
-            }
-            Procedure::Majority(_) => {
-                most_frequent(group.iter().map(|one| texts.texts[one.place].as_str()))
-            }
-            _ => 0,
+            Procedure::Majority(_) => most_frequent(group.iter().map(|one| {
+                let text = texts.texts[one.place].as_str();
+                self.reward.map_or(Some(text), |reward| reward.answer(text))
+            })),
+            other => other.selection().map_or(0, |selection| {
+                let stream = || Stream::new(self.seed, STAGE, &prompt.id, number as u64);
+                selection.keep(&scores, || stream().uniform(0))
+            }),
         };
         let place = group[kept].place;
         let (mut cost, mut truncation) = (Cost::default(), 0.0);
@@ -286,7 +281,7 @@ impl<'a> ProcedureDecoder<'a> {
                 let nats = best_of_kl_estimate(n, log_prob);
                 vec![bound, Kl { nats, kind: KlKind::Estimate }]
             }
-            Procedure::Rejection { .. } if plain.is_some() => {
+            _ if plain.is_some() && self.selection.needs_ranks() => {
                 let estimate = RankDensity::of(&self.selection).ok();
                 let estimate = estimate.map(|g| Kl { nats: g.kl(), kind: KlKind::Estimate });
                 std::iter::once(bound).chain(estimate).collect()
@@ -374,14 +369,6 @@ struct Texts<'a> {
     scores: Option<&'a [f32]>,
 }
 
-/// Whether a procedure selects by a reward.
-#[must_use]
-pub fn needs_reward(procedure: Composed) -> bool {
-    let Composed { selection, inner } = procedure;
-    !matches!(selection, Procedure::Sample | Procedure::Majority(_))
-        || matches!(inner, Procedure::PrunedBestOf { .. })
-}
-
 /// Refuses a selection that is none, or has nothing to select by.
 fn check_selection(
     selection: Procedure,
@@ -389,16 +376,10 @@ fn check_selection(
     reward: Option<&dyn Reward>,
 ) -> Result<(), DecodeError> {
     let refuse = |reason| Err(DecodeError::Procedure { procedure: whole.to_string(), reason });
-    match selection {
-        Procedure::Sample
-        | Procedure::Majority(_)
-        | Procedure::BestOf(_)
-        | Procedure::WorstOf(_)
-        | Procedure::SoftBestOf { .. }
-        | Procedure::Rejection { .. } => {}
-        _ => return refuse("it chooses among prefixes, which needs a prefix scorer"),
+    if selection.is_guided() {
+        return refuse("it chooses among prefixes, which needs a prefix scorer");
     }
-    if needs_reward(whole) && reward.is_none() {
+    if whole.needs_reward() && reward.is_none() {
         return refuse("selecting among samples needs a reward: give the decoder one");
     }
     Ok(())
@@ -409,18 +390,11 @@ fn greatest(scores: &[f32]) -> usize {
     (1..scores.len()).fold(0, |kept, i| if scores[i] > scores[kept] { i } else { kept })
 }
 
-/// A place, drawn with probability ∝ exp(score/τ).
-fn softly(scores: &[f32], temperature: f64, uniform: f64) -> usize {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |score: &f32| (f64::from(score - largest) / temperature).exp();
-    invert(scores.iter().map(weight), scores.iter().map(weight).sum(), uniform)
-}
-
-/// The place of the first of the texts that occur most often.
-fn most_frequent<'t>(texts: impl Iterator<Item = &'t str>) -> usize {
+/// The place of the first of the answers that are given most often; the first of all where none is given.
+fn most_frequent<'t>(answers: impl Iterator<Item = Option<&'t str>>) -> usize {
     let mut found: HashMap<&str, (usize, usize)> = HashMap::new();
-    for (place, text) in texts.enumerate() {
-        found.entry(text).or_insert((0, place)).0 += 1;
+    for (place, answer) in answers.enumerate().filter_map(|(place, one)| Some((place, one?))) {
+        found.entry(answer).or_insert((0, place)).0 += 1;
     }
     let best = found.into_values().max_by_key(|(count, place)| (*count, usize::MAX - place));
     best.map_or(0, |(_, place)| place)
@@ -432,21 +406,12 @@ mod tests {
 
     #[test]
     fn the_first_of_the_most_frequent_is_kept() {
-        assert_eq!(most_frequent(["a", "b", "c", "b", "a"].into_iter()), 0);
-        assert_eq!(most_frequent(["a", "b", "c", "b"].into_iter()), 1);
-        assert_eq!(most_frequent(["a"].into_iter()), 0);
-    }
-
-    #[test]
-    fn soft_selection_has_its_shares() {
-        let (scores, n) = ([1.0, 0.0, 1.0, -3.0], 10_000);
-        let mut shares = [0.0; 4];
-        for i in 0..n {
-            shares[softly(&scores, 0.5, (f64::from(i) + 0.5) / f64::from(n))] += 1.0 / f64::from(n);
-        }
-        let total: f64 = scores.iter().map(|s| (f64::from(*s) / 0.5).exp()).sum();
-        for (share, score) in shares.iter().zip(scores) {
-            assert!((share - (f64::from(score) / 0.5).exp() / total).abs() < 1e-3, "{shares:?}");
-        }
+        let kept = |answers: &[Option<&str>]| most_frequent(answers.iter().copied());
+        let [a, b, c] = ["a", "b", "c"].map(Some);
+        assert_eq!(kept(&[a, b, c, b, a]), 0);
+        assert_eq!(kept(&[a, b, c, b]), 1);
+        assert_eq!(kept(&[a]), 0);
+        assert_eq!(kept(&[None, None, b, a, None]), 2, "who gives no answer has no vote");
+        assert_eq!(kept(&[None, None]), 0);
     }
 }

@@ -111,4 +111,32 @@ pub enum DecodeError {
     /// The reward failed.
     #[error(transparent)]
     Reward(#[from] RewardError),
+    /// A failure of a prefix scorer or a sampler from outside this crate.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl DecodeError {
+    /// The error of a [`PrefixScorer`](crate::guided::PrefixScorer) or a [`Sampler`](crate::Sampler) of one's own, from whatever made it fail.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn the_failure_of_another_scorer_is_told_as_it_is() {
+        let cause = ModelError::Empty { index: 3 };
+        let prompt = DecodeError::Prompt { prompt: "p".into(), source: cause };
+        let message = prompt.to_string();
+        let error = DecodeError::other(prompt);
+        assert_eq!(error.to_string(), message);
+        assert!(error.source().unwrap().is::<ModelError>());
+        assert!(matches!(error, DecodeError::Other(own) if own.is::<DecodeError>()));
+    }
 }

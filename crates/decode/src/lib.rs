@@ -1,11 +1,17 @@
 //! Batched generation and inference-time procedures.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # Types
 //! Three kinds of [`Sampler`] draw responses. [`Generator`] runs a model in this process, in batches whose composition changes no result (beyond
 //! rounding on other devices than the CPU): every draw comes from a [`Stream`] that belongs to one response. [`SharedGenerator`] does the same on an [`Engine`] that many callers
 //! share. [`RemoteGenerator`] asks a server that speaks OpenAI's protocol.
 //! [`guided`] draws responses that values of prefixes guide. [`ProcedureDecoder`] puts a [`Procedure`](infalign_transform::Procedure) such as
 //! best-of-N on top of any.
 //! [`exact`] computes the distribution of a procedure on a tabular model, without drawing.
+//!
+//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
+//! Without it none is compiled in.
 
 mod decoder;
 mod engine;
@@ -23,11 +29,15 @@ mod stop_texts;
 mod stream;
 mod text_stream;
 
-pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder, needs_reward};
+pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
 pub use engine::{Draws, Engine, Load, SharedGenerator, SharedWatch};
 pub use error::DecodeError;
 pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};
+pub use infalign_backend::functions::Partition;
+pub use infalign_model as model;
 pub use infalign_remote::RemoteError;
+pub use infalign_reward as reward;
+pub use infalign_transform as transform;
 pub use kl::{Kl, KlKind, best_of_kl_bound, best_of_kl_estimate};
 pub use rejection::Ranks;
 pub use remote::{Patience, RemoteGenerator, Server};

@@ -20,7 +20,8 @@ pub trait Sampler: Sync {
     /// - samples: their numbers, by which they are drawn: `0..8` and later `8..16` are what `0..16` gives at once.
     ///
     /// # Errors
-    /// Those of [`Sampler::check`], before any work; then [`DecodeError`] says what failed. Nothing that was finished before is lost.
+    /// Those of [`Sampler::check`], before any work; then [`DecodeError`] says what failed, [`DecodeError::Other`] in a sampler of one's own.
+    /// Nothing that was finished before is lost.
     fn generate_each(
         &self,
         prompts: &[EncodedPrompt],

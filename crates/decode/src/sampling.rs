@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use infalign_backend::functions::softmax_weights;
-use infalign_model::ModelError;
+use infalign_model::{ModelError, Session};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
@@ -143,13 +143,13 @@ impl Sampling {
         Ok((response.len() == self.max_tokens).then_some(Finish::Length))
     }
 
-    /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id. Of logits that are no numbers
-    /// the log-probability is none either, and the token means nothing.
+    /// Draws a token by inverting the cumulative distribution at `uniform` in [0, 1). Equal logits rank by token id. Of logits that are no numbers,
+    /// or of no logits, the log-probability is none either, and the token means nothing.
     ///
     /// - `weights`: room to work in.
     pub fn draw(&self, logits: &[f32], uniform: f64, weights: &mut Vec<f32>) -> Draw {
         let partition = softmax_weights(logits, 1.0, weights);
-        if !partition.total.is_finite() {
+        if logits.is_empty() || !partition.total.is_finite() {
             return Draw { token: 0, log_prob: f32::NAN };
         }
         let token = if self.temperature == 0.0 {
@@ -229,6 +229,26 @@ impl Sampling {
         }
         ranks[..kept].iter().map(|rank| rank.token()).collect()
     }
+}
+
+/// The logits of every row of a model's session.
+///
+/// # Errors
+/// [`DecodeError::Batch`] for another number of logits than `rows` times `vocabulary`.
+pub(crate) fn rows_of_logits(
+    session: &dyn Session,
+    rows: usize,
+    vocabulary: usize,
+) -> Result<Vec<&[f32]>, DecodeError> {
+    let logits = session.logits();
+    let (found, expected) = (logits.len(), rows * vocabulary);
+    if found == expected {
+        return Ok(logits.chunks(vocabulary.max(1)).collect());
+    }
+    let reason = format!(
+        "the model's session gives {found} logits in place of {rows} × {vocabulary}, the number of its rows times its vocabulary"
+    );
+    Err(DecodeError::Batch { reason })
 }
 
 /// Of how many tokens the order is found first: most often those that top_p leaves are among them.
@@ -414,11 +434,12 @@ mod tests {
 
     #[test]
     fn logits_that_are_no_numbers_have_no_log_probability() {
-        for logits in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [0.0, f32::INFINITY, 1.0]] {
+        let infinite = [0.0, f32::INFINITY, 1.0];
+        for logits in [&[f32::NAN; 3][..], &[f32::NEG_INFINITY; 3], &infinite, &[]] {
             for (top_k, top_p) in [(0, 1.0), (2, 1.0), (0, 0.5)] {
                 for temperature in [0.0, 1.0, 0.5] {
                     let sampling = Sampling { temperature, top_k, top_p, ..Sampling::default() };
-                    let draw = sampling.draw(&logits, 0.3, &mut Vec::new());
+                    let draw = sampling.draw(logits, 0.3, &mut Vec::new());
                     assert!(draw.log_prob.is_nan(), "{sampling:?}");
                 }
             }

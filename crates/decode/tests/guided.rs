@@ -290,6 +290,25 @@ fn beams_that_never_branch_cost_at_most_a_choice_among_them() {
 }
 
 #[test]
+fn pruned_candidates_cost_at_most_what_the_best_of_them_does() {
+    let fixture = Fixture::new();
+    let bound = best_of_kl_bound(3_usize.try_into().unwrap());
+    for one in fixture.decode("pruned-best-of:3,length=1,keep=0.5", 1, 512, 50) {
+        assert_eq!(one.kl, [Kl { nats: bound, kind: KlKind::Bound }], "{:?}", one.text);
+    }
+    let base = fixture.exact("sample");
+    let law = pruned(&Enumerated::new(&fixture.problem), 3, 1, 0.5);
+    let possible = law.iter().filter(|(_, q)| **q > 0.0);
+    let kl: f64 = possible.map(|(y, q)| q * (q / base[y]).ln()).sum();
+    assert!(kl > 0.0 && kl <= bound, "{kl} against {bound}");
+    // Of a selection on top, the ratio of probabilities counts, which is at most 3.
+    let nats = best_of_kl_bound(2_usize.try_into().unwrap()) + 3_f64.ln();
+    for one in fixture.decode("best-of:2 over pruned-best-of:3,length=1,keep=0.5", 1, 512, 50) {
+        assert_eq!(one.kl, [Kl { nats, kind: KlKind::Bound }], "{:?}", one.text);
+    }
+}
+
+#[test]
 fn responses_to_a_prompt_are_chosen_by_numbers_of_their_own() {
     let fixture = Fixture::new();
     let (generator, prompts) = (fixture.generator(1, 64), fixture.prompts(20));

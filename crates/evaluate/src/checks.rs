@@ -3,7 +3,7 @@
 use infalign_stats::{Resamples, StatsError};
 use infalign_transform::Composed;
 
-use crate::contest::{same_prompts, selection_among};
+use crate::contest::{choice_among, same_prompts};
 use crate::{Contest, EvaluateError, Intervals, PromptText, Sampled, Statistics};
 
 /// What is going to be measured.
@@ -48,7 +48,7 @@ pub fn check(
     }
     for contest in asked.contests {
         for (side, procedure) in [(policy, contest.policy), (reference, contest.reference)] {
-            let n = selection_among(side.0, side.1, &procedure)?.samples();
+            let n = choice_among(side.0, side.1, &procedure)?.samples();
             enough(side, n, &procedure, asked.halves)?;
         }
     }
@@ -97,12 +97,14 @@ mod tests {
         let whole = outline(2, 8);
         assert_eq!(told(&whole, "best-of:8", &statistics, false), Ok(()));
         assert_eq!(told(&samples(0.0), "best-of:4", &statistics, false), Ok(()));
+        assert_eq!(told(&whole, "majority:8", &statistics, false), Ok(()));
         let few =
             Statistics { intervals: Intervals::Bca { replicates: 99, seed: 0 }, ..statistics };
         let made = Sampled { procedure: Some("majority:3".parse().unwrap()), ..outline(2, 8) };
         for (policy, procedure, statistics, halves, needle) in [
             (&outline(3, 8), "sample", &statistics, false, "3 against 2"),
             (&whole, "best-of:9", &statistics, false, "A, prompt `p0`"),
+            (&whole, "majority:9", &statistics, false, "give 9 or more"),
             (&whole, "best-of:8", &statistics, true, "give 16 or more"),
             (&whole, "cd-token:lambda=1", &statistics, false, "cd-token"),
             (&made, "best-of:2", &statistics, false, "those of `majority:3`"),

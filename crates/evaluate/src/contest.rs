@@ -3,7 +3,7 @@
 use std::fmt;
 
 use infalign_decode::Stream;
-use infalign_stats::{Kept, Selection, StatsError, selection_weights};
+use infalign_stats::{Kept, Selection, StatsError, plurality_weights, selection_weights};
 use infalign_transform::{Composed, Procedure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,61 @@ impl fmt::Display for Contest {
     }
 }
 
+/// What is kept of stored samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Choice {
+    /// By rewards.
+    Ranked(Selection),
+    /// By the answers of so many.
+    Majority(usize),
+}
+
+impl Choice {
+    /// How many responses it looks at: N.
+    pub(crate) fn samples(self) -> usize {
+        match self {
+            Self::Ranked(selection) => selection.samples(),
+            Self::Majority(n) => n,
+        }
+    }
+
+    /// How likely each response to a prompt is to be kept of N of them, over all subsets of N.
+    ///
+    /// - `prompt`: its place.
+    ///
+    /// # Errors
+    /// As [`selection_weights`] and [`plurality_weights`].
+    pub(crate) fn weights(self, sampled: &Sampled, prompt: usize) -> Result<Vec<f64>, StatsError> {
+        match self {
+            Self::Ranked(selection) => selection_weights(&sampled.rewards[prompt], selection),
+            Self::Majority(n) => plurality_weights(&sampled.votes(prompt), n),
+        }
+    }
+
+    /// The place of the response that is kept of the `number`-th N to a prompt, which have to be there.
+    ///
+    /// # Errors
+    /// As [`Choice::weights`].
+    pub(crate) fn kept(
+        self,
+        (method, sampled): Named<'_>,
+        prompt: usize,
+        number: usize,
+    ) -> Result<usize, StatsError> {
+        let first = number * self.samples();
+        let group = first..first + self.samples();
+        let (rewards, selection) = match self {
+            Self::Ranked(selection) => (sampled.rewards[prompt][group].to_vec(), selection),
+            // Of the one subset that there is: the answers that tie weigh the same.
+            Self::Majority(n) => {
+                (plurality_weights(&sampled.votes(prompt)[group], n)?, Selection::Best(n))
+            }
+        };
+        let id = &sampled.prompts[prompt].id;
+        Ok(first + kept_of(&rewards, selection, (method, id), number)?)
+    }
+}
+
 /// The selection that a rank procedure makes among stored samples.
 ///
 /// # Errors
@@ -76,18 +131,21 @@ pub fn selection(procedure: &Procedure) -> Result<Selection, EvaluateError> {
     procedure.selection().ok_or_else(refuse)
 }
 
-/// What the procedure selects among these samples: nothing any more where it has made them itself.
-pub(crate) fn selection_among(
+/// What the procedure chooses among these samples: nothing any more where it has made them itself.
+pub(crate) fn choice_among(
     method: &str,
     sampled: &Sampled,
     procedure: &Composed,
-) -> Result<Selection, EvaluateError> {
+) -> Result<Choice, EvaluateError> {
     let made = sampled.procedure.unwrap_or(Procedure::Sample.into());
     if made.selection == Procedure::Sample && made.inner == procedure.inner {
-        return selection(&procedure.selection);
+        return match procedure.selection {
+            Procedure::Majority(n) => Ok(Choice::Majority(n.get())),
+            other => Ok(Choice::Ranked(selection(&other)?)),
+        };
     }
     match sampled.procedure {
-        Some(made) if made == *procedure => Ok(Selection::Sample),
+        Some(made) if made == *procedure => Ok(Choice::Ranked(Selection::Sample)),
         Some(made) => Err(EvaluateError::MadeByOther {
             method: method.to_owned(),
             made: made.to_string(),
@@ -103,29 +161,24 @@ pub(crate) fn selection_among(
 ///
 /// # Errors
 /// As [`selection_weights`].
-pub(crate) fn kept_of(
+fn kept_of(
     rewards: &[f64],
     selection: Selection,
     (method, prompt): (&str, &str),
     number: usize,
 ) -> Result<usize, StatsError> {
-    let better = |a: f64, b: f64| match selection {
-        Selection::Worst(_) => a < b,
-        _ => a > b,
+    let uniform = || Stream::new(0, &format!("kept {method}"), prompt, number as u64).uniform(0);
+    let Selection::SoftBest { .. } = selection else {
+        return Ok(selection.keep(rewards, uniform));
     };
-    let first = |kept, i| if better(rewards[i], rewards[kept]) { i } else { kept };
-    if !matches!(selection, Selection::SoftBest { .. }) {
-        return Ok((1..rewards.len()).fold(0, first));
-    }
-    let uniform = Stream::new(0, &format!("kept {method}"), prompt, number as u64).uniform(0);
-    let mut mass = 0.0;
+    let (uniform, mut mass) = (uniform(), 0.0);
     let passes = |weight: &f64| {
         mass += weight;
         mass > uniform
     };
     // There is one subset of all of them.
     let place = selection_weights(rewards, selection)?.iter().position(passes);
-    Ok(place.unwrap_or_else(|| (1..rewards.len()).fold(0, first)))
+    Ok(place.unwrap_or_else(|| Selection::Best(rewards.len()).keep(rewards, || uniform)))
 }
 
 /// A method's samples under a name for messages.
@@ -155,7 +208,7 @@ pub fn win_rates(
     Ok(contributions(policy, ("the reference", entry.reference), contest, judge)?.wins)
 }
 
-/// Win rates and expected scores of each prompt: the procedure selects by the reward, the judge decides.
+/// Win rates and expected scores of each prompt: the procedure goes by the reward, the judge decides.
 pub(crate) fn contributions(
     policy: Named<'_>,
     reference: Named<'_>,
@@ -175,12 +228,14 @@ fn kept(
     procedure: &Composed,
     judge: Judge,
 ) -> Result<Vec<Kept>, EvaluateError> {
-    let selection = selection_among(method, sampled, procedure)?;
+    let choice = choice_among(method, sampled, procedure)?;
     let judged = sampled.by(judge)?;
-    let prompts = sampled.prompts.par_iter().zip(&sampled.rewards).zip(judged);
+    let prompts = sampled.prompts.par_iter().zip(judged).enumerate();
     prompts
-        .map(|((prompt, rewards), scores)| {
-            Kept::judged(rewards, scores, selection).map_err(|source| EvaluateError::Prompt {
+        .map(|(place, (prompt, scores))| {
+            let weights = choice.weights(sampled, place);
+            let kept = weights.and_then(|weights| Kept::weighted(scores, &weights));
+            kept.map_err(|source| EvaluateError::Prompt {
                 method: method.to_owned(),
                 prompt: prompt.id.clone(),
                 source,
@@ -238,17 +293,40 @@ mod tests {
     }
 
     #[test]
+    fn a_majority_is_of_answers_and_the_first_to_give_it_is_kept() {
+        let answers = |all: [&str; 4]| all.map(|one| Some(one.to_owned())).to_vec();
+        let sampled = Sampled {
+            answers: Some(vec![answers(["7", "8", "8", "7"]), answers(["1", "2", "3", "3"])]),
+            ..samples(0.0)
+        };
+        let kept = |sampled: &Sampled, procedure: &str, prompt: usize, number: usize| {
+            let choice = choice_among("a", sampled, &procedure.parse().unwrap()).unwrap();
+            choice.kept(("a", sampled), prompt, number).unwrap()
+        };
+        assert_eq!(kept(&sampled, "majority:4", 0, 0), 0);
+        assert_eq!(kept(&sampled, "majority:4", 1, 0), 2);
+        assert_eq!(kept(&sampled, "majority:2", 1, 1), 2);
+        assert_eq!(kept(&samples(0.0), "majority:4", 1, 0), 0, "no text is there twice");
+        // The rewards are 5, 5, 7 and 9; of three, "3" has two in half of the subsets, and else all tie.
+        let contest = Contest::same("majority:3".parse().unwrap());
+        let all = contributions(("a", &sampled), ("b", &sampled), &contest, Judge::Reward).unwrap();
+        let expected = (2.0 * 8.0 + 2.0 * (5.0 + 5.0 + 8.0) / 3.0) / 4.0;
+        assert!((all.ours[1] - expected).abs() < 1e-12, "{all:?}");
+        assert!((all.wins[1] - 0.5).abs() < 1e-12, "{all:?}");
+    }
+
+    #[test]
     fn what_a_procedure_has_made_is_not_selected_from_again() {
         let made: Composed = "cd-block:length=4,samples=2".parse().unwrap();
         let decoded = Sampled { procedure: Some(made), ..samples(0.0) };
-        assert_eq!(selection_among("a", &decoded, &made).unwrap(), Selection::Sample);
+        let among = |procedure: &Composed| choice_among("a", &decoded, procedure);
+        assert_eq!(among(&made).unwrap(), Choice::Ranked(Selection::Sample));
         // Among its responses others may select, and not among plain ones.
         let over: Composed = "best-of:3 over cd-block:length=4,samples=2".parse().unwrap();
-        assert_eq!(selection_among("a", &decoded, &over).unwrap(), Selection::Best(3));
-        let message = selection_among("a", &samples(0.0), &over).unwrap_err().to_string();
+        assert_eq!(among(&over).unwrap(), Choice::Ranked(Selection::Best(3)));
+        let message = choice_among("a", &samples(0.0), &over).unwrap_err().to_string();
         assert!(message.contains("cannot be evaluated from plain samples"), "{message}");
-        let message =
-            selection_among("a", &decoded, &Procedure::Sample.into()).unwrap_err().to_string();
+        let message = among(&Procedure::Sample.into()).unwrap_err().to_string();
         assert!(message.contains("responses of a are those of `cd-block"), "{message}");
     }
 

@@ -55,8 +55,8 @@ pub(crate) fn of_policy(sampled: &Sampled) -> Result<Option<Kl>, EvaluateError> 
 
 /// KL(T(π)‖π), what the procedure adds on top of the policy that it decodes from, where something is known of it.
 ///
-/// A selection of N responses costs at most log N − (N−1)/N, with equality where no two rewards tie; blocks of M tokens, K of them to choose
-/// from, at most that of K times the expected number of blocks (controlled decoding, arXiv 2310.17022, §3).
+/// A choice of one of N responses costs at most log N − (N−1)/N, which is what the best costs where no two rewards tie; blocks of M tokens, K of
+/// them to choose from, at most that of K times the expected number of blocks (controlled decoding, arXiv 2310.17022, §3).
 ///
 /// # Errors
 /// [`EvaluateError::Stats`] for fewer than two prompts.
@@ -71,9 +71,9 @@ pub(crate) fn of_procedure(
         Ok(Some(Kl { estimate, standard_error, kind, k1: None, k3: None }))
     };
     match (procedure.selection, procedure.inner) {
-        (Procedure::Sample, Procedure::Sample) => known(0.0, 0.0, KlKind::Exact),
-        (Procedure::BestOf(n) | Procedure::WorstOf(n), Procedure::Sample) => {
-            known(best_of_kl_bound(n), 0.0, KlKind::Bound)
+        (selection, Procedure::Sample) => {
+            let kl = infalign_decode::Kl::of_selection(selection);
+            known(kl.nats, 0.0, kl.kind)
         }
         (Procedure::Sample, Procedure::CdBlock { length, samples }) => {
             let Some(tokens) = &sampled.tokens else { return Ok(None) };
@@ -85,10 +85,6 @@ pub(crate) fn of_procedure(
             let (mean, error) = mean_and_standard_error(&per_prompt)?;
             let block = best_of_kl_bound(samples);
             known(block * mean, block * error, KlKind::Bound)
-        }
-        // Any choice of one of N.
-        (Procedure::SoftBestOf { .. } | Procedure::Majority(_), Procedure::Sample) => {
-            known((procedure.selection.samples() as f64).ln(), 0.0, KlKind::Bound)
         }
         _ => Ok(None),
     }
@@ -112,7 +108,9 @@ mod tests {
     fn procedures_have_a_kl_of_their_own_where_it_is_known() {
         let of =
             |procedure: &str| of_procedure(&procedure.parse().unwrap(), &samples(0.0)).unwrap();
-        assert_eq!(of("sample").map(|kl| (kl.estimate, kl.kind)), Some((0.0, KlKind::Exact)));
+        for one in ["sample", "best-of:1"] {
+            assert_eq!(of(one).map(|kl| (kl.estimate, kl.kind)), Some((0.0, KlKind::Exact)));
+        }
         let four = of("worst-of:4").unwrap();
         assert!((four.estimate - (4f64.ln() - 0.75)).abs() < 1e-12 && four.kind == KlKind::Bound);
         assert_eq!(of("cd-token:lambda=1"), None);
@@ -122,10 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn any_choice_of_four_costs_at_most_their_logarithm() {
-        for procedure in ["majority:4", "soft-best-of:4,temperature=0.5"] {
+    fn any_choice_of_four_costs_at_most_what_the_best_does() {
+        let rejection = "rejection:quantile=0.9,draws=4";
+        for procedure in ["majority:4", "soft-best-of:4,temperature=0.5", rejection] {
             let kl = of_procedure(&procedure.parse().unwrap(), &samples(0.0)).unwrap().unwrap();
-            assert!((kl.estimate - 4f64.ln()).abs() < 1e-12, "{procedure}: {kl:?}");
+            assert!((kl.estimate - (4f64.ln() - 0.75)).abs() < 1e-12, "{procedure}: {kl:?}");
             assert_eq!((kl.standard_error, kl.kind), (0.0, KlKind::Bound), "{procedure}");
         }
     }

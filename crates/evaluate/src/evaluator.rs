@@ -12,7 +12,7 @@ use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
 use crate::kl::{self, KlSample};
-use crate::{EvaluateError, Kl, PromptText, Sampled, kl_per_response, score};
+use crate::{EvaluateError, Kl, PromptText, Sampled, answers, kl_per_response, score};
 
 /// Samples responses and scores them.
 pub struct Evaluator<'a> {
@@ -156,6 +156,7 @@ impl Evaluator<'_> {
             procedure,
             rewards: score(self.reward, asked(), &responses)?,
             judged: self.judge.map(|judge| score(judge, asked(), &responses)).transpose()?,
+            answers: answers(self.reward, &responses),
             responses,
             tokens: Some(drawn.iter().map(length).collect()),
             made: procedure.map(|_| drawn.iter().map(|drawn| drawn.made.clone()).collect()),

@@ -3,10 +3,9 @@
 use infalign_transform::{Composed, Procedure, Theory, optimal_frontier};
 
 use crate::plot::{BY_JUDGE, OPTIMUM};
+use crate::predicted::Trained;
 use crate::text::{distinct, percent};
-use crate::{
-    Band, Curve, EvaluateError, Figure, FrontierBand, Judge, Panel, Point, Row, predicted_win_rate,
-};
+use crate::{Band, Curve, EvaluateError, Figure, FrontierBand, Judge, Panel, Point, Row};
 
 /// Axes of a plot of win rate against KL.
 pub const KL_AND_WIN_RATE: [&str; 2] =
@@ -14,6 +13,9 @@ pub const KL_AND_WIN_RATE: [&str; 2] =
 
 /// What a note says of bands.
 const SHADED: &str = "; shaded: interpolated from the reference through a method's runs";
+
+/// A method in the continuous limit: its name, and what training leads to at each KL.
+type Limit<'a> = (&'a str, Vec<(f64, Trained)>);
 
 /// Win rate against KL, a panel a procedure: methods with their intervals, what the continuous limit has for what they were trained on, the optimum,
 /// and the frontiers of methods that were run at several KLs.
@@ -32,11 +34,14 @@ pub fn win_rate_against_kl(
     let by_reward = rows.iter().all(|row| row.judge == Judge::Reward);
     let farthest = kls(rows).fold(0.2, f64::max);
     let named = |row: &Row| method(row, bands);
+    let same = |row: &&Row| row.contest.policy == row.contest.reference;
+    let all = procedures(rows.iter().filter(same));
+    let limits = limits(if by_reward { theories } else { &[] }, &all, 1.3 * farthest)?;
     let panel = |procedure: &Composed| -> Result<Panel, EvaluateError> {
         let mut curves = Vec::new();
         if let Some(procedure) = procedure.of_ranks().filter(|_| by_reward) {
-            for (name, of) in theories {
-                curves.extend(theory(name, of, &procedure, 1.3 * farthest)?);
+            for limit in &limits {
+                curves.extend(theory(limit, &procedure)?);
             }
             curves.extend(optimum(&procedure, 1.3 * farthest));
         }
@@ -61,8 +66,6 @@ pub fn win_rate_against_kl(
             curves,
         })
     };
-    let same = |row: &&Row| row.contest.policy == row.contest.reference;
-    let all = procedures(rows.iter().filter(same));
     let panels = all.iter().map(panel).collect::<Result<Vec<Panel>, EvaluateError>>()?;
     let lines = if by_reward { "; lines: continuous limit" } else { "" };
     let shades = if bands.is_empty() { "" } else { SHADED };
@@ -199,29 +202,47 @@ fn legend(methods: impl Iterator<Item = String>, panels: &[Panel]) -> Vec<String
     distinct(methods.chain(curves.map(|curve| curve.name.clone())))
 }
 
-/// The continuous limit's win rate from KL 0 to `farthest`, or to the greatest that the transform leads to; none for a procedure that it has none for.
-fn theory(
-    name: &str,
-    theory: &Theory,
-    procedure: &Procedure,
+/// Methods in the continuous limit, up to the KL `farthest` or to the greatest that a transform leads to; none where it has no win rate for any of
+/// the procedures.
+fn limits<'a>(
+    theories: &'a [(String, Theory)],
+    procedures: &[Composed],
     farthest: f64,
-) -> Result<Option<Curve>, EvaluateError> {
+) -> Result<Vec<Limit<'a>>, EvaluateError> {
     const STEPS: usize = 40;
-    let mut points = vec![(0.0, 0.5)];
-    for step in 1..=STEPS {
-        // Closer together near 0, where the win rate rises with the root of the KL.
-        let kl = farthest * (step as f64 / STEPS as f64).powi(2);
-        let Some(win_rate) = predicted_win_rate(theory, kl, procedure)? else { break };
-        points.push((kl, win_rate));
+    if !procedures.iter().filter_map(Composed::of_ranks).any(|one| one.has_rank_density()) {
+        return Ok(Vec::new());
     }
-    Ok((points.len() > 1).then(|| Curve { name: name.into(), points }))
+    let limit = |(name, theory): &'a (String, Theory)| -> Result<Limit<'a>, EvaluateError> {
+        let mut policies = Vec::new();
+        for step in 1..=STEPS {
+            // Closer together near 0, where the win rate rises with the root of the KL.
+            let kl = farthest * (step as f64 / STEPS as f64).powi(2);
+            let Some(trained) = Trained::at_kl(theory, kl)? else { break };
+            policies.push((kl, trained));
+        }
+        Ok((name.as_str(), policies))
+    };
+    theories.iter().map(limit).collect()
+}
+
+/// A method's win rate in the continuous limit, from KL 0; none for a procedure that it has none for.
+fn theory(
+    (name, policies): &Limit<'_>,
+    procedure: &Procedure,
+) -> Result<Option<Curve>, EvaluateError> {
+    if policies.is_empty() || !procedure.has_rank_density() {
+        return Ok(None);
+    }
+    let mut points = vec![(0.0, 0.5)];
+    for (kl, trained) in policies {
+        points.push((*kl, trained.win_rate(procedure)?));
+    }
+    Ok(Some(Curve { name: (*name).to_owned(), points }))
 }
 
 /// What no policy exceeds in the continuous limit; none for a procedure that has no such theory.
 fn optimum(procedure: &Procedure, farthest: f64) -> Option<Curve> {
-    if matches!(procedure, Procedure::SoftBestOf { .. }) {
-        return None;
-    }
     let best = optimal_frontier(procedure, (1e-3 * farthest, farthest), 40).ok()?;
     let points = best.iter().filter_map(|at| Some((at.kl, *at.win_rates.first()?)));
     Some(Curve {
@@ -235,20 +256,32 @@ mod tests {
     use super::*;
     use crate::table::table;
     use crate::test_samples::samples;
-    use crate::{Contest, Entry, Label, Plan, Statistics, draw_svg};
+    use crate::{Contest, Entry, Label, Plan, Statistics, draw_svg, predicted_win_rate};
 
     fn row() -> Row {
         let (policy, reference) = (samples(10.0), samples(0.0));
         let label = Label::named("raw");
         let entries = [Entry { label, sampled: &policy, reference: &reference }];
-        let plan = Plan {
-            contests: &[Contest::same("best-of:2".parse().unwrap())],
-            judge: Judge::Reward,
-            pairs: &[],
-            length_controlled: false,
-            statistics: Statistics::new(1),
-        };
+        let contests = [Contest::same("best-of:2".parse().unwrap())];
+        let plan = Plan::new(&contests, Judge::Reward, Statistics::new(1));
         table(&entries, &plan).unwrap().rows.remove(0)
+    }
+
+    #[test]
+    fn curves_are_what_is_predicted_at_their_kls() {
+        let row = row();
+        let contest = Contest::same("soft-best-of:2,temperature=1".parse().unwrap());
+        let rows = [row.clone(), Row { contest, ..row }];
+        let theories = [("raw".to_owned(), Theory::Transform("exp:10".parse().unwrap()))];
+        let figure = win_rate_against_kl("", &rows, &theories, &[]).unwrap();
+        let curve = &figure.panels[0].curves[0];
+        assert_eq!((curve.name.as_str(), curve.points.len()), ("raw", 41));
+        let best_of_2 = "best-of:2".parse().unwrap();
+        for &(kl, win_rate) in &curve.points {
+            let predicted = predicted_win_rate(&theories[0].1, kl, &best_of_2).unwrap();
+            assert_eq!(predicted, Some(win_rate), "at {kl} nats");
+        }
+        assert!(figure.panels[1].curves.is_empty(), "τ is in units that the limit does not know");
     }
 
     #[test]

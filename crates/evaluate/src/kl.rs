@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 /// With ℓ_t = log π(y_t | x, y_<t) − log π_ref(y_t | x, y_<t):
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KlSample {
-    /// Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)), exact at every token. It is the conditional expectation of the others' terms
-    /// (Rao-Blackwell), so it varies least.
+    /// Σ_t KL(π(· | x, y_<t) ‖ π_ref(· | x, y_<t)), exact at every token. Each term is the conditional expectation of the others' given the
+    /// prefix (Rao-Blackwell). The sum mostly varies less than theirs, but not always: where tokens make up for the ratios of those before them,
+    /// Σ_t ℓ_t may even be constant.
     pub exact: f64,
     /// Σ_t ℓ_t, the log-ratio: of either sign.
     pub k1: f64,

@@ -2,6 +2,9 @@
 //! reports.
 //!
 //! [`table()`] is where stored [`Sampled`] responses become numbers; [`frontiers`] compares methods at the same KL.
+//!
+//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
+//! Without it none is compiled in.
 
 mod checks;
 mod contest;
@@ -40,7 +43,7 @@ pub use pairwise::{Pairwise, pairwise};
 pub use planning::{Effect, Need, Planned, plan};
 pub use plot::{Band, Curve, Figure, OPTIMUM, Panel, Point, draw_png, draw_svg};
 pub use predicted::predicted_win_rate;
-pub use sampled::{Judge, PromptText, Sampled, score};
+pub use sampled::{Judge, PromptText, Sampled, answers, score};
 pub use statistics::{Intervals, Statistics};
 pub use table::{Comparison, Entry, Equivalence, Label, Plan, Row, Table, table};
 pub use text::{

@@ -5,7 +5,7 @@ use infalign_stats::{Agreement, Interval, Outcome, StatsError, agreement};
 use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Named, kept_of, same_prompts, selection_among};
+use crate::contest::{Named, choice_among, same_prompts};
 use crate::statistics::Series;
 use crate::{Contest, Entry, EvaluateError, Statistics};
 
@@ -107,11 +107,12 @@ fn kept<'a>(
     (method, sampled): Named<'a>,
     procedure: &Composed,
 ) -> Result<Vec<Vec<(&'a str, f64)>>, EvaluateError> {
-    let selection = selection_among(method, sampled, procedure)?;
-    let n = selection.samples();
+    let choice = choice_among(method, sampled, procedure)?;
+    let n = choice.samples();
     let prompts = sampled.prompts.iter().zip(sampled.responses.iter().zip(&sampled.rewards));
     prompts
-        .map(|(prompt, (texts, rewards))| {
+        .enumerate()
+        .map(|(place, (prompt, (texts, rewards)))| {
             if rewards.len() < n {
                 let (needed, found) = (n, rewards.len());
                 return Err(EvaluateError::Prompt {
@@ -120,10 +121,9 @@ fn kept<'a>(
                     source: StatsError::TooFew { what: "rewards", needed, found },
                 });
             }
-            let groups = texts.chunks_exact(n).zip(rewards.chunks_exact(n)).enumerate();
-            groups
-                .map(|(number, (texts, rewards))| {
-                    let kept = kept_of(rewards, selection, (method, &prompt.id), number)?;
+            (0..rewards.len() / n)
+                .map(|number| {
+                    let kept = choice.kept((method, sampled), place, number)?;
                     Ok((texts[kept].as_str(), rewards[kept]))
                 })
                 .collect()

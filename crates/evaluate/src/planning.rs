@@ -108,24 +108,27 @@ enum Part {
 
 impl Part {
     fn of(self, sampled: &Sampled) -> Sampled {
-        let half = |scores: &[Vec<f64>]| -> Vec<Vec<f64>> {
-            let part = |all: &Vec<f64>| {
-                let middle = all.len() / 2;
-                match self {
-                    Part::Whole => all.clone(),
-                    Part::First => all[..middle].to_vec(),
-                    Part::Second => all[middle..].to_vec(),
-                }
-            };
-            scores.iter().map(part).collect()
-        };
         Sampled {
             prompts: sampled.prompts.clone(),
             procedure: sampled.procedure,
-            rewards: half(&sampled.rewards),
-            judged: sampled.judged.as_deref().map(half),
+            responses: self.of_each(&sampled.responses),
+            answers: sampled.answers.as_deref().map(|answers| self.of_each(answers)),
+            rewards: self.of_each(&sampled.rewards),
+            judged: sampled.judged.as_deref().map(|judged| self.of_each(judged)),
             ..Sampled::default()
         }
+    }
+
+    fn of_each<T: Clone>(self, lists: &[Vec<T>]) -> Vec<Vec<T>> {
+        let part = |all: &Vec<T>| {
+            let middle = all.len() / 2;
+            match self {
+                Part::Whole => all.clone(),
+                Part::First => all[..middle].to_vec(),
+                Part::Second => all[middle..].to_vec(),
+            }
+        };
+        lists.iter().map(part).collect()
     }
 }
 

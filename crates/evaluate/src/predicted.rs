@@ -1,11 +1,12 @@
 //! What the continuous limit expects of a policy at its KL.
 
-use infalign_transform::{Procedure, Theory, TransformError};
+use infalign_transform::{Procedure, Theory, Tilt, TransformError};
 
 use crate::EvaluateError;
 
-/// Win rate of what training leads to at `kl` nats, in the continuous limit; none for `soft-best-of`, whose τ is in units of a reward that
-/// the limit does not know, and for a KL that the transform does not lead to, as one that is flat at the top has a greatest.
+/// Win rate of what training leads to at `kl` nats, in the continuous limit; none for a procedure that has no rank density, as `soft-best-of`,
+/// whose τ is in units of a reward that the limit does not know, and `majority`, which does not go by rewards, and for a KL that the transform does
+/// not lead to, as one that is flat at the top has a greatest.
 ///
 /// # Errors
 /// [`EvaluateError::Transform`] where an integral fails.
@@ -14,16 +15,32 @@ pub fn predicted_win_rate(
     kl: f64,
     procedure: &Procedure,
 ) -> Result<Option<f64>, EvaluateError> {
-    if matches!(procedure, Procedure::SoftBestOf { .. }) {
+    if !procedure.has_rank_density() {
         return Ok(None);
     }
-    // Two equal policies differ from 0 by rounding alone.
-    if kl < 1e-9 {
-        return Ok(Some(0.5));
+    let trained = Trained::at_kl(theory, kl)?;
+    Ok(trained.map(|trained| trained.win_rate(procedure)).transpose()?)
+}
+
+/// What training leads to at some KL; none: still the reference.
+pub(crate) struct Trained(Option<Tilt>);
+
+impl Trained {
+    /// None for a KL that the transform does not lead to.
+    pub(crate) fn at_kl(theory: &Theory, kl: f64) -> Result<Option<Self>, TransformError> {
+        // Two equal policies differ from 0 by rounding alone.
+        if kl < 1e-9 {
+            return Ok(Some(Self(None)));
+        }
+        match theory.at_kl(kl) {
+            Err(TransformError::UnreachableKl { .. }) => Ok(None),
+            policy => Ok(Some(Self(Some(policy?)))),
+        }
     }
-    match theory.at_kl(kl) {
-        Err(TransformError::UnreachableKl { .. }) => Ok(None),
-        policy => Ok(Some(policy?.win_rate(procedure)?)),
+
+    /// Over the reference, under a procedure that has a rank density.
+    pub(crate) fn win_rate(&self, procedure: &Procedure) -> Result<f64, TransformError> {
+        self.0.as_ref().map_or(Ok(0.5), |policy| policy.win_rate(procedure))
     }
 }
 
@@ -43,6 +60,8 @@ mod tests {
         let by_transform = predicted(Theory::Transform("exp:10".parse().unwrap()), "best-of:4");
         assert!(by_transform.unwrap() < found);
         assert!(predicted(Theory::WinRate(best_of_4), "worst-of:4").unwrap() < 0.7);
-        assert_eq!(predicted(Theory::WinRate(best_of_4), "soft-best-of:4,temperature=1"), None);
+        for unknown in ["soft-best-of:4,temperature=1", "majority:4"] {
+            assert_eq!(predicted(Theory::WinRate(best_of_4), unknown), None);
+        }
     }
 }

@@ -37,6 +37,10 @@ pub struct Sampled {
     pub procedure: Option<Composed>,
     /// `[prompts][samples]`: the texts.
     pub responses: Vec<Vec<String>>,
+    /// `[prompts][samples]`: the answer of each response, where it gives one, of which `majority` counts; absent where the reward takes the
+    /// texts as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Vec<Vec<Option<String>>>>,
     /// `[prompts][samples]`: the reward of each response. Procedures select by it.
     pub rewards: Vec<Vec<f64>>,
     /// `[prompts][samples]`: the judge's reward of the same responses, where there is a judge.
@@ -82,8 +86,13 @@ impl Sampled {
         let tokens = counts.into_iter().flatten().all(|tokens| {
             tokens.len() == n && tokens.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
         });
+        let answers = self.answers.as_ref().is_none_or(|answers| {
+            answers.len() == n
+                && answers.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
+        });
         let whole = n > 0
             && self.responses.len() == n
+            && answers
             && shape(&self.rewards)
             && self.judged.as_deref().is_none_or(shape)
             && tokens
@@ -102,6 +111,14 @@ impl Sampled {
             }
         }
         Ok(())
+    }
+
+    /// The answers to a prompt, by its place, that `majority` counts: `[samples]`.
+    pub(crate) fn votes(&self, prompt: usize) -> Vec<Option<&str>> {
+        match &self.answers {
+            Some(answers) => answers[prompt].iter().map(Option::as_deref).collect(),
+            None => self.responses[prompt].iter().map(|text| Some(text.as_str())).collect(),
+        }
     }
 
     /// Mean length of a response in tokens, where known.
@@ -129,13 +146,18 @@ fn mean_count(counts: &[Vec<usize>]) -> f64 {
 /// - `prompts`, `responses`: the texts, as many responses of each prompt as there are.
 ///
 /// # Errors
-/// [`EvaluateError::Reward`] when the judge fails.
+/// [`EvaluateError::Damaged`] unless there are responses to each prompt, and [`EvaluateError::Reward`] when the judge fails.
 pub fn score<'t>(
     judge: &dyn Reward,
     prompts: impl Iterator<Item = &'t str>,
     responses: &[Vec<String>],
 ) -> Result<Vec<Vec<f64>>, EvaluateError> {
+    let prompts: Vec<&str> = prompts.collect();
+    if prompts.len() != responses.len() {
+        return Err(EvaluateError::Damaged);
+    }
     let pairs: Vec<(&str, &str)> = prompts
+        .into_iter()
         .zip(responses)
         .flat_map(|(prompt, all)| all.iter().map(move |response| (prompt, response.as_str())))
         .collect();
@@ -143,9 +165,54 @@ pub fn score<'t>(
     Ok(responses.iter().map(|all| scores.by_ref().take(all.len()).collect()).collect())
 }
 
+/// The answers that a reward finds in responses: `[prompts][samples]`; none where it takes every text as a whole.
+pub fn answers(reward: &dyn Reward, responses: &[Vec<String>]) -> Option<Vec<Vec<Option<String>>>> {
+    let whole = |text: &String| reward.answer(text) == Some(text.as_str());
+    if responses.iter().flatten().all(whole) {
+        return None;
+    }
+    let answer = |text: &String| reward.answer(text).map(str::to_owned);
+    Some(responses.iter().map(|all| all.iter().map(answer).collect()).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Likes all responses, and takes the first letter for the answer.
+    struct First;
+
+    impl Reward for First {
+        fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, infalign_reward::RewardError> {
+            Ok(vec![1.0; pairs.len()])
+        }
+
+        fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+            response.get(..1)
+        }
+    }
+
+    #[test]
+    fn responses_are_scored_where_each_has_its_prompt() {
+        let responses = [vec!["x".to_owned()], vec!["y".to_owned(), "z".to_owned()]];
+        let of = |prompts: &[&'static str]| score(&First, prompts.iter().copied(), &responses);
+        assert_eq!(of(&["a", "b"]).unwrap(), [vec![1.0], vec![1.0; 2]]);
+        for prompts in [&["a"][..], &["a", "b", "c"]] {
+            assert!(matches!(of(prompts), Err(EvaluateError::Damaged)), "{prompts:?}");
+        }
+    }
+
+    #[test]
+    fn answers_are_kept_where_they_are_not_the_texts() {
+        let texts = |texts: [&str; 2]| vec![texts.map(str::to_owned).to_vec()];
+        assert_eq!(answers(&First, &texts(["a", "b"])), None);
+        let found = answers(&First, &texts(["ab", ""]));
+        assert_eq!(found, Some(vec![vec![Some("a".to_owned()), None]]));
+        let sampled =
+            Sampled { responses: texts(["ab", ""]), answers: found, ..Sampled::default() };
+        assert_eq!(sampled.votes(0), [Some("a"), None]);
+        assert_eq!(Sampled { answers: None, ..sampled }.votes(0), [Some("ab"), Some("")]);
+    }
 
     #[test]
     fn a_response_costs_what_was_made_for_it_and_a_selection_that_of_all() {
@@ -176,6 +243,9 @@ mod tests {
         assert!(matches!(short.check(), Err(EvaluateError::Damaged)));
         let judged = Sampled { judged: Some(vec![vec![1.0], vec![1.0]]), ..whole.clone() };
         assert!(matches!(judged.check(), Err(EvaluateError::Damaged)));
+        let answers = Some(vec![vec![None], vec![None]]);
+        let unanswered = Sampled { answers, ..whole.clone() };
+        assert!(matches!(unanswered.check(), Err(EvaluateError::Damaged)));
         let none = Sampled::default();
         assert!(matches!(none.check(), Err(EvaluateError::Damaged)));
         let nan = Sampled { rewards: vec![vec![1.0], vec![f64::NAN, 3.0]], ..whole };

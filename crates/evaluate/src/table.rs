@@ -1,14 +1,13 @@
 //! The result table: a row a method and procedure, and differences between methods on the same prompts.
 
 use infalign_stats::{
-    Interval, Lengths, StatsError, equivalence_test, holm, length_controlled, selection_weights,
-    t_test,
+    Interval, Lengths, StatsError, equivalence_test, holm, length_controlled, t_test,
 };
 use infalign_transform::{Composed, Theory};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Contributions, contributions, same_prompts, selection_among};
+use crate::contest::{Contributions, choice_among, contributions, same_prompts};
 use crate::divergence::{Kl, of_policy, of_procedure};
 use crate::statistics::{Series, Statistics};
 use crate::{Contest, EvaluateError, Judge, Sampled, predicted_win_rate};
@@ -150,6 +149,13 @@ pub struct Plan<'a> {
     pub statistics: Statistics,
 }
 
+impl<'a> Plan<'a> {
+    /// Rows alone, without win rates at equal lengths.
+    pub fn new(contests: &'a [Contest], judge: Judge, statistics: Statistics) -> Self {
+        Self { contests, judge, pairs: &[], length_controlled: false, statistics }
+    }
+}
+
 /// Rows and comparisons.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
@@ -258,12 +264,12 @@ fn at_equal_length(
 ) -> Result<Option<Interval>, EvaluateError> {
     type Side = Vec<(Vec<f64>, Vec<f64>)>;
     let side = |sampled: &Sampled, procedure: &Composed| -> Result<Side, EvaluateError> {
-        let selection = selection_among(entry.label.method, sampled, procedure)?;
-        let prompts = sampled.responses.iter().zip(&sampled.rewards);
+        let choice = choice_among(entry.label.method, sampled, procedure)?;
+        let prompts = sampled.responses.iter().enumerate();
         prompts
-            .map(|(responses, rewards)| {
+            .map(|(prompt, responses)| {
                 let lengths = responses.iter().map(|text| text.chars().count() as f64).collect();
-                Ok((lengths, selection_weights(rewards, selection)?))
+                Ok((lengths, choice.weights(sampled, prompt)?))
             })
             .collect()
     };

@@ -104,14 +104,7 @@ fn rows_are_unbiased_on_a_tabular_model() {
             for judge in [Judge::Reward, Judge::Judge] {
                 let statistics =
                     Statistics { level: 0.95, intervals: Intervals::StudentT, margin: None };
-                let plan = Plan {
-                    contests: &contests,
-                    judge,
-                    pairs: &[],
-                    length_controlled: false,
-                    statistics,
-                };
-                for row in table(&entries, &plan).unwrap().rows {
+                for row in table(&entries, &Plan::new(&contests, judge, statistics)).unwrap().rows {
                     let (win_rate, score) = model.exact(&row.contest.policy.selection, judge);
                     let error = |interval: Interval| (interval.high - interval.low) / 2.0 / 1.97;
                     let far = (row.win_rate.estimate - win_rate) / row.win_rate_error.max(1e-9);

@@ -61,12 +61,13 @@ impl CausalLm {
     /// for the projections that end a residual branch.
     ///
     /// # Errors
-    /// None for a configuration that passes its own checks.
+    /// [`ModelError::Config`] for a configuration that [`TransformerConfig::check`] refuses.
     pub fn random(
         config: TransformerConfig,
         normal: &mut dyn FnMut() -> f32,
         device: &Device,
     ) -> Result<Self, ModelError> {
+        config.check(Path::new("the configuration"))?;
         let mut checkpoint = Checkpoint::empty();
         let branch_end = 0.02 / (2.0 * config.num_hidden_layers as f32).sqrt();
         let resting = if config.family.is_gemma() { 0.0 } else { 1.0 };

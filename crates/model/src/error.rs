@@ -212,14 +212,40 @@ pub enum ModelError {
         /// Why.
         reason: &'static str,
     },
+    /// A failure of a model from outside this crate.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl ModelError {
+    /// The error of a [`LanguageModel`](crate::LanguageModel) of one's own, from whatever made it fail.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+
     pub(crate) fn read(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { action: "read", path: path.into(), source }
     }
 
     pub(crate) fn write(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { action: "write", path: path.into(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn the_failure_of_another_model_is_told_as_it_is() {
+        let source = std::io::ErrorKind::Other.into();
+        let cause = ModelError::Io { action: "read", path: "weights".into(), source };
+        let message = cause.to_string();
+        let error = ModelError::other(cause);
+        assert_eq!(error.to_string(), message);
+        assert!(error.source().unwrap().is::<std::io::Error>());
+        assert!(matches!(error, ModelError::Other(own) if own.is::<ModelError>()));
     }
 }

@@ -1,11 +1,17 @@
 //! Decoder-only language models, read from and written to Hugging Face directories.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # Types
 //! [`CausalLm`] is a decoder of one of several families (see [`TransformerConfig`]) with its tokenizer-independent inference: [`CausalLm::load`] reads `config.json` and
 //! safetensors, [`LanguageModel`] is what generation needs of it (next-token logits with a cache), and [`CausalLm::response_log_probs`] what
 //! training needs. [`SequenceClassifier`] puts a scalar head on the same transformer, and [`ScorerModel`] one that gives the values of all tokens
 //! that may follow.
 //! [`LoraConfig`] describes adapters, which are read, trained, merged and written in PEFT's form. [`Tokenizer`] reads `tokenizer.json`.
 //! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.
+//!
+//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
+//! Without it none is compiled in.
 
 mod attention;
 mod batch;

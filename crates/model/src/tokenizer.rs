@@ -65,17 +65,33 @@ impl Tokenizer {
         Ok(Self { inner, path: dir, files, stops, end, pad })
     }
 
-    /// A tokenizer from the contents of a `tokenizer.json`, whose texts end with the token `end`.
+    /// A tokenizer from the contents of a `tokenizer.json`, of a model that lies in no folder.
+    ///
+    /// - `stops`: tokens that end a response.
+    /// - `end`: the token that a training text ends with, if there is one.
+    /// - `pad`: the padding token, or one that stands in for it.
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] when the contents are malformed.
-    pub(crate) fn in_memory(contents: &serde_json::Value, end: u32) -> Result<Self, ModelError> {
-        let path = PathBuf::from("in memory");
-        let bytes = contents.to_string().into_bytes();
+    pub fn from_bytes(
+        bytes: impl Into<Vec<u8>>,
+        stops: BTreeSet<u32>,
+        end: Option<u32>,
+        pad: u32,
+    ) -> Result<Self, ModelError> {
+        let (path, bytes) = (PathBuf::from("in memory"), bytes.into());
         let inner =
             read(&bytes).map_err(|reason| ModelError::Tokenizer { path: path.clone(), reason })?;
-        let files = vec![(FILES[0], bytes)];
-        Ok(Self { inner, path, files, stops: BTreeSet::from([end]), end: Some(end), pad: end })
+        Ok(Self { inner, path, files: vec![(FILES[0], bytes)], stops, end, pad })
+    }
+
+    /// The same tokenizer with more files that are saved with it.
+    pub(crate) fn with_files(
+        mut self,
+        files: impl IntoIterator<Item = (&'static str, Vec<u8>)>,
+    ) -> Self {
+        self.files.extend(files);
+        self
     }
 
     /// Writes the tokenizer's files, byte for byte as they were read, into an existing folder.
@@ -262,7 +278,13 @@ impl Tokenizer {
         (0..=place).rev().find(|place| !splits(place)).unwrap_or(0)
     }
 
-    /// The folder that it was read from, where a chat template lies, too.
+    /// How many tokens a model must have for it: one more than its greatest id.
+    pub fn vocabulary(&self) -> usize {
+        let greatest = self.inner.get_vocab(true).into_values().max();
+        greatest.map_or(0, |id| id as usize + 1)
+    }
+
+    /// The folder that it was read from, where a chat template lies, too; `in memory` where it was read from none.
     pub fn folder(&self) -> &Path {
         &self.path
     }
@@ -377,7 +399,7 @@ mod tests {
         for (key, value) in changes.as_object().into_iter().flatten() {
             contents[key] = value.clone();
         }
-        Tokenizer::in_memory(&contents, 2)
+        Tokenizer::from_bytes(contents.to_string(), BTreeSet::from([2]), Some(2), 2)
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Run directories, records of runs, hashes, atomic files, and the only readings of the clock and the environment.
 //!
+#![doc = include_str!("../README.md")]
+//!
 //! Whatever a run leaves behind goes through this crate, so that a killed process or a full disk
 //! never leaves half a file under its final name. Other libraries take times and folders as
 //! arguments; this one is where they come from.
 //!
-//! A record is opened by [`Recorder::begin`] and closed by [`Recorder::end`]. [`verify`] says whether a folder still is what was
-//! recorded, [`compare`] how near one run comes to another, [`badges`] and [`checklist`] what the record is evidence of.
+//! A record is opened by [`Recorder::begin`] and closed by [`Recorder::completed`] or [`Recorder::failed`]. [`verify`] says whether a folder
+//! still is what was recorded, [`compare`] how near one run comes to another, [`badges`] and [`checklist`] what the record is evidence of.
 
 mod address;
 pub mod atomic;
@@ -43,7 +45,7 @@ pub use expect::{Claim, Equivalence, Expect, Level, Tolerance};
 pub use markdown::markdown_table;
 pub use page::Page;
 pub use record::Record;
-pub use recorder::{Opening, Recorder, changed_input};
+pub use recorder::{InputFile, Opening, Recorder, changed_input};
 pub use run_dir::{RunDir, START_FILE};
 pub use secrets::Secrets;
 pub use steps::{Divergence, divergence};

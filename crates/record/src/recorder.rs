@@ -26,7 +26,7 @@ use crate::{RecordError, Secrets, clock, env, preview, ro_crate};
 const EXIT_OF_LEAK: u8 = 3;
 
 /// What a command says of its run when it begins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Opening {
     /// The command, such as `train`.
     pub command: String,
@@ -38,12 +38,23 @@ pub struct Opening {
     pub device: Option<Device>,
     /// Seed of every random draw.
     pub seed: Option<u64>,
-    /// Files that are read: what each is for, how it was named, and where it lies.
-    pub inputs: Vec<(String, String, PathBuf)>,
+    /// Files that are read.
+    pub inputs: Vec<InputFile>,
     /// What a replication has to reach.
     pub expect: Option<Expect>,
     /// The changes that the program was built from, where they are to be kept.
     pub diff: Option<Vec<u8>>,
+}
+
+/// A file that a run reads.
+#[derive(Clone, Debug)]
+pub struct InputFile {
+    /// What it is for, such as a key of the recipe or an option.
+    pub role: String,
+    /// How it was named.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
 }
 
 /// An open record.
@@ -57,7 +68,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Writes all that is known before the work begins, brought to the disk: a run that is killed leaves it.
+    /// Writes all that is known before the work begins, brought to the disk: a run that is killed leaves it. So does a recorder that is dropped,
+    /// neither [`completed`](Self::completed) nor [`failed`](Self::failed): the status stays [`Status::Running`], without outputs and manifest.
     ///
     /// A record that is there already, of a process that did not finish the run, becomes one of [`Record::earlier`].
     ///
@@ -76,10 +88,8 @@ impl Recorder {
         let environment = env::recorded().into_iter();
         let environment = environment.map(|(name, value)| (name, secrets.scrub(&value))).collect();
         let on_gpu = opening.device.as_ref().is_some_and(|device| !device.name.starts_with("cpu"));
-        let mut inputs = Vec::new();
-        for (role, name, path) in &opening.inputs {
-            inputs.push(input(run, role, &secrets.scrub(name), path)?);
-        }
+        let inputs = opening.inputs.iter().map(|file| input(run, file, &secrets));
+        let inputs = inputs.collect::<Result<_, _>>()?;
         let expect = run.join(EXPECT);
         let expect_sha256 = expect.exists().then(|| sha256_file(&expect)).transpose()?;
         let start = clock::utc_now();
@@ -124,14 +134,26 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Completes the record: what the run wrote, with digests, and how it ended.
-    ///
-    /// - `failure`: what ended it, if something did, and the exit code that says so.
+    /// Closes the record of a run that did its work: what it wrote, with digests.
     ///
     /// # Errors
     /// [`RecordError::Secret`] where a file of the run holds a secret; the record then says so and that the run failed. As
     /// [`folder::files`], and when a file cannot be read or written.
-    pub fn end(mut self, failure: Option<(&str, u8)>) -> Result<Record, RecordError> {
+    pub fn completed(self) -> Result<Record, RecordError> {
+        self.end(None)
+    }
+
+    /// Closes the record of a run that failed, with what it wrote until then.
+    ///
+    /// - `error`: what ended it; `exit`: the exit code that says so.
+    ///
+    /// # Errors
+    /// As [`Recorder::completed`].
+    pub fn failed(self, error: &str, exit: u8) -> Result<Record, RecordError> {
+        self.end(Some((error, exit)))
+    }
+
+    fn end(mut self, failure: Option<(&str, u8)>) -> Result<Record, RecordError> {
         let begun = Instant::now();
         let mut outputs = self.outputs()?;
         let leak = self.leak(&outputs)?;
@@ -176,12 +198,7 @@ impl Recorder {
 
     /// Every file of the run that is neither an input nor of the record.
     fn outputs(&self) -> Result<Vec<Output>, RecordError> {
-        let inputs: Vec<&str> = self
-            .record
-            .inputs
-            .iter()
-            .filter_map(|input| input.path.strip_prefix("$RUN/"))
-            .collect();
+        let inputs: Vec<&str> = self.inputs_within().collect();
         let ours =
             |path: &String| !OF_RECORD.contains(&path.as_str()) && !inputs.contains(&path.as_str());
         let output = |path: String| {
@@ -197,6 +214,11 @@ impl Recorder {
         folder::files(&self.folder)?.into_iter().filter(ours).map(output).collect()
     }
 
+    /// Inputs that lie in the run's own folder, from there.
+    fn inputs_within(&self) -> impl Iterator<Item = &str> {
+        self.record.inputs.iter().filter_map(|input| input.path.strip_prefix("$RUN/"))
+    }
+
     fn leak(&self, outputs: &[Output]) -> Result<Option<RecordError>, RecordError> {
         let mut names = outputs.iter().map(|output| output.path.as_str());
         let found = names.find_map(|path| Some((path, self.secrets.find(path.as_bytes())?)));
@@ -204,7 +226,8 @@ impl Recorder {
             let path = self.folder.join(self.secrets.scrub(path));
             return Ok(Some(RecordError::Secret { path, what: format!("in its name {what}") }));
         }
-        let own = [CONFIG, EXPECT, DIFF].into_iter().filter(|name| self.folder.join(name).exists());
+        let own = [CONFIG, EXPECT, DIFF].into_iter().chain(self.inputs_within());
+        let own = own.filter(|name| self.folder.join(name).exists());
         for path in outputs.iter().map(|output| output.path.as_str()).chain(own) {
             let path = self.folder.join(path);
             if let Some(what) = self.secrets.find_in_file(&path)? {
@@ -266,18 +289,16 @@ fn keep_papers(run: &Path, opening: &Opening, secrets: &Secrets) -> Result<(), R
 
 /// The first file that a run reads and that is another than when the run was begun, by its role and its name; none where the run has no record.
 ///
-/// - `inputs`: what each file is for, how it is named, and where it lies, as in [`Opening`].
-///
 /// # Errors
 /// When a file cannot be read.
 pub fn changed_input(
     run: &Path,
-    inputs: &[(String, String, PathBuf)],
+    inputs: &[InputFile],
 ) -> Result<Option<(String, String)>, RecordError> {
     let Ok(last) = folder::record(run) else { return Ok(None) };
     let secrets = Secrets::here();
-    for (role, name, path) in inputs {
-        let now = input(run, role, &secrets.scrub(name), path)?;
+    for file in inputs {
+        let now = input(run, file, &secrets)?;
         let same_name = |then: &&Input| then.role == now.role && then.path == now.path;
         let mut then = last.inputs.iter().filter(same_name).peekable();
         if then.peek().is_some() && then.all(|then| then.sha256 != now.sha256) {
@@ -288,9 +309,9 @@ pub fn changed_input(
 }
 
 /// The models among the files that are read: weights that lie in one folder, for one purpose.
-fn models(inputs: &[(String, String, PathBuf)]) -> Result<Vec<Weights>, RecordError> {
+fn models(inputs: &[InputFile]) -> Result<Vec<Weights>, RecordError> {
     let mut files: BTreeMap<(&str, Option<&Path>), Vec<&Path>> = BTreeMap::new();
-    for (role, _, path) in inputs {
+    for InputFile { role, path, .. } in inputs {
         if folder::is_weights(path) {
             files.entry((role, path.parent())).or_default().push(path);
         }
@@ -308,15 +329,17 @@ fn folder_in_repository(secrets: &Secrets) -> Option<String> {
     Some(secrets.scrub(&inside))
 }
 
-/// A file that is read.
-fn input(run: &Path, role: &str, name: &str, path: &Path) -> Result<Input, RecordError> {
+/// A file that is read, as it is recorded.
+fn input(run: &Path, file: &InputFile, secrets: &Secrets) -> Result<Input, RecordError> {
+    let InputFile { role, name, path } = file;
+    let name = &secrets.scrub(name);
     let name = match path.strip_prefix(run) {
         Ok(inside) => format!("$RUN/{}", inside.to_string_lossy().replace('\\', "/")),
         // Elsewhere it may be part of a name.
         Err(_) if cfg!(windows) => env::without_home(name).replace('\\', "/"),
         Err(_) => env::without_home(name),
     };
-    Ok(Input { role: role.to_owned(), path: name, sha256: sha256_file(path)?, bytes: size(path)? })
+    Ok(Input { role: role.clone(), path: name, sha256: sha256_file(path)?, bytes: size(path)? })
 }
 
 fn size(path: &Path) -> Result<u64, RecordError> {

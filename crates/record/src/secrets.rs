@@ -4,11 +4,12 @@
 //! value of a variable whose name sounds secret gets through, whichever way it came. And texts that look like well-known
 //! keys do not either, which works for runs of others, too.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::RecordError;
@@ -26,14 +27,22 @@ const PATTERNS: [(&str, &str); 6] = [
     ("a GitHub token", r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
     ("an AWS key", r"\bAKIA[0-9A-Z]{16}\b"),
     ("an API key", r"\bsk-[A-Za-z0-9_-]{20,}"),
-    ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY"),
-    ("a password in an address", r"://[^/:@\s\x22']+:[^@/\s\x22']+@"),
+    ("a private key", PRIVATE_KEY),
+    ("a password in an address", r"://[^/:@\s\x22']*:[^@/\s\x22']+@"),
 ];
 
-/// What does not stand for itself in the values of an address.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// With what follows, to its last line or to the end of the text.
+const PRIVATE_KEY: &str = concat!(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY(?s-u:.*?)",
+    r"(?:-----END [A-Z ]*PRIVATE KEY[A-Z ]*-----|\z)"
+);
 
-/// Bytes read at a time, and how many of them are looked at again with the next.
+/// Bytes that the forms of a value may take; those of 128 KiB fit, the most that Linux keeps in a variable.
+const MAX_FORMS: usize = 1 << 27;
+/// Bytes of the longest form of a byte: `\u001f`, as JSON writes some.
+const LONGEST: usize = 6;
+
+/// Bytes read at a time, and how many of them are looked at again with the next, or more where a value is longer.
 const CHUNK: usize = 1 << 20;
 const OVERLAP: usize = 1 << 12;
 
@@ -43,6 +52,8 @@ pub struct Secrets {
     /// What each is called, and the forms in which it may appear.
     known: Vec<(String, Regex)>,
     patterns: Vec<(&'static str, Regex)>,
+    /// Bytes of a file that are looked at again with the next: no form of a value is longer.
+    overlap: usize,
 }
 
 impl Secrets {
@@ -64,11 +75,15 @@ impl Secrets {
     #[must_use]
     pub fn new(values: impl IntoIterator<Item = (String, String)>) -> Self {
         let long = values.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
-        let long = long.filter(|(_, value)| value.len() >= MIN_LENGTH);
-        let known = long.filter_map(|(name, value)| Some((name, any_form(&value)?))).collect();
+        let mut long: Vec<_> = long.filter(|(_, value)| value.len() >= MIN_LENGTH).collect();
+        // A value may begin with another, without which its rest would not be known.
+        long.sort_by_key(|(_, value)| Reverse(value.len()));
+        let longest = long.first().map_or(0, |(_, value)| LONGEST * value.len());
+        let known = long.into_iter().filter_map(|(name, value)| Some((name, any_form(&value)?)));
         let patterns =
             PATTERNS.iter().filter_map(|(what, pattern)| Some((*what, Regex::new(pattern).ok()?)));
-        Self { known, patterns: patterns.collect() }
+        let overlap = longest.max(OVERLAP);
+        Self { known: known.collect(), patterns: patterns.collect(), overlap }
     }
 
     /// What the bytes give away, if anything: never the secret itself.
@@ -112,7 +127,7 @@ impl Secrets {
             if found.is_some() || n == 0 {
                 return Ok(found);
             }
-            let from = (kept + n).saturating_sub(OVERLAP);
+            let from = (kept + n).saturating_sub(self.overlap);
             window.drain(..from);
         }
     }
@@ -141,14 +156,40 @@ fn refuse_found(path: &Path, found: Option<String>) -> Result<(), RecordError> {
     found.map_or(Ok(()), |what| Err(RecordError::Secret { path: path.to_path_buf(), what }))
 }
 
-/// The value as it stands, and as JSON, addresses and base64 write it.
+/// The value as it stands, as JSON and addresses write it, and as it stands within base64.
 fn any_form(value: &str) -> Option<Regex> {
-    let json = serde_json::to_string(value).ok()?;
-    let json = json.strip_prefix('"')?.strip_suffix('"')?.to_owned();
-    let encoded = utf8_percent_encode(value, ENCODED).to_string();
-    let forms = [value.to_owned(), json, encoded, base64(value.as_bytes())];
-    let forms: Vec<String> = forms.iter().map(|form| regex::escape(form)).collect();
-    RegexBuilder::new(&forms.join("|")).size_limit(1 << 24).build().ok()
+    let spelled: String = value.chars().map(spelled).collect::<Option<_>>()?;
+    let within = (0..3).filter_map(|before| within_base64(value, before));
+    let forms: Vec<String> = std::iter::once(spelled).chain(within).collect();
+    RegexBuilder::new(&forms.join("|")).size_limit(MAX_FORMS).build().ok()
+}
+
+/// A character as it stands, and as JSON and addresses write it, longer forms first. Writers of addresses differ in which characters they encode,
+/// and in the case of the digits; forms have `+` for a space.
+fn spelled(c: char) -> Option<String> {
+    if c.is_ascii_alphanumeric() {
+        return Some(c.to_string());
+    }
+    let text = c.to_string();
+    let encoded = utf8_percent_encode(&text, NON_ALPHANUMERIC);
+    let json = serde_json::to_string(&text).ok()?;
+    let json = json.strip_prefix('"')?.strip_suffix('"')?;
+    let mut ways = vec![format!("(?i:{encoded})"), regex::escape(json), regex::escape(&text)];
+    ways.dedup();
+    if c == ' ' {
+        ways.push(r"\+".to_owned());
+    }
+    Some(format!("(?:{})", ways.join("|")))
+}
+
+/// The digits of base64 that the value alone decides, in the standard alphabet, as it stands and as addresses write it, and in that for addresses.
+///
+/// - `before`: bytes of something else that precede the value in its first group of three.
+fn within_base64(value: &str, before: usize) -> Option<String> {
+    let bytes = [&[0, 0][..before], value.as_bytes()].concat();
+    let digits = base64(&bytes);
+    let own = digits.get((8 * before).div_ceil(6)..8 * bytes.len() / 6)?;
+    Some(own.replace('+', "(?:[-+]|%2[Bb])").replace('/', "(?:[/_]|%2[Ff])"))
 }
 
 /// Without the padding, so that it is found with and without.
@@ -185,20 +226,80 @@ mod tests {
     fn a_value_is_found_in_every_form_and_named_without_being_shown() {
         let secrets = secrets();
         for form in [
-            VALUE.to_owned(),
-            r#"s3cr3t/va \"l\\ue+"#.into(),
-            "s3cr3t%2Fva%20%22l%5Cue%2B".into(),
-            base64(VALUE.as_bytes()),
+            VALUE,
+            r#"s3cr3t/va \"l\\ue+"#,
+            "s3cr3t%2Fva%20%22l%5Cue%2B",
+            "s3cr3t%2fva%20%22l%5cue%2b",
+            "s3cr3t%2Fva+%22l%5Cue%2B",
+            "s3cr3t/va%20%22l%5Cue+",
         ] {
             let text = format!("https://host/?q={form}&x");
             assert_eq!(secrets.find(text.as_bytes()).unwrap(), "the value of MY_TOKEN");
-            let scrubbed = secrets.scrub(&text);
-            assert!(scrubbed.contains("«redacted:MY_TOKEN»") && !scrubbed.contains(&form));
+            assert_eq!(secrets.scrub(&text), "https://host/?q=«redacted:MY_TOKEN»&x");
+        }
+        for other in [VALUE.replace("3t", "4t"), VALUE.replace(' ', "-"), VALUE[1..].to_owned()] {
+            assert_eq!(secrets.find(other.as_bytes()), None, "{other}");
         }
         let error = secrets.refuse(Path::new("a.txt"), VALUE.as_bytes()).unwrap_err().to_string();
         assert!(error.starts_with("a.txt holds the value of MY_TOKEN"), "{error}");
         secrets.refuse(Path::new("a.txt"), b"short").unwrap();
         assert_eq!(secrets.find(b"short and sweet"), None, "too short to be told from words");
+    }
+
+    #[test]
+    fn a_value_is_found_within_base64_wherever_it_stands_there() {
+        // Of which the encodings have `+` and `/` at every offset.
+        let value = "~~~???>>>abc~~~???>>>";
+        let secrets = Secrets::new([("MY_TOKEN".to_owned(), value.to_owned())]);
+        for (before, after) in [("", ""), ("a", "z"), ("ab", "yz"), ("user:", ":1"), ("", "xyz")] {
+            let standard = base64(format!("{before}{value}{after}").as_bytes());
+            assert!(standard.contains('+') && standard.contains('/'), "{standard}");
+            let for_addresses = standard.replace('+', "-").replace('/', "_");
+            let encoded = standard.replace('+', "%2B").replace('/', "%2f");
+            for form in [standard, for_addresses, encoded] {
+                let text = format!("Basic {form}==");
+                assert_eq!(secrets.find(text.as_bytes()).unwrap(), "the value of MY_TOKEN");
+                let scrubbed = secrets.scrub(&text);
+                let (left, right) = scrubbed.split_once("«redacted:MY_TOKEN»").unwrap();
+                // What is left is of the neighbours, but for the digits that they share with the value.
+                let (most_left, most_right) = (before.len() * 8 / 6 + 1, after.len() * 8 / 6 + 2);
+                assert!(left.len() <= "Basic ".len() + most_left, "{scrubbed}");
+                assert!(right.len() <= most_right + "==".len(), "{scrubbed}");
+            }
+            let other = value.replace("abc", "abd");
+            let other = base64(format!("{before}{other}{after}").as_bytes());
+            assert_eq!(secrets.find(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_shortest_values_leave_enough_of_base64_to_be_told_by() {
+        for before in 0..3 {
+            assert_eq!(within_base64("abcdefgh", before).unwrap().len(), 10);
+        }
+        assert_eq!(within_base64("abcdefgh", 0).unwrap(), "YWJjZGVmZ2");
+    }
+
+    #[test]
+    fn a_value_that_begins_with_another_is_taken_out_as_a_whole() {
+        let value = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let secrets = Secrets::new([value("A_KEY", "abcd1234"), value("B_KEY", "abcd1234.efgh")]);
+        let scrubbed = secrets.scrub("abcd1234.efgh abcd1234");
+        assert_eq!(scrubbed, "«redacted:B_KEY» «redacted:A_KEY»");
+    }
+
+    #[test]
+    fn a_private_key_is_taken_out_with_all_its_lines() {
+        let secrets = Secrets::new([]);
+        // In two parts each, or this file would be found itself.
+        let begin = concat!("-----BEGIN RSA ", "PRIVATE KEY-----");
+        let end = concat!("-----END RSA ", "PRIVATE KEY-----");
+        let scrubbed = secrets.scrub(&format!("a {begin}\nMIIE\nowIB\n{end} b"));
+        assert_eq!(scrubbed, "a «redacted:a private key» b");
+        let scrubbed = secrets.scrub(&format!("a {begin}\nMIIE"));
+        assert_eq!(scrubbed, "a «redacted:a private key»");
+        let bytes = [begin.as_bytes(), &[0xff], end.as_bytes()].concat();
+        assert!(secrets.find(&bytes).is_some(), "in any encoding");
     }
 
     #[test]
@@ -212,6 +313,7 @@ mod tests {
             concat!("sk", "-abcdefghijklmnopqrstuv"),
             concat!("-----BEGIN RSA ", "PRIVATE KEY-----"),
             concat!("https://me:", "pass@host/x"),
+            concat!("redis://:", "pass@host/x"),
         ] {
             assert!(secrets.find(key.as_bytes()).is_some(), "{key}");
             assert!(!secrets.scrub(key).contains(key), "{key}");
@@ -230,6 +332,12 @@ mod tests {
         for before in [0, CHUNK - 5, 2 * CHUNK - 1, 3 * CHUNK] {
             std::fs::write(&path, format!("{}{VALUE}", "x".repeat(before))).unwrap();
             assert!(secrets().find_in_file(&path).unwrap().is_some(), "{before}");
+        }
+        let long = "0123456789abcdef/".repeat(OVERLAP / 8);
+        let secrets_of_length = Secrets::new([("A_KEY".to_owned(), long.clone())]);
+        for form in [&long, &long.replace('/', "%2F"), &base64(long.as_bytes())] {
+            std::fs::write(&path, format!("{}{form}", "x".repeat(CHUNK - OVERLAP - 6))).unwrap();
+            assert!(secrets_of_length.find_in_file(&path).unwrap().is_some(), "{}", form.len());
         }
         std::fs::write(&path, "x".repeat(3 * CHUNK)).unwrap();
         assert_eq!(secrets().find_in_file(&path).unwrap(), None);

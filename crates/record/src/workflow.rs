@@ -232,7 +232,7 @@ mod tests {
         let workflow =
             Workflow { plan: "plan.toml".into(), title: "a plan".into(), steps: vec![step] };
         workflow.write(&run).unwrap();
-        recorder.end(None).unwrap();
+        recorder.completed().unwrap();
         let document: Value = folder::json(&run, CRATE).unwrap();
         let graph = document["@graph"].as_array().unwrap();
         let entity = |id: &str| graph.iter().find(|entity| entity["@id"] == id).unwrap();

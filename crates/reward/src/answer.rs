@@ -57,6 +57,10 @@ impl Reward for Answer {
         };
         pairs.iter().map(score).collect()
     }
+
+    fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+        self.given(response)
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +96,15 @@ mod tests {
         ] {
             assert_eq!(score(pattern, response), expected, "{pattern:?}: {response}");
         }
+    }
+
+    #[test]
+    fn responses_that_say_the_same_otherwise_give_the_same_answer() {
+        let digits = answer(Some(r"\d+")).unwrap();
+        let given = |response| digits.answer(response);
+        assert_eq!((given("1 + 1 is 2."), given("It is 2")), (Some("2"), Some("2")));
+        assert_eq!(given("two"), None);
+        assert_eq!(answer(None).unwrap().answer(" 2\n"), Some("2"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Rewards that are kept by the content of what was scored, so that nothing is scored twice.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -83,6 +84,15 @@ impl Cached {
     }
 }
 
+impl fmt::Debug for Cached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { identity, batch, file, .. } = self;
+        let mut all = f.debug_struct("Cached");
+        all.field("identity", identity).field("batch", batch).field("file", file);
+        all.finish_non_exhaustive()
+    }
+}
+
 impl Reward for Cached {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
         let keys: Vec<Key> = pairs.iter().map(|pair| self.key(pair)).collect();
@@ -100,6 +110,10 @@ impl Reward for Cached {
                 .ok_or_else(|| RewardError::NotScored { response: (*response).to_owned() })
         };
         keys.iter().zip(pairs).map(reward).collect()
+    }
+
+    fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+        self.reward.answer(response)
     }
 }
 
@@ -125,6 +139,10 @@ mod tests {
             }
             Ok(pairs.iter().map(|(_, response)| response.len() as f32 / 3.0).collect())
         }
+
+        fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+            response.get(..1)
+        }
     }
 
     fn cached(batch: usize) -> (Cached, Calls) {
@@ -147,6 +165,7 @@ mod tests {
         assert_eq!(cached.score(&pairs[1..]).unwrap(), expected[1..]);
         assert!(taken(&calls).is_empty());
         assert!(cached.score(&[]).unwrap().is_empty());
+        assert_eq!((cached.answer("yy"), cached.answer("")), (Some("y"), None));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub enum Pooling {
 }
 
 /// Several rewards of the same response, pooled.
+#[derive(Debug)]
 pub struct Ensemble {
     members: Members,
     by: Pooling,

@@ -159,4 +159,14 @@ pub enum RewardError {
     /// The reward model refused its input.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A failure of a reward from outside this crate.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl RewardError {
+    /// The error of a [`Reward`](crate::Reward) of one's own, from whatever made it fail.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
 }

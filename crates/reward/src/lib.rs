@@ -1,4 +1,9 @@
 //! What a response is worth: the [`Reward`] trait, rules, learned reward models, and what is made of several rewards.
+//!
+#![doc = include_str!("../README.md")]
+//!
+//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
+//! Without it none is compiled in.
 
 mod answer;
 mod cache_file;
@@ -9,6 +14,7 @@ mod error;
 mod log_length;
 mod members;
 mod model;
+mod pointers;
 mod preference;
 mod rated_words;
 mod remote;
@@ -41,8 +47,14 @@ pub trait Reward: Send + Sync {
     /// The reward of each (prompt, response) pair: as many as there are pairs, in their order, and finite. It never depends on the other pairs or on their order.
     ///
     /// # Errors
-    /// [`RewardError`] when a response cannot be scored.
+    /// [`RewardError`] when a response cannot be scored; a reward of one's own fails by [`RewardError::other`].
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError>;
+
+    /// The answer that a response gives, which is what `majority` counts; none where it gives none. A reward that finds no answers within
+    /// responses takes the whole of each.
+    fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+        Some(response)
+    }
 }
 
 /// The rewards of all pairs, by whichever reward: what a user of someone else's [`Reward`] relies on is looked at.

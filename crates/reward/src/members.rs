@@ -1,9 +1,17 @@
 //! Several rewards of the same pairs, put together pair by pair: what sums and ensembles have in common.
 
+use std::fmt;
+
 use crate::{Reward, RewardError, scored};
 
 /// At least one reward.
 pub(crate) struct Members(Vec<Box<dyn Reward>>);
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rewards", self.0.len())
+    }
+}
 
 impl Members {
     /// - `kind`, `key`: of the configuration that lists the rewards, for the error.

@@ -66,6 +66,7 @@ fn take(budget: &AtomicUsize, requests: usize) -> Result<usize, usize> {
 }
 
 /// Asks the model, and keeps its answers.
+#[derive(Debug)]
 pub struct Preference {
     cached: Cached,
     /// What is posted to.

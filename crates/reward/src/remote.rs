@@ -1,5 +1,7 @@
 //! Rewards from a server, in the form of OpenRLHF's remote reward models.
 
+use std::fmt;
+
 use infalign_data::no_json_number;
 use infalign_remote::{Client, Patience, RemoteError};
 use serde_json::{Value, json};
@@ -62,6 +64,13 @@ impl RemoteReward {
             Err(self.fault(field, reason))
         };
         rewards.iter().enumerate().map(number).collect()
+    }
+}
+
+impl fmt::Debug for RemoteReward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the client, which has the key.
+        f.debug_struct("RemoteReward").field("url", &self.url).finish_non_exhaustive()
     }
 }
 

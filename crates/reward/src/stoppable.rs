@@ -1,5 +1,6 @@
 //! A reward that can be told to stop.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Reward, RewardError};
@@ -20,6 +21,12 @@ impl<'f> Stoppable<'f> {
     }
 }
 
+impl fmt::Debug for Stoppable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stoppable").field("stop", self.stop).finish_non_exhaustive()
+    }
+}
+
 impl Reward for Stoppable<'_> {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
         let mut rewards = Vec::with_capacity(pairs.len());
@@ -28,6 +35,10 @@ impl Reward for Stoppable<'_> {
             rewards.extend(self.reward.score(some)?);
         }
         Ok(rewards)
+    }
+
+    fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+        self.reward.answer(response)
     }
 }
 
@@ -48,6 +59,10 @@ mod tests {
             self.0.store(true, Ordering::Relaxed);
             Ok(pairs.iter().map(|(_, response)| response.len() as f32).collect())
         }
+
+        fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+            response.get(..1)
+        }
     }
 
     #[test]
@@ -55,6 +70,7 @@ mod tests {
         static STOP: AtomicBool = AtomicBool::new(false);
         let reward = Stoppable::new(Box::new(Once(&STOP)), &STOP);
         assert_eq!(reward.score(&[("", "ab"), ("", "c")]).unwrap(), [2.0, 1.0]);
+        assert_eq!((reward.answer("ab"), reward.answer("")), (Some("a"), None));
         assert!(matches!(reward.score(&[("", "ab")]), Err(RewardError::Stopped)));
         STOP.store(false, Ordering::Relaxed);
         let many = vec![("", "x"); PAIRS + 1];

@@ -4,6 +4,7 @@ use crate::members::Members;
 use crate::{Reward, RewardError};
 
 /// Σ weight · reward over its parts.
+#[derive(Debug)]
 pub struct WeightedSum {
     weights: Vec<f64>,
     parts: Members,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use infalign_decode::guided::ScorerSet;
-use infalign_decode::{Draws, EncodedPrompt, Sampling, needs_reward};
+use infalign_decode::{Draws, EncodedPrompt, Sampling};
 use infalign_transform::{Composed, Procedure};
 use serde_json::{Number, Value, json};
 
@@ -122,8 +122,7 @@ impl Asked {
 
     /// Whether there is something to choose from once responses are complete.
     pub(crate) fn selects(&self) -> bool {
-        let Composed { selection, inner } = self.procedure;
-        selection != Procedure::Sample || matches!(inner, Procedure::PrunedBestOf { .. })
+        self.procedure.selection != Procedure::Sample || self.procedure.needs_reward()
     }
 }
 
@@ -146,13 +145,13 @@ fn procedure(fields: &mut Fields, service: &Service) -> Result<Composed, Failure
     let Some(text) = text else { return Ok(Procedure::Sample.into()) };
     let procedure: Composed =
         text.parse().map_err(|error| Failure::field("procedure", format!("{error}")))?;
-    if matches!(procedure.selection, Procedure::Rejection { .. }) {
+    if procedure.needs_ranks() {
         let message = format!(
             "`{procedure}` needs a calibration table of its prompts, which a server does not know in advance"
         );
         return Err(Failure::field("procedure", message));
     }
-    if needs_reward(procedure) && service.reward.is_none() {
+    if procedure.needs_reward() && service.reward.is_none() {
         let message =
             format!("`{procedure}` selects by a reward: this server was started without --reward");
         return Err(Failure::field("procedure", message));

@@ -4,7 +4,7 @@
 //!
 //! # Modules
 //! - [`quantile`]: the rank of one reward among the rewards of the reference policy;
-//! - [`order`]: inference-time win rates from stored rewards, by U-statistics over subsets;
+//! - [`order`]: inference-time win rates from stored rewards, by U-statistics over subsets; [`plurality_weights`] is the same for votes;
 //! - [`cluster`]: means over prompts with Student t intervals, and paired differences;
 //! - [`bootstrap`]: intervals of any function of such means, by resampling prompts;
 //! - [`significance`]: tests of differences and of equivalence, and of many at once;
@@ -26,6 +26,7 @@ mod error;
 pub mod length;
 pub mod order;
 pub mod plan;
+mod plurality;
 mod proportion;
 pub mod quantile;
 mod reliability;
@@ -44,6 +45,7 @@ pub use error::StatsError;
 pub use length::{Lengths, length_controlled};
 pub use order::{Kept, Selection, selection_weights, win_rate};
 pub use plan::Spread;
+pub use plurality::plurality_weights;
 pub use proportion::{of_share, wilson_interval};
 pub use quantile::mid_rank;
 pub use reliability::{ReliabilityBin, reliability};

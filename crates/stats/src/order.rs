@@ -8,6 +8,9 @@
 //! C(i−1, N−1) / C(M, N), so no subset is ever formed: [`Kept`] holds these probabilities. So it is for a
 //! procedure that draws one of the N by their rewards, which takes an integral in place of a binomial.
 
+use std::cmp::Ordering;
+use std::ops::Sub;
+
 use crate::error::{StatsError, check};
 use crate::soft;
 
@@ -38,6 +41,35 @@ impl Selection {
             Selection::Best(n) | Selection::Worst(n) | Selection::SoftBest { samples: n, .. } => n,
         }
     }
+
+    /// The place of the one that it keeps of N responses: the first of equals, or one that is drawn.
+    ///
+    /// - `rewards`: of the N, finite; their differences are taken in their own precision.
+    /// - `uniform`: a number in [0, 1), asked for where it draws.
+    ///
+    /// ```
+    /// use infalign_stats::Selection;
+    /// assert_eq!(Selection::Best(3).keep(&[1.0_f64, 2.0, 2.0], || 0.5), 1);
+    /// ```
+    pub fn keep<R>(self, rewards: &[R], uniform: impl FnOnce() -> f64) -> usize
+    where
+        R: Copy + PartialOrd + Sub<Output = R> + Into<f64>,
+    {
+        match self {
+            Selection::Sample => 0,
+            Selection::Best(_) => first(rewards, |a, b| a > b),
+            Selection::Worst(_) => first(rewards, |a, b| a < b),
+            Selection::SoftBest { temperature, .. } => {
+                let greatest = first(rewards, |a, b| a > b);
+                soft::draw(rewards, greatest, temperature, uniform())
+            }
+        }
+    }
+}
+
+/// The place of the first than which no other is better.
+fn first<R: Copy>(rewards: &[R], better: impl Fn(R, R) -> bool) -> usize {
+    (1..rewards.len()).fold(0, |kept, i| if better(rewards[i], rewards[kept]) { i } else { kept })
 }
 
 /// How likely each stored sample is to be what the selection keeps of N of them, over all subsets of N: `[samples]`, summing to 1.
@@ -56,14 +88,17 @@ pub fn selection_weights(rewards: &[f64], selection: Selection) -> Result<Vec<f6
         return Err(StatsError::EmptySelection);
     }
     check("rewards", rewards, n)?;
-    if let Selection::SoftBest { temperature, .. } = selection {
-        return soft::weights(rewards, n, temperature);
+    match selection {
+        Selection::Sample | Selection::Best(_) => Ok(last_weights(rewards, n, f64::total_cmp)),
+        Selection::Worst(_) => Ok(last_weights(rewards, n, |a, b| b.total_cmp(a))),
+        Selection::SoftBest { temperature, .. } => soft::weights(rewards, n, temperature),
     }
+}
+
+/// How likely each sample is to be the last of N of them in an order; equal rewards share evenly.
+fn last_weights(rewards: &[f64], n: usize, compare: impl Fn(&f64, &f64) -> Ordering) -> Vec<f64> {
     let mut order: Vec<usize> = (0..rewards.len()).collect();
-    order.sort_unstable_by(|&a, &b| rewards[a].total_cmp(&rewards[b]));
-    if let Selection::Worst(_) = selection {
-        order.reverse();
-    }
+    order.sort_unstable_by(|&a, &b| compare(&rewards[a], &rewards[b]));
     let by_rank = greatest_weights(rewards.len(), n);
     let mut weights = vec![0.0; rewards.len()];
     let mut rank = 0;
@@ -72,7 +107,7 @@ pub fn selection_weights(rewards: &[f64], selection: Selection) -> Result<Vec<f6
         ties.iter().for_each(|&sample| weights[sample] = share);
         rank += ties.len();
     }
-    Ok(weights)
+    weights
 }
 
 /// The response to ONE prompt that a side keeps, as a distribution over its stored samples.
@@ -111,11 +146,21 @@ impl Kept {
         scores: &[f64],
         selection: Selection,
     ) -> Result<Self, StatsError> {
-        if rewards.len() != scores.len() {
-            return Err(StatsError::Unpaired { first: rewards.len(), second: scores.len() });
+        check("scores", scores, 1)?;
+        Self::weighted(scores, &selection_weights(rewards, selection)?)
+    }
+
+    /// Judged by `scores`, and kept as often as `weights` say, which add up to 1: the two numbers of each response, in the same order.
+    ///
+    /// # Errors
+    /// [`StatsError::Unpaired`] for lists of different lengths, [`StatsError::TooFew`] for none at all and [`StatsError::NotFinite`] for a score
+    /// that is NaN or infinite.
+    pub fn weighted(scores: &[f64], weights: &[f64]) -> Result<Self, StatsError> {
+        if weights.len() != scores.len() {
+            return Err(StatsError::Unpaired { first: weights.len(), second: scores.len() });
         }
         check("scores", scores, 1)?;
-        let weights = selection_weights(rewards, selection)?;
+        let weights = weights.iter().copied();
         let mut scores: Vec<(f64, f64)> = scores.iter().copied().zip(weights).collect();
         scores.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         Ok(Self { scores })
@@ -283,6 +328,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_group_keeps_the_first_of_equals_or_a_draw_by_its_weights() {
+        let rewards = [1.0, 3.0, 0.0, 3.0, 0.0];
+        let never = || -> f64 { unreachable!("nothing is drawn") };
+        assert_eq!(Selection::Sample.keep(&rewards[..1], never), 0);
+        assert_eq!(Selection::Best(5).keep(&rewards, never), 1);
+        assert_eq!(Selection::Worst(5).keep(&rewards, never), 2);
+        let (soft, n) = (Selection::SoftBest { samples: 5, temperature: 2.0 }, 10_000);
+        let mut shares = [0.0; 5];
+        for i in 0..n {
+            let kept = soft.keep(&rewards, || (f64::from(i) + 0.5) / f64::from(n));
+            shares[kept] += 1.0 / f64::from(n);
+        }
+        let weights = selection_weights(&rewards, soft).unwrap();
+        for (share, weight) in shares.iter().zip(&weights) {
+            assert!((share - weight).abs() < 1e-3, "{shares:?} against {weights:?}");
+        }
+        let cold = Selection::SoftBest { samples: 3, temperature: 1e-3 };
+        let last = cold.keep(&[0.0_f64, 5.0, 0.0], || 1.0 - f64::EPSILON / 2.0);
+        assert_eq!(last, 1, "a weight of 0 is never drawn");
+        // Of these, 32 bits have the difference 1e8, and 64 bits 3 less.
+        let wide = Selection::SoftBest { samples: 2, temperature: 1e8 };
+        assert_eq!(wide.keep(&[1e8_f32, 3.0], || 0.731_058_575), 0);
+        assert_eq!(wide.keep(&[1e8_f64, 3.0], || 0.731_058_575), 1);
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! alone. In x = log s every term of the integrand is a multiple of e^{x}·exp(−e^{x}) shifted by the sum of its subset, for which the trapezoid
 //! rule with this step is exact to rounding: its error falls with e^{−π²/step}.
 
+use std::ops::Sub;
+
 use crate::StatsError;
 
 /// Step in x = log s.
@@ -46,6 +48,26 @@ pub(crate) fn weights(rewards: &[f64], n: usize, temperature: f64) -> Result<Vec
     let scale = STEP * n as f64 / rewards.len() as f64;
     weights.iter_mut().for_each(|weight| *weight *= scale);
     Ok(weights)
+}
+
+/// The place on which a uniform number in [0, 1) falls where each of N has its share, e^{r/τ}/Σ e^{r/τ}.
+///
+/// - `greatest`: the place of the greatest reward.
+pub(crate) fn draw<R>(rewards: &[R], greatest: usize, temperature: f64, uniform: f64) -> usize
+where
+    R: Copy + Sub<Output = R> + Into<f64>,
+{
+    let weight = |reward: &R| -> f64 {
+        let below: f64 = (*reward - rewards[greatest]).into();
+        (below / temperature).exp()
+    };
+    let target = uniform * rewards.iter().map(weight).sum::<f64>();
+    let mut mass = 0.0;
+    let passes = |reward: &R| {
+        mass += weight(reward);
+        mass > target
+    };
+    rewards.iter().position(passes).unwrap_or(greatest)
 }
 
 /// Elementary symmetric means of one node, with room for them.

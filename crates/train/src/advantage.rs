@@ -2,8 +2,8 @@
 
 /// REINFORCE leave-one-out: A_i = R_i − mean of the other rewards of the same prompt. Unbiased where the others' rewards do not depend on
 /// response i. Where they do, as Φ of ranks within the group ([`Calibrator::Group`](crate::Calibrator::Group)), the gradient of the mean Φ
-/// comes out n/(n − 1) times as great, as if β were (n − 1)/n of itself; what a win rate gives each response is unbiased with this baseline
-/// for a reason of its own (see `inference_win_rate.rs`).
+/// comes out n/(n − 1) times as great, as if β were (n − 1)/n of itself; what a win rate or an expected reward under a procedure gives each
+/// response is unbiased with this baseline for a reason of its own (see `pseudo_values.rs`).
 ///
 /// - rewards: `[samples]` of one prompt, at least 2; a single one has no others, whose mean counts as 0 then.
 pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {

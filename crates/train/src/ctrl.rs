@@ -130,8 +130,8 @@ impl CtrlConfig {
     /// Refuses an objective that the solver or the number of responses does not allow.
     ///
     /// # Errors
-    /// [`TrainError::NotPointwise`], [`TrainError::NotASelection`], and [`TrainError::Setting`] for a win rate whose decoder looks at all of the
-    /// responses to a prompt, or more.
+    /// [`TrainError::NotPointwise`], [`TrainError::NotASelection`], and [`TrainError::Setting`] for a win rate or an expected reward whose procedure
+    /// looks at all of the responses to a prompt, or more.
     pub fn check_objective(&self, objective: &Objective) -> Result<(), TrainError> {
         self.solver.check_objective(objective)?;
         match objective.selection()? {
@@ -139,7 +139,7 @@ impl CtrlConfig {
                 Err(TrainError::Setting {
                     key: "samples_per_prompt",
                     value: self.samples_per_prompt.to_string(),
-                    valid: "more than the N that the decoder of a win rate keeps one of: a response's share in it is what the others lose without it",
+                    valid: "more than the N that the procedure of the objective keeps one of: a response's share in it is what the others lose without it",
                 })
             }
             _ => Ok(()),
@@ -159,7 +159,7 @@ impl CtrlConfig {
     }
 }
 
-/// Everything that one CTRL run needs.
+/// Everything that one CTRL run needs. It trains a [`CausalLm`]: any other [`LanguageModel`](infalign_model::LanguageModel) can only be sampled from.
 pub struct CtrlTrainer<'a> {
     /// Settings.
     pub config: &'a CtrlConfig,
@@ -183,7 +183,7 @@ pub struct CtrlTrainer<'a> {
     pub batch: usize,
     /// Seed of the run.
     pub seed: u64,
-    /// Folder of the checkpoints.
+    /// Folder of the checkpoints, one for each run: the newest that it holds is gone on from, and no setting of the run that wrote it is compared.
     pub checkpoints: PathBuf,
 }
 

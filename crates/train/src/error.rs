@@ -61,13 +61,13 @@ pub enum TrainError {
         /// The solver or the objective.
         what: String,
     },
-    /// A win rate under a decoder that does more than select.
+    /// A win rate or an expected reward under a procedure that does more than select.
     #[error(
-        "win-rate:{procedure} cannot be told from responses of the policy: give a procedure that keeps one of several by its reward, sample, best-of:N, worst-of:N or soft-best-of:N,temperature=τ"
+        "{objective} cannot be told from responses of the policy: give a procedure that keeps one of several by its reward, sample, best-of:N, worst-of:N or soft-best-of:N,temperature=τ"
     )]
     NotASelection {
-        /// The procedure.
-        procedure: String,
+        /// The objective.
+        objective: String,
     },
     /// Responses have no reward of their own.
     #[error(

@@ -2,6 +2,9 @@
 //!
 //! [`CtrlTrainer`] is the project's heart: reinforcement learning on the transformed calibrated reward. [`train_language_model`] and
 //! [`train_reward_model`] make what it starts from; [`train_prefix_scorer`] makes what controlled decoding needs; [`baselines`] are the methods that it is compared with.
+//!
+//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
+//! Without it none is compiled in.
 
 mod adapter;
 mod advantage;
@@ -13,7 +16,6 @@ mod controller;
 mod ctrl;
 mod error;
 mod fit;
-mod inference_win_rate;
 mod language_model;
 mod memory_need;
 mod metrics;
@@ -25,6 +27,7 @@ mod parallel;
 mod partition;
 mod passes;
 mod prefix_scorer;
+mod pseudo_values;
 mod reference_rewards;
 mod reward_model;
 mod rollout;

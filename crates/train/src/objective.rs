@@ -1,4 +1,5 @@
-//! What a policy is trained on: the reward, raw or standardised, a transform of the calibrated one, or the inference-time win rate itself.
+//! What a policy is trained on: the reward, raw or standardised, a transform of the calibrated one, or what a procedure makes of it, the win rate
+//! or the expected reward itself.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +10,14 @@ use infalign_transform::{Optimum, Procedure, Theory, Transform, beta_for_kl};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::inference_win_rate::pseudo_values;
+use crate::pseudo_values::{normal_deviation, pseudo_values, shares_won};
 
 /// What marks the win rate under a procedure.
 const WIN_RATE: &str = "win-rate:";
+/// What marks the expected reward under a procedure.
+const REWARD: &str = "reward:";
 
-/// What a policy is trained on: `raw`, `standardized`, a [`Transform`] of the calibrated reward, or `win-rate:PROCEDURE`.
+/// What a policy is trained on: `raw`, `standardized`, a [`Transform`] of the calibrated reward, `win-rate:PROCEDURE` or `reward:PROCEDURE`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -28,6 +31,9 @@ pub enum Objective {
     /// W^T(π ≻ π_ref), the inference-time win rate under a procedure T that selects by rewards ([`Procedure::selection`]), from the policy's own
     /// responses to each prompt, of which there have to be more than T looks at.
     WinRate(Procedure),
+    /// Σ_y T(π)(y)·r(y), the expected reward of what a procedure T that selects by rewards keeps, in the units of `Raw`, from the policy's own
+    /// responses to each prompt, of which there have to be more than T looks at.
+    Reward(Procedure),
 }
 
 /// An objective that gives every response a reward by itself.
@@ -65,23 +71,28 @@ impl Pointwise<'_> {
 }
 
 impl Objective {
-    /// The objective as a reward of single responses; none for a win rate, which the responses of a group have together.
+    /// The objective as a reward of single responses; none for what the responses of a group have together.
     pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
+        self.of_each().filter(|_| !matches!(self, Self::Reward(_)))
+    }
+
+    /// What each response counts for, where a procedure keeps it if there is one; none for a win rate, which takes the reference's responses.
+    fn of_each(&self) -> Option<Pointwise<'_>> {
         match self {
-            Self::Raw => Some(Pointwise::Raw),
+            Self::Raw | Self::Reward(_) => Some(Pointwise::Raw),
             Self::Standardized => Some(Pointwise::Standardized),
             Self::Calibrated(transform) => Some(Pointwise::Calibrated(transform)),
             Self::WinRate(_) => None,
         }
     }
 
-    /// What the decoder of a win rate keeps; none for other objectives.
+    /// What the procedure of a win rate or an expected reward keeps; none for other objectives.
     ///
     /// # Errors
     /// [`TrainError::NotASelection`] for a procedure that does more than select.
     pub fn selection(&self) -> Result<Option<Selection>, TrainError> {
-        let Self::WinRate(procedure) = self else { return Ok(None) };
-        let refused = || TrainError::NotASelection { procedure: procedure.to_string() };
+        let (Self::WinRate(procedure) | Self::Reward(procedure)) = self else { return Ok(None) };
+        let refused = || TrainError::NotASelection { objective: self.to_string() };
         procedure.selection().map(Some).ok_or_else(refused)
     }
 
@@ -91,7 +102,7 @@ impl Objective {
     /// [`TrainError::Data`] for quantiles in place of rewards, for fewer rewards than the decoder looks at, and for a temperature that is nothing
     /// beside their spread.
     pub fn check_row(&self, row: &Row) -> Result<(), TrainError> {
-        let Some(selection) = self.selection()? else { return Ok(()) };
+        let (Self::WinRate(_), Some(selection)) = (self, self.selection()?) else { return Ok(()) };
         let (id, needed) = (row.id(), selection.samples());
         match row.rewards().map(<[f32]>::len) {
             Some(held) if held >= needed => {
@@ -121,21 +132,30 @@ impl Objective {
         scale: RewardScale,
         row: Option<&Row>,
     ) -> Result<Vec<f64>, TrainError> {
-        if let Some(pointwise) = self.pointwise() {
-            let each = rewards.iter().zip(quantiles);
-            return Ok(each.map(|(&r, &u)| pointwise.apply(r, u, scale)).collect());
-        }
-        match (self.selection()?, row.and_then(Row::rewards)) {
-            (Some(selection), Some(reference)) => Ok(pseudo_values(rewards, reference, selection)?),
-            _ => Err(TrainError::NeedsTable { what: format!("objective {self}") }),
+        let selection = self.selection()?;
+        let scores: Vec<f64> = match (self.of_each(), selection, row.and_then(Row::rewards)) {
+            (Some(of_each), ..) => {
+                let each = rewards.iter().zip(quantiles);
+                each.map(|(&r, &u)| of_each.apply(r, u, scale)).collect()
+            }
+            (None, Some(selection), Some(reference)) => shares_won(rewards, reference, selection)?,
+            _ => return Err(TrainError::NeedsTable { what: format!("objective {self}") }),
+        };
+        match selection {
+            Some(selection) => Ok(pseudo_values(rewards, &scores, selection)?),
+            None => Ok(scores),
         }
     }
 
     /// The β, on the scale of what is trained on, whose optimum is `kl` nats from the reference: exact in the continuous limit for a
-    /// transform and a win rate (of `soft-best-of` that of its coldest, `best-of`); for the reward itself that of a normal one, 1/√(2 KL).
+    /// transform and a win rate (of `soft-best-of` that of its coldest, `best-of`); for the reward itself that of a normal one, 1/√(2 KL), and for
+    /// the expected one of a normal one near the reference, σ/√(2 KL) of [`normal_deviation`] σ.
     pub(crate) fn beta_for_kl(&self, kl: f64) -> Result<f64, TrainError> {
         Ok(match self {
             Self::Raw | Self::Standardized => (2.0 * kl).powf(-0.5),
+            Self::Reward(procedure) => {
+                normal_deviation(procedure.samples()) * (2.0 * kl).powf(-0.5)
+            }
             Self::Calibrated(transform) => beta_for_kl(transform, kl)? / transform.scale(),
             Self::WinRate(Procedure::SoftBestOf { n, .. }) => {
                 Optimum::for_kl(&Procedure::BestOf(*n), kl)?.beta.get()
@@ -148,8 +168,10 @@ impl Objective {
     pub fn theory(&self) -> Option<Theory> {
         match self {
             Self::Calibrated(transform) => Some(Theory::Transform(transform.clone())),
-            Self::WinRate(Procedure::SoftBestOf { .. }) | Self::Raw | Self::Standardized => None,
-            Self::WinRate(procedure) => Some(Theory::WinRate(*procedure)),
+            Self::Raw | Self::Standardized | Self::Reward(_) => None,
+            Self::WinRate(procedure) => {
+                procedure.has_rank_density().then_some(Theory::WinRate(*procedure))
+            }
         }
     }
 }
@@ -158,16 +180,15 @@ impl FromStr for Objective {
     type Err = TrainError;
 
     fn from_str(text: &str) -> Result<Self, TrainError> {
-        Ok(match (text, text.strip_prefix(WIN_RATE)) {
-            ("raw", _) => Self::Raw,
-            ("standardized", _) => Self::Standardized,
-            (_, Some(procedure)) => {
-                let objective = Self::WinRate(procedure.parse()?);
-                objective.selection()?;
-                objective
-            }
-            (transform, None) => Self::Calibrated(transform.parse()?),
-        })
+        let objective = match (text, text.strip_prefix(WIN_RATE), text.strip_prefix(REWARD)) {
+            ("raw", ..) => Self::Raw,
+            ("standardized", ..) => Self::Standardized,
+            (_, Some(procedure), _) => Self::WinRate(procedure.parse()?),
+            (_, _, Some(procedure)) => Self::Reward(procedure.parse()?),
+            (transform, None, None) => Self::Calibrated(transform.parse()?),
+        };
+        objective.selection()?;
+        Ok(objective)
     }
 }
 
@@ -178,6 +199,7 @@ impl fmt::Display for Objective {
             Self::Standardized => f.write_str("standardized"),
             Self::Calibrated(transform) => transform.fmt(f),
             Self::WinRate(procedure) => write!(f, "{WIN_RATE}{procedure}"),
+            Self::Reward(procedure) => write!(f, "{REWARD}{procedure}"),
         }
     }
 }
@@ -209,8 +231,18 @@ mod tests {
         for text in ["raw", "standardized", "identity", "log", "exp:-10", "win-rate:worst-of:4"] {
             assert_eq!(text.parse::<Objective>().unwrap().to_string(), text);
         }
-        for text in ["rawe", "win-rate", "win-rate:best", "win-rate:cd-token:lambda=1"] {
+        for text in ["reward:sample", "reward:best-of:4", "reward:soft-best-of:4,temperature=0.5"] {
+            let objective: Objective = text.parse().unwrap();
+            assert!(matches!(objective, Objective::Reward(_)) && objective.pointwise().is_none());
+            assert_eq!(objective.to_string(), text);
+            assert_eq!(serde_json::to_string(&objective).unwrap(), format!("\"{text}\""));
+        }
+        for text in ["rawe", "win-rate", "win-rate:best", "reward", "reward:", "reward:raw"] {
             assert!(text.parse::<Objective>().is_err(), "{text}");
+        }
+        for text in ["win-rate:cd-token:lambda=1", "reward:majority:4"] {
+            let message = text.parse::<Objective>().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{text} cannot be told")), "{message}");
         }
     }
 
@@ -233,6 +265,9 @@ mod tests {
         assert!((kl_of(objective.beta_for_kl(0.5).unwrap()) - 0.5).abs() < 1e-9);
         // For a normal reward, KL = 1/(2β²).
         assert!((Objective::Raw.beta_for_kl(0.5).unwrap() - 1.0).abs() < 1e-12);
+        let first = |text: &str| text.parse::<Objective>().unwrap().beta_for_kl(0.5).unwrap();
+        assert!((first("reward:sample") - 1.0).abs() < 1e-9, "as raw");
+        assert!((first("reward:worst-of:4") - 1.263).abs() < 1e-3);
     }
 
     #[test]
@@ -257,6 +292,27 @@ mod tests {
             in_theory(&objective("win-rate:sample"), &table),
             Err(TrainError::NotPointwise { .. })
         ));
+    }
+
+    #[test]
+    fn an_expected_reward_needs_no_reference_rewards_but_for_its_unit() {
+        let scale = RewardScale { unit: 2.0, mean: 1.0, deviation: 0.5 };
+        let of_group = |text: &str, rewards: &[f32]| {
+            let objective: Objective = text.parse().unwrap();
+            objective.of_group(rewards, &vec![0.5; rewards.len()], scale, None)
+        };
+        let rewards = [3.0, -1.0, 8.0, 0.5];
+        let raw = of_group("raw", &rewards).unwrap();
+        let one = of_group("reward:sample", &rewards).unwrap();
+        assert!(raw.iter().zip(&one).all(|(raw, one)| (raw - one).abs() < 1e-12), "{one:?}");
+        // The pairs keep 3, 8, 3, 8, 0.5 and 8, and without the greatest 3, 3 and 0.5: 4·30.5/6 − 3·6.5/3.
+        let best = of_group("reward:best-of:2", &rewards).unwrap();
+        assert!((best[2] - (4.0 * 30.5 / 6.0 - 6.5) / 2.0).abs() < 1e-12, "{best:?}");
+        assert!(of_group("reward:best-of:2", &[1.0, 2.0]).is_err(), "each is left out once");
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("a", "a", vec![1.0, 2.0]).unwrap();
+        let few: Objective = "reward:best-of:4".parse().unwrap();
+        few.check_row(table.row("a").unwrap()).unwrap();
     }
 
     #[test]

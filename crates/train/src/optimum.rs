@@ -113,7 +113,8 @@ impl<'a> Enumeration<'a> {
     ///
     /// # Errors
     /// [`TrainError::Calibrate`] for a prompt that the table lacks, [`TrainError::Transform`] for a procedure that does not select by reward
-    /// and for a β out of range, [`TrainError::Data`] as [`Enumeration::new`].
+    /// and for a β out of range, [`TrainError::Data`] as [`Enumeration::new`], and for an expected reward under a procedure, whose optimum is not
+    /// computed.
     pub fn nearness(
         &self,
         policy: &CausalLm,
@@ -164,6 +165,11 @@ impl<'a> Enumeration<'a> {
         let rewards: Vec<f32> = outcomes.rewards().iter().map(|&reward| reward as f32).collect();
         let aim = match objective {
             Objective::WinRate(procedure) => Aim::WinRate(*procedure),
+            Objective::Reward(_) => {
+                return Err(TrainError::Data(format!(
+                    "the exact optimum of objective {objective} is not computed"
+                )));
+            }
             objective => {
                 let quantiles = calibrator.quantiles(prompt, &rewards)?;
                 let scale = calibrator.scale(prompt, unit)?;

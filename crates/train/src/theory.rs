@@ -28,13 +28,13 @@ use crate::{Objective, TrainError};
 /// ```
 ///
 /// # Errors
-/// [`TransformError::OutcomeCount`] for a table without prompts, [`TrainError::NotPointwise`] for a win rate, [`TrainError::Calibrate`] for a table of
-/// quantiles.
+/// [`TransformError::OutcomeCount`] for a table without prompts, [`TrainError::NotPointwise`] for a win rate or an expected reward under a procedure,
+/// [`TrainError::Calibrate`] for a table of quantiles.
 pub fn in_theory(objective: &Objective, table: &Calibration) -> Result<Prompts, TrainError> {
     let pointwise = objective.pointwise().ok_or_else(|| TrainError::NotPointwise {
         objective: objective.to_string(),
         what: "what a table says of it",
-        instead: "optimal:PROCEDURE,beta=B is the transform of its best policy",
+        instead: "raw is the reward itself, and optimal:PROCEDURE,beta=B the transform of the best policy for a win rate",
     })?;
     let unit = Calibrator::Table(table).reward_unit();
     if table.rows().iter().any(|row| row.rewards().is_none()) {

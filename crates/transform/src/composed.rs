@@ -39,6 +39,16 @@ impl Composed {
     pub fn is_guided(&self) -> bool {
         self.inner.is_guided()
     }
+
+    /// Whether it goes by the reward of complete responses.
+    pub fn needs_reward(&self) -> bool {
+        self.selection.needs_reward() || self.inner.needs_reward()
+    }
+
+    /// Whether it goes by calibrated rewards, and needs a calibration table of its prompts.
+    pub fn needs_ranks(&self) -> bool {
+        self.selection.needs_ranks()
+    }
 }
 
 impl From<Procedure> for Composed {
@@ -59,9 +69,8 @@ impl FromStr for Composed {
             return Ok(text.parse::<Procedure>()?.into());
         };
         let (selection, inner) = (outer.parse::<Procedure>()?, inner.parse::<Procedure>()?);
-        // Rejection accepts by ranks among responses of the policy itself.
-        let by_rank = matches!(selection, Procedure::Rejection { .. });
-        if selection.is_guided() || by_rank || !inner.is_guided() {
+        // Ranks are among responses of the policy itself.
+        if selection.is_guided() || selection.needs_ranks() || !inner.is_guided() {
             return Err(TransformError::Parse {
                 kind: "procedure",
                 text: text.to_owned(),
@@ -113,5 +122,15 @@ mod tests {
             let message = text.parse::<Composed>().unwrap_err().to_string();
             assert!(message.contains(told), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn a_stack_needs_what_either_needs() {
+        let of = |text: &str| text.parse::<Composed>().unwrap();
+        assert!(of("majority:5 over pruned-best-of:4,length=2,keep=0.5").needs_reward());
+        assert!(of("best-of:2 over cd-token:lambda=1").needs_reward());
+        assert!(!of("majority:5 over cd-token:lambda=1").needs_reward());
+        assert!(of("rejection:quantile=0.5,draws=2").needs_ranks());
+        assert!(!of("best-of:2 over cd-token:lambda=1").needs_ranks());
     }
 }

@@ -104,7 +104,8 @@ pub enum TransformError {
     /// A procedure that does not act on ranks alone, so that no universal integral exists.
     #[error(
         "the win rate of `{0}` depends on the language model, not on ranks alone; \
-         {RANK_PROCEDURES} act on ranks"
+         {RANK_PROCEDURES} act on ranks, and `transform curve` and `transform discrete` take \
+         `soft-best-of:N,temperature=τ` as well"
     )]
     NotByRank(String),
     /// Soft best-of-N where only a decoder by the policy's own ranks would do.

@@ -9,7 +9,7 @@
 //! | `worst-of:N` | the response of least reward among N (an attacker's choice) |
 //! | `soft-best-of:N,temperature=τ` | one of N, drawn with probability ∝ exp(r/τ), r the decoder's reward |
 //! | `rejection:quantile=φ,draws=N` | the first response whose calibrated reward is φ or more; the last of N, where none is |
-//! | `majority:N` | the most frequent of N, the first of equals |
+//! | `majority:N` | the first of N that gives the most frequent answer; of equally frequent ones that which comes first |
 //! | `pruned-best-of:N,length=M,keep=q` | best-of-N that goes on with a share q of the candidates, by V, every M tokens |
 //! | `cd-token:lambda=λ` | controlled decoding, token by token, weights exp(λ·V) |
 //! | `cd-token:lambda=λ,candidates=k` | the same among the k most probable tokens |
@@ -65,7 +65,8 @@ pub enum Procedure {
         /// The most draws, N.
         draws: NonZeroUsize,
     },
-    /// The most frequent response among N, the first of equals (self-consistency).
+    /// The first response among N that gives the most frequent answer, of equally frequent ones that which is given first; where none gives
+    /// any, the first (self-consistency, Wang et al., arXiv 2203.11171). What an answer is, the reward says; without one it is the whole text.
     Majority(NonZeroUsize),
     /// The response of greatest reward among those of N that were not given up on the way: every `length` tokens, a share of those that
     /// have not ended goes on, those of greatest V.
@@ -145,19 +146,54 @@ impl Procedure {
             Procedure::SoftBestOf { n, temperature } => {
                 Some(Selection::SoftBest { samples: n.get(), temperature })
             }
-            _ => None,
+            Procedure::Rejection { .. } | Procedure::Majority(_) => None,
+            Procedure::PrunedBestOf { .. } | Procedure::CdToken { .. } => None,
+            Procedure::CdBlock { .. } | Procedure::Beam { .. } => None,
         }
     }
 
     /// Whether it looks at prefixes while they are drawn, and needs a prefix scorer for it.
     pub fn is_guided(&self) -> bool {
-        matches!(
-            self,
-            Procedure::PrunedBestOf { .. }
-                | Procedure::CdToken { .. }
-                | Procedure::CdBlock { .. }
-                | Procedure::Beam { .. }
-        )
+        match self {
+            Procedure::Sample | Procedure::BestOf(_) | Procedure::WorstOf(_) => false,
+            Procedure::SoftBestOf { .. } | Procedure::Rejection { .. } => false,
+            Procedure::Majority(_) => false,
+            Procedure::PrunedBestOf { .. } | Procedure::CdToken { .. } => true,
+            Procedure::CdBlock { .. } | Procedure::Beam { .. } => true,
+        }
+    }
+
+    /// Whether it goes by the reward of complete responses.
+    pub fn needs_reward(&self) -> bool {
+        match self {
+            Procedure::Sample | Procedure::Majority(_) => false,
+            Procedure::BestOf(_) | Procedure::WorstOf(_) | Procedure::SoftBestOf { .. } => true,
+            Procedure::Rejection { .. } | Procedure::PrunedBestOf { .. } => true,
+            Procedure::CdToken { .. } | Procedure::CdBlock { .. } | Procedure::Beam { .. } => false,
+        }
+    }
+
+    /// Whether it goes by calibrated rewards, and needs a calibration table of its prompts.
+    pub fn needs_ranks(&self) -> bool {
+        match self {
+            Procedure::Sample | Procedure::BestOf(_) | Procedure::WorstOf(_) => false,
+            Procedure::SoftBestOf { .. } | Procedure::Majority(_) => false,
+            Procedure::Rejection { .. } => true,
+            Procedure::PrunedBestOf { .. } | Procedure::CdToken { .. } => false,
+            Procedure::CdBlock { .. } | Procedure::Beam { .. } => false,
+        }
+    }
+
+    /// Whether its choice is a function of ranks alone, for which the continuous limit has a [`RankDensity`](crate::RankDensity): neither of
+    /// the rewards themselves, nor of answers or prefixes.
+    pub fn has_rank_density(&self) -> bool {
+        match self {
+            Procedure::Sample | Procedure::BestOf(_) | Procedure::WorstOf(_) => true,
+            Procedure::Rejection { .. } => true,
+            Procedure::SoftBestOf { .. } | Procedure::Majority(_) => false,
+            Procedure::PrunedBestOf { .. } | Procedure::CdToken { .. } => false,
+            Procedure::CdBlock { .. } | Procedure::Beam { .. } => false,
+        }
     }
 }
 
@@ -377,6 +413,32 @@ mod tests {
                 "`{text}` is not a procedure: {reason}; the nearest valid form is `{nearest}`"
             );
             assert_eq!(text.parse::<Procedure>().unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn every_form_has_its_properties() {
+        // Is guided, needs a reward, needs ranks, has a rank density.
+        let cases = [
+            ("sample", [false, false, false, true]),
+            ("best-of:4", [false, true, false, true]),
+            ("worst-of:4", [false, true, false, true]),
+            ("soft-best-of:4,temperature=1", [false, true, false, false]),
+            ("rejection:quantile=0.5,draws=4", [false, true, true, true]),
+            ("majority:4", [false, false, false, false]),
+            ("pruned-best-of:4,length=2,keep=0.5", [true, true, false, false]),
+            ("cd-token:lambda=1", [true, false, false, false]),
+            ("cd-block:length=2,samples=4", [true, false, false, false]),
+            ("beam:width=2,branch=2,length=2", [true, false, false, false]),
+        ];
+        let names = cases.map(|(text, _)| text.split(':').next().unwrap());
+        assert_eq!(names, FORMS.map(|form| form.name));
+        for (text, expected) in cases {
+            let one: Procedure = text.parse().unwrap();
+            let needs = [one.needs_reward(), one.needs_ranks()];
+            let found = [one.is_guided(), needs[0], needs[1], one.has_rank_density()];
+            assert_eq!(found, expected, "{text}");
+            assert_eq!(one.has_rank_density(), crate::RankDensity::of(&one).is_ok(), "{text}");
         }
     }
 

@@ -51,6 +51,8 @@ fn any_procedure() -> impl Strategy<Value = String> {
         (1..200usize).prop_map(|n| format!("worst-of:{n}")),
         (1..200usize, -5.0..3.0f64)
             .prop_map(|(n, log)| format!("soft-best-of:{n},temperature={}", log.exp())),
+        (1..200usize, 0.0..1.0f64)
+            .prop_map(|(n, quantile)| format!("rejection:quantile={quantile},draws={n}")),
     ]
 }
 

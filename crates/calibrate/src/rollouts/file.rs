@@ -10,8 +10,8 @@ use parquet::file::writer::SerializedRowGroupWriter;
 
 use super::{Prompt, ReferenceResponse, Rollouts};
 use crate::columns::{
-    Format, ROW_GROUP, check_lengths, prompt, read_column, read_lists, write_column, write_lists,
-    write_prompts,
+    Format, Opened, ROW_GROUP, check_lengths, prompt, read_column, read_lists, write_column,
+    write_lists, write_prompts,
 };
 use crate::error::CalibrateError;
 use crate::{CalibrationMeta, PromptKey};
@@ -48,7 +48,20 @@ struct Row {
 /// All name the path: [`CalibrateError::Open`], [`CalibrateError::Damaged`] for a file that is not whole Parquet,
 /// [`CalibrateError::Foreign`] for other columns, missing metadata, another schema version, or rows that contradict each other.
 pub fn read(path: impl AsRef<Path>) -> Result<Rollouts, CalibrateError> {
-    let file = FORMAT.open(path.as_ref())?;
+    rollouts(&FORMAT.open(path.as_ref())?)
+}
+
+/// Reads rollouts from the bytes of their file.
+///
+/// - `name`: what errors call it, such as where the bytes come from.
+///
+/// # Errors
+/// As [`read`], but that nothing is opened.
+pub fn read_from(bytes: Vec<u8>, name: impl AsRef<Path>) -> Result<Rollouts, CalibrateError> {
+    rollouts(&FORMAT.open_bytes(bytes, name.as_ref())?)
+}
+
+fn rollouts(file: &Opened<'_>) -> Result<Rollouts, CalibrateError> {
     let foreign = |reason| file.foreign(reason);
     let meta = CalibrationMeta::from_fields(|name| file.text(name)).map_err(foreign)?;
     let samples = file.text("samples").map_err(foreign)?;

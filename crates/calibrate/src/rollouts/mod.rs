@@ -14,7 +14,7 @@
 
 mod file;
 
-pub use file::{read, write_to};
+pub use file::{read, read_from, write_to};
 
 use std::collections::HashMap;
 

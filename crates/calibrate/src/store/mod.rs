@@ -13,7 +13,7 @@
 mod read;
 mod write;
 
-pub use read::read;
+pub use read::{read, read_from};
 pub use write::write_to;
 
 use crate::columns::Format;

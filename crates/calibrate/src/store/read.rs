@@ -7,7 +7,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::RowGroupReader;
 
 use super::FORMAT;
-use crate::columns::{check_lengths, prompt, read_column, read_lists};
+use crate::columns::{Opened, check_lengths, prompt, read_column, read_lists};
 use crate::error::CalibrateError;
 use crate::meta::CalibrationMeta;
 use crate::table::check_rewards;
@@ -20,7 +20,20 @@ use crate::{Calibration, Row};
 /// Parquet, [`CalibrateError::Foreign`] for other columns, missing metadata, another schema version, or
 /// rows that no table holds.
 pub fn read(path: impl AsRef<Path>) -> Result<Calibration, CalibrateError> {
-    let file = FORMAT.open(path.as_ref())?;
+    table(&FORMAT.open(path.as_ref())?)
+}
+
+/// Reads a calibration table from the bytes of its file.
+///
+/// - `name`: what errors call it, such as where the bytes come from.
+///
+/// # Errors
+/// As [`read`], but that nothing is opened.
+pub fn read_from(bytes: Vec<u8>, name: impl AsRef<Path>) -> Result<Calibration, CalibrateError> {
+    table(&FORMAT.open_bytes(bytes, name.as_ref())?)
+}
+
+fn table(file: &Opened<'_>) -> Result<Calibration, CalibrateError> {
     let meta = CalibrationMeta::from_fields(|name| file.text(name));
     let mut calibration = Calibration::new(meta.map_err(|reason| file.foreign(reason))?);
     for columns in file.groups(read_row_group) {

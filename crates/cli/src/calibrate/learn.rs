@@ -9,7 +9,6 @@ use infalign_calibrate::{Calibration, CalibrationMeta, HeadReport, QuantileHead,
 use infalign_data::prompts;
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Tokenizer};
-use infalign_record::clock;
 use serde::{Deserialize, Serialize};
 
 use super::reference::table;
@@ -101,8 +100,7 @@ impl Reading {
             meta.model_sha256
         );
         let given = prompts::read(&args.prompts)?;
-        let encoder = Encoder::new(&tokenizer, Some(clock::now()))
-            .within(model.config().max_position_embeddings);
+        let encoder = Encoder::new(&tokenizer).within(model.config().max_position_embeddings);
         let prompts = encoder.prompts(&given, &args.prompts)?;
         let texts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         let features = model.last_hidden(&texts)?;

@@ -10,7 +10,6 @@ use infalign_calibrate::CalibrationMeta;
 use infalign_data::prompts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LanguageModel, Tokenizer};
-use infalign_record::clock;
 use infalign_reward::Reward;
 
 use crate::encode::Encoder;
@@ -73,8 +72,7 @@ impl Reference {
         let model = CausalLm::load(&folder, &device)?;
         let tokenizer = Tokenizer::load(&folder, model.config())?;
         let given = prompts::read(&args.prompts)?;
-        let encoder = Encoder::new(&tokenizer, Some(clock::now()))
-            .within(model.config().max_position_embeddings);
+        let encoder = Encoder::new(&tokenizer).within(model.config().max_position_embeddings);
         let prompts = encoder.prompts(&given, &args.prompts)?;
         let config = reward_config(Some(&args.reward))?.context("there is no reward")?;
         let sampling = drawing.sampling.sampling();

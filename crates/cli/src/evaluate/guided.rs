@@ -8,7 +8,7 @@ use infalign_decode::{EncodedPrompt, Generator, ProcedureDecoder};
 use infalign_evaluate::{Contest, Drawn};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
-use infalign_transform::{Composed, Procedure};
+use infalign_transform::Composed;
 
 use crate::generate::check_scorers;
 use crate::{interrupt, scorers};
@@ -21,8 +21,7 @@ use crate::{interrupt, scorers};
 pub(super) fn check(scorers: &[String], contests: &[Contest]) -> Result<()> {
     let both = |contest: &Contest| [contest.policy, contest.reference];
     let procedures: Vec<Composed> = contests.iter().flat_map(both).collect();
-    let rejects = |one: &&Composed| matches!(one.selection, Procedure::Rejection { .. });
-    if let Some(procedure) = procedures.iter().find(rejects) {
+    if let Some(procedure) = procedures.iter().find(|one| one.needs_ranks()) {
         bail!(
             "{procedure} needs a calibration table: generate with --calibration on both sides, and evaluate what that printed with --json"
         );

@@ -222,7 +222,7 @@ fn check(args: &EvaluateArgs, prepared: &Prepared) -> Result<()> {
         policy.prompts.len() != 1 || reference.prompts.len() != 1,
         "1 prompt is too few: an interval over prompts needs at least 2"
     );
-    let (contests, statistics) = (contests(args), args.statistics.statistics());
+    let (contests, statistics) = (contests(args), args.statistics.statistics(0));
     let halves = args.plan.plan.is_some();
     let asked = Asked { contests: &contests, statistics: &statistics, halves };
     check_samples((&args.name, &policy), &reference, &asked)?;

@@ -12,7 +12,6 @@ use infalign_decode::guided::ScorerSet;
 use infalign_decode::{EncodedPrompt, Event};
 use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
-use infalign_record::clock;
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_transform::{Composed, Procedure};
 
@@ -31,7 +30,7 @@ struct Side {
     folder: ModelFolder,
     tokenizer: Tokenizer,
     prompts: Vec<EncodedPrompt>,
-    /// SHA-256 of the chat template, where prompts go through it.
+    /// SHA-256 of their tokens.
     prompts_sha256: String,
     /// What has to be run; none: plain samples, among which procedures select.
     procedure: Option<Composed>,
@@ -50,10 +49,9 @@ impl Side {
         let folder = models::folder(name)?;
         let model = CausalLm::load(&folder, device)?;
         let tokenizer = Tokenizer::load(&folder, model.config())?;
-        let encoder = Encoder::new(&tokenizer, Some(clock::now()))
-            .within(model.config().max_position_embeddings);
+        let encoder = Encoder::new(&tokenizer).within(model.config().max_position_embeddings);
         let prompts = encoder.prompts(given, file)?;
-        // As they were read: a chat template may ask for the date.
+        // As they were read, and so with what chat template and tokenizer make of them.
         let read = prompts.iter().map(|prompt| &prompt.tokens).collect::<Vec<_>>();
         let prompts_sha256 = sha256_bytes(&serde_json::to_vec(&read)?);
         let scorers = scorers::load(scorers, &folder, &tokenizer, device)?;

@@ -73,15 +73,10 @@ pub(super) fn results(
 ) -> Result<Results> {
     let label = Label::named(&args.name);
     let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
-    let (contests, statistics) = (contests(args), args.statistics.statistics());
+    let (contests, statistics) = (contests(args), args.statistics.statistics(0));
     let judge = sides.judge();
-    let of_judge = Plan {
-        contests: &contests,
-        judge,
-        pairs: &[],
-        length_controlled: args.length_controlled,
-        statistics,
-    };
+    let length_controlled = args.length_controlled;
+    let of_judge = Plan { length_controlled, ..Plan::new(&contests, judge, statistics) };
     let rows = table(&[entry], &of_judge)?.rows;
     let effect = args.plan.plan.map(|size| Effect { size, power: args.plan.power });
     let plans = effect.map(|effect| {
@@ -102,7 +97,7 @@ pub(super) fn results(
 fn pairwise_rows(args: &EvaluateArgs, sides: &Sides, judge: &Preference) -> Result<Vec<Pairwise>> {
     let label = Label::named(&args.name);
     let entry = Entry { label, sampled: &sides.policy, reference: &sides.reference };
-    let statistics = args.statistics.statistics();
+    let statistics = args.statistics.statistics(0);
     let judged = contests(args)
         .iter()
         .map(|contest| pairwise(&entry, contest, judge, args.pairs.get(), &statistics))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use infalign_backend::Device;
-use infalign_evaluate::{Contest, Judge, Sampled, score, selection};
+use infalign_evaluate::{Contest, Judge, Sampled, answers, score, selection};
 use infalign_record::hash::sha256_file;
 use infalign_reward::{Reward, RewardConfig, Stoppable};
 use infalign_transform::Composed;
@@ -202,6 +202,9 @@ impl Prepared {
         };
         let rewards = self.rewards.selects.as_deref().map(by).transpose()?;
         let judged = self.rewards.judges.as_deref().map(by).transpose()?;
+        if let Some(reward) = self.rewards.selects.as_deref() {
+            sampled.answers = answers(reward, &sampled.responses);
+        }
         // A judge that the file holds has no say where another reward is asked for.
         sampled.judged = if rewards.is_some() { judged } else { judged.or(sampled.judged) };
         sampled.rewards = rewards.unwrap_or(sampled.rewards);

@@ -15,12 +15,11 @@ use infalign_data::{Prompt, prompts};
 use infalign_decode::guided::GuidedGenerator;
 use infalign_decode::{
     Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, StopTexts,
-    needs_reward,
 };
 use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
-use infalign_record::{clock, env::hub_cache};
+use infalign_record::env::hub_cache;
 use infalign_reward::{Reads, Reward, RewardConfig};
-use infalign_transform::{Composed, Procedure};
+use infalign_transform::Composed;
 
 use crate::dtype::Dtype;
 use crate::encode::Encoder;
@@ -151,7 +150,7 @@ fn check_needs(args: &GenerateArgs) -> Result<()> {
         "{procedure} needs the model in this process, since a server does not tell its states: leave --server out"
     );
     ensure!(
-        !needs_reward(procedure) || args.reward.is_some(),
+        !procedure.needs_reward() || args.reward.is_some(),
         "{procedure} selects by a reward: give --reward FILE, a TOML file like a recipe's reward table, or a reward model"
     );
     Ok(())
@@ -264,11 +263,8 @@ fn check_samples(args: &GenerateArgs, prompts: &[EncodedPrompt]) -> Result<()> {
     let samples = args.samples.get();
     infalign_decode::check_samples(prompts, samples).context("--samples")?;
     let Composed { selection, inner } = args.procedure;
-    let candidates = match selection {
-        // It draws until one is accepted, and keeps no other.
-        Procedure::Rejection { .. } => 1,
-        selection => selection.samples(),
-    };
+    // By ranks, it draws until one is accepted, and keeps no other.
+    let candidates = if selection.needs_ranks() { 1 } else { selection.samples() };
     let all = samples.saturating_mul(candidates).saturating_mul(inner.samples());
     let drawn = infalign_decode::check_samples(prompts, all);
     drawn.with_context(|| format!("--procedure {} with --samples {samples}", args.procedure))
@@ -279,7 +275,7 @@ fn encode(
     config: &TransformerConfig,
     given: &Given<'_>,
 ) -> Result<Vec<EncodedPrompt>> {
-    let encoder = Encoder::new(tokenizer, Some(clock::now()));
+    let encoder = Encoder::new(tokenizer);
     encoder.within(config.max_position_embeddings).prompts(&given.prompts, given.file)
 }
 

@@ -6,8 +6,6 @@ use anyhow::{Context, Result, bail};
 use infalign_calibrate::{Calibration, CalibrationMeta, store};
 use infalign_decode::{EncodedPrompt, Sampling};
 use infalign_model::{ModelFolder, Tokenizer};
-use infalign_record::clock;
-use infalign_transform::Procedure;
 
 use super::{GenerateArgs, Given, reward_config};
 use crate::encode::Encoder;
@@ -19,8 +17,7 @@ use crate::identity;
 /// One sentence.
 pub(super) fn check(args: &GenerateArgs) -> Result<()> {
     let procedure = args.procedure;
-    let rejects = matches!(procedure.selection, Procedure::Rejection { .. });
-    match (rejects, &args.calibration) {
+    match (procedure.needs_ranks(), &args.calibration) {
         (true, _) if args.remote.server.is_some() => {
             bail!("{procedure} needs the model in this process: leave out --server")
         }
@@ -69,7 +66,7 @@ fn expected(
         format!("{} needs the reward of its calibration table: give --reward", args.procedure)
     })?;
     let reward = identity::reward(&config, identity::lies_there, identity::as_given)?;
-    let encoder = Encoder::new(tokenizer, Some(clock::now()));
+    let encoder = Encoder::new(tokenizer);
     let template = encoder.template_sha256(&given.prompts)?;
     identity::calibration(folder, reward, template, sampling, 0)
 }

@@ -189,7 +189,9 @@ impl AlignRecipe {
     fn check_objective(&self, train: &CtrlConfig, objective: &Objective) -> Result<()> {
         train.check_objective(objective)?;
         let held = self.calibration.as_ref().and_then(|calibration| calibration.samples);
-        if let (Some(held), Some(selection)) = (held, objective.selection()?) {
+        if let (Objective::WinRate(_), Some(held), Some(selection)) =
+            (objective, held, objective.selection()?)
+        {
             let needed = selection.samples();
             ensure!(
                 held >= needed,
@@ -352,6 +354,11 @@ mod tests {
         assert!(refused(GROUP, "best-of:3", "").contains("calibration.group"));
         let few = "[calibration]\nsamples = 2\n";
         assert!(refused(few, "worst-of:3", "").contains("calibration.samples is 2"));
+        // Of an expected reward the table is the unit alone.
+        let reward = "[[method]]\nname = 'a'\nobjective = 'reward:best-of:3'\n";
+        recipe(&format!("{few}{reward}")).check_methods().unwrap();
+        let refusal = recipe(&format!("{GROUP}{reward}")).check_methods().unwrap_err();
+        assert!(refusal.to_string().contains("calibration.group"), "as of `raw`");
         let regression = "solver = { kind = 'regression' }\n";
         assert!(refused(SAMPLES, "best-of:3", regression).contains("\"regression\""));
     }

@@ -27,7 +27,7 @@ pub(crate) struct Method {
 pub(crate) enum Kind {
     /// By CTRL, as `[train]` says but for the solver, where it has one of its own.
     Ctrl {
-        /// What it maximises: the reward, a transform of the calibrated reward, or the win rate itself.
+        /// What it maximises: the reward, a transform of the calibrated reward, or the win rate or the expected reward under a procedure.
         objective: ObjectiveConfig,
         /// In place of that of `[train]`.
         #[serde(default, skip_serializing_if = "Option::is_none")]

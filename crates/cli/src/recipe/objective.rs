@@ -34,10 +34,7 @@ impl ObjectiveConfig {
 
     /// Whether the table's own rewards take part in it, so that u alone does not do.
     pub(super) fn needs_table(&self) -> bool {
-        matches!(
-            self,
-            Self::Known(Objective::Raw | Objective::Standardized | Objective::WinRate(_))
-        )
+        self.known().is_some_and(|objective| !matches!(objective, Objective::Calibrated(_)))
     }
 
     /// The objective, unless it is yet to be read.

@@ -1,6 +1,5 @@
 //! From TOML text and `--set` to a recipe, with errors that name the line and the nearest key.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,6 +13,8 @@ use super::{AlignRecipe, LanguageModelRecipe, RewardModelRecipe, RewardModelStag
 
 /// The tasks of recipes.
 const TASKS: &str = "\"align\", \"language-model\", \"reward-model\" or \"scorer\"";
+/// What a mark begins with that stands for a path; no text of a recipe has it.
+const MARK: char = '\u{e000}';
 
 /// A recipe of any task.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,54 +177,62 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::to_toml`].
     pub(crate) fn reads(&self) -> Result<[Vec<(String, PathBuf)>; 2]> {
-        let keys = keys(&toml::from_str(&self.to_toml()?)?);
-        let (models, files): (Vec<PathBuf>, Vec<PathBuf>) = match self.clone() {
-            Self::Align(mut recipe) => (owned(recipe.models_mut()), owned(recipe.files_mut())),
-            Self::LanguageModel(recipe) => (Vec::new(), vec![recipe.grammar]),
-            Self::RewardModel(mut recipe) => {
-                (vec![recipe.stage.base.clone()], owned(recipe.stage.files_mut()))
-            }
-            Self::Scorer(mut recipe) => (owned(recipe.models_mut()), owned(recipe.files_mut())),
+        let mut marked = self.clone();
+        let models = mark(marked.models_mut(), "model");
+        let files = mark(marked.files_mut(), "file");
+        let texts = texts(&toml::from_str(&marked.to_toml()?)?);
+        let key = |mark: &str| {
+            // The file of a table stands behind `table:`.
+            let found = texts.iter().find(|(text, _)| text.ends_with(mark));
+            found.map(|(_, key)| key.clone()).unwrap_or_default()
         };
-        let named = |paths: Vec<PathBuf>| {
-            let key =
-                |path: &PathBuf| keys.get(&*path.to_string_lossy()).cloned().unwrap_or_default();
-            paths.into_iter().map(|path| (key(&path), path)).collect()
-        };
-        Ok([named(models), named(files)])
+        Ok([models, files]
+            .map(|marked| marked.into_iter().map(|(mark, path)| (key(&mark), path)).collect()))
     }
 
     fn anchor(&mut self, folder: &Path) -> Result<()> {
+        self.files_mut().into_iter().for_each(|path| anchor(path, folder));
+        self.models_mut().into_iter().try_for_each(|path| anchor_model(path, folder))
+    }
+
+    /// Every model that the recipe reads.
+    fn models_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
-            Self::LanguageModel(recipe) => anchor(&mut recipe.grammar, folder),
-            Self::Align(recipe) => {
-                recipe.files_mut().into_iter().for_each(|path| anchor(path, folder));
-                recipe.models_mut().into_iter().try_for_each(|path| anchor_model(path, folder))?;
-            }
-            Self::RewardModel(recipe) => {
-                recipe.stage.files_mut().for_each(|path| anchor(path, folder));
-                anchor_model(&mut recipe.stage.base, folder)?;
-            }
-            Self::Scorer(recipe) => {
-                recipe.files_mut().into_iter().for_each(|path| anchor(path, folder));
-                recipe.models_mut().into_iter().try_for_each(|path| anchor_model(path, folder))?;
-            }
+            Self::Align(recipe) => recipe.models_mut(),
+            Self::LanguageModel(_) => Vec::new(),
+            Self::RewardModel(recipe) => vec![&mut recipe.stage.base],
+            Self::Scorer(recipe) => recipe.models_mut(),
         }
-        Ok(())
+    }
+
+    /// Every other file that the recipe reads.
+    fn files_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Align(recipe) => recipe.files_mut(),
+            Self::LanguageModel(recipe) => vec![&mut recipe.grammar],
+            Self::RewardModel(recipe) => recipe.stage.files_mut().collect(),
+            Self::Scorer(recipe) => recipe.files_mut(),
+        }
     }
 }
 
-fn owned<'a>(paths: impl IntoIterator<Item = &'a mut PathBuf>) -> Vec<PathBuf> {
-    paths.into_iter().map(|path| path.clone()).collect()
+/// Puts a mark of its own in the place of each path, by which its key is found: two keys may have the same path.
+fn mark(paths: Vec<&mut PathBuf>, what: &str) -> Vec<(String, PathBuf)> {
+    let marked = paths.into_iter().enumerate().map(|(index, path)| {
+        let mark = format!("{MARK}{what} {index}");
+        let path = std::mem::replace(path, PathBuf::from(&mark));
+        (mark, path)
+    });
+    marked.collect()
 }
 
-/// The key of every text of a recipe.
-fn keys(value: &Value) -> BTreeMap<String, String> {
-    let mut keys = BTreeMap::new();
+/// Every text of a recipe, with its key.
+fn texts(value: &Value) -> Vec<(String, String)> {
+    let mut texts = Vec::new();
     let mut waiting = vec![(String::new(), value)];
     while let Some((key, value)) = waiting.pop() {
         match value {
-            Value::String(text) => drop(keys.insert(text.clone(), key)),
+            Value::String(text) => texts.push((text.clone(), key)),
             Value::Table(table) => {
                 let dot = if key.is_empty() { "" } else { "." };
                 waiting
@@ -236,7 +245,7 @@ fn keys(value: &Value) -> BTreeMap<String, String> {
             _ => {}
         }
     }
-    keys
+    texts
 }
 
 impl AlignRecipe {
@@ -334,6 +343,23 @@ mod tests {
         assert_eq!(models, [("model".to_owned(), "$RUN/inputs/quickstart/model".into())]);
         let keys: Vec<_> = files.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["prompts.train", "prompts.test"]);
+    }
+
+    #[test]
+    fn paths_that_are_the_same_go_by_a_key_each() {
+        let sets = [
+            "reward_model=[{name='r', base='quickstart/model', preferences=['$RUN/p'], held_out=0.5, \
+             train={steps=1, examples_per_step=1, optimizer={learning_rate=0.1}}}]",
+            "method=[{name='a', objective='table:$RUN/p'}]",
+        ]
+        .map(str::to_owned);
+        let recipe = read_text(QUICKSTART, "q.toml", Path::new("$RUN/inputs"), &sets).unwrap();
+        let [models, files] = recipe.reads().unwrap();
+        let model = PathBuf::from("$RUN/inputs/quickstart/model");
+        let keys = ["model", "reward_model[0].base"];
+        assert_eq!(models, keys.map(|key| (key.to_owned(), model.clone())));
+        let keys = ["reward_model[0].preferences[0]", "method[0].objective"];
+        assert_eq!(files[2..], keys.map(|key| (key.to_owned(), PathBuf::from("$RUN/p"))));
     }
 
     #[test]

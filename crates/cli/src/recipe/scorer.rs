@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
 use infalign_train::{ScorerConfig, ScorerMethod};
-use infalign_transform::{Composed, Procedure};
+use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
 
 use super::align::batch;
@@ -111,8 +111,7 @@ pub(crate) struct ScorerPolicy {
 impl ScorerEvaluation {
     fn check(&self, heads: &[Head]) -> Result<()> {
         ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
-        let rejects = |one: &&Composed| matches!(one.selection, Procedure::Rejection { .. });
-        if let Some(procedure) = self.procedures.iter().find(rejects) {
+        if let Some(procedure) = self.procedures.iter().find(|one| one.needs_ranks()) {
             bail!("{procedure} needs a calibration table, which this recipe has not: leave it out");
         }
         for (name, weight) in &self.weights {

@@ -16,8 +16,8 @@ and what is right. `--dry-run` prints a recipe with all its defaults.
 
 - A *path* is relative to the recipe's folder. `$RUN/…` lies in the run's folder, `$INFALIGN_DATA/…` in the folder that this variable names.
   The path of a model may be its name on the Hugging Face hub.
-- A *procedure* is text, such as `\"best-of:4\"`: [Procedures](../concepts/procedures.md). An *objective* is `\"raw\"`, `\"standardized\"`, `\"win-rate:PROCEDURE\"` or a
-  transform, such as `\"exp:10\"`: [Transforms](../concepts/transforms.md).
+- A *procedure* is text, such as `\"best-of:4\"`: [Procedures](../concepts/procedures.md). An *objective* is `\"raw\"`, `\"standardized\"`, `\"win-rate:PROCEDURE\"`,
+  `\"reward:PROCEDURE\"` or a transform, such as `\"exp:10\"`: [Transforms](../concepts/transforms.md).
 ";
 
 /// The tasks, and the types that their recipes are read into.

@@ -162,12 +162,14 @@ impl<'a> Runner<'a> {
             words.iter().map(|word| self.path(word, &folder)).collect::<Result<_>>()?;
         let printed = printed(&self.steps, &step.name);
         let file = File::create(&printed).with_context(|| printed.display().to_string())?;
-        let status = Command::new(&self.program)
+        let mut child = Command::new(&self.program)
             .args(&words)
             .stdin(Stdio::null())
             .stdout(file)
-            .status()
+            .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let status = interrupt::wait(&mut child, || false)
+            .with_context(|| format!("the step {}", step.name))?;
         if !status.success() {
             bail!("the step {} failed, {status}: infalign {}", step.name, words.join(" "));
         }

@@ -181,7 +181,7 @@ mod tests {
         write("given.jsonl", &rows.iter().map(|row| format!("{row}\n")).collect::<String>())?;
         let model = CausalLm::load(dir.path(), &infalign_backend::device(None)?)?;
         let tokenizer = Tokenizer::load(dir.path(), model.config())?;
-        let (paths, encoder) = (Paths { run: dir.path() }, Encoder::new(&tokenizer, None));
+        let (paths, encoder) = (Paths { run: dir.path() }, Encoder::new(&tokenizer));
         let reader = GivenReader::new(&paths, &encoder, &model, held_out);
         read(&reader, &tokenizer, &["$RUN/given.jsonl".into()])
     }

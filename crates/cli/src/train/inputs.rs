@@ -59,9 +59,8 @@ impl<'a> Inputs<'a> {
         check_stops(&recipe.generation, &reference)?;
         check_adapters(recipe, &reference)?;
         let tokenizer = Tokenizer::load(&folder, reference.config())?;
-        // A run is the same whenever it is done, so a chat template that asks for the time gets none.
         let context = reference.config().max_position_embeddings;
-        let encoder = Encoder::new(&tokenizer, None).within(context);
+        let encoder = Encoder::new(&tokenizer).within(context);
         let most = recipe.generation.max_tokens;
         let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;

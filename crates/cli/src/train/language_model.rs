@@ -103,7 +103,7 @@ fn check_memory(size: &ModelSize) -> Result<()> {
     Ok(())
 }
 
-/// Makes `RUN/model`, `RUN/train.jsonl` and `RUN/test.jsonl`; returns a sentence about them.
+/// Makes `RUN/model`, `RUN/train.jsonl`, `RUN/test.jsonl` and `RUN/results.json`; returns the results for a program, or a sentence about them.
 ///
 /// # Errors
 /// When the model cannot be trained or a file cannot be written.
@@ -112,40 +112,56 @@ pub(crate) fn execute(
     corpus: &Corpus,
     run: &Path,
     device: &Device,
+    json: bool,
 ) -> Result<String> {
-    let Corpus { texts, prompts } = corpus;
-    write_prompts(run, prompts)?;
+    write_prompts(run, &corpus.prompts)?;
     let dir = run.join("model");
     let (mut vocabulary, mut loss) = (0, 0.0);
     write_dir_atomic::<anyhow::Error>(&dir, |folder| {
-        vocabulary =
-            write_word_tokenizer(folder, texts.iter().flat_map(|(a, b)| [a.as_str(), b.as_str()]))?;
-        let config = config(&recipe.model, vocabulary);
-        let tokenizer = Tokenizer::load(folder, &config)?;
-        let sequences =
-            texts.iter().map(|text| sequence(text, &tokenizer)).collect::<Result<Vec<_>>>()?;
-        check_lengths(&sequences, recipe.model.context)?;
-        let model = CausalLm::random(config, &mut normals(recipe.seed), device)?;
-        let bar = Progress::new(1).stage("language model", recipe.train.steps);
-        let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
-        let (trained, last) = train_language_model(
-            model,
-            &sequences,
-            &recipe.train,
-            recipe.seed,
-            &run.join("checkpoints"),
-            &mut observe,
-            interrupt::flag(),
-        )?;
-        loss = last.loss;
-        bar.finish(format!("loss {loss:.3} nats per token"));
-        Ok(trained.save(folder)?)
+        (vocabulary, loss) = train(recipe, &corpus.texts, run, device, folder)?;
+        Ok(())
     })?;
-    write_json(
-        &run.join(RESULTS),
-        &serde_json::json!({ "recipe": recipe.name, "seed": recipe.seed, "loss": loss }),
+    let results = serde_json::json!({ "recipe": recipe.name, "seed": recipe.seed, "loss": loss });
+    write_json(&run.join(RESULTS), &results)?;
+    Ok(match json {
+        true => serde_json::to_string_pretty(&results)?,
+        false => format!(
+            "{} (vocabulary {vocabulary}, last loss {loss:.3} nats per token)",
+            dir.display()
+        ),
+    })
+}
+
+/// Trains the model into a folder; returns the size of its vocabulary, and the loss of the last step.
+fn train(
+    recipe: &LanguageModelRecipe,
+    texts: &[(String, String)],
+    run: &Path,
+    device: &Device,
+    folder: &Path,
+) -> Result<(usize, f64)> {
+    let vocabulary =
+        write_word_tokenizer(folder, texts.iter().flat_map(|(a, b)| [a.as_str(), b.as_str()]))?;
+    let config = config(&recipe.model, vocabulary);
+    let tokenizer = Tokenizer::load(folder, &config)?;
+    let sequences =
+        texts.iter().map(|text| sequence(text, &tokenizer)).collect::<Result<Vec<_>>>()?;
+    check_lengths(&sequences, recipe.model.context)?;
+    let model = CausalLm::random(config, &mut normals(recipe.seed), device)?;
+    let bar = Progress::new(1).stage("language model", recipe.train.steps);
+    let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
+    let (trained, last) = train_language_model(
+        model,
+        &sequences,
+        &recipe.train,
+        recipe.seed,
+        &run.join("checkpoints"),
+        &mut observe,
+        interrupt::flag(),
     )?;
-    Ok(format!("{} (vocabulary {vocabulary}, last loss {loss:.3} nats per token)", dir.display()))
+    bar.finish(format!("loss {:.3} nats per token", last.loss));
+    trained.save(folder)?;
+    Ok((vocabulary, last.loss))
 }
 
 /// The corpus: each text from a stream of its own.

@@ -29,7 +29,7 @@ pub(crate) use scorer::{Difference, Row, reward_difference};
 
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use clap::Args;
 use infalign_backend::{Device, DeviceName};
 use infalign_record::Expect;
@@ -47,6 +47,11 @@ use crate::recipe::{LanguageModelRecipe, Paths, Recipe, RewardModelRecipe, read,
 use crate::recording::RunInputs;
 use crate::resume::{Before, Damaged, before, recorded_unless_whole};
 use crate::{bundle, interrupt, output};
+
+/// The command that takes recipes of every task.
+const TRAIN: &str = "train";
+/// The command that takes those of prefix scorers alone.
+const SCORER: &str = "scorer";
 
 /// Arguments of `infalign train`.
 #[derive(Args)]
@@ -78,13 +83,29 @@ pub(crate) struct TrainArgs {
 /// # Errors
 /// [`Failure::Input`] before any work is begun, and for a file that a run has left and cannot go on with; [`Failure::Run`] after.
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
+    run_as(TRAIN, args)
+}
+
+/// Runs `infalign scorer`, which takes recipes of that task alone.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_scorer(args: &TrainArgs) -> Result<(), Failure> {
+    if args.recipe.is_none() && !args.resume {
+        return Err(Failure::Input(anyhow!("give the recipe of a scorer")));
+    }
+    run_as(SCORER, args)
+}
+
+fn run_as(command: &str, args: &TrainArgs) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).or_input()?;
     let recipe = given_recipe(args).or_input()?;
+    recipe.iter().try_for_each(|recipe| check_task(command, recipe)).or_input()?;
     if args.dry_run {
         return dry_run(args, recipe, &device);
     }
     let run_dir::Opened { dir, recipe, fresh, lock: _lock } =
-        run_dir::open(args.out.as_deref(), args.resume, recipe).or_input()?;
+        run_dir::open(command, args.out.as_deref(), args.resume, recipe).or_input()?;
     let result =
         execute(args, &recipe, &dir, &device, fresh).map_err(|failure| in_recipe(args, failure));
     if let (Err(Failure::Input(_)), true) = (&result, fresh) {
@@ -93,21 +114,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     result
 }
 
-/// Runs `infalign scorer`, which takes recipes of that task alone.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn run_scorer(args: &TrainArgs) -> Result<(), Failure> {
-    let recipe = match (&args.recipe, args.resume) {
-        (None, false) => return Err(Failure::Input(anyhow!("give the recipe of a scorer"))),
-        _ => given_recipe(args).or_input()?,
-    };
-    match recipe {
-        Some(Recipe::Scorer(_)) | None => run(args),
-        Some(_) => Err(Failure::Input(anyhow!(
-            "the recipe has another task than \"scorer\": run it by `infalign train`"
-        ))),
-    }
+/// Refuses a recipe of a task that the command does not take.
+fn check_task(command: &str, recipe: &Recipe) -> anyhow::Result<()> {
+    ensure!(
+        command != SCORER || matches!(recipe, Recipe::Scorer(_)),
+        "the recipe has another task than \"scorer\": run it by `infalign train`"
+    );
+    Ok(())
 }
 
 /// Loads and checks the inputs, and only then works.
@@ -174,7 +187,7 @@ impl<'a> Loaded<'a> {
         match self {
             Self::Align(inputs) => results::text(&stages::execute(inputs)?, run, json),
             Self::LanguageModel(recipe, corpus) => {
-                language_model::execute(recipe, corpus, run, device)
+                language_model::execute(recipe, corpus, run, device, json)
             }
             Self::RewardModel(recipe, inputs) => reward_model::execute(recipe, inputs, run, json),
             Self::Scorer(inputs) => scorer::execute(inputs, json),

@@ -1,9 +1,9 @@
 //! Trained policies beside the exact optimum of what they were trained on, where all responses can be listed.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use infalign_decode::exact::response_count;
 use infalign_model::CausalLm;
-use infalign_train::{Calibrator, Enumeration, Nearness};
+use infalign_train::{Calibrator, Enumeration, Nearness, Objective};
 
 use super::inputs::Inputs;
 use super::methods::{Sources, folder};
@@ -34,6 +34,7 @@ pub(super) fn check(inputs: &Inputs<'_>) -> Result<()> {
         recipe.has_table(),
         "evaluation.optimum is that of rewards which a table calibrates: give calibration.samples or calibration.table in place of calibration.group"
     );
+    check_objectives(inputs)?;
     let vocabulary = inputs.reference.config().vocab_size;
     let count = response_count(&recipe.generation, inputs.tokenizer.stops(), vocabulary);
     let longest = recipe.generation.max_tokens;
@@ -45,6 +46,19 @@ pub(super) fn check(inputs: &Inputs<'_>) -> Result<()> {
         inputs.train.len(),
         all.map_or("more than can be counted".to_owned(), |all| all.to_string()),
     );
+    Ok(())
+}
+
+/// Refuses objectives whose optimum is not computed.
+fn check_objectives(inputs: &Inputs<'_>) -> Result<()> {
+    for method in &inputs.recipe.method {
+        if let Some(objective @ Objective::Reward(_)) = inputs.objective(method)? {
+            bail!(
+                "evaluation.optimum with method {:?}: the exact optimum of objective {objective} is not computed: leave out evaluation.optimum, or the method",
+                method.name
+            );
+        }
+    }
     Ok(())
 }
 

@@ -155,13 +155,7 @@ fn judged(
         .map(|method| (method, baseline))
         .collect();
     let contests = Contest::all(recipe.evaluation.procedures.iter().copied(), None);
-    let plan = Plan {
-        contests: &contests,
-        judge,
-        pairs: &pairs,
-        length_controlled: false,
-        statistics: Statistics::new(recipe.seed),
-    };
+    let plan = Plan { pairs: &pairs, ..Plan::new(&contests, judge, Statistics::new(recipe.seed)) };
     Ok(table(&entries, &plan)?)
 }
 

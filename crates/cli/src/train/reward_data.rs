@@ -174,7 +174,7 @@ mod tests {
             stage: &stage,
             paths: &Paths { run: dir.path() },
             tokenizer: &tokenizer,
-            encoder: Encoder::new(&tokenizer, None),
+            encoder: Encoder::new(&tokenizer),
             config: lm.config(),
         };
         let data = reader.read().unwrap();

@@ -89,8 +89,7 @@ impl<'a> RewardModelInputs<'a> {
             stage,
             paths,
             tokenizer: &tokenizer,
-            // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-            encoder: Encoder::new(&tokenizer, None),
+            encoder: Encoder::new(&tokenizer),
             config: base.config(),
         };
         let data = reader.read()?;

@@ -9,6 +9,7 @@ pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
 use infalign_record::{RunDir, START_FILE};
 
+use super::check_task;
 use crate::destination;
 use crate::recipe::{Recipe, read_resolved};
 use crate::recording::{begin_in, lock, refuse_secrets};
@@ -29,15 +30,21 @@ pub(crate) struct Opened {
 /// Opens a new run, or the one to go on with, and returns its recipe.
 ///
 /// # Errors
-/// When a folder holds a run and `--resume` is not given, or holds a run of another recipe, or there is nothing to resume.
-pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> Result<Opened> {
+/// When a folder holds a run and `--resume` is not given, or holds a run of another recipe or of a task that the command does not take, or
+/// there is nothing to resume.
+pub(crate) fn open(
+    command: &str,
+    out: Option<&Path>,
+    resume: bool,
+    recipe: Option<Recipe>,
+) -> Result<Opened> {
     if let Some(recipe) = &recipe {
         refuse_secrets("the recipe", &recipe.to_toml()?)?;
     }
     let dir = match (out, resume) {
         (Some(dir), _) => dir.to_path_buf(),
         (None, true) => newest_unfinished()?,
-        (None, false) => RunDir::create(Path::new(ROOT), "train")?.path().to_path_buf(),
+        (None, false) => RunDir::create(Path::new(ROOT), command)?.path().to_path_buf(),
     };
     let config = dir.join(CONFIG);
     if !config.exists() {
@@ -56,6 +63,7 @@ pub(crate) fn open(out: Option<&Path>, resume: bool, recipe: Option<Recipe>) -> 
         bail!(holds_a_run(&dir));
     }
     let saved = read_resolved(&config)?;
+    check_task(command, &saved).with_context(|| config.display().to_string())?;
     match recipe {
         Some(given) if given != saved => bail!(
             "{} was run with another recipe; resume it without naming one, or give another --out",

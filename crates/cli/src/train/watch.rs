@@ -93,13 +93,8 @@ impl<'a> Watch<'a> {
     /// KL, reward, and win rates against the reference with their intervals.
     fn numbers(&self, step: usize, sampled: &Sampled) -> Result<Map<String, Value>> {
         let label = Label::named("");
-        let plan = Plan {
-            contests: &self.contests,
-            judge: Judge::Reward,
-            pairs: &[],
-            length_controlled: false,
-            statistics: Statistics::new(self.evaluator.seed),
-        };
+        let statistics = Statistics::new(self.evaluator.seed);
+        let plan = Plan::new(&self.contests, Judge::Reward, statistics);
         let entry = Entry { label, sampled, reference: self.reference };
         let mut numbers = Map::new();
         let mut set = |key: String, value: Value| {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use infalign_transform::discrete::Edge;
 use infalign_transform::{Beta, Outcomes, Procedure, Transform};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -43,8 +44,16 @@ struct Solved {
     policy: Vec<f64>,
     kl: f64,
     win_rate: f64,
-    /// Of an optimum: its residual and the number of maxima that were found.
-    certificate: Option<(f64, usize)>,
+    certificate: Option<Certificate>,
+}
+
+/// What an optimum tells of itself.
+struct Certificate {
+    residual: f64,
+    /// How many local maxima were found.
+    stationary_points: usize,
+    /// The edge of rejection that it lies on.
+    edge: Option<Edge>,
 }
 
 /// Prints the policy.
@@ -68,9 +77,12 @@ fn print_json(outcomes: &Outcomes, solved: Solved, objective: f64) -> Result<(),
     document.extend(numbers.map(|(name, value)| (name.to_owned(), json!(value))));
     document.insert("policy".to_owned(), json!(solved.policy));
     document.insert("calibrated".to_owned(), json!(outcomes.calibrated()));
-    if let Some((residual, points)) = solved.certificate {
-        document.insert("residual".to_owned(), json!(residual));
-        document.insert("stationary_points".to_owned(), json!(points));
+    if let Some(certificate) = solved.certificate {
+        document.insert("residual".to_owned(), json!(certificate.residual));
+        document.insert("stationary_points".to_owned(), json!(certificate.stationary_points));
+        if let Some(Edge { reward, accepted }) = certificate.edge {
+            document.insert("edge".to_owned(), json!({ "reward": reward, "accepted": accepted }));
+        }
     }
     output::print(&format!("{:#}", Value::Object(document)))
 }
@@ -87,9 +99,10 @@ fn print_rows(
         ("win rate".to_owned(), format!("{:.9}", solved.win_rate)),
         ("win rate − β·KL".to_owned(), format!("{objective:.9}")),
     ];
-    if let Some((residual, points)) = solved.certificate {
-        rows.push(("residual".to_owned(), format!("{residual:.1e}")));
-        rows.push(("stationary points".to_owned(), points.to_string()));
+    if let Some(certificate) = &solved.certificate {
+        rows.push(("residual".to_owned(), format!("{:.1e}", certificate.residual)));
+        rows.push(("stationary points".to_owned(), certificate.stationary_points.to_string()));
+        rows.extend(certificate.edge.map(|edge| ("on the edge".to_owned(), words(edge))));
     }
     rows.push((String::new(), String::new()));
     rows.push((
@@ -102,6 +115,18 @@ fn print_rows(
         (outcomes.rewards()[y].to_string(), format!("{p:<14.9}{u:<14.9}{q:.9}"))
     }));
     output::print_rows(&rows)
+}
+
+/// Where a policy on an edge of rejection lies.
+fn words(edge: Edge) -> String {
+    let reward = edge.reward;
+    if edge.accepted {
+        format!("the mid-rank of reward {reward} is the quantile, and it is accepted")
+    } else {
+        format!(
+            "the mid-rank of reward {reward} is just below the quantile, and it is not accepted: no policy is the best, nearer ones win more"
+        )
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Outcomes> {
@@ -117,12 +142,16 @@ fn solve(args: &DiscreteArgs, outcomes: &Outcomes) -> anyhow::Result<Solved> {
     let beta = Beta::new(args.beta)?;
     let Some(transform) = &args.transform else {
         let best = outcomes.optimum(&args.procedure, beta)?;
-        let certificate = Some((best.residual, best.stationary_points));
+        let certificate = Certificate {
+            residual: best.residual,
+            stationary_points: best.stationary_points,
+            edge: best.edge,
+        };
         return Ok(Solved {
             policy: best.policy,
             kl: best.kl,
             win_rate: best.win_rate,
-            certificate,
+            certificate: Some(certificate),
         });
     };
     let policy = outcomes.tilt(&Transform::at_beta(transform, beta)?, beta);

@@ -23,6 +23,12 @@ const WORK: u64 = 1_000_000;
 /// dropped level by level. Only what is used takes memory.
 const STACK: usize = 256 << 20;
 
+/// The function that tells the time.
+const STRFTIME_NOW: &str = "strftime_now";
+
+/// What is wrong with a template that [`lacks_time`].
+pub(super) const NO_TIME: &str = "it asks for the time (strftime_now), which would let results depend on the day; write a fixed date into it";
+
 /// An environment that holds the template.
 pub(super) fn environment(
     template: String,
@@ -34,7 +40,9 @@ pub(super) fn environment(
     environment.set_unknown_method_callback(methods::unknown);
     environment.set_fuel(Some(WORK));
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", move |format: &str| strftime(now, format));
+    if let Some(now) = now {
+        environment.add_function(STRFTIME_NOW, move |format: &str| strftime(now, format));
+    }
     environment.add_filter("tojson", to_json);
     let template = percent::as_filter(&without_generation_marks(&template)?);
     environment.add_template_owned(NAME, template)?;
@@ -69,15 +77,29 @@ fn raise_exception(reason: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, reason.clone()).with_source(Raised(reason)))
 }
 
+/// Whether rendering failed since the template calls `strftime_now` where there is no time. Within a macro, what is unknown is undefined.
+pub(super) fn lacks_time(environment: &Environment<'_>, error: &Error) -> bool {
+    if environment.globals().any(|(name, _)| name == STRFTIME_NOW) {
+        return false;
+    }
+    match error.detail() {
+        Some("strftime_now is unknown") => true,
+        Some("value of type undefined is not callable") => {
+            let Ok(template) = environment.get_template(NAME) else { return false };
+            let line = error.line().and_then(|line| template.source().lines().nth(line - 1));
+            line.is_some_and(|line| line.contains(STRFTIME_NOW))
+        }
+        _ => false,
+    }
+}
+
 /// `now` in the form that C's `strftime` knows.
-fn strftime(now: Option<OffsetDateTime>, format: &str) -> Result<String, Error> {
-    let fail = |reason: String| Error::new(ErrorKind::InvalidOperation, reason);
-    let now = now.ok_or_else(|| {
-        fail("it asks for the time (strftime_now), which would let results depend on the day; write a fixed date into it".to_owned())
-    })?;
-    let items = parse_strftime_owned(format)
-        .map_err(|cause| fail(format!("strftime_now({format:?}): {cause}")))?;
-    now.format(&items).map_err(|cause| fail(format!("strftime_now({format:?}): {cause}")))
+fn strftime(now: OffsetDateTime, format: &str) -> Result<String, Error> {
+    let fail = |cause: String| {
+        Error::new(ErrorKind::InvalidOperation, format!("{STRFTIME_NOW}({format:?}): {cause}"))
+    };
+    let items = parse_strftime_owned(format).map_err(|cause| fail(cause.to_string()))?;
+    now.format(&items).map_err(|cause| fail(cause.to_string()))
 }
 
 /// The template with its `{% generation %}` blocks, which show trainers what the assistant says, as blocks that are always written.

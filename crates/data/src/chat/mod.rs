@@ -2,7 +2,8 @@
 //!
 //! A template writes the special tokens itself, so its text is to be encoded without adding any; otherwise it would begin with two
 //! tokens for the beginning of the text. Departures from transformers:
-//! 1. `strftime_now` tells the time that the caller gives, in UTC, and is an error where the caller gives none.
+//! 1. `strftime_now` tells the time that the caller gives, in UTC, and is not defined where the caller gives none, as in old versions of
+//!    transformers: a template that asks whether it is takes a date of its own.
 //! 2. `{% generation %}` marks nothing: what it encloses is written as it is.
 //! 3. Tools and documents are always none, and of `tojson` only `indent` (up to 100) and `ensure_ascii` are known.
 //! 4. `'text' % value` is known where its left side is a text constant.
@@ -82,7 +83,8 @@ const END_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 impl ChatTemplate {
     /// Reads `DIR/chat_template.jinja`, or else `chat_template` of `DIR/tokenizer_config.json` (of several named ones, `default`), and
-    /// the special tokens in the latter. `now` is what the template is told when it asks for the time.
+    /// the special tokens in the latter. `now` is what the template is told when it asks for the time; results that depend on it depend on
+    /// the day.
     ///
     /// # Errors
     /// [`DataError::NoChatTemplate`] when there is none; [`DataError::ChatTemplate`] names the file and what is wrong with it.
@@ -165,8 +167,17 @@ impl ChatTemplate {
             template.and_then(|template| environment::run(|| template.render(Serde(&context))));
         text.map_err(|error| match environment::raised(&error) {
             Some(reason) => DataError::RefusedByTemplate { path: self.path.clone(), reason },
-            None => DataError::ChatTemplate { path: self.path.clone(), problem: described(&error) },
+            None => self.failed(&error),
         })
+    }
+
+    fn failed(&self, error: &minijinja::Error) -> DataError {
+        let problem = if environment::lacks_time(&self.environment, error) {
+            in_line(error, environment::NO_TIME)
+        } else {
+            described(error)
+        };
+        DataError::ChatTemplate { path: self.path.clone(), problem }
     }
 
     fn left_out(&self) -> DataError {
@@ -180,9 +191,12 @@ impl ChatTemplate {
 
 /// What went wrong and in which line of the template.
 fn described(error: &minijinja::Error) -> String {
-    let what = match error.kind() {
-        ErrorKind::OutOfFuel => "it does more work than any conversation needs".to_owned(),
-        kind => error.detail().map_or_else(|| kind.to_string(), str::to_owned),
-    };
-    error.line().map_or_else(|| what.clone(), |line| format!("line {line}: {what}"))
+    match error.kind() {
+        ErrorKind::OutOfFuel => in_line(error, "it does more work than any conversation needs"),
+        kind => in_line(error, &error.detail().map_or_else(|| kind.to_string(), str::to_owned)),
+    }
+}
+
+fn in_line(error: &minijinja::Error, what: &str) -> String {
+    error.line().map_or_else(|| what.to_owned(), |line| format!("line {line}: {what}"))
 }

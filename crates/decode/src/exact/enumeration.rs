@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use infalign_model::{CausalLm, Sequence};
+use infalign_model::{LanguageModel, Sequence};
 
 use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampling};
 
@@ -33,12 +33,12 @@ pub fn response_count(
 /// # Errors
 /// [`DecodeError::Model`] where prompt and response do not fit the model.
 pub fn responses(
-    model: &CausalLm,
+    model: &dyn LanguageModel,
     prompt: &EncodedPrompt,
     sampling: &Sampling,
     stops: &BTreeSet<u32>,
 ) -> Result<Vec<Response>, DecodeError> {
-    let mut responses = listed(sampling, stops, model.config().vocab_size as u32);
+    let mut responses = listed(sampling, stops, model.vocabulary() as u32);
     let sequences: Vec<Sequence> =
         responses.iter().map(|response| response.sequence(prompt)).collect();
     for (response, log_probs) in responses.iter_mut().zip(model.log_probs(&sequences)?) {

@@ -1,5 +1,5 @@
 //! Decoding without randomness: the exact distribution over the responses of a tabular model, in f64; and [`responses`], all that a
-//! transformer of few tokens can give.
+//! language model of few tokens can give.
 //!
 //! With p the base policy and V*(s) = E_p[r | s] the value of a prefix s under it (controlled decoding, arXiv 2310.17022, §2):
 //!

@@ -7,12 +7,13 @@ use infalign_model::{ModelError, Session};
 use infalign_transform::Procedure;
 
 use super::prefill::Prefill;
-use super::scorer::{PrefixScorer, ScorerSession};
+use super::scorer::{PrefixScorer, ScorerSession, values_of};
 use super::search::{Plan, Search};
 use super::tilt::Candidates;
 use crate::gather::Gather;
 use crate::kl::Kl;
 use crate::sampler::{check_prompts, check_samples};
+use crate::sampling::rows_of_logits;
 use crate::{Cost, DecodeError, Draw, EncodedPrompt, Event, Generator, Response, Stream};
 
 /// A response of a procedure, and what is known of it.
@@ -204,7 +205,8 @@ impl Run<'_> {
     /// Draws a token for every row from the model itself.
     fn draw_plain(&self, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
         let Generator { model, sampling, .. } = &self.guided.generator;
-        let mut rows = batch.model.logits().chunks(model.vocabulary());
+        let rows = batch.rows();
+        let mut rows = rows_of_logits(batch.model.as_ref(), rows, model.vocabulary())?.into_iter();
         for search in &mut batch.searches {
             for place in 0..search.running.len() {
                 let logits = rows.next().unwrap_or_default();
@@ -223,7 +225,8 @@ impl Run<'_> {
         most: Option<usize>,
     ) -> Result<(), DecodeError> {
         let Generator { model, sampling, .. } = &self.guided.generator;
-        let logits: Vec<&[f32]> = batch.model.logits().chunks(model.vocabulary()).collect();
+        let rows = batch.rows();
+        let logits = rows_of_logits(batch.model.as_ref(), rows, model.vocabulary())?;
         let weighed: Vec<Candidates> = logits
             .iter()
             .map(|logits| Candidates::of(sampling.distribution(logits, &mut batch.weights), most))
@@ -232,7 +235,7 @@ impl Run<'_> {
             return Err(self.no_logits(&batch.searches[number], 0));
         }
         let next: Vec<&[u32]> = weighed.iter().map(|one| one.tokens.as_slice()).collect();
-        let values = batch.scorer.values(&batch.model.states(), &next)?;
+        let values = values_of(batch.scorer.as_ref(), &batch.model.states(), &next)?;
         let (greatest, mut values) = (self.guided.scorer.greatest(), values.as_slice());
         for ((search, logits), candidates) in batch.searches.iter_mut().zip(logits).zip(&weighed) {
             let (own, others) = values.split_at(candidates.tokens.len());
@@ -284,7 +287,7 @@ impl Run<'_> {
         if asked.is_empty() {
             return Ok(());
         }
-        let values = batch.scorer.values(&batch.model.states(), &last)?;
+        let values = values_of(batch.scorer.as_ref(), &batch.model.states(), &last)?;
         for ((search, place), value) in asked.into_iter().zip(values) {
             if !value.is_finite() {
                 let prompt = self.prompts[batch.searches[search].prompt].name();

@@ -1,5 +1,7 @@
 //! What guides decoding: values of prefixes, batch by batch.
 
+use std::sync::Arc;
+
 use infalign_model::{LanguageModel, ModelError, PrefixTree};
 
 use crate::DecodeError;
@@ -14,7 +16,7 @@ pub trait PrefixScorer: Sync {
     /// Refuses a model that it cannot guide.
     ///
     /// # Errors
-    /// [`DecodeError`] says what does not fit.
+    /// [`DecodeError`] says what does not fit; a scorer of one's own fails by [`DecodeError::other`].
     fn check(&self, model: &dyn LanguageModel) -> Result<(), DecodeError>;
 
     /// The greatest value there is, as far as it is known: what a truncation can leave out is bounded by it.
@@ -28,26 +30,47 @@ pub trait ScorerSession: Send {
     /// - `entering`: prompts, each with how many rows continue it.
     ///
     /// # Errors
-    /// [`DecodeError`] for a prompt that the scorer cannot read.
+    /// [`DecodeError`] for a prompt that the scorer cannot read, and [`DecodeError::Other`].
     fn join(&mut self, entering: &[(&[u32], usize)]) -> Result<(), DecodeError>;
 
     /// Appends one token to every row.
     ///
     /// # Errors
-    /// [`DecodeError`] for a token that the scorer cannot read.
+    /// [`DecodeError`] for a token that the scorer cannot read, and [`DecodeError::Other`].
     fn push(&mut self, tokens: &[u32]) -> Result<(), DecodeError>;
 
     /// Keeps the given rows in the given order. A row may be repeated.
     fn select(&mut self, rows: &[usize]);
 
-    /// V of every row's prefix with each of the tokens that may follow it, row after row. A value depends on its own row alone.
+    /// V of every row's prefix with each of the tokens that may follow it, row after row: as many as `next` has tokens. A value depends on its
+    /// own row alone.
     ///
     /// - `next`: the tokens of each row, which may be none.
     /// - `states`: the model's hidden states at the last tokens, `[rows, hidden]`, as [`Session::states`](infalign_model::Session::states).
     ///
     /// # Errors
-    /// [`DecodeError`] where there is no value.
+    /// [`DecodeError`] where there is no value, and [`DecodeError::Other`].
     fn values(&self, states: &[f32], next: &[&[u32]]) -> Result<Vec<f64>, DecodeError>;
+}
+
+/// The values of [`ScorerSession::values`], by whichever scorer: as many as were asked for.
+///
+/// # Errors
+/// Those of the scorer, and [`DecodeError::Scorer`] for another number of values.
+pub(super) fn values_of(
+    session: &dyn ScorerSession,
+    states: &[f32],
+    next: &[&[u32]],
+) -> Result<Vec<f64>, DecodeError> {
+    let values = session.values(states, next)?;
+    let (found, expected) = (values.len(), next.iter().map(|next| next.len()).sum::<usize>());
+    if found == expected {
+        return Ok(values);
+    }
+    let reason = format!(
+        "it gives {found} values, but {expected} are asked for: it has to give one for each token of `next`"
+    );
+    Err(DecodeError::Scorer { reason })
 }
 
 /// The values of a tabular model's prefixes, exactly.
@@ -205,7 +228,7 @@ impl ScorerSession for WeightedSessions<'_> {
         let count = next.iter().map(|next| next.len()).sum();
         let mut sum = vec![0.0; count];
         for (weight, part) in &self.parts {
-            let values = part.values(states, next)?;
+            let values = values_of(part.as_ref(), states, next)?;
             sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
         }
         Ok(sum)
@@ -215,4 +238,53 @@ impl ScorerSession for WeightedSessions<'_> {
 /// The error of a model that a scorer runs.
 pub(super) fn of_trunk(source: ModelError) -> DecodeError {
     DecodeError::Scorer { reason: source.to_string() }
+}
+
+/// What points to a scorer is one, so that one may be part of several sums.
+macro_rules! forward {
+    ($(($pointer:ty $(, $bound:ident)?)),+) => {$(
+        impl<P: PrefixScorer $(+ $bound)? + ?Sized> PrefixScorer for $pointer {
+            fn session(&self, new_tokens: usize) -> Box<dyn ScorerSession + '_> {
+                (**self).session(new_tokens)
+            }
+
+            fn check(&self, model: &dyn LanguageModel) -> Result<(), DecodeError> {
+                (**self).check(model)
+            }
+
+            fn greatest(&self) -> Option<f64> {
+                (**self).greatest()
+            }
+        }
+    )+};
+}
+
+forward!((&P), (Box<P>), (Arc<P>, Send));
+
+#[cfg(test)]
+mod tests {
+    use infalign_model::TabularProblem;
+
+    use super::*;
+
+    /// V of `a` and of the empty response.
+    fn values(scorer: impl PrefixScorer, problem: &TabularProblem) -> (Vec<f64>, Option<f64>) {
+        scorer.check(problem.model()).unwrap();
+        let (mut session, prompt): (_, &[u32]) = (scorer.session(2), &[]);
+        session.join(&[(prompt, 1)]).unwrap();
+        (session.values(&[], &[&[0, 2]]).unwrap(), scorer.greatest())
+    }
+
+    #[test]
+    fn what_points_to_a_scorer_is_one() {
+        let text = r#"{"D": 2, "p": {"": [0.5, 0, 0.5]}, "r": {"$": 1, "a$": 2}}"#;
+        let problem = TabularProblem::parse(text, "one.json".as_ref()).unwrap();
+        let scorer = TabularScorer::new(Values::of(&problem));
+        let referred: &dyn PrefixScorer = &scorer;
+        let boxed: Box<dyn PrefixScorer> = Box::new(scorer.clone());
+        let expected = (vec![2.0, 1.0], Some(2.0));
+        assert_eq!(values(referred, &problem), expected);
+        assert_eq!(values(boxed, &problem), expected);
+        assert_eq!(values(Arc::new(scorer), &problem), expected);
+    }
 }

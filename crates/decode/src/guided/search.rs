@@ -20,7 +20,7 @@ pub(super) enum Plan {
     /// Blocks of `length` tokens; after each, the `width` candidates of greatest value are kept, and each of them goes on in `branch` ways.
     Blocks { length: usize, width: usize, branch: NonZeroUsize },
     /// Independent candidates, of which a share goes on after every `length` tokens.
-    Pruned { n: usize, length: usize, keep: f64 },
+    Pruned { n: NonZeroUsize, length: usize, keep: f64 },
 }
 
 impl Plan {
@@ -37,7 +37,7 @@ impl Plan {
                 Self::Blocks { length: length.get(), width: width.get(), branch }
             }
             Procedure::PrunedBestOf { n, length, keep } => {
-                Self::Pruned { n: n.get(), length: length.get(), keep }
+                Self::Pruned { n, length: length.get(), keep }
             }
             _ => return None,
         })
@@ -48,7 +48,7 @@ impl Plan {
         match self {
             Self::Tokenwise { .. } => 1,
             Self::Blocks { width, branch, .. } => width.saturating_mul(branch.get()),
-            Self::Pruned { n, .. } => n,
+            Self::Pruned { n, .. } => n.get(),
         }
     }
 
@@ -239,14 +239,14 @@ impl Search {
         let single = match self.plan {
             Plan::Tokenwise { .. } => true,
             Plan::Blocks { width, .. } => width == 1,
-            Plan::Pruned { n, .. } => n == 1,
+            Plan::Pruned { n, .. } => n.get() == 1,
         };
         // At the end of a block, those that go on from one candidate are still equal.
         let at_end = |path: &&Path| single && path.tokens.len().is_multiple_of(self.plan.length());
         let certain = match self.running.first() {
             Some(running) => Some(running).filter(at_end),
             None => {
-                self.ended.first().filter(|_| !matches!(self.plan, Plan::Pruned { n: 2.., .. }))
+                self.ended.first().filter(|_| single || !matches!(self.plan, Plan::Pruned { .. }))
             }
         };
         let Some(path) = certain else { return Vec::new() };
@@ -268,7 +268,8 @@ impl Search {
         let (kl, log_ratio) = match self.plan {
             Plan::Tokenwise { .. } => (Kl::exact(self.kl), self.log_ratio),
             Plan::Blocks { width, branch, .. } => self.of_blocks(width, branch),
-            Plan::Pruned { n, .. } => (Kl::bound((n as f64).ln()), (n as f64).ln()),
+            // Those given up are draws as well: one of N is kept.
+            Plan::Pruned { n, .. } => (Kl::bound(best_of_kl_bound(n)), (n.get() as f64).ln()),
         };
         let mut ended = self.ended;
         ended.sort_by_key(|path| path.number);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Member, Request};
 use crate::Sampled;
-use crate::contest::{kept_of, selection_among};
+use crate::contest::choice_among;
 
 /// A prompt with a response of each method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,10 +69,11 @@ fn response(
     procedure: &Composed,
 ) -> Option<ExampleResponse> {
     let rewards = sampled.rewards.get(prompt)?;
-    let selection = selection_among(method, sampled, procedure).ok()?;
-    let group = rewards.get(..selection.samples())?;
-    let id = &sampled.prompts.get(prompt)?.id;
-    let kept = kept_of(group, selection, (method, id), 0).ok()?;
+    let choice = choice_among(method, sampled, procedure).ok()?;
+    if rewards.len() < choice.samples() {
+        return None;
+    }
+    let kept = choice.kept((method, sampled), prompt, 0).ok()?;
     Some(ExampleResponse {
         method: method.to_owned(),
         procedure: *procedure,

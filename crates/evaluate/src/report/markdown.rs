@@ -14,6 +14,9 @@ use crate::{Contest, Intervals, Judge, Row, Statistics};
 /// A table as a head and cells, which every form of a report shows.
 pub(super) type Cells = (Vec<&'static str>, Vec<Vec<String>>);
 
+/// The title of a column, whether it is shown, and its cells.
+type Column = (&'static str, bool, fn(&Row) -> String);
+
 /// Runs that a heading names, where there are more.
 const MOST_NAMED: usize = 4;
 
@@ -52,34 +55,29 @@ pub(super) fn rows(judged: &Judged) -> Cells {
     let rows = &judged.table.rows;
     let controlled = rows.iter().any(|row| row.length_controlled_win_rate.is_some());
     let predicted = rows.iter().any(|row| row.predicted_win_rate.is_some());
-    let mut head = vec!["method", "procedure", "KL (nats)", "win rate"];
-    if controlled {
-        head.push("at equal length");
-    }
-    if predicted {
-        head.push("theory for this method");
-    }
-    head.extend(["score", "score of the reference", "tokens a response"]);
-    let line = |row: &Row| {
-        let mut cells = vec![
-            row.method.clone(),
-            row.contest.to_string(),
-            kl_text(row),
-            with_interval(&row.win_rate),
-        ];
-        let dash = || "–".to_owned();
-        if controlled {
-            let win_rate = row.length_controlled_win_rate.as_ref();
-            cells.push(win_rate.map_or_else(dash, with_interval));
-        }
-        if predicted {
-            cells.push(row.predicted_win_rate.map_or_else(dash, |p| format!("{p:.3}")));
-        }
-        cells.extend([&row.score, &row.reference_score].map(score_with_interval));
-        cells.push(row.tokens.map_or_else(dash, |tokens| format!("{tokens:.1}")));
-        cells
-    };
+    let columns: [Column; 9] = [
+        ("method", true, |row| row.method.clone()),
+        ("procedure", true, |row| row.contest.to_string()),
+        ("KL (nats)", true, kl_text),
+        ("win rate", true, |row| with_interval(&row.win_rate)),
+        ("at equal length", controlled, |row| {
+            or_dash(row.length_controlled_win_rate.as_ref().map(with_interval))
+        }),
+        ("theory for this method", predicted, |row| {
+            or_dash(row.predicted_win_rate.map(|p| format!("{p:.3}")))
+        }),
+        ("score", true, |row| score_with_interval(&row.score)),
+        ("score of the reference", true, |row| score_with_interval(&row.reference_score)),
+        ("tokens a response", true, |row| or_dash(row.tokens.map(|n| format!("{n:.1}")))),
+    ];
+    let shown = columns.iter().filter(|(_, is_shown, _)| *is_shown);
+    let head = shown.clone().map(|(title, ..)| *title).collect();
+    let line = |row: &Row| shown.clone().map(|(.., cell)| cell(row)).collect::<Vec<_>>();
     (head, by_procedure(rows, |row| row.contest).into_iter().map(line).collect())
+}
+
+fn or_dash(cell: Option<String>) -> String {
+    cell.unwrap_or_else(|| "–".to_owned())
 }
 
 /// Comparisons of a judge.
@@ -107,7 +105,7 @@ pub(super) fn matched(judged: &Judged) -> Cells {
             row.method.clone(),
             row.procedure.to_string(),
             row.win_rate.as_ref().map_or_else(beyond, with_interval),
-            row.optimum.map_or("–".to_owned(), |optimum| format!("{optimum:.3}")),
+            or_dash(row.optimum.map(|optimum| format!("{optimum:.3}"))),
         ]
     });
     (vec!["method", "procedure", "win rate", "optimum"], rows.collect())
@@ -128,11 +126,10 @@ pub(super) fn matched_comparisons(judged: &Judged) -> Cells {
 /// Agreement of the judges.
 pub(super) fn agreement(report: &Report) -> Cells {
     let rows = report.agreement.iter().map(|one| {
-        let kappa = one.agreement.kappa.as_ref();
         vec![
             one.method.clone(),
             with_interval(&one.agreement.share),
-            kappa.map_or("–".to_owned(), with_interval),
+            or_dash(one.agreement.kappa.as_ref().map(with_interval)),
             one.agreement.n_pairs.to_string(),
         ]
     });
@@ -143,10 +140,9 @@ pub(super) fn agreement(report: &Report) -> Cells {
 pub(super) fn kls(judged: &Judged) -> Cells {
     let head =
         vec!["method", "exact at every token", "k1", "k3", "kind", "what each procedure adds"];
-    let dash = || "–".to_owned();
     let of = |estimate: f64, error: f64| format!("{estimate:.4} ± {error:.4}");
     let other = |part: Option<crate::Estimate>| {
-        part.map_or_else(dash, |part| of(part.estimate, part.standard_error))
+        or_dash(part.map(|part| of(part.estimate, part.standard_error)))
     };
     let own = |row: &Row| match row.procedure_kl {
         Some(kl) => format!("{}: {:.3} ({})", row.contest.policy, kl.estimate, kl.kind),
@@ -159,7 +155,7 @@ pub(super) fn kls(judged: &Judged) -> Cells {
         let kl = rows.first().and_then(|row| row.kl);
         lines.push(vec![
             method.to_owned(),
-            kl.map_or_else(dash, |kl| of(kl.estimate, kl.standard_error)),
+            or_dash(kl.map(|kl| of(kl.estimate, kl.standard_error))),
             other(kl.and_then(|kl| kl.k1)),
             other(kl.and_then(|kl| kl.k3)),
             kl.map_or("not known".to_owned(), |kl| kl.kind.to_string()),

@@ -190,11 +190,9 @@ fn judged(
     let table = table(
         &entries,
         &Plan {
-            contests: request.contests,
-            judge,
             pairs: &within_runs(members, all_pairs(&compared)),
             length_controlled: request.length_controlled,
-            statistics: request.statistics,
+            ..Plan::new(request.contests, judge, request.statistics)
         },
     )?;
     let sweeps = sweeps(members);

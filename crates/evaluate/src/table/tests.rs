@@ -10,7 +10,7 @@ fn entry<'a>(method: &'a str, sampled: &'a Sampled, reference: &'a Sampled) -> E
 
 fn plan<'a>(contests: &'a [Contest], pairs: &'a [(usize, usize)], judge: Judge) -> Plan<'a> {
     let statistics = Statistics { margin: Some(0.3), ..Statistics::new(1) };
-    Plan { contests, judge, pairs, length_controlled: false, statistics }
+    Plan { pairs, ..Plan::new(contests, judge, statistics) }
 }
 
 fn contests<const N: usize>(procedures: [&str; N]) -> [Contest; N] {

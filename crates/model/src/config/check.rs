@@ -35,8 +35,13 @@ pub(super) fn options(
 }
 
 impl TransformerConfig {
-    /// Refuses what the core does not compute.
-    pub(super) fn check(&self, path: &Path) -> Result<(), ModelError> {
+    /// Refuses what the core does not compute, and sizes that do not go together.
+    ///
+    /// - `path`: stands for the file in errors.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] names the first key whose value is not supported.
+    pub fn check(&self, path: &Path) -> Result<(), ModelError> {
         self.check_kinds(path)?;
         self.check_layers(path)?;
         self.check_sizes(path)?;

@@ -243,6 +243,7 @@ impl TransformerConfig {
     }
 
     /// A Llama with tied embeddings, as many key as query heads, and the token ids of [`crate::write_word_tokenizer`].
+    /// [`TransformerConfig::check`] says whether such sizes go together.
     pub fn llama(
         vocabulary: usize,
         hidden: usize,
@@ -259,7 +260,7 @@ impl TransformerConfig {
             num_hidden_layers: layers,
             num_attention_heads: heads,
             num_key_value_heads: Some(heads),
-            head_dim: Some(hidden / heads),
+            head_dim: hidden.checked_div(heads),
             max_position_embeddings: context,
             tie_word_embeddings: true,
             bos_token_id: Some(1),
@@ -373,9 +374,10 @@ impl TransformerConfig {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
-    /// Width of a head.
+    /// Width of a head; 0 where there is none.
     pub fn head_width(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+        let share = || self.hidden_size.checked_div(self.num_attention_heads);
+        self.head_dim.or_else(share).unwrap_or(0)
     }
 
     /// The last tokens of a text that fit the context, since the response that is judged stands at the end. The token that begins texts

@@ -6,6 +6,7 @@
 
 mod problem;
 mod read;
+mod rows;
 mod session;
 mod tree;
 mod vocabulary;

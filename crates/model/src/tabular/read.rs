@@ -6,12 +6,10 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::rows::not_a_probability;
 use super::tree::{EOS, MOST_LETTERS, MOST_PREFIXES};
-use super::{PrefixTree, TabularLm, TabularProblem, normalise};
+use super::{PrefixTree, TabularLm, TabularProblem};
 use crate::ModelError;
-
-/// How far the probabilities of a row may be from a sum of 1; they are divided by it.
-const TOLERANCE: f64 = 1e-9;
 
 impl TabularProblem {
     /// Reads a JSON file with the keys
@@ -88,17 +86,7 @@ fn problem(document: &Document) -> Result<TabularProblem, String> {
     let Entries(r) = document.r.as_ref().ok_or_else(|| missing("r"))?;
     let depth = document.depth.as_ref().ok_or_else(|| missing("D"))?;
     let tree = tree(depth, p)?;
-    let model = TabularLm { tree, rows: rows(tree, p)? };
-    let reach = model.reach();
-    let is_missing =
-        |prefix: &usize| reach[*prefix] > 0.0 && model.next_probabilities(*prefix).is_none();
-    if let Some(prefix) = (0..tree.size()).find(is_missing) {
-        return Err(format!(
-            "`p` has no row for the prefix `{}`, which can be reached: add its {} probabilities",
-            tree.text(prefix),
-            tree.letters() + 1
-        ));
-    }
+    let model = TabularLm::checked(tree, rows(tree, p)?)?;
     TabularProblem::checked(model, rewards(tree, r)?)
 }
 
@@ -130,52 +118,29 @@ fn letters(p: &Map<String, Value>) -> Result<usize, String> {
     }
 }
 
-/// All rows, `[prefixes, vocabulary]`, those of nothing but EOS filled in.
+/// All rows, `[prefixes, vocabulary]`, NaN where there is none.
 fn rows(tree: PrefixTree, p: &Map<String, Value>) -> Result<Vec<f64>, String> {
     let vocabulary = tree.letters() + 1;
     let mut rows = vec![f64::NAN; tree.size() * vocabulary];
-    for prefix in 0..tree.size() {
-        if tree.children(prefix).is_empty() {
-            let row = &mut rows[prefix * vocabulary..(prefix + 1) * vocabulary];
-            row.fill(0.0);
-            row[vocabulary - 1] = 1.0;
-        }
-    }
     for (text, value) in p {
         let prefix = tree.find(text).ok_or_else(|| unknown(tree, "p", text, ""))?;
-        let row = row(tree, text, value)?;
-        if tree.children(prefix).is_empty() && row[..tree.letters()].iter().any(|p| *p != 0.0) {
-            return Err(format!(
-                "the row of `p` for the prefix `{text}` is {value}, but only EOS can be token number D = {}: \
-                 its probability there must be 1",
-                tree.depth()
-            ));
-        }
+        let row = row(vocabulary, text, value)?;
         rows[prefix * vocabulary..(prefix + 1) * vocabulary].copy_from_slice(&row);
     }
     Ok(rows)
 }
 
-/// One row, which sums to 1.
-fn row(tree: PrefixTree, text: &str, value: &Value) -> Result<Vec<f64>, String> {
-    let of = format!("the row of `p` for the prefix `{text}`");
-    let vocabulary = tree.letters() + 1;
+/// The numbers of one row.
+fn row(vocabulary: usize, text: &str, value: &Value) -> Result<Vec<f64>, String> {
     let entries =
         value.as_array().filter(|entries| entries.len() == vocabulary).ok_or_else(|| {
-            format!("{of} is {value}: give a list of {vocabulary} probabilities, EOS last")
+            format!(
+                "the row of `p` for the prefix `{text}` is {value}: give a list of {vocabulary} probabilities, EOS last"
+            )
         })?;
-    let probability = |entry: &Value| {
-        number(entry).filter(|p| *p >= 0.0).ok_or_else(|| {
-            format!("{of} holds {entry}, which is not a probability: give a number of 0 or more")
-        })
-    };
-    let mut row = entries.iter().map(probability).collect::<Result<Vec<_>, _>>()?;
-    let total: f64 = row.iter().sum();
-    if (total - 1.0).abs() > TOLERANCE {
-        return Err(format!("{of} sums to {total}: its probabilities must sum to 1"));
-    }
-    normalise(&mut row);
-    Ok(row)
+    let probability =
+        |entry: &Value| number(entry).ok_or_else(|| not_a_probability(text, &entry.to_string()));
+    entries.iter().map(probability).collect()
 }
 
 /// The rewards by response, NaN where there is none.

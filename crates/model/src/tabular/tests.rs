@@ -87,6 +87,34 @@ fn malformed_files_are_refused_with_key_value_and_remedy() {
 }
 
 #[test]
+fn tables_are_made_of_numbers_and_checked_like_files() {
+    let tree = PrefixTree::new(2, 3).unwrap();
+    // Those of the prefixes of no letter, of `a` and of `b`, and none of the four that only EOS follows.
+    let mut rows = vec![f64::NAN; 21];
+    rows[..9].copy_from_slice(&[0.5, 0.25, 0.25, 0.0, 0.25, 0.75, 0.5, 0.5, 0.0]);
+    assert_eq!(&TabularLm::new(tree, rows.clone()).unwrap(), small().model());
+    let refused = |changes: &[(usize, f64)]| {
+        let mut rows = rows.clone();
+        changes.iter().for_each(|&(place, p)| rows[place] = p);
+        TabularLm::new(tree, rows).unwrap_err().to_string()
+    };
+    for (message, needle) in [
+        (refused(&[(0, -0.5)]), "the prefix `` holds -0.5, which is not a probability"),
+        (refused(&[(4, f64::NAN)]), "the prefix `a` holds NaN"),
+        (refused(&[(6, f64::INFINITY)]), "the prefix `b` holds inf"),
+        (refused(&[(5, 0.5)]), "the prefix `a` sums to 0.75"),
+        (refused(&[(12, 0.5), (13, 0.0), (14, 0.5)]), "`ab` is [0.5, 0.0, 0.5], but only EOS"),
+        (
+            refused(&[(6, f64::NAN), (7, f64::NAN), (8, f64::NAN)]),
+            "no row for the prefix `b`, which can be reached: add its 3",
+        ),
+        (TabularLm::new(tree, vec![1.0]).unwrap_err().to_string(), "7 prefixes with 3 tokens"),
+    ] {
+        assert!(message.contains(needle) && message.contains("of these rows"), "{message}");
+    }
+}
+
+#[test]
 fn rewards_fit_their_model() {
     let model = small().model().clone();
     assert!(

@@ -1,5 +1,7 @@
 //! A tokenizer for the letters of a tabular model.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::TabularLm;
@@ -37,6 +39,6 @@ impl TabularLm {
             // A word that is not in the vocabulary: other characters than the letters are errors.
             "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
         });
-        Tokenizer::in_memory(&tokenizer, eos)
+        Tokenizer::from_bytes(tokenizer.to_string(), BTreeSet::from([eos]), Some(eos), eos)
     }
 }

@@ -6,18 +6,19 @@ use crate::verify::verify;
 
 /// What a small command says of itself.
 pub(crate) fn opening(inputs: &[(&str, &Path)]) -> Opening {
-    let named = |(role, path): &(&str, &Path)| {
-        ((*role).to_owned(), path.display().to_string(), path.to_path_buf())
+    let named = |(role, path): &(&str, &Path)| InputFile {
+        role: (*role).to_owned(),
+        name: path.display().to_string(),
+        path: path.to_path_buf(),
     };
     Opening {
         command: "train".to_owned(),
         argv: vec!["train".to_owned(), "r.toml".to_owned()],
         build: BuildRecord { version: "0.1.0".into(), ..BuildRecord::default() },
-        device: None,
         seed: Some(7),
         inputs: inputs.iter().map(named).collect(),
         expect: Some(Expect::default()),
-        diff: None,
+        ..Opening::default()
     }
 }
 
@@ -33,7 +34,7 @@ pub(crate) fn finished_run(root: &Path, name: &str) -> PathBuf {
     let steps = "{\"step\":1,\"kl\":0.1,\"tokens_per_second\":3.5}\n{\"step\":2,\"kl\":0.2}\n";
     std::fs::write(run.join("methods/a").join(STEPS), steps).unwrap();
     std::fs::write(run.join(RESULTS), r#"{"rows": [{"method": "a", "kl": 0.2}]}"#).unwrap();
-    recorder.end(None).unwrap();
+    recorder.completed().unwrap();
     run
 }
 
@@ -44,7 +45,7 @@ fn a_run_is_on_record_from_its_beginning_and_killed_ones_stay_so() {
     drop(Recorder::begin(run.path(), opening(&[])).unwrap());
     let record = folder::record(run.path()).unwrap();
     assert_eq!((record.status, record.end), (Status::Running, None));
-    let resumed = Recorder::begin(run.path(), opening(&[])).unwrap().end(None).unwrap();
+    let resumed = Recorder::begin(run.path(), opening(&[])).unwrap().completed().unwrap();
     assert_eq!(resumed.earlier.len(), 1);
     assert_eq!(resumed.earlier[0].status, Status::Running);
     assert_ne!(resumed.uuid, record.uuid);
@@ -78,10 +79,21 @@ fn an_input_in_the_runs_own_folder_is_no_output() {
     std::fs::write(model.join("weights"), "abc").unwrap();
     let weights = model.join("weights");
     let recorder = Recorder::begin(run.path(), opening(&[("model", &weights)])).unwrap();
-    let record = recorder.end(None).unwrap();
+    let record = recorder.completed().unwrap();
     assert_eq!(record.inputs[0].path, "$RUN/inputs/weights");
     assert_eq!(record.outputs, []);
     assert_eq!(verify(run.path()).unwrap().findings, []);
+}
+
+#[test]
+fn an_input_in_the_runs_own_folder_may_hold_no_key_either() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let prompts = run.path().join("prompts.jsonl");
+    std::fs::write(&prompts, concat!("hf", "_abcdefghijklmnopqrstuv")).unwrap();
+    let recorder = Recorder::begin(run.path(), opening(&[("prompts", &prompts)])).unwrap();
+    let error = recorder.completed().unwrap_err().to_string();
+    assert!(error.contains("prompts.jsonl holds what looks like a Hugging Face"), "{error}");
 }
 
 #[test]
@@ -91,7 +103,7 @@ fn a_failure_is_told_without_the_home_folder() {
     let home = std::env::home_dir().unwrap().join("x.json");
     let failure = format!("cannot read {}", home.display());
     let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
-    let record = recorder.end(Some((&failure, 3))).unwrap();
+    let record = recorder.failed(&failure, 3).unwrap();
     assert_eq!((record.status, record.exit), (Status::Failed, Some(3)));
     assert_eq!(record.error.as_deref(), Some("cannot read ~/x.json"));
 }
@@ -107,7 +119,7 @@ fn changes_are_kept_with_the_record_unless_they_hold_a_key() {
         (run.path().to_path_buf(), Recorder::begin(run.path(), opening))
     };
     let (run, recorder) = begin("kept", "--- a\n+++ b\n");
-    let record = recorder.unwrap().end(None).unwrap();
+    let record = recorder.unwrap().completed().unwrap();
     assert_eq!(record.outputs, [], "it is no result");
     assert_eq!(verify(&run).unwrap().findings, []);
     // Another diff than that of the build is found, whatever the manifest says.
@@ -131,7 +143,7 @@ fn a_file_whose_name_looks_like_a_key_is_named_nowhere() {
     let key = concat!("hf", "_abcdefghijklmnopqrstuv");
     std::fs::write(run.path().join(format!("{key}.txt")), "abc").unwrap();
     std::fs::write(run.path().join("other.txt"), "abc").unwrap();
-    let error = recorder.end(None).unwrap_err().to_string();
+    let error = recorder.completed().unwrap_err().to_string();
     assert!(error.contains("in its name") && !error.contains(key), "{error}");
     let record = folder::record(run.path()).unwrap();
     assert_eq!((record.status, record.outputs.len()), (Status::Failed, 1));
@@ -180,7 +192,7 @@ fn a_run_whose_files_look_like_they_hold_a_key_fails() {
     let recorder = Recorder::begin(run.path(), opening(&[])).unwrap();
     let key = concat!("hf", "_abcdefghijklmnopqrstuv");
     std::fs::write(run.path().join("responses.jsonl"), key).unwrap();
-    let error = recorder.end(None).unwrap_err().to_string();
+    let error = recorder.completed().unwrap_err().to_string();
     assert!(error.contains("responses.jsonl") && !error.contains(key), "{error}");
     let record = folder::record(run.path()).unwrap();
     assert_eq!(record.status, Status::Failed);

@@ -5,7 +5,7 @@
 //! 2. Gradients are means over responses of sums over tokens, in units of J/β.
 //!
 //! With k1 in the reward, R is the same for every response of a prompt at the optimum, and the gradient's variance vanishes there. The exact
-//! KL is less noisy than k1 by itself, but k1's noise is what takes away that of Φ: in the enumerable case of `solver/tests.rs` the variance
+//! KL is mostly less noisy than k1 by itself, but k1's noise is what takes away that of Φ: in the enumerable case of `solver/tests.rs` the variance
 //! of the whole gradient is the same for both at π_ref, 1.4 times as great with the exact KL after ten steps, 2.8 times after thirty, and 7
 //! times near the optimum. So k1 in the reward is the default.
 

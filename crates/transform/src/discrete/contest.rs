@@ -15,7 +15,7 @@ pub(super) enum Law {
     Ranked(Ranked),
     /// Soft best-of-n, n ≥ 2.
     Soft(Softmax),
-    /// Rejection above a quantile.
+    /// Rejection above a quantile in N ≥ 2 draws.
     Rejection(Rejection),
 }
 
@@ -35,6 +35,7 @@ impl Law {
             Procedure::SoftBestOf { n, temperature } => {
                 Ok(Law::Soft(Softmax::new(responses(n)?, temperature, &groups.rewards)))
             }
+            Procedure::Rejection { draws, .. } if draws.get() == 1 => Ok(ranked(1.0, true)),
             Procedure::Rejection { quantile, draws } => {
                 Ok(Law::Rejection(Rejection { quantile, draws: responses(draws)? }))
             }
@@ -60,7 +61,7 @@ pub(super) struct Contest<'a> {
     /// Masses of π_ref.
     pub(super) reference: &'a [f64],
     /// C_{r,T(π_ref)} of each group.
-    wins: Vec<f64>,
+    pub(super) wins: Vec<f64>,
 }
 
 impl<'a> Contest<'a> {
@@ -72,6 +73,13 @@ impl<'a> Contest<'a> {
     /// W^T(π ≻ π_ref) = Σ C_{r,T(π_ref)}·T(π), ties counted half.
     pub(super) fn win_rate(&self, masses: &[f64]) -> f64 {
         self.law.apply(masses).iter().zip(&self.wins).map(|(taken, win)| taken * win).sum()
+    }
+
+    /// The group whose mid-rank lies where rejection begins to accept, and whether it is accepted.
+    pub(super) fn edge(&self, masses: &[f64]) -> Option<(usize, bool)> {
+        let Law::Rejection(rejection) = &self.law else { return None };
+        let edge = rejection.edge(self.reference, masses)?;
+        Some((edge, rejection.accepted(masses)[edge]))
     }
 
     /// 𝓡 = ∂W^T/∂π of each group, less that of the group of greatest reward.

@@ -14,6 +14,7 @@
 //! weighs the rewards as given here, its temperature in their units; [`continuous`](crate::continuous)
 //! gives it the calibrated reward.
 
+mod acceptance;
 mod ascent;
 pub mod calibration;
 mod contest;
@@ -32,7 +33,7 @@ use crate::transform::Transform;
 pub use calibration::EmpiricalCalibration;
 use contest::{Contest, Law};
 use groups::TieGroups;
-pub use optimum::{DiscreteOptimum, kl_divergence};
+pub use optimum::{DiscreteOptimum, Edge, kl_divergence};
 pub use prompts::{Policies, Prompts};
 
 /// How far from 1 probabilities may sum before they are refused.

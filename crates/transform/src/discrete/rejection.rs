@@ -6,10 +6,16 @@
 //! - T(π)(y) = π(y)·s for accepted y, s = 1 + (1 − a) + … + (1 − a)^{N−1} = (1 − (1 − a)^N)/a;
 //! - T(π)(y) = π(y)·q for all others, q = (1 − a)^{N−1}.
 //!
-//! Which groups are accepted changes with π at isolated points only; 𝓡 is that between them.
+//! Which groups are accepted changes with π where a mid-rank passes φ, an edge at which the win rate jumps; 𝓡 is
+//! that between edges.
 
 use super::groups::midpoints;
 use crate::procedure::accepts;
+
+/// A mid-rank less than φ by this is not accepted; nearer ones may count as φ itself.
+const SHORT_BY: f64 = 2e-9;
+/// How far from an edge rounding puts a policy that lies on it.
+const ON_EDGE: f64 = 1e-12;
 
 /// Rejection at a quantile φ in at most N draws.
 #[derive(Clone, Copy, Debug)]
@@ -20,18 +26,22 @@ pub(super) struct Rejection {
 }
 
 /// s and q, and their derivatives by a.
-struct Factors {
-    accepted: [f64; 2],
-    rejected: [f64; 2],
+pub(super) struct Factors {
+    pub(super) accepted: [f64; 2],
+    pub(super) rejected: [f64; 2],
 }
 
 impl Rejection {
     /// Probability of each group to be returned.
     pub(super) fn apply(self, masses: &[f64]) -> Vec<f64> {
-        let accepted = self.accepted(masses);
-        let factors = self.factors(share(&accepted, masses));
+        self.taken(&self.accepted(masses), masses)
+    }
+
+    /// The same where `accepted` groups are accepted, whatever their mid-ranks.
+    pub(super) fn taken(self, accepted: &[bool], masses: &[f64]) -> Vec<f64> {
+        let factors = self.factors(share(accepted, masses));
         let factor = |accepted: &bool| factors.of(*accepted)[0];
-        masses.iter().zip(&accepted).map(|(mass, accepted)| mass * factor(accepted)).collect()
+        masses.iter().zip(accepted).map(|(mass, accepted)| mass * factor(accepted)).collect()
     }
 
     /// 𝓡 of each group, less that of the group of greatest reward.
@@ -52,11 +62,30 @@ impl Rejection {
         values.iter().map(|value| value - top).collect()
     }
 
-    fn accepted(self, masses: &[f64]) -> Vec<bool> {
+    /// Whether each group is accepted.
+    pub(super) fn accepted(self, masses: &[f64]) -> Vec<bool> {
         midpoints(masses).into_iter().map(|rank| accepts(self.quantile, rank)).collect()
     }
 
-    fn factors(self, a: f64) -> Factors {
+    /// The greatest mid-rank that is taken for not accepted.
+    pub(super) fn short(self) -> f64 {
+        self.quantile - SHORT_BY
+    }
+
+    /// The group whose mid-rank lies on either side of the edge, if there is one.
+    ///
+    /// - `reference`: masses of π_ref; what it does not give does not count, nor does all there is.
+    pub(super) fn edge(self, reference: &[f64], masses: &[f64]) -> Option<usize> {
+        let on = |edge: f64, rank: f64| (rank - edge).abs() <= ON_EDGE;
+        let lies = |(g, rank): (usize, &f64)| {
+            let counts = reference[g] > 0.0 && masses[g] < 1.0;
+            counts && (on(self.quantile, *rank) || on(self.short(), *rank))
+        };
+        midpoints(masses).iter().enumerate().position(lies)
+    }
+
+    /// s and q where a share `a` of draws is accepted.
+    pub(super) fn factors(self, a: f64) -> Factors {
         let n = self.draws;
         let a = a.clamp(0.0, 1.0);
         let rest = |exponent: f64| if exponent <= 0.0 { 1.0 } else { (1.0 - a).powf(exponent) };
@@ -101,6 +130,26 @@ mod tests {
                 assert!((taken.iter().sum::<f64>() - 1.0).abs() < 1e-14);
             }
         }
+    }
+
+    #[test]
+    fn a_mid_rank_is_on_an_edge_on_either_side_of_the_quantile() {
+        let law = Rejection { quantile: 0.55, draws: 5.0 };
+        let reference = [0.25; 4];
+        for (shift, edge, accepted) in [
+            (0.0, Some(1), true),
+            (SHORT_BY, Some(1), false),
+            (1e-3, None, false),
+            (-1e-3, None, true),
+        ] {
+            let masses = [0.4 - shift, 0.3, 0.2, 0.1 + shift];
+            assert_eq!(law.edge(&reference, &masses), edge, "{shift}");
+            assert_eq!(law.accepted(&masses)[1], accepted, "{shift}");
+        }
+        // What cannot be drawn lies on no edge, nor does all there is.
+        assert_eq!(law.edge(&[0.5, 0.0, 0.5], &[0.55, 0.0, 0.45]), None);
+        let all = Rejection { quantile: 0.5, draws: 5.0 };
+        assert_eq!(all.edge(&[1.0], &[1.0]), None);
     }
 
     #[test]

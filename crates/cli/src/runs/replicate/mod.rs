@@ -52,7 +52,7 @@ pub(crate) struct ReplicateArgs {
     steps: u64,
     /// Give a key of the recipe another value, such as where an input lies on this machine: prompts.train=/data/train.jsonl. What is another
     /// setting makes the runs not comparable.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "spot")]
     sets: Vec<String>,
     /// Clone of the repository from which the run's program is built, where this program is another.
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -137,12 +137,14 @@ fn run_again(
 ) -> Result<()> {
     let mut command = again(args, original, program, replica)?;
     interrupt::watch();
-    let status = command
+    let mut child = command
         .env(BASED_ON, &original.uuid)
         // Results of the replica are in its folder; stdout is for the comparison.
         .stdout(Stdio::null())
-        .status()
+        .spawn()
         .with_context(|| format!("cannot start {}", program.path.display()))?;
+    let status = interrupt::wait(&mut child, || false)
+        .with_context(|| format!("the replica in {}", replica.display()))?;
     if !status.success() {
         bail!("the replica in {} failed: {status}", replica.display());
     }

@@ -245,14 +245,9 @@ mod tests {
         let opening = infalign_record::Opening {
             command: words[0].to_owned(),
             argv: words.iter().map(|word| (*word).to_owned()).collect(),
-            build: infalign_record::BuildRecord::default(),
-            device: None,
-            seed: None,
-            inputs: Vec::new(),
-            expect: None,
-            diff: None,
+            ..infalign_record::Opening::default()
         };
-        infalign_record::Recorder::begin(root.path(), opening).unwrap().end(None).unwrap()
+        infalign_record::Recorder::begin(root.path(), opening).unwrap().completed().unwrap()
     }
 
     const CURVE: [&str; 8] =

@@ -5,10 +5,9 @@
 //! stage again and no other. Of a training, the first steps are compared, and then it is stopped.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use infalign_record::env::BASED_ON;
 use infalign_record::folder::{self, CONFIG, EXPECT, RECORD, RESULTS, STEPS};
 use infalign_record::hash::{sha256_bytes, sha256_file};
@@ -21,9 +20,6 @@ use crate::failure::{Failure, OrFailure};
 use crate::interrupt;
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::OPTIMUM;
-
-/// How often a training is looked at.
-const EVERY: Duration = Duration::from_millis(50);
 
 /// A stage: its name, and the file or folder that it ends with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,14 +124,22 @@ fn again(
         .stdout(Stdio::null())
         .spawn()
         .with_context(|| format!("cannot start {}", program.path.display()))?;
-    let steps = copy.join(&stage.product).join(STEPS);
+    let in_stage = || format!("the stage {:?}", stage.name);
     if stage.name.starts_with("train ") {
-        let n = usize::try_from(args.steps)?;
-        wait_for_steps(&mut child, &steps, n)?;
+        let (steps, n) = (copy.join(&stage.product).join(STEPS), usize::try_from(args.steps)?);
+        let is_enough = || lines(&steps) >= n;
+        let status = interrupt::wait(&mut child, is_enough).with_context(in_stage)?;
+        let done = lines(&steps);
+        ensure!(done >= n || status.success(), "the training failed after {done} steps: {status}");
         return first_steps(&args.run.join(&stage.product).join(STEPS), &steps, n, stage);
     }
-    let status = child.wait().context("the stage was lost")?;
-    ensure!(status.success(), "the stage {:?} failed: {status}", stage.name);
+    let status = interrupt::wait(&mut child, || false).with_context(in_stage)?;
+    ensure!(status.success(), "{} failed: {status}", in_stage());
+    product(stage, original, copy)
+}
+
+/// Compares what a stage made with what the run had made.
+fn product(stage: &Stage, original: &Record, copy: &Path) -> Result<Row> {
     let digest = sha256_file(&copy.join(&stage.product))?;
     let recorded = original.outputs.iter().find(|output| output.path == stage.product);
     let same = recorded.is_some_and(|output| output.sha256 == digest);
@@ -182,26 +186,9 @@ fn is_of_checkpoints(path: &str) -> bool {
     path.split('/').rev().skip(1).any(|folder| folder == "checkpoints")
 }
 
-/// Waits until a training has done its first steps, or has ended, and stops it.
-fn wait_for_steps(child: &mut Child, steps: &Path, n: usize) -> Result<()> {
-    loop {
-        let done = std::fs::read_to_string(steps).map_or(0, |text| text.matches('\n').count());
-        let ended = child.try_wait().context("the training was lost")?;
-        if done >= n || ended.is_some_and(|status| status.success()) {
-            // It may have ended by itself in the meantime.
-            let _ = child.kill();
-            child.wait().context("the training was lost")?;
-            return Ok(());
-        }
-        if let Some(status) = ended {
-            bail!("the training failed after {done} steps: {status}");
-        }
-        if interrupt::asked() {
-            let _ = child.kill();
-            bail!("interrupted");
-        }
-        std::thread::sleep(EVERY);
-    }
+/// How many lines a file has; none where it is not there yet.
+fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).map_or(0, |text| text.matches('\n').count())
 }
 
 fn first_steps(original: &Path, replica: &Path, n: usize, stage: &Stage) -> Result<Row> {

@@ -63,8 +63,7 @@ impl<'a> ScorerInputs<'a> {
         if let Some(other) = &evaluation_base {
             check_context(read, other).context("evaluation_base")?;
         }
-        // A run is the same whenever it is done, so a chat template that asks for the time gets none.
-        let encoder = Encoder::new(&tokenizer, None).within(base.config().max_position_embeddings);
+        let encoder = Encoder::new(&tokenizer).within(base.config().max_position_embeddings);
         let most = recipe.generation.max_tokens;
         let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;

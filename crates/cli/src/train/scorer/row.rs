@@ -1,6 +1,7 @@
 //! What a procedure came to with a prefix scorer, and how two of them compare.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use anyhow::{Context, Result, bail};
 use infalign_decode::{Kl, KlKind};
@@ -55,6 +56,16 @@ impl Mean {
     }
 }
 
+/// The number of a procedure that fronts vary.
+struct Varied {
+    /// The procedure with a letter in the number's place.
+    front: String,
+    /// The procedure without it.
+    series: String,
+    letter: char,
+    number: String,
+}
+
 impl Row {
     /// What the figure calls the front that this is a point of: the procedure with a letter in the place of the number that is varied, and the
     /// weights where rows go by several; or the policy.
@@ -64,7 +75,7 @@ impl Row {
         if self.policy.is_some() {
             return self.series();
         }
-        let name = self.varied().map_or_else(|| self.procedure.to_string(), |(name, ..)| name);
+        let name = self.varied().map_or_else(|| self.procedure.to_string(), |varied| varied.front);
         match common_weights(rows) {
             Some(_) => name,
             None => format!("{name} by {}", self.weights()),
@@ -73,24 +84,25 @@ impl Row {
 
     /// The number that is varied on a front, with its letter.
     pub(super) fn number(&self) -> Option<String> {
-        self.varied().map(|(_, letter, number)| format!("{letter} = {number}"))
+        self.varied().map(|Varied { letter, number, .. }| format!("{letter} = {number}"))
     }
 
-    /// The procedure with a letter in the place of the number that fronts vary, the letter and the number; none for what has no such number.
-    fn varied(&self) -> Option<(String, char, String)> {
+    /// The number that fronts vary; none for a procedure that has no such number.
+    fn varied(&self) -> Option<Varied> {
+        let varied = |series: &str, front: &str, letter: char, number: &dyn Display| {
+            let (front, series) = (format!("{front}{letter}"), series.to_owned());
+            Some(Varied { front, series, letter, number: number.to_string() })
+        };
         match (self.procedure.selection, self.procedure.inner) {
             (Procedure::Sample, Procedure::CdToken { lambda, candidates: None }) => {
-                Some(("cd-token:lambda=λ".to_owned(), 'λ', lambda.to_string()))
+                varied("cd-token", "cd-token:lambda=", 'λ', &lambda)
             }
             (Procedure::Sample, Procedure::CdBlock { length, samples }) => {
-                Some((format!("cd-block:length={length},samples=K"), 'K', samples.to_string()))
+                let front = format!("cd-block:length={length},samples=");
+                varied(&format!("cd-block, M = {length}"), &front, 'K', &samples)
             }
-            (Procedure::BestOf(n), Procedure::Sample) => {
-                Some(("best-of:N".to_owned(), 'N', n.to_string()))
-            }
-            (Procedure::WorstOf(n), Procedure::Sample) => {
-                Some(("worst-of:N".to_owned(), 'N', n.to_string()))
-            }
+            (Procedure::BestOf(n), Procedure::Sample) => varied("best-of", "best-of:", 'N', &n),
+            (Procedure::WorstOf(n), Procedure::Sample) => varied("worst-of", "worst-of:", 'N', &n),
             _ => None,
         }
     }
@@ -100,18 +112,7 @@ impl Row {
         if let Some(policy) = &self.policy {
             return format!("policy {policy}");
         }
-        let text = self.procedure.to_string();
-        let name = match (self.procedure.selection, self.procedure.inner) {
-            (Procedure::Sample, Procedure::CdToken { candidates: None, .. }) => {
-                "cd-token".to_owned()
-            }
-            (Procedure::Sample, Procedure::CdBlock { length, .. }) => {
-                format!("cd-block, M = {length}")
-            }
-            (Procedure::BestOf(_), Procedure::Sample) => "best-of".to_owned(),
-            (Procedure::WorstOf(_), Procedure::Sample) => "worst-of".to_owned(),
-            _ => text,
-        };
+        let name = self.varied().map_or_else(|| self.procedure.to_string(), |varied| varied.series);
         let weights: Vec<String> =
             self.weights.iter().map(|(head, weight)| format!("{weight} {head}")).collect();
         format!("{name} ({})", weights.join(" + "))
