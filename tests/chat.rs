@@ -123,6 +123,11 @@ fn results_do_not_depend_on_the_day() {
     let output = generate(&model, &prompts, &[]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("<s> on friday the soup :"), "{text} {output:?}");
+    let undated = model_with("chat_template.jinja", "{{ strftime_now('%A') }}");
+    let output = generate(&undated, &prompts, &[]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("it asks for the time (strftime_now)"), "{told}");
 
     let dir = tempfile::tempdir().unwrap();
     let (file, judge) = (rows(&dir, &prompts), dir.path().join("judge.toml"));

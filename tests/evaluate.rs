@@ -344,7 +344,11 @@ fn compared(run_folder: &str, best: &str, raw: &str, results: &Value) {
     let all = json(&run(&["compare", run_folder, "--json"]));
     // Six pairs of four methods, two procedures, two judges.
     assert_eq!(all["comparisons"].as_array().unwrap().len(), 24);
-    let two = json(&run(&["compare", best, raw, "--json"]));
+    let record = Path::new(run_folder).with_file_name("compared");
+    let record = record.to_str().unwrap();
+    let two = json(&run(&["compare", best, raw, "--json", "--record", record]));
+    let recorded = json_file(&Path::new(record).join("record.json"));
+    assert_eq!(recorded["seed"]["master"], results["seed"]);
     let comparisons = two["comparisons"].as_array().unwrap();
     assert_eq!(comparisons.len(), 4);
     // The run's own table has the same numbers, its baseline being `raw`.

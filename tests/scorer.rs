@@ -511,6 +511,13 @@ fn a_run_is_named_after_the_command(dir: &Path) {
     let [run] = &runs[..] else { panic!("{runs:?}") };
     assert!(run.to_string_lossy().contains("-scorer-"), "{}", run.display());
     assert_eq!(json_file(&run.join("start.json"))["command"], "scorer");
+    // A newer one of another task is not what it goes on with.
+    let align = dir.join("runs/99991231T000000Z-train-0000");
+    std::fs::create_dir(&align).unwrap();
+    std::fs::copy(quickstart().with_extension("toml"), align.join("config.toml")).unwrap();
+    std::fs::remove_file(run.join("results.json")).unwrap();
+    assert_done(&infalign(&["scorer", "--resume"]).current_dir(dir).output().unwrap());
+    assert!(run.join("results.json").exists());
 }
 
 #[test]

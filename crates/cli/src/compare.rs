@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, OrFailure};
 use crate::recording::RunInputs;
-use crate::sources::{Source, contests, judges, read_all, read_by, seed};
+use crate::sources::{Source, contests, judges, read_all, read_by, recipe_seed};
 use crate::statistics::{PlanArgs, StatisticsArgs};
 use crate::{measures, output};
 
@@ -60,7 +60,8 @@ struct Document {
 impl CompareArgs {
     /// What the command reads.
     pub(crate) fn reads(&self) -> RunInputs {
-        let reads = RunInputs::new(self.statistics.resample_seed, None, self.json);
+        let reads =
+            RunInputs::new(Some(self.statistics.seed(recipe_seed(&self.paths))), None, self.json);
         read_by(reads, &self.paths, self.reference.as_deref())
     }
 }
@@ -83,7 +84,7 @@ fn compare(args: &CompareArgs) -> Result<Document> {
         sources.iter().flat_map(|source| source.entries().map(|(_, entry)| entry)).collect();
     let pairs = pairs(&sources)?;
     let contests = contests(&sources, &args.procedure, args.reference_procedure);
-    let statistics = args.statistics.statistics(seed(&sources));
+    let statistics = args.statistics.statistics(recipe_seed(&args.paths));
     let warnings = measures::warnings(&sources);
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     let mut document = Document { schema: "comparison/1", warnings, ..Document::default() };

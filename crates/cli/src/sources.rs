@@ -47,8 +47,6 @@ pub(crate) struct Source {
     pub(crate) title: String,
     pub(crate) methods: Vec<Method>,
     pub(crate) reference: Sampled,
-    /// Of the resamples that its intervals were made from: the recipe's, otherwise 0.
-    seed: u64,
     /// What the run's evaluation came to.
     pub(crate) rows: Vec<Row>,
     pub(crate) origin: Origin,
@@ -127,7 +125,6 @@ impl Source {
             title: results.recipe.clone().unwrap_or_else(|| name_of(run)),
             methods: Vec::new(),
             reference,
-            seed: results.seed,
             rows: Vec::new(),
             origin: Origin::default(),
         };
@@ -197,7 +194,6 @@ impl Source {
             title: name,
             methods: vec![method],
             reference: theirs,
-            seed: 0,
             rows: Vec::new(),
             origin,
         })
@@ -235,8 +231,7 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
         if path.is_file() {
             return named(reads, path);
         }
-        let method = path.ancestors().nth(2).filter(|run| run.join(REFERENCE).is_file());
-        let run = method.filter(|_| !path.join(REFERENCE).is_file()).unwrap_or(path);
+        let run = run_of(path);
         let mut reads = [RESULTS, REFERENCE, folder::CONFIG, folder::RECORD]
             .iter()
             .fold(reads, |r, name| named(r, &run.join(name)));
@@ -306,9 +301,16 @@ pub(crate) fn contests(
     Contest::all(policies, reference)
 }
 
-/// The seed of the resamples that the first source's own intervals were made from.
-pub(crate) fn seed(sources: &[Source]) -> u64 {
-    sources.first().map_or(0, |source| source.seed)
+/// The seed of the recipe of the run that the first path names, otherwise 0.
+pub(crate) fn recipe_seed(paths: &[PathBuf]) -> u64 {
+    let results = paths.first().map(|path| folder::json::<Results>(run_of(path), RESULTS));
+    results.and_then(Result::ok).map_or(0, |results| results.seed)
+}
+
+/// The run that a folder is, or is a method of.
+fn run_of(path: &Path) -> &Path {
+    let method = path.ancestors().nth(2).filter(|run| run.join(REFERENCE).is_file());
+    method.filter(|_| !path.join(REFERENCE).is_file()).unwrap_or(path)
 }
 
 /// The reward, and the judge where all sources have one.

@@ -26,18 +26,23 @@ pub(crate) struct StatisticsArgs {
     /// Resamples of the prompts, for bca.
     #[arg(long, default_value_t = 10_000)]
     replicates: usize,
-    /// Which resamples; absent: those of the first run's own intervals, which the seed of its recipe draws, otherwise 0.
+    /// Which resamples; absent: in compare and report the seed of the first run's recipe, otherwise 0.
     #[arg(long, value_name = "SEED")]
-    pub(crate) resample_seed: Option<u64>,
+    resample_seed: Option<u64>,
     /// Greatest difference of win rates that does not matter: equivalence is tested against it.
     #[arg(long, value_parser = above_nothing)]
     margin: Option<f64>,
 }
 
 impl StatisticsArgs {
-    /// - `seed`: of resamples, where none is given.
-    pub(crate) fn statistics(&self, seed: u64) -> Statistics {
-        let seed = self.resample_seed.unwrap_or(seed);
+    /// The seed of resamples; `otherwise` where none is given.
+    pub(crate) fn seed(&self, otherwise: u64) -> u64 {
+        self.resample_seed.unwrap_or(otherwise)
+    }
+
+    /// - `otherwise`: seed of resamples, where none is given.
+    pub(crate) fn statistics(&self, otherwise: u64) -> Statistics {
+        let seed = self.seed(otherwise);
         let intervals = match self.interval {
             Kind::Bca => Intervals::Bca { replicates: self.replicates, seed },
             Kind::T => Intervals::StudentT,

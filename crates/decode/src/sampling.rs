@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use infalign_backend::functions::softmax_weights;
-use infalign_model::{ModelError, Session};
+use infalign_model::ModelError;
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
@@ -231,22 +231,21 @@ impl Sampling {
     }
 }
 
-/// The logits of every row of a model's session.
+/// The logits that a model gives, row by row.
 ///
 /// # Errors
 /// [`DecodeError::Batch`] for another number of logits than `rows` times `vocabulary`.
 pub(crate) fn rows_of_logits(
-    session: &dyn Session,
+    logits: &[f32],
     rows: usize,
     vocabulary: usize,
 ) -> Result<Vec<&[f32]>, DecodeError> {
-    let logits = session.logits();
     let (found, expected) = (logits.len(), rows * vocabulary);
     if found == expected {
         return Ok(logits.chunks(vocabulary.max(1)).collect());
     }
     let reason = format!(
-        "the model's session gives {found} logits in place of {rows} × {vocabulary}, the number of its rows times its vocabulary"
+        "the model gives {found} logits in place of {rows} × {vocabulary}, the number of its rows times its vocabulary"
     );
     Err(DecodeError::Batch { reason })
 }

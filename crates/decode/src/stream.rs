@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Debug)]
 pub struct Stream {
     rng: ChaCha8Rng,
-    /// Where the generator stands: moving it there computes its block anew.
-    next: u64,
+    /// Where the generator stands: moving it there computes its block anew. None behind the last position.
+    next: Option<u64>,
 }
 
 impl Stream {
@@ -25,15 +25,15 @@ impl Stream {
             hash.update(text.as_bytes());
         }
         hash.update(sample.to_le_bytes());
-        Self { rng: ChaCha8Rng::from_seed(hash.finalize().into()), next: 0 }
+        Self { rng: ChaCha8Rng::from_seed(hash.finalize().into()), next: Some(0) }
     }
 
     /// The draw at a position: uniform on [0, 1), a multiple of 2⁻⁵³.
     pub fn uniform(&mut self, position: u64) -> f64 {
-        if position != self.next {
+        if self.next != Some(position) {
             self.rng.set_word_pos(u128::from(position) * 2);
         }
-        self.next = position.wrapping_add(1);
+        self.next = position.checked_add(1);
         (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
@@ -64,6 +64,8 @@ mod tests {
         let forwards: Vec<f64> = (0..9).map(|i| a.uniform(i)).collect();
         let backwards: Vec<f64> = (0..9).rev().map(|i| a.uniform(i)).collect();
         assert!(forwards.iter().eq(backwards.iter().rev()));
+        a.uniform(u64::MAX);
+        assert_eq!(a.uniform(0), forwards[0]);
     }
 
     #[test]

@@ -213,4 +213,13 @@ fn another_number_of_logits_than_rows_of_the_vocabulary_is_refused() {
         let told = format!("gives {} logits in place of {rows} × 5", 5 * rows - 1);
         assert!(error.to_string().contains(&told), "{procedure}: {error}");
     }
+    for missing in [1, 5] {
+        let (model, tokenizer, prompt) = bigram(missing);
+        let generator = Generator::new(&model, tokenizer.stops(), &sampling(), 1, "own", 1);
+        let error = generator.generate(std::slice::from_ref(&prompt), 0..8).unwrap_err();
+        let told = format!("gives {} logits in place of 1 × 5", 5 - missing);
+        assert!(error.to_string().contains(&told), "{error}");
+        let listed = responses(&model, &prompt, &sampling(), tokenizer.stops());
+        assert!(listed.unwrap_err().to_string().contains("logits"));
+    }
 }

@@ -125,7 +125,7 @@ pub enum ModelError {
     },
     /// Logits that are no distribution.
     #[error(
-        "the model's logits after {tokens} tokens are no finite numbers: its weights are damaged, or too large for f32"
+        "the model's logits after {tokens} tokens are no finite numbers, one for each token of its vocabulary: its weights are damaged, or too large for f32"
     )]
     Logits {
         /// How many tokens it had read.

@@ -85,8 +85,10 @@ fn token_by_token<M: LanguageModel + ?Sized>(
     let mut session = model.start(&[prompt], response.len())?;
     let (mut log_probs, mut weights) = (Vec::with_capacity(response.len()), Vec::new());
     for (place, token) in response.iter().enumerate() {
+        // Of another number of logits than tokens there is no distribution either.
         let logits = session.logits();
-        let logit = logits.get(*token as usize).copied().unwrap_or(f32::NAN);
+        let logit = logits.get(*token as usize).filter(|_| logits.len() == vocabulary);
+        let logit = logit.copied().unwrap_or(f32::NAN);
         let log_prob = softmax_weights(logits, 1.0, &mut weights).log_prob(logit);
         if log_prob.is_nan() {
             return Err(ModelError::Logits { tokens: prompt.len() + place });

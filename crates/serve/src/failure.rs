@@ -65,9 +65,10 @@ impl From<DecodeError> for Failure {
             DecodeError::Setting { key, .. } => Self::field(key, message),
             DecodeError::Procedure { .. } => Self::field("procedure", message),
             // The model's own fault.
-            DecodeError::Prompt { source: ModelError::Logits { .. }, .. } => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-            }
+            DecodeError::Prompt {
+                source: ModelError::Logits { .. } | ModelError::Other(_),
+                ..
+            } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
             DecodeError::Prompt { source: source @ ModelError::TooLong { .. }, .. } => {
                 Self::request(format!("{source}; shorten the prompt, or lower max_tokens"))
             }

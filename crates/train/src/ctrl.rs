@@ -306,7 +306,9 @@ impl CtrlTrainer<'_> {
                 let mut rows = self.prompts.iter().filter_map(|prompt| table.get(&prompt.text));
                 rows.try_for_each(|row| self.objective.check_row(row))?;
             }
-            Calibrator::Group if matches!(self.objective, Objective::WinRate(_)) => {
+            Calibrator::Group
+                if matches!(self.objective, Objective::WinRate(_) | Objective::Reward(_)) =>
+            {
                 return Err(TrainError::NeedsTable {
                     what: format!("objective {}", self.objective),
                 });

@@ -10,7 +10,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 ///
 /// As long as there is a piece for every thread, each is done by one thread alone, without passing kernels and products on to others and waiting
 /// for them; those that are left then share all threads. Each thread is the only one of a pool of its own: one that had others, while it waits
-/// inside a backward pass for a matrix product, would take up another pass and wait for a lock that it holds itself.
+/// inside a backward pass for a matrix product, would take up another pass and wait for a lock that it holds itself. For the same reason `work` must
+/// not come back here.
 pub(crate) fn beside_each_other<T: Send>(
     on_cpu: bool,
     n: usize,
@@ -32,7 +33,8 @@ pub(crate) fn beside_each_other<T: Send>(
     };
     let pools = alone();
     let whole = n.checked_rem(pools.len()).map_or(0, |left| n - left);
-    let mut done = at_once(pools.iter().map(|pool| || pool.install(|| until(whole))));
+    let busy = if whole == 0 { &[] } else { pools };
+    let mut done = at_once(busy.iter().map(|pool| || pool.install(|| until(whole))));
     next.store(whole, Ordering::Relaxed);
     let threads = rayon::current_num_threads().min(n - whole);
     done.extend(at_once((0..threads).map(|_| || until(n))));

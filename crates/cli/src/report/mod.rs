@@ -18,7 +18,7 @@ use crate::files::{self, make_folder};
 use crate::measures;
 use crate::output::{self, given_words, take_option};
 use crate::recording::RunInputs;
-use crate::sources::{Source, contests, judges, read_all, read_by, seed};
+use crate::sources::{Source, contests, judges, read_all, read_by, recipe_seed};
 use crate::statistics::StatisticsArgs;
 use crate::values::above_nothing;
 
@@ -67,7 +67,8 @@ pub(crate) struct ReportArgs {
 impl ReportArgs {
     /// What the command reads.
     pub(crate) fn reads(&self) -> RunInputs {
-        let reads = RunInputs::new(self.statistics.resample_seed, None, self.json);
+        let reads =
+            RunInputs::new(Some(self.statistics.seed(recipe_seed(&self.paths))), None, self.json);
         read_by(reads, &self.paths, self.reference.as_deref())
     }
 }
@@ -119,7 +120,7 @@ fn report(args: &ReportArgs, sources: &[Source]) -> Result<Report> {
         kl: args.kl,
         length_controlled: args.length_controlled,
         examples: args.examples,
-        statistics: args.statistics.statistics(seed(sources)),
+        statistics: args.statistics.statistics(recipe_seed(&args.paths)),
     };
     let provenance = Provenance {
         command: command()?,

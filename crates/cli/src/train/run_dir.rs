@@ -43,7 +43,7 @@ pub(crate) fn open(
     }
     let dir = match (out, resume) {
         (Some(dir), _) => dir.to_path_buf(),
-        (None, true) => newest_unfinished()?,
+        (None, true) => newest_unfinished(command)?,
         (None, false) => RunDir::create(Path::new(ROOT), command)?.path().to_path_buf(),
     };
     let config = dir.join(CONFIG);
@@ -95,8 +95,8 @@ pub(crate) fn abandon(dir: &Path) {
     let _ = std::fs::remove_dir(dir);
 }
 
-/// The newest run under `runs/` with a recipe and without results, of those named by their start (so that they sort by age).
-fn newest_unfinished() -> Result<PathBuf> {
+/// The newest run under `runs/` with a recipe that the command takes and without results, of those named by their start (so that they sort by age).
+fn newest_unfinished(command: &str) -> Result<PathBuf> {
     let entries = std::fs::read_dir(ROOT)
         .with_context(|| format!("there is no folder {ROOT}/ with runs to resume"))?;
     let is_dated = |name: &str| name.starts_with(|c: char| c.is_ascii_digit());
@@ -105,6 +105,10 @@ fn newest_unfinished() -> Result<PathBuf> {
         .filter(|entry| is_dated(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
         .filter(|dir| dir.join(CONFIG).exists() && !dir.join(RESULTS).exists())
+        // What cannot be read is told when it is opened.
+        .filter(|dir| {
+            read_resolved(&dir.join(CONFIG)).map_or(true, |of| check_task(command, &of).is_ok())
+        })
         .max()
         .with_context(|| format!("no run under {ROOT}/ is unfinished"))
 }

@@ -3,12 +3,13 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use infalign_model::{LanguageModel, ModelError, Session};
+use infalign_model::{LanguageModel, Session};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::job::{Caller, Job, Read, Row};
 use super::queue::Queue;
+use crate::sampling::rows_of_logits;
 use crate::{DecodeError, Draw, Finish};
 
 /// A session and the responses in it.
@@ -94,6 +95,10 @@ impl<'w, C: Caller> Worker<'w, C> {
         let (mut ended, mut entering, mut reads) = (Vec::new(), Vec::new(), Vec::new());
         for (mut row, read) in rows {
             let logits = read.prompts.logits(read.index);
+            if let Err(error) = rows_of_logits(logits, 1, self.model.vocabulary()) {
+                job.fail(error);
+                continue;
+            }
             let uniform = row.uniform();
             let draw = row.drawn(logits, uniform, &mut self.weights);
             match row.take(draw, logits) {
@@ -123,12 +128,12 @@ impl<'w, C: Caller> Worker<'w, C> {
         let last: Vec<u32> =
             self.active.iter().filter_map(|row| row.tokens.last().copied()).collect();
         if let Err(error) = self.session.push(&last) {
-            return self.fail(error);
+            return self.fail(error.into());
         }
         self.active.iter_mut().for_each(|row| row.pushed += 1);
         match self.drawn_by_the_session() {
             Some(draws) => self.take(&draws),
-            None => self.draw(),
+            None => self.draw().unwrap_or_else(|error| self.fail(error)),
         }
     }
 
@@ -146,10 +151,10 @@ impl<'w, C: Caller> Worker<'w, C> {
         }
     }
 
-    fn draw(&mut self) {
+    fn draw(&mut self) -> Result<(), DecodeError> {
         let numbers: Vec<f64> = self.active.iter_mut().map(Row::uniform).collect();
-        let (rows, session, vocabulary) = (&self.active, &self.session, self.model.vocabulary());
-        let logits: Vec<&[f32]> = session.logits().chunks(vocabulary).collect();
+        let rows = &self.active;
+        let logits = rows_of_logits(self.session.logits(), rows.len(), self.model.vocabulary())?;
         let draw = |weights: &mut Vec<f32>, index: usize| {
             // Of a row that has ended nobody asks what comes next.
             let running = rows[index].finish.is_none();
@@ -167,16 +172,17 @@ impl<'w, C: Caller> Worker<'w, C> {
                 row.job.fail(error);
             }
         }
+        Ok(())
     }
 
     /// Gives up the whole batch.
-    fn fail(&mut self, error: ModelError) {
+    fn fail(&mut self, error: DecodeError) {
         let reason = error.to_string();
         let mut error = Some(error);
         self.queue.left(self.active.len());
         for row in self.active.drain(..) {
             let batch = || DecodeError::Batch { reason: reason.clone() };
-            row.job.fail(error.take().map_or_else(batch, DecodeError::from));
+            row.job.fail(error.take().unwrap_or_else(batch));
         }
         self.session = self.model.session();
     }

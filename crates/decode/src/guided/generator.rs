@@ -206,7 +206,7 @@ impl Run<'_> {
     fn draw_plain(&self, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
         let Generator { model, sampling, .. } = &self.guided.generator;
         let rows = batch.rows();
-        let mut rows = rows_of_logits(batch.model.as_ref(), rows, model.vocabulary())?.into_iter();
+        let mut rows = rows_of_logits(batch.model.logits(), rows, model.vocabulary())?.into_iter();
         for search in &mut batch.searches {
             for place in 0..search.running.len() {
                 let logits = rows.next().unwrap_or_default();
@@ -226,7 +226,7 @@ impl Run<'_> {
     ) -> Result<(), DecodeError> {
         let Generator { model, sampling, .. } = &self.guided.generator;
         let rows = batch.rows();
-        let logits = rows_of_logits(batch.model.as_ref(), rows, model.vocabulary())?;
+        let logits = rows_of_logits(batch.model.logits(), rows, model.vocabulary())?;
         let weighed: Vec<Candidates> = logits
             .iter()
             .map(|logits| Candidates::of(sampling.distribution(logits, &mut batch.weights), most))
