@@ -81,10 +81,6 @@ fn what_cannot_be_measured_is_refused_before_a_token_is_drawn() {
             &[&judged[..], &["--reference-procedure", "cd-block:length=2,samples=2"]].concat(),
             "--scorer DIR",
         ),
-        (
-            &[&judged[..], &["--procedure", "majority:3", "--procedure", "sample"]].concat(),
-            "drawn in different ways",
-        ),
         (&[&judged[..], &["--procedure", "best-of:8"]].concat(), "give 8 or more"),
         (
             &[&judged[..], &["--procedure", "soft-best-of:7,temperature=1"]].concat(),
@@ -96,16 +92,7 @@ fn what_cannot_be_measured_is_refused_before_a_token_is_drawn() {
             "give 8 or more",
         ),
         (
-            &[
-                "--judge",
-                "judge.toml",
-                "--samples",
-                "1",
-                "--procedure",
-                "majority:3",
-                "--plan",
-                "0.02",
-            ],
+            &["--judge", "judge.toml", "--samples", "1", "--procedure", "sample", "--plan", "0.02"],
             "give 2 or more",
         ),
         (&[&judged[..], &["--name", "a/b"]].concat(), "no name for a folder"),
@@ -217,11 +204,6 @@ fn what_samples_depend_on_cannot_be_another_when_an_evaluation_goes_on() {
         (&["--samples", "2", "--seed", "1"], "--seed"),
         (&["--samples", "2", "--temperature", "0.7"], "way to sample"),
         (&["--samples", "2", "--name", "mine"], "--name"),
-        (&["--samples", "2", "--procedure", "majority:2"], "--procedure that is run"),
-        (
-            &["--samples", "2", "--reference-procedure", "majority:2"],
-            "--reference-procedure that is run",
-        ),
     ] {
         refused(given.models(&[args, &resumed].concat()), told);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use infalign_decode::Stream;
-use infalign_stats::{Kept, Selection, StatsError, plurality_weights, selection_weights};
+use infalign_stats::{Choice, Kept, Selection, StatsError, plurality_weights, selection_weights};
 use infalign_transform::{Composed, Procedure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -67,68 +67,47 @@ impl fmt::Display for Contest {
     }
 }
 
-/// What is kept of stored samples.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Choice {
-    /// By rewards.
-    Ranked(Selection),
-    /// By the answers of so many.
-    Majority(usize),
-}
-
-impl Choice {
-    /// How many responses it looks at: N.
-    pub(crate) fn samples(self) -> usize {
-        match self {
-            Self::Ranked(selection) => selection.samples(),
-            Self::Majority(n) => n,
-        }
-    }
-
-    /// How likely each response to a prompt is to be kept of N of them, over all subsets of N.
-    ///
-    /// - `prompt`: its place.
-    ///
-    /// # Errors
-    /// As [`selection_weights`] and [`plurality_weights`].
-    pub(crate) fn weights(self, sampled: &Sampled, prompt: usize) -> Result<Vec<f64>, StatsError> {
-        match self {
-            Self::Ranked(selection) => selection_weights(&sampled.rewards[prompt], selection),
-            Self::Majority(n) => plurality_weights(&sampled.votes(prompt), n),
-        }
-    }
-
-    /// The place of the response that is kept of the `number`-th N to a prompt, which have to be there.
-    ///
-    /// # Errors
-    /// As [`Choice::weights`].
-    pub(crate) fn kept(
-        self,
-        (method, sampled): Named<'_>,
-        prompt: usize,
-        number: usize,
-    ) -> Result<usize, StatsError> {
-        let first = number * self.samples();
-        let group = first..first + self.samples();
-        let (rewards, selection) = match self {
-            Self::Ranked(selection) => (sampled.rewards[prompt][group].to_vec(), selection),
-            // Of the one subset that there is: the answers that tie weigh the same.
-            Self::Majority(n) => {
-                (plurality_weights(&sampled.votes(prompt)[group], n)?, Selection::Best(n))
-            }
-        };
-        let id = &sampled.prompts[prompt].id;
-        Ok(first + kept_of(&rewards, selection, (method, id), number)?)
-    }
-}
-
-/// The selection that a rank procedure makes among stored samples.
+/// What a procedure keeps of stored samples.
 ///
 /// # Errors
-/// [`EvaluateError::Procedure`] for a procedure that does more than select.
-pub fn selection(procedure: &Procedure) -> Result<Selection, EvaluateError> {
+/// [`EvaluateError::Procedure`] for a procedure that does more than choose among complete responses.
+pub fn choice(procedure: &Procedure) -> Result<Choice, EvaluateError> {
     let refuse = || EvaluateError::Procedure { procedure: procedure.to_string() };
-    procedure.selection().ok_or_else(refuse)
+    procedure.choice().ok_or_else(refuse)
+}
+
+/// How likely each response to a prompt is to be kept of N of them, over all subsets of N.
+///
+/// - `prompt`: its place.
+pub(crate) fn weights(
+    choice: Choice,
+    sampled: &Sampled,
+    prompt: usize,
+) -> Result<Vec<f64>, StatsError> {
+    choice.weights(&sampled.rewards[prompt], || sampled.votes(prompt))
+}
+
+/// The place of the response that is kept of the `number`-th N to a prompt, which have to be there.
+///
+/// # Errors
+/// As [`Choice::weights`].
+pub(crate) fn kept_of(
+    choice: Choice,
+    (method, sampled): Named<'_>,
+    prompt: usize,
+    number: usize,
+) -> Result<usize, StatsError> {
+    let first = number * choice.samples();
+    let group = first..first + choice.samples();
+    let (rewards, selection) = match choice {
+        Choice::Ranked(selection) => (sampled.rewards[prompt][group].to_vec(), selection),
+        // Of the one subset that there is: the answers that tie weigh the same.
+        Choice::Majority(n) => {
+            (plurality_weights(&sampled.votes(prompt)[group], n)?, Selection::Best(n))
+        }
+    };
+    let id = &sampled.prompts[prompt].id;
+    Ok(first + selected(&rewards, selection, (method, id), number)?)
 }
 
 /// What the procedure chooses among these samples: nothing any more where it has made them itself.
@@ -139,10 +118,7 @@ pub(crate) fn choice_among(
 ) -> Result<Choice, EvaluateError> {
     let made = sampled.procedure.unwrap_or(Procedure::Sample.into());
     if made.selection == Procedure::Sample && made.inner == procedure.inner {
-        return match procedure.selection {
-            Procedure::Majority(n) => Ok(Choice::Majority(n.get())),
-            other => Ok(Choice::Ranked(selection(&other)?)),
-        };
+        return choice(&procedure.selection);
     }
     match sampled.procedure {
         Some(made) if made == *procedure => Ok(Choice::Ranked(Selection::Sample)),
@@ -161,7 +137,7 @@ pub(crate) fn choice_among(
 ///
 /// # Errors
 /// As [`selection_weights`].
-fn kept_of(
+fn selected(
     rewards: &[f64],
     selection: Selection,
     (method, prompt): (&str, &str),
@@ -233,7 +209,7 @@ fn kept(
     let prompts = sampled.prompts.par_iter().zip(judged).enumerate();
     prompts
         .map(|(place, (prompt, scores))| {
-            let weights = choice.weights(sampled, place);
+            let weights = weights(choice, sampled, place);
             let kept = weights.and_then(|weights| Kept::weighted(scores, &weights));
             kept.map_err(|source| EvaluateError::Prompt {
                 method: method.to_owned(),
@@ -272,14 +248,14 @@ mod tests {
 
     #[test]
     fn procedures_that_steer_are_refused() {
-        let message = selection(&"cd-token:lambda=1".parse().unwrap()).unwrap_err().to_string();
+        let message = choice(&"cd-token:lambda=1".parse().unwrap()).unwrap_err().to_string();
         assert!(message.contains("cd-token"), "{message}");
     }
 
     #[test]
     fn a_group_keeps_the_first_of_equals_or_a_draw_by_its_weights() {
         let rewards = [1.0, 3.0, 3.0, 0.0];
-        let kept = |selection, number| kept_of(&rewards, selection, ("m", "p"), number).unwrap();
+        let kept = |selection, number| selected(&rewards, selection, ("m", "p"), number).unwrap();
         assert_eq!((kept(Selection::Best(4), 0), kept(Selection::Worst(4), 0)), (1, 3));
         let soft = Selection::SoftBest { samples: 4, temperature: 2.0 };
         let n = 4000;
@@ -301,7 +277,7 @@ mod tests {
         };
         let kept = |sampled: &Sampled, procedure: &str, prompt: usize, number: usize| {
             let choice = choice_among("a", sampled, &procedure.parse().unwrap()).unwrap();
-            choice.kept(("a", sampled), prompt, number).unwrap()
+            kept_of(choice, ("a", sampled), prompt, number).unwrap()
         };
         assert_eq!(kept(&sampled, "majority:4", 0, 0), 0);
         assert_eq!(kept(&sampled, "majority:4", 1, 0), 2);

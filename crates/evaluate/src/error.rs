@@ -12,7 +12,7 @@ use infalign_transform::TransformError;
 pub enum EvaluateError {
     /// The procedure does not act on ranks alone.
     #[error(
-        "`{procedure}` cannot be evaluated from plain samples: sample, best-of:N, worst-of:N and soft-best-of:N can, and majority:N outside of recipes; of others, give their own responses"
+        "`{procedure}` cannot be evaluated from plain samples: sample, best-of:N, worst-of:N, soft-best-of:N and majority:N can; of others, give their own responses"
     )]
     Procedure {
         /// The procedure.

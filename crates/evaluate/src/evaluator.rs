@@ -41,8 +41,6 @@ pub struct Evaluator<'a> {
 pub struct Drawing<'a> {
     /// Names the random streams: two models under the same stage share them.
     pub stage: &'a str,
-    /// A procedure that does more than select among samples, of which every response is a run of its own; none: plain samples.
-    pub procedure: Option<Procedure>,
     /// Is told of every token.
     pub watch: Option<Watch<'a>>,
 }
@@ -81,7 +79,7 @@ impl Evaluator<'_> {
     /// As [`Evaluator::draw`] and [`Evaluator::measure`].
     pub fn sample(&self, model: &CausalLm, stage: &str) -> Result<Sampled, EvaluateError> {
         let mut drawn: Vec<Option<Drawn>> = vec![None; self.prompts.len()];
-        let drawing = Drawing { stage, procedure: None, watch: None };
+        let drawing = Drawing { stage, watch: None };
         let all: Vec<usize> = (0..self.prompts.len()).collect();
         self.draw(model, &drawing, &all, &mut |place, one| {
             drawn[place] = Some(one);
@@ -90,13 +88,13 @@ impl Evaluator<'_> {
         self.measure(model, None, &drawn.into_iter().flatten().collect::<Vec<_>>())
     }
 
-    /// Draws the responses to some of the prompts. Each depends on its prompt and number alone, whatever else is drawn.
+    /// Draws plain responses to some of the prompts. Each depends on its prompt and number alone, whatever else is drawn.
     ///
     /// - `places`: of the prompts.
     /// - `done`: given the place of a prompt and its responses as soon as the last of them has ended; it breaks off the rest.
     ///
     /// # Errors
-    /// [`EvaluateError`] when a prompt does not fit, or for a procedure without a decoder.
+    /// [`EvaluateError`] when a prompt does not fit.
     pub fn draw(
         &self,
         model: &CausalLm,
@@ -107,10 +105,7 @@ impl Evaluator<'_> {
         let inference = model.clone().for_inference();
         let generator =
             Generator { watch: drawing.watch, ..self.generator(inference.as_ref(), drawing.stage) };
-        let procedure = drawing.procedure.unwrap_or(Procedure::Sample);
-        let reward = drawing.procedure.map(|_| self.reward);
-        let decoder = ProcedureDecoder::new(procedure, &generator, self.tokenizer, reward)?
-            .with_seed(self.seed);
+        let decoder = ProcedureDecoder::new(Procedure::Sample, &generator, self.tokenizer, None)?;
         let some: Vec<EncodedPrompt> =
             places.iter().map(|place| self.prompts[*place].clone()).collect();
         decoder.decode_each(&some, self.samples, &mut |number, decoded| {

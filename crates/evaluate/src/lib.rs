@@ -29,7 +29,7 @@ mod test_samples;
 mod text;
 
 pub use checks::{Asked, check};
-pub use contest::{Contest, selection, win_rates};
+pub use contest::{Contest, choice, win_rates};
 pub use divergence::{Estimate, Kl};
 pub use error::EvaluateError;
 pub use evaluator::{Drawing, Drawn, Evaluator};

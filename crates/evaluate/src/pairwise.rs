@@ -5,7 +5,7 @@ use infalign_stats::{Agreement, Interval, Outcome, StatsError, agreement};
 use infalign_transform::Composed;
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Named, choice_among, same_prompts};
+use crate::contest::{Named, choice_among, kept_of, same_prompts};
 use crate::statistics::Series;
 use crate::{Contest, Entry, EvaluateError, Statistics};
 
@@ -123,7 +123,7 @@ fn kept<'a>(
             }
             (0..rewards.len() / n)
                 .map(|number| {
-                    let kept = choice.kept((method, sampled), place, number)?;
+                    let kept = kept_of(choice, (method, sampled), place, number)?;
                     Ok((texts[kept].as_str(), rewards[kept]))
                 })
                 .collect()

@@ -7,7 +7,7 @@ use infalign_transform::{Composed, Theory};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Contributions, choice_among, contributions, same_prompts};
+use crate::contest::{Contributions, choice_among, contributions, same_prompts, weights};
 use crate::divergence::{Kl, of_policy, of_procedure};
 use crate::statistics::{Series, Statistics};
 use crate::{Contest, EvaluateError, Judge, Sampled, predicted_win_rate};
@@ -269,7 +269,7 @@ fn at_equal_length(
         prompts
             .map(|(prompt, responses)| {
                 let lengths = responses.iter().map(|text| text.chars().count() as f64).collect();
-                Ok((lengths, choice.weights(sampled, prompt)?))
+                Ok((lengths, weights(choice, sampled, prompt)?))
             })
             .collect()
     };

@@ -4,7 +4,7 @@
 //!
 //! # Modules
 //! - [`quantile`]: the rank of one reward among the rewards of the reference policy;
-//! - [`order`]: inference-time win rates from stored rewards, by U-statistics over subsets; [`plurality_weights`] is the same for votes;
+//! - [`order`]: inference-time win rates from stored rewards, by U-statistics over subsets; [`plurality_weights`] is the same for votes, and a [`Choice`] is of either;
 //! - [`cluster`]: means over prompts with Student t intervals, and paired differences;
 //! - [`bootstrap`]: intervals of any function of such means, by resampling prompts;
 //! - [`significance`]: tests of differences and of equivalence, and of many at once;
@@ -20,6 +20,7 @@
 
 pub mod agreement;
 pub mod bootstrap;
+mod choice;
 pub mod cluster;
 mod correlation;
 mod error;
@@ -37,6 +38,7 @@ mod testing;
 
 pub use agreement::{Agreement, Outcome, agreement};
 pub use bootstrap::Resamples;
+pub use choice::Choice;
 pub use cluster::{
     Interval, check_level, mean_and_standard_error, mean_interval, paired_difference,
 };

@@ -134,8 +134,8 @@ impl CtrlConfig {
     /// looks at all of the responses to a prompt, or more.
     pub fn check_objective(&self, objective: &Objective) -> Result<(), TrainError> {
         self.solver.check_objective(objective)?;
-        match objective.selection()? {
-            Some(selection) if selection.samples() >= self.samples_per_prompt => {
+        match objective.choice()? {
+            Some(choice) if choice.samples() >= self.samples_per_prompt => {
                 Err(TrainError::Setting {
                     key: "samples_per_prompt",
                     value: self.samples_per_prompt.to_string(),

@@ -63,7 +63,7 @@ pub enum TrainError {
     },
     /// A win rate or an expected reward under a procedure that does more than select.
     #[error(
-        "{objective} cannot be told from responses of the policy: give a procedure that keeps one of several by its reward, sample, best-of:N, worst-of:N or soft-best-of:N,temperature=τ"
+        "{objective} cannot be told from responses of the policy: give a procedure that keeps one of several, sample, best-of:N, worst-of:N or soft-best-of:N,temperature=τ, or in reward: alone majority:N"
     )]
     NotASelection {
         /// The objective.

@@ -5,12 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use infalign_calibrate::Row;
-use infalign_stats::{Kept, Selection};
+use infalign_stats::{Choice, Kept};
 use infalign_transform::{Optimum, Procedure, Theory, Transform, beta_for_kl};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::pseudo_values::{normal_deviation, pseudo_values, shares_won};
+use crate::pseudo_values::{normal_deviation, pseudo_values, shares_won, vote_deviation};
 
 /// What marks the win rate under a procedure.
 const WIN_RATE: &str = "win-rate:";
@@ -31,8 +31,8 @@ pub enum Objective {
     /// W^T(π ≻ π_ref), the inference-time win rate under a procedure T that selects by rewards ([`Procedure::selection`]), from the policy's own
     /// responses to each prompt, of which there have to be more than T looks at.
     WinRate(Procedure),
-    /// Σ_y T(π)(y)·r(y), the expected reward of what a procedure T that selects by rewards keeps, in the units of `Raw`, from the policy's own
-    /// responses to each prompt, of which there have to be more than T looks at.
+    /// Σ_y T(π)(y)·r(y), the expected reward of what a procedure T that selects by rewards keeps, or by answers ([`Procedure::choice`]), in the
+    /// units of `Raw`, from the policy's own responses to each prompt, of which there have to be more than T looks at.
     Reward(Procedure),
 }
 
@@ -53,6 +53,20 @@ pub(crate) struct RewardScale {
     pub(crate) mean: f64,
     /// Their standard deviation; 1 where all are equal.
     pub(crate) deviation: f64,
+}
+
+/// The responses of a rollout to one prompt.
+pub(crate) struct Group<'a> {
+    /// r of each.
+    pub(crate) rewards: &'a [f32],
+    /// u of each, in (0, 1).
+    pub(crate) quantiles: &'a [f64],
+    /// The answer of each, if it gives one; none at all where the objective does not [count](Objective::counts_answers) them.
+    pub(crate) answers: &'a [Option<&'a str>],
+    /// What r is measured by on this prompt.
+    pub(crate) scale: RewardScale,
+    /// What the table holds of it, if there is one.
+    pub(crate) row: Option<&'a Row>,
 }
 
 impl Pointwise<'_> {
@@ -89,11 +103,20 @@ impl Objective {
     /// What the procedure of a win rate or an expected reward keeps; none for other objectives.
     ///
     /// # Errors
-    /// [`TrainError::NotASelection`] for a procedure that does more than select.
-    pub fn selection(&self) -> Result<Option<Selection>, TrainError> {
-        let (Self::WinRate(procedure) | Self::Reward(procedure)) = self else { return Ok(None) };
-        let refused = || TrainError::NotASelection { objective: self.to_string() };
-        procedure.selection().map(Some).ok_or_else(refused)
+    /// [`TrainError::NotASelection`] for a procedure that does more than choose, and for a win rate under one that goes by answers, which a
+    /// calibration table does not hold.
+    pub fn choice(&self) -> Result<Option<Choice>, TrainError> {
+        let choice = match self {
+            Self::WinRate(procedure) => procedure.selection().map(Choice::Ranked),
+            Self::Reward(procedure) => procedure.choice(),
+            _ => return Ok(None),
+        };
+        choice.map(Some).ok_or_else(|| TrainError::NotASelection { objective: self.to_string() })
+    }
+
+    /// Whether it goes by the answers of the responses.
+    pub(crate) fn counts_answers(&self) -> bool {
+        matches!(self, Self::Reward(Procedure::Majority(_)))
     }
 
     /// Refuses a row of a calibration table that cannot tell the decoder of a win rate on its prompt.
@@ -102,7 +125,9 @@ impl Objective {
     /// [`TrainError::Data`] for quantiles in place of rewards, for fewer rewards than the decoder looks at, and for a temperature that is nothing
     /// beside their spread.
     pub fn check_row(&self, row: &Row) -> Result<(), TrainError> {
-        let (Self::WinRate(_), Some(selection)) = (self, self.selection()?) else { return Ok(()) };
+        let (Self::WinRate(_), Some(Choice::Ranked(selection))) = (self, self.choice()?) else {
+            return Ok(());
+        };
         let (id, needed) = (row.id(), selection.samples());
         match row.rewards().map(<[f32]>::len) {
             Some(held) if held >= needed => {
@@ -122,39 +147,37 @@ impl Objective {
     }
 
     /// The trained rewards of all responses of a rollout to one prompt.
-    ///
-    /// - rewards: r of each; quantiles: u of each, in (0, 1).
-    /// - scale: what r is measured by on this prompt; row: what the table holds of it, if there is one.
-    pub(crate) fn of_group(
-        &self,
-        rewards: &[f32],
-        quantiles: &[f64],
-        scale: RewardScale,
-        row: Option<&Row>,
-    ) -> Result<Vec<f64>, TrainError> {
-        let selection = self.selection()?;
-        let scores: Vec<f64> = match (self.of_each(), selection, row.and_then(Row::rewards)) {
+    pub(crate) fn of_group(&self, group: &Group<'_>) -> Result<Vec<f64>, TrainError> {
+        let Group { rewards, quantiles, scale, row, .. } = *group;
+        let choice = self.choice()?;
+        let scores: Vec<f64> = match (self.of_each(), choice, row.and_then(Row::rewards)) {
             (Some(of_each), ..) => {
                 let each = rewards.iter().zip(quantiles);
                 each.map(|(&r, &u)| of_each.apply(r, u, scale)).collect()
             }
-            (None, Some(selection), Some(reference)) => shares_won(rewards, reference, selection)?,
+            (None, Some(Choice::Ranked(selection)), Some(reference)) => {
+                shares_won(rewards, reference, selection)?
+            }
             _ => return Err(TrainError::NeedsTable { what: format!("objective {self}") }),
         };
-        match selection {
-            Some(selection) => Ok(pseudo_values(rewards, &scores, selection)?),
+        match choice {
+            Some(choice) => Ok(pseudo_values((rewards, group.answers), &scores, choice)?),
             None => Ok(scores),
         }
     }
 
     /// The β, on the scale of what is trained on, whose optimum is `kl` nats from the reference: exact in the continuous limit for a
     /// transform and a win rate (of `soft-best-of` that of its coldest, `best-of`); for the reward itself that of a normal one, 1/√(2 KL), and for
-    /// the expected one of a normal one near the reference, σ/√(2 KL) of [`normal_deviation`] σ.
+    /// the expected one near the reference, σ/√(2 KL), σ being the [`normal_deviation`], or the [`vote_deviation`] under a majority.
     pub(crate) fn beta_for_kl(&self, kl: f64) -> Result<f64, TrainError> {
         Ok(match self {
             Self::Raw | Self::Standardized => (2.0 * kl).powf(-0.5),
             Self::Reward(procedure) => {
-                normal_deviation(procedure.samples()) * (2.0 * kl).powf(-0.5)
+                let deviation = match procedure {
+                    Procedure::Majority(n) => vote_deviation(n.get()),
+                    other => normal_deviation(other.samples()),
+                };
+                deviation * (2.0 * kl).powf(-0.5)
             }
             Self::Calibrated(transform) => beta_for_kl(transform, kl)? / transform.scale(),
             Self::WinRate(Procedure::SoftBestOf { n, .. }) => {
@@ -187,7 +210,7 @@ impl FromStr for Objective {
             (_, _, Some(procedure)) => Self::Reward(procedure.parse()?),
             (transform, None, None) => Self::Calibrated(transform.parse()?),
         };
-        objective.selection()?;
+        objective.choice()?;
         Ok(objective)
     }
 }
@@ -231,7 +254,12 @@ mod tests {
         for text in ["raw", "standardized", "identity", "log", "exp:-10", "win-rate:worst-of:4"] {
             assert_eq!(text.parse::<Objective>().unwrap().to_string(), text);
         }
-        for text in ["reward:sample", "reward:best-of:4", "reward:soft-best-of:4,temperature=0.5"] {
+        for text in [
+            "reward:sample",
+            "reward:best-of:4",
+            "reward:soft-best-of:4,temperature=0.5",
+            "reward:majority:4",
+        ] {
             let objective: Objective = text.parse().unwrap();
             assert!(matches!(objective, Objective::Reward(_)) && objective.pointwise().is_none());
             assert_eq!(objective.to_string(), text);
@@ -240,7 +268,7 @@ mod tests {
         for text in ["rawe", "win-rate", "win-rate:best", "reward", "reward:", "reward:raw"] {
             assert!(text.parse::<Objective>().is_err(), "{text}");
         }
-        for text in ["win-rate:cd-token:lambda=1", "reward:majority:4"] {
+        for text in ["win-rate:majority:4", "reward:cd-token:lambda=1"] {
             let message = text.parse::<Objective>().unwrap_err().to_string();
             assert!(message.starts_with(&format!("{text} cannot be told")), "{message}");
         }
@@ -268,6 +296,7 @@ mod tests {
         let first = |text: &str| text.parse::<Objective>().unwrap().beta_for_kl(0.5).unwrap();
         assert!((first("reward:sample") - 1.0).abs() < 1e-9, "as raw");
         assert!((first("reward:worst-of:4") - 1.263).abs() < 1e-3);
+        assert!((first("reward:majority:3") - 1.5).abs() < 1e-12);
     }
 
     #[test]
@@ -286,7 +315,9 @@ mod tests {
         assert!(check("win-rate:sample", &compressed).unwrap_err().contains("quantiles"));
         check("exp:10", &compressed).unwrap();
         let scale = RewardScale { unit: 1.0, mean: 0.0, deviation: 1.0 };
-        let refused = objective("win-rate:sample").of_group(&[1.0, 2.0], &[0.2, 0.8], scale, None);
+        let (rewards, quantiles) = (&[1.0, 2.0], &[0.2, 0.8]);
+        let group = Group { rewards, quantiles, answers: &[], scale, row: None };
+        let refused = objective("win-rate:sample").of_group(&group);
         assert!(matches!(refused, Err(TrainError::NeedsTable { .. })));
         assert!(matches!(
             in_theory(&objective("win-rate:sample"), &table),
@@ -297,9 +328,12 @@ mod tests {
     #[test]
     fn an_expected_reward_needs_no_reference_rewards_but_for_its_unit() {
         let scale = RewardScale { unit: 2.0, mean: 1.0, deviation: 0.5 };
+        let answers =
+            ["7", "8", "8", ""].map(|given| Some(given).filter(|given| !given.is_empty()));
         let of_group = |text: &str, rewards: &[f32]| {
-            let objective: Objective = text.parse().unwrap();
-            objective.of_group(rewards, &vec![0.5; rewards.len()], scale, None)
+            let quantiles = &vec![0.5; rewards.len()];
+            let group = Group { rewards, quantiles, answers: &answers, scale, row: None };
+            text.parse::<Objective>().unwrap().of_group(&group)
         };
         let rewards = [3.0, -1.0, 8.0, 0.5];
         let raw = of_group("raw", &rewards).unwrap();
@@ -309,6 +343,9 @@ mod tests {
         let best = of_group("reward:best-of:2", &rewards).unwrap();
         assert!((best[2] - (4.0 * 30.5 / 6.0 - 6.5) / 2.0).abs() < 1e-12, "{best:?}");
         assert!(of_group("reward:best-of:2", &[1.0, 2.0]).is_err(), "each is left out once");
+        // Of two, "7" and "8" tie, and 0.5 has no vote: 1, 5.5, 3, 3.5, -1 and 8, and without the first 3.5, -1 and 8.
+        let majority = of_group("reward:majority:2", &rewards).unwrap();
+        assert!((majority[0] - (4.0 * 20.0 / 6.0 - 10.5) / 2.0).abs() < 1e-12, "{majority:?}");
         let mut table = Calibration::new(CalibrationMeta::default());
         table.insert("a", "a", vec![1.0, 2.0]).unwrap();
         let few: Objective = "reward:best-of:4".parse().unwrap();

@@ -11,6 +11,7 @@ use infalign_reward::Reward;
 use infalign_transform::{Beta, Outcomes, Procedure, TransformError};
 use serde::{Deserialize, Serialize};
 
+use crate::objective::Group;
 use crate::passes::sum;
 use crate::rollout::rewards;
 use crate::{Calibrator, Objective, TrainError};
@@ -173,7 +174,14 @@ impl<'a> Enumeration<'a> {
             objective => {
                 let quantiles = calibrator.quantiles(prompt, &rewards)?;
                 let scale = calibrator.scale(prompt, unit)?;
-                Aim::Mean(objective.of_group(&rewards, &quantiles, scale, None)?)
+                let group = Group {
+                    rewards: &rewards,
+                    quantiles: &quantiles,
+                    answers: &[],
+                    scale,
+                    row: None,
+                };
+                Aim::Mean(objective.of_group(&group)?)
             }
         };
         let sequences: Vec<Sequence> =

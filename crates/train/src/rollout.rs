@@ -6,6 +6,7 @@ use infalign_model::{Sequence, Tokenizer};
 use infalign_record::hash::sha256_bytes;
 use infalign_reward::{Reward, scored};
 
+use crate::objective::Group;
 use crate::{Calibrator, Objective, TrainError};
 
 /// Refuses to sample from anything but the models themselves.
@@ -122,6 +123,18 @@ pub(crate) struct Scoring<'a> {
     pub(crate) unit: f64,
 }
 
+impl Scoring<'_> {
+    /// The texts of responses to one prompt; none where the objective does not go by what they say.
+    fn texts(&self, responses: &[Sequence]) -> Result<Vec<String>, TrainError> {
+        let wanted = responses.iter().filter(|_| self.objective.counts_answers());
+        let text = |sequence: &Sequence| {
+            let (prompt, response) = sequence.tokens.split_at(sequence.prompt_length);
+            Ok(self.tokenizer.decode_response(prompt, response)?)
+        };
+        wanted.map(text).collect()
+    }
+}
+
 impl Rollout {
     /// Samples responses of the policy, `samples` to each prompt.
     pub(crate) fn sample(
@@ -150,15 +163,21 @@ impl Rollout {
         prompts: &[EncodedPrompt],
         samples: usize,
         scored: Scored,
-        Scoring { calibrator, objective, unit, .. }: &Scoring<'_>,
+        scoring: &Scoring<'_>,
     ) -> Result<Self, TrainError> {
+        let Scoring { calibrator, objective, unit, .. } = *scoring;
         let Scored { sequences, log_probs, rewards: raw } = scored;
         let (mut calibrated, mut transformed) = (Vec::new(), Vec::new());
-        for (prompt, rewards) in prompts.iter().zip(raw.chunks(samples)) {
+        let groups = raw.chunks(samples).zip(sequences.chunks(samples));
+        for (prompt, (rewards, responses)) in prompts.iter().zip(groups) {
             let quantiles = calibrator.quantiles(prompt, rewards)?;
-            let scale = calibrator.scale(prompt, *unit)?;
-            let row = calibrator.row(prompt);
-            transformed.extend(objective.of_group(rewards, &quantiles, scale, row)?);
+            let (scale, row) = (calibrator.scale(prompt, unit)?, calibrator.row(prompt));
+            let texts = scoring.texts(responses)?;
+            let answers: Vec<Option<&str>> =
+                texts.iter().map(|text| scoring.reward.answer(text)).collect();
+            let (given, answers) = (&quantiles, &answers);
+            let group = Group { rewards, quantiles: given, answers, scale, row };
+            transformed.extend(objective.of_group(&group)?);
             calibrated.extend(quantiles);
         }
         let of_reference = false;

@@ -11,35 +11,13 @@
 
 mod enumerable;
 
-use std::ops::ControlFlow;
-use std::sync::atomic::AtomicBool;
-
+use enumerable::training::{Cost, EXACT, PPO, RLOO, STORED, train};
 use enumerable::{LENGTH, Ordered, Problem, kl, probabilities, problem};
-use infalign_calibrate::CalibrationMeta;
-use infalign_calibrate::rollouts::Rollouts;
-use infalign_decode::{EncodedPrompt, Generator, Sampling};
+use infalign_decode::{EncodedPrompt, Sampling};
 use infalign_model::{CausalLm, LoraConfig, TargetModules};
 use infalign_train::baselines::vbon;
-use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, Enumeration, Keep, Nearness, OptimizerConfig,
-    ReferenceRewards, TrainError,
-};
+use infalign_train::{Calibrator, CtrlConfig, Enumeration, Keep, Nearness, TrainError};
 use infalign_transform::{Beta, Outcomes, Transform};
-
-/// The default.
-const RLOO: &str = r#"{"kind": "rloo"}"#;
-/// The same with the KL in the loss.
-const EXACT: &str = r#"{"kind": "rloo", "kl": "loss"}"#;
-const PPO: &str = r#"{"kind": "ppo", "epochs": 2}"#;
-const STORED: &str = r#"{"kind": "regression", "rollouts": "reference"}"#;
-/// Reference responses that are stored for it.
-const N_STORED: usize = 8192;
-
-/// What stands against the reward: a fixed β, or the KL to reach.
-enum Cost {
-    Beta(f64),
-    Kl(f64),
-}
 
 /// An adapter of every linear module.
 fn adapter() -> LoraConfig {
@@ -53,89 +31,6 @@ fn adapter() -> LoraConfig {
         rank_pattern: Default::default(),
         alpha_pattern: Default::default(),
     }
-}
-
-/// Independent responses of the reference.
-fn stored(problem: &Problem) -> Rollouts {
-    let model = problem.model.clone().for_inference();
-    let sampler = Generator {
-        model: model.as_ref(),
-        stops: problem.tokenizer.stops(),
-        sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
-        seed: 1,
-        stage: "reference-rollouts",
-        batch: 256,
-        stop_texts: None,
-        watch: None,
-    };
-    let reference = ReferenceRewards {
-        sampler: &sampler,
-        tokenizer: &problem.tokenizer,
-        reward: &Ordered,
-        samples: N_STORED,
-        block: N_STORED,
-    };
-    let prompts = std::slice::from_ref(&problem.prompt);
-    let mut observe = |_: &_| ControlFlow::Continue(());
-    reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap().unwrap()
-}
-
-/// A trained policy.
-fn train(
-    problem: &Problem,
-    objective: &str,
-    cost: &Cost,
-    solver: &str,
-    lora: Option<LoraConfig>,
-) -> CausalLm {
-    let (beta, target_kl) = match *cost {
-        Cost::Beta(beta) => (Some(beta), None),
-        Cost::Kl(kl) => (None, Some(kl)),
-    };
-    let optimizer = OptimizerConfig {
-        learning_rate: 5e-3,
-        warmup_steps: 10,
-        final_share: 0.0,
-        weight_decay: 0.0,
-        max_grad_norm: 5.0,
-    };
-    let config = CtrlConfig {
-        steps: match solver {
-            // With the KL in the loss the gradient is noisier near the optimum.
-            EXACT => 700,
-            // Two optimiser steps each.
-            PPO => 250,
-            // Those of a procedure have noise of the other responses there, which a Φ has not.
-            _ if ["win-rate:", "reward:"].iter().any(|of| objective.starts_with(of)) => 700,
-            _ => 400,
-        },
-        prompts_per_step: 1,
-        samples_per_prompt: 256,
-        target_kl,
-        beta,
-        checkpoint_every: 1000,
-        keep: Keep::Last,
-        solver: serde_json::from_str(solver).unwrap(),
-        optimizer,
-        lora,
-    };
-    let stored = (solver == STORED).then(|| stored(problem));
-    let dir = tempfile::tempdir().unwrap();
-    let trainer = CtrlTrainer {
-        config: &config,
-        objective: &objective.parse().unwrap(),
-        prompts: std::slice::from_ref(&problem.prompt),
-        reference: &problem.model,
-        tokenizer: &problem.tokenizer,
-        reward: &Ordered,
-        calibrator: Calibrator::Table(&problem.calibration),
-        rollouts: stored.as_ref(),
-        sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
-        batch: 256,
-        seed: 1,
-        checkpoints: dir.path().to_path_buf(),
-    };
-    trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap()
 }
 
 /// How near a trained policy is to the optimum.
@@ -384,69 +279,6 @@ fn ppo_reaches_the_optimum_of_a_win_rate() {
     the_win_rate_reaches_its_optimum("best-of:4", 0.3, PPO);
 }
 
-/// What a response adds to E\[max of four\] by its probability, but for a constant: 4 ∫ F(s)³ ds up to its reward.
-fn gains_under_best_of_4(policy: &[f64], rewards: &[f64]) -> Vec<f64> {
-    let mut levels = rewards.to_vec();
-    levels.sort_by(f64::total_cmp);
-    levels.dedup();
-    let share = |level: f64| -> f64 {
-        policy.iter().zip(rewards).filter(|(_, reward)| **reward <= level).map(|(q, _)| q).sum()
-    };
-    let rises: Vec<(f64, f64)> = levels
-        .windows(2)
-        .map(|pair| (pair[1], 4.0 * (pair[1] - pair[0]) * share(pair[0]).powi(3)))
-        .collect();
-    let gain = |reward: &f64| -> f64 {
-        rises.iter().filter(|(upto, _)| upto <= reward).map(|(_, rise)| rise).sum()
-    };
-    rewards.iter().map(gain).collect()
-}
-
-/// The policy of greatest E\[max of four\] − β KL, which is concave, by damped steps towards π ∝ p e^{gain/β}.
-fn best_under_best_of_4(reference: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
-    let mut policy = reference.to_vec();
-    for _ in 0..400 {
-        let gains = gains_under_best_of_4(&policy, rewards);
-        let step = |((q, p), gain): ((&f64, &f64), &f64)| {
-            q.powf(0.9) * (p * (gain / beta).exp()).powf(0.1)
-        };
-        let moved: Vec<f64> = policy.iter().zip(reference).zip(&gains).map(step).collect();
-        let total: f64 = moved.iter().sum();
-        policy = moved.into_iter().map(|q| q / total).collect();
-    }
-    policy
-}
-
-#[test]
-fn the_expected_reward_under_best_of_n_reaches_its_optimum() {
-    let (objective, beta) = ("reward:best-of:4", 0.5);
-    let problem = problem();
-    let row = &problem.calibration.rows()[0];
-    let unit = (row.moments().1 / (row.values().len() as f64 - 1.0)).sqrt();
-    let rewards: Vec<f64> = problem.rewards.iter().map(|&r| f64::from(r) / unit).collect();
-    let total: f64 = problem.reference.iter().sum();
-    let reference: Vec<f64> = problem.reference.iter().map(|p| p / total).collect();
-    let value = |policy: &[f64]| {
-        let total: f64 = policy.iter().sum();
-        let policy: Vec<f64> = policy.iter().map(|q| q / total).collect();
-        let kept = Outcomes::new(policy.clone(), rewards.clone()).unwrap();
-        let kept = kept.under(&"best-of:4".parse().unwrap()).unwrap();
-        kept.iter().zip(&rewards).map(|(q, r)| q * r).sum::<f64>() - beta * kl(&policy, &reference)
-    };
-    let optimum = best_under_best_of_4(&reference, &rewards, beta);
-    let policy = train(&problem, objective, &Cost::Beta(beta), RLOO, None);
-    let policy = probabilities(&policy, &problem.prompt, &problem.responses);
-    let (start, reached, best) = (value(&reference), value(&policy), value(&optimum));
-    let distance = kl(&policy, &optimum);
-    println!(
-        "{objective}: start {start:.5}, reached {reached:.5}, optimum {best:.5}, {distance:.5} nats"
-    );
-    assert!(best > start + 0.05 && best >= reached - 1e-9, "the optimum is one");
-    assert!((best - reached) / (best - start) <= 0.05 && distance <= 0.03);
-    let refused = nearness_of(&problem, objective, &problem.model, Some(beta)).unwrap_err();
-    assert!(refused.to_string().contains("is not computed"), "no wrong number: {refused}");
-}
-
 #[test]
 fn what_does_not_go_with_what_a_group_has_together_is_refused() {
     let config = |solver: &str, samples_per_prompt: usize| CtrlConfig {
@@ -471,6 +303,9 @@ fn what_does_not_go_with_what_a_group_has_together_is_refused() {
         let message = refused(r#"{"kind": "regression"}"#, 5).unwrap_err();
         assert!(message.contains(objective) && message.contains("regression"), "{message}");
     }
+    let problem = problem();
+    let refused = nearness_of(&problem, "reward:best-of:4", &problem.model, Some(0.5)).unwrap_err();
+    assert!(refused.to_string().contains("is not computed"), "no wrong number: {refused}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use infalign_stats::Selection;
+use infalign_stats::{Choice, Selection};
 
 use crate::error::TransformError;
 use crate::parse::{Form, Parts, serde_as_text};
@@ -149,6 +149,14 @@ impl Procedure {
             Procedure::Rejection { .. } | Procedure::Majority(_) => None,
             Procedure::PrunedBestOf { .. } | Procedure::CdToken { .. } => None,
             Procedure::CdBlock { .. } | Procedure::Beam { .. } => None,
+        }
+    }
+
+    /// What it keeps of stored responses, by their rewards or by their answers; nothing for a procedure that does more than choose.
+    pub fn choice(&self) -> Option<Choice> {
+        match *self {
+            Procedure::Majority(n) => Some(Choice::Majority(n.get())),
+            other => other.selection().map(Choice::Ranked),
         }
     }
 

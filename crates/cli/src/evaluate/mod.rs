@@ -47,7 +47,7 @@ pub(crate) struct EvaluateArgs {
     #[arg(long)]
     reference: PathBuf,
     /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T, averaged over all subsets of the stored
-    /// responses, or of a guided procedure's, as best-of:4 over cd-block:length=8,samples=4; majority:N likewise of files, and run of models. May be repeated.
+    /// responses, or of a guided procedure's, as best-of:4 over cd-block:length=8,samples=4; majority:N by their answers. May be repeated.
     #[arg(long, default_value = "sample")]
     procedure: Vec<Composed>,
     /// Procedure of the reference, where it is another.

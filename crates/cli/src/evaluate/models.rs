@@ -32,7 +32,7 @@ struct Side {
     prompts: Vec<EncodedPrompt>,
     /// SHA-256 of their tokens.
     prompts_sha256: String,
-    /// What has to be run; none: plain samples, among which procedures select.
+    /// What guides the responses among which procedures choose; none: plain samples.
     procedure: Option<Composed>,
     /// What guides it, where something does.
     scorers: ScorerSet,
@@ -58,11 +58,6 @@ impl Side {
         Ok(Self { model, folder, tokenizer, prompts, prompts_sha256, procedure, scorers })
     }
 
-    /// What has to be run of a procedure that nothing guides.
-    fn plain(&self) -> Option<Procedure> {
-        self.procedure.and_then(|procedure| procedure.of_ranks())
-    }
-
     fn tokens(&self) -> Result<String> {
         Ok(sha256_file(&self.folder.tokenizer()?.join("tokenizer.json"))?)
     }
@@ -79,7 +74,7 @@ pub(super) struct Models {
 impl Models {
     /// Reads everything and refuses what cannot be sampled.
     ///
-    /// - `run`: what has to be run on each side.
+    /// - `run`: what guides the responses of each side.
     ///
     /// # Errors
     /// One sentence that names the option, model or prompt.
@@ -262,9 +257,9 @@ fn draw_missing(
     missing: &[usize],
     keeping: &mut Keeping,
 ) -> Result<()> {
-    let Some(procedure) = side.procedure.filter(Composed::is_guided) else {
+    let Some(procedure) = side.procedure else {
         let watch = |_: Event<'_>| interrupt::flow();
-        let drawing = Drawing { stage, procedure: side.plain(), watch: Some(&watch) };
+        let drawing = Drawing { stage, watch: Some(&watch) };
         let mut take = |place, one| keeping.take(place, one);
         return Ok(evaluator.draw(&side.model, &drawing, missing, &mut take)?);
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use infalign_backend::Device;
-use infalign_evaluate::{Contest, Judge, Sampled, answers, score, selection};
+use infalign_evaluate::{Contest, Judge, Sampled, answers, score};
 use infalign_record::hash::sha256_file;
 use infalign_reward::{Reward, RewardConfig, Stoppable};
 use infalign_transform::Composed;
@@ -220,13 +220,10 @@ fn may_be_on_the_hub(path: &Path) -> bool {
     !is_of_responses && !matches!(models::pinned(path), Ok(None))
 }
 
-/// What has to be run on each side: nothing where all procedures select among plain samples, and else what draws the samples that they select
-/// among, or the only one that does more than select.
+/// What guides the responses on each side that all procedures choose among; nothing where these are plain samples.
 fn to_run(contests: &[Contest]) -> Result<[Option<Composed>; 2]> {
-    let run = |procedure: Composed| match selection(&procedure.selection) {
-        Ok(_) => Some(Composed::from(procedure.inner)).filter(Composed::is_guided),
-        Err(_) => Some(procedure),
-    };
+    let run =
+        |procedure: Composed| Some(Composed::from(procedure.inner)).filter(Composed::is_guided);
     let side = |of: fn(&Contest) -> Composed| {
         let runs: Vec<Option<Composed>> = contests.iter().map(|contest| run(of(contest))).collect();
         ensure!(

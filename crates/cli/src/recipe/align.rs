@@ -189,10 +189,10 @@ impl AlignRecipe {
     fn check_objective(&self, train: &CtrlConfig, objective: &Objective) -> Result<()> {
         train.check_objective(objective)?;
         let held = self.calibration.as_ref().and_then(|calibration| calibration.samples);
-        if let (Objective::WinRate(_), Some(held), Some(selection)) =
-            (objective, held, objective.selection()?)
+        if let (Objective::WinRate(_), Some(held), Some(choice)) =
+            (objective, held, objective.choice()?)
         {
-            let needed = selection.samples();
+            let needed = choice.samples();
             ensure!(
                 held >= needed,
                 "calibration.samples is {held}, but objective {objective} looks at {needed} reference responses"

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_data::{Prompt, Text, prompts, stories};
 use infalign_decode::{DecodeError, EncodedPrompt, Sampling, check_samples};
-use infalign_evaluate::selection;
+use infalign_evaluate::choice;
 use infalign_model::{CausalLm, Tokenizer};
 use infalign_record::folder::can_be_named;
 use infalign_reward::{Reward, RewardConfig};
@@ -200,7 +200,7 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
         bail!("evaluation.procedures names {} twice", procedures[twice]);
     }
     for procedure in &recipe.evaluation.procedures {
-        let needed = selection(procedure).context("evaluation.procedures")?.samples();
+        let needed = choice(procedure).context("evaluation.procedures")?.samples();
         let watched =
             recipe.evaluation.watch.map(|watch| ("evaluation.watch.samples", watch.samples));
         for (key, samples) in

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Member, Request};
 use crate::Sampled;
-use crate::contest::choice_among;
+use crate::contest::{choice_among, kept_of};
 
 /// A prompt with a response of each method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ fn response(
     if rewards.len() < choice.samples() {
         return None;
     }
-    let kept = choice.kept((method, sampled), prompt, 0).ok()?;
+    let kept = kept_of(choice, (method, sampled), prompt, 0).ok()?;
     Some(ExampleResponse {
         method: method.to_owned(),
         procedure: *procedure,

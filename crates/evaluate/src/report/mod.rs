@@ -230,7 +230,7 @@ fn judged(
 
 /// Whether a procedure only selects, so that the policy's KL is what it costs.
 fn selects(procedure: &Composed) -> bool {
-    procedure.of_ranks().is_some_and(|procedure| crate::selection(&procedure).is_ok())
+    procedure.of_ranks().is_some_and(|procedure| procedure.choice().is_some())
 }
 
 /// Where a method has several runs, only those pairs that are of one run: methods of different runs are compared at the same KL.

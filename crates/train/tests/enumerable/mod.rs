@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod training;
+
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use infalign_decode::exact::responses;
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
@@ -26,6 +28,11 @@ impl Reward for Ordered {
         };
         Ok(pairs.iter().map(|(_, response)| value(response)).collect())
     }
+
+    /// The first word.
+    fn answer<'t>(&self, response: &'t str) -> Option<&'t str> {
+        response.split_whitespace().next()
+    }
 }
 
 /// One prompt, all of whose responses are known.
@@ -35,6 +42,7 @@ pub(crate) struct Problem {
     pub(crate) prompt: EncodedPrompt,
     /// Every response as tokens.
     pub(crate) responses: Vec<Vec<u32>>,
+    pub(crate) texts: Vec<String>,
     /// p of each.
     pub(crate) reference: Vec<f64>,
     pub(crate) rewards: Vec<f32>,
@@ -80,7 +88,7 @@ pub(crate) fn problem() -> Problem {
     let rewards =
         Ordered.score(&texts.iter().map(|t| ("a", t.as_str())).collect::<Vec<_>>()).unwrap();
     let calibration = calibration(&reference, &rewards);
-    Problem { model, tokenizer, prompt, responses, reference, rewards, calibration }
+    Problem { model, tokenizer, prompt, responses, texts, reference, rewards, calibration }
 }
 
 /// A table that holds each reward in proportion to its probability.

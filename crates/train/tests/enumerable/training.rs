@@ -1,0 +1,112 @@
+//! A policy that CTRL trains on such a problem.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
+
+use infalign_calibrate::CalibrationMeta;
+use infalign_calibrate::rollouts::Rollouts;
+use infalign_decode::{Generator, Sampling};
+use infalign_model::{CausalLm, LoraConfig};
+use infalign_train::{
+    Calibrator, CtrlConfig, CtrlTrainer, Keep, OptimizerConfig, ReferenceRewards,
+};
+
+use super::{LENGTH, Ordered, Problem};
+
+/// The default.
+pub(crate) const RLOO: &str = r#"{"kind": "rloo"}"#;
+/// The same with the KL in the loss.
+pub(crate) const EXACT: &str = r#"{"kind": "rloo", "kl": "loss"}"#;
+pub(crate) const PPO: &str = r#"{"kind": "ppo", "epochs": 2}"#;
+pub(crate) const STORED: &str = r#"{"kind": "regression", "rollouts": "reference"}"#;
+/// Reference responses that are stored for it.
+const N_STORED: usize = 8192;
+
+/// What stands against the reward: a fixed β, or the KL to reach.
+pub(crate) enum Cost {
+    Beta(f64),
+    Kl(f64),
+}
+
+/// Independent responses of the reference.
+fn stored(problem: &Problem) -> Rollouts {
+    let model = problem.model.clone().for_inference();
+    let sampler = Generator {
+        model: model.as_ref(),
+        stops: problem.tokenizer.stops(),
+        sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
+        seed: 1,
+        stage: "reference-rollouts",
+        batch: 256,
+        stop_texts: None,
+        watch: None,
+    };
+    let reference = ReferenceRewards {
+        sampler: &sampler,
+        tokenizer: &problem.tokenizer,
+        reward: &Ordered,
+        samples: N_STORED,
+        block: N_STORED,
+    };
+    let prompts = std::slice::from_ref(&problem.prompt);
+    let mut observe = |_: &_| ControlFlow::Continue(());
+    reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap().unwrap()
+}
+
+/// A trained policy.
+pub(crate) fn train(
+    problem: &Problem,
+    objective: &str,
+    cost: &Cost,
+    solver: &str,
+    lora: Option<LoraConfig>,
+) -> CausalLm {
+    let (beta, target_kl) = match *cost {
+        Cost::Beta(beta) => (Some(beta), None),
+        Cost::Kl(kl) => (None, Some(kl)),
+    };
+    let optimizer = OptimizerConfig {
+        learning_rate: 5e-3,
+        warmup_steps: 10,
+        final_share: 0.0,
+        weight_decay: 0.0,
+        max_grad_norm: 5.0,
+    };
+    let config = CtrlConfig {
+        steps: match solver {
+            // With the KL in the loss the gradient is noisier near the optimum.
+            EXACT => 700,
+            // Two optimiser steps each.
+            PPO => 250,
+            // Those of a procedure have noise of the other responses there, which a Φ has not.
+            _ if ["win-rate:", "reward:"].iter().any(|of| objective.starts_with(of)) => 700,
+            _ => 400,
+        },
+        prompts_per_step: 1,
+        samples_per_prompt: 256,
+        target_kl,
+        beta,
+        checkpoint_every: 1000,
+        keep: Keep::Last,
+        solver: serde_json::from_str(solver).unwrap(),
+        optimizer,
+        lora,
+    };
+    let stored = (solver == STORED).then(|| stored(problem));
+    let dir = tempfile::tempdir().unwrap();
+    let trainer = CtrlTrainer {
+        config: &config,
+        objective: &objective.parse().unwrap(),
+        prompts: std::slice::from_ref(&problem.prompt),
+        reference: &problem.model,
+        tokenizer: &problem.tokenizer,
+        reward: &Ordered,
+        calibrator: Calibrator::Table(&problem.calibration),
+        rollouts: stored.as_ref(),
+        sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
+        batch: 256,
+        seed: 1,
+        checkpoints: dir.path().to_path_buf(),
+    };
+    trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap()
+}

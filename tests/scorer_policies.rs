@@ -1,0 +1,210 @@
+//! Policies beside decoding by a scorer, and policies that are trained for it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod common;
+#[allow(dead_code, reason = "each test file uses a part")]
+mod scorers;
+
+use std::path::Path;
+
+use common::{assert_done, infalign, json_file, quickstart, stderr, tuned};
+use scorers::{copy, folder, other_tokenizer, scorer};
+use serde_json::Value;
+
+#[test]
+fn policies_stand_beside_procedures() {
+    let dir = folder();
+    let dir = dir.path();
+    let policy = |name: &str, model: &Path| {
+        format!("{{name='{name}',model='{}',samples=4}}", model.display())
+    };
+    let base = policy("none", &quickstart().join("model"));
+    let tuned = policy("tuned", &tuned(dir));
+    let set = format!("policy=[{base},{tuned}]");
+    let output = scorer(dir, "run", &["--set", &set, "--set", "train.steps=2"]);
+    assert_done(&output);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("policy tuned"), "{printed}");
+    let results = json_file(&dir.join("run/results.json"));
+    let rows = results["evaluation"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    let [sampled, none, tuned] = [&rows[0], &rows[4], &rows[5]];
+    assert_eq!(none["policy"], "none");
+    assert_eq!(
+        none["rewards"], sampled["rewards"],
+        "the base's own samples, from the same streams"
+    );
+    assert_eq!(none["kl"][0]["nats"], 0.0);
+    assert!(tuned["kl"][0]["nats"].as_f64().unwrap() > 0.0, "{tuned}");
+    assert_eq!(tuned["kl"][0]["kind"], "exact");
+    let svg = std::fs::read_to_string(dir.join("run/reward-kl.svg")).unwrap();
+    assert!(svg.contains("policy tuned"), "it is in the legend");
+
+    let other = policy("other", &other_tokenizer(dir));
+    let short = copy(dir, "short", "config.json", |bytes| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replace("\"max_position_embeddings\": 64", "\"max_position_embeddings\": 16")
+            .into_bytes()
+    });
+    let short = policy("short", &short);
+    let other_base = format!("evaluation_base='{}'", quickstart().join("model").display());
+    let both = scorer(dir, "refused", &["--set", &set, "--set", &other_base]);
+    assert!(stderr(&both).contains("[[policy]] cannot stand beside evaluation_base"));
+    let none = "policy=[{name='none',model='absent',samples=0}]".to_owned();
+    for (set, needles) in [
+        (format!("policy=[{short}]"), ["[[policy]] \"short\"", "context"]),
+        (format!("policy=[{other}]"), ["[[policy]] \"other\"", "tokenizer"]),
+        (none, ["[[policy]] \"none\"", "samples"]),
+    ] {
+        let output = scorer(dir, "refused", &["--set", &set]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(needles.iter().all(|needle| text.contains(needle)), "{text}");
+    }
+}
+
+/// From a scorer to a policy that is trained for decoding by it, and evaluated under that decoding.
+#[test]
+fn a_policy_is_trained_for_the_decoder_and_evaluated_under_it() {
+    let dir = folder();
+    let dir = dir.path();
+    let small = ["train.steps=60", "rollouts.samples=4", "evaluation=[]"];
+    let small: Vec<&str> = small.iter().flat_map(|set| ["--set", set]).collect();
+    assert_done(&scorer(dir, "run", &small));
+    let done = |args: &[&str]| -> Vec<u8> {
+        let output = infalign(args).current_dir(dir).output().unwrap();
+        assert_done(&output);
+        output.stdout
+    };
+    let model = quickstart().join("model").display().to_string();
+    let common = ["--reward", "reward.toml", "--max-tokens", "16"];
+    let calibrate = [
+        "calibrate",
+        "--model",
+        &model,
+        "--prompts",
+        "train.jsonl",
+        "--samples",
+        "16",
+        "--out",
+        "table.parquet",
+    ];
+    done(&[&calibrate[..], &common].concat());
+
+    const PROCEDURE: &str = "cd-block:length=4,samples=4";
+    let decode = |model: &str, prompts: &str, samples: &str, file: &str| {
+        let scorer = ["--scorer", "run/scorer#lovely", "--procedure", PROCEDURE, "--json"];
+        let args = ["generate", "--model", model, "--prompts", prompts, "--samples", samples];
+        std::fs::write(dir.join(file), done(&[&args[..], &scorer, &common].concat())).unwrap();
+    };
+    decode(&model, "train.jsonl", "8", "decoded.json");
+    let estimate = [
+        "transform",
+        "estimate",
+        "--responses",
+        "decoded.json",
+        "--table",
+        "table.parquet",
+        "--beta",
+        "0.3",
+    ];
+    done(&[&estimate[..], &["--bins", "10", "--out", "phi.csv"]].concat());
+
+    let recipe = format!(
+        r#"task = "align"
+name = "for-blocks"
+seed = 1
+model = {model:?}
+batch = 64
+prompts = {{ kind = "files", train = "train.jsonl", test = "test.jsonl" }}
+reward = {{ kind = 'lexicon', weights = {{ lovely = 1.0, good = 1.0, perfect = 2.0, dull = -1.0, nasty = -2.0 }} }}
+generation = {{ max_tokens = 16 }}
+calibration = {{ table = "table.parquet" }}
+train = {{ steps = 3, prompts_per_step = 4, samples_per_prompt = 4, target_kl = 0.3, optimizer = {{ learning_rate = 1e-3, warmup_steps = 1 }} }}
+method = [{{ name = "u", objective = "identity" }}, {{ name = "for-blocks", objective = "table:phi.csv" }}]
+evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
+"#
+    );
+    std::fs::write(dir.join("align.toml"), recipe).unwrap();
+    done(&["train", "align.toml", "--out", "aligned"]);
+
+    decode("aligned/methods/for-blocks/policy", "test.jsonl", "4", "policy.json");
+    decode(&model, "test.jsonl", "4", "reference.json");
+    let evaluate = ["evaluate", "--policy", "policy.json", "--reference", "reference.json"];
+    let printed = done(&[&evaluate[..], &["--procedure", PROCEDURE, "--json"]].concat());
+    let row: Value = serde_json::from_slice(&printed).unwrap();
+    assert_eq!((&row["procedure"], &row["n_prompts"]), (&PROCEDURE.into(), &12.into()));
+    assert_eq!(row["procedure_kl"]["kind"], "bound");
+    let won = ["low", "estimate", "high"].map(|key| row["win_rate"][key].as_f64().unwrap());
+    assert!(won.is_sorted() && (0.0..=1.0).contains(&won[1]), "{row}");
+
+    // Or in one command, which tells what scorers know of the KL.
+    let policy = "aligned/methods/for-blocks/policy";
+    let evaluate =
+        ["evaluate", "--policy", policy, "--reference", &model, "--prompts", "test.jsonl"];
+    let more = ["--samples", "4", "--judge", "reward.toml", "--max-tokens", "16", "--json"];
+    let evaluate = [&evaluate[..], &more].concat();
+    let guided = ["--scorer", "run/scorer#lovely", "--procedure"];
+    for (procedure, kind) in [(PROCEDURE, "bound"), ("cd-token:lambda=2", "exact")] {
+        let args = [&evaluate[..], &guided, &[procedure]].concat();
+        let row: Value = serde_json::from_slice(&done(&args)).unwrap();
+        assert_eq!((&row["procedure"], &row["n_samples"]), (&procedure.into(), &4.into()));
+        assert_eq!(row["procedure_kl"]["kind"], kind, "{row}");
+        assert_eq!(row["kl"], Value::Null, "what is guided does not tell the policy's own");
+        assert!(row["procedure_kl"]["estimate"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["procedure_kl"]["standard_error"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["tokens"].as_f64().unwrap() > 4.0, "{row}");
+    }
+    // A selection over it is estimated from all subsets of the same responses, as one over plain samples is.
+    let over = format!("best-of:2 over {PROCEDURE}");
+    let both = [&evaluate[..], &guided, &[PROCEDURE, "--procedure", &over]].concat();
+    let rows: Value = serde_json::from_slice(&done(&both)).unwrap();
+    let rows = rows["rows"].as_array().unwrap();
+    let score = |row: &Value| row["score"]["estimate"].as_f64().unwrap();
+    let tokens = |row: &Value| row["tokens"].as_f64().unwrap();
+    assert_eq!(
+        (&rows[0]["procedure"], &rows[1]["procedure"]),
+        (&PROCEDURE.into(), &over.as_str().into())
+    );
+    assert!(score(&rows[1]) > score(&rows[0]), "{rows:?}");
+    assert!((tokens(&rows[1]) / tokens(&rows[0]) - 2.0).abs() < 1e-9, "{rows:?}");
+    let files = [
+        &["evaluate", "--policy", "policy.json", "--reference", "reference.json", "--json"][..],
+        &["--procedure", &over],
+    ]
+    .concat();
+    let row: Value = serde_json::from_slice(&done(&files)).unwrap();
+    assert_eq!(row["procedure"], over.as_str());
+    let mixed = [&evaluate[..], &guided, &[PROCEDURE, "--procedure", "sample"]].concat();
+    let output = infalign(&mixed).current_dir(dir).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("drawn in different ways"), "{}", stderr(&output));
+
+    let against =
+        [&evaluate[..], &guided, &[PROCEDURE, "--reference-procedure", "sample"]].concat();
+    let row: Value = serde_json::from_slice(&done(&against)).unwrap();
+    assert!(row["win_rate"]["estimate"].as_f64().unwrap() > 0.55, "{row}");
+    // It goes on with the scorers that it was begun with alone.
+    let kept = [&evaluate[..], &["--procedure", PROCEDURE, "--out", "kept", "--scorer"]].concat();
+    done(&[&kept[..], &["run/scorer#lovely"]].concat());
+    let output = infalign(&[&kept[..], &["run/scorer#lovely:2", "--resume"]].concat())
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("begun with another --scorer"), "{}", stderr(&output));
+    let other = [&evaluate[..], &guided, &["cd-token:lambda=2", "--out", "kept", "--resume"]];
+    let output = infalign(&other.concat()).current_dir(dir).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("another --procedure that is run"), "{}", stderr(&output));
+    for (args, told) in [
+        (&["--procedure", PROCEDURE][..], "needs a prefix scorer"),
+        (&["--procedure", "rejection:quantile=0.5,draws=4"], "needs a calibration table"),
+        (&["--scorer", "run/scorer#lovely"], "--scorer has nothing to say"),
+        (&["--scorer", "run/scorer#depth", "--procedure", PROCEDURE], "no values of \"depth\""),
+    ] {
+        let output = infalign(&[&evaluate[..], args].concat()).current_dir(dir).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
+}
