@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use crate::cluster::{check_level, mean_and_standard_error, t_quantile};
+use crate::cluster::{check_level, mean_and_standard_error, normal_quantile, t_quantile};
 use crate::error::{StatsError, check};
 
 /// Prompts beyond which no plan goes: an effect that needs more is refused as too small.
@@ -104,8 +104,7 @@ impl Spread {
             reach.max(0.0).powi(2) * ratio
         };
         // t falls as n grows, so the least n that is enough is found from below.
-        let reach = Normal::standard().inverse_cdf(0.5 + 0.5 * level) + z;
-        let normal = reach.max(0.0).powi(2) * ratio;
+        let normal = (normal_quantile(level) + z).max(0.0).powi(2) * ratio;
         // Neither is it where the spread is no number.
         if !(0.0..=MOST_PROMPTS).contains(&normal) {
             return Err(StatsError::Margin(effect));
@@ -187,6 +186,21 @@ mod tests {
             let needed = [3.0, 2.5, 2.0, 1.2]
                 .map(|effect| spread.prompts_needed(effect, 1, 0.95, power).unwrap());
             assert_eq!(needed, counts, "{power}");
+        }
+    }
+
+    /// The numbers by the same equation with 50 digits.
+    #[test]
+    fn hundreds_of_billions_of_prompts_are_counted() {
+        for (between, halvings, level, expected) in [
+            (0.75, 12, 0.95, 98_761_765),
+            (1.6875, 18, 0.95, 910_188_407_773),
+            // A level so near to 1 that little of what it leaves is in (1 + level)/2.
+            (0.25, 17, 1.0 - 3e-15, 327_528_960_033),
+        ] {
+            let spread = Spread { between, within: 0.0, samples: 1 };
+            let effect = 0.5_f64.powi(halvings);
+            assert_eq!(spread.prompts_needed(effect, 1, level, 0.8), Ok(expected), "{between}");
         }
     }
 

@@ -4,6 +4,7 @@ use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::cluster::{Interval, check_level};
 use crate::error::StatsError;
+use crate::significance::ROUNDING;
 
 /// The share of successes with Wilson's score interval.
 ///
@@ -53,13 +54,14 @@ const FEW: f64 = 10.0;
 ///
 /// Where nearly all numbers are at one edge, as win rates of a single response a prompt are, resamples of them hardly hold any other, and an interval
 /// from them ends too early. Numbers of mean p and variance s² are worth n' = n·p(1 − p)/s² independent trials: where n'·min(p, 1 − p) is
-/// less than 10, the interval is widened to hold Wilson's of n' trials, too. Numbers that are all 0 or all 1 are n trials.
+/// less than 10, the interval is widened to hold Wilson's of n' trials, too. Numbers that are all 0 or all 1, but for 1e-12, are n trials.
 ///
 /// - `values`: in [0, 1], of independent prompts; `interval`: of their mean.
 #[must_use]
 pub fn of_share(values: &[f64], interval: Interval) -> Interval {
     let n = values.len() as f64;
-    let p = (values.iter().sum::<f64>() / n).clamp(0.0, 1.0);
+    let mean = (values.iter().sum::<f64>() / n).clamp(0.0, 1.0);
+    let p = if mean.min(1.0 - mean) <= ROUNDING { mean.round() } else { mean };
     let squares: f64 = values.iter().map(|value| (value - p).powi(2)).sum();
     let rarer = p.min(1.0 - p);
     let trials = if rarer > 0.0 { n * p * (1.0 - p) * (n - 1.0) / squares } else { n };
@@ -117,6 +119,22 @@ mod tests {
                 assert!(none.low < 1e-15 && (none.high - high).abs() < 1e-9, "{none:?}");
             }
         }
+    }
+
+    #[test]
+    fn rounding_of_win_rates_takes_no_width_from_a_clean_sweep() {
+        let (policy, reference): (Vec<f64>, Vec<f64>) =
+            (0..16).map(|n| (20.0 + f64::from(n), f64::from(n))).unzip();
+        let won = crate::win_rate(&policy, &reference, crate::Selection::Worst(4)).unwrap();
+        assert!(won < 1.0, "the weights of this one add up to a little less");
+        let all = wilson_interval(30.0, 30, 0.95).unwrap();
+        let interval = Interval { estimate: won, low: won, high: won, level: 0.95 };
+        let found = of_share(&[won; 30], interval);
+        assert!((found.low - 0.886_5).abs() < 1e-4 && (found.low - all.low).abs() < 1e-15);
+        assert!(found.estimate == won && found.high > 1.0 - 1e-15, "{found:?}");
+        let lost = Interval { estimate: 1e-16, low: 1e-16, high: 1e-16, level: 0.95 };
+        let found = of_share(&[1e-16; 30], lost);
+        assert!((found.high - (1.0 - all.low)).abs() < 1e-12 && found.low < 1e-15, "{found:?}");
     }
 
     #[test]

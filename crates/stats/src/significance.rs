@@ -1,12 +1,10 @@
 //! Tests of differences between two methods on the same prompts: of a difference, of equivalence, and of many at once.
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
-
-use crate::cluster::mean_and_standard_error;
+use crate::cluster::{mean_and_standard_error, t_cdf};
 use crate::error::StatsError;
 
 /// What rounding leaves of the difference of equal rates: less is no difference, and no spread.
-const ROUNDING: f64 = 1e-12;
+pub(crate) const ROUNDING: f64 = 1e-12;
 
 /// Two-sided p-value of Student's test that the mean over prompts is `expected`.
 ///
@@ -56,12 +54,9 @@ fn tails(per_cluster: &[f64], expected: f64) -> Result<(f64, f64), StatsError> {
         let tail = |extreme: bool| if extreme { same_side } else { 1.0 };
         return Ok((tail(distance > 0.0), tail(distance < 0.0)));
     }
-    let t = distance / standard_error;
-    // The degrees are valid by construction.
-    let student = StudentsT::new(0.0, 1.0, (per_cluster.len() - 1) as f64);
-    let cdf = |t: f64| student.as_ref().map_or(f64::NAN, |student| student.cdf(t));
+    let (t, freedom) = (distance / standard_error, per_cluster.len() - 1);
     // Each tail from its own side, so that small ones keep their digits.
-    Ok((cdf(-t), cdf(t)))
+    Ok((t_cdf(-t, freedom), t_cdf(t, freedom)))
 }
 
 /// Adjusts p-values for how many there are (Holm 1979), in their order: of those below α, the chance that any is of no difference is at

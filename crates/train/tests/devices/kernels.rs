@@ -230,6 +230,40 @@ fn draws_of_logits_at_the_edge() {
     }
 }
 
+/// A token of nearly all probability, and behind it thousands of 2e-9 each: every uniform number that f32 has there is 29 tokens from the next.
+#[test]
+fn draws_reach_every_part_of_a_flat_tail() {
+    let width = 20_000;
+    let mut logits = vec![-20.0_f32; width];
+    logits[0] = 0.0;
+    let tail = (width - 1) as f64 * (-20.0_f64).exp();
+    let tail = tail / (1.0 + tail);
+    let step = 0.5_f64.powi(24);
+    for candidate in candidates() {
+        let mut tokens = Vec::new();
+        for batch in 0..20 {
+            let steps = batch * 30 + 1..batch * 30 + 31;
+            let how: Vec<[f32; 2]> =
+                steps.map(|steps| [(1.0 - f64::from(steps) * step) as f32, 1.0]).collect();
+            let rows = TensorData::new(logits.repeat(how.len()), [how.len(), width]);
+            let Some(drawn) = draw(&Tensor::from_data(rows, &candidate.device), &how) else {
+                assert!(infalign_backend::is_cpu(&candidate.device), "only the CPU draws itself");
+                break;
+            };
+            tokens.extend(drawn.into_iter().map(|draw| draw.0));
+        }
+        for (k, &token) in tokens.iter().enumerate() {
+            let expected = width as f64 * (1.0 - (k + 1) as f64 * step / tail);
+            let off = (f64::from(token) - expected).abs();
+            assert!(off < 50.0, "{}: {token} of {expected}", candidate.name);
+        }
+        let drawn = tokens.len();
+        tokens.sort_unstable();
+        tokens.dedup();
+        assert!(tokens.len() * 10 >= drawn * 9, "{}: {} tokens", candidate.name, tokens.len());
+    }
+}
+
 #[test]
 fn steps_of_the_optimiser_are_those_of_the_cpu() {
     let step = AdamWStep {

@@ -107,12 +107,13 @@ impl Outcomes {
     /// - `beta`: belongs to the raw scale of the transform.
     pub fn tilt(&self, transform: &Transform, beta: Beta) -> Vec<f64> {
         let mut logs = vec![f64::NEG_INFINITY; self.masses.len()];
+        let ranks = groups::midpoints(&self.masses);
+        let ascending = logs.iter_mut().zip(&self.masses).zip(ranks);
         // From group to group downwards, since Φ may be far below its own top where the best group is.
         let (mut above, mut depth, mut better) = (0.0, 0.0, None);
-        for (log, mass) in logs.iter_mut().zip(&self.masses).rev().filter(|(_, mass)| **mass > 0.0)
-        {
+        for ((log, mass), u) in ascending.rev().filter(|((_, mass), _)| **mass > 0.0) {
             if let Some((v, half)) = better {
-                depth += transform.fall(v, half + 0.5 * mass);
+                depth += transform.fall(v, half + 0.5 * mass, u);
             }
             better = Some((above + 0.5 * mass, 0.5 * mass));
             above += mass;
@@ -182,4 +183,24 @@ fn checked(mut probabilities: Vec<f64>, count: usize) -> Result<Vec<f64>, Transf
     }
     probabilities.iter_mut().for_each(|p| *p /= sum);
     Ok(probabilities)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected numbers by mpmath with 50 digits.
+    #[test]
+    fn the_logarithm_keeps_its_digits_down_to_the_rarest_outcomes() {
+        for (rarest, beta, expected) in [
+            (1e-13, 100.0, 7.425_177_152_070_297e-14),
+            (1e-15, 100.0, 7.090_989_130_123_436e-16),
+            (3e-16, 100.0, 2.101_838_229_127_122e-16),
+            (1e-20, 1.0, 1e-40),
+        ] {
+            let outcomes = Outcomes::new(vec![rarest, 0.4, 0.6], vec![0.0, 2.0, 3.0]).unwrap();
+            let policy = outcomes.tilt(&Transform::Log, Beta::new(beta).unwrap());
+            assert!((policy[0] / expected - 1.0).abs() < 1e-13, "{rarest:e}: {policy:?}");
+        }
+    }
 }

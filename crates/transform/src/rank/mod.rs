@@ -67,10 +67,12 @@ impl RankDensity {
             Procedure::SoftBestOf { .. } => {
                 return Err(TransformError::NotByOwnRanks(procedure.to_string()));
             }
-            Procedure::Rejection { quantile: 0.0, .. } => Kind::Best(1.0),
+            // Of a quantile so near to 0 nothing is seen from the top.
+            Procedure::Rejection { quantile, .. } if 1.0 - quantile == 1.0 => Kind::Best(1.0),
             Procedure::Rejection { quantile, draws } => {
-                let last = quantile.powf(responses(draws)? - 1.0);
-                let taken = (1.0 - last * quantile) / (1.0 - quantile);
+                let n = responses(draws)?;
+                let last = quantile.powf(n - 1.0);
+                let taken = -(n * quantile.ln()).exp_m1() / (1.0 - quantile);
                 return Self::steps(&[0.0, quantile, 1.0], &[last, taken]);
             }
             _ => return Err(TransformError::NotByRank(procedure.to_string())),
@@ -283,6 +285,10 @@ mod tests {
         assert!((four.cdf(0.8) - 0.8f64.powi(4)).abs() < 1e-14);
         assert_eq!(of("rejection:quantile=0,draws=3").at(0.1), 1.0);
         assert!((of("rejection:quantile=0.5,draws=1").cdf(0.25) - 0.25).abs() < 1e-15);
+        assert_eq!(of("rejection:quantile=1e-17,draws=4").at(1.0), 1.0);
+        // Two draws are 1 + φ above φ.
+        let two = of("rejection:quantile=0.999999999,draws=2");
+        assert!((two.at(1.0 - 4e-10) / 1.999_999_999 - 1.0).abs() < 1e-12, "{}", two.at(1.0));
         let kl = 0.8 * 0.512 * 0.512f64.ln() + 0.2 * 2.952 * 2.952f64.ln();
         assert!((four.kl() - kl).abs() < 1e-13);
         let won = 0.512 * 0.32 + 2.952 * (1.0 - 0.64) / 2.0;

@@ -232,11 +232,11 @@ impl Transform {
         }
     }
 
-    /// Φ(1 − v) − Φ(1 − v − width) on the raw scale, to all digits wherever v is.
-    pub(crate) fn fall(&self, v: f64, width: f64) -> f64 {
+    /// Φ(1 − v) − Φ(u) on the raw scale, to all digits wherever v is; `width` is 1 − v − u with the digits of its own.
+    pub(crate) fn fall(&self, v: f64, width: f64, u: f64) -> f64 {
         match *self {
             Transform::Identity => width,
-            Transform::Log => -(-width / (1.0 - v)).ln_1p(),
+            Transform::Log => (width / u).ln_1p(),
             Transform::Exp(Exponent(t)) => {
                 -t.signum() * (t * (1.0 - v)).exp() * (-t * width).exp_m1()
             }
@@ -378,14 +378,17 @@ mod tests {
     fn falls_have_their_digits_far_from_the_top() {
         // exp:200 at u = 0.25: e^50 − e^25, beside a top of e^200.
         let expected = 50f64.exp() - 25f64.exp();
-        assert!((exp(200.0).fall(0.75, 0.125) / expected - 1.0).abs() < 1e-13);
+        assert!((exp(200.0).fall(0.75, 0.125, 0.125) / expected - 1.0).abs() < 1e-13);
         let expected = (-25f64).exp() - (-50f64).exp();
-        assert!((exp(-200.0).fall(0.75, 0.125) / expected - 1.0).abs() < 1e-13);
+        assert!((exp(-200.0).fall(0.75, 0.125, 0.125) / expected - 1.0).abs() < 1e-13);
         for text in ["identity", "log", "exp:3", "exp:-3", "optimal:best-of:4,beta=0.2"] {
             let transform: Transform = text.parse().unwrap();
             let direct = transform.shortfall(0.6) - transform.shortfall(0.5);
-            assert!((transform.fall(0.5, 0.1) / direct - 1.0).abs() < 1e-12, "{text}");
+            assert!((transform.fall(0.5, 0.1, 0.4) / direct - 1.0).abs() < 1e-12, "{text}");
         }
+        // From ½ to a u that 1 − v knows nothing of.
+        let expected = 0.5f64.ln() - 1e-30f64.ln();
+        assert!((Transform::Log.fall(0.5, 0.5, 1e-30) / expected - 1.0).abs() < 1e-15);
     }
 
     #[test]

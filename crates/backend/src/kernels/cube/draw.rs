@@ -15,26 +15,79 @@ pub(crate) trait Drawing: Backend {
     fn draw(logits: FloatTensor<Self>, how: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// The place among a unit's own, `from .. to`, at which the running sum of the weights passes the target; the last with any weight where rounding
+/// What a share of all is told in: whole parts, this many to 1, and what is left of a part in as many again. Sums of such numbers are exact, so that
+/// small shares keep their digits behind a large one.
+const PARTS: f32 = 8_388_608.0;
+
+/// The whole parts of a share, and what is left.
+#[cube]
+fn parts(share: f32) -> (i32, i32) {
+    let scaled = share * f32::new(PARTS);
+    let whole = i32::cast_from(scaled);
+    let rest = i32::cast_from((scaled - f32::cast_from(whole)) * f32::new(PARTS));
+    (whole, rest)
+}
+
+/// How far a number lies beyond a sum of shares.
+#[cube]
+fn beyond(whole: i32, rest: i32, whole_sum: i32, rest_sum: i32) -> f32 {
+    let carried = rest_sum / 8_388_608i32;
+    let left = rest_sum % 8_388_608i32;
+    let ahead = f32::cast_from(whole - whole_sum - carried);
+    (ahead + f32::cast_from(rest - left) / f32::new(PARTS)) / f32::new(PARTS)
+}
+
+/// How far into the share of a unit the uniform number falls; less than 0 where it falls into that of another.
+#[cube]
+fn reach(share: f32, uniform: f32, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    let mut wholes = Shared::<[i32]>::new_slice(units);
+    let mut rests = Shared::<[i32]>::new_slice(units);
+    let (whole, rest) = parts(share);
+    wholes[unit] = whole;
+    rests[unit] = rest;
+    sync_cube();
+    let mut whole_before = 0i32;
+    let mut rest_before = 0i32;
+    let mut whole_all = 0i32;
+    let mut rest_all = 0i32;
+    for other in 0..units {
+        if other == unit {
+            whole_before = whole_all;
+            rest_before = rest_all;
+        }
+        whole_all += wholes[other];
+        rest_all += rests[other];
+    }
+    // The number is one of what the shares add up to, which is 1 but for rounding.
+    let missing = beyond(8_388_608i32, 0i32, whole_all, rest_all);
+    let (at, at_rest) = parts(uniform);
+    let at_rest = at_rest - i32::cast_from(uniform * missing * f32::new(PARTS) * f32::new(PARTS));
+    let ahead = beyond(at, at_rest, whole_before, rest_before);
+    let mut found = ahead;
+    if beyond(at, at_rest, whole_before + whole, rest_before + rest) >= 0.0f32 {
+        found = f32::new(LEAST);
+    }
+    // Of 1 it is the last of those that have a share.
+    let last = whole_before + whole == whole_all && rest_before + rest == rest_all;
+    if beyond(at, at_rest, whole_all, rest_all) >= 0.0f32 && last && whole + rest > 0i32 {
+        found = ahead;
+    }
+    found
+}
+
+/// The place among a unit's own, `from .. to`, at which the running sum of the weights passes the target; the last that adds to it where rounding
 /// keeps it from that.
 #[cube]
-fn passed(
-    logits: &[f32],
-    from: usize,
-    to: usize,
-    before: f32,
-    target: f32,
-    most: f32,
-    coldness: f32,
-) -> usize {
-    let mut mass = before;
+fn passed(logits: &[f32], from: usize, to: usize, target: f32, most: f32, coldness: f32) -> usize {
+    let mut mass = 0.0f32;
     let mut last = from;
     let mut done = false;
     let mut at = from;
     while at < to && !done {
-        let weight = ((logits[at] - most) * coldness).exp();
-        if weight > 0.0f32 {
-            mass += weight;
+        let sum = mass + ((logits[at] - most) * coldness).exp();
+        if sum > mass {
+            mass = sum;
             last = at;
             done = mass > target;
         }
@@ -108,31 +161,15 @@ fn drawn(
         at += 1;
     }
     let plain = total(plain, &mut shared, units);
+    let all = total(weights, &mut shared, units);
 
-    // The sums before each unit, and of all, are taken in one order: what is behind one unit is before the next to the bit.
-    shared[unit] = weights;
-    sync_cube();
-    let mut before = 0.0f32;
-    let mut all = 0.0f32;
-    for other in 0..units {
-        if other == unit {
-            before = all;
-        }
-        all += shared[other];
-    }
-    sync_cube();
-    let behind = before + weights;
-    let target = uniform * all;
-    let mut mine = before <= target && target < behind;
-    if target >= all {
-        mine = before < all && behind >= all;
-    }
+    let own = reach(weights / all, uniform, units);
     let none = start + width;
     let mut place = none;
     if temperature == 0.0f32 {
         place = first_greatest(logits, from, to, most, none);
-    } else if mine {
-        place = passed(logits, from, to, before, target, most, coldness);
+    } else if all > 0.0f32 && own >= 0.0f32 {
+        place = passed(logits, from, to, own * all, most, coldness);
     }
     // The first place that a unit has found: places are whole numbers that f32 holds.
     let place = -greatest(-f32::cast_from((place - start) as u32), &mut shared, units);
