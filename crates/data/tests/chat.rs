@@ -200,14 +200,35 @@ fn a_template_without_end_or_measure_is_stopped() {
     let rows = "{% for i in range(100000) %}";
     let endless = format!("{}{}", rows.repeat(4), "{% endfor %}".repeat(4));
     let doubling = "{% set t = namespace(x='ab') %}{% for i in range(99) %}{% set t.x = t.x ~ t.x %}{% endfor %}{{ t.x }}";
-    for template in [endless.as_str(), doubling] {
+    let deep = "{% set t = namespace(x=[]) %}{% for i in range(99999) %}{% set t.x = [t.x] %}{% endfor %}{{ t.x }}";
+    let indented = deep.replace("t.x }}", "t.x | tojson(indent=100) | length }}");
+    for template in [endless.as_str(), doubling, indented.as_str()] {
         let error = answered(template).unwrap_err().to_string();
         assert!(error.contains("more work than any conversation needs"), "{error}");
     }
     let error = answered("{{ messages | tojson(indent=9000000000000000000) }}").unwrap_err();
     assert!(error.to_string().contains("at most 100"), "{error}");
-    let deep = "{% set t = namespace(x=[]) %}{% for i in range(99999) %}{% set t.x = [t.x] %}{% endfor %}{{ t.x }}";
     assert_eq!(answered(deep).unwrap().len(), 2 * 100_000);
+}
+
+#[test]
+fn a_list_that_holds_one_list_twice_again_and_again_is_not_printed() {
+    let twice = "{% set t = namespace(x=['a' * 1000]) %}{% for i in range(40) %}{% set t.x = [t.x, t.x] %}{% endfor %}";
+    for printed in ["t.x", "t.x | string | length", "t.x | tojson | length"] {
+        let error = answered(&format!("{twice}\n{{{{ {printed} }}}}")).unwrap_err().to_string();
+        assert!(error.contains("line 2: it does more work than any conversation"), "{error}");
+    }
+}
+
+#[test]
+fn a_template_of_many_levels_is_read_and_a_huge_one_refused() {
+    let minus = "-".repeat(20_000);
+    assert_eq!(answered(&format!("{{{{ {minus}1 }}}}")).unwrap(), "1");
+    let not = "not ".repeat(50_000);
+    assert_eq!(answered(&format!("{{{{ {not}1 }}}}")).unwrap(), "True");
+    let error = answered(&" ".repeat(262_145)).unwrap_err().to_string();
+    let told = "tokenizer_config.json cannot be used: it has 262145 bytes; at most 262144 are read";
+    assert!(error.ends_with(told), "{error}");
 }
 
 #[test]

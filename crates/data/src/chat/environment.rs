@@ -1,7 +1,6 @@
 //! The Jinja that chat templates are written in: its settings and additions are those of transformers.
 
 use std::error::Error as _;
-use std::thread;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
@@ -10,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
 use super::json::to_json;
-use super::{methods, percent};
+use super::{limits, methods, percent};
 
 /// The name of the only template of an environment.
 pub(super) const NAME: &str = "chat";
@@ -19,9 +18,9 @@ pub(super) const NAME: &str = "chat";
 /// that doubles, would take any time and memory.
 const WORK: u64 = 1_000_000;
 
-/// The stack on which templates run, in bytes: with their work they can nest lists more than a hundred thousand deep, which are printed and
-/// dropped level by level. Only what is used takes memory.
-const STACK: usize = 256 << 20;
+/// Most bytes of a template; common ones have less than a tenth of that. Reading takes half a kilobyte of the stack for each level, of which a
+/// byte can open one, such as a minus sign.
+const LONGEST: usize = 1 << 18;
 
 /// The function that tells the time.
 const STRFTIME_NOW: &str = "strftime_now";
@@ -29,36 +28,30 @@ const STRFTIME_NOW: &str = "strftime_now";
 /// What is wrong with a template that [`lacks_time`].
 pub(super) const NO_TIME: &str = "it asks for the time (strftime_now), which would let results depend on the day; write a fixed date into it";
 
-/// An environment that holds the template.
+/// An environment that holds the template. As it is read by recursion, this needs the stack of a [`Watch`](super::watch::Watch).
 pub(super) fn environment(
     template: String,
     now: Option<OffsetDateTime>,
 ) -> Result<Environment<'static>, Error> {
+    if template.len() > LONGEST {
+        let problem = format!("it has {} bytes; at most {LONGEST} are read", template.len());
+        return Err(Error::new(ErrorKind::InvalidOperation, problem));
+    }
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(methods::unknown);
     environment.set_fuel(Some(WORK));
+    environment.set_formatter(limits::print);
     environment.add_function("raise_exception", raise_exception);
     if let Some(now) = now {
         environment.add_function(STRFTIME_NOW, move |format: &str| strftime(now, format));
     }
+    environment.add_filter("string", limits::string);
     environment.add_filter("tojson", to_json);
     let template = percent::as_filter(&without_generation_marks(&template)?);
     environment.add_template_owned(NAME, template)?;
     Ok(environment)
-}
-
-/// Runs a template, on a stack that holds whatever it can nest.
-pub(super) fn run(
-    template: impl FnOnce() -> Result<String, Error> + Send,
-) -> Result<String, Error> {
-    let fail = |cause: String| Error::new(ErrorKind::InvalidOperation, cause);
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, template);
-        let thread = thread.map_err(|cause| fail(format!("no thread can be started: {cause}")))?;
-        thread.join().map_err(|_| fail("it makes the interpreter panic".to_owned()))?
-    })
 }
 
 /// The words of `raise_exception`, if that is why rendering failed.

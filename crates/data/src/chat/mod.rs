@@ -7,24 +7,33 @@
 //! 2. `{% generation %}` marks nothing: what it encloses is written as it is.
 //! 3. Tools and documents are always none, and of `tojson` only `indent` (up to 100) and `ensure_ascii` are known.
 //! 4. `'text' % value` is known where its left side is a text constant.
-//! 5. A template that does more work than any conversation needs is stopped.
+//! 5. A template that does more work than any conversation needs is stopped. What is not counted as work, such as comparing lists within
+//!    lists, or writing them into texts by `~` or a filter, is an error after ten seconds, though its thread goes on, and takes memory.
 
 mod environment;
 mod files;
 mod json;
+mod limits;
 mod methods;
 mod percent;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind};
+use minijinja::{Environment, ErrorKind, Value};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::{DataError, Message, Role};
+use watch::Watch;
+
+/// Time for a template to be read, or to write one text. All the work that it may do takes about a second; the rest is for busy machines.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What follows the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +70,8 @@ impl Ending {
 #[derive(Debug)]
 pub struct ChatTemplate {
     path: PathBuf,
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
+    watch: Watch,
     /// `bos_token` and its like.
     tokens: BTreeMap<String, String>,
     sha256: String,
@@ -87,15 +97,19 @@ impl ChatTemplate {
     /// the day.
     ///
     /// # Errors
-    /// [`DataError::NoChatTemplate`] when there is none; [`DataError::ChatTemplate`] names the file and what is wrong with it.
+    /// [`DataError::NoChatTemplate`] when there is none; [`DataError::ChatTemplate`] names the file and what is wrong with it, such as more than
+    /// 256 KiB, or that reading it does not end within ten seconds.
     pub fn read(dir: &Path, now: Option<OffsetDateTime>) -> Result<Self, DataError> {
         let files::Source { path, template, tokens } = files::read(dir)?;
         let digest = Sha256::digest(template.as_bytes());
         let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let environment = environment::environment(template, now).map_err(|error| {
-            DataError::ChatTemplate { path: path.clone(), problem: described(&error) }
+        let watch = Watch::new(PATIENCE);
+        let environment = watch.run(move || environment::environment(template, now));
+        let environment = environment.map(Arc::new).map_err(|error| DataError::ChatTemplate {
+            path: path.clone(),
+            problem: described(&error),
         })?;
-        Ok(Self { path, environment, tokens, sha256 })
+        Ok(Self { path, environment, watch, tokens, sha256 })
     }
 
     /// SHA-256 of the template, in hexadecimal.
@@ -111,12 +125,13 @@ impl ChatTemplate {
         self.render(messages, Ending::for_prompt(messages)?)
     }
 
-    /// The text of a conversation.
+    /// The text of a conversation. A template that takes more than ten seconds is left to itself: its thread goes on until the process ends, and
+    /// from then on the template is refused.
     ///
     /// # Errors
     /// [`DataError::RefusedByTemplate`] with the template's own words where it calls `raise_exception`;
     /// [`DataError::Messages`] when the last message is to be continued but the template leaves it out;
-    /// [`DataError::ChatTemplate`] when the template fails.
+    /// [`DataError::ChatTemplate`] when the template fails or does not end.
     pub fn render(&self, messages: &[Message], ending: Ending) -> Result<String, DataError> {
         match messages {
             [before @ .., last] if ending == Ending::Continued => self.continued(before, last),
@@ -162,9 +177,10 @@ impl ChatTemplate {
             add_generation_prompt: ending == Ending::GenerationPrompt,
             tokens: &self.tokens,
         };
-        let template = self.environment.get_template(environment::NAME);
+        let context = Value::from(Serde(&context));
+        let environment = Arc::clone(&self.environment);
         let text =
-            template.and_then(|template| environment::run(|| template.render(Serde(&context))));
+            self.watch.run(move || environment.get_template(environment::NAME)?.render(context));
         text.map_err(|error| match environment::raised(&error) {
             Some(reason) => DataError::RefusedByTemplate { path: self.path.clone(), reason },
             None => self.failed(&error),
