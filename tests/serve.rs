@@ -135,6 +135,7 @@ fn messages_are_answered_by_the_template() {
     assert_eq!(choice["message"]["role"], "assistant");
     assert_eq!(choice["message"]["content"], expected[0]["response"]);
     let content = choice["logprobs"]["content"].as_array().unwrap();
+    assert!(!content.is_empty());
     let told: Vec<f32> =
         content.iter().map(|token| token["logprob"].as_f64().unwrap() as f32).collect();
     assert_eq!(told, numbers(&expected[0]["log_probs"]));
@@ -255,7 +256,9 @@ fn greedy_alternatives_begin_with_what_is_drawn() {
     let asked = json!({ "prompt": "the soup", "temperature": 0, "logprobs": 3, "max_tokens": 8 });
     let log_probs = server.completion(&asked)["choices"][0]["logprobs"].clone();
     let drawn = numbers(&log_probs["token_logprobs"]);
-    for (drawn, top) in drawn.iter().zip(log_probs["top_logprobs"].as_array().unwrap()) {
+    let top = log_probs["top_logprobs"].as_array().unwrap();
+    assert!(!drawn.is_empty() && drawn.len() == top.len(), "{log_probs}");
+    for (drawn, top) in drawn.iter().zip(top) {
         let top: Vec<f32> =
             top.as_object().unwrap().values().map(|n| n.as_f64().unwrap() as f32).collect();
         assert_eq!(top.len(), 3);

@@ -242,6 +242,10 @@ fn only_who_knows_the_key_is_answered() {
         assert!(answer.error()["message"].as_str().unwrap().contains(told), "{answer:?}");
         assert_eq!(server.ask("POST", "/v1/completions", headers, b"{}").status, 401);
     }
+    // Who knows it is no page in a browser, and may come through a proxy.
+    let through =
+        ["Authorization: Bearer open sesame", "Host: proxy.example", "Content-Type: text/plain"];
+    assert_eq!(server.ask("POST", "/v1/completions", &through, b"{}").status, 400);
     let models = ask("/v1/models", &["Authorization: Bearer open sesame"]).json();
     assert_eq!((&models["object"], &models["data"][0]["id"]), (&json!("list"), &json!("tiny")));
     assert_eq!(ask("/v1/models/tiny", &["authorization: bearer open sesame"]).json()["id"], "tiny");
@@ -255,6 +259,26 @@ fn only_who_knows_the_key_is_answered() {
         "{}",
         metrics.body
     );
+}
+
+#[test]
+fn without_a_key_no_page_in_a_browser_is_answered() {
+    let server = Server::start(&[]);
+    let asked = json!({ "prompt": "the soup", "max_tokens": 1 }).to_string();
+    let ask = |header: &str| server.ask("POST", "/v1/completions", &[header], asked.as_bytes());
+    for (header, status, told) in [
+        ("Host: evil.example:80", 403, "not at \"evil.example:80\""),
+        ("Content-Type: text/plain", 415, "`Content-Type: application/json`"),
+        ("Content-Type: ", 415, "`Content-Type: application/json`"),
+    ] {
+        let answer = ask(header);
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.error()["message"].as_str().unwrap().contains(told), "{answer:?}");
+    }
+    assert_eq!(server.ask("GET", "/v1/models", &["Host: evil.example"], b"").status, 403);
+    for header in ["Host: localhost:1", "Content-Type: application/json; charset=utf-8"] {
+        assert_eq!(ask(header).status, 200, "{header}");
+    }
 }
 
 #[test]

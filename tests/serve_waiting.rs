@@ -74,8 +74,37 @@ fn what_takes_too_long_is_broken_off() {
     assert_eq!(server.metric("infalign_abandoned_requests_total"), 2.0);
     // A body that never comes.
     let mut slow = std::net::TcpStream::connect(&server.address).unwrap();
-    slow.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n{").unwrap();
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close";
+    slow.write_all(format!("{head}\r\nContent-Length: 10\r\n\r\n{{").as_bytes()).unwrap();
     assert_eq!(serving::answer(slow).status, 408);
+}
+
+#[test]
+fn bodies_that_do_not_end_have_a_share_of_the_memory_and_no_more() {
+    const LARGEST: usize = 32 << 20;
+    let server = Server::start(&["--max-body", &LARGEST.to_string()]);
+    let head = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {LARGEST}\r\n\r\n"
+    );
+    let mut unfinished = head.into_bytes();
+    unfinished.resize(unfinished.len() + LARGEST - 1, b' ');
+    let connections = [(); 2].map(|()| {
+        let mut connection = std::net::TcpStream::connect(&server.address).unwrap();
+        connection.write_all(&unfinished).unwrap();
+        connection
+    });
+    let ask = || server.post("/v1/completions", &json!({ "prompt": "the soup", "max_tokens": 1 }));
+    let start = Instant::now();
+    let full = loop {
+        let answer = ask();
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "a third body finds memory");
+    };
+    assert_eq!((full.status, &full.error()["code"]), (429, &json!("queue_full")));
+    drop(connections);
+    assert_eq!(once_free(ask).status, 200);
 }
 
 #[test]
@@ -86,14 +115,14 @@ fn a_request_that_has_ended_keeps_no_place() {
     let reward = dir.path().join("reward.toml");
     let url = format!("http://{}/get_reward", silent.local_addr().unwrap());
     std::fs::write(&reward, format!("kind = 'remote'\nurl = '{url}'\n")).unwrap();
-    let limits = ["--batch", "2", "--queue", "2", "--timeout", "0.5"];
+    let limits = ["--batch", "1", "--queue", "1", "--timeout", "2"];
     let server = Server::start(&[&limits[..], &["--reward", reward.to_str().unwrap()]].concat());
-    let sample = json!({ "prompt": "the soup", "max_tokens": 2, "n": 4 });
+    let sample = json!({ "prompt": "the soup", "max_tokens": 2, "n": 2 });
     let mut best = sample.clone();
     best["n"] = 1.into();
-    best["procedure"] = "best-of:4".into();
+    best["procedure"] = "best-of:2".into();
     // Twice as many as there are places may be left behind, and no more.
-    for left in (0..8).rev() {
+    for left in (0..4).rev() {
         let answer = server.post("/v1/completions", &best);
         assert_eq!((answer.status, &answer.error()["code"]), (504, &json!("timeout")));
         assert_eq!(server.metric("infalign_places_taken"), 0.0);

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::common::{infalign, model_with};
@@ -25,7 +25,8 @@ pub(crate) struct Server {
     child: Child,
     /// HOST:PORT.
     pub(crate) address: String,
-    stderr: Arc<Mutex<String>>,
+    /// Collects what it says.
+    stderr: Option<JoinHandle<String>>,
     _model: TempDir,
 }
 
@@ -53,13 +54,8 @@ impl Server {
         let line = lines.by_ref().map_while(Result::ok).find(serving).expect("the server starts");
         let address =
             line.rsplit_once("http://").unwrap().1.strip_suffix("/v1").unwrap().to_owned();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let told = stderr.clone();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                *told.lock().unwrap() += &(line + "\n");
-            }
-        });
+        let rest = move || lines.map_while(Result::ok).map(|line| line + "\n").collect();
+        let stderr = Some(std::thread::spawn(rest));
         Self { child, address, stderr, _model: model }
     }
 
@@ -67,7 +63,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Sends a request, and returns the connection.
+    /// Sends a request of JSON, unless its headers say otherwise, and returns the connection.
     pub(crate) fn send(
         &self,
         method: &str,
@@ -77,11 +73,16 @@ impl Server {
     ) -> TcpStream {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         head += &format!("Content-Length: {}\r\n", body.len());
+        for (name, value) in [("Host", &*self.address), ("Content-Type", "application/json")] {
+            if !headers.iter().any(|header| header.starts_with(name)) {
+                head += &format!("{name}: {value}\r\n");
+            }
+        }
         headers.iter().for_each(|header| head += &format!("{header}\r\n"));
-        connection.write_all(format!("{head}\r\n").as_bytes()).unwrap();
-        connection.write_all(body).unwrap();
+        // At once, or a server that refuses the head may be gone before the body comes.
+        connection.write_all(&[head.as_bytes(), b"\r\n", body].concat()).unwrap();
         connection
     }
 
@@ -159,9 +160,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        std::thread::sleep(Duration::from_millis(50));
-        let stderr = self.stderr.lock().unwrap().clone();
-        (status, stderr)
+        (status, self.stderr.take().unwrap().join().unwrap())
     }
 }
 

@@ -165,7 +165,7 @@ fn ask(address: &str, seed: usize) -> TcpStream {
     });
     let body = body.to_string();
     let mut connection = TcpStream::connect(address).unwrap();
-    let head = "POST /v1/completions HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: application/json";
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json";
     write!(connection, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     connection
 }

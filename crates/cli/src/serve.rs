@@ -89,8 +89,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     interrupt::watch();
     // Before the model is loaded, which may take long.
     let listener = listen(args).or_input()?;
-    let service = service(args).or_input()?;
     let address = listener.local_addr().or_run()?;
+    let service = service(args, address).or_input()?;
     if service.api_key.is_none() && !address.ip().is_loopback() {
         tell!("warning: whoever reaches {address} is answered: set a key with --api-key-env");
     }
@@ -109,7 +109,7 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen at {host}, port {port}"))
 }
 
-fn service(args: &ServeArgs) -> Result<Service> {
+fn service(args: &ServeArgs, listening: SocketAddr) -> Result<Service> {
     let secret = args.api_key_env.as_deref().map(needed_key).transpose()?;
     let device = infalign_backend::device(args.device.as_ref())?;
     let folder = models::folder(&args.model)?;
@@ -137,6 +137,7 @@ fn service(args: &ServeArgs) -> Result<Service> {
         reward,
         scorers,
         api_key: secret,
+        is_local: listening.ip().to_canonical().is_loopback(),
         seed: args.seed.unwrap_or_else(|| clock::now().unix_timestamp_nanos() as u64),
         limits,
     })

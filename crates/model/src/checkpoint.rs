@@ -1,6 +1,7 @@
 //! safetensors in and out, by Hugging Face's tensor names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Param, ParamId};
@@ -234,6 +235,37 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let text = std::fs::read_to_string(index).map_err(ModelError::read(index))?;
     let Index { weight_map } = serde_json::from_str(&text)
         .map_err(|source| ModelError::Json { path: index.into(), source })?;
+    let is_elsewhere = |name: &str| Path::new(name).file_name() != Some(OsStr::new(name));
+    if let Some((tensor, name)) = weight_map.iter().find(|(_, name)| is_elsewhere(name)) {
+        let reason = format!(
+            "the shard {name:?} of the tensor `{tensor}` is no name of a file in the same folder"
+        );
+        let source = serde::de::Error::custom(reason);
+        return Err(ModelError::Json { path: index.into(), source });
+    }
     let names: BTreeSet<String> = weight_map.into_values().collect();
     Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_lie_beside_their_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors.index.json");
+        let of = |name: &str| {
+            let index = serde_json::json!({ "weight_map": { "a": "one.safetensors", "b": name } });
+            std::fs::write(&path, index.to_string()).unwrap();
+            shards(&path)
+        };
+        let files = ["one.safetensors", "two.safetensors"].map(|name| dir.path().join(name));
+        assert_eq!(of("two.safetensors").unwrap(), files);
+        for name in ["/etc/passwd", "../two.safetensors", "sub/two.safetensors", "..", "a/", ""] {
+            let error = of(name).unwrap_err().to_string();
+            assert!(error.contains("index.json is not valid: the shard"), "{error}");
+            assert!(error.contains(&format!("{name:?} of the tensor `b`")), "{error}");
+        }
+    }
 }

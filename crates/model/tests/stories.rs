@@ -12,7 +12,8 @@ use infalign_backend::Device;
 use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 
 fn data() -> Option<PathBuf> {
-    let dir = std::env::var_os("INFALIGN_DATA").map(PathBuf::from);
+    let dir = std::env::var_os("INFALIGN_DATA").filter(|data| !data.is_empty());
+    let dir = dir.map(PathBuf::from);
     if dir.is_none() {
         eprintln!("SKIPPED: set INFALIGN_DATA to test against the real model");
     }

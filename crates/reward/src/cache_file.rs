@@ -18,8 +18,11 @@ struct Line {
     reward: f32,
 }
 
-/// The rewards of a file; none of one that is not there. What follows the last end of a line was cut off while it was written, and is left
-/// out.
+/// How every line begins that is written here; the digits of its key follow.
+const START: &[u8] = b"{\"key\":\"";
+
+/// The rewards of a file; none of one that is not there. The beginning of a line after the last end of one was cut off while it was written,
+/// and is left out.
 ///
 /// # Errors
 /// [`RewardError::CacheFile`], [`RewardError::CacheLine`].
@@ -29,12 +32,22 @@ pub(crate) fn read(path: &Path) -> Result<HashMap<Key, f32>, RewardError> {
         bytes => bytes.map_err(failed("read", path))?,
     };
     let mut rewards = HashMap::new();
-    for (line, number) in bytes[..whole(&bytes)].split_inclusive(|byte| *byte == b'\n').zip(1..) {
+    for (line, number) in bytes.split_inclusive(|byte| *byte == b'\n').zip(1..) {
+        if was_cut_off(line) {
+            break;
+        }
         let damaged = || RewardError::CacheLine { path: path.to_path_buf(), line: number };
         let (key, reward) = parse(line).ok_or_else(damaged)?;
         rewards.entry(key).or_insert(reward);
     }
     Ok(rewards)
+}
+
+/// Whether a line is the beginning of one that is written here, without its end, or what a power cut leaves in its place.
+fn was_cut_off(line: &[u8]) -> bool {
+    let (start, rest) = line.split_at(line.len().min(START.len()));
+    let is_ours = START.starts_with(start) && rest.iter().take(64).all(u8::is_ascii_hexdigit);
+    !line.ends_with(b"\n") && (is_ours || line.iter().all(|byte| *byte == 0))
 }
 
 /// Adds rewards at the end of a file, which is made if it is not there, and brings them to the disk.
@@ -64,7 +77,7 @@ fn append_whole(path: &Path, lines: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Takes away a last line without an end.
+/// Takes away a last line without an end, of a file that was read as a cache's.
 fn cut_off(file: &mut File) -> io::Result<()> {
     let length = file.seek(SeekFrom::End(0))?;
     if length == 0 {
@@ -167,6 +180,18 @@ mod tests {
             format!("{{\"key\": \"+{}\", \"reward\": 1}}", &key[1..]),
         ] {
             std::fs::write(&path, format!("{text}{line}\n{text}")).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains("cache.jsonl, line 3"), "{line}: {error}");
+        }
+    }
+
+    /// Or the file would be cut off where the next rewards are added.
+    #[test]
+    fn a_last_line_of_another_form_is_damaged_without_its_end_too() {
+        let (_dir, path) = file();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in ["precious", "{\"kez", "{\"key\": \"", "{\"key\":\"precious"] {
+            std::fs::write(&path, format!("{text}{line}")).unwrap();
             let error = read(&path).unwrap_err().to_string();
             assert!(error.contains("cache.jsonl, line 3"), "{line}: {error}");
         }

@@ -144,7 +144,7 @@ fn what_was_answered_before_the_server_died_is_not_asked_again() {
     // As if it had been stopped while it wrote one more line.
     let whole = std::fs::read_to_string(&cache).unwrap();
     assert_eq!(whole.lines().count(), 2);
-    std::fs::write(&cache, format!("{whole}{{\"key\": \"12")).unwrap();
+    std::fs::write(&cache, format!("{whole}{{\"key\":\"12")).unwrap();
 
     let (url, queries) = recorded(|_, request| right(request));
     let second = reward(&url).with_file(Some(&cache)).unwrap();

@@ -1,49 +1,87 @@
-//! Bodies of requests, as far as the server reads them.
+//! Bodies of requests, as far as the server reads them and has memory for them.
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{StatusCode, header, request::Parts};
 use futures_util::StreamExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::failure::Failure;
+use crate::service::Limits;
 
-/// How long a body that is too large is still received.
+/// The longest that a body may take to come.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How long a body that is refused is still received.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The bytes of a body, at most `limit`, within `timeout`.
-pub(crate) async fn read(
+/// The bytes of a body, and its share of the memory that all bodies have together.
+type Received<'m> = (Vec<u8>, SemaphorePermit<'m>);
+
+/// Receives a body within the limits.
+///
+/// - memory: a permit for each byte of all bodies. A body takes its permits as it comes, so that one that is small finds room beside large ones
+///   that are not whole.
+pub(crate) async fn read<'m>(
     head: &Parts,
     body: Body,
-    limit: usize,
-    timeout: Duration,
-) -> Result<Vec<u8>, Failure> {
-    let reading = tokio::time::timeout(timeout, receive(head, body, limit));
-    reading.await.unwrap_or_else(|_| {
+    limits: &Limits,
+    memory: &'m Semaphore,
+) -> Result<Received<'m>, Failure> {
+    let receiving = receive(head, body, limits.body, memory);
+    tokio::time::timeout(limits.timeout.min(LONGEST), receiving).await.unwrap_or_else(|_| {
         let message = "the body of the request did not come in time";
         Err(Failure::new(StatusCode::REQUEST_TIMEOUT, message))
     })
 }
 
-async fn receive(head: &Parts, body: Body, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn receive<'m>(
+    head: &Parts,
+    body: Body,
+    limit: usize,
+    memory: &'m Semaphore,
+) -> Result<Received<'m>, Failure> {
     let mut parts = body.into_data_stream();
     let mut bytes = Vec::new();
+    let mut permit = room_for(0, memory)?;
     while let Some(part) = parts.next().await {
         let part = part.map_err(|error| {
             Failure::request(format!("the body of the request cannot be read: {error}"))
         })?;
-        if bytes.len() + part.len() > limit {
-            // A client that is still sending does not read the answer, and would see nothing but a broken connection.
-            if !head.headers.contains_key(header::EXPECT) {
-                let rest = parts.for_each(async |_| ());
-                let _ = tokio::time::timeout(PATIENCE, rest).await;
+        let is_larger = bytes.len() + part.len() > limit;
+        let more = if is_larger { Err(too_large(limit)) } else { room_for(part.len(), memory) };
+        match more {
+            Ok(more) => permit.merge(more),
+            Err(refusal) => {
+                drop((bytes, permit));
+                receive_rest(head, parts).await;
+                return Err(refusal);
             }
-            let message = format!(
-                "the body of the request is larger than {limit} bytes, the most that this server reads"
-            );
-            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
         }
         bytes.extend_from_slice(&part);
     }
-    Ok(bytes)
+    Ok((bytes, permit))
+}
+
+/// A client that is still sending does not read the answer, and would see nothing but a broken connection.
+async fn receive_rest(head: &Parts, parts: BodyDataStream) {
+    if !head.headers.contains_key(header::EXPECT) {
+        let rest = parts.for_each(async |_| ());
+        let _ = tokio::time::timeout(PATIENCE, rest).await;
+    }
+}
+
+fn room_for(bytes: usize, memory: &Semaphore) -> Result<SemaphorePermit<'_>, Failure> {
+    let permit = u32::try_from(bytes).ok().and_then(|bytes| memory.try_acquire_many(bytes).ok());
+    permit.ok_or_else(|| {
+        let message = "the server has no memory left for the bodies of requests: try again later";
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
+    })
+}
+
+fn too_large(limit: usize) -> Failure {
+    let message = format!(
+        "the body of the request is larger than {limit} bytes, the most that this server reads"
+    );
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }

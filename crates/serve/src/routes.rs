@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State as Shared};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -27,7 +29,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
-        .route_layer(from_fn_with_state(state.clone(), access::check_key))
+        .route_layer(from_fn_with_state(state.clone(), access::check))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
@@ -45,23 +47,31 @@ async fn chat(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
 }
 
 async fn respond(state: Arc<State>, form: Form, request: Request) -> Result<Response, Failure> {
-    let limits = state.service.limits;
     let (head, body) = request.into_parts();
     let work = AtWork::on(&head);
-    let body = body::read(&head, body, limits.body, limits.timeout).await?;
-    let (number, seed) = state.number();
-    let asked = Arc::new(read(&state, form, &body, seed).await?);
+    let (asked, number) = read(&state, form, &head, body).await?;
+    let asked = Arc::new(asked);
     if asked.stream {
         return streaming::parts(state, asked, number, work).await;
     }
     Ok(document(&answer::whole(state, asked, number).await?))
 }
 
-/// What a body asks for, once it is its turn: a long prompt takes a while to encode, and memory. Other requests go on meanwhile.
-async fn read(state: &State, form: Form, body: &[u8], seed: u64) -> Result<Asked, Failure> {
-    let turn = tokio::time::timeout(state.service.limits.timeout, state.reading.acquire()).await;
+/// What a request asks for, with its number, once it is its turn: a long prompt takes a while to encode, and memory. Other requests go on
+/// meanwhile. Its body is not kept.
+async fn read(
+    state: &State,
+    form: Form,
+    head: &Parts,
+    body: Body,
+) -> Result<(Asked, u64), Failure> {
+    let limits = &state.service.limits;
+    let (bytes, _memory) = body::read(head, body, limits, &state.bodies).await?;
+    let (number, seed) = state.number();
+    let turn = tokio::time::timeout(limits.timeout, state.reading.acquire()).await;
     let _turn = turn.map_err(|_| too_long(state))?;
-    tokio::task::block_in_place(|| Asked::read(form, body, state, seed))
+    let asked = tokio::task::block_in_place(|| Asked::read(form, &bytes, state, seed))?;
+    Ok((asked, number))
 }
 
 fn described(state: &State) -> Value {

@@ -17,6 +17,8 @@ use crate::templates::Templates;
 
 /// Requests that are read at a time: to encode a long prompt takes much memory.
 pub(crate) const READERS: usize = 2;
+/// Bytes that the bodies of requests have together until they are read; more where as many of the largest as are read at a time need more.
+const BODIES: usize = 64 << 20;
 
 /// A model with all that answers about it need.
 pub struct Service {
@@ -32,6 +34,8 @@ pub struct Service {
     pub scorers: ScorerSet,
     /// What clients have to know.
     pub api_key: Option<String>,
+    /// Whether the server listens for this machine alone. Without a key it answers at no name but localhost then.
+    pub is_local: bool,
     /// Gives requests without a seed theirs.
     pub seed: u64,
     /// How much is done for whom.
@@ -74,7 +78,9 @@ pub(crate) struct State {
     pub(crate) places: Places,
     /// For the threads of requests.
     pub(crate) threads: Places,
-    /// For those that are read.
+    /// For each byte of the bodies of requests.
+    pub(crate) bodies: Semaphore,
+    /// For requests that are read.
     pub(crate) reading: Semaphore,
     /// The bytes of the model's longest token, once somebody has had to know.
     pub(crate) longest_token: OnceLock<usize>,
@@ -92,6 +98,8 @@ impl State {
     pub(crate) fn new(service: Service, created: i64, ending: watch::Receiver<bool>) -> Self {
         let places = Places::new(service.limits.most());
         let threads = Places::new(service.limits.threads());
+        let bytes = service.limits.body.saturating_mul(READERS);
+        let bodies = Semaphore::new(bytes.clamp(BODIES, Semaphore::MAX_PERMITS));
         let (reading, longest_token) = (Semaphore::new(READERS), OnceLock::new());
         let guided = Guided::new(service.limits.batch);
         let templates = Templates::new(service.tokenizer.folder().to_path_buf());
@@ -101,6 +109,7 @@ impl State {
             metrics,
             places,
             threads,
+            bodies,
             reading,
             longest_token,
             guided,
