@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{infalign, json, run};
+use common::{infalign, json, refused, run};
 use serde_json::{Value, json};
 
 /// What is found of two files of a folder.
@@ -36,6 +36,32 @@ fn a_reward_that_is_asked_for_overrules_the_judge_of_the_files() {
     };
     assert_eq!(found(&[]), (0.0, json!("judge")));
     assert_eq!(found(&["--judge", "length.toml"]), (1.0, json!("reward")));
+}
+
+#[test]
+fn a_document_of_responses_is_told_from_samples_by_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let samples = json!({
+        "prompts": [{ "id": "a", "text": "a" }, { "id": "b", "text": "b" }],
+        "responses": [["x", "x"], ["x", "x"]], "rewards": [[0.0, 0.0], [0.0, 0.0]],
+    });
+    let row = |id: &str| json!({ "id": id, "prompt": id, "response": "rewards", "score": 1.0 });
+    let responses = ["a", "a", "b", "b"].map(row);
+    let document = json!({ "procedure": "sample", "responses": responses }).to_string();
+    // It may begin with the mark of UTF-8, and samples may be the first of a run's two sets.
+    write("policy.json", &format!("\u{feff}{document}"));
+    let sides = ["policy.json", "reference.json"];
+    for reference in [json!([samples, samples]), samples] {
+        write("reference.json", &reference.to_string());
+        let found = evaluate(dir.path(), sides, &[]);
+        assert_eq!(found["win_rate"]["estimate"], 1.0, "{found}");
+    }
+    write("policy.json", &document.replace("1.0", "NaN"));
+    let mut command = infalign(&["evaluate", "--policy", sides[0], "--reference", sides[1]]);
+    command.current_dir(dir.path());
+    let told = "policy.json, line 1: Line 1, column ";
+    refused(command, &[told, "a NaN or Infinity is no JSON number"]);
 }
 
 /// How often the first that gives the most frequent answer, a digit, is right, of three of the texts in every order.

@@ -3,7 +3,8 @@
 //! Of a fresh reward among K reference rewards of the same law, every rank from 0 to K is equally probable, ties broken at random. With V
 //! uniform, (rank + V)/(K + 1) is therefore exactly uniform on [0, 1], atoms or not: the probability integral transform (PIT). Fresh
 //! responses to one prompt share its K rewards, so they are not independent, and the usual tables for Kolmogorov's distance do not hold.
-//! But their joint law is that of uniform rewards, whatever the reward is: here it is simulated, which makes the p-value exact.
+//! But their joint law is that of uniform rewards, whatever the reward is: here it is simulated, which makes the p-value exact. No reward is
+//! drawn for it: over all K rewards that a table may have, ranks come one after another as from Pólya's urn of K + 1 colours.
 
 use serde::Serialize;
 
@@ -81,20 +82,15 @@ impl Group {
 
     /// What a table of the same law could have given in its place.
     fn simulated(&self, uniform: &mut impl FnMut() -> f64) -> Vec<f64> {
-        // Gaps between sorted uniforms are exponentials, divided by their sum.
-        let mut ends: Vec<f64> = Vec::with_capacity(self.samples + 1);
-        let mut total = 0.0;
-        for _ in 0..=self.samples {
-            total -= (1.0 - uniform()).ln();
-            ends.push(total);
+        let places = self.samples + 1;
+        let mut ranks: Vec<usize> = Vec::with_capacity(self.values.len());
+        for drawn in 0..self.values.len() {
+            // The urn holds one ball of every rank, and one more of each rank that was drawn.
+            let ball = (uniform() * (places + drawn) as f64) as usize;
+            let again = ball.checked_sub(places).and_then(|earlier| ranks.get(earlier).copied());
+            ranks.push(again.unwrap_or(ball));
         }
-        let places = self.samples as f64 + 1.0;
-        let mut value = || {
-            let fresh = uniform() * total;
-            let rank = ends.partition_point(|&end| end <= fresh).min(self.samples);
-            (rank as f64 + uniform()) / places
-        };
-        self.values.iter().map(|_| value()).collect()
+        ranks.into_iter().map(|rank| (rank as f64 + uniform()) / places as f64).collect()
     }
 }
 
@@ -162,6 +158,8 @@ fn kolmogorov(mut values: Vec<f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{Calibration, CalibrationMeta};
 
@@ -209,6 +207,72 @@ mod tests {
         let mut state = 2;
         let p = p_value(&mut state, |u| u as f32, |u| u.powf(0.7) as f32, 199);
         assert!(p < 0.02, "{p}");
+    }
+
+    /// The digits of a number, each below its base.
+    fn digits(mut code: usize, bases: impl Iterator<Item = usize>) -> Vec<usize> {
+        let digit = |base: usize| {
+            let digit = code % base;
+            code /= base;
+            digit
+        };
+        bases.map(digit).collect()
+    }
+
+    /// How often there is each of these.
+    fn counted(all: impl Iterator<Item = Vec<usize>>) -> BTreeMap<Vec<usize>, usize> {
+        let mut counts = BTreeMap::new();
+        all.for_each(|one| *counts.entry(one).or_insert(0) += 1);
+        counts
+    }
+
+    /// The ranks of the fresh among `samples` others in every order of all, each coming anywhere between those before it.
+    fn ranks_in_every_order(samples: usize, fresh: usize) -> BTreeMap<Vec<usize>, usize> {
+        let all = samples + fresh;
+        counted((0..(1..=all).product::<usize>()).map(|code| {
+            let mut order = Vec::new();
+            for (one, place) in digits(code, 1..=all).into_iter().enumerate() {
+                order.insert(place, one);
+            }
+            let before = |one: usize| order.iter().take_while(move |&&other| other != one);
+            let rank = |one| before(one).filter(|&&other| other < samples).count();
+            (samples..all).map(rank).collect()
+        }))
+    }
+
+    /// The ranks that are simulated from every draw of balls.
+    fn ranks_of_every_draw(samples: usize, fresh: usize) -> BTreeMap<Vec<usize>, usize> {
+        let group = Group { samples, values: vec![0.0; fresh] };
+        let balls = samples + 1..=samples + fresh;
+        counted((0..balls.clone().product::<usize>()).map(|code| {
+            let drawn = digits(code, balls.clone()).into_iter().zip(balls.clone());
+            let mut draws = drawn.map(|(ball, of)| (ball as f64 + 0.5) / of as f64);
+            let values = group.simulated(&mut || draws.next().unwrap_or(0.5));
+            values.into_iter().map(|value| (value * (samples + 1) as f64) as usize).collect()
+        }))
+    }
+
+    #[test]
+    fn simulated_ranks_have_the_law_of_ranks_among_the_same_rewards() {
+        for (samples, fresh) in [(1, 4), (2, 3), (3, 3), (4, 2)] {
+            // Of each rank of the fresh, the others have as many orders.
+            let orders: usize = (1..=samples).product();
+            let mut drawn = ranks_of_every_draw(samples, fresh);
+            drawn.values_mut().for_each(|count| *count *= orders);
+            assert_eq!(drawn, ranks_in_every_order(samples, fresh), "{fresh} among {samples}");
+        }
+    }
+
+    #[test]
+    fn simulated_ranks_cost_the_same_whatever_k_is() {
+        let group = Group { samples: 1_000_000, values: vec![0.0; 3] };
+        let mut draws = 0;
+        let mut uniform = || {
+            draws += 1;
+            0.5
+        };
+        assert_eq!(group.simulated(&mut uniform).len(), 3);
+        assert_eq!(draws, 6);
     }
 
     #[test]

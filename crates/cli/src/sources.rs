@@ -1,6 +1,6 @@
 //! Stored samples, as commands name them: a run's folder, a method of one, or a file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,6 +13,7 @@ use infalign_record::hash::sha256_file;
 use infalign_train::Objective;
 use infalign_transform::{Composed, Procedure, Theory};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::output;
@@ -339,16 +340,28 @@ fn whole(path: &Path) -> Result<Option<Sampled>> {
     if path.extension().is_none_or(|ending| ending != "json") {
         return Ok(None);
     }
-    let value: Value = json(path)?;
-    if value.get(0).unwrap_or(&value).get("rewards").is_none() {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let is_list = text.trim_ascii_start().starts_with(b"[");
+    if !holds_rewards(&text, is_list) {
         return Ok(None);
     }
-    let sampled = if value.is_array() {
-        serde_json::from_value(value).map(|sets: References| sets.both().0)
+    let sampled = if is_list {
+        serde_json::from_slice(&text).map(|sets: References| sets.both().0)
     } else {
-        serde_json::from_value(value)
+        serde_json::from_slice(&text)
     };
     Ok(Some(sampled.with_context(|| path.display().to_string())?))
+}
+
+/// Whether a JSON object, or the first of a list of them, has the key `rewards`. What the keys hold is passed over: documents of rows are large.
+fn holds_rewards(text: &[u8], is_list: bool) -> bool {
+    type Keys = HashMap<String, IgnoredAny>;
+    let first: Option<Keys> = if is_list {
+        serde_json::from_slice(text).ok().and_then(|sets: Vec<Keys>| sets.into_iter().next())
+    } else {
+        serde_json::from_slice(text).ok()
+    };
+    first.is_some_and(|keys| keys.contains_key("rewards"))
 }
 
 fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result<Sampled> {

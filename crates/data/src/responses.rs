@@ -53,8 +53,9 @@ pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
     let (procedure, rows) = if is_document { document(path)? } else { (None, rows::read(path)?) };
     let mut prompts: Vec<StoredPrompt> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    for row in &rows {
-        let (prompt, response) = from_row(row).map_err(at(path, row.place))?;
+    // Each row goes as its response comes: in memory, rows take several times what their file does.
+    for row in rows {
+        let (prompt, response) = from_row(&row).map_err(at(path, row.place))?;
         let place = *places.entry(prompt.id.clone()).or_insert(prompts.len());
         match prompts.get_mut(place) {
             None => prompts.push(StoredPrompt { prompt, responses: vec![response] }),
@@ -75,30 +76,36 @@ pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
 
 /// The procedure, and the rows of `{"responses": […]}`, counted from 1.
 pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataError> {
-    let refuse = |problem: String| at(path, Place::Line(1))(problem);
-    let unread = |what: String| refuse(format!("{what}. The file has to be one JSON document."));
-    let mut text = String::new();
-    open(path)?.read_to_string(&mut text).map_err(|cause| unread(cause.to_string()))?;
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
-    let value: Value = serde_json::from_str(text).map_err(|cause| {
-        let place = format!("Line {}, column {}", cause.line(), cause.column());
-        let known = no_json_number(text).filter(|_| cause.is_syntax());
-        unread(known.map_or_else(|| cause.to_string(), |what| format!("{place}: {what}")))
-    })?;
+    let mut value = parsed(path)?;
     if value.is_array() {
         return Err(DataError::Document { path: path.to_path_buf() });
     }
-    let Some(rows) = value.get("responses").and_then(Value::as_array) else {
-        return Err(refuse(
+    let Some(Value::Array(rows)) = value.get_mut("responses").map(Value::take) else {
+        return Err(at(path, Place::Line(1))(
             "There is no list `responses`, as `infalign generate --json` prints one.".to_owned(),
         ));
     };
-    let row = |(row, place): (&Value, usize)| match row {
-        Value::Object(values) => Ok(Row { place: Place::Row(place), values: values.clone() }),
+    let row = |(row, place): (Value, usize)| match row {
+        Value::Object(values) => Ok(Row { place: Place::Row(place), values }),
         _ => Err(at(path, Place::Row(place))("It is no object.".to_owned())),
     };
     let procedure = value.get("procedure").and_then(Value::as_str).map(str::to_owned);
-    Ok((procedure, rows.iter().zip(1..).map(row).collect::<Result<_, _>>()?))
+    Ok((procedure, rows.into_iter().zip(1..).map(row).collect::<Result<_, _>>()?))
+}
+
+/// A file as one JSON value; its text is no longer in memory.
+fn parsed(path: &Path) -> Result<Value, DataError> {
+    let unread = |what: String| {
+        at(path, Place::Line(1))(format!("{what}. The file has to be one JSON document."))
+    };
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text).map_err(|cause| unread(cause.to_string()))?;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+    serde_json::from_str(text).map_err(|cause| {
+        let place = format!("Line {}, column {}", cause.line(), cause.column());
+        let known = no_json_number(text).filter(|_| cause.is_syntax());
+        unread(known.map_or_else(|| cause.to_string(), |what| format!("{place}: {what}")))
+    })
 }
 
 fn from_row(row: &Row) -> Result<(Prompt, StoredResponse), String> {

@@ -7,7 +7,10 @@ use infalign_calibrate::{Calibration, noisy_transform};
 use infalign_evaluate::{Band, Curve, Figure, Panel, Point, distinct};
 use infalign_transform::Transform;
 
-/// Quantiles of each prompt's rewards, prompts by their median.
+/// Most prompts that are drawn: more are closer to each other than a plot tells.
+const MOST_DRAWN: usize = 501;
+
+/// Quantiles of each prompt's rewards, prompts by their median: of many prompts some, evenly spaced from the first to the last.
 pub(super) fn spread(table: &Calibration) -> Figure {
     let at = |values: &[f32], level: f64| {
         f64::from(values[(level * (values.len() - 1) as f64).round() as usize])
@@ -19,10 +22,13 @@ pub(super) fn spread(table: &Calibration) -> Figure {
         let order = levels.map(|(_, level)| at(a, level).total_cmp(&at(b, level)));
         order.into_iter().fold(Ordering::Equal, Ordering::then)
     });
-    let share = |place: usize| place as f64 / (rows.len().max(2) - 1) as f64;
+    let (last, drawn) = (rows.len().max(2) - 1, rows.len().min(MOST_DRAWN));
+    let place = |i: usize| i * last / (drawn.max(2) - 1);
+    let share = |place: usize| place as f64 / last as f64;
+    let point = |place: usize, level: f64| (share(place), at(rows[place], level));
     let curve = |(name, level): (&str, f64)| Curve {
         name: name.to_owned(),
-        points: rows.iter().enumerate().map(|(i, row)| (share(i), at(row, level))).collect(),
+        points: (0..drawn).map(|i| point(place(i), level)).collect(),
     };
     figure(
         "Reference rewards",
@@ -93,9 +99,40 @@ fn figure(title: &str, axes: &[&str; 2], panel: Panel) -> Figure {
 
 #[cfg(test)]
 mod tests {
+    use infalign_calibrate::CalibrationMeta;
     use infalign_calibrate::pit::Bin;
 
     use super::*;
+
+    /// A table whose prompts, in the order of their median, have their place as reward.
+    fn ascending(prompts: usize) -> Calibration {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        for place in (0..prompts).rev() {
+            let prompt = place.to_string();
+            table.insert(&prompt, &prompt, vec![place as f32; 2]).unwrap();
+        }
+        table
+    }
+
+    #[test]
+    fn of_many_prompts_some_are_drawn_at_their_own_places() {
+        for (prompts, drawn) in [(1, 1), (3, 3), (501, 501), (502, 501), (1733, 501)] {
+            let figure = spread(&ascending(prompts));
+            let last = (prompts - 1) as f64;
+            for curve in &figure.panels[0].curves {
+                let (points, name) = (&curve.points, &curve.name);
+                assert_eq!(points.len(), drawn, "{name} of {prompts}");
+                assert_eq!(points[0], (0.0, 0.0), "{name} of {prompts}");
+                assert_eq!(points[drawn - 1].1, last, "{name} of {prompts}");
+                for &(share, place) in points {
+                    assert!((share * last - place).abs() < 1e-9, "{name} of {prompts}: {place}");
+                }
+                let even = last / (drawn.max(2) - 1) as f64;
+                let mut steps = points.windows(2).map(|pair| pair[1].1 - pair[0].1);
+                assert!(steps.all(|step| (step - even).abs() < 1.0), "{name} of {prompts}");
+            }
+        }
+    }
 
     #[test]
     fn exact_tables_are_one_band_with_one_name() {
