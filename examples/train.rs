@@ -43,6 +43,7 @@ fn main() -> anyhow::Result<()> {
     };
     let mut observe = |step: &infalign::train::StepMetrics, _: &CausalLm| {
         println!("step {} KL {:.3} u {:.3}", step.step, step.kl, step.reward_calibrated);
+        Ok(())
     };
     let policy = trainer.run(&mut observe, &AtomicBool::new(false))?;
     let folder = checkpoints.path().join("policy");

@@ -5,8 +5,7 @@ mod common;
 mod visits;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::time::Instant;
 
 use common::bytes;
 use serde_json::Value;
@@ -116,8 +115,9 @@ fn learned_from_stored_responses(run: &Path) {
 fn all_kinds_run_in_one_recipe_and_survive_being_killed() {
     let (dir, recipe) = folder();
     let [whole, again, killed] = ["whole", "again", "killed"].map(|name| dir.path().join(name));
-    let output = train(&recipe, &whole, &[]);
-    assert_done(&output);
+    let start = Instant::now();
+    assert_done(&train(&recipe, &whole, &[]));
+    let took = start.elapsed();
     let results = json_file(&whole.join("results.json"));
     let rows = results["rows"].as_array().unwrap();
     for (name, _) in METHODS {
@@ -152,25 +152,13 @@ fn all_kinds_run_in_one_recipe_and_survive_being_killed() {
     assert_done(&single.output().unwrap());
     assert_equal(&whole, &again);
 
-    // Killed again and again at moments that differ from run to run of the test, until it is through.
-    let mut attempts = 0;
-    while !killed.join("results.json").exists() {
-        attempts += 1;
-        assert!(attempts < 200, "the run makes no progress");
+    let command = |words: &[&str]| {
         let mut command = infalign(&["train", "--out"]);
-        command.arg(&killed).stdout(Stdio::null()).stderr(Stdio::null());
-        if killed.join("config.toml").exists() {
-            command.arg("--resume");
-        } else {
-            command.arg(&recipe);
-        }
-        let mut child = command.spawn().unwrap();
-        let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-        std::thread::sleep(Duration::from_millis(u64::from(nanos % 700 + 200 + 20 * attempts)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    assert!(attempts > 1, "the run must have been killed at least once");
+        command.arg(&killed).args(words);
+        command
+    };
+    let begun = || command(&[recipe.to_str().unwrap()]);
+    common::killed_until_done(&killed, took, begun, || command(&["--resume"]));
     assert_equal(&whole, &killed);
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{done, fails, infalign, json_file, quickstart, run, stderr, tuned};
+use common::{done, fails, infalign, json_file, quickstart, refused, stderr, tuned};
 use infalign_record::folder;
 use infalign_record::record::Status;
 use serde_json::json;
@@ -100,10 +100,7 @@ fn what_cannot_be_measured_is_refused_before_a_token_is_drawn() {
         (&[&judged[..], &["--device", "cuda"]].concat(), "cuda"),
         (&[&judged[..], &["--resume"]].concat(), "no evaluation to resume"),
     ] {
-        let output = run(given.models(&[args, &["--out", "out"]].concat()));
-        let text = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-        assert!(text.contains(told), "{args:?}: {text}");
+        let text = refused(given.models(&[args, &["--out", "out"]].concat()), &[told]);
         // Sampling begins by saying so.
         assert!(!text.contains("[1/2]"), "{args:?}: {text}");
         assert!(!given.path("out").exists(), "{args:?}");
@@ -115,8 +112,8 @@ fn what_cannot_be_measured_is_refused_before_a_token_is_drawn() {
     ] {
         let mut command = given.evaluate(&[&judged[..], &more].concat());
         command.arg("--policy").arg(&model).arg("--reference").arg(&model);
-        let text = fails(command, 2);
-        assert!(text.contains(told) && !text.contains("[1/2]"), "{text}");
+        let text = refused(command, &[told]);
+        assert!(!text.contains("[1/2]"), "{text}");
     }
 }
 
@@ -156,8 +153,7 @@ fn stored_responses_that_cannot_be_measured_are_not_scored() {
         ("a.jsonl", &["--prompts", "prompts.jsonl"], "--prompts is for models"),
     ] {
         let sides = ["--policy", policy, "--reference", "a.jsonl", "--judge", "server.toml"];
-        let text = fails(given.evaluate(&[&sides[..], more].concat()), 2);
-        assert!(text.contains(told), "{more:?}: {text}");
+        refused(given.evaluate(&[&sides[..], more].concat()), &[told]);
     }
     assert_eq!(asked.load(Ordering::Relaxed), 0, "the judge was not asked");
     let sides = ["--policy", "a.jsonl", "--reference", "a.jsonl", "--judge", "server.toml"];
@@ -166,15 +162,13 @@ fn stored_responses_that_cannot_be_measured_are_not_scored() {
 }
 
 #[test]
-fn a_judge_that_is_not_there_loses_nothing_and_may_be_replaced() {
+fn a_judge_that_gives_no_rewards_loses_nothing_and_may_be_replaced() {
     let given = Given::new(2);
-    given.write(
-        "server.toml",
-        "kind = 'remote'\nurl = 'http://127.0.0.1:9/r'\ntimeout_seconds = 1\n",
-    );
+    let url = serve(|_| Reply::new(400, "not today"));
+    given.write("server.toml", &format!("kind = 'remote'\nurl = '{url}/r'\n"));
     let args = ["--samples", "2", "--judge", "server.toml", "--out", "out"];
     let text = fails(given.models(&args), 3);
-    assert!(text.contains("gave no answer") && text.contains("--resume"), "{text}");
+    assert!(text.contains("status 400: not today") && text.contains("--resume"), "{text}");
     let drawn = std::fs::read_to_string(given.path("out/drawn.jsonl")).unwrap();
     assert_eq!(drawn.lines().count(), 2);
     assert_eq!(folder::record(&given.path("out")).unwrap().status, Status::Failed);
@@ -194,9 +188,9 @@ fn what_samples_depend_on_cannot_be_another_when_an_evaluation_goes_on() {
     let given = Given::new(2);
     let common = ["--judge", "judge.toml", "--out", "out"];
     done(given.models(&[&["--samples", "2"][..], &common].concat()));
-    let refused = |command: Command, told: &str| {
-        let text = fails(command, 2);
-        assert!(text.contains(&format!("was begun with another {told}: it was ")), "{text}");
+    let is_another = |command: Command, told: &str| {
+        let told = format!("was begun with another {told}: it was ");
+        refused(command, &[told.as_str()]);
     };
     let resumed = [&common[..], &["--resume"]].concat();
     for (args, told) in [
@@ -205,7 +199,7 @@ fn what_samples_depend_on_cannot_be_another_when_an_evaluation_goes_on() {
         (&["--samples", "2", "--temperature", "0.7"], "way to sample"),
         (&["--samples", "2", "--name", "mine"], "--name"),
     ] {
-        refused(given.models(&[args, &resumed].concat()), told);
+        is_another(given.models(&[args, &resumed].concat()), told);
     }
     let (model, tuned) = (quickstart().join("model"), tuned(given.0.path()));
     for (policy, reference, told) in [(&tuned, &model, "--policy"), (&model, &tuned, "--reference")]
@@ -213,28 +207,17 @@ fn what_samples_depend_on_cannot_be_another_when_an_evaluation_goes_on() {
         let same = ["--prompts", "prompts.jsonl", "--max-tokens", "24", "--samples", "2"];
         let mut command = given.evaluate(&[&same[..], &resumed].concat());
         command.arg("--policy").arg(policy).arg("--reference").arg(reference);
-        refused(command, told);
+        is_another(command, told);
     }
     let prompts = std::fs::read_to_string(given.path("prompts.jsonl")).unwrap();
     given.write("prompts.jsonl", &format!("{prompts}{{\"prompt\": \"monday :\"}}\n"));
-    refused(given.models(&[&["--samples", "2"][..], &resumed].concat()), "--prompts");
+    is_another(given.models(&[&["--samples", "2"][..], &resumed].concat()), "--prompts");
 }
 
 /// Waits for a file with lines, while the process runs.
 fn wait_for_lines(child: &mut Child, file: &Path) {
-    for _ in 0..12_000 {
-        if std::fs::read_to_string(file).is_ok_and(|text| text.contains('\n')) {
-            return;
-        }
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("nothing was drawn");
-}
-
-fn interrupt(child: &Child) {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let has_lines = || std::fs::read_to_string(file).is_ok_and(|text| text.contains('\n'));
+    common::wait_until(child, &file.display().to_string(), has_lines);
 }
 
 #[cfg(unix)]
@@ -262,16 +245,14 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_as_if_it_had_not_been() {
     wait_for_lines(&mut child, &given.path("parts/drawn.jsonl"));
     child.kill().unwrap();
     child.wait().unwrap();
-    let text = fails(given.models(&args("parts")), 2);
-    assert!(text.contains("holds an evaluation already") && text.contains("--resume"), "{text}");
+    refused(given.models(&args("parts")), &["holds an evaluation already", "--resume"]);
     let other_seed = [&args("parts")[..], &["--resume", "--seed", "5"]].concat();
-    let text = fails(given.models(&other_seed), 2);
-    assert!(text.contains("another --seed: it was 0 and is 5"), "{text}");
+    refused(given.models(&other_seed), &["another --seed: it was 0 and is 5"]);
     let resumed = [&args("parts")[..], &["--resume"]].concat();
     let before = std::fs::read_to_string(given.path("parts/drawn.jsonl")).unwrap();
     let mut child = given.models(&resumed).spawn().unwrap();
     wait_for_lines(&mut child, &given.path("parts/reference-drawn.jsonl"));
-    interrupt(&child);
+    common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
@@ -300,7 +281,7 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_as_if_it_had_not_been() {
     let mut child = given.models(&many).spawn().unwrap();
     let mut text = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(text.by_ref().map(Result::unwrap).any(|line| line.contains("[1/2] policy")));
-    interrupt(&child);
+    common::interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(3));
     let rest: Vec<String> = text.map(Result::unwrap).collect();
     assert!(rest.iter().any(|line| line.contains("without --out, nothing is kept")), "{rest:?}");
@@ -350,11 +331,9 @@ fn answers_of_judges_are_asked_for_once_whatever_happens() {
 
     judge(40);
     let resumed = [&args[..], &["--resume"]].concat();
-    let child = given.evaluate(&resumed).spawn().unwrap();
-    while asked.load(Ordering::Relaxed) < 5 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    interrupt(&child);
+    let mut child = given.evaluate(&resumed).spawn().unwrap();
+    common::wait_until(&mut child, "five questions", || asked.load(Ordering::Relaxed) >= 5);
+    common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let so_far = asked.load(Ordering::Relaxed);
@@ -386,17 +365,17 @@ fn samples_that_were_changed_after_the_end_are_not_put_on_record() {
     let samples = given.path("out/reference-samples.json");
     let whole = std::fs::read_to_string(&samples).unwrap();
     std::fs::write(&samples, format!("{whole}\n")).unwrap();
-    let text = fails(given.evaluate(&resumed), 2);
-    assert!(text.contains("reference-samples.json has changed since the run ended"), "{text}");
+    let told = "reference-samples.json has changed since the run ended";
+    refused(given.evaluate(&resumed), &[told]);
     std::fs::remove_file(&samples).unwrap();
     assert_eq!(done(given.evaluate(&resumed)), printed);
 
     // Of one that has not ended, what cannot be read is named.
     std::fs::remove_file(given.path("out/record.json")).unwrap();
     std::fs::write(&samples, &whole[..99]).unwrap();
-    let text = fails(given.evaluate(&resumed), 2);
     let told = "reference-samples.json cannot be used: delete it and resume";
-    assert!(text.contains(told) && !text.contains("--resume"), "{text}");
+    let text = refused(given.evaluate(&resumed), &[told]);
+    assert!(!text.contains("--resume"), "{text}");
 }
 
 #[cfg(unix)]
@@ -412,14 +391,17 @@ fn a_second_wish_to_stop_ends_what_waits() {
     });
     given.write("server.toml", &format!("kind = 'remote'\nurl = '{url}/get_reward'\n"));
     let args = ["--policy", "a.jsonl", "--reference", "b.jsonl", "--judge", "server.toml"];
-    let mut child = given.evaluate(&args).spawn().unwrap();
-    while asked.load(Ordering::Relaxed) == 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    interrupt(&child);
+    let told = given.path("told.txt");
+    let mut command = given.evaluate(&args);
+    let mut child = command.stderr(std::fs::File::create(&told).unwrap()).spawn().unwrap();
+    common::wait_until(&mut child, "a question", || asked.load(Ordering::Relaxed) > 0);
+    common::interrupt(&child);
+    let is_stopping = || std::fs::read_to_string(&told).unwrap().contains("stopping; Ctrl-C again");
+    common::wait_until(&mut child, "the first wish", is_stopping);
+    // What comes within 0.1 s is the same wish.
     std::thread::sleep(Duration::from_millis(400));
     assert!(child.try_wait().unwrap().is_none(), "the first waits for what was begun");
-    interrupt(&child);
+    common::interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 

@@ -9,7 +9,7 @@ use common::{assert_done, infalign, json_file, quickstart, stderr, train_small};
 use infalign_stats::plurality_weights;
 use serde_json::{Value, json};
 
-/// A reward that takes the first of some words for the answer, and finds “lovely” right.
+/// A reward that takes the last of some words for the answer, and finds “lovely” right.
 fn answers(dir: &Path) -> String {
     let rows = |name: &str| -> String {
         let text = std::fs::read_to_string(quickstart().join(format!("{name}.jsonl"))).unwrap();
@@ -70,6 +70,10 @@ fn a_policy_is_trained_and_evaluated_for_a_majority() {
     assert!(weights("raw") != weights("vote"));
     let output = infalign(&["report"]).arg(&run).output().unwrap();
     assert_done(&output);
+
+    let mut dry = train_small(&dir.path().join("dry"), &sets[1..]);
+    let text = stderr(&dry.arg("--dry-run").output().unwrap());
+    assert!(text.contains("warning: under majority:N whole responses"), "{text}");
 
     let few = [sets.as_slice(), &["train.samples_per_prompt=3"]].concat();
     let output = train_small(&dir.path().join("few"), &few).output().unwrap();

@@ -179,7 +179,7 @@ fn a_key_that_the_server_does_not_know_is_refused_before_anything_is_judged() {
 }
 
 #[test]
-fn a_judge_that_cannot_be_reached_or_read_is_an_error() {
+fn a_judge_that_cannot_be_read_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let told = |told: &str, code: i32| {
         let text = refused(dir.path(), code);
@@ -188,8 +188,6 @@ fn a_judge_that_cannot_be_reached_or_read_is_an_error() {
     told("cannot read the judge", 2);
     std::fs::write(dir.path().join("judge.toml"), "url = 'http://host'\n").unwrap();
     told("missing field", 2);
-    judge(dir.path(), "http://127.0.0.1:9/v1", 50);
-    told("gave no answer", 3);
     let (url, _) = counted(|_| Reply::new(200, json!({ "choices": [] })));
     judge(dir.path(), &format!("{url}/v1"), 50);
     told("`choices[0].message.content` is missing", 3);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use infalign_record::hash::sha256_bytes;
 use infalign_record::{BuildRecord, Expect, InputFile, Opening, Recorder, env, folder};
-use runs::{copy, done, fails, infalign, quickstart, recipe, train, with_run};
+use runs::{clean, copy, done, fails, git, infalign, quickstart, recipe, refused, train, with_run};
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> String {
@@ -414,19 +414,31 @@ fn stand_in(folder: &Path) -> String {
     let main =
         "fn main() { eprintln!(\"{:?}\", std::env::args().nth(1)); std::process::exit(9) }\n";
     std::fs::write(folder.join("main.rs"), main).unwrap();
-    let run = |program: &str, words: &[&str]| {
-        let mut command = std::process::Command::new(program);
-        let output = command.args(words).current_dir(folder).output().unwrap();
-        assert!(output.status.success(), "{program} {words:?}: {}", runs::stderr(&output));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    run("cargo", &["generate-lockfile", "--offline"]);
-    run("git", &["init", "--quiet"]);
-    run("git", &["add", "."]);
-    let names =
-        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "t"];
-    run("git", &names);
-    run("git", &["rev-parse", "HEAD"])
+    let mut cargo = clean("cargo");
+    cargo.args(["generate-lockfile", "--offline"]).current_dir(folder);
+    done(cargo);
+    git(folder, &["init", "--quiet"]);
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "--quiet", "--message", "t"]);
+    git(folder, &["rev-parse", "HEAD"]).trim().to_owned()
+}
+
+/// Neither one that lies in the run's folder nor one that the compiler would start; nothing is built before.
+fn a_record_names_no_program_to_run(dir: &Path, build: &BuildRecord) {
+    let path = |name: &str| dir.join(name);
+    let wrapper = Some("-Clink-arg=-wrapper -Clink-arg=sh,-c,exit".to_owned());
+    for (name, build, told) in [
+        ("profile", BuildRecord { profile: "../../../evil".into(), ..build.clone() }, "evil"),
+        ("features", BuildRecord { features: "--config=evil".into(), ..build.clone() }, "evil"),
+        ("flags", BuildRecord { rustflags: wrapper, ..build.clone() }, "-Clink-arg=-wrapper"),
+    ] {
+        copy(&path("run"), &path(name));
+        close(&path("run"), &path(name), build);
+        let out = path(&format!("{name}-again"));
+        let words = ["--source", &text(&path("clone")), "--out", &text(&out)];
+        refused(with_run("replicate", &path(name), &words), &[told]);
+        assert!(!out.join("source").exists());
+    }
 }
 
 #[test]
@@ -440,6 +452,9 @@ fn the_program_of_another_commit_is_built_from_a_clone() {
     build.source.dirty = Some(false);
     build.source.sha256 = "0".repeat(64);
     build.build_id = "1".repeat(64);
+    // Of whoever built this test.
+    build.rustflags = None;
+    a_record_names_no_program_to_run(dir.path(), &build);
     copy(&path("run"), &path("other"));
     close(&path("run"), &path("other"), build);
     // Not in a folder without that commit.
@@ -447,21 +462,22 @@ fn the_program_of_another_commit_is_built_from_a_clone() {
     let message = fails(with_run("replicate", &path("other"), &here), 2);
     assert!(message.contains("not comparable") && message.contains(&commit), "{message}");
     let (source, out) = (text(&path("clone")), text(&path("again")));
-    let message =
-        fails(with_run("replicate", &path("other"), &["--source", &source, "--out", &out]), 3);
+    let mut command = with_run("replicate", &path("other"), &["--source", &source, "--out", &out]);
+    // As a hook of another repository has them.
+    command.env("GIT_DIR", path("nowhere")).env("GIT_INDEX_FILE", path("nowhere/index"));
+    let message = fails(command, 3);
     assert!(message.contains("Some(\"train\")"), "the program of the commit was run: {message}");
     assert!(path("again/source/main.rs").is_file());
     // With changes that are in no commit, if the run has kept them and that is asked for.
     let main = path("clone/main.rs");
     let whole = std::fs::read_to_string(&main).unwrap();
     std::fs::write(&main, whole.replace("exit(9)", "exit({ eprintln!(\"changed\"); 9 })")).unwrap();
-    let mut git = std::process::Command::new("git");
-    let diff = git.args(["diff", "--binary", "HEAD"]).current_dir(path("clone")).output().unwrap();
+    let diff = git(&path("clone"), &["diff", "--binary", "HEAD"]);
     std::fs::write(&main, whole).unwrap();
     let mut build = folder::record(&path("other")).unwrap().build;
     build.source.dirty = Some(true);
     build.source.untracked = Some(0);
-    build.source.diff_sha256 = Some(sha256_bytes(&diff.stdout));
+    build.source.diff_sha256 = Some(sha256_bytes(diff.as_bytes()));
     copy(&path("run"), &path("changed"));
     close(&path("run"), &path("changed"), build.clone());
     let with = |name: &str, more: &[&str]| {
@@ -473,7 +489,7 @@ fn the_program_of_another_commit_is_built_from_a_clone() {
     assert!(message.contains("in no commit") && message.contains("--apply-diff"), "{message}");
     let message = fails(with("absent", &["--apply-diff"]), 2);
     assert!(message.contains("--include-diff would have kept"), "{message}");
-    std::fs::write(path("changed/diff.patch"), &diff.stdout).unwrap();
+    std::fs::write(path("changed/diff.patch"), &diff).unwrap();
     close(&path("run"), &path("changed"), build);
     let message = fails(with("applied", &["--apply-diff"]), 3);
     assert!(message.contains("changed") && message.contains("Some(\"train\")"), "{message}");

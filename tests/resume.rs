@@ -1,4 +1,4 @@
-//! `--resume` of runs that have ended, that were damaged, and that several processes begin at once.
+//! `--resume` of runs that have ended, that were killed or damaged, and that several processes begin at once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{bytes, copy, done, fails, infalign, stderr, train_small};
+use common::{assert_equal, bytes, copy, done, fails, infalign, refused, stderr, train_small};
 
 fn resumed(out: &Path) -> Command {
     let mut command = infalign(&["train", "--resume", "--out"]);
@@ -114,6 +114,49 @@ fn what_is_not_made_again_is_not_recorded_as_if_it_had_never_been() {
     std::fs::write(run.join("methods/a/metrics.jsonl"), steps).unwrap();
     done(resumed(&run));
     done(verify(&run));
+}
+
+#[test]
+fn steps_that_were_lost_are_not_sealed_as_if_they_had_never_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, run] = ["whole", "run"].map(|name| dir.path().join(name));
+    done(train_one(&whole));
+    copy(&whole, &run);
+    // As if it had been killed after the last step, of whose lines the disk had no space for one.
+    for file in ["record.json", "results.json", "methods/a/samples.json"] {
+        std::fs::remove_file(run.join(file)).unwrap();
+    }
+    std::fs::remove_dir_all(run.join("methods/a/policy")).unwrap();
+    let steps = run.join("methods/a/metrics.jsonl");
+    let lines = std::fs::read_to_string(&steps).unwrap();
+    let lines: Vec<&str> = lines.split_inclusive('\n').collect();
+    std::fs::write(&steps, [lines[0], lines[2]].concat()).unwrap();
+
+    let checkpoints = run.join("methods").join("a").join("checkpoints");
+    let told = format!("{} cannot be used: delete it and resume", checkpoints.display());
+    refused(resumed(&run), &[&told, "metrics.jsonl does not have a line for each of the 3 steps"]);
+    std::fs::remove_dir_all(checkpoints).unwrap();
+    done(resumed(&run));
+    assert_equal([&whole, &run], &["results.json"], &["a"], 3);
+    done(verify(&run));
+}
+
+#[test]
+fn a_run_that_was_killed_before_its_record_was_whole_is_the_one_to_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("runs/2026-11-23T08-00-00Z-train-0000");
+    done(train_one(&run));
+    let resume = || {
+        let mut command = infalign(&["train", "--resume"]);
+        command.current_dir(dir.path());
+        command
+    };
+    let none = "no run under runs/ is unfinished";
+    refused(resume(), &[none]);
+    std::fs::remove_file(run.join("manifest-sha256.txt")).unwrap();
+    done(resume());
+    done(verify(&run));
+    refused(resume(), &[none]);
 }
 
 #[test]

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod runs;
+#[path = "../crates/remote/tests/server/mod.rs"]
+mod server;
 
 use std::path::Path;
 
 use infalign_record::record::Status;
 use runs::{done, fails, files, infalign, quickstart, record, train, with_run};
+use server::{Reply, serve};
 
 const CANARY: &str = "canary/Value 29ab+31";
 /// One that the quickstart's model has words for.
@@ -137,6 +140,34 @@ fn what_tools_keep_in_files_is_secret_too() {
     assert_eq!(stops, ["«redacted:.netrc»", hub, hub]);
     for canary in [password, token, moved] {
         assert_clean(&out, canary);
+    }
+}
+
+/// Servers tell the key that they refuse, one that generates and one that scores.
+#[test]
+fn what_is_sent_as_an_api_key_is_secret_whatever_its_variable_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("prompts.jsonl"), "{\"prompt\": \"the\"}\n").unwrap();
+    let url = serve(|request| match request.path.as_str() {
+        "/v1/models" => Reply::new(200, r#"{"data": [{"id": "served"}]}"#),
+        _ => Reply::new(401, format!("Incorrect API key provided: {CANARY}")),
+    });
+    let reward = path("reward.toml");
+    let scores = format!("kind = 'remote'\nurl = '{url}/get_reward'\napi_key_env = 'OPENAI'\n");
+    std::fs::write(&reward, scores).unwrap();
+    let of_server = ["--server", &url, "--api-key-env", "OPENAI", "--stop", CANARY];
+    let of_reward = ["--procedure", "best-of:2", "--reward", reward.to_str().unwrap()];
+    for (name, args) in [("server", &of_server[..]), ("reward", &of_reward)] {
+        let out = path(name);
+        let mut command = generate(&out, &path("prompts.jsonl"), KNOWN_WORDS);
+        command.args(args).env("OPENAI", CANARY);
+        fails(command, 3);
+        let kept = record(&out);
+        let error = kept.error.as_ref().unwrap();
+        assert!(error.contains("provided: «redacted:OPENAI»"), "{error}");
+        assert_eq!(kept.argv.contains(&"«redacted:OPENAI»".to_owned()), name == "server");
+        assert_clean(&out, CANARY);
     }
 }
 

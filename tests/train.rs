@@ -5,9 +5,12 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::Instant;
 
-use common::{assert_done, bytes, infalign, json, json_file, quickstart, run, stderr, train_small};
+use common::{
+    assert_done, bytes, done, infalign, json, json_file, quickstart, refused, run, stderr,
+    train_small, wait_until,
+};
 
 /// More of everything than the small settings have.
 const MORE: [&str; 4] = [
@@ -37,9 +40,9 @@ fn runs_repeat_and_survive_being_killed() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, again, killed) =
         (dir.path().join("whole"), dir.path().join("again"), dir.path().join("killed"));
-    let output = run(train(&whole, &[]));
-    assert!(output.status.success(), "{}", stderr(&output));
-    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let start = Instant::now();
+    let table = done(train(&whole, &[]));
+    let took = start.elapsed();
     assert!(
         ["base", "raw", "ctrl-best", "best-of:4", "worst-of:4"]
             .iter()
@@ -61,20 +64,7 @@ fn runs_repeat_and_survive_being_killed() {
         "a row a method and procedure, the reference included"
     );
 
-    // Killed again and again at moments that differ from run to run of the test, until it is through.
-    let mut attempts = 0;
-    while !killed.join("results.json").exists() {
-        attempts += 1;
-        assert!(attempts < 200, "the run makes no progress");
-        let resume: &[&str] = if killed.join("config.toml").exists() { &["--resume"] } else { &[] };
-        let mut child =
-            if resume.is_empty() { train(&killed, &[]) } else { resumed(&killed) }.spawn().unwrap();
-        let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-        std::thread::sleep(Duration::from_millis(u64::from(nanos % 700 + 100 + 20 * attempts)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    assert!(attempts > 1, "the run must have been killed at least once");
+    common::killed_until_done(&killed, took, || train(&killed, &[]), || resumed(&killed));
     assert_equal(&whole, &killed);
 }
 
@@ -102,9 +92,7 @@ fn a_watch_looks_again_from_the_newest_checkpoint_on() {
     let looks = killed.join("methods/raw/evaluations.jsonl");
     let mut child = watched(&killed).spawn().unwrap();
     let seen = || std::fs::read_to_string(&looks).unwrap_or_default().lines().count();
-    while seen() < 16 && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(&mut child, "the look at step 32", || seen() >= 16);
     child.kill().unwrap();
     child.wait().unwrap();
     assert_done(&run(resumed(&killed)));
@@ -122,17 +110,10 @@ fn a_watch_looks_again_from_the_newest_checkpoint_on() {
 fn ctrl_c_checkpoints_and_says_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
-    let child = train(&run_dir, &["--set", "train.steps=100000"]).spawn().unwrap();
+    let mut child = train(&run_dir, &["--set", "train.steps=100000"]).spawn().unwrap();
     let started = run_dir.join("methods/raw/checkpoints");
-    for _ in 0..600 {
-        if started.is_dir() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(
-        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
-    );
+    wait_until(&mut child, "the first checkpoint", || started.is_dir());
+    common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
@@ -171,8 +152,7 @@ fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
     let lora = "train.lora={ r = 4, lora_alpha = 8, target_modules = ['q_proj', 'v_proj'] }";
     let method = "method=[{ name = 'lora', objective = 'exp:10' }]";
     let sets = ["--set", lora, "--set", method, "--set", "evaluation.baseline=lora"];
-    let output = run(train(&run_dir, &sets));
-    assert!(output.status.success(), "{}", stderr(&output));
+    done(train(&run_dir, &sets));
     let policy = run_dir.join("methods/lora/policy");
     assert!(policy.join("adapter_config.json").is_file() && !policy.join("config.json").exists());
     let results = bytes(&run_dir, "results.json");
@@ -180,33 +160,26 @@ fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
     for file in ["results.json", "methods/lora/samples.json"] {
         std::fs::remove_file(run_dir.join(file)).unwrap();
     }
-    let output = run(resumed(&run_dir));
-    assert!(output.status.success(), "{}", stderr(&output));
+    done(resumed(&run_dir));
     assert!(bytes(&run_dir, "results.json") == results);
 
     let prompts = run_dir.join("inputs/quickstart/test.jsonl");
     let generate = |model: &Path| {
         let mut command = infalign(&["generate", "--max-tokens", "4", "--seed", "3", "--json"]);
         command.arg("--model").arg(model).arg("--prompts").arg(&prompts);
-        let output = run(command);
-        assert!(output.status.success(), "{}", stderr(&output));
-        output.stdout
+        done(command)
     };
     assert_ne!(generate(&policy), generate(&run_dir.join("inputs/quickstart/model")));
-    let output = run(train(&dir.path().join("bad"), &["--set", &lora.replace("q_proj", "query")]));
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("\"query\""), "{}", stderr(&output));
+    let bad = lora.replace("q_proj", "query");
+    refused(train(&dir.path().join("bad"), &["--set", &bad]), &["\"query\""]);
 }
 
 #[test]
 fn a_run_that_does_not_fit_into_memory_is_refused_before_it_begins() {
     let dir = tempfile::tempdir().unwrap();
     let sets = ["--set", "batch=1000000000000", "--set", "calibration.samples=400000", "--dry-run"];
-    let output = run(train(&dir.path().join("run"), &sets));
-    let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("memory: about") && text.contains("does not fit"), "{text}");
-    assert!(text.contains("lower batch"), "{text}");
+    let needles = ["memory: about", "does not fit", "lower batch"];
+    refused(train(&dir.path().join("run"), &sets), &needles);
     let output = run(train(&dir.path().join("run"), &["--dry-run"]));
     assert!(stderr(&output).contains("memory: about"), "{}", stderr(&output));
     assert!(output.status.success(), "{}", stderr(&output));
@@ -279,10 +252,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         for more in [&["--dry-run"][..], &[]] {
             let mut command = infalign(&["train", "--out"]);
             command.arg(&out).arg(&path).args(["--set", &set]).args(more);
-            let output = run(command);
-            let text = stderr(&output);
-            assert_eq!(output.status.code(), Some(2), "{set}: {text}");
-            assert!(needles.iter().all(|needle| text.contains(needle)), "{set}: {text}");
+            let text = refused(command, &needles);
             assert_eq!(text.trim_end().lines().count(), 1, "{set}: {text}");
             assert!(!out.exists(), "{set}: nothing may be left behind");
         }
@@ -399,11 +369,8 @@ fn values_out_of_range_name_the_recipe() {
     for more in [&["--dry-run"][..], &[]] {
         let mut command = infalign(&["train", "--out"]);
         command.arg(&out).arg(&path).args(more);
-        let output = run(command);
-        let text = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{text}");
         let named = format!("error: {}: [train] with method", path.display());
-        assert!(text.contains(&named) && text.contains("prompts_per_step is 0"), "{text}");
+        refused(command, &[named.as_str(), "prompts_per_step is 0"]);
     }
 }
 
@@ -413,17 +380,9 @@ fn errors_in_a_recipe_name_the_line() {
     let path = recipe(dir.path(), |text| text.replace("prompts_per_step", "prompt_per_step"));
     let text = std::fs::read_to_string(&path).unwrap();
     let line = text.lines().position(|line| line.starts_with("prompt_per_step")).unwrap() + 1;
-    let output = run({
-        let mut command = infalign(&["train", "--dry-run"]);
-        command.arg(&path);
-        command
-    });
-    let message = stderr(&output);
-    assert!(
-        message.contains(&format!("recipe.toml, line {line}:"))
-            && message.contains("`prompts_per_step`"),
-        "{message}"
-    );
+    let mut command = infalign(&["train", "--dry-run"]);
+    command.arg(&path);
+    refused(command, &[format!("recipe.toml, line {line}:").as_str(), "`prompts_per_step`"]);
 }
 
 #[test]
@@ -436,10 +395,7 @@ fn a_run_goes_on_with_the_files_that_it_was_begun_with() {
     assert_done(&run(train(&out, &["--set", &format!("prompts.train={}", prompts.display())])));
     std::fs::write(&prompts, all.lines().rev().map(|line| format!("{line}\n")).collect::<String>())
         .unwrap();
-    let output = run(resumed(&out));
-    assert_eq!(output.status.code(), Some(2));
-    let text = stderr(&output);
-    assert!(text.contains("train.jsonl (prompts.train) is another than when"), "{text}");
+    refused(resumed(&out), &["train.jsonl (prompts.train) is another than when"]);
     std::fs::write(&prompts, all).unwrap();
     assert_done(&run(resumed(&out)));
 }
@@ -451,18 +407,15 @@ fn a_reward_knows_every_prompt_before_anything_is_sampled() {
     std::fs::write(&answers, "{\"prompt\": \"another\", \"answer\": \"4\"}\n").unwrap();
     let part = format!("{{ kind = \"answer\", file = {answers:?} }}");
     let sum = format!("reward={{ kind = \"sum\", parts = [{{ weight = 1.0, reward = {part} }}] }}");
-    let output = run(train(&dir.path().join("run"), &["--set", &sum, "--dry-run"]));
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("[reward]"), "{}", stderr(&output));
+    refused(train(&dir.path().join("run"), &["--set", &sum, "--dry-run"]), &["[reward]"]);
 }
 
 #[test]
 fn a_procedure_is_measured_once() {
     let dir = tempfile::tempdir().unwrap();
     let twice = "evaluation.procedures=[\"sample\", \"best-of:2\", \"sample\"]";
-    let output = run(train(&dir.path().join("run"), &["--set", twice]));
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("evaluation.procedures names sample twice"));
+    let told = "evaluation.procedures names sample twice";
+    refused(train(&dir.path().join("run"), &["--set", twice]), &[told]);
 }
 
 #[test]
@@ -471,16 +424,13 @@ fn a_run_is_not_overwritten_and_a_stranger_is_not_resumed() {
     let full = dir.path().join("full");
     std::fs::create_dir(&full).unwrap();
     std::fs::write(full.join("mine.txt"), "mine").unwrap();
-    let output = run(train(&full, &[]));
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    refused(train(&full, &[]), &[]);
     assert_eq!(
         std::fs::read_dir(&full).unwrap().count(),
         1,
         "a folder of somebody's is left as it is"
     );
-    let output = run(resumed(&full));
-    assert!(stderr(&output).contains("no run to resume"), "{}", stderr(&output));
-    assert_eq!(output.status.code(), Some(2));
+    refused(resumed(&full), &["no run to resume"]);
 }
 
 #[cfg(target_os = "linux")]
@@ -495,6 +445,6 @@ fn a_full_disk_leaves_nothing_half_written() {
     for entry in ["inputs", "methods/raw/policy", "results.json"] {
         assert!(!out.join(entry).exists(), "{entry} must not be there half-written");
     }
-    let output = run(resumed(&out));
-    assert!(output.status.success(), "with space again the run goes on: {}", stderr(&output));
+    // With space again the run goes on.
+    done(resumed(&out));
 }

@@ -1,9 +1,12 @@
 //! How tests run the command, and the quickstart in miniature.
 #![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(clippy::print_stdout, reason = "a test that failed tells what it did")]
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,16 +21,48 @@ pub(crate) const SMALL: [&str; 6] = [
     "evaluation.samples=4",
 ];
 
-/// The command, without the data and the input of whoever runs the tests.
+/// How the names of variables begin that change what the command does, or are recorded.
+const OF_CALLER: [&str; 6] =
+    ["SLURM_", "INFALIGN_", "HF_", "HUGGING_FACE_", "GIT_", "RAYON_NUM_THREADS"];
+/// What the names of variables hold whose values must not be recorded.
+const OF_SECRETS: [&str; 8] =
+    ["KEY", "TOKEN", "SECRET", "PASSW", "CRED", "AUTH", "COOKIE", "SESSION"];
+/// For waiting: what lasts longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Shares of the time of a whole run after which it is killed.
+const KILLED_AFTER: [f64; 8] = [0.05, 0.37, 0.14, 0.55, 0.23, 0.46, 0.09, 0.6];
+
+/// The command.
 pub(crate) fn infalign(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infalign"));
+    let mut command = clean(env!("CARGO_BIN_EXE_infalign"));
+    command.args(args);
     command
-        .args(args)
-        .env_remove("INFALIGN_DATA")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+}
+
+/// A program without the input, the variables and the secrets of whoever runs the tests; what cargo needs stays.
+pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_string_lossy().to_uppercase();
+        let is_secret = OF_SECRETS.iter().any(|part| upper.contains(part));
+        if OF_CALLER.iter().any(|of| upper.starts_with(of))
+            || (is_secret && !upper.starts_with("CARGO"))
+        {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Runs git in a folder without the repository and the settings of whoever runs the tests, and returns what it printed; it has to succeed.
+pub(crate) fn git(dir: &Path, words: &[&str]) -> String {
+    let mut git = clean("git");
+    for name in ["GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+        git.env(name, if cfg!(windows) { "NUL" } else { "/dev/null" });
+    }
+    git.args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(words).current_dir(dir);
+    done(git)
 }
 
 /// `train` with the small settings, and with other values of some keys.
@@ -61,24 +96,89 @@ pub(crate) fn done(command: Command) -> String {
 
 /// Runs the command, which has to end with that exit code, and returns stderr with stdout before it.
 pub(crate) fn fails(command: Command, code: i32) -> String {
+    let words = format!("{:?}", command.get_args().collect::<Vec<_>>());
     let output = run(command);
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
-    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert_eq!(output.status.code(), Some(code), "{words}: {text}");
     text
+}
+
+/// Runs the command, which has to refuse its input in these words among others, and returns what it said.
+pub(crate) fn refused(command: Command, needles: &[&str]) -> String {
+    let words = format!("{:?}", command.get_args().collect::<Vec<_>>());
+    let text = fails(command, 2);
+    for needle in needles {
+        assert!(text.contains(needle), "{words} does not tell {needle:?}: {text}");
+    }
+    text
+}
+
+/// Waits until something is so while the command runs, which must not end before; `what` names it.
+pub(crate) fn wait_until(child: &mut Child, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    loop {
+        // Looked at first: what it did at its end counts.
+        let ended = child.try_wait().unwrap();
+        if condition() {
+            return;
+        }
+        if ended.is_some() || start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let mut told = String::new();
+            if let Some(mut stderr) = child.stderr.take() {
+                let _ = stderr.read_to_string(&mut told);
+            }
+            let ended = ended.map_or_else(|| "not in a minute".to_owned(), |s| s.to_string());
+            panic!("waited for {what}: {ended}: {told}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Presses Ctrl-C.
+#[cfg(unix)]
+pub(crate) fn interrupt(child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
 }
 
 /// Starts the command, asks it to stop once a file is there, and returns stderr; it has to end as what was stopped does.
 #[cfg(unix)]
 pub(crate) fn stopped(mut command: Command, once: &Path) -> String {
     let mut child = command.spawn().unwrap();
-    while !once.exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_until(&mut child, &once.display().to_string(), || once.exists());
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
     text
+}
+
+/// Begins a run, kills it again and again as it goes on, and lets it come to its end.
+///
+/// - `whole`: how long the run takes when it is left alone.
+/// - `begun`, `resumed`: the command that begins it in the folder `out`, and the one that goes on with it.
+pub(crate) fn killed_until_done(
+    out: &Path,
+    whole: Duration,
+    begun: impl Fn() -> Command,
+    resumed: impl Fn() -> Command,
+) {
+    let next = || if out.join("config.toml").exists() { resumed() } else { begun() };
+    let mut killed = 0;
+    for share in KILLED_AFTER {
+        let mut child = next().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(whole.mul_f64(share));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        println!("after {share} of {whole:?}: {status}");
+        if status.success() {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 0, "the run is too short");
+    done(next());
 }
 
 /// The document that a command printed, which has to have succeeded.
@@ -135,9 +235,9 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 /// The command where writes fail as they do on a full disk, by a limit on the size of files.
 pub(crate) fn on_a_full_disk<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     let script = "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"";
-    let mut shell = Command::new("sh");
+    let mut shell = clean("sh");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_infalign")]).args(args);
-    shell.env_remove("INFALIGN_DATA").output().unwrap()
+    run(shell)
 }
 
 /// The quickstart's model with one more file.

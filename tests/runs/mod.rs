@@ -10,7 +10,9 @@ use std::process::Command;
 use infalign_record::record::Record;
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub(crate) use common::{copy, done, fails, quickstart, run, stderr};
+pub(crate) use common::{
+    clean, copy, done, fails, git, infalign, quickstart, refused, run, stderr, wait_until,
+};
 
 #[cfg(unix)]
 #[allow(unused_imports, reason = "each test takes what it needs")]
@@ -20,17 +22,10 @@ pub(crate) use common::stopped;
 const METHODS: &str =
     "method=[{ name = 'raw', objective = 'raw' }, { name = 'ctrl-best', objective = 'exp:10' }]";
 
-/// The command, on as many threads as the machine has.
-pub(crate) fn infalign(args: &[&str]) -> Command {
-    let mut command = common::infalign(args);
-    command.env_remove("RAYON_NUM_THREADS");
-    command
-}
-
 /// `train` with the small settings.
 pub(crate) fn train(out: &Path, more: &[&str]) -> Command {
     let mut command = common::train_small(out, &[METHODS]);
-    command.args(more).env_remove("RAYON_NUM_THREADS");
+    command.args(more);
     command
 }
 

@@ -2,12 +2,11 @@
 //!
 //! stdout carries results, stderr progress and messages. Exit codes: 0 done, 1 a check failed, 2 usage or bad input, 3 the run failed.
 
-/// Says something on stderr. Nothing ends because nobody listens any more, as behind a pipe that was closed.
+/// Says something on stderr, as [`output::tell`] does.
 macro_rules! tell {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
-    }};
+    ($($text:tt)*) => {
+        $crate::output::tell(format_args!($($text)*))
+    };
 }
 
 mod build_record;

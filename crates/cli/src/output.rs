@@ -1,7 +1,9 @@
-//! Results on stdout.
+//! Results on stdout, and what is said on stderr.
 
+use std::borrow::Cow;
+use std::fmt::Arguments;
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf, absolute};
 use std::sync::OnceLock;
@@ -110,6 +112,7 @@ fn cannot_write(path: &Path) -> String {
 
 fn show(text: &str) -> Result<ControlFlow<()>, Failure> {
     let mut stdout = std::io::stdout().lock();
+    let text = if stdout.is_terminal() { visible(text) } else { Cow::Borrowed(text) };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(ControlFlow::Continue(())),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
@@ -117,6 +120,29 @@ fn show(text: &str) -> Result<ControlFlow<()>, Failure> {
             Err(Failure::Run(Error::new(error).context("cannot write to standard output")))
         }
     }
+}
+
+/// Says a line on stderr, [`visible()`]. Nothing ends because nobody listens any more, as behind a pipe that was closed.
+pub(crate) fn tell(text: Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{}", visible(&text.to_string()));
+}
+
+/// A text with its control characters as escapes, such as `\u{1b}`, but for tabs and ends of lines: a terminal would obey them, and the text
+/// may come from a stranger.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| c.is_control() && !matches!(c, '\t' | '\n');
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// A command line, so that a shell reads it the same again.
@@ -165,4 +191,17 @@ pub(crate) fn print_rows(rows: &[(String, String)]) -> Result<(), Failure> {
     let lines = rows.iter().map(|(name, value)| format!("{name:<width$}{value}"));
     let text: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
     print(&text.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_visible() {
+        let text = "\tß\r\n\u{1b}[2J\u{7}\u{7f}\u{9b}31m";
+        let shown = "\tß\\u{d}\n\\u{1b}[2J\\u{7}\\u{7f}\\u{9b}31m";
+        assert_eq!(visible(text), shown);
+        assert_eq!(visible(shown), shown);
+    }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::visible;
+
 /// The stages of a run, counted.
 pub(crate) struct Progress {
     stages: usize,
@@ -24,7 +26,7 @@ impl Progress {
         if !std::io::stderr().is_terminal() {
             tell!("{label}");
         }
-        let bar = bar(label, length, ProgressDrawTarget::stderr());
+        let bar = bar(&label, length, ProgressDrawTarget::stderr());
         bar.enable_steady_tick(Duration::from_millis(500));
         Stage { bar, length, tenth: Cell::new(0) }
     }
@@ -37,7 +39,7 @@ impl Progress {
 }
 
 /// A line as wide as the terminal at most: what is shown beside the steps is cut short.
-fn bar(label: String, length: usize, target: ProgressDrawTarget) -> ProgressBar {
+fn bar(label: &str, length: usize, target: ProgressDrawTarget) -> ProgressBar {
     // `with_template` fails only on a malformed template, and this one is fixed.
     let style = ProgressStyle::with_template(
         "{prefix:26} {bar:8} {pos:>4}/{len:<4} ({elapsed}, {eta} left) {wide_msg}",
@@ -45,7 +47,7 @@ fn bar(label: String, length: usize, target: ProgressDrawTarget) -> ProgressBar 
     .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(length as u64), target);
     bar.set_style(style);
-    bar.set_prefix(label);
+    bar.set_prefix(visible(label).into_owned());
     bar
 }
 
@@ -136,15 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_no_wider_than_the_terminal() {
+    fn a_line_is_no_wider_than_the_terminal_and_obeys_no_label() {
         let terminal = Narrow::default();
         let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
-        let bar = bar("[2/7] calibration".to_owned(), 40, target);
+        let bar = bar("[2/7] policy \u{1b}[2J", 40, target);
         bar.set_message("reward".repeat(20));
         terminal.0.lock().unwrap().clear();
         bar.tick();
         let line = terminal.0.lock().unwrap().trim().to_owned();
-        assert!(line.starts_with("[2/7] calibration ") && line.contains(" left) reward"), "{line}");
+        let label = "[2/7] policy \\u{1b}[2J ";
+        assert!(line.starts_with(label) && line.contains(" left) reward"), "{line}");
         assert_eq!(line.chars().count(), 80, "{line}");
     }
 }

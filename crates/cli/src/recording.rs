@@ -4,12 +4,14 @@
 //! too. A command takes part by saying what it reads ([`RunInputs`]); `main.rs` does the rest.
 
 use std::fs::{DirEntry, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_backend::{DeviceName, compiled};
 use infalign_model::ModelFolder;
+use infalign_record::atomic::clear_top;
 use infalign_record::hash::sha256_bytes;
 use infalign_record::record::Device;
 use infalign_record::{
@@ -21,6 +23,7 @@ use crate::build_record::build_record;
 use crate::destination;
 use crate::dtype::Dtype;
 use crate::failure::{Failure, OrFailure};
+use crate::files::make_folder;
 use crate::generate::reward_config;
 use crate::{models, output, source};
 
@@ -233,52 +236,60 @@ fn device(name: Option<&DeviceName>, dtype: Dtype) -> Option<Device> {
 /// Does the work of a command with `--record DIR`: what it prints is kept there, with the record of the run.
 ///
 /// # Errors
-/// [`Failure::Input`] for a folder that holds something; as [`recorded`].
+/// [`Failure::Input`] for a folder that holds something, or that another process records into; as [`recorded`].
 pub(crate) fn in_folder(
     dir: &Path,
     reads: RunInputs,
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let run = new_folder(dir).or_input()?;
+    let _lock = new_folder(dir).or_input()?;
     output::copy_to(dir, PRINTED[usize::from(!reads.json)]).or_run()?;
-    let result = recorded(run.path(), reads, Some(Expect::default()), work);
+    let result = recorded(dir, reads, Some(Expect::default()), work);
     if let Err(Failure::Input(_)) = &result {
         abandon(dir);
     }
     result
 }
 
-fn new_folder(dir: &Path) -> Result<RunDir> {
-    anyhow::ensure!(
-        !dir.join(START_FILE).exists(),
-        "{} holds a run already: give another --record",
-        dir.display()
-    );
+/// Begins a run in a folder that holds none, and takes hold of it as [`lock`] does.
+fn new_folder(dir: &Path) -> Result<File> {
+    let holds_a_run = || dir.join(START_FILE).exists() && !is_just_begun(dir);
+    let refusal = || format!("{} holds a run already: give another --record", dir.display());
+    ensure!(!holds_a_run(), refusal());
     destination::folder(dir)?;
-    Ok(RunDir::at(dir)?)
+    let lock = begin_in(dir)?;
+    // Another process may have made one in the meantime.
+    ensure!(!holds_a_run(), refusal());
+    // Of a beginning that was killed; what is not there need not be removed.
+    for file in PRINTED.iter().chain(&[folder::EXPECT, folder::DIFF]) {
+        let _ = std::fs::remove_file(dir.join(file));
+    }
+    Ok(lock)
 }
 
-/// Begins a run in a folder, which is new or empty or holds one, and takes hold of it as [`lock`] does.
+/// Begins a run in a folder, which is new or empty or holds one, and takes hold of it as [`lock`] does. What a process left there that was killed
+/// as it began one is in nobody's way.
 ///
 /// # Errors
-/// As [`RunDir::at`] and [`lock`], and when another process is just beginning a run there.
+/// As [`RunDir::at`] and [`lock`].
 pub(crate) fn begin_in(dir: &Path) -> Result<File> {
-    match RunDir::at(dir) {
-        Err(RecordError::NotARun { .. }) if is_being_begun(dir) => bail!(
-            "another process is beginning a run in {}: give another --out (if there is none, it was killed: empty the folder)",
-            dir.display()
-        ),
-        // It may have become one in the meantime.
-        Err(RecordError::NotARun { .. }) => drop(RunDir::at(dir)?),
-        begun => drop(begun?),
-    }
-    lock(dir)
+    make_folder(dir)?;
+    // Nothing is written into a folder of somebody else's, nor is anything deleted there.
+    RunDir::check(dir)?;
+    let lock = lock(dir)?;
+    clear_top(dir)?;
+    RunDir::at(dir)?;
+    Ok(lock)
 }
 
-/// Whether a folder holds nothing but what a process writes that begins a run there.
-fn is_being_begun(dir: &Path) -> bool {
-    let of_beginning = |entry: DirEntry| folder::is_of_beginning(&entry.file_name());
-    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().all(of_beginning))
+/// Whether a folder holds nothing but what a process leaves that was killed as it began a run there, before there was a record.
+pub(crate) fn is_just_begun(dir: &Path) -> bool {
+    let early = [START_FILE, folder::EXPECT, folder::DIFF, PRINTED[0], PRINTED[1]];
+    let is_of_beginning = |entry: std::io::Result<DirEntry>| {
+        let name = entry.map(|entry| entry.file_name());
+        name.is_ok_and(|name| early.iter().any(|of| name == *of) || folder::is_of_beginning(&name))
+    };
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.all(is_of_beginning))
 }
 
 /// Takes hold of a run's folder for as long as the file is open.
@@ -300,6 +311,8 @@ pub(crate) fn lock_file(path: &Path, what: &str) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!("another process is working on {what}"),
+        // Some network file systems have no locks.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }
@@ -332,22 +345,59 @@ pub(crate) fn refuse_secrets(what: &str, text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// Git with neither the repository nor the settings of whoever runs the tests.
     fn git(root: &Path, words: &[&str]) {
-        let names = ["-c", "user.name=t", "-c", "user.email=t@t"];
-        source::git(root, &[&names[..], words].concat()).unwrap();
+        let mut git = std::process::Command::new("git");
+        for name in source::OF_ANOTHER {
+            git.env_remove(name);
+        }
+        for name in ["GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+            git.env(name, if cfg!(windows) { "NUL" } else { "/dev/null" });
+        }
+        git.args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(words).current_dir(root);
+        assert!(git.status().unwrap().success(), "git {words:?}");
     }
 
     #[test]
-    fn a_folder_in_which_another_process_begins_a_run_is_left_to_it() {
+    fn what_a_process_left_that_was_killed_as_it_began_a_run_is_cleared_by_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let begin = || begin_in(dir.path()).map_err(|error| error.to_string());
-        std::fs::write(dir.path().join(".part-x1"), "").unwrap();
-        assert!(begin().unwrap_err().contains("another process is beginning a run in"));
-        std::fs::remove_file(dir.path().join(".part-x1")).unwrap();
+        for name in [folder::LOCK, ".part-x1"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let held = begin().unwrap();
+        assert!(!dir.path().join(".part-x1").exists());
+        std::fs::write(dir.path().join(".part-x2"), "").unwrap();
+        assert!(begin().unwrap_err().contains("another process is working on the run in"));
+        assert!(dir.path().join(".part-x2").exists(), "it may be writing that");
+        drop(held);
+        begin().unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_somebody_elses_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["thesis.tex", ".part-1.tex"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let error = begin_in(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("holds no run of infalign"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn of_processes_that_record_into_one_folder_one_does() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("r");
+        let begin = || new_folder(&dir).map_err(|error| error.to_string());
         let held = begin().unwrap();
         assert!(begin().unwrap_err().contains("another process is working on the run in"));
         drop(held);
-        begin().unwrap();
+        // As if the one that held it had been killed before it had a record.
+        let held = begin().unwrap();
+        std::fs::write(dir.join(folder::RECORD), "{}").unwrap();
+        drop(held);
+        assert!(begin().unwrap_err().contains("holds a run already: give another --record"));
     }
 
     #[test]

@@ -85,14 +85,28 @@ pub(crate) fn before(run: &Path) -> Result<Before> {
     })
 }
 
-/// What is not as it was recorded in the folder of a run that has ended; None for one that has not, and where a part of the record is missing.
+/// What is not as it was recorded in the folder of a run that has ended; None for one that has not.
 fn findings(run: &Path) -> Result<Option<Vec<Finding>>> {
+    Ok(if has_ended(run)? { Some(verify(run)?.findings) } else { None })
+}
+
+/// Whether a run has ended, and no part of its record is missing.
+///
+/// # Errors
+/// When its record cannot be read.
+fn has_ended(run: &Path) -> Result<bool> {
     let of_record = [folder::RECORD, folder::MANIFEST, folder::CRATE];
-    if !of_record.iter().all(|name| run.join(name).exists()) {
-        return Ok(None);
-    }
-    let has_ended = folder::record(run)?.status == Status::Completed;
-    Ok(if has_ended { Some(verify(run)?.findings) } else { None })
+    let is_there = of_record.iter().all(|name| run.join(name).exists());
+    Ok(is_there && folder::record(run)?.status == Status::Completed)
+}
+
+/// Whether a run was killed while its record was made.
+pub(crate) fn was_ending(run: &Path) -> bool {
+    folder::record(run).is_ok_and(|record| match record.status {
+        Status::Running => true,
+        Status::Completed => !run.join(folder::MANIFEST).exists(),
+        Status::Failed => false,
+    })
 }
 
 /// What to do about a file that is another than when the run ended.
@@ -126,3 +140,36 @@ impl fmt::Display for Damaged {
 }
 
 impl std::error::Error for Damaged {}
+
+#[cfg(test)]
+mod tests {
+    use infalign_record::{Opening, Recorder};
+
+    use super::*;
+
+    /// Has a run's record tell another status, as that of one that is killed before it is sealed.
+    fn tell(run: &Path, status: &str) {
+        let path = run.join(folder::RECORD);
+        let mut record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record["status"] = status.into();
+        std::fs::write(path, record.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_failed_once_and_was_then_killed_as_it_was_sealed_is_unfinished() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path();
+        let begin = || Recorder::begin(run, Opening::default()).unwrap();
+        begin().failed("stopped", 3).unwrap();
+        assert!(!has_ended(run).unwrap());
+        drop(begin());
+        std::fs::write(run.join(folder::RESULTS), "{}").unwrap();
+        tell(run, "completed");
+        assert!(!has_ended(run).unwrap());
+        assert!(matches!(before(run).unwrap(), Before::Unfinished));
+        begin().completed().unwrap();
+        assert!(has_ended(run).unwrap());
+        assert!(matches!(before(run).unwrap(), Before::Whole));
+    }
+}

@@ -1,8 +1,11 @@
 //! `--server`, a server that generates in place of a model in this process, and the API keys of servers.
 
+use std::convert::Infallible;
+
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use infalign_decode::{DecodeError, Patience, RemoteError, Server};
+use infalign_record::Secrets;
 
 /// Arguments that say where responses are generated.
 #[derive(Args)]
@@ -15,7 +18,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "NAME", requires = "server")]
     server_model: Option<String>,
     /// Environment variable that holds the server's API key.
-    #[arg(long, value_name = "NAME", requires = "server")]
+    #[arg(long, value_name = "NAME", requires = "server", value_parser = key_variable)]
     api_key_env: Option<String>,
     /// Seconds that one request to the server may take.
     #[arg(long, value_name = "SECONDS", requires = "server", default_value = "600", value_parser = seconds)]
@@ -61,10 +64,13 @@ pub(crate) fn warn_if_unlisted(url: &str, name: &str, models: &[String]) {
     }
 }
 
-/// The API key that an environment variable holds, without white space around it; None where there is none.
+/// The API key that an environment variable holds, without white space around it; None where there is none. Every key is read here, and from
+/// then on no record of this process holds it.
 pub(crate) fn api_key(name: &str) -> Option<String> {
     let key = std::env::var(name).ok().map(|key| key.trim().to_owned());
-    key.filter(|key| !key.is_empty())
+    let key = key.filter(|key| !key.is_empty())?;
+    Secrets::note(name, &key);
+    Some(key)
 }
 
 /// The same of `--api-key-env`.
@@ -74,6 +80,12 @@ pub(crate) fn api_key(name: &str) -> Option<String> {
 pub(crate) fn needed_key(variable: &str) -> Result<String> {
     let no_key = || format!("the environment variable {variable} of --api-key-env holds no key");
     api_key(variable).with_context(no_key)
+}
+
+/// The name of such a variable; its key is known before a record of the command line begins.
+fn key_variable(name: &str) -> Result<String, Infallible> {
+    api_key(name);
+    Ok(name.to_owned())
 }
 
 fn only(url: &str, models: Vec<String>) -> Result<String> {

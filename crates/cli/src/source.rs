@@ -14,6 +14,9 @@ const FILES: [&str; 6] = [
 ];
 /// Crates that are no part of it.
 const NOT_IN_IT: [&str; 1] = ["infalign"];
+/// Variables by which git would take another repository than the one that it is asked about; its hooks have them.
+pub(crate) const OF_ANOTHER: [&str; 5] =
+    ["GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"];
 
 /// Files and folders of the program's source, from the root of the workspace, those alone that are there.
 pub(crate) fn parts(root: &Path) -> Vec<String> {
@@ -54,11 +57,16 @@ pub(crate) fn diff(root: &Path, parts: &[String]) -> Option<Vec<u8>> {
 /// The output of git, if it succeeds.
 pub(crate) fn git(root: &Path, words: &[&str]) -> Option<Vec<u8>> {
     // Reading the state of the work tree would otherwise write to the repository.
-    let output = Command::new("git")
-        .args(words)
-        .current_dir(root)
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .output()
-        .ok()?;
+    let output = git_in(root).args(words).env("GIT_OPTIONAL_LOCKS", "0").output().ok()?;
     output.status.success().then_some(output.stdout)
+}
+
+/// Git, on the repository that a folder is of.
+pub(crate) fn git_in(folder: &Path) -> Command {
+    let mut git = Command::new("git");
+    git.current_dir(folder);
+    for name in OF_ANOTHER {
+        git.env_remove(name);
+    }
+    git
 }

@@ -119,6 +119,15 @@ pub(crate) fn is_half_written(name: &OsStr) -> bool {
 /// # Errors
 /// [`RecordError::Io`] when the folder cannot be read, or something of it not be deleted.
 pub fn clear(folder: &Path) -> Result<(), RecordError> {
+    clear_top(folder)?.iter().try_for_each(|below| clear(below))
+}
+
+/// As [`clear`], but not below the folder's own folders, where others may be writing: these are returned.
+///
+/// # Errors
+/// As [`clear`].
+pub fn clear_top(folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
+    let mut folders = Vec::new();
     for entry in fs::read_dir(folder).map_err(RecordError::io("read", folder))? {
         let entry = entry.map_err(RecordError::io("read", folder))?;
         let (path, kind) = (entry.path(), entry.file_type());
@@ -127,11 +136,11 @@ pub fn clear(folder: &Path) -> Result<(), RecordError> {
         match (half_written, is_folder) {
             (true, true) => fs::remove_dir_all(&path).map_err(RecordError::io("delete", &path))?,
             (true, false) => fs::remove_file(&path).map_err(RecordError::io("delete", &path))?,
-            (false, true) => clear(&path)?,
+            (false, true) => folders.push(path),
             (false, false) => {}
         }
     }
-    Ok(())
+    Ok(folders)
 }
 
 fn remove_if_there(folder: &Path) -> io::Result<()> {
@@ -190,6 +199,14 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Brings to the disk what was written into a file that is open for it.
+///
+/// # Errors
+/// [`RecordError::Io`] naming `path`.
+pub fn bring_to_disk(path: &Path, file: &File) -> Result<(), RecordError> {
+    synced(file).map_err(RecordError::io("write", path))
 }
 
 /// Brings a file to the disk, where its file system can be asked for that: some of networks, and of programs, cannot.

@@ -200,7 +200,8 @@ fn json_within<T: DeserializeOwned>(
 /// The record of a run's folder.
 ///
 /// # Errors
-/// As [`json`], and [`RecordError::Refused`] for another schema than [`SCHEMA`].
+/// As [`json`], and [`RecordError::Refused`] for another schema than [`SCHEMA`], and for a control character in the command, the start, the UUID
+/// or the path of an output.
 pub fn record(folder: &Path) -> Result<Record, RecordError> {
     let document: serde_json::Value = json(folder, RECORD)?;
     let schema = document.get("schema").and_then(|schema| schema.as_str()).unwrap_or("none");
@@ -208,9 +209,22 @@ pub fn record(folder: &Path) -> Result<Record, RecordError> {
         let what = format!("its schema is {schema:?}; this version reads {SCHEMA:?} alone");
         return Err(refused(&folder.join(RECORD), &what));
     }
-    serde_json::from_value(document).map_err(|error| {
+    let record: Record = serde_json::from_value(document).map_err(|error| {
         refused(&folder.join(RECORD), &format!("it is not what is expected there: {error}"))
-    })
+    })?;
+    match no_plain_text(&record) {
+        Some(what) => Err(refused(&folder.join(RECORD), &what)),
+        None => Ok(record),
+    }
+}
+
+/// What is wrong with the first text that holds a control character, among those that runs are told apart by.
+fn no_plain_text(record: &Record) -> Option<String> {
+    let texts = [("command", &record.command), ("start", &record.start), ("uuid", &record.uuid)];
+    let paths = record.outputs.iter().map(|output| ("outputs[].path", &output.path));
+    let mut texts = texts.into_iter().chain(paths);
+    let (key, text) = texts.find(|(_, text)| text.contains(char::is_control))?;
+    Some(format!("its {key} holds a control character: {text:?}"))
 }
 
 pub(crate) fn refused(path: &Path, reason: &str) -> RecordError {
@@ -283,6 +297,28 @@ mod tests {
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
         fs::remove_file(folder.path().join("b")).unwrap();
         assert_eq!(files(&link).unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn control_characters_where_a_record_has_none_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let run = crate::recorder::tests::finished_run(root.path(), "run");
+        let whole = record(&run).unwrap();
+        type Change = fn(&mut Record);
+        let changes: [(&str, Change); 4] = [
+            ("command", |record| record.command.push('\u{1b}')),
+            ("start", |record| record.start.push('\n')),
+            ("uuid", |record| record.uuid.push('\u{9b}')),
+            ("outputs[].path", |record| record.outputs[1].path.push('\u{7f}')),
+        ];
+        for (key, change) in changes {
+            let mut changed = whole.clone();
+            change(&mut changed);
+            fs::write(run.join(RECORD), serde_json::to_vec(&changed).unwrap()).unwrap();
+            let error = record(&run).unwrap_err().to_string();
+            assert!(error.contains(&format!("its {key} holds a control character")), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
     }
 
     #[test]

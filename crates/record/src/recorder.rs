@@ -1,7 +1,7 @@
 //! Opening and closing the record of a run.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::build_record::BuildRecord;
 use crate::capture::{Gpu, Host, Scheduler, executable_sha256, peak_memory_bytes, threads};
 use crate::expect::Expect;
 use crate::folder::{
-    self, CONFIG, CRATE, DIFF, EXPECT, OF_RECORD, PREVIEW, RECORD, RESULTS, STEPS,
+    self, CONFIG, CRATE, DIFF, EXPECT, MANIFEST, OF_RECORD, PREVIEW, RECORD, RESULTS, STEPS,
 };
 use crate::hash::{sha256_bytes, sha256_file};
 use crate::manifest::{self, Manifest};
@@ -71,7 +71,8 @@ impl Recorder {
     /// Writes all that is known before the work begins, brought to the disk: a run that is killed leaves it. So does a recorder that is dropped,
     /// neither [`completed`](Self::completed) nor [`failed`](Self::failed): the status stays [`Status::Running`], without outputs and manifest.
     ///
-    /// A record that is there already, of a process that did not finish the run, becomes one of [`Record::earlier`].
+    /// A record that is there already, of a process that did not finish the run, becomes one of [`Record::earlier`], and what sealed that is
+    /// deleted.
     ///
     /// # Errors
     /// When an input cannot be read, or a file cannot be written; [`RecordError::Variable`] where the environment names whoever runs or a licence
@@ -131,6 +132,7 @@ impl Recorder {
         let folder = run.to_path_buf();
         let recorder = Self { folder, record, secrets, started, overhead: started.elapsed() };
         recorder.write()?;
+        unseal(run)?;
         Ok(recorder)
     }
 
@@ -167,7 +169,10 @@ impl Recorder {
         // Numbers are named by the texts beside them, which may be what must not be kept.
         let metrics = if leak.is_none() { numbers(&results) } else { Default::default() };
         self.overhead += begun.elapsed();
+        // A word may have become known as a secret since the beginning.
+        let argv = self.record.argv.iter().map(|word| self.secrets.scrub(word)).collect();
         let record = &mut self.record;
+        record.argv = argv;
         record.status = if error.is_some() { Status::Failed } else { Status::Completed };
         record.error = error.map(|text| env::without_home(&text));
         record.end = Some(clock::utc_now());
@@ -247,6 +252,19 @@ fn seal(run: &Path, record: &Record, secrets: &Secrets) -> Result<(), RecordErro
     let document = ro_crate::metadata(run, record)?;
     write_atomic(&run.join(CRATE), |file| Ok(serde_json::to_writer_pretty(file, &document)?))?;
     manifest::write_of(run, &known, |path| secrets.find(path.as_bytes()).is_none())
+}
+
+/// Deletes what an earlier attempt was sealed with: until this one is, its record is to stand beside none of that.
+fn unseal(run: &Path) -> Result<(), RecordError> {
+    for path in [MANIFEST, CRATE, PREVIEW].map(|name| run.join(name)) {
+        match std::fs::remove_file(&path) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                return Err(RecordError::io("delete", &path)(cause));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Refuses who runs and which licence they give where one of them is a secret, perhaps the value of another variable.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::atomic::write_atomic;
-use crate::folder::is_of_finder;
+use crate::folder::is_of_beginning;
 use crate::hash::sha256_bytes;
 use crate::{RecordError, clock};
 
@@ -59,22 +59,35 @@ impl RunDir {
         }
     }
 
-    /// The folder `path` as a run: a run that is there is continued, an empty or missing folder
-    /// becomes a new one.
+    /// The folder `path` as a run: a run that is there is continued, a missing folder or one that
+    /// holds no more than [`RunDir::check`] allows becomes a new one.
     ///
     /// # Errors
     /// [`RecordError::NotARun`] for a folder that holds anything else; [`RecordError::Io`] when
     /// it cannot be made, read, or written to.
     pub fn at(path: &Path) -> Result<Self, RecordError> {
         fs::create_dir_all(path).map_err(RecordError::io("create the folder", path))?;
+        Self::check(path)?;
         if holds_a_run(path)? {
             return Ok(Self { path: path.to_path_buf() });
         }
-        let mut entries = fs::read_dir(path).map_err(RecordError::io("read the folder", path))?;
-        if entries.any(|entry| !entry.is_ok_and(|entry| is_of_finder(&entry.file_name()))) {
-            return Err(RecordError::NotARun { path: path.to_path_buf() });
-        }
         Self::begin(path.to_path_buf(), clock::now(), None)
+    }
+
+    /// Refuses a folder that holds anything but a run, or what a process leaves that was killed
+    /// as it began one. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`RunDir::at`].
+    pub fn check(path: &Path) -> Result<(), RecordError> {
+        let mut entries = fs::read_dir(path).map_err(RecordError::io("read the folder", path))?;
+        // Looked at first: a run that is begun meanwhile has its start before anything else.
+        let is_free =
+            entries.all(|entry| entry.is_ok_and(|entry| is_of_beginning(&entry.file_name())));
+        if is_free || holds_a_run(path)? {
+            return Ok(());
+        }
+        Err(RecordError::NotARun { path: path.to_path_buf() })
     }
 
     /// The folder.
@@ -174,6 +187,18 @@ mod tests {
     fn a_folder_that_macos_has_looked_at_is_empty() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(".DS_Store"), "x").unwrap();
+        RunDir::at(root.path()).unwrap();
+        assert!(root.path().join(START_FILE).exists());
+    }
+
+    #[test]
+    fn a_folder_in_which_a_process_was_killed_as_it_began_a_run_is_empty() {
+        let root = tempfile::tempdir().unwrap();
+        for name in [".lock", ".part-x1"] {
+            fs::write(root.path().join(name), "").unwrap();
+        }
+        RunDir::check(root.path()).unwrap();
+        assert!(!root.path().join(START_FILE).exists(), "nothing is written");
         RunDir::at(root.path()).unwrap();
         assert!(root.path().join(START_FILE).exists());
     }

@@ -1,31 +1,38 @@
 //! What must not be recorded: values of secret environment variables, and whatever looks like a key.
 //!
 //! Three walls. The environment is recorded by an allow-list of names ([`crate::env::recorded`]). No text that holds the
-//! value of a variable whose name sounds secret gets through, whichever way it came. And texts that look like well-known
-//! keys do not either, which works for runs of others, too.
+//! value of a variable gets through, whichever way it came, if its name sounds secret or its value is sent as an API key
+//! ([`Secrets::note`]). And texts that look like well-known keys do not either, which works for runs of others, too.
 
 use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::RecordError;
 
-/// Names of variables whose values are secret.
-const SECRET_NAMES: &str = "(?i)(key|token|secret|passw|cred|auth|cookie|session)";
+/// Names of variables whose values are secret. `PWD`, `OLDPWD` and `COMPASS` are not among them.
+const SECRET_NAMES: &str = concat!(
+    "(?i)(?:key|token|secret|passw|passphrase|cred|auth|cookie|session",
+    "|(?:^|_)(?:ssh)?pass(?:_|$)|_pwd(?:_|$)|^pwd_)"
+);
 /// Variables with such names that hold none: git's, with what its commits show to everybody.
 const NO_SECRETS: [&str; 3] = ["GIT_AUTHOR_DATE", "GIT_AUTHOR_EMAIL", "GIT_AUTHOR_NAME"];
 /// Shorter values, such as `true`, would be found everywhere.
 const MIN_LENGTH: usize = 8;
 
 /// Texts that look like keys: what they are, and how they look.
-const PATTERNS: [(&str, &str); 6] = [
+const PATTERNS: [(&str, &str); 9] = [
     ("a Hugging Face token", r"\bhf_[A-Za-z0-9]{20,}"),
-    ("a GitHub token", r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
-    ("an AWS key", r"\bAKIA[0-9A-Z]{16}\b"),
+    ("a GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
+    ("a GitLab token", r"\bglpat-[A-Za-z0-9_-]{20,}"),
+    ("a Slack token", r"\bxox[abeprs]-[A-Za-z0-9-]{20,}"),
+    ("a Google API key", r"\bAIza[A-Za-z0-9_-]{35,}"),
+    ("an AWS key", r"\bA(?:KIA|SIA)[0-9A-Z]{16}\b"),
     ("an API key", r"\bsk-[A-Za-z0-9_-]{20,}"),
     ("a private key", PRIVATE_KEY),
     ("a password in an address", r"://[^/:@\s\x22']*:[^@/\s\x22']+@"),
@@ -46,17 +53,45 @@ const LONGEST: usize = 6;
 const CHUNK: usize = 1 << 20;
 const OVERLAP: usize = 1 << 12;
 
+/// Values that this process sends as API keys.
+static KEYS: RwLock<Vec<Arc<Known>>> = RwLock::new(Vec::new());
+
+/// A value that is secret.
+#[derive(Debug)]
+struct Known {
+    /// What it is called.
+    name: String,
+    /// Its bytes.
+    length: usize,
+    /// The forms in which it may appear.
+    forms: Regex,
+}
+
+impl Known {
+    /// None where the value is too short to be told from other texts.
+    fn new(name: String, value: &str) -> Option<Arc<Self>> {
+        let value = Some(value.trim()).filter(|value| value.len() >= MIN_LENGTH)?;
+        Some(Arc::new(Self { name, length: value.len(), forms: any_form(value)? }))
+    }
+}
+
 /// Knows secrets when it sees them.
 #[derive(Clone, Debug)]
 pub struct Secrets {
-    /// What each is called, and the forms in which it may appear.
-    known: Vec<(String, Regex)>,
+    known: Vec<Arc<Known>>,
     patterns: Vec<(&'static str, Regex)>,
-    /// Bytes of a file that are looked at again with the next: no form of a value is longer.
-    overlap: usize,
 }
 
 impl Secrets {
+    /// Makes the value of a variable known to every `Secrets` of this process, those included that are there already: for what is sent as an API
+    /// key, whatever its variable is called.
+    pub fn note(name: &str, value: &str) {
+        let mut keys = KEYS.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.iter().all(|known| known.name != name) {
+            keys.extend(Known::new(name.to_owned(), value));
+        }
+    }
+
     /// The values of this process's environment, of the hub's token file and of `.netrc`, and the patterns.
     #[must_use]
     pub fn here() -> Self {
@@ -66,24 +101,35 @@ impl Secrets {
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        let variables =
-            variables.filter(|(name, _)| is_secret(name) && !NO_SECRETS.contains(&name.as_str()));
+        // Of a working directory the name sounds so, too.
+        let is_folder = |value: &str| value.starts_with('/') && Path::new(value).is_dir();
+        let variables = variables.filter(|(name, value)| {
+            is_secret(name) && !NO_SECRETS.contains(&name.as_str()) && !is_folder(value)
+        });
         Self::new(variables.chain(crate::env::token_files()))
     }
 
     /// The given values by their names, and the patterns.
     #[must_use]
     pub fn new(values: impl IntoIterator<Item = (String, String)>) -> Self {
-        let long = values.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
-        let mut long: Vec<_> = long.filter(|(_, value)| value.len() >= MIN_LENGTH).collect();
-        // A value may begin with another, without which its rest would not be known.
-        long.sort_by_key(|(_, value)| Reverse(value.len()));
-        let longest = long.first().map_or(0, |(_, value)| LONGEST * value.len());
-        let known = long.into_iter().filter_map(|(name, value)| Some((name, any_form(&value)?)));
+        let known = values.into_iter().filter_map(|(name, value)| Known::new(name, &value));
         let patterns =
             PATTERNS.iter().filter_map(|(what, pattern)| Some((*what, Regex::new(pattern).ok()?)));
-        let overlap = longest.max(OVERLAP);
-        Self { known: known.collect(), patterns: patterns.collect(), overlap }
+        Self { known: known.collect(), patterns: patterns.collect() }
+    }
+
+    /// The values of these secrets and the API keys, longest first: a value may begin with another, without which its rest would not be known.
+    fn known(&self) -> Vec<Arc<Known>> {
+        let mut known = self.known.clone();
+        known.extend(KEYS.read().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        known.sort_by_key(|known| Reverse(known.length));
+        known
+    }
+
+    /// Bytes of a file that are looked at again with the next: no form of a value is longer.
+    fn overlap(&self) -> usize {
+        let longest = self.known().first().map_or(0, |known| known.length);
+        (LONGEST * longest).max(OVERLAP)
     }
 
     /// What the bytes give away, if anything: never the secret itself.
@@ -117,6 +163,7 @@ impl Secrets {
     fn search(&self, path: &Path) -> io::Result<Option<String>> {
         let mut file = File::open(path)?;
         let (mut window, mut is_text, mut first) = (Vec::new(), true, true);
+        let overlap = self.overlap();
         loop {
             let kept = window.len();
             let n = file.by_ref().take(CHUNK as u64).read_to_end(&mut window)?;
@@ -127,23 +174,24 @@ impl Secrets {
             if found.is_some() || n == 0 {
                 return Ok(found);
             }
-            let from = (kept + n).saturating_sub(self.overlap);
+            let from = (kept + n).saturating_sub(overlap);
             window.drain(..from);
         }
     }
 
     fn find_known(&self, bytes: &[u8]) -> Option<String> {
-        let known = self.known.iter().find(|(_, value)| value.is_match(bytes));
-        known.map(|(name, _)| format!("the value of {name}"))
+        let known = self.known().into_iter().find(|known| known.forms.is_match(bytes));
+        known.map(|known| format!("the value of {}", known.name))
     }
 
     /// The text with `«redacted:NAME»` in place of every secret.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
-        let known = self.known.iter().map(|(name, value)| (name.as_str(), value));
+        let known = self.known();
+        let values = known.iter().map(|known| (known.name.as_str(), &known.forms));
         let patterns = self.patterns.iter().map(|(what, pattern)| (*what, pattern));
-        for (name, secret) in known.chain(patterns) {
+        for (name, secret) in values.chain(patterns) {
             let with = format!("«redacted:{name}»");
             bytes =
                 secret.replace_all(&bytes, regex::bytes::NoExpand(with.as_bytes())).into_owned();
@@ -289,6 +337,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_as_an_api_key_is_secret_from_then_on_whatever_it_is_called() {
+        let text = "bearer-of-a-known-value";
+        let secrets = Secrets::new([("A_KEY".to_owned(), "bearer-of".to_owned())]);
+        assert_eq!(secrets.scrub(text), "«redacted:A_KEY»-a-known-value");
+        Secrets::note("OPENAI", &format!("{text}\n"));
+        Secrets::note("OPENAI", text);
+        assert_eq!(secrets.scrub(text), "«redacted:OPENAI»", "as a whole");
+        assert_eq!(secrets.find(text.as_bytes()).unwrap(), "the value of OPENAI");
+        Secrets::note("SHORT", "sesame");
+        assert_eq!(secrets.find(b"sesame"), None);
+    }
+
+    #[test]
+    fn names_of_variables_sound_secret() {
+        let secret = Regex::new(SECRET_NAMES).unwrap();
+        for name in ["HF_TOKEN", "MyKey", "PGPASSWORD", "GPG_PASSPHRASE", "SSHPASS", "PASS"]
+            .into_iter()
+            .chain(["SRV_PASS", "pass_of_db", "DB_PASS_1", "DB_PWD", "db_pwd_1", "PWD_DB"])
+        {
+            assert!(secret.is_match(name.as_bytes()), "{name}");
+        }
+        for name in ["PWD", "OLDPWD", "COMPASS", "COMPASS_DIR", "PASSED", "GIT_ASKPASS", "PATH"] {
+            assert!(!secret.is_match(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
     fn a_private_key_is_taken_out_with_all_its_lines() {
         let secrets = Secrets::new([]);
         // In two parts each, or this file would be found itself.
@@ -309,7 +384,13 @@ mod tests {
         for key in [
             concat!("hf", "_abcdefghijklmnopqrstuv"),
             concat!("ghp", "_abcdefghijklmnopqrstuv"),
+            concat!("github", "_pat_11ABCDEFG0abcdefghijkl_mnopqrstuv"),
+            concat!("glpat", "-abcdefghijklmnopqrs_"),
+            concat!("xox", "b-123456789012-abcdefghijkl"),
+            concat!("xox", "p-123456789012-abcdefghijkl"),
+            concat!("AIza", "SyA-abcdefghijklmnopqrstuvwxyz_0123"),
             concat!("AKIA", "ABCDEFGHIJKLMNOP"),
+            concat!("ASIA", "ABCDEFGHIJKLMNOP"),
             concat!("sk", "-abcdefghijklmnopqrstuv"),
             concat!("-----BEGIN RSA ", "PRIVATE KEY-----"),
             concat!("https://me:", "pass@host/x"),

@@ -12,13 +12,14 @@ pub(crate) fn check(url: &str) -> Result<(), RemoteError> {
     let refuse = |url: &str, reason: &str| {
         Err(RemoteError::Server { url: url.to_owned(), reason: reason.to_owned() })
     };
+    // Before it is taken apart: a password may hold what no address may.
+    if let Some((_, rest)) = url.rsplit_once('@') {
+        let reason = "its address holds an `@`, as those with a name or a password do: leave that out, and give an API key instead; in a path, write `%40`";
+        return refuse(rest, reason);
+    }
     let Ok(uri) = url.parse::<Uri>() else {
         return refuse(url, "it is not an address; write it as http://HOST:PORT");
     };
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    if let Some((_, host)) = authority.rsplit_once('@') {
-        return refuse(host, "its address holds a name or a password; give an API key instead");
-    }
     match uri.scheme_str() {
         Some("http" | "https") if uri.query().is_none() => Ok(()),
         _ => refuse(url, "its address has to be http://HOST:PORT or https://HOST, without `?`"),
@@ -50,6 +51,11 @@ mod tests {
             ("ftp://host", "http://HOST:PORT"),
             ("http://host/?key=1", "without `?`"),
             ("http://me:secret@host", "`host`"),
+            ("http://me:secret word@host:80", "`host:80`"),
+            ("http://me:secret/more@host:80", "`host:80`"),
+            ("http://me:secret?more@host:80", "`host:80`"),
+            ("http://me:sec@ret@host/v1", "`host/v1`"),
+            ("me:secret@host", "`host`"),
         ] {
             let message = check(url).unwrap_err().to_string();
             assert!(message.contains(told) && !message.contains("secret"), "{url}: {message}");

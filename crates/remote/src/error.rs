@@ -7,7 +7,7 @@ pub enum RemoteError {
     /// The address of a server, or the key for it, cannot be used.
     #[error("the server `{url}` cannot be asked: {reason}")]
     Server {
-        /// The address as it was given.
+        /// The address as it was given, without what stands before an `@`.
         url: String,
         /// What is wrong, and what to do.
         reason: String,

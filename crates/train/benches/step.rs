@@ -124,7 +124,11 @@ fn reinforcement(name: &str, model: &CausalLm, tokenizer: &Tokenizer) {
         checkpoints: folder.path().into(),
     };
     let mut clock = Clock::new(name, "RLOO step", model.device());
-    trainer.run(&mut |_, _| clock.tick(), &AtomicBool::new(false)).unwrap();
+    let mut observe = |_: &_, _: &_| {
+        clock.tick();
+        Ok(())
+    };
+    trainer.run(&mut observe, &AtomicBool::new(false)).unwrap();
 }
 
 /// Steps of 16 × 128 tokens.

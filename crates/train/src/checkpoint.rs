@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use infalign_record::atomic::write_dir_atomic;
+use infalign_record::folder::{MANIFEST, files};
 use infalign_record::hash::sha256_file;
 use infalign_record::manifest::{self, Manifest};
 use serde::Serialize;
@@ -24,18 +25,34 @@ pub(crate) fn write(
 ) -> Result<PathBuf, TrainError> {
     let older = list(dir);
     let path = dir.join(format!("step-{step:06}"));
-    std::fs::create_dir_all(dir).map_err(|source| state_error(dir, source))?;
-    write_dir_atomic::<TrainError>(&path, |temporary| {
+    write_folder(&path, |temporary| {
         save(temporary)?;
         optimizer.save(&optimizer_path(temporary))?;
-        write_json(&state_path(temporary), state)?;
-        Ok(manifest::write(temporary, &Manifest::new())?)
+        write_json(&state_path(temporary), state)
     })?;
-    for old in older.iter().filter(|old| **old != path) {
+    remove(older.iter().filter(|old| **old != path));
+    Ok(path)
+}
+
+/// Writes a folder whole or not at all, the digests of its files included.
+pub(crate) fn write_folder(
+    path: &Path,
+    save: impl FnOnce(&Path) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let dir = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(dir).map_err(|source| state_error(dir, source))?;
+    write_dir_atomic::<TrainError>(path, |temporary| {
+        save(temporary)?;
+        Ok(manifest::write(temporary, &Manifest::new())?)
+    })
+}
+
+/// Removes older checkpoints.
+fn remove<'a>(older: impl Iterator<Item = &'a PathBuf>) {
+    for old in older {
         // Only tidying: a folder that stays is older than the newest and never read.
         let _ = std::fs::remove_dir_all(old);
     }
-    Ok(path)
 }
 
 /// The newest complete checkpoint of `DIR`, if there is one.
@@ -43,21 +60,42 @@ pub(crate) fn newest(dir: &Path) -> Option<PathBuf> {
     list(dir).pop()
 }
 
-/// The newest complete checkpoint of `DIR`, if there is one, to go on from: its files are those that were written.
+/// The newest complete checkpoint of `DIR`, if there is one, to go on from: its files are those that were written. Older ones, whose removal was
+/// cut short, are removed.
 ///
 /// # Errors
-/// [`TrainError::State`] names the file that is another.
+/// As [`check`].
 pub(crate) fn intact(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
-    let Some(path) = newest(dir) else { return Ok(None) };
-    let written = manifest::read(&path)
-        .map_err(|error| state_error(&path, format!("its digests cannot be read ({error})")))?;
-    for (name, digest) in written {
-        let file = path.join(name);
-        if sha256_file(&file).map_err(|error| state_error(&file, error))? != digest {
+    let mut all = list(dir);
+    let Some(path) = all.pop() else { return Ok(None) };
+    check(&path)?;
+    remove(all.iter());
+    Ok(Some(path))
+}
+
+/// Refuses a folder whose files are not those that [`write_folder`] wrote.
+///
+/// # Errors
+/// [`TrainError::State`] names the file that is another, or was not there.
+pub(crate) fn check(folder: &Path) -> Result<(), TrainError> {
+    let written = manifest::read(folder)
+        .map_err(|error| state_error(folder, format!("its digests cannot be read ({error})")))?;
+    if written.is_empty() {
+        return Err(state_error(folder, "its list of digests is empty"));
+    }
+    for (name, digest) in &written {
+        let file = folder.join(name);
+        if sha256_file(&file).map_err(|error| state_error(&file, error))? != *digest {
             return Err(state_error(&file, "it is not as it was written, by its SHA-256"));
         }
     }
-    Ok(Some(path))
+    let here = files(folder).map_err(|error| state_error(folder, error))?;
+    // Systems leave files there whose names begin with a dot.
+    let is_ours = |name: &&String| *name != MANIFEST && !name.starts_with('.');
+    match here.iter().filter(is_ours).find(|name| !written.contains_key(*name)) {
+        Some(name) => Err(state_error(&folder.join(name), "it was not written with the others")),
+        None => Ok(()),
+    }
 }
 
 /// Reads a checkpoint's state.
@@ -110,12 +148,45 @@ mod tests {
     fn a_checkpoint_of_which_a_byte_was_flipped_is_not_gone_on_from() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(intact(dir.path()).unwrap(), None);
-        let config: OptimizerConfig = serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap();
-        let save = |folder: &Path| write_json(&folder.join("model.json"), &"weights");
-        let path = write(dir.path(), 7, &Optimizer::new(&config), &7, save).unwrap();
+        let path = written(dir.path(), 7);
         assert_eq!(intact(dir.path()).unwrap(), Some(path.clone()));
         std::fs::write(path.join("model.json"), "\"weightz\"").unwrap();
         let message = intact(dir.path()).unwrap_err().to_string();
         assert!(message.contains("model.json") && message.contains("SHA-256"), "{message}");
+        assert!(message.contains("checkpoints, with all that is in it"), "{message}");
+    }
+
+    fn written(dir: &Path, step: usize) -> PathBuf {
+        let config: OptimizerConfig = serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap();
+        let save = |folder: &Path| write_json(&folder.join("model.json"), &"weights");
+        write(dir, step, &Optimizer::new(&config), &step, save).unwrap()
+    }
+
+    #[test]
+    fn a_checkpoint_has_the_files_that_are_listed_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = written(dir.path(), 7);
+        let error = || intact(dir.path()).unwrap_err().to_string();
+        std::fs::write(path.join("more.json"), "{}").unwrap();
+        assert!(error().contains("more.json is no file of a checkpoint"), "{}", error());
+        std::fs::remove_file(path.join("more.json")).unwrap();
+        let list = std::fs::read_to_string(path.join(MANIFEST)).unwrap();
+        let without_state = |line: &&str| !line.ends_with("state.json");
+        let cut: Vec<&str> = list.lines().filter(without_state).collect();
+        std::fs::write(path.join(MANIFEST), cut.join("\n")).unwrap();
+        assert!(error().contains("state.json is no file of a checkpoint"), "{}", error());
+        std::fs::write(path.join(MANIFEST), "").unwrap();
+        assert!(error().contains("its list of digests is empty"), "{}", error());
+    }
+
+    #[test]
+    fn an_older_checkpoint_whose_removal_was_cut_short_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = dir.path().join("step-000003");
+        let newest = written(dir.path(), 7);
+        std::fs::create_dir(&older).unwrap();
+        std::fs::write(older.join("model.json"), "\"weights\"").unwrap();
+        assert_eq!(intact(dir.path()).unwrap(), Some(newest));
+        assert!(!older.exists());
     }
 }

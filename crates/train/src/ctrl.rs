@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
-use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
 use serde::{Deserialize, Serialize};
 
@@ -218,14 +217,15 @@ struct Best {
 impl CtrlTrainer<'_> {
     /// Trains from the newest checkpoint, or from the reference, to the last step, and returns the policy.
     ///
-    /// - observe: called after every step, with the policy that it led to.
+    /// - observe: called after every step, with the policy that it led to; its error ends the run without a checkpoint of that step.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
-    /// [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from.
+    /// [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from, [`TrainError::State`] a file of one that is
+    /// damaged.
     pub fn run(
         &self,
-        observe: &mut dyn FnMut(&StepMetrics, &CausalLm),
+        observe: &mut dyn FnMut(&StepMetrics, &CausalLm) -> Result<(), TrainError>,
         interrupted: &AtomicBool,
     ) -> Result<CausalLm, TrainError> {
         self.check()?;
@@ -233,7 +233,7 @@ impl CtrlTrainer<'_> {
         let (unit, beta) = (self.calibrator.reward_unit(), self.config.first_beta(self.objective)?);
         while run.state.step < self.config.steps {
             let metrics = self.step(&mut run, unit)?;
-            observe(&metrics, &run.learner.policy);
+            observe(&metrics, &run.learner.policy)?;
             run.state.objectives.push(metrics.reward_transformed - beta * metrics.kl);
             let stop = interrupted.load(Ordering::Relaxed);
             let due = run.state.step % self.config.checkpoint_every == 0
@@ -249,7 +249,10 @@ impl CtrlTrainer<'_> {
             }
         }
         match run.state.best {
-            Some(_) => Ok(self.reference.load_trained(&self.best())?),
+            Some(_) => {
+                checkpoint::check(&self.best())?;
+                Ok(self.reference.load_trained(&self.best())?)
+            }
             None => Ok(run.learner.policy.valid()),
         }
     }
@@ -271,11 +274,7 @@ impl CtrlTrainer<'_> {
         if self.config.keep == Keep::Last || !better {
             return Ok(());
         }
-        std::fs::create_dir_all(&self.checkpoints)
-            .map_err(|source| checkpoint::state_error(&self.checkpoints, source))?;
-        write_dir_atomic(&self.best(), |folder| {
-            run.learner.policy.save(folder).map_err(TrainError::from)
-        })?;
+        checkpoint::write_folder(&self.best(), |folder| Ok(run.learner.policy.save(folder)?))?;
         run.state.best = Some(Best { step: run.state.step, objective });
         Ok(())
     }
@@ -339,7 +338,10 @@ impl CtrlTrainer<'_> {
         if let Some(path) = newest {
             let policy = self.reference.load_trained(&path)?;
             let learner = Learner::new(policy, optimizer.load(&checkpoint::optimizer_path(&path))?);
-            return Ok(Run { learner, solver, batches, state: checkpoint::load_state(&path)? });
+            let state: State = checkpoint::load_state(&path)?;
+            // What the run may end with, before it goes on for long.
+            state.best.map_or(Ok(()), |_| checkpoint::check(&self.best()))?;
+            return Ok(Run { learner, solver, batches, state });
         }
         let beta = config.first_beta(self.objective)?;
         let controller = Controller::new(beta, config.target_kl, config.steps);

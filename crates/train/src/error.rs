@@ -109,7 +109,7 @@ pub enum TrainError {
     },
     /// A file of a checkpoint is damaged.
     #[error(
-        "{path} is no file of a checkpoint to go on from: {reason}; delete the checkpoint's folder to begin this training anew"
+        "{path} is no file of a checkpoint to go on from: {reason}; delete the folder of the training's checkpoints, with all that is in it, to begin this training anew"
     )]
     State {
         /// The file.

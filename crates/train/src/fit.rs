@@ -120,7 +120,7 @@ impl Fit<'_> {
     /// Minimises a loss from the newest checkpoint, or from `model`, to the last step; returns the model and the last step's diagnostics.
     ///
     /// - gradient: the loss of a step, from 0, and its gradient; it depends on the model and the step alone.
-    /// - observe: called after every step.
+    /// - observe: called after every step; its error ends the run without a checkpoint of that step.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl Fit<'_> {
         &self,
         model: T,
         gradient: impl Fn(&T, usize) -> Result<(f64, GradientsParams), TrainError>,
-        observe: &mut dyn FnMut(&FitMetrics),
+        observe: &mut dyn FnMut(&FitMetrics) -> Result<(), TrainError>,
         interrupted: &AtomicBool,
     ) -> Result<(T, FitMetrics), TrainError> {
         let (mut model, mut optimizer, mut last) = self.begin(model)?;
@@ -144,7 +144,7 @@ impl Fit<'_> {
             let found = [("the loss", loss), ("the gradient's norm", grad_norm)];
             check_finite(self.checkpoints, last.step, &found)?;
             model = model.stepped(net);
-            observe(&last);
+            observe(&last)?;
             let (stop, ends) = (interrupted.load(Ordering::Relaxed), last.step == self.steps);
             if stop || ends || last.step % self.checkpoint_every == 0 {
                 let save = |folder: &Path| model.save(folder);
@@ -164,6 +164,16 @@ impl Fit<'_> {
         };
         let optimizer = optimizer.load(&checkpoint::optimizer_path(&path))?;
         Ok((model.load(&path)?, optimizer, checkpoint::load_state(&path)?))
+    }
+}
+
+/// An observer of steps that has nothing to complain of, as [`Fit::run`] takes it.
+pub(crate) fn infallible(
+    observe: &mut dyn FnMut(&FitMetrics),
+) -> impl FnMut(&FitMetrics) -> Result<(), TrainError> {
+    move |step: &FitMetrics| {
+        observe(step);
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use infalign_model::{CausalLm, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{Batches, check_most};
-use crate::fit::{Fit, FitMetrics, backward, check_counts, checkpoint_every};
+use crate::fit::{Fit, FitMetrics, backward, check_counts, checkpoint_every, infallible};
 use crate::{OptimizerConfig, TrainError};
 
 /// Settings of supervised training.
@@ -73,6 +73,7 @@ pub fn train_language_model(
     };
     let LanguageModelConfig { steps, checkpoint_every, optimizer, .. } = config;
     let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
-    let (model, last) = fit.run(model, gradient, observe, interrupted)?;
+    let mut observe = infallible(observe);
+    let (model, last) = fit.run(model, gradient, &mut observe, interrupted)?;
     Ok((model.valid(), last))
 }

@@ -18,8 +18,8 @@ use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
 use infalign_model::CausalLm;
 use infalign_train::baselines::{
-    BondConfig, BondTrainer, Labels, OfflineConfig, OfflineTrainer, PairLoss, Stored, best_of_n,
-    best_worst_pairs, pairs, target_gap,
+    BondConfig, BondTrainer, Labels, OfflineConfig, OfflineTrainer, PairLoss, ResponsePair, Stored,
+    best_of_n, best_worst_pairs, pairs, target_gap,
 };
 use infalign_train::{FitMetrics, OptimizerConfig, TrainError};
 use infalign_transform::Beta;
@@ -93,7 +93,7 @@ impl Problem {
             seed: 1,
             checkpoints: dir.path().to_path_buf(),
         };
-        let policy = trainer.run(&mut |_| (), &AtomicBool::new(false)).unwrap();
+        let policy = trainer.run(&mut |_| Ok(()), &AtomicBool::new(false)).unwrap();
         probabilities(&policy, &self.prompt, &self.responses)
     }
 }
@@ -190,17 +190,13 @@ fn bonbon_reaches_the_minimum_of_its_loss_and_comes_near_the_best_of_n() {
         .map(|pair| (place(pair.responses[0].response()), place(pair.responses[1].response())))
         .collect();
     let best_of_n = problem.outcomes().under(&format!("best-of:{N}").parse().unwrap()).unwrap();
-    let comparison = |alpha| PairLoss::BonBon { n: N, alpha };
     let alpha = 0.9;
-    let policy = problem.train(&Stored::Compared(comparison(alpha), pairs.clone()));
+    let policy = problem.train(&Stored::Compared(PairLoss::BonBon { n: N, alpha }, pairs));
     let optimum = bonbon_optimum(&problem, &ends, alpha);
     assert_reached("BoNBoN, α 0.9", &problem, &policy, &optimum, false, 0.02);
     let near = kl(&policy, &best_of_n);
     println!("BoNBoN, α 0.9: KL to best-of-4 {near:.3}");
     assert!(near < 0.5 * kl(&best_of_n, &problem.reference), "{near}");
-    // Imitation alone is best-of-N SFT.
-    let policy = problem.train(&Stored::Compared(comparison(1.0), pairs));
-    assert_reached("BoNBoN, α 1", &problem, &policy, &best_of_n, true, 0.015);
 }
 
 fn bond_config() -> BondConfig {
@@ -239,7 +235,10 @@ fn bond(
         seed: 1,
         checkpoints: checkpoints.to_path_buf(),
     };
-    let mut observe = |step: &FitMetrics| stop.store(step.step == stop_after, Ordering::Relaxed);
+    let mut observe = |step: &FitMetrics| {
+        stop.store(step.step == stop_after, Ordering::Relaxed);
+        Ok(())
+    };
     trainer.run(&mut observe, &stop)
 }
 
@@ -294,21 +293,29 @@ fn resumed_baselines_give_the_same_policies() {
     let problem = problem();
     let pairs =
         pairs(&problem.rollouts(), std::slice::from_ref(&problem.prompt), Labels::Reward).unwrap();
-    let stored = Stored::Compared(PairLoss::Ipo(0.5), pairs);
+    // As files give them, and so few that most come again at every step.
+    let unscored = |pair: &ResponsePair| ResponsePair { reference: None, ..pair.clone() };
+    let unscored: Vec<ResponsePair> = pairs.iter().take(300).map(unscored).collect();
+    let [scored, unscored] =
+        [pairs, unscored].map(|pairs| Stored::Compared(PairLoss::Ipo(0.5), pairs));
     let offline = OfflineConfig { steps: 7, checkpoint_every: 3, ..config() };
-    let train_offline = |dir: &Path, stop_after: usize| {
+    let train_offline = |stored: &Stored, dir: &Path, stop_after: usize| {
         let stop = AtomicBool::new(false);
         let trainer = OfflineTrainer {
             config: &offline,
-            stored: &stored,
+            stored,
             reference: &problem.model,
             seed: 1,
             checkpoints: dir.to_path_buf(),
         };
-        let mut observe =
-            |step: &FitMetrics| stop.store(step.step == stop_after, Ordering::Relaxed);
+        let mut observe = |step: &FitMetrics| {
+            stop.store(step.step == stop_after, Ordering::Relaxed);
+            Ok(())
+        };
         trainer.run(&mut observe, &stop)
     };
+    let train_scored = |dir: &Path, stop_after: usize| train_offline(&scored, dir, stop_after);
+    let train_unscored = |dir: &Path, stop_after: usize| train_offline(&unscored, dir, stop_after);
     let bond_config = BondConfig {
         steps: 7,
         prompts_per_step: 2,
@@ -318,7 +325,7 @@ fn resumed_baselines_give_the_same_policies() {
     };
     let train_bond = |dir: &Path, stop_after: usize| bond(&problem, &bond_config, dir, stop_after);
     type Train<'a> = &'a dyn Fn(&Path, usize) -> Result<CausalLm, TrainError>;
-    for train in [&train_offline as Train<'_>, &train_bond] {
+    for train in [&train_scored as Train<'_>, &train_unscored, &train_bond] {
         let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let expected = train(whole.path(), 0).unwrap();
         let stop = train(stopped.path(), 5);
@@ -328,4 +335,25 @@ fn resumed_baselines_give_the_same_policies() {
         assert_eq!(all(&resumed), all(&expected));
         assert_ne!(all(&resumed), problem.reference);
     }
+}
+
+#[test]
+fn what_an_observer_cannot_take_ends_the_run_without_a_checkpoint_of_it() {
+    let problem = problem();
+    let best = best_of_n(&problem.rollouts(), std::slice::from_ref(&problem.prompt), N).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let trainer = OfflineTrainer {
+        config: &OfflineConfig { steps: 4, checkpoint_every: 2, ..config() },
+        stored: &Stored::Imitated(best),
+        reference: &problem.model,
+        seed: 1,
+        checkpoints: dir.path().to_path_buf(),
+    };
+    let mut observe = |step: &FitMetrics| match step.step {
+        4 => Err(TrainError::Data("the disk is full".into())),
+        _ => Ok(()),
+    };
+    let error = trainer.run(&mut observe, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert_eq!(error, "the disk is full");
+    assert_eq!(infalign_train::fitted_steps(dir.path()).unwrap(), 2);
 }

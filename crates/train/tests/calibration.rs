@@ -210,7 +210,7 @@ fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -
         seed: 1,
         checkpoints: dir.path().to_path_buf(),
     };
-    let policy = trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap();
+    let policy = trainer.run(&mut |_, _| Ok(()), &AtomicBool::new(false)).unwrap();
     let sequences: Vec<Sequence> = (3..8)
         .map(|token| Sequence { tokens: vec![1, token, 4, token, 5], prompt_length: 1 })
         .collect();

@@ -141,7 +141,7 @@ fn train(problem: &Problem, objective: Transform, target: f64) -> Vec<f64> {
         seed: 1,
         checkpoints: dir.path().to_path_buf(),
     };
-    let policy = trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap();
+    let policy = trainer.run(&mut |_, _| Ok(()), &AtomicBool::new(false)).unwrap();
     probabilities(&policy, &problem.prompt, &problem.responses)
 }
 

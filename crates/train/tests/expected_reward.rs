@@ -81,11 +81,12 @@ fn best_by(reference: &[f64], beta: f64, gains: impl Fn(&[f64]) -> Vec<f64>) -> 
     policy
 }
 
+/// - `steps`: those of training. A majority's gradient has more noise of the other responses.
 /// - `expected`: the expected reward under the procedure; `gains`: what each response adds to it by its probability, but for a constant.
 ///   Both of a policy, and of rewards in units of their spread.
 fn the_expected_reward_reaches_its_optimum(
     problem: &Problem,
-    (objective, beta): (&str, f64),
+    (objective, beta, steps): (&str, f64, usize),
     expected: impl Fn(&[f64], &[f64]) -> f64,
     gains: impl Fn(&[f64], &[f64]) -> Vec<f64>,
 ) {
@@ -99,7 +100,7 @@ fn the_expected_reward_reaches_its_optimum(
     let reference = whole(&problem.reference);
     let value = |policy: &[f64]| expected(policy, &rewards) - beta * kl(policy, &reference);
     let optimum = best_by(&reference, beta, |policy| gains(policy, &rewards));
-    let policy = train(problem, objective, &Cost::Beta(beta), RLOO, None);
+    let policy = train(problem, objective, &Cost::Beta(beta), (RLOO, steps), None);
     let policy = whole(&probabilities(&policy, &problem.prompt, &problem.responses));
     let (start, reached, best) = (value(&reference), value(&policy), value(&optimum));
     let distance = kl(&policy, &optimum);
@@ -117,7 +118,7 @@ fn the_expected_reward_under_best_of_n_reaches_its_optimum() {
         let kept = kept.under(&"best-of:4".parse().unwrap()).unwrap();
         kept.iter().zip(rewards).map(|(q, r)| q * r).sum()
     };
-    let of = ("reward:best-of:4", 0.5);
+    let of = ("reward:best-of:4", 0.5, 350);
     the_expected_reward_reaches_its_optimum(&problem(), of, expected, gains_under_best_of_4);
 }
 
@@ -128,7 +129,7 @@ fn the_expected_reward_under_a_majority_reaches_its_optimum() {
         problem.texts.iter().map(|text| Ordered.answer(text)).collect();
     the_expected_reward_reaches_its_optimum(
         &problem,
-        ("reward:majority:3", 0.5),
+        ("reward:majority:3", 0.5, 700),
         |policy, rewards| expected_under_majority_of_3(policy, rewards, &answers),
         |policy, rewards| gains_under_majority_of_3(policy, rewards, &answers),
     );

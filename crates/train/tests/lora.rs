@@ -118,6 +118,7 @@ fn train(
     let mut observe = |_: &infalign_train::StepMetrics, _: &CausalLm| {
         done.set(done.get() + 1);
         interrupted.store(done.get() == stop_after, Ordering::Relaxed);
+        Ok(())
     };
     trainer.run(&mut observe, &interrupted)
 }

@@ -52,5 +52,6 @@ fn a_large_vocabulary_fits() {
     train_language_model(model, &texts, &settings, 1, dir.path(), &mut observe, &stop).unwrap();
     println!("peak {} MiB, losses {losses:?}", most >> 20);
     assert!(losses[1] < losses[0], "{losses:?}");
-    assert!(most < 2_000_000_000, "peak {most} bytes");
+    // One more matrix of all tokens by the vocabulary would be half a gigabyte.
+    assert!(most < 1_600_000_000, "peak {most} bytes");
 }

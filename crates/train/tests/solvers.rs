@@ -140,6 +140,7 @@ impl Fixture {
         let mut observe = |metrics: &StepMetrics, _: &CausalLm| {
             interrupted.store(metrics.step == stop_after, Ordering::Relaxed);
             observe(metrics);
+            Ok(())
         };
         trainer.run(&mut observe, &interrupted)
     }
@@ -200,6 +201,7 @@ fn the_best_policy_is_that_before_whose_checkpoint_the_objective_was_greatest() 
     let mut observe = |metrics: &StepMetrics, policy: &CausalLm| {
         objectives.push(metrics.reward_transformed - config.beta.unwrap() * metrics.kl);
         policies.push(parameters(policy));
+        Ok(())
     };
     let trainer = fixture.trainer(&config, &objective, dir.path());
     let kept = trainer.run(&mut observe, &AtomicBool::new(false)).unwrap();
@@ -213,10 +215,53 @@ fn the_best_policy_is_that_before_whose_checkpoint_the_objective_was_greatest() 
     let interrupted = AtomicBool::new(false);
     let mut stop = |metrics: &StepMetrics, _: &CausalLm| {
         interrupted.store(metrics.step == 5, Ordering::Relaxed);
+        Ok(())
     };
     trainer.run(&mut stop, &interrupted).unwrap_err();
-    let resumed = trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap();
+    let resumed = trainer.run(&mut |_, _| Ok(()), &AtomicBool::new(false)).unwrap();
     assert!(parameters(&resumed) == parameters(&kept), "resumed in the middle of two checkpoints");
+}
+
+#[test]
+fn a_best_policy_that_is_not_as_it_was_written_is_not_taken() {
+    let fixture = fixture();
+    let config = CtrlConfig { keep: Keep::Best, ..wild(0.05) };
+    let (dir, objective) = (tempfile::tempdir().unwrap(), "identity".parse().unwrap());
+    let checkpoints = dir.path().join("checkpoints");
+    let trainer = fixture.trainer(&config, &objective, &checkpoints);
+    let run = || trainer.run(&mut |_, _| Ok(()), &AtomicBool::new(false));
+    let kept = parameters(&run().unwrap());
+    assert!(parameters(&run().unwrap()) == kept, "read back");
+    let weights = checkpoints.join("best/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let check = |name: &str| {
+        let error = run().unwrap_err();
+        assert!(matches!(error, TrainError::State { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(name), "{error}");
+        assert!(error.contains("delete the folder of the training's checkpoints"), "{error}");
+    };
+    check("model.safetensors");
+    std::fs::remove_dir_all(checkpoints.join("best")).unwrap();
+    check("best");
+    std::fs::remove_dir_all(&checkpoints).unwrap();
+    assert!(parameters(&run().unwrap()) == kept, "as advised");
+}
+
+#[test]
+fn what_an_observer_cannot_take_ends_the_run_without_a_checkpoint_of_it() {
+    let fixture = fixture();
+    let config = CtrlConfig { checkpoint_every: 2, ..wild(0.05) };
+    let (dir, objective) = (tempfile::tempdir().unwrap(), "identity".parse().unwrap());
+    let trainer = fixture.trainer(&config, &objective, dir.path());
+    let mut observe = |metrics: &StepMetrics, _: &CausalLm| match metrics.step {
+        STEPS => Err(TrainError::Data("the disk is full".into())),
+        _ => Ok(()),
+    };
+    let error = trainer.run(&mut observe, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert_eq!((error.as_str(), trainer.steps_done().unwrap()), ("the disk is full", 2));
 }
 
 #[test]
@@ -281,6 +326,7 @@ fn each_time_that_a_prompt_comes_up_it_has_other_stored_responses() {
     let mut seen = BTreeSet::new();
     let mut observe = |metrics: &StepMetrics, _: &CausalLm| {
         seen.insert(metrics.rollout.clone());
+        Ok(())
     };
     trainer.run(&mut observe, &AtomicBool::new(false)).unwrap();
     assert_eq!(seen.len(), STEPS);
@@ -361,7 +407,7 @@ fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
     let refusal = |config: &CtrlConfig, change: fn(&mut CtrlTrainer<'_>)| {
         let mut trainer = fixture.trainer(config, &objective, dir.path());
         change(&mut trainer);
-        trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap_err()
+        trainer.run(&mut |_, _| Ok(()), &AtomicBool::new(false)).unwrap_err()
     };
     let regression = config(r#"{"kind": "regression"}"#, 8);
     let error = refusal(&regression, |trainer| trainer.calibrator = Calibrator::Group);
@@ -372,7 +418,7 @@ fn regression_needs_a_table_and_as_many_stored_responses_as_a_step_takes() {
         calibrator: Calibrator::Group,
         ..fixture.trainer(&rloo, &win_rate, dir.path())
     };
-    let error = by_group.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap_err();
+    let error = by_group.run(&mut |_, _| Ok(()), &AtomicBool::new(false)).unwrap_err();
     assert!(error.to_string().starts_with("objective win-rate:best-of:2 needs the"), "{error}");
     let offline = |samples| config(r#"{"kind": "regression", "rollouts": "reference"}"#, samples);
     let message = refusal(&offline(STORED + 1), |_| ()).to_string();
@@ -391,7 +437,7 @@ fn groups_calibrate_two_responses_or_more_and_choose_no_policy() {
             calibrator: Calibrator::Group,
             ..fixture.trainer(config, &objective, dir.path())
         };
-        trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap_err().to_string()
+        trainer.run(&mut |_, _| Ok(()), &AtomicBool::new(false)).unwrap_err().to_string()
     };
     for solver in [r#"{"kind": "reinforce"}"#, r#"{"kind": "ppo"}"#] {
         let message = refusal(&config(solver, 1));

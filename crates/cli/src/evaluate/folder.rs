@@ -4,21 +4,19 @@
 //! takes up both.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{DirEntry, File};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
-use infalign_record::START_FILE;
 use infalign_record::atomic::clear;
-use infalign_record::folder::is_of_beginning;
 use serde::Serialize;
 
 use super::sides::Place;
 use crate::destination;
 use crate::files::{self, make_folder, read_json};
-use crate::recording::{begin_in, lock, refuse_secrets};
+use crate::recording::{begin_in, is_just_begun, lock, refuse_secrets};
 use crate::resume::{Damaged, before};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
@@ -69,12 +67,8 @@ pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
         (true, true) => return Ok(()),
         (false, false) => {}
     }
-    // One that was killed before it had settings left these.
-    let of_nothing = |entry: std::io::Result<DirEntry>| {
-        let name = entry.map(|entry| entry.file_name());
-        name.is_ok_and(|name| name == START_FILE || is_of_beginning(&name))
-    };
-    let used = dir.exists() && std::fs::read_dir(dir).map_or(true, |mut all| !all.all(of_nothing));
+    // One that was killed before it had settings is none.
+    let used = dir.exists() && !is_just_begun(dir);
     ensure!(!used, "--out {} is not an empty folder: give a new one", dir.display());
     destination::folder(dir)
 }

@@ -12,6 +12,7 @@ use infalign_decode::guided::ScorerSet;
 use infalign_decode::{EncodedPrompt, Event};
 use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
+use infalign_record::RecordError;
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_transform::{Composed, Procedure};
 
@@ -204,13 +205,17 @@ struct Keeping {
     tokens: usize,
     start: Instant,
     file: Option<Lines>,
+    /// Why nothing more is written down, and so nothing more drawn.
+    failed: Option<RecordError>,
     bar: Stage,
 }
 
 impl Keeping {
     fn take(&mut self, place: usize, drawn: Drawn) -> ControlFlow<()> {
-        if let Some(file) = &mut self.file {
-            file.append(&drawn);
+        let kept = self.file.as_mut().map_or(Ok(()), |file| file.append(&drawn));
+        if let Err(error) = kept {
+            self.failed = Some(error);
+            return ControlFlow::Break(());
         }
         self.tokens += drawn.made.iter().sum::<usize>();
         self.drawn[place] = Some(drawn);
@@ -231,16 +236,17 @@ fn draw(
 ) -> Result<Vec<Drawn>> {
     let (path, lines) = folder.map(|folder| folder.drawn(place)).transpose()?.unzip();
     let lines = lines.unwrap_or_default();
-    let file = path.map(|path| Lines::open(&path, lines.len())).transpose()?;
+    let file = path.map(|path| Lines::open(&path)).transpose()?;
     let known: HashMap<String, Drawn> = by_prompt(lines);
     let drawn: Vec<Option<Drawn>> =
         side.prompts.iter().map(|prompt| known.get(&prompt.id).cloned()).collect();
     let missing: Vec<usize> = (0..drawn.len()).filter(|&place| drawn[place].is_none()).collect();
     let done = drawn.len() - missing.len();
-    let mut keeping = Keeping { drawn, done, tokens: 0, start: Instant::now(), file, bar };
+    let (start, failed) = (Instant::now(), None);
+    let mut keeping = Keeping { drawn, done, tokens: 0, start, file, failed, bar };
     let result = draw_missing(evaluator, side, place.stage(), &missing, &mut keeping);
-    let Keeping { drawn, file, bar, .. } = keeping;
-    file.map_or(Ok(()), Lines::finish)?;
+    let Keeping { drawn, failed, bar, .. } = keeping;
+    failed.map_or(Ok(()), Err)?;
     result?;
     let n = drawn.len();
     let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
@@ -274,4 +280,28 @@ fn draw_missing(
     let prompts: Vec<EncodedPrompt> =
         missing.iter().map(|place| side.prompts[*place].clone()).collect();
     guided.draw(&prompts, evaluator.samples, &mut |place, one| keeping.take(missing[place], one))
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_drawn_once_a_prompt_cannot_be_written_down() {
+        let mut keeping = Keeping {
+            drawn: vec![None; 2],
+            done: 0,
+            tokens: 0,
+            start: Instant::now(),
+            file: Some(Lines::on_a_full_disk()),
+            failed: None,
+            bar: Progress::new(1).stage("policy", 2),
+        };
+        let drawn = Drawn { prompt: "p".into(), tokens: vec![vec![1]], made: vec![1], kl: vec![] };
+        assert!(keeping.take(0, drawn).is_break());
+        assert_eq!(keeping.done, 0);
+        let error = keeping.failed.unwrap().to_string();
+        assert!(error.contains("cannot write /dev/full"), "{error}");
+    }
 }

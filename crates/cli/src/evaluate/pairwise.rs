@@ -8,6 +8,7 @@ use infalign_decode::{DecodeError, Patience, RemoteError, Server};
 use infalign_reward::{Preference, PreferenceConfig};
 
 use super::{EvaluateArgs, folder};
+use crate::generate::settings_text;
 use crate::interrupt;
 use crate::server::{api_key, warn_if_unlisted};
 
@@ -24,9 +25,9 @@ impl<'a> Pairwise<'a> {
     /// The judge of a file. Its answers are kept in `--out`, where it names no other place.
     ///
     /// # Errors
-    /// When the file cannot be read, or is none of a judge.
+    /// When the file cannot be read or is too large, or is none of a judge.
     pub(super) fn read(args: &EvaluateArgs, file: &'a Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file)
+        let text = settings_text(file)
             .with_context(|| format!("cannot read the judge {}", file.display()))?;
         let mut config: PreferenceConfig =
             toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", file.display()))?;
@@ -91,6 +92,18 @@ fn base(url: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::MOST_SETTINGS;
+
+    #[test]
+    fn judges_too_large_for_settings_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("judge.cfg");
+        std::fs::File::create(&path).unwrap().set_len(MOST_SETTINGS + 1).unwrap();
+        let words = ["evaluate", "--policy", "p", "--reference", "r"].map(str::to_owned);
+        let args = crate::evaluation(&words).unwrap();
+        let error = format!("{:#}", Pairwise::read(&args, &path).err().unwrap());
+        assert!(error.contains("judge.cfg: it has more than"), "{error}");
+    }
 
     #[test]
     fn models_are_listed_beside_addresses_in_openais_form() {

@@ -33,6 +33,8 @@ use printing::Printing;
 
 /// Names the random streams.
 const STAGE: &str = "generate";
+/// The most bytes of a file of settings.
+pub(crate) const MOST_SETTINGS: u64 = 16 << 20;
 
 /// Arguments of `infalign generate`.
 #[derive(Args)]
@@ -352,7 +354,7 @@ pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>>
         let path = models::folder(path)?.path().to_path_buf();
         return Ok(Some(RewardConfig::Model { path, reads: Reads::default() }));
     }
-    let text = std::fs::read_to_string(path)
+    let text = settings_text(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;
     let mut config: RewardConfig = toml::from_str(&text).map_err(|error| {
         let table = toml::from_str::<toml::Table>(&text).unwrap_or_default();
@@ -368,4 +370,31 @@ pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>>
         *model = models::folder(model)?.path().to_path_buf();
     }
     Ok(Some(config))
+}
+
+/// The text of a file with the settings of a reward or a judge. `replicate` looks such files through before it runs a stranger's command line, so
+/// that none may be too large for that.
+///
+/// # Errors
+/// When it cannot be read, or has more bytes than [`MOST_SETTINGS`].
+pub(crate) fn settings_text(path: &Path) -> Result<String> {
+    ensure!(
+        path.metadata()?.len() <= MOST_SETTINGS,
+        "it has more than {MOST_SETTINGS} bytes, too many for settings"
+    );
+    Ok(std::fs::read_to_string(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewards_too_large_for_settings_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reward.cfg");
+        std::fs::File::create(&path).unwrap().set_len(MOST_SETTINGS + 1).unwrap();
+        let error = format!("{:#}", reward_config(Some(&path)).unwrap_err());
+        assert!(error.contains("reward.cfg: it has more than"), "{error}");
+    }
 }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use infalign_record::{RunDir, Workflow};
+use infalign_record::Workflow;
+use infalign_record::atomic::clear_top;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -22,11 +23,11 @@ use self::plan::Plan;
 use self::step::{Done, Runner};
 use crate::destination;
 use crate::failure::{Failure, OrFailure};
-use crate::files::{self, write_json};
+use crate::files::{self, make_folder, write_json};
 use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
-use crate::recording::{self, RunInputs, recorded};
+use crate::recording::{RunInputs, begin_in, recorded};
 
 /// The reproduction with all that was found, in its folder.
 const RESULTS: &str = "results.json";
@@ -148,16 +149,18 @@ fn suffix(smoke: bool) -> &'static str {
 
 /// One reproduction: its page, its JSON document, and what was found that was not expected.
 fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<String>), Failure> {
-    let folder = args.out.join(format!("{}{}", plan.name, suffix(args.smoke)));
+    let run = args.out.join(format!("{}{}", plan.name, suffix(args.smoke)));
     destination::folder(&args.out).or_input()?;
-    let run = RunDir::at(&folder).or_input()?;
-    let _lock = recording::lock(run.path()).or_input()?;
-    let steps = run.path().join(STEPS);
+    let _lock = begin_in(&run).or_input()?;
+    let steps = run.join(STEPS);
+    make_folder(&steps).or_run()?;
+    // A step that outlived the process that began it may still be writing into its own folder.
+    clear_top(&steps).or_run()?;
     let reads = RunInputs::new(None, None, true).file("plan", &plan.file);
-    let (done, findings) = recorded(run.path(), reads, None, || {
+    let (done, findings) = recorded(&run, reads, None, || {
         let done = steps_of(plan, args, &steps).or_run()?;
         let findings = judge(plan, args.smoke, &steps).or_run()?;
-        write(plan, args.smoke, run.path(), (&done, &findings)).or_run()?;
+        write(plan, args.smoke, &run, (&done, &findings)).or_run()?;
         Ok((done, findings))
     })?;
     // What is changed by --set is another question than the plan's.

@@ -73,7 +73,6 @@ pub(super) struct Runner<'a> {
 impl<'a> Runner<'a> {
     /// - `steps`: the folder of the steps' folders.
     pub(super) fn new(plan: &Plan, steps: &Path, smoke: bool, sets: &'a [String]) -> Result<Self> {
-        std::fs::create_dir_all(steps).with_context(|| steps.display().to_string())?;
         let program = std::env::current_exe().context("cannot find this program")?;
         let here = plan.file.parent().unwrap_or(Path::new(""));
         let here = dunce::canonicalize(here).with_context(|| here.display().to_string())?;

@@ -8,12 +8,12 @@ use infalign_train::baselines::{
     BondConfig, BondTrainer, Labels, OfflineConfig, OfflineTrainer, PairLoss, ResponsePair, Stored,
     best_of_n, best_worst_pairs, pairs,
 };
-use infalign_train::{FitMetrics, fitted_steps};
+use infalign_train::{FitMetrics, TrainError, fitted_steps};
 
 use super::given::Given;
 use super::inputs::Inputs;
 use super::methods::Sources;
-use super::metrics::Metrics;
+use super::metrics::{CHECKPOINTS, Metrics, is_kept};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::recipe::Kind;
@@ -37,11 +37,10 @@ pub(super) fn train_offline(
         stored: &stored,
         reference: &inputs.reference,
         seed: inputs.recipe.seed,
-        checkpoints: folder.join("checkpoints"),
+        checkpoints: folder.join(CHECKPOINTS),
     };
-    watched(title, folder, config.steps, progress, |observe| {
-        Ok(trainer.run(observe, interrupt::flag())?)
-    })
+    let steps = (config.steps, config.checkpoint_every);
+    watched(title, folder, steps, progress, |observe| Ok(trainer.run(observe, interrupt::flag())?))
 }
 
 /// Trains a policy by J-BOND, with checkpoints and metrics in `folder`.
@@ -64,44 +63,48 @@ pub(super) fn train_bond(
         sampling: inputs.recipe.generation.clone(),
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
-        checkpoints: folder.join("checkpoints"),
+        checkpoints: folder.join(CHECKPOINTS),
     };
-    watched(title, folder, config.steps, progress, |observe| {
-        Ok(trainer.run(observe, interrupt::flag())?)
-    })
+    let steps = (config.steps, config.checkpoint_every);
+    watched(title, folder, steps, progress, |observe| Ok(trainer.run(observe, interrupt::flag())?))
 }
 
 /// Runs a trainer under a bar, and writes down its steps.
+///
+/// - steps: of the whole training, and from one checkpoint to the next.
 fn watched(
     title: &str,
     folder: &Path,
-    steps: usize,
+    (steps, every): (usize, usize),
     progress: &mut Progress,
-    run: impl FnOnce(&mut dyn FnMut(&FitMetrics)) -> Result<CausalLm>,
+    run: impl FnOnce(&mut dyn FnMut(&FitMetrics) -> Result<(), TrainError>) -> Result<CausalLm>,
 ) -> Result<CausalLm> {
-    let checkpoints = folder.join("checkpoints");
+    let checkpoints = folder.join(CHECKPOINTS);
     let done = fitted_steps(&checkpoints).with_context(|| Damaged::at(&checkpoints))?;
     let mut metrics = Metrics::open(folder, done)?;
     let bar = progress.stage(title, steps);
     let mut last = String::new();
-    let mut observe = |step: &FitMetrics| {
-        metrics.append(step);
+    let mut observe = |step: &FitMetrics| -> Result<(), TrainError> {
+        metrics.append(step)?;
+        if is_kept(step.step, every, steps) {
+            metrics.sync()?;
+        }
         last = format!("loss {:.3}  |g| {:.2}", step.loss, step.grad_norm);
         bar.set(step.step, last.clone());
+        Ok(())
     };
     let policy = run(&mut observe)?;
-    metrics.finish()?;
     bar.finish(last);
     Ok(policy)
 }
 
-/// What a method learns from. Log-probabilities under the reference are those that the rollouts came with, or are computed here, once.
+/// What a method learns from. Rollouts come with log-probabilities under the reference; of pairs of files, the trainer asks for them step by step.
 fn stored(inputs: &Inputs<'_>, kind: &Kind, given: &Given, sources: Sources<'_>) -> Result<Stored> {
     let prompts = &inputs.train;
     let rollouts = || sources.rollouts.context("there are no reference rollouts");
     let compared = |labels: &Option<Labels>| -> Result<Vec<ResponsePair>> {
         match given {
-            Given::Preferences(pairs) => preferred(&inputs.reference, pairs),
+            Given::Preferences(pairs) => Ok(preferred(pairs)),
             _ => Ok(pairs(rollouts()?, prompts, labels.unwrap_or_default())?),
         }
     };
@@ -123,14 +126,11 @@ fn stored(inputs: &Inputs<'_>, kind: &Kind, given: &Given, sources: Sources<'_>)
 }
 
 /// Pairs of files, the first of each preferred.
-fn preferred(reference: &CausalLm, pairs: &[[Sequence; 2]]) -> Result<Vec<ResponsePair>> {
-    let tokens = reference.log_probs(&pairs.concat())?;
-    let sums: Vec<f64> =
-        tokens.iter().map(|tokens| tokens.iter().map(|&token| f64::from(token)).sum()).collect();
-    let pair = |(responses, sums): (&[Sequence; 2], &[f64])| ResponsePair {
+fn preferred(pairs: &[[Sequence; 2]]) -> Vec<ResponsePair> {
+    let pair = |responses: &[Sequence; 2]| ResponsePair {
         responses: responses.clone(),
-        reference: [sums[0], sums[1]],
+        reference: None,
         preference: 1.0,
     };
-    Ok(pairs.iter().zip(sums.chunks(2)).map(pair).collect())
+    pairs.iter().map(pair).collect()
 }

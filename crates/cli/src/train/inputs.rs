@@ -13,6 +13,7 @@ use infalign_record::folder::can_be_named;
 use infalign_reward::{Reward, RewardConfig};
 use infalign_train::baselines::vbon;
 use infalign_train::{Objective, OptimizerConfig};
+use infalign_transform::Procedure;
 use serde_json::json;
 
 use super::given::{Given, GivenReader};
@@ -90,6 +91,7 @@ impl<'a> Inputs<'a> {
         inputs.check_rewards()?;
         inputs.check_table(&paths)?;
         warn_of_warmups(recipe);
+        inputs.warn_of_votes()?;
         Ok(inputs)
     }
 
@@ -101,6 +103,22 @@ impl<'a> Inputs<'a> {
                 let first_beta = train.first_beta(&objective);
                 first_beta.with_context(|| format!("[train] with method {:?}", method.name))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Warns of a majority where every text is an answer of its own.
+    fn warn_of_votes(&self) -> Result<()> {
+        let recipe = self.recipe;
+        let is_vote = |procedure: &Procedure| matches!(procedure, Procedure::Majority(_));
+        let mut votes = recipe.evaluation.procedures.iter().any(is_vote);
+        for method in &recipe.method {
+            votes |= matches!(self.objective(method)?, Some(Objective::Reward(of)) if is_vote(&of));
+        }
+        if votes && !matches!(recipe.reward, RewardConfig::Answer { pattern: Some(_), .. }) {
+            tell!(
+                "warning: under majority:N whole responses are the answers that are counted: a reward of kind \"answer\" with a `pattern` finds them within responses"
+            );
         }
         Ok(())
     }

@@ -10,12 +10,12 @@ use infalign_evaluate::{Evaluator, KlSample, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
-use infalign_train::{Calibrator, CtrlTrainer, StepMetrics};
+use infalign_train::{Calibrator, CtrlTrainer, StepMetrics, TrainError};
 use serde::Serialize;
 
 use super::baselines::{train_bond, train_offline};
 use super::inputs::Inputs;
-use super::metrics::Metrics;
+use super::metrics::{CHECKPOINTS, Metrics, is_kept};
 use super::stages::{check_samples, evaluator, once};
 use super::watch::Watch;
 use crate::files::make_folder;
@@ -102,10 +102,9 @@ fn train_ctrl(
         sampling: inputs.recipe.generation.clone(),
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
-        checkpoints: folder.join("checkpoints"),
+        checkpoints: folder.join(CHECKPOINTS),
     };
-    let steps_done =
-        trainer.steps_done().with_context(|| Damaged::at(&folder.join("checkpoints")))?;
+    let steps_done = trainer.steps_done().with_context(|| Damaged::at(&trainer.checkpoints))?;
     let evaluation = &inputs.recipe.evaluation;
     let watch = evaluation.watch.map(|config| {
         let evaluator = evaluator(inputs, reward);
@@ -116,13 +115,15 @@ fn train_ctrl(
         watch: watch.transpose()?,
         failed: None,
         bar: progress.stage(title, config.steps),
+        steps: config.steps,
+        checkpoint_every: config.checkpoint_every,
         responses: config.prompts_per_step * config.samples_per_prompt,
         clock: Instant::now(),
         last: String::new(),
     };
     let mut observe = |step: &StepMetrics, policy: &CausalLm| followed.observe(step, policy);
     let policy = trainer.run(&mut observe, interrupt::flag())?;
-    followed.finish()?;
+    followed.finish();
     Ok(policy)
 }
 
@@ -133,6 +134,10 @@ struct Followed<'a> {
     /// Why the watch was given up: the training goes on without it.
     failed: Option<anyhow::Error>,
     bar: Stage,
+    /// Of the whole training.
+    steps: usize,
+    /// Steps from one checkpoint to the next.
+    checkpoint_every: usize,
     /// Of a step.
     responses: usize,
     /// When the last step ended.
@@ -142,26 +147,36 @@ struct Followed<'a> {
 }
 
 impl Followed<'_> {
-    fn observe(&mut self, step: &StepMetrics, policy: &CausalLm) {
+    /// Shows a step and writes it down.
+    ///
+    /// # Errors
+    /// When it cannot be written down, without which no checkpoint may follow.
+    fn observe(&mut self, step: &StepMetrics, policy: &CausalLm) -> Result<(), TrainError> {
         let tokens = step.response_length * self.responses as f64;
         let tokens_per_second = tokens / self.clock.elapsed().as_secs_f64();
-        self.metrics.append(&Line { metrics: step, tokens_per_second });
+        self.metrics.append(&Line { metrics: step, tokens_per_second })?;
         self.last = describe(step, tokens_per_second);
         self.bar.set(step.step, self.last.clone());
         if let Some(watch) = self.watch.as_mut().filter(|_| self.failed.is_none()) {
-            self.failed = watch.look(step.step, policy, &mut self.metrics).err();
+            match watch.look(step.step, policy) {
+                Ok(Some(seen)) => watch.keep(&seen, &mut self.metrics)?,
+                Ok(None) => {}
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        if is_kept(step.step, self.checkpoint_every, self.steps) {
+            self.metrics.sync()?;
+            self.watch.as_ref().map_or(Ok(()), Watch::sync)?;
         }
         self.clock = Instant::now();
+        Ok(())
     }
 
-    fn finish(self) -> Result<()> {
-        self.metrics.finish()?;
-        self.watch.map_or(Ok(()), Watch::finish)?;
+    fn finish(self) {
         self.bar.finish(self.last);
         if let Some(error) = self.failed {
             tell!("      evaluation on the way was given up: {error:#}");
         }
-        Ok(())
     }
 }
 

@@ -263,11 +263,9 @@ fn in_recipe(args: &TrainArgs, failure: Failure) -> Failure {
 fn dry_run(args: &TrainArgs, recipe: Option<Recipe>, device: &Device) -> Result<(), Failure> {
     let recipe = recipe
         .ok_or_else(|| Failure::Input(anyhow!("--dry-run and --resume exclude each other")))?;
-    let folder = std::env::temp_dir().join(format!("infalign-dry-run-{}", std::process::id()));
-    let checked = check(args, &recipe, &folder, device);
-    // Best effort: the folder is the system's temporary one.
-    let _ = std::fs::remove_dir_all(&folder);
-    checked.map_err(|failure| in_recipe(args, in_run(&folder, failure)))?;
+    let folder = tempfile::tempdir().or_run()?;
+    check(args, &recipe, folder.path(), device)
+        .map_err(|failure| in_recipe(args, in_run(folder.path(), failure)))?;
     output::print(&recipe.to_toml().or_input()?)?;
     tell!(
         "{} is fine; nothing was run",

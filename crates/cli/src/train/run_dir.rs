@@ -13,6 +13,7 @@ use super::check_task;
 use crate::destination;
 use crate::recipe::{Recipe, read_resolved};
 use crate::recording::{begin_in, lock, refuse_secrets};
+use crate::resume::was_ending;
 
 /// Runs are made here unless `--out` says otherwise.
 const ROOT: &str = "runs";
@@ -95,7 +96,8 @@ pub(crate) fn abandon(dir: &Path) {
     let _ = std::fs::remove_dir(dir);
 }
 
-/// The newest run under `runs/` with a recipe that the command takes and without results, of those named by their start (so that they sort by age).
+/// The newest run under `runs/` with a recipe that the command takes and without results, or without the whole of their record, of those named by
+/// their start (so that they sort by age).
 fn newest_unfinished(command: &str) -> Result<PathBuf> {
     let entries = std::fs::read_dir(ROOT)
         .with_context(|| format!("there is no folder {ROOT}/ with runs to resume"))?;
@@ -104,7 +106,8 @@ fn newest_unfinished(command: &str) -> Result<PathBuf> {
         .flatten()
         .filter(|entry| is_dated(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
-        .filter(|dir| dir.join(CONFIG).exists() && !dir.join(RESULTS).exists())
+        .filter(|dir| dir.join(CONFIG).exists())
+        .filter(|dir| !dir.join(RESULTS).exists() || was_ending(dir))
         // What cannot be read is told when it is opened.
         .filter(|dir| {
             read_resolved(&dir.join(CONFIG)).map_or(true, |of| check_task(command, &of).is_ok())

@@ -7,6 +7,7 @@ use infalign_evaluate::{
     Contest, Entry, Evaluator, Judge, Label, Plan, Sampled, Statistics, table,
 };
 use infalign_model::CausalLm;
+use infalign_record::RecordError;
 use infalign_transform::Procedure;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -25,6 +26,13 @@ pub(super) struct Watch<'a> {
     reference: &'a Sampled,
     evaluations: Lines,
     responses: Lines,
+}
+
+/// What was seen of a policy after a step.
+pub(super) struct Seen {
+    step: usize,
+    numbers: Map<String, Value>,
+    sampled: Sampled,
 }
 
 /// One of the first responses of a policy.
@@ -51,15 +59,13 @@ impl<'a> Watch<'a> {
         steps_done: usize,
     ) -> Result<Self> {
         let evaluator = Evaluator { samples: config.samples, judge: None, ..evaluator };
-        let times = steps_done / config.every;
-        let shown = SHOWN.min(evaluator.prompts.len());
         Ok(Self {
             config,
             evaluator,
             contests: Contest::all(procedures.iter().copied(), None),
             reference,
-            evaluations: Lines::open(&folder.join("evaluations.jsonl"), times)?,
-            responses: Lines::open(&folder.join("responses.jsonl"), times * shown)?,
+            evaluations: Lines::of_steps(&folder.join("evaluations.jsonl"), steps_done)?,
+            responses: Lines::of_steps(&folder.join("responses.jsonl"), steps_done)?,
         })
     }
 
@@ -67,27 +73,32 @@ impl<'a> Watch<'a> {
     ///
     /// # Errors
     /// When the policy cannot be sampled from, or the reward fails.
-    pub(super) fn look(
-        &mut self,
-        step: usize,
-        policy: &CausalLm,
-        metrics: &mut Metrics,
-    ) -> Result<()> {
+    pub(super) fn look(&self, step: usize, policy: &CausalLm) -> Result<Option<Seen>> {
         if !step.is_multiple_of(self.config.every) {
-            return Ok(());
+            return Ok(None);
         }
         let sampled = self.evaluator.sample(&policy.valid(), STAGE)?;
         let numbers = self.numbers(step, &sampled)?;
-        metrics.show("held-out/", &numbers);
-        self.evaluations.append(&numbers);
-        self.show(step, &sampled);
-        Ok(())
+        Ok(Some(Seen { step, numbers, sampled }))
     }
 
-    /// Reports the first line that could not be written.
-    pub(super) fn finish(self) -> Result<()> {
-        self.evaluations.finish()?;
-        self.responses.finish()
+    /// Writes down what was seen.
+    ///
+    /// # Errors
+    /// When a line cannot be written.
+    pub(super) fn keep(&mut self, seen: &Seen, metrics: &mut Metrics) -> Result<(), RecordError> {
+        metrics.show("held-out/", &seen.numbers)?;
+        self.evaluations.append(&seen.numbers)?;
+        self.show(seen.step, &seen.sampled)
+    }
+
+    /// Brings the lines to the disk.
+    ///
+    /// # Errors
+    /// When they cannot be.
+    pub(super) fn sync(&self) -> Result<(), RecordError> {
+        self.evaluations.sync()?;
+        self.responses.sync()
     }
 
     /// KL, reward, and win rates against the reference with their intervals.
@@ -118,14 +129,15 @@ impl<'a> Watch<'a> {
     }
 
     /// Writes down what the policy says to the first prompts.
-    fn show(&mut self, step: usize, sampled: &Sampled) {
+    fn show(&mut self, step: usize, sampled: &Sampled) -> Result<(), RecordError> {
         let first = sampled.prompts.iter().zip(&sampled.responses).zip(&sampled.rewards);
         for ((prompt, responses), rewards) in first.take(SHOWN) {
             let prompt = prompt.text.as_str();
             for (response, &reward) in responses.iter().zip(rewards).take(1) {
-                self.responses.append(&Shown { step, prompt, response, reward });
+                self.responses.append(&Shown { step, prompt, response, reward })?;
             }
         }
+        Ok(())
     }
 }
 

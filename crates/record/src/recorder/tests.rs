@@ -52,6 +52,21 @@ fn a_run_is_on_record_from_its_beginning_and_killed_ones_stay_so() {
 }
 
 #[test]
+fn what_sealed_an_attempt_is_gone_as_soon_as_the_next_is_on_record() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let sealed = || [MANIFEST, CRATE, PREVIEW].map(|name| run.path().join(name).exists());
+    let begin = || Recorder::begin(run.path(), opening(&[])).unwrap();
+    begin().failed("stopped", 3).unwrap();
+    assert_eq!(sealed(), [true; 3]);
+    let recorder = begin();
+    assert_eq!(sealed(), [false; 3]);
+    recorder.completed().unwrap();
+    assert_eq!(sealed(), [true; 3]);
+    assert_eq!(verify(run.path()).unwrap().findings, []);
+}
+
+#[test]
 fn a_finished_run_tells_inputs_outputs_numbers_and_steps() {
     let root = tempfile::tempdir().unwrap();
     let run = finished_run(root.path(), "run");

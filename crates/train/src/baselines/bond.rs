@@ -135,6 +135,7 @@ impl BondTrainer<'_> {
     /// Trains from the newest checkpoint, or from the reference, to the last step, and returns the policy.
     ///
     /// - observe: called after every step; the loss is the mean of j·(log π/π_a − q) + γ·log π/π_a over the policy's responses.
+    ///   Its error ends the run without a checkpoint of that step.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
@@ -142,7 +143,7 @@ impl BondTrainer<'_> {
     /// step takes; [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from.
     pub fn run(
         &self,
-        observe: &mut dyn FnMut(&FitMetrics),
+        observe: &mut dyn FnMut(&FitMetrics) -> Result<(), TrainError>,
         interrupted: &AtomicBool,
     ) -> Result<CausalLm, TrainError> {
         self.check()?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::bonbon::bonbon;
 use super::dpo::dpo;
 use super::ipo::ipo;
+use super::reference::ReferenceLogProbs;
 use super::sft::sft;
 use crate::adapter::starting_policy;
 use crate::batches::{Batches, check_most};
@@ -85,8 +86,8 @@ pub enum PairLoss {
 pub struct ResponsePair {
     /// Both with their prompt.
     pub responses: [Sequence; 2],
-    /// log π_ref(y | x) of each, in nats.
-    pub reference: [f64; 2],
+    /// log π_ref(y | x) of each, in nats; without them the trainer asks its reference when a step first needs them.
+    pub reference: Option<[f64; 2]>,
     /// Probability that the first is preferred, in [0, 1].
     pub preference: f64,
 }
@@ -110,7 +111,8 @@ impl OfflineTrainer<'_> {
     ///
     /// - observe: called after every step; details are `loss_per_token` in nats of responses to imitate, and of pairs `chosen` and `rejected`, the mean
     ///   log π/π_ref of the first and of the second response in nats, `margin`, by how much the former is greater, and `accuracy`, the share of pairs
-    ///   in which it is (all before the step; where the second is the preferred one, the two change places).
+    ///   in which it is (all before the step; where the second is the preferred one, the two change places). Its error ends
+    ///   the run without a checkpoint of that step.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
@@ -118,7 +120,7 @@ impl OfflineTrainer<'_> {
     /// checkpoint to go on from.
     pub fn run(
         &self,
-        observe: &mut dyn FnMut(&FitMetrics),
+        observe: &mut dyn FnMut(&FitMetrics) -> Result<(), TrainError>,
         interrupted: &AtomicBool,
     ) -> Result<CausalLm, TrainError> {
         let OfflineConfig { steps, examples_per_step, checkpoint_every, optimizer, lora } =
@@ -129,14 +131,17 @@ impl OfflineTrainer<'_> {
         }
         let policy = starting_policy(self.reference, lora.as_ref(), self.seed)?;
         let batches = Batches::new(self.seed, self.stored.len(), *examples_per_step);
+        let reference = ReferenceLogProbs::new(self.reference, self.stored.pairs());
         let seen = Seen::default();
         let gradient = |policy: &CausalLm, step| {
             let tokens = |index| self.stored.tokens(index);
-            let loss = |policy: &CausalLm, pass: &[usize]| self.stored.loss(policy, pass, &seen);
+            let loss = |policy: &CausalLm, pass: &[usize]| {
+                self.stored.loss(policy, pass, &reference, &seen)
+            };
             mean_gradient(policy, batches.indices(step), tokens, loss)
         };
         let mut observe = |step: &FitMetrics| {
-            observe(&FitMetrics { details: self.stored.details(seen.taken()), ..step.clone() });
+            observe(&FitMetrics { details: self.stored.details(seen.taken()), ..step.clone() })
         };
         let fit = Fit {
             optimizer,
@@ -157,6 +162,14 @@ impl Stored {
         }
     }
 
+    /// The pairs, if it is they that are stored.
+    fn pairs(&self) -> &[ResponsePair] {
+        match self {
+            Self::Imitated(_) => &[],
+            Self::Compared(_, pairs) => pairs,
+        }
+    }
+
     /// Tokens of an example: those of the response and its prompt, or twice those of the pair's longer one.
     fn tokens(&self, index: usize) -> usize {
         match self {
@@ -167,10 +180,10 @@ impl Stored {
         }
     }
 
-    /// What the log-probabilities of a step's examples come to.
-    fn details(&self, examples: Vec<(usize, [f32; 2])>) -> BTreeMap<String, f64> {
+    /// What the numbers of a step's examples come to.
+    fn details(&self, examples: Vec<(usize, [f64; 2])>) -> BTreeMap<String, f64> {
         let mean = |value: &dyn Fn(usize, [f64; 2]) -> f64| {
-            let all = examples.iter().map(|(index, both)| value(*index, both.map(f64::from)));
+            let all = examples.iter().map(|(index, both)| value(*index, *both));
             all.sum::<f64>() / examples.len() as f64
         };
         let named = match self {
@@ -180,10 +193,8 @@ impl Stored {
             }
             Self::Compared(_, pairs) => {
                 // log π/π_ref of the preferred response and of the other.
-                let ratios = |index: usize, log_probs: [f64; 2]| {
-                    let ResponsePair { reference, preference, .. } = &pairs[index];
-                    let [a, b] = [0, 1].map(|side| log_probs[side] - reference[side]);
-                    if *preference < 0.5 { [b, a] } else { [a, b] }
+                let ratios = |index: usize, [a, b]: [f64; 2]| {
+                    if pairs[index].preference < 0.5 { [b, a] } else { [a, b] }
                 };
                 let gap = |index, both| ratios(index, both)[0] - ratios(index, both)[1];
                 vec![
@@ -202,29 +213,30 @@ impl Stored {
         &self,
         policy: &CausalLm,
         indices: &[usize],
+        reference: &ReferenceLogProbs<'_>,
         seen: &Seen,
     ) -> Result<Tensor<1>, TrainError> {
         let (comparison, pairs) = match self {
             Self::Imitated(responses) => {
                 let responses: Vec<&Sequence> = indices.iter().map(|&i| &responses[i]).collect();
                 let log_probs = log_probs(policy, &responses)?;
-                seen.note(indices, [&log_probs; 2]);
+                seen.note(indices, [&log_probs; 2], std::iter::repeat([0.0; 2]));
                 return Ok(sft(log_probs));
             }
             Self::Compared(comparison, pairs) => (comparison, pairs),
         };
         let pairs: Vec<&ResponsePair> = indices.iter().map(|&i| &pairs[i]).collect();
+        let theirs = indices.iter().map(|&i| reference.of(i)).collect::<Result<Vec<_>, _>>()?;
         let of = |side: usize| pairs.iter().map(move |pair| &pair.responses[side]);
         let both = log_probs(policy, &of(0).chain(of(1)).collect::<Vec<_>>())?;
         let n = pairs.len();
         let (first, second) = (both.clone().narrow(0, 0, n), both.narrow(0, n, n));
-        seen.note(indices, [&first, &second]);
+        seen.note(indices, [&first, &second], theirs.iter().copied());
         let device = policy.device();
-        let column = |value: fn(&ResponsePair) -> f64| {
-            column(pairs.iter().map(|pair| value(pair) as f32).collect(), &device)
-        };
-        let gaps = first.clone() - second - column(|pair| pair.reference[0] - pair.reference[1]);
-        let preferences = column(|pair| pair.preference);
+        let theirs = theirs.iter().map(|[a, b]| (a - b) as f32).collect();
+        let gaps = first.clone() - second - column(theirs, &device);
+        let preferences = pairs.iter().map(|pair| pair.preference as f32).collect();
+        let preferences = column(preferences, &device);
         Ok(match *comparison {
             PairLoss::Dpo(beta) => dpo(gaps, preferences, beta),
             PairLoss::Ipo(tau) => ipo(gaps, preferences, tau),
@@ -233,24 +245,32 @@ impl Stored {
     }
 }
 
-/// log π of both responses of each example that was seen, by whichever thread; of one response, twice the same.
+/// log π/π_ref of both responses of each pair that was seen, by whichever thread; of a response to imitate, twice log π.
 #[derive(Default)]
-struct Seen(Mutex<Vec<(usize, [f32; 2])>>);
+struct Seen(Mutex<Vec<(usize, [f64; 2])>>);
 
 impl Seen {
-    fn note(&self, indices: &[usize], log_probs: [&Tensor<2>; 2]) {
+    /// - reference: what is taken from the log-probabilities of each example.
+    fn note(
+        &self,
+        indices: &[usize],
+        log_probs: [&Tensor<2>; 2],
+        reference: impl Iterator<Item = [f64; 2]>,
+    ) {
         let numbers =
             |column: &Tensor<2>| column.clone().inner().into_data().iter::<f32>().collect();
         let [first, second]: [Vec<f32>; 2] = log_probs.map(numbers);
-        let both = first.into_iter().zip(second).map(|(first, second)| [first, second]);
+        let both = first.into_iter().zip(second).zip(reference);
+        let both =
+            both.map(|((first, second), [a, b])| [f64::from(first) - a, f64::from(second) - b]);
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.extend(indices.iter().copied().zip(both));
     }
 
     /// All of them in an order that the threads do not decide.
-    fn taken(&self) -> Vec<(usize, [f32; 2])> {
+    fn taken(&self) -> Vec<(usize, [f64; 2])> {
         let mut seen = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        seen.sort_by_key(|(index, both)| (*index, both.map(f32::to_bits)));
+        seen.sort_by_key(|(index, both)| (*index, both.map(f64::to_bits)));
         seen
     }
 }

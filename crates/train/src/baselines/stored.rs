@@ -110,7 +110,7 @@ fn pair(
 ) -> ResponsePair {
     ResponsePair {
         responses: [stored_sequence(prompt, first), stored_sequence(prompt, second)],
-        reference: [first.log_prob(), second.log_prob()],
+        reference: Some([first.log_prob(), second.log_prob()]),
         preference,
     }
 }
@@ -145,7 +145,7 @@ mod tests {
         let preferences: Vec<f64> = pairs.iter().map(|pair| pair.preference).collect();
         assert_eq!(preferences, [0.0, 0.5, 1.0]);
         assert_eq!(last(&pairs[1].responses), [2, 3]);
-        assert_eq!(pairs[1].reference, [-2.0, -3.0]);
+        assert_eq!(pairs[1].reference, Some([-2.0, -3.0]));
         assert_eq!((pairs[0].responses[0].tokens[0], pairs[0].responses[0].prompt_length), (9, 1));
         assert!(pairs.len() == 3, "the last response has no partner");
         let p = Labels::BradleyTerry.preference(2.0, 1.0);

@@ -32,7 +32,7 @@ pub use report::{LengthReport, ScorerReport, ValueBin};
 use self::trace::{Trace, Wanted, trace};
 use crate::batches::{Batches, check_most};
 use crate::checkpoint::state_error;
-use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
+use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every, infallible};
 use crate::moving_average::moved;
 use crate::passes::mean_gradient;
 use crate::{OptimizerConfig, TrainError};
@@ -194,7 +194,8 @@ pub fn train_prefix_scorer(
     let ScorerConfig { steps, checkpoint_every, optimizer, .. } = config;
     let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
     let gradient = |learning: &Learning, step| training.gradient(learning, &batches.indices(step));
-    let (learned, _) = fit.run(learning, gradient, observe, interrupted)?;
+    let mut observe = infallible(observe);
+    let (learned, _) = fit.run(learning, gradient, &mut observe, interrupted)?;
     Ok(learned.model.valid())
 }
 

@@ -17,7 +17,7 @@ pub use report::RewardModelReport;
 
 use crate::adapter::adapter_uniforms;
 use crate::batches::{Batches, check_most};
-use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
+use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every, infallible};
 use crate::passes::mean_gradient;
 use crate::{OptimizerConfig, TrainError};
 
@@ -103,6 +103,7 @@ pub fn train_reward_model(
     };
     let RewardModelConfig { steps, checkpoint_every, optimizer, .. } = config;
     let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
-    let (model, _) = fit.run(model, gradient, observe, interrupted)?;
+    let mut observe = infallible(observe);
+    let (model, _) = fit.run(model, gradient, &mut observe, interrupted)?;
     Ok(model.valid())
 }

@@ -17,7 +17,10 @@ use super::{LENGTH, Ordered, Problem};
 pub(crate) const RLOO: &str = r#"{"kind": "rloo"}"#;
 /// The same with the KL in the loss.
 pub(crate) const EXACT: &str = r#"{"kind": "rloo", "kl": "loss"}"#;
+/// Two optimiser steps a round.
 pub(crate) const PPO: &str = r#"{"kind": "ppo", "epochs": 2}"#;
+pub(crate) const REGRESSION: &str = r#"{"kind": "regression"}"#;
+/// The same on responses of the reference.
 pub(crate) const STORED: &str = r#"{"kind": "regression", "rollouts": "reference"}"#;
 /// Reference responses that are stored for it.
 const N_STORED: usize = 8192;
@@ -54,11 +57,13 @@ fn stored(problem: &Problem) -> Rollouts {
 }
 
 /// A trained policy.
+///
+/// - `solver`: and how many steps it makes.
 pub(crate) fn train(
     problem: &Problem,
     objective: &str,
     cost: &Cost,
-    solver: &str,
+    (solver, steps): (&str, usize),
     lora: Option<LoraConfig>,
 ) -> CausalLm {
     let (beta, target_kl) = match *cost {
@@ -73,15 +78,7 @@ pub(crate) fn train(
         max_grad_norm: 5.0,
     };
     let config = CtrlConfig {
-        steps: match solver {
-            // With the KL in the loss the gradient is noisier near the optimum.
-            EXACT => 700,
-            // Two optimiser steps each.
-            PPO => 250,
-            // Those of a procedure have noise of the other responses there, which a Φ has not.
-            _ if ["win-rate:", "reward:"].iter().any(|of| objective.starts_with(of)) => 700,
-            _ => 400,
-        },
+        steps,
         prompts_per_step: 1,
         samples_per_prompt: 256,
         target_kl,
@@ -108,5 +105,5 @@ pub(crate) fn train(
         seed: 1,
         checkpoints: dir.path().to_path_buf(),
     };
-    trainer.run(&mut |_, _| (), &AtomicBool::new(false)).unwrap()
+    trainer.run(&mut |_, _| Ok(()), &AtomicBool::new(false)).unwrap()
 }

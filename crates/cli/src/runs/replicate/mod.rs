@@ -4,6 +4,7 @@
 //! same source is found, or built from the run's commit; it runs into a new folder; and both runs are compared (`report.rs`). Whatever stands
 //! in the way before the run ends it: runs that were told to do different things are not comparable.
 
+mod cargo;
 mod inputs;
 mod program;
 mod reach;

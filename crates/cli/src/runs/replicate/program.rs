@@ -9,8 +9,9 @@ use infalign_record::folder::DIFF;
 use infalign_record::hash::sha256_file;
 use infalign_record::{BuildRecord, Record};
 
-use super::{ReplicateArgs, not_comparable};
+use super::{ReplicateArgs, cargo, not_comparable};
 use crate::build_record::build_record;
+use crate::source::git_in;
 
 /// A program to run again with.
 pub(super) struct Program {
@@ -58,36 +59,17 @@ impl Program {
         let commit = commit(build, source, changes.is_some())?;
         // Beside the report, so that it can be looked at, and is no part of the clone's own work.
         let tree = std::path::absolute(folder.join("source"))?;
+        let mut cargo = cargo::build(build, &tree)?;
         tell!("building infalign {} in {}", build.full_version(), tree.display());
-        let mut add = Command::new("git");
-        add.current_dir(source)
-            .args(["worktree", "add", "--detach", "--quiet"])
-            .arg(&tree)
-            .arg(commit);
+        let mut add = git_in(source);
+        add.args(["worktree", "add", "--detach", "--quiet"]).arg(&tree).arg(commit);
         succeed(&mut add).context("cannot restore the run's commit")?;
         if let Some(changes) = changes {
-            let mut apply = Command::new("git");
-            apply.current_dir(&tree).arg("apply").arg(std::path::absolute(changes)?);
+            let mut apply = git_in(&tree);
+            apply.arg("apply").arg(std::path::absolute(changes)?);
             succeed(&mut apply).context("cannot apply the run's changes")?;
         }
-        let mut cargo = Command::new("cargo");
-        cargo.current_dir(&tree).args([
-            "build",
-            "--locked",
-            "--package",
-            "infalign-cli",
-            "--bin",
-            "infalign",
-        ]);
-        cargo.args(["--no-default-features", "--features", &build.features]);
-        if build.profile == "release" {
-            cargo.arg("--release");
-        }
-        if let Some(flags) = &build.rustflags {
-            cargo.env("RUSTFLAGS", flags);
-        }
-        succeed(cargo.env("CARGO_TARGET_DIR", tree.join("target")))
-            .context("cannot build the run's program")?;
+        succeed(&mut cargo).context("cannot build the run's program")?;
         let name = format!("infalign{}", std::env::consts::EXE_SUFFIX);
         let path = tree.join("target").join(&build.profile).join(name);
         Ok(Self { path, what: format!("built from {} by {}", build.full_version(), build.rustc) })
@@ -135,8 +117,8 @@ fn commit<'a>(build: &'a BuildRecord, source: &Path, changed: bool) -> Result<&'
         commit.len() >= 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()),
         "the record's commit {commit:?} is none"
     );
-    let mut look = Command::new("git");
-    look.current_dir(source).args(["cat-file", "-e", &format!("{commit}^{{commit}}")]);
+    let mut look = git_in(source);
+    look.args(["cat-file", "-e", &format!("{commit}^{{commit}}")]);
     if !look.output().is_ok_and(|output| output.status.success()) {
         let remote =
             build.source.remote.as_ref().map_or(String::new(), |url| format!(" (of {url})"));

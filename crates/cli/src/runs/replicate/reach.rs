@@ -6,12 +6,13 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use infalign_record::folder::{self, CONFIG, stays_inside};
 use infalign_record::{Record, env};
 use toml::Value;
 
 use super::{ReplicateArgs, inside, is_by_settings, own_folder, values_of};
+use crate::generate::settings_text;
 
 /// Commands that keep a record.
 const COMMANDS: [&str; 9] = [
@@ -33,8 +34,8 @@ const CACHE: &str = "cache";
 const REMOTE_OPTIONS: [&str; 2] = ["--api-key-env", "--server"];
 /// Options that name where something is written.
 const OUTPUTS: [&str; 3] = ["--out", "--record", "--slurm"];
-/// Larger files are no settings.
-const MOST_BYTES: u64 = 1 << 20;
+/// Options that name a file of settings, or a model.
+const SETTINGS: [&str; 3] = ["--judge", "--pairwise", "--reward"];
 
 /// What a run would reach, a clause each.
 #[derive(Debug, Default)]
@@ -100,7 +101,7 @@ impl Beyond {
     /// Looks at a command line that is run again, and at the settings in files that it names.
     ///
     /// # Errors
-    /// When it is not that of the run's command, or names no folder of the run.
+    /// When it is not that of the run's command, names no folder of the run, or names settings that cannot be looked through.
     fn command_line(&mut self, original: &Record) -> Result<()> {
         let argv: Vec<String> = original.argv.iter().map(|word| env::with_home(word)).collect();
         let words = std::iter::once("infalign").chain(argv.iter().map(String::as_str));
@@ -128,29 +129,29 @@ impl Beyond {
             let what = "its command line has no --out, and it writes beside what it reads, or where it runs";
             self.places.push(what.to_owned());
         }
-        for word in &argv {
-            let value = word.split_once('=').filter(|_| word.starts_with("--"));
-            self.file(value.map_or(word.as_str(), |(_, value)| value))?;
+        for option in SETTINGS {
+            values_of(&argv, option).into_iter().try_for_each(|name| self.file(name))?;
         }
         Ok(())
     }
 
-    /// Looks at a file of settings, if a word names one.
+    /// Looks at a file of settings; what is no file names a model.
     ///
     /// # Errors
-    /// For one that is too large to be looked through.
-    fn file(&mut self, word: &str) -> Result<()> {
-        let path = Path::new(word);
-        let is_file =
-            |most: u64| path.metadata().is_ok_and(|data| data.is_file() && data.len() <= most);
-        let is_small = is_file(MOST_BYTES);
+    /// For one that cannot be looked through, whatever else could be made of it.
+    fn file(&mut self, name: &str) -> Result<()> {
+        let path = Path::new(name);
+        let is_plain = path.is_file() || path.is_dir() || !path.exists();
         ensure!(
-            is_small || !word.ends_with(".toml") || !is_file(u64::MAX),
-            "{word} is too large to be looked through for servers"
+            is_plain,
+            "{name} cannot be looked through for servers: it is neither a file nor a folder"
         );
-        let text = if is_small { std::fs::read_to_string(path).ok() } else { None };
-        if let Some(Ok(settings)) = text.map(|text| toml::from_str::<toml::Table>(&text)) {
-            self.settings(word, &settings, &[]);
+        if path.is_file() {
+            let settings =
+                settings_text(path).and_then(|text| Ok(toml::from_str::<toml::Table>(&text)?));
+            let settings =
+                settings.with_context(|| format!("{name} cannot be looked through for servers"))?;
+            self.settings(name, &settings, &[]);
         }
         Ok(())
     }
@@ -185,6 +186,7 @@ fn is_in_run(place: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::MOST_SETTINGS;
 
     fn of_settings(text: &str, sets: &[&str]) -> Beyond {
         let mut beyond = Beyond::default();
@@ -194,17 +196,22 @@ mod tests {
     }
 
     #[test]
-    fn settings_too_large_to_be_looked_through_are_refused() {
+    fn settings_that_cannot_be_looked_through_are_refused_whatever_their_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
-        let padded = format!("#{}\nurl = 'http://h/x'\n", "x".repeat(MOST_BYTES as usize));
-        for name in ["reward.toml", "prompts.jsonl"] {
-            std::fs::write(path(name), &padded).unwrap();
+        let server = "kind = 'remote'\nurl = 'http://h/x'\n";
+        // A number that a reward has a place for, and a table of TOML has none.
+        let number = format!("{server}batch = {}\n", 1_u64 << 63);
+        let padded = format!("#{}\n{server}", "x".repeat(MOST_SETTINGS as usize));
+        for (name, text) in [("a.cfg", &number), ("b.cfg", &padded), ("c.toml", &padded)] {
+            std::fs::write(path(name), text).unwrap();
+            let error = Beyond::default().file(&path(name)).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} cannot be looked through")), "{error}");
         }
-        let error = Beyond::default().file(&path("reward.toml")).unwrap_err().to_string();
-        assert!(error.contains("reward.toml is too large"), "{error}");
-        Beyond::default().file(&path("prompts.jsonl")).unwrap();
-        Beyond::default().file(&path("absent.toml")).unwrap();
+        // Models.
+        for name in ["absent", ""] {
+            Beyond::default().file(&path(name)).unwrap();
+        }
     }
 
     #[test]
@@ -274,16 +281,29 @@ mod tests {
     #[test]
     fn servers_of_a_command_line_and_of_files_that_it_names_are_found() {
         let root = tempfile::tempdir().unwrap();
-        let file = root.path().join("reward.toml");
-        std::fs::write(&file, "kind = 'remote'\nurl = 'http://h/x'\n").unwrap();
-        let generate = ["generate", "--model", "m", "--record", "a/run"];
-        let reward = format!("--reward={}", file.display());
-        for more in [&["--server=http://h"][..], &["--reward", &reward[9..]], &[reward.as_str()]] {
-            let beyond = of_words(&[&generate[..], more].concat()).unwrap();
+        let file = root.path().join("reward.cfg");
+        let padding = "x".repeat(2 << 20);
+        let settings = format!("#{padding}\nkind = 'remote'\nurl = 'http://h/x'\n");
+        std::fs::write(&file, settings).unwrap();
+        let file = file.to_string_lossy().into_owned();
+        let (reward, judge) = (format!("--reward={file}"), format!("--judge={file}"));
+        let generate: &[&str] = &["generate", "--model", "m", "--record", "a/run"];
+        let evaluate: &[&str] =
+            &["evaluate", "--policy", "p", "--reference", "r", "--out", "a/run"];
+        let cases: [(&[&str], &[&str]); 6] = [
+            (generate, &["--server=http://h"]),
+            (generate, &["--reward", &file]),
+            (generate, &[&reward]),
+            (evaluate, &[&judge]),
+            (evaluate, &["--judge", "m", "--reward", &file]),
+            (evaluate, &["--pairwise", &file]),
+        ];
+        for (command, more) in cases {
+            let beyond = of_words(&[command, more].concat()).unwrap();
             let error = beyond.judge(false).unwrap_err().to_string();
             assert!(error.contains("http://h"), "{error}");
             beyond.judge(true).unwrap();
         }
-        of_words(&generate).unwrap().judge(false).unwrap();
+        of_words(generate).unwrap().judge(false).unwrap();
     }
 }

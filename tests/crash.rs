@@ -1,0 +1,82 @@
+//! Folders that several processes begin to write into at once, and what processes that were killed have left in them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{bytes, done, infalign, json_file, refused, stderr};
+
+/// A curve that is computed at once.
+const CURVE: [&str; 7] = ["transform", "curve", "--transform", "identity", "--beta", "1", "--json"];
+
+fn verify(run: &Path) -> Command {
+    let mut command = infalign(&["verify"]);
+    command.arg(run);
+    command
+}
+
+#[test]
+fn a_reproduction_clears_what_was_left_half_written_but_not_what_a_step_may_be_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("plans")).unwrap();
+    let plan = format!(
+        "title = 'a curve'\npaper = 'none'\nscale = 'exact'\n[[step]]\nname = 'curve'\ncommand = {CURVE:?}\n"
+    );
+    std::fs::write(dir.path().join("plans/mine.toml"), plan).unwrap();
+    let run = dir.path().join("reproductions/mine");
+    let reproduce = || {
+        let mut command = infalign(&["reproduce", "mine", "--plans", "plans"]);
+        command.current_dir(dir.path());
+        command
+    };
+    // As if it had been killed as it began.
+    std::fs::create_dir_all(&run).unwrap();
+    for name in [".lock", ".part-x1"] {
+        std::fs::write(run.join(name), "").unwrap();
+    }
+    done(reproduce());
+    std::fs::create_dir_all(run.join("steps/curve")).unwrap();
+    for name in [".part-x2", "steps/.part-x3", "steps/curve/.part-x4"] {
+        std::fs::write(run.join(name), "").unwrap();
+    }
+    done(reproduce());
+    let there = [".part-x1", ".part-x2", "steps/.part-x3", "steps/curve/.part-x4"];
+    assert_eq!(there.map(|name| run.join(name).exists()), [false, false, false, true]);
+    done(verify(&run));
+}
+
+#[test]
+fn one_process_records_into_a_folder_and_another_that_was_killed_is_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorded = |out: &Path| {
+        let mut command = infalign(&CURVE);
+        command.arg("--record").arg(out);
+        command
+    };
+    let out = dir.path().join("at-once");
+    let all: Vec<_> = (0..4).map(|_| recorded(&out).spawn().unwrap()).collect();
+    let outputs: Vec<_> = all.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    assert_eq!(outputs.iter().filter(|output| output.status.success()).count(), 1);
+    for output in outputs.iter().filter(|output| !output.status.success()) {
+        let text = stderr(output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let told = text.contains("another process is") || text.contains("holds a run already");
+        assert!(told, "{text}");
+    }
+    done(verify(&out));
+    assert!(json_file(&out.join("record.json"))["earlier"].as_array().is_none_or(Vec::is_empty));
+
+    let out = dir.path().join("killed");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::copy(dir.path().join("at-once/start.json"), out.join("start.json")).unwrap();
+    for name in [".lock", ".part-x1", "results.txt", "expect.toml"] {
+        std::fs::write(out.join(name), "").unwrap();
+    }
+    done(recorded(&out));
+    done(verify(&out));
+    let results = bytes(&out, "results.json");
+    refused(recorded(&out), &["holds a run already: give another --record"]);
+    assert!(bytes(&out, "results.json") == results);
+}
