@@ -131,6 +131,25 @@ mod tests {
     }
 
     #[test]
+    fn intervals_are_of_prompts_that_are_left_out() {
+        let say = |first: f64, second: f64| (Outcome::of(first, 0.0), Outcome::of(second, 0.0));
+        // 3 of 4 are equal; without each prompt 2 of 2, 2 of 3 and 2 of 3, whose jackknife deviation is 2/9.
+        let prompts =
+            [vec![say(1.0, 2.0), say(1.0, -1.0)], vec![say(-1.0, -2.0)], vec![say(1.0, 1.0)]];
+        let found = agreement(&prompts, 0.95).unwrap();
+        let half_width = 4.302_652_729_911_275 * 2.0 / 9.0;
+        assert_eq!(found.share.estimate, 0.75);
+        assert!((found.share.high - 0.75 - half_width).abs() < 1e-9, "{:?}", found.share);
+        assert!((0.75 - half_width - found.share.low).abs() < 1e-9, "{:?}", found.share);
+        assert_eq!(agreement(&prompts[1..], 0.95).unwrap().share.estimate, 1.0);
+        assert_eq!(
+            [say(1.0, -1.0), say(0.0, 0.0)].map(|(first, _)| first),
+            [Outcome::Win, Outcome::Tie]
+        );
+        assert_eq!(say(1.0, -1.0).1, Outcome::Loss);
+    }
+
+    #[test]
     fn covers_kappa_of_judges_who_share_a_prompts_difficulty() {
         let mut random = SplitMix(43);
         // Each repeats the truth with probability 0.8, else tosses a coin: κ = 0.8².

@@ -203,6 +203,8 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::testing::SplitMix;
     use crate::{mean_interval, paired_difference};
@@ -341,6 +343,16 @@ mod tests {
         assert_eq!(none, Err(StatsError::Undefined { defined: 0, of: 0 }));
         let undefined = resamples.interval(0.95, |_| f64::NAN);
         assert_eq!(undefined, Err(StatsError::Undefined { defined: 0, of: 100 }));
+        // One resample in a hundred may be undefined; the prompts themselves are looked at first.
+        let but_for = |lost: usize| {
+            let calls = AtomicUsize::new(0);
+            resamples.interval(0.95, |means| {
+                let call = calls.fetch_add(1, Ordering::Relaxed);
+                if (1..=lost).contains(&call) { f64::NAN } else { means[0] }
+            })
+        };
+        assert_eq!(but_for(1).unwrap().estimate, 1.0);
+        assert_eq!(but_for(2), Err(StatsError::Undefined { defined: 98, of: 100 }));
         assert!(matches!(resamples.interval(1.0, first), Err(StatsError::Level(_))));
         assert!(matches!(Resamples::new(&[&[1.0]], 100, 0), Err(StatsError::TooFew { .. })));
         assert!(matches!(Resamples::new(&[&[1.0, 2.0]], 99, 0), Err(StatsError::TooFew { .. })));
