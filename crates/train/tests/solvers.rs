@@ -244,6 +244,15 @@ fn a_best_policy_that_is_not_as_it_was_written_is_not_taken() {
         assert!(error.contains("delete the folder of the training's checkpoints"), "{error}");
     };
     check("model.safetensors");
+    let more = CtrlConfig { steps: config.steps + 1, ..config.clone() };
+    let longer = fixture.trainer(&more, &objective, &checkpoints);
+    let mut steps = 0;
+    let mut count = |_: &StepMetrics, _: &CausalLm| {
+        steps += 1;
+        Ok(())
+    };
+    assert!(longer.run(&mut count, &AtomicBool::new(false)).is_err());
+    assert_eq!(steps, 0, "it is looked at before the training goes on");
     std::fs::remove_dir_all(checkpoints.join("best")).unwrap();
     check("best");
     std::fs::remove_dir_all(&checkpoints).unwrap();
