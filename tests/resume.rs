@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{assert_equal, bytes, copy, done, fails, infalign, refused, stderr, train_small};
+use common::{assert_equal, bytes, copy, done, fails, infalign, one_of_four, refused, train_small};
 
 fn resumed(out: &Path) -> Command {
     let mut command = infalign(&["train", "--resume", "--out"]);
@@ -163,14 +163,6 @@ fn a_run_that_was_killed_before_its_record_was_whole_is_the_one_to_resume() {
 fn of_processes_that_begin_one_run_one_does_and_the_others_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
-    let all: Vec<_> = (0..4).map(|_| train_one(&out).spawn().unwrap()).collect();
-    let outputs: Vec<_> = all.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
-    assert_eq!(outputs.iter().filter(|output| output.status.success()).count(), 1);
-    for output in outputs.iter().filter(|output| !output.status.success()) {
-        let text = stderr(output);
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        let told = text.contains("another process is") || text.contains("holds a run already");
-        assert!(told, "{text}");
-    }
+    one_of_four(|| train_one(&out));
     done(verify(&out));
 }

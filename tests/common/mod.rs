@@ -113,6 +113,20 @@ pub(crate) fn refused(command: Command, needles: &[&str]) -> String {
     text
 }
 
+/// Runs four of a command at once, of which one has to do its work and the others are told that there is another.
+pub(crate) fn one_of_four(command: impl Fn() -> Command) {
+    let all: Vec<Child> = (0..4).map(|_| command().spawn().unwrap()).collect();
+    let outputs: Vec<Output> =
+        all.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    assert_eq!(outputs.iter().filter(|output| output.status.success()).count(), 1);
+    for output in outputs.iter().filter(|output| !output.status.success()) {
+        let text = stderr(output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let told = text.contains("another process is") || text.contains("holds a run already");
+        assert!(told, "{text}");
+    }
+}
+
 /// Waits until something is so while the command runs, which must not end before; `what` names it.
 pub(crate) fn wait_until(child: &mut Child, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
