@@ -70,14 +70,24 @@ impl Histogram {
     }
 }
 
+/// What a server has in hand at a moment.
+pub(crate) struct Now {
+    pub(crate) load: Load,
+    /// Responses that can be generated together.
+    pub(crate) batch: usize,
+    /// Places that requests have taken.
+    pub(crate) places: usize,
+    /// Bytes that bodies of requests have taken.
+    pub(crate) bodies: usize,
+}
+
 impl Metrics {
     pub(crate) fn count(&self, path: &str, status: u16) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         *answers.entry((path.to_owned(), status)).or_default() += 1;
     }
 
-    /// Everything, with what the engine has to do now, the size of its batch, and how many places are taken.
-    pub(crate) fn text(&self, load: Load, batch: usize, taken: usize) -> String {
+    pub(crate) fn text(&self, now: &Now) -> String {
         let mut text = String::new();
         let name = "infalign_http_responses_total";
         head(&mut text, name, "Answers by path and status.", "counter");
@@ -86,10 +96,15 @@ impl Metrics {
             line(&mut text, &format!("{name}{{path=\"{path}\",status=\"{status}\"}}"), n);
         }
         for (name, help, value) in [
-            ("batch_size", "Responses that can be generated together.", batch),
-            ("responses_running", "Responses that are generated now.", load.running),
-            ("responses_waiting", "Responses that wait for a place in the batch.", load.waiting),
-            ("places_taken", "Responses of requests that have not ended.", taken),
+            ("batch_size", "Responses that can be generated together.", now.batch),
+            ("responses_running", "Responses that are generated now.", now.load.running),
+            (
+                "responses_waiting",
+                "Responses that wait for a place in the batch.",
+                now.load.waiting,
+            ),
+            ("places_taken", "Responses of requests that have not ended.", now.places),
+            ("body_bytes", "Bytes of bodies that are received or read.", now.bodies),
         ] {
             let name = format!("infalign_{name}");
             head(&mut text, &name, help, "gauge");
@@ -146,7 +161,8 @@ mod tests {
         }
         metrics.count("/v1/models", 200);
         metrics.count("/v1/models", 200);
-        let text = metrics.text(Load { running: 3, waiting: 4 }, 8, 9);
+        let load = Load { running: 3, waiting: 4 };
+        let text = metrics.text(&Now { load, batch: 8, places: 9, bodies: 10 });
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("missing");
             line.trim().to_owned()
@@ -161,6 +177,7 @@ mod tests {
         assert_eq!(value("infalign_request_duration_seconds_sum"), "700.11");
         assert_eq!(value("infalign_responses_waiting "), "4");
         assert_eq!(value("infalign_places_taken "), "9");
+        assert_eq!(value("infalign_body_bytes "), "10");
         assert_eq!(value("infalign_http_responses_total{path=\"/v1/models\",status=\"200\"}"), "2");
     }
 }

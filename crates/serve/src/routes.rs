@@ -18,6 +18,7 @@ use crate::answer::named_weights;
 use crate::connections::AtWork;
 use crate::failure::Failure;
 use crate::generation::too_long;
+use crate::metrics::Now;
 use crate::request::{Asked, Form, no_model};
 use crate::service::{Service, State};
 use crate::{access, answer, body, streaming};
@@ -117,7 +118,9 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     let (engine, guided) = (state.service.engine.load(), state.guided.load());
     let load =
         Load { running: engine.running + guided.running, waiting: engine.waiting + guided.waiting };
-    let text = state.metrics.text(load, state.service.limits.batch, state.places.taken());
+    let (batch, places) = (state.service.limits.batch, state.places.taken());
+    let now = Now { load, batch, places, bodies: state.bodies.taken() };
+    let text = state.metrics.text(&now);
     typed(text, "text/plain; version=0.0.4; charset=utf-8")
 }
 

@@ -10,6 +10,7 @@ use infalign_model::Tokenizer;
 use infalign_reward::Reward;
 use tokio::sync::{Semaphore, watch};
 
+use crate::body::Memory;
 use crate::guided::Guided;
 use crate::metrics::Metrics;
 use crate::places::Places;
@@ -78,8 +79,8 @@ pub(crate) struct State {
     pub(crate) places: Places,
     /// For the threads of requests.
     pub(crate) threads: Places,
-    /// For each byte of the bodies of requests.
-    pub(crate) bodies: Semaphore,
+    /// For the bodies of requests.
+    pub(crate) bodies: Memory,
     /// For requests that are read.
     pub(crate) reading: Semaphore,
     /// The bytes of the model's longest token, once somebody has had to know.
@@ -99,7 +100,7 @@ impl State {
         let places = Places::new(service.limits.most());
         let threads = Places::new(service.limits.threads());
         let bytes = service.limits.body.saturating_mul(READERS);
-        let bodies = Semaphore::new(bytes.clamp(BODIES, Semaphore::MAX_PERMITS));
+        let bodies = Memory::new(bytes.max(BODIES));
         let (reading, longest_token) = (Semaphore::new(READERS), OnceLock::new());
         let guided = Guided::new(service.limits.batch);
         let templates = Templates::new(service.tokenizer.folder().to_path_buf());
