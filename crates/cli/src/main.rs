@@ -72,11 +72,11 @@ struct Cli {
     command: Command,
     #[arg(long, global = true, value_name = "DIR", help = format!("Keep what is printed in a new folder, with the record of the run; for {ON_RECORD}"))]
     record: Option<PathBuf>,
-    /// Keep the changes that this program was built from, and that are in no commit, as diff.patch with the record; DIR is the clone where
-    /// they lie, by default this folder.
+    /// Save the uncommitted changes that this program was built from as diff.patch, with the record; DIR is the clone that has them, by
+    /// default this folder.
     #[arg(long, global = true, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
     include_diff: Option<PathBuf>,
-    /// Write a job script for Slurm, or for bash, that runs this command; with --array N, N times, {i} in its words being the job's number.
+    /// Instead of running, write a job script for Slurm, or bash, that runs this command; with --array N, N times, {i} in its arguments being the job's number.
     #[arg(long, global = true, value_name = "FILE")]
     slurm: Option<PathBuf>,
     /// With --slurm: the number of jobs.

@@ -26,7 +26,7 @@ pub(crate) struct CalibrateArgs {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Sample reference responses to prompts, score them, and keep their rewards; what is meant where no other word is given.
+    /// Sample reference responses to prompts, score them, and keep their rewards; the default where no subcommand is given.
     Make(Box<make::MakeArgs>),
     /// Join tables that were made apart, such as the shards of a job array.
     Merge(tables::MergeArgs),

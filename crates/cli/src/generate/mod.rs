@@ -56,8 +56,8 @@ pub(crate) struct GenerateArgs {
     /// the model.
     #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "stop_token_ids", "batch", "memory", "stop", "samples", "device", "server_model", "api_key_env", "timeout"])]
     exact: bool,
-    /// What guides: the folder of a prefix scorer that `infalign scorer` has made, DIR, or DIR#REWARD where it has several, either with
-    /// :WEIGHT. Several are added. With --exact: values in place of the model's own, as tabular:FILE.json or tabular:FILE.json:WEIGHT.
+    /// Prefix scorer that guides decoding: the folder DIR that `infalign scorer` made, or DIR#REWARD if it has several rewards, either with
+    /// :WEIGHT; may be repeated, and the values are added. With --exact: values in place of the model's own, as tabular:FILE.json or tabular:FILE.json:WEIGHT.
     #[arg(long)]
     pub(crate) scorer: Vec<String>,
     /// What `rejection` accepts by: a calibration table of this model, reward and sampling that holds the prompts, as `infalign calibrate` makes it.
