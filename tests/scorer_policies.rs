@@ -63,6 +63,54 @@ fn policies_stand_beside_procedures() {
     }
 }
 
+/// The scorer of the base guides a policy that was trained from it, and the KL is that from the base to the end.
+#[test]
+fn procedures_run_on_policies_too() {
+    let dir = folder();
+    let dir = dir.path();
+    let policy = |name: &str, model: &Path| {
+        let run = "procedures=['sample','cd-token:lambda=1','cd-block:length=4,samples=2'],weights={lovely=1}";
+        format!("{{name='{name}',model='{}',samples=4,{run}}}", model.display())
+    };
+    let base = policy("none", &quickstart().join("model"));
+    let tuned = policy("tuned", &tuned(dir));
+    let evaluation = "evaluation=[{samples=4,weights={lovely=1},procedures=['sample','cd-token:lambda=1','cd-block:length=4,samples=2']}]";
+    let set = format!("policy=[{base},{tuned}]");
+    let sets = ["--set", &set, "--set", evaluation, "--set", "train.steps=20"];
+    let output = scorer(dir, "run", &sets);
+    assert_done(&output);
+    let results = json_file(&dir.join("run/results.json"));
+    let rows = results["evaluation"].as_array().unwrap();
+    let nats = |row: &Value, kind: &str| -> f64 {
+        let of = |kl: &&Value| kl["kind"] == kind;
+        row["kl"].as_array().unwrap().iter().find(of).unwrap()["nats"].as_f64().unwrap()
+    };
+    let (of_base, of_policies) = rows.split_at(3);
+    for (own, none) in of_base.iter().zip(&of_policies[..3]) {
+        assert_eq!(none["rewards"], own["rewards"], "the base under another name");
+        let both = [own, none].map(|row| row["kl"][0]["nats"].as_f64().unwrap());
+        assert!((both[0] - both[1]).abs() < 1e-6, "{both:?}");
+    }
+    let [plain, tokenwise, blocks] = [3, 4, 5].map(|place| &of_policies[place]);
+    assert_eq!((&plain["policy"], &blocks["policy"]), (&"tuned".into(), &"tuned".into()));
+    let of_policy = nats(plain, "exact");
+    assert!(of_policy > 1e-3, "{of_policy}");
+    assert!(nats(tokenwise, "exact") > of_policy / 2.0, "{tokenwise}");
+    assert!(nats(blocks, "bound") >= nats(blocks, "estimate"), "{blocks}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("cd-token:lambda=1 on tuned"));
+
+    let unweighed = set.replace(",weights={lovely=1}", "");
+    for (sets, told) in [
+        (vec![unweighed.as_str()], "weights has no weight but 0"),
+        (vec![&set, "generation.temperature=0.5"], "leave temperature, top_k and top_p out"),
+    ] {
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let refused = scorer(dir, "refused", &sets);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(told), "{}", stderr(&refused));
+    }
+}
+
 /// From a scorer to a policy that is trained for decoding by it, and evaluated under that decoding.
 #[test]
 fn a_policy_is_trained_for_the_decoder_and_evaluated_under_it() {

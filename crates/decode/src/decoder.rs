@@ -9,7 +9,7 @@ use infalign_reward::{Reward, scored};
 use infalign_transform::{Composed, Procedure, RankDensity};
 
 use crate::guided::{Candidate, GuidedGenerator};
-use crate::kl::{Kl, KlKind, best_of_kl_estimate};
+use crate::kl::{Kl, best_of_kl_estimate};
 use crate::rejection::Ranks;
 use crate::sampler::whole;
 use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, Sampling, StopTexts, Stream};
@@ -271,7 +271,7 @@ impl<'a> ProcedureDecoder<'a> {
             Source::Guided(_) => None,
         };
         if selection == Kl::exact(0.0) {
-            return vec![kept.kl];
+            return kept.kl.clone();
         }
         let bound = Kl::bound(selection.nats + kept.log_ratio);
         match self.selection {
@@ -279,11 +279,11 @@ impl<'a> ProcedureDecoder<'a> {
             Procedure::BestOf(n) if plain.is_some_and(Sampling::is_of_the_model_itself) => {
                 let log_prob = kept.response.log_probs.iter().map(|&p| f64::from(p)).sum();
                 let nats = best_of_kl_estimate(n, log_prob);
-                vec![bound, Kl { nats, kind: KlKind::Estimate }]
+                vec![bound, Kl::estimate(nats)]
             }
             _ if plain.is_some() && self.selection.needs_ranks() => {
                 let estimate = RankDensity::of(&self.selection).ok();
-                let estimate = estimate.map(|g| Kl { nats: g.kl(), kind: KlKind::Estimate });
+                let estimate = estimate.map(|g| Kl::estimate(g.kl()));
                 std::iter::once(bound).chain(estimate).collect()
             }
             _ => vec![bound],
@@ -353,7 +353,8 @@ impl Source<'_> {
 /// A response as it was sampled.
 fn plain(response: Response) -> Candidate {
     let cost = Cost { model_tokens: response.tokens.len(), scorer_calls: 0 };
-    Candidate { response, value: None, cost, kl: Kl::exact(0.0), log_ratio: 0.0, truncation: 0.0 }
+    let kl = vec![Kl::exact(0.0)];
+    Candidate { response, value: None, cost, kl, log_ratio: 0.0, truncation: 0.0 }
 }
 
 /// A response among all candidates: its place, and those that it was among.

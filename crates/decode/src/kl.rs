@@ -46,6 +46,10 @@ impl Kl {
         Self { nats, kind: KlKind::Bound }
     }
 
+    pub(crate) fn estimate(nats: f64) -> Self {
+        Self { nats, kind: KlKind::Estimate }
+    }
+
     /// What a selection among independent responses costs, by the procedure alone: at most [`best_of_kl_bound`], whichever it keeps.
     pub fn of_selection(selection: Procedure) -> Self {
         match NonZeroUsize::new(selection.samples()) {

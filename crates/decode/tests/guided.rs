@@ -255,6 +255,10 @@ fn costs_and_kl_are_counted_and_labelled() {
     let per_block = best_of_kl_bound(samples.try_into().unwrap());
     let expected = distribution.expected_blocks(length.try_into().unwrap()) * per_block;
     assert!((bound - expected).abs() < 0.02 && bound >= distribution.kl(), "{bound}");
+    let estimate = mean(&blocks, &|one| one.kl[1].nats);
+    assert!(blocks.iter().all(|one| one.kl.len() == 2 && one.kl[1].kind == KlKind::Estimate));
+    let [error, slack] = [estimate, bound].map(|kl| (kl - distribution.kl()).abs());
+    assert!(error < slack && estimate < bound, "{estimate} against {}", distribution.kl());
     for one in &blocks {
         let n = letters(one).div_ceil(length);
         // The candidates of each block have a value, and the response's reward is asked for, too.
@@ -329,24 +333,36 @@ fn responses_to_a_prompt_are_chosen_by_numbers_of_their_own() {
 }
 
 #[test]
-fn the_estimate_of_best_of_n_is_for_what_is_drawn_from_the_model_itself() {
+fn estimates_are_of_what_is_drawn_from_the_model_itself() {
     let fixture = Fixture::new();
-    let kinds = |sampling: Sampling| {
-        let generator = Generator { sampling, ..fixture.generator(1, 8) };
-        let best = "best-of:4".parse().unwrap();
-        let reward = Some(&fixture.reward as _);
-        let decoder = ProcedureDecoder::new(best, &generator, &fixture.tokenizer, reward).unwrap();
+    let (tokenizer, reward) = (&fixture.tokenizer, Some(&fixture.reward as _));
+    let kinds = |decoder: ProcedureDecoder<'_>| {
         let decoded = decoder.decode(&fixture.prompts(1)).unwrap();
         decoded[0].kl.iter().map(|kl| kl.kind).collect::<Vec<_>>()
     };
+    let best = |sampling: Sampling| {
+        let generator = Generator { sampling, ..fixture.generator(1, 8) };
+        let four = "best-of:4".parse().unwrap();
+        kinds(ProcedureDecoder::new(four, &generator, tokenizer, reward).unwrap())
+    };
+    let blocks = |sampling: Sampling| {
+        let generator = Generator { sampling, ..fixture.generator(1, 8) };
+        let inner = "cd-block:length=2,samples=4".parse().unwrap();
+        let guided = guided(generator, &fixture.scorer, inner);
+        kinds(ProcedureDecoder::guided(Procedure::Sample, guided, tokenizer, reward).unwrap())
+    };
     let own = || fixture.generator(1, 8).sampling;
-    assert_eq!(kinds(own()), [KlKind::Bound, KlKind::Estimate]);
+    for kinds in [best(own()), blocks(own())] {
+        assert_eq!(kinds, [KlKind::Bound, KlKind::Estimate]);
+    }
     for other in [
         Sampling { temperature: 0.7, ..own() },
         Sampling { top_k: 2, ..own() },
         Sampling { top_p: 0.9, ..own() },
     ] {
-        assert_eq!(kinds(other), [KlKind::Bound]);
+        for kinds in [best(other.clone()), blocks(other)] {
+            assert_eq!(kinds, [KlKind::Bound]);
+        }
     }
 }
 

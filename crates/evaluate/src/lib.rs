@@ -35,7 +35,7 @@ pub use error::EvaluateError;
 pub use evaluator::{Drawing, Drawn, Evaluator};
 pub use figures::{KL_AND_WIN_RATE, win_rate_against_kl};
 pub use frontier::{
-    FrontierBand, Frontiers, Matched, MatchedComparison, Sweep, common_kl, frontiers,
+    FrontierBand, Frontiers, Matched, MatchedComparison, NEAREST, Sweep, common_kl, frontiers,
 };
 pub use kl::{KlSample, kl_per_response};
 pub use noise::{Noise, noise, recommended_samples};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use infalign_decode::Sampling;
 use infalign_reward::RewardConfig;
 use infalign_train::{ScorerConfig, ScorerMethod};
-use infalign_transform::Composed;
+use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
 use super::align::batch;
@@ -52,7 +52,7 @@ pub(crate) struct ScorerRecipe {
     /// What procedures are run with the scorer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) evaluation: Vec<ScorerEvaluation>,
-    /// Trained policies, whose plain samples stand beside what procedures make of the base.
+    /// Trained policies, which stand beside what procedures make of the base.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) policy: Vec<ScorerPolicy>,
 }
@@ -106,6 +106,32 @@ pub(crate) struct ScorerPolicy {
     pub(crate) model: PathBuf,
     /// Responses to each prompt held out.
     pub(crate) samples: usize,
+    /// What is run with it, guided by the scorer of the base where that guides; plain sampling, where nothing is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    procedures: Vec<Composed>,
+    /// Name of a head → its weight, for procedures other than plain sampling.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) weights: BTreeMap<String, f64>,
+}
+
+impl ScorerPolicy {
+    fn check(&self, heads: &[Head]) -> Result<()> {
+        ensure!(!self.name.trim().is_empty(), "it has no name: name its method");
+        if self.procedures.is_empty() {
+            ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
+            return Ok(());
+        }
+        self.evaluation().check(heads)
+    }
+
+    /// The procedures, as they would be run with the base.
+    pub(crate) fn evaluation(&self) -> ScorerEvaluation {
+        let Self { samples, weights, mut procedures, .. } = self.clone();
+        if procedures.is_empty() {
+            procedures.push(Procedure::Sample.into());
+        }
+        ScorerEvaluation { samples, weights, procedures }
+    }
 }
 
 impl ScorerEvaluation {
@@ -167,10 +193,13 @@ impl ScorerRecipe {
     }
 
     fn check_policies(&self) -> Result<()> {
-        for ScorerPolicy { name, samples, .. } in &self.policy {
-            ensure!(!name.trim().is_empty(), "a [[policy]] has no name: name its method");
-            ensure!(*samples >= 1, "samples of [[policy]] {name:?} is 0: at least 1 is needed");
+        for policy in &self.policy {
+            policy.check(&self.head).with_context(|| format!("[[policy]] {:?}", policy.name))?;
         }
+        ensure!(
+            self.policy.is_empty() || self.generation.is_of_the_model_itself(),
+            "[[policy]] needs responses that are drawn from the models' own distributions, or their KL is not known: leave temperature, top_k and top_p out of [generation]"
+        );
         ensure!(
             self.policy.is_empty() || self.evaluation_base.is_none(),
             "[[policy]] cannot stand beside evaluation_base: the KL of a policy is to model, and that of procedures then to another base"

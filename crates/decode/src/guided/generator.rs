@@ -25,8 +25,8 @@ pub struct Candidate {
     pub value: Option<f64>,
     /// What it cost, the candidates that were dropped included.
     pub cost: Cost,
-    /// KL to the model.
-    pub kl: Kl,
+    /// KL to the model: what it is or at most is and, of blocks that are drawn from the model itself, an estimate.
+    pub kl: Vec<Kl>,
     /// The most that log T(π)(y)/π(y) can be, in nats; of `cd-token`, what it is.
     pub log_ratio: f64,
     /// The most that `candidates` of `cd-token` can have moved of the distribution of responses, in total variation; 0 to 1.
@@ -355,7 +355,8 @@ impl Run<'_> {
         }
         let (prompt, sample) = (search.prompt, search.sample);
         let found = |responses| (self.found)(prompt, responses);
-        if self.gather.add(prompt, sample, search.finish(), found).is_break() {
+        let own = self.guided.generator.sampling.is_of_the_model_itself();
+        if self.gather.add(prompt, sample, search.finish(own), found).is_break() {
             self.gather.stop();
         }
     }

@@ -6,7 +6,7 @@ use infalign_transform::Procedure;
 
 use super::Candidate;
 use super::tilt::Tilted;
-use crate::kl::{Kl, best_of_kl_bound};
+use crate::kl::{Kl, best_of_kl_bound, best_of_kl_estimate};
 use crate::{Cost, Draw, Finish, Response, Stream};
 
 /// Values that differ by less than this share are equal: as sums, equal values differ in their last digits.
@@ -90,6 +90,14 @@ impl Path {
 
     pub(super) fn ended(&self) -> bool {
         self.finish.is_some()
+    }
+
+    /// KL of blocks, of which each was kept of some, by the chain rule: the sum of what [`best_of_kl_estimate`] says of every block.
+    fn kl_estimate(&self, length: usize, samples: NonZeroUsize) -> Kl {
+        let of_block = |log_probs: &[f32]| {
+            best_of_kl_estimate(samples, log_probs.iter().map(|&p| f64::from(p)).sum())
+        };
+        Kl::estimate(self.log_probs.chunks(length).map(of_block).sum())
     }
 }
 
@@ -264,18 +272,25 @@ impl Search {
     }
 
     /// The response, or those between which the reward decides.
-    pub(super) fn finish(self) -> Vec<Candidate> {
-        let (kl, log_ratio) = match self.plan {
-            Plan::Tokenwise { .. } => (Kl::exact(self.kl), self.log_ratio),
-            Plan::Blocks { width, branch, .. } => self.of_blocks(width, branch),
-            // Those given up are draws as well: one of N is kept.
-            Plan::Pruned { n, .. } => (Kl::bound(best_of_kl_bound(n)), (n.get() as f64).ln()),
-        };
-        let mut ended = self.ended;
+    ///
+    /// - own: whether tokens are drawn from the model's own distribution, so that their log-probabilities say how likely a draw was.
+    pub(super) fn finish(mut self, own: bool) -> Vec<Candidate> {
+        let mut ended = std::mem::take(&mut self.ended);
         ended.sort_by_key(|path| path.number);
         let finalists = match self.plan {
             Plan::Pruned { .. } => ended,
             _ => best(ended, 1, |path| path.value),
+        };
+        let (kl, log_ratio) = match self.plan {
+            Plan::Tokenwise { .. } => (vec![Kl::exact(self.kl)], self.log_ratio),
+            Plan::Blocks { width, branch, length } => {
+                let (kl, log_ratio) = self.of_blocks(width, branch);
+                let estimate = finalists.first().filter(|_| own && width == 1);
+                let estimate = estimate.map(|kept| kept.kl_estimate(length, branch));
+                (std::iter::once(kl).chain(estimate).collect(), log_ratio)
+            }
+            // Those given up are draws as well: one of N is kept.
+            Plan::Pruned { n, .. } => (vec![Kl::bound(best_of_kl_bound(n))], (n.get() as f64).ln()),
         };
         let candidate = |(number, path): (usize, Path)| Candidate {
             response: Response {
@@ -286,7 +301,7 @@ impl Search {
             value: path.value,
             // All candidates together are one response.
             cost: if number == 0 { self.cost } else { Cost::default() },
-            kl,
+            kl: kl.clone(),
             log_ratio,
             truncation: self.truncation.min(1.0),
         };

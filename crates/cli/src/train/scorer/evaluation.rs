@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use infalign_decode::guided::{GuidedGenerator, LearnedScorer};
 use infalign_decode::{DecodeError, Decoded, EncodedPrompt, Generator, Kl, ProcedureDecoder};
-use infalign_model::{LanguageModel, PrefixValues, Tokenizer};
+use infalign_evaluate::kl_per_response;
+use infalign_model::{CausalLm, LanguageModel, PrefixValues, Sequence, Tokenizer};
 use infalign_reward::{Reward, WeightedSum};
 use infalign_transform::{Composed, Procedure};
 
@@ -17,19 +18,52 @@ use crate::interrupt;
 use crate::progress::{Progress, Stage};
 use crate::recipe::{Head, ScorerEvaluation};
 
+/// A scorer at work.
+pub(super) struct Guide {
+    pub(super) values: PrefixValues,
+    /// What it reads through; none where that is whatever draws.
+    pub(super) trunk: Option<Box<dyn LanguageModel>>,
+}
+
+/// A policy that was trained from the base.
+#[derive(Clone, Copy)]
+pub(super) struct Trained<'a> {
+    pub(super) name: &'a str,
+    pub(super) policy: &'a CausalLm,
+    pub(super) base: &'a CausalLm,
+}
+
+impl Trained<'_> {
+    /// The mean of log π/π_base over responses: by the chain rule what KL(T(π)‖π_base) has beyond KL(T(π)‖π).
+    fn log_ratio(&self, prompts: &[EncodedPrompt], decoded: &[Vec<Decoded>]) -> Result<f64> {
+        let sequences: Vec<Sequence> = prompts
+            .iter()
+            .zip(decoded)
+            .flat_map(|(prompt, responses)| {
+                responses.iter().map(|one| Sequence {
+                    tokens: [prompt.tokens.as_slice(), &one.response.tokens].concat(),
+                    prompt_length: prompt.tokens.len(),
+                })
+            })
+            .collect();
+        let kl = kl_per_response(self.policy, self.base, &sequences)?;
+        Ok(kl.iter().map(|one| one.k1).sum::<f64>() / kl.len().max(1) as f64)
+    }
+}
+
 /// What procedures run with.
 pub(super) struct ScorerEvaluator<'a> {
-    /// How responses are drawn from the base.
+    /// How responses are drawn.
     pub(super) generator: Generator<'a>,
+    /// The policy that they are drawn from, where that is not the base.
+    pub(super) trained: Option<Trained<'a>>,
     pub(super) tokenizer: &'a Tokenizer,
     /// Prompts held out.
     pub(super) prompts: &'a [EncodedPrompt],
     /// The rewards of the recipe, and what they are called.
     pub(super) heads: &'a [Head],
     pub(super) rewards: &'a dyn Fn(&Head) -> Result<Box<dyn Reward>>,
-    /// The scorer, and its own trunk.
-    pub(super) values: &'a PrefixValues,
-    pub(super) trunk: Option<&'a dyn LanguageModel>,
+    pub(super) guide: &'a Guide,
 }
 
 impl ScorerEvaluator<'_> {
@@ -51,14 +85,8 @@ impl ScorerEvaluator<'_> {
                 let path = folder.join(format!("{}.json", rows.len()));
                 let title = procedure.to_string();
                 let make = |_: &Stage| -> Result<Row> {
-                    self.row(*procedure, evaluation).or_else(|error| {
-                        // Guided responses are broken off by Ctrl-C.
-                        let of = error.downcast_ref::<DecodeError>();
-                        if matches!(of, Some(DecodeError::Cancelled { .. })) {
-                            stop_if_asked()?;
-                        }
-                        Err(error.context(format!("evaluation.procedures: {procedure}")))
-                    })
+                    let key = || format!("evaluation.procedures: {procedure}");
+                    self.row(*procedure, evaluation).with_context(key)
                 };
                 let stage = (title.as_str(), self.prompts.len());
                 rows.push(once(&path, stage, progress, make, Row::summary)?);
@@ -68,14 +96,28 @@ impl ScorerEvaluator<'_> {
         Ok(rows)
     }
 
-    fn row(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
+    /// Runs a procedure.
+    ///
+    /// # Errors
+    /// As [`ScorerEvaluator::run`].
+    pub(super) fn row(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
+        self.measure(procedure, evaluation).or_else(|error| {
+            // Guided responses are broken off by Ctrl-C.
+            if matches!(error.downcast_ref(), Some(DecodeError::Cancelled { .. })) {
+                stop_if_asked()?;
+            }
+            Err(error)
+        })
+    }
+
+    fn measure(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
         let rewards = self.heads.iter().map(self.rewards).collect::<Result<Vec<_>>>()?;
         let weight = |head: &Head| evaluation.weights.get(&head.name).copied().unwrap_or(0.0);
         let weights: Vec<f64> = self.heads.iter().map(weight).collect();
         let parts = self.heads.iter().zip(&weights).filter(|(_, weight)| **weight != 0.0);
         let parts = parts.map(|(head, weight)| Ok((*weight as f32, (self.rewards)(head)?)));
         let sum = WeightedSum::new(parts.collect::<Result<Vec<_>>>()?)?;
-        let scorer = LearnedScorer::new(self.values, self.trunk, &weights)?;
+        let scorer = LearnedScorer::new(&self.guide.values, self.guide.trunk.as_deref(), &weights)?;
         let (generator, Composed { selection, inner }) = (self.generator.clone(), procedure);
         let decoder = if inner == Procedure::Sample {
             ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
@@ -97,12 +139,14 @@ impl ScorerEvaluator<'_> {
             all.iter().map(|one| of(one)).sum::<f64>() / all.len().max(1) as f64
         };
         let kinds = all.first().map_or(0, |one| one.kl.len());
+        let trained = self.trained.map(|trained| trained.log_ratio(self.prompts, &decoded));
+        let log_ratio = trained.transpose()?.unwrap_or(0.0);
         let kl = (0..kinds).map(|place| Kl {
-            nats: mean(&|one| one.kl.get(place).map_or(0.0, |kl| kl.nats)),
+            nats: log_ratio + mean(&|one| one.kl.get(place).map_or(0.0, |kl| kl.nats)),
             kind: all[0].kl[place].kind,
         });
         Ok(Row {
-            policy: None,
+            policy: self.trained.map(|trained| trained.name.to_owned()),
             procedure,
             weights: evaluation.weights.clone(),
             rewards: means,

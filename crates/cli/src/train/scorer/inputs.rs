@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Head as Output, ModelFolder, Tokenizer};
+use infalign_transform::Composed;
 
 use super::super::given::{GivenReader, GivenResponse};
 use super::super::inputs::{
@@ -15,7 +16,7 @@ use super::super::inputs::{
 use super::super::reward_model::RewardModelInputs;
 use super::super::rewards;
 use crate::encode::Encoder;
-use crate::recipe::{Head, Paths, ScorerRecipe};
+use crate::recipe::{Head, Paths, ScorerEvaluation, ScorerRecipe};
 
 /// Everything that a scorer recipe reads, loaded and checked.
 pub(crate) struct ScorerInputs<'a> {
@@ -58,10 +59,11 @@ impl<'a> ScorerInputs<'a> {
         };
         let trunk = other(&recipe.trunk, "trunk")?;
         let read = trunk.as_ref().unwrap_or(&base);
-        check_context(read, &base).context("trunk")?;
+        check_context(read, base.config().max_position_embeddings).context("trunk")?;
         let evaluation_base = other(&recipe.evaluation_base, "evaluation_base")?;
         if let Some(other) = &evaluation_base {
-            check_context(read, other).context("evaluation_base")?;
+            check_context(read, other.config().max_position_embeddings)
+                .context("evaluation_base")?;
         }
         let encoder = Encoder::new(&tokenizer).within(base.config().max_position_embeddings);
         let most = recipe.generation.max_tokens;
@@ -74,9 +76,15 @@ impl<'a> ScorerInputs<'a> {
         let longest = prompts + most;
         let policies = recipe.policy.iter().map(|policy| {
             let key = || format!("[[policy]] {:?}", policy.name);
-            find_policy(&policy.model, &paths, &base, &tokenizer, longest).with_context(key)
+            let folder =
+                find_policy(&policy.model, &paths, &base, &tokenizer, longest).with_context(key)?;
+            if policy.evaluation().procedures.iter().any(Composed::is_guided) {
+                let writes = folder.config(Output::CausalLm)?.max_position_embeddings;
+                check_context(read, writes).with_context(key)?;
+            }
+            Ok(folder)
         });
-        let policies = policies.collect::<Result<_>>()?;
+        let policies = policies.collect::<Result<Vec<_>>>()?;
         let reader = GivenReader::new(&paths, &encoder, &base, &test);
         let completions = reader.completions(&recipe.completions).context("completions")?;
         let reward_models = RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?;
@@ -114,18 +122,25 @@ fn check_counts(
     check_responses("rollouts.samples", train, recipe.rollouts.samples)?;
     check_responses("rollouts.held_out", test, recipe.rollouts.held_out)?;
     for (index, evaluation) in recipe.evaluation.iter().enumerate() {
-        let key = format!("evaluation[{index}].samples");
-        check_responses(&key, test, evaluation.samples)?;
-        for procedure in &evaluation.procedures {
-            let candidates =
-                procedure.selection.samples().saturating_mul(procedure.inner.samples());
-            let all = evaluation.samples.saturating_mul(candidates);
-            check_responses(&format!("{key} · the candidates of {procedure}"), test, all)?;
-        }
+        check_evaluation(&format!("evaluation[{index}].samples"), evaluation, test)?;
     }
     for policy in &recipe.policy {
         let key = format!("[[policy]] {:?}: samples", policy.name);
-        check_responses(&key, test, policy.samples)?;
+        check_evaluation(&key, &policy.evaluation(), test)?;
+    }
+    Ok(())
+}
+
+fn check_evaluation(
+    key: &str,
+    evaluation: &ScorerEvaluation,
+    test: &[EncodedPrompt],
+) -> Result<()> {
+    check_responses(key, test, evaluation.samples)?;
+    for procedure in &evaluation.procedures {
+        let candidates = procedure.selection.samples().saturating_mul(procedure.inner.samples());
+        let all = evaluation.samples.saturating_mul(candidates);
+        check_responses(&format!("{key} · the candidates of {procedure}"), test, all)?;
     }
     Ok(())
 }
@@ -180,8 +195,10 @@ fn find_policy(
 }
 
 /// Refuses a scorer that cannot read whatever a model can write.
-fn check_context(reads: &CausalLm, writes: &CausalLm) -> Result<()> {
-    let [own, context] = [reads, writes].map(|model| model.config().max_position_embeddings);
+///
+/// - `context`: tokens of that model's context.
+fn check_context(reads: &CausalLm, context: usize) -> Result<()> {
+    let own = reads.config().max_position_embeddings;
     ensure!(
         own >= context,
         "the scorer's trunk reads {own} tokens, but the model {context}: a scorer must read whatever the model can write"

@@ -14,12 +14,14 @@ use anyhow::{Context, Result, ensure};
 use infalign_decode::{Generator, Stream};
 use infalign_model::{CausalLm, LanguageModel, ScoredReward, ScorerModel, ScorerSpec};
 use infalign_record::atomic::write_dir_atomic;
+use infalign_reward::Reward;
 use infalign_train::{
     FitMetrics, LengthReport, ScoredResponse, ScorerData, ScorerReport, train_prefix_scorer,
 };
+use infalign_transform::Composed;
 use serde::Serialize;
 
-use self::evaluation::ScorerEvaluator;
+use self::evaluation::{Guide, ScorerEvaluator, Trained};
 pub(crate) use self::inputs::ScorerInputs;
 use self::inputs::key;
 use self::responses::Rewarded;
@@ -29,7 +31,7 @@ use super::run_dir::RESULTS;
 use crate::figure::write_figure;
 use crate::files::write_json;
 use crate::progress::Progress;
-use crate::recipe::{Head, Paths, ScorerRollouts};
+use crate::recipe::{Head, Paths, ScorerEvaluation, ScorerRollouts};
 use crate::resume::Damaged;
 use crate::{identity, interrupt};
 
@@ -50,7 +52,9 @@ struct Results<'a> {
 pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let ScorerInputs { recipe, run, .. } = inputs;
     let procedures: usize = recipe.evaluation.iter().map(|one| one.procedures.len()).sum();
-    let others = inputs.reward_models.len() + recipe.policy.len();
+    let of_policies: usize =
+        recipe.policy.iter().map(|one| one.evaluation().procedures.len()).sum();
+    let others = inputs.reward_models.len() + of_policies;
     let mut progress = Progress::new(3 + procedures + others);
     rewards::train(&inputs.reward_models, run, recipe.seed, &mut progress)?;
     let build = |head: &Head| rewards::build(&head.reward, run, &inputs.device);
@@ -66,7 +70,8 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let held_out = ScorerData { base: base.as_ref(), responses: &held_out };
     let reports = inputs.train(&dir, &data, &held_out, &mut progress)?;
     let mut rows = inputs.evaluate(&dir, base.as_ref(), &mut progress)?;
-    rows.extend(policies::rows(inputs, &heads, &mut progress)?);
+    let guide = inputs.guide(&dir, true)?;
+    rows.extend(policies::rows(inputs, &heads, &guide, &mut progress)?);
     if !rows.is_empty() {
         write_figure(run, "reward-kl", &figures::reward_against_kl(&recipe.head, &rows))?;
     }
@@ -138,28 +143,64 @@ impl ScorerInputs<'_> {
         base: &dyn LanguageModel,
         progress: &mut Progress,
     ) -> Result<Vec<Row>> {
-        let (values, own) =
-            ScorerModel::load(dir, &self.device).with_context(|| Damaged::at(dir))?.for_inference();
         let other = self.evaluation_base.clone().map(CausalLm::for_inference);
-        let states = other.as_ref().map(|_| self.base.clone().for_states());
-        let trunk = own.or(states);
+        let guide = self.guide(dir, other.is_some())?;
         let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
-        let evaluator = ScorerEvaluator {
-            generator: self.generator(other.as_deref().unwrap_or(base), "evaluate"),
-            tokenizer: &self.tokenizer,
-            prompts: &self.test,
-            heads: &self.recipe.head,
-            rewards: &rewards,
-            values: &values,
-            trunk: trunk.as_deref(),
-        };
+        let evaluator = self.evaluator(other.as_deref().unwrap_or(base), None, &guide, &rewards);
         evaluator.run(&self.recipe.evaluation, self.run, progress)
     }
 
-    /// What draws responses of the base.
-    fn generator<'g>(&'g self, base: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
+    /// What a procedure makes of a policy that was trained from the base.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    fn on_policy(
+        &self,
+        guide: &Guide,
+        trained: Trained<'_>,
+        procedure: Composed,
+        evaluation: &ScorerEvaluation,
+    ) -> Result<Row> {
+        let policy = trained.policy.clone().for_inference();
+        let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
+        self.evaluator(policy.as_ref(), Some(trained), guide, &rewards).row(procedure, evaluation)
+    }
+
+    fn evaluator<'e>(
+        &'e self,
+        model: &'e dyn LanguageModel,
+        trained: Option<Trained<'e>>,
+        guide: &'e Guide,
+        rewards: &'e dyn Fn(&Head) -> Result<Box<dyn Reward>>,
+    ) -> ScorerEvaluator<'e> {
+        ScorerEvaluator {
+            generator: self.generator(model, "evaluate"),
+            trained,
+            tokenizer: &self.tokenizer,
+            prompts: &self.test,
+            heads: &self.recipe.head,
+            rewards,
+            guide,
+        }
+    }
+
+    /// The scorer that was trained.
+    ///
+    /// - elsewhere: whether it guides another model than the base, whose states then are not those that it reads.
+    ///
+    /// # Errors
+    /// When its files are damaged.
+    fn guide(&self, dir: &Path, elsewhere: bool) -> Result<Guide> {
+        let (values, own) =
+            ScorerModel::load(dir, &self.device).with_context(|| Damaged::at(dir))?.for_inference();
+        let states = elsewhere.then(|| self.base.clone().for_states());
+        Ok(Guide { values, trunk: own.or(states) })
+    }
+
+    /// What draws responses of a model.
+    fn generator<'g>(&'g self, model: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
         Generator {
-            model: base,
+            model,
             stops: self.tokenizer.stops(),
             sampling: self.recipe.generation.clone(),
             seed: self.recipe.seed,

@@ -10,36 +10,50 @@ use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
 use super::super::stages::{once, stop_if_asked};
+use super::evaluation::{Guide, Trained};
 use super::inputs::ScorerInputs;
 use super::row::{Mean, Row};
 use crate::files::make_folder;
 use crate::progress::{Progress, Stage};
 use crate::recipe::ScorerPolicy;
 
-/// A row a policy; what a file `RUN/evaluation/policy-N.json` holds is not drawn again.
+/// A row a policy and procedure; what a file `RUN/evaluation/policy-N.json` holds is not drawn again.
 ///
 /// - `heads`: the reward of each head.
 ///
 /// # Errors
-/// When a policy cannot be loaded, a reward fails, or a file cannot be written.
+/// When a policy cannot be loaded, a procedure run, a reward fails, or a file cannot be written.
 pub(super) fn rows(
     inputs: &ScorerInputs<'_>,
     heads: &[Box<dyn Reward>],
+    guide: &Guide,
     progress: &mut Progress,
 ) -> Result<Vec<Row>> {
     let folder = inputs.run.join("evaluation");
     let mut rows: Vec<Row> = Vec::new();
-    for (index, (policy, model)) in inputs.recipe.policy.iter().zip(&inputs.policies).enumerate() {
-        let path = folder.join(format!("policy-{index}.json"));
-        let title = format!("policy {}", policy.name);
+    for (policy, folder_of_model) in inputs.recipe.policy.iter().zip(&inputs.policies) {
         make_folder(&folder)?;
-        let make = |_: &Stage| -> Result<Row> {
-            let model = CausalLm::load(model, &inputs.device)?;
-            row(inputs, heads, policy, &model)
-                .with_context(|| format!("[[policy]] {:?}", policy.name))
-        };
-        rows.push(once(&path, (&title, 1), progress, make, Row::summary)?);
-        stop_if_asked()?;
+        let evaluation = policy.evaluation();
+        for procedure in &evaluation.procedures {
+            let path = folder.join(format!("policy-{}.json", rows.len()));
+            let is_plain = *procedure == Procedure::Sample.into();
+            let title = match is_plain {
+                true => format!("policy {}", policy.name),
+                false => format!("{procedure} on {}", policy.name),
+            };
+            let make = |_: &Stage| -> Result<Row> {
+                let model = CausalLm::load(folder_of_model, &inputs.device)?;
+                if is_plain {
+                    row(inputs, heads, policy, &model)
+                } else {
+                    let from = Trained { name: &policy.name, policy: &model, base: &inputs.base };
+                    inputs.on_policy(guide, from, *procedure, &evaluation)
+                }
+                .with_context(|| format!("[[policy]] {:?}: {procedure}", policy.name))
+            };
+            rows.push(once(&path, (&title, 1), progress, make, Row::summary)?);
+            stop_if_asked()?;
+        }
     }
     Ok(rows)
 }

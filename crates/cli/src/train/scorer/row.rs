@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use anyhow::{Context, Result, bail};
 use infalign_decode::{Kl, KlKind};
-use infalign_evaluate::distinct;
+use infalign_evaluate::{NEAREST, distinct};
 use infalign_stats::{Interval, mean_interval, paired_difference};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub(crate) struct Row {
     pub(super) weights: BTreeMap<String, f64>,
     /// Mean of each reward, with its interval over prompts.
     pub(super) rewards: BTreeMap<String, Mean>,
-    /// What is known of the mean KL to the base, in nats per response.
+    /// What is known of the mean KL to the base, in nats per response; on a policy that was trained from it, with that of the policy.
     pub(super) kl: Vec<Kl>,
     /// Tokens drawn for a response.
     pub(super) model_tokens: f64,
@@ -72,14 +72,25 @@ impl Row {
     ///
     /// - `rows`: all of the figure.
     pub(super) fn front(&self, rows: &[Self]) -> String {
-        if self.policy.is_some() {
+        if self.is_policy_itself() {
             return self.series();
         }
         let name = self.varied().map_or_else(|| self.procedure.to_string(), |varied| varied.front);
+        let name = self.on_policy(name);
         match common_weights(rows) {
             Some(_) => name,
             None => format!("{name} by {}", self.weights()),
         }
+    }
+
+    /// Whether it is what a trained policy writes by itself.
+    fn is_policy_itself(&self) -> bool {
+        self.policy.is_some() && self.procedure == Procedure::Sample.into()
+    }
+
+    /// The name of a procedure, with the policy that it draws from.
+    fn on_policy(&self, name: String) -> String {
+        self.policy.as_ref().map_or(name.clone(), |policy| format!("{name} on {policy}"))
     }
 
     /// The number that is varied on a front, with its letter.
@@ -109,10 +120,11 @@ impl Row {
 
     /// What recipes may call a front, too: the procedure without the number that is varied, and the weights; or the policy.
     fn series(&self) -> String {
-        if let Some(policy) = &self.policy {
+        if let Some(policy) = self.policy.as_ref().filter(|_| self.is_policy_itself()) {
             return format!("policy {policy}");
         }
         let name = self.varied().map_or_else(|| self.procedure.to_string(), |varied| varied.series);
+        let name = self.on_policy(name);
         let weights: Vec<String> =
             self.weights.iter().map(|(head, weight)| format!("{weight} {head}")).collect();
         format!("{name} ({})", weights.join(" + "))
@@ -120,15 +132,18 @@ impl Row {
 
     /// The procedure, and the weights that it went by; or the policy.
     fn name(&self) -> String {
-        if self.policy.is_some() {
+        if self.is_policy_itself() {
             return self.series();
         }
-        format!("{} by {}", self.procedure, self.weights())
+        format!("{} by {}", self.title(), self.weights())
     }
 
     /// What its stage and its line begin with.
     pub(super) fn title(&self) -> String {
-        if self.policy.is_some() { self.series() } else { self.procedure.to_string() }
+        if self.is_policy_itself() {
+            return self.series();
+        }
+        self.on_policy(self.procedure.to_string())
     }
 
     fn weights(&self) -> String {
@@ -197,19 +212,20 @@ fn counted(number: f64, thing: &str) -> String {
 
 /// The weights that all procedures went by; none where they went by several.
 pub(super) fn common_weights(rows: &[Row]) -> Option<String> {
-    let of_procedures = rows.iter().filter(|row| row.policy.is_none());
+    let of_procedures = rows.iter().filter(|row| !row.is_policy_itself());
     match &distinct(of_procedures.map(Row::weights))[..] {
         [weights] => Some(weights.clone()),
         _ => None,
     }
 }
 
-/// The paired difference of a reward under two procedures, the second subtracted; none where a front does not reach the KL.
+/// The paired difference of a reward under two procedures, the second subtracted; none where a front does not reach the KL, or begins much
+/// farther away.
 ///
 /// - `pair`: each a procedure as it was named, or, where several rows have it, as `PROCEDURE by REWARD:WEIGHT REWARD:WEIGHT`, rewards in
 ///   alphabetical order. With `kl`, above 0, in nats per response, each is a front as the figure's legend names it, or as `best-of (1 REWARD)`
-///   and the like, and both are taken at that KL: between two points a reward is linear in √KL, and every front begins at plain sampling. The
-///   interval takes the KLs for known.
+///   and the like, and both are taken at that KL: between two points a reward is linear in √KL, and every front begins at plain sampling of what
+///   it draws from. The interval takes the KLs for known.
 ///
 /// # Errors
 /// Where there is no such row, front or reward.
@@ -255,7 +271,8 @@ fn named<'a>(rows: &'a [Row], name: &str) -> Result<&'a Row> {
     }
 }
 
-/// The reward of every prompt on a front, at a KL that it reaches, and whether that is a bound.
+/// The reward of every prompt on a front, at a KL that it reaches and that is not much nearer than every point of it, and whether that is a
+/// bound.
 fn at(rows: &[Row], series: &str, reward: &str, kl: f64) -> Result<Option<(Vec<f64>, bool)>> {
     let is = |row: &&Row| row.front(rows) == series || row.series() == series;
     let mut front: Vec<&Row> = rows.iter().filter(is).collect();
@@ -264,9 +281,15 @@ fn at(rows: &[Row], series: &str, reward: &str, kl: f64) -> Result<Option<(Vec<f
         bail!("there is no front {series:?}; there are {names:?}")
     }
     let bounded = front.iter().any(|row| row.kl().kind == KlKind::Bound);
-    // Plain sampling of the base goes by no weights.
-    let of_base = |row: &&Row| row.policy.is_none() && row.procedure == Procedure::Sample.into();
-    front.extend(rows.iter().find(of_base));
+    let nearest = front.iter().map(|row| row.nats()).fold(f64::INFINITY, f64::min);
+    if kl < NEAREST * nearest {
+        return Ok(None);
+    }
+    // Plain sampling goes by no weights; a policy itself began at the base.
+    let from = front[0].policy.as_ref().filter(|_| !front[0].is_policy_itself());
+    let begins =
+        |row: &&Row| row.policy.as_ref() == from && row.procedure == Procedure::Sample.into();
+    front.extend(rows.iter().find(begins));
     front.sort_by(|a, b| a.nats().total_cmp(&b.nats()));
     let between = |pair: &&[&Row]| pair[0].nats() < kl && kl <= pair[1].nats();
     let Some([low, high]) = front.windows(2).find(between) else { return Ok(None) };
@@ -378,11 +401,38 @@ mod tests {
         );
         let message = of(["policy dpo", "sample"], None).unwrap_err().to_string();
         assert!(message.contains("with `kl`"), "{message}");
-        // √0.25 is half of the way from plain sampling to one nat.
-        let both = of(["policy dpo", "policy ppo"], Some(0.25)).unwrap().unwrap();
-        let expected = paired_difference(&[0.0, 2.0, 2.0], &[0.5, 1.5, 2.75], LEVEL).unwrap();
+        // √0.81 is nine tenths of the way from plain sampling to one nat, and eight of ten from a quarter of a nat.
+        let both = of(["policy dpo", "policy ppo"], Some(0.81)).unwrap().unwrap();
+        let expected = paired_difference(&[0.8, 2.8, 2.8], &[0.9, 1.9, 3.35], LEVEL).unwrap();
         assert!((both.interval.estimate - expected.estimate).abs() < 1e-12);
         assert_eq!(both.bounded, [false; 2]);
+        let far = of(["policy dpo", "policy ppo"], Some(0.25)).unwrap();
+        assert!(far.is_none(), "the only run of ppo is four times as far from the base");
+    }
+
+    #[test]
+    fn procedures_on_a_policy_go_on_from_the_policy() {
+        let of_dpo = |row: Row| Row { policy: Some("dpo".to_owned()), ..row };
+        let mut rows = rows()[..3].to_vec();
+        rows.push(of_dpo(Row {
+            weights: BTreeMap::new(),
+            kl: vec![Kl { nats: 0.25, kind: KlKind::Exact }],
+            ..row("sample", 1.0, 0.25, &[1.0, 2.0, 2.0])
+        }));
+        rows.push(of_dpo(row("best-of:4", 1.0, 1.0, &[3.0, 4.0, 4.0])));
+        let names: Vec<String> = rows[3..].iter().map(Row::title).collect();
+        assert_eq!(names, ["policy dpo", "best-of:4 on dpo"]);
+        let fronts: Vec<String> = rows[3..].iter().map(|row| row.front(&rows)).collect();
+        assert_eq!(fronts, ["policy dpo", "best-of:N on dpo"]);
+        let of = |pair, kl| reward_difference(&rows, pair, "liking", kl).unwrap().unwrap().interval;
+        let expected = paired_difference(&[3.0, 4.0, 4.0], &[2.0, 3.0, 5.0], LEVEL).unwrap();
+        assert_eq!(of(["best-of:4 on dpo", "best-of:4"], None), expected);
+        // √0.81 is eight tenths of the way from the policy, a quarter of a nat from the base, to one nat.
+        let hybrid = [1.0 + 0.8 * 2.0, 2.0 + 0.8 * 2.0, 2.0 + 0.8 * 2.0];
+        let plain = [0.9 * 2.0, 1.0 + 0.9 * 2.0, 2.0 + 0.9 * 3.0];
+        let expected = paired_difference(&hybrid, &plain, LEVEL).unwrap();
+        let found = of(["best-of (1 liking)", "best-of on dpo (1 liking)"], Some(0.81));
+        assert!((found.estimate + expected.estimate).abs() < 1e-12);
     }
 
     #[test]
