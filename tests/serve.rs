@@ -394,9 +394,30 @@ fn what_other_servers_know_may_say_what_is_so() {
 }
 
 #[test]
-fn the_host_may_be_a_name() {
-    let server = Server::start(&["--host", "localhost"]);
-    assert_eq!(server.get("/health").status, 200);
+fn the_host_may_be_a_name_or_stand_in_brackets() {
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    for host in ["localhost", "[::1]"].into_iter().take(1 + usize::from(has_ipv6)) {
+        let server = Server::start(&["--host", host]);
+        assert_eq!(server.get("/health").status, 200, "{host}");
+    }
+}
+
+#[test]
+fn no_two_answers_have_the_same_id() {
+    // Two that start in the same second.
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let ask = || {
+            let server = Server::start(&[]);
+            let asked = json!({ "prompt": "the soup", "max_tokens": 1 });
+            let id = || server.completion(&asked)["id"].as_str().unwrap().to_owned();
+            [id(), id()]
+        };
+        let clients: Vec<_> = (0..2).map(|_| scope.spawn(ask)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(ids.iter().all(|id| id.starts_with("cmpl-")), "{ids:?}");
+    let different: std::collections::BTreeSet<&String> = ids.iter().collect();
+    assert_eq!(different.len(), 4, "{ids:?}");
 }
 
 /// What `generate --server` asks is what `serve` answers, tokens and log-probabilities included.

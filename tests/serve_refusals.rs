@@ -270,13 +270,18 @@ fn without_a_key_no_page_in_a_browser_is_answered() {
         ("Host: evil.example:80", 403, "not at \"evil.example:80\""),
         ("Content-Type: text/plain", 415, "`Content-Type: application/json`"),
         ("Content-Type: ", 415, "`Content-Type: application/json`"),
+        ("Content-Encoding: gzip", 415, "`Content-Encoding: gzip`"),
     ] {
         let answer = ask(header);
         assert_eq!(answer.status, status, "{answer:?}");
         assert!(answer.error()["message"].as_str().unwrap().contains(told), "{answer:?}");
     }
     assert_eq!(server.ask("GET", "/v1/models", &["Host: evil.example"], b"").status, 403);
-    for header in ["Host: localhost:1", "Content-Type: application/json; charset=utf-8"] {
+    for header in [
+        "Host: localhost:1",
+        "Content-Type: application/json; charset=utf-8",
+        "Content-Encoding: identity",
+    ] {
         assert_eq!(ask(header).status, 200, "{header}");
     }
 }

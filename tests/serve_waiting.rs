@@ -72,6 +72,8 @@ fn what_takes_too_long_is_broken_off() {
     assert_eq!(events.last().unwrap()["error"]["code"], "timeout");
     server.wait_for("infalign_responses_running", |running| running == 0.0);
     assert_eq!(server.metric("infalign_abandoned_requests_total"), 2.0);
+    // The stream counts as one that failed, though its status is 200.
+    assert_eq!(server.metric("infalign_failed_requests_total{code=\"timeout\"}"), 2.0);
     // A body that never comes.
     let mut slow = std::net::TcpStream::connect(&server.address).unwrap();
     let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close";
@@ -104,7 +106,7 @@ fn bodies_that_do_not_end_have_a_share_of_the_memory_and_no_more() {
 }
 
 #[test]
-fn a_request_that_has_ended_keeps_no_place() {
+fn a_request_that_has_ended_keeps_no_place_from_one_without_a_reward() {
     // It takes what it is asked, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -118,17 +120,17 @@ fn a_request_that_has_ended_keeps_no_place() {
     best["n"] = 1.into();
     best["procedure"] = "best-of:2".into();
     // Twice as many as there are places may be left behind, and no more.
-    for left in (0..4).rev() {
+    for left in 1..=4 {
         let answer = server.post("/v1/completions", &best);
         assert_eq!((answer.status, &answer.error()["code"]), (504, &json!("timeout")));
         assert_eq!(server.metric("infalign_places_taken"), 0.0);
-        // All places are free, though the reward has not given up. The last are not to meet what follows this one.
-        if left > 1 {
-            assert_eq!(server.post("/v1/completions", &sample).status, 200);
-        }
+        // All places are free, though the reward has not given up.
+        assert_eq!(server.metric("infalign_threads"), f64::from(left));
+        assert_eq!(server.post("/v1/completions", &sample).status, 200);
     }
-    let full = server.post("/v1/completions", &sample);
+    let full = server.post("/v1/completions", &best);
     assert_eq!((full.status, &full.error()["code"]), (429, &json!("queue_full")));
+    assert_eq!(server.post("/v1/completions", &sample).status, 200);
 }
 
 #[test]
@@ -154,6 +156,30 @@ fn who_keeps_the_server_waiting_is_let_go() {
     };
     assert!(matches!(error, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
     assert_eq!(server.get("/health").status, 200);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_that_has_no_files_left_says_so_once_and_goes_on() {
+    let server = Server::with_files(64);
+    let connect = || std::net::TcpStream::connect(&server.address).unwrap();
+    let idle: Vec<_> = (0..80).map(|_| connect()).collect();
+    let mut late = connect();
+    late.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    // The server tries more than once in this time.
+    late.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    let kind = late.read(&mut [0; 9]).unwrap_err().kind();
+    assert!(matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{kind}");
+    drop(idle);
+    late.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(answer(late).status, 200);
+    // The one that asks.
+    server.wait_for("infalign_connections", |open| open == 1.0);
+    server.signal("-TERM");
+    let (status, stderr) = server.ended();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert_eq!(stderr.matches("Z cannot accept connections: ").count(), 1, "{stderr}");
 }
 
 #[cfg(unix)]
@@ -211,4 +237,7 @@ fn what_does_not_end_in_time_is_told_so() {
     assert_eq!(events.last().unwrap()["error"]["message"], "the server is shutting down");
     let (status, stderr) = server.ended();
     assert_eq!(status.code(), Some(0), "{stderr}");
+    let told = " 503 shutting_down: the server is shutting down\n";
+    assert_eq!(stderr.matches(told).count(), 2, "{stderr}");
+    assert!(!stderr.contains("the soup"), "{stderr}");
 }

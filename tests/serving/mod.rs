@@ -15,6 +15,9 @@ use tempfile::TempDir;
 const TEMPLATE: &str = "{{ bos_token }} {% for message in messages %}{{ message.role }} : {{ message.content }} {{ eos_token }} {% endfor %}
 {%- if add_generation_prompt %}assistant :{% endif %}";
 
+/// The command before the model's folder.
+const SERVE: [&str; 6] = ["serve", "--port", "0", "--name", "tiny", "--model"];
+
 /// The quickstart's model with a chat template.
 pub(crate) fn model() -> TempDir {
     model_with("chat_template.jinja", TEMPLATE)
@@ -46,9 +49,22 @@ impl Server {
 
     /// A server of the model in a folder.
     pub(crate) fn of(model: TempDir, args: &[&str]) -> Self {
-        let mut command = infalign(&["serve", "--port", "0", "--name", "tiny", "--model"]);
-        command.arg(model.path()).args(args).env("TEST_KEY", "open sesame");
-        let mut child = command.spawn().unwrap();
+        let mut command = infalign(&SERVE);
+        command.arg(model.path()).args(args);
+        Self::run(command, model)
+    }
+
+    /// A server of the quickstart's model that may have so many files open.
+    #[cfg(unix)]
+    pub(crate) fn with_files(most: usize) -> Self {
+        let (model, script) = (model(), format!("ulimit -n {most}; exec \"$0\" \"$@\""));
+        let mut shell = crate::common::clean("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_infalign")]).args(SERVE).arg(model.path());
+        Self::run(shell, model)
+    }
+
+    fn run(mut command: Command, model: TempDir) -> Self {
+        let mut child = command.env("TEST_KEY", "open sesame").spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let serving = |line: &String| line.contains("serving ");
         let line = lines.by_ref().map_while(Result::ok).find(serving).expect("the server starts");

@@ -103,7 +103,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
 fn listen(args: &ServeArgs) -> Result<TcpListener> {
     let ServeArgs { host, port, .. } = args;
     let unknown = || format!("--host {host} is neither an address nor a name of one");
-    let addresses = (host.as_str(), *port).to_socket_addrs().with_context(unknown)?;
+    // As an address of IPv6 stands in a URL.
+    let plain = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let addresses = (plain, *port).to_socket_addrs().with_context(unknown)?;
     let addresses: Vec<SocketAddr> = addresses.collect();
     TcpListener::bind(&addresses[..])
         .with_context(|| format!("cannot listen at {host}, port {port}"))
@@ -134,12 +136,13 @@ fn service(args: &ServeArgs, listening: SocketAddr) -> Result<Service> {
         name: args.name.clone().unwrap_or_else(|| name(&args.model)),
         engine: Engine::start(model.into(), batch)?,
         tokenizer: Arc::new(tokenizer),
-        reward,
+        reward: reward.map(Arc::from),
         scorers,
         api_key: secret,
         is_local: listening.ip().to_canonical().is_loopback(),
         seed: args.seed.unwrap_or_else(|| clock::now().unix_timestamp_nanos() as u64),
         limits,
+        tell: Arc::new(|line: &str| tell!("{line}")),
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State as Shared};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use infalign_record::hash::sha256_bytes;
@@ -26,7 +26,7 @@ pub(crate) async fn check(
         Some(key) => check_key(key, headers),
         None => check_host(*is_local, headers).and_then(|()| check_kind(method, headers)),
     };
-    match checked {
+    match checked.and_then(|()| check_encoding(headers)) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
@@ -82,6 +82,18 @@ fn check_kind(method: &Method, headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
 }
 
+/// Refuses a body that is compressed, which would be read as it came.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_plain = |value: &&HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let Some(encoding) = encodings.find(|value| !is_plain(value)) else { return Ok(()) };
+    let message = format!(
+        "the body of the request has `Content-Encoding: {}`, but this server reads no body that is compressed: send it as it is",
+        String::from_utf8_lossy(encoding.as_bytes())
+    );
+    Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+}
+
 /// The key in the header's value; none where its scheme is another one. The scheme may be written in either case (RFC 9110, section 11.1).
 fn key_of(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"Bearer ";
@@ -110,8 +122,6 @@ pub(crate) async fn count(
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn with(name: header::HeaderName, value: &'static str) -> HeaderMap {
@@ -147,6 +157,14 @@ mod tests {
         }
         assert!(check_kind(&Method::POST, &HeaderMap::new()).is_err());
         assert!(check_kind(&Method::GET, &HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn no_body_is_compressed() {
+        let passes = |value| check_encoding(&with(header::CONTENT_ENCODING, value)).is_ok();
+        assert!(passes("identity") && passes("Identity"));
+        assert!(!passes("gzip") && !passes("gzip, identity"));
+        assert!(check_encoding(&HeaderMap::new()).is_ok());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::service::State;
 
 /// What the documents of an answer have in common.
 pub(crate) struct Head {
-    id: String,
+    pub(crate) id: String,
     created: i64,
     model: String,
     /// As it was sent.
@@ -28,15 +28,10 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(state: &State, asked: &Asked, number: u64) -> Self {
-        let prefix = match asked.form {
-            Form::Completion => "cmpl",
-            Form::Chat => "chatcmpl",
-        };
+    pub(crate) fn new(state: &State, asked: &Asked, id: String) -> Self {
         let scorers = &state.service.scorers;
         Self {
-            // Told apart from those of an earlier server.
-            id: format!("{prefix}-{:x}-{number}", state.created),
+            id,
             created: infalign_record::clock::now().unix_timestamp(),
             model: state.service.name.clone(),
             seed: asked.seed.clone(),
@@ -113,7 +108,7 @@ pub(crate) fn log_probs_of(
 pub(crate) async fn whole(
     state: Arc<State>,
     asked: Arc<Asked>,
-    number: u64,
+    id: String,
 ) -> Result<Value, Failure> {
     let (mut generation, mut tokens) = Generation::begin(state.clone(), asked.clone()).await?;
     let mut choices: Vec<Option<Decoded>> = vec![None; asked.prompts.len() * asked.n];
@@ -133,7 +128,7 @@ pub(crate) async fn whole(
         listed.push(choice(&state, &asked, index, decoded, &scored[index])?);
     }
     let tokens = choices.iter().map(|one| one.response.tokens.len()).sum();
-    let mut document = Head::new(&state, &asked, number).document(listed, false);
+    let mut document = Head::new(&state, &asked, id).document(listed, false);
     document["usage"] = usage(asked.prompt_tokens(), tokens);
     Ok(document)
 }

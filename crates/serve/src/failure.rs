@@ -4,7 +4,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infalign_decode::DecodeError;
 use infalign_model::ModelError;
+use infalign_record::clock;
 use serde_json::{Value, json};
+
+use crate::log::without_texts;
 
 /// A refusal or a failure.
 #[derive(Debug)]
@@ -16,11 +19,13 @@ pub(crate) struct Failure {
     field: Option<String>,
     /// A word for programs.
     code: Option<&'static str>,
+    /// What a log has in place of the message where that may tell of prompts or responses.
+    logged: Option<String>,
 }
 
 impl Failure {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), field: None, code: None }
+        Self { status, message: message.into(), field: None, code: None, logged: None }
     }
 
     /// What a client has asked for wrongly.
@@ -44,7 +49,21 @@ impl Failure {
     /// The server is about to end.
     pub(crate) fn ending() -> Self {
         let message = "the server is shutting down";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("shutting_down")
+    }
+
+    /// What failures of a kind are counted by.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.code.unwrap_or("server_error")
+    }
+
+    /// A line for whoever runs the server.
+    ///
+    /// - id: of the request.
+    pub(crate) fn line(&self, id: &str) -> String {
+        let (now, status, kind) = (clock::utc_now(), self.status.as_u16(), self.kind());
+        let text = self.logged.as_ref().unwrap_or(&self.message).replace(['\n', '\r'], " ");
+        format!("{now} {id} {status} {kind}: {text}")
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -60,15 +79,16 @@ impl Failure {
 
 impl From<DecodeError> for Failure {
     fn from(error: DecodeError) -> Self {
-        let message = error.to_string();
-        match error {
+        let (message, logged) = (error.to_string(), Some(without_texts(&error)));
+        let internal = |message: String| Self::new(StatusCode::INTERNAL_SERVER_ERROR, message);
+        let failure = match error {
             DecodeError::Setting { key, .. } => Self::field(key, message),
             DecodeError::Procedure { .. } => Self::field("procedure", message),
             // The model's own fault.
             DecodeError::Prompt {
                 source: ModelError::Logits { .. } | ModelError::Other(_),
                 ..
-            } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
+            } => internal(message),
             DecodeError::Prompt { source: source @ ModelError::TooLong { .. }, .. } => {
                 Self::request(format!("{source}; shorten the prompt, or lower max_tokens"))
             }
@@ -76,8 +96,11 @@ impl From<DecodeError> for Failure {
             DecodeError::Prompt { source, .. } => Self::request(source.to_string()),
             // Weights or λ beyond all numbers: the scorers themselves were checked at the start.
             DecodeError::Scorer { .. } => Self::request(message),
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
-        }
+            DecodeError::Reward(_) => internal(message).with_code("reward_failed"),
+            DecodeError::Stopped => internal(message).with_code("engine_stopped"),
+            _ => internal(message),
+        };
+        Self { logged, ..failure }
     }
 }
 

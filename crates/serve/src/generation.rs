@@ -10,7 +10,7 @@ use infalign_decode::{
     DecodeError, Decoded, Draws, Event, Generator, ProcedureDecoder, Sampler, SharedGenerator,
     SharedWatch, StopTexts,
 };
-use infalign_reward::Reward;
+use infalign_reward::{Reward, Stoppable};
 use infalign_transform::Composed;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,7 +64,7 @@ impl Generation {
         asked: Arc<Asked>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Token>), Failure> {
         let place = Arc::new(place(&state, &asked)?);
-        let thread = thread(&state)?;
+        let thread = thread(&state, &asked)?;
         let (sender, tokens) = mpsc::unbounded_channel();
         let (results_sender, results) = mpsc::unbounded_channel();
         let senders = Senders { tokens: sender, results: results_sender };
@@ -172,13 +172,17 @@ fn place(state: &State, asked: &Asked) -> Result<Place, Failure> {
     })
 }
 
-/// A place for the thread of a request, which may outlast the request.
-fn thread(state: &State) -> Result<Place, Failure> {
-    state.threads.take(1).ok_or_else(|| {
+/// A place for the thread of a request that a reward chooses for, which it may outlast; others end with their requests.
+fn thread(state: &State, asked: &Asked) -> Result<Option<Place>, Failure> {
+    if !has_reward(state, asked) {
+        return Ok(None);
+    }
+    let place = state.threads.take(1).ok_or_else(|| {
         let message =
             "too many requests that have ended still wait for their rewards: try again later";
         Failure::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
-    })
+    })?;
+    Ok(Some(place))
 }
 
 /// Runs the procedure, on the engine or beside it.
@@ -209,9 +213,12 @@ fn on_engine(
     let Service { engine, tokenizer, .. } = &state.service;
     let watch = watcher(asked, &senders.tokens);
     let (draws, reads_logits) = (asked.draws.clone(), asked.log_probs.is_some_and(|n| n > 0));
+    let reward = reward(state, asked, &cancelled);
+    let reward = reward.as_ref().map(|reward| reward as &dyn Reward);
+    let cancelled = cancelled.clone();
     let sampler = SharedGenerator { engine, draws, watch, reads_logits, cancelled };
     let decoder = sampler.check(&asked.prompts).and_then(|()| {
-        let (selection, reward) = (asked.procedure.selection, reward(state, asked));
+        let selection = asked.procedure.selection;
         let decoder = ProcedureDecoder::new(selection, &sampler, tokenizer, reward)?;
         Ok(decoder.with_seed(asked.draws.seed))
     });
@@ -242,13 +249,15 @@ fn guided(
         batch: asked.responses().min(state.guided.most()),
         watch: watch.as_deref().map(|watch| watch as _),
     };
+    let reward = reward(state, asked, cancelled);
+    let reward = reward.as_ref().map(|reward| reward as &dyn Reward);
     let scorer = scorers.weighted(weights);
     let decoder = scorer.as_ref().map_err(|error| Failure::request(error.to_string()));
     let decoder = decoder.and_then(|scorer| {
         let (Composed { selection, inner }, cancelled) = (asked.procedure, Some(cancelled));
         let guided = GuidedGenerator { generator, scorer, procedure: inner, cancelled };
         guided.check(&asked.prompts)?;
-        Ok(ProcedureDecoder::guided(selection, guided, tokenizer, reward(state, asked))?)
+        Ok(ProcedureDecoder::guided(selection, guided, tokenizer, reward)?)
     });
     let Some(decoder) = begun(decoder, ready) else { return Ok(()) };
     let room = state.guided.enter(asked.responses(), senders.results.closed());
@@ -258,9 +267,15 @@ fn guided(
     }
 }
 
-/// What chooses, where something is chosen.
-fn reward<'s>(state: &'s State, asked: &Asked) -> Option<&'s dyn Reward> {
-    state.service.reward.as_deref().filter(|_| asked.selects())
+/// Whether a reward chooses for a request.
+fn has_reward(state: &State, asked: &Asked) -> bool {
+    asked.selects() && state.service.reward.is_some()
+}
+
+/// What chooses, where something is chosen, for as long as somebody waits for the choice.
+fn reward<'c>(state: &State, asked: &Asked, cancelled: &'c AtomicBool) -> Option<Stoppable<'c>> {
+    let reward = state.service.reward.as_ref().filter(|_| has_reward(state, asked))?;
+    Some(Stoppable::new(Box::new(reward.clone()), cancelled))
 }
 
 /// Tells whoever waits whether the work can begin.

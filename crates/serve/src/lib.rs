@@ -8,6 +8,7 @@
 //!    and where a procedure chooses among several, once it has chosen.
 //! 4. A procedure that prefix scorers guide takes their weights from the request. Its candidates have a batch of their own.
 //! 5. A request that nobody waits for any more, be it that the client has gone or that it took too long, leaves the engine.
+//! 6. What fails by the server's own fault is told to [`Service::tell`], without prompts and responses; an engine that has stopped ends the server.
 //!
 //! `request` is what is asked for, `generation` does it, `answer` and `streaming` say it.
 
@@ -19,6 +20,7 @@ mod failure;
 mod fields;
 mod generation;
 mod guided;
+mod log;
 mod log_probs;
 mod messages;
 mod metrics;

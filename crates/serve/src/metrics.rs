@@ -16,6 +16,8 @@ const BOUNDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 1
 pub(crate) struct Metrics {
     /// Answers by path and status.
     answers: Mutex<BTreeMap<(String, u16), u64>>,
+    /// Requests that failed by the server's own fault, by their codes.
+    failed: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) prompt_tokens: Counter,
     /// Those of discarded candidates included.
     pub(crate) generated_tokens: Counter,
@@ -77,6 +79,10 @@ pub(crate) struct Now {
     pub(crate) batch: usize,
     /// Places that requests have taken.
     pub(crate) places: usize,
+    /// Requests with a reward whose threads have not ended.
+    pub(crate) threads: usize,
+    /// Connections that are open.
+    pub(crate) connections: usize,
     /// Bytes that bodies of requests have taken.
     pub(crate) bodies: usize,
 }
@@ -87,29 +93,39 @@ impl Metrics {
         *answers.entry((path.to_owned(), status)).or_default() += 1;
     }
 
+    pub(crate) fn fail(&self, code: &'static str) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        *failed.entry(code).or_default() += 1;
+    }
+
     pub(crate) fn text(&self, now: &Now) -> String {
         let mut text = String::new();
+        self.write_labelled(&mut text);
+        write_now(&mut text, now);
+        self.write_counters(&mut text);
+        let first = "infalign_time_to_first_token_seconds";
+        self.first_token.write(&mut text, first, "From a request to the first part of its answer.");
+        let whole = "infalign_request_duration_seconds";
+        self.duration.write(&mut text, whole, "From a request to the end of its answer.");
+        text
+    }
+
+    fn write_labelled(&self, text: &mut String) {
         let name = "infalign_http_responses_total";
-        head(&mut text, name, "Answers by path and status.", "counter");
+        head(text, name, "Answers by path and status.", "counter");
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for ((path, status), n) in answers {
-            line(&mut text, &format!("{name}{{path=\"{path}\",status=\"{status}\"}}"), n);
+            line(text, &format!("{name}{{path=\"{path}\",status=\"{status}\"}}"), n);
         }
-        for (name, help, value) in [
-            ("batch_size", "Responses that can be generated together.", now.batch),
-            ("responses_running", "Responses that are generated now.", now.load.running),
-            (
-                "responses_waiting",
-                "Responses that wait for a place in the batch.",
-                now.load.waiting,
-            ),
-            ("places_taken", "Responses of requests that have not ended.", now.places),
-            ("body_bytes", "Bytes of bodies that are received or read.", now.bodies),
-        ] {
-            let name = format!("infalign_{name}");
-            head(&mut text, &name, help, "gauge");
-            line(&mut text, &name, value);
+        let name = "infalign_failed_requests_total";
+        head(text, name, "Requests that failed by the server's fault, by code.", "counter");
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (code, n) in failed {
+            line(text, &format!("{name}{{code=\"{code}\"}}"), n);
         }
+    }
+
+    fn write_counters(&self, text: &mut String) {
         for (name, help, counter) in [
             ("prompt_tokens", "Tokens of prompts.", &self.prompt_tokens),
             (
@@ -129,14 +145,25 @@ impl Metrics {
             ),
         ] {
             let name = format!("infalign_{name}_total");
-            head(&mut text, &name, help, "counter");
-            line(&mut text, &name, counter.get());
+            head(text, &name, help, "counter");
+            line(text, &name, counter.get());
         }
-        let first = "infalign_time_to_first_token_seconds";
-        self.first_token.write(&mut text, first, "From a request to the first part of its answer.");
-        let whole = "infalign_request_duration_seconds";
-        self.duration.write(&mut text, whole, "From a request to the end of its answer.");
-        text
+    }
+}
+
+fn write_now(text: &mut String, now: &Now) {
+    for (name, help, value) in [
+        ("batch_size", "Responses that can be generated together.", now.batch),
+        ("responses_running", "Responses that are generated now.", now.load.running),
+        ("responses_waiting", "Responses that wait for a place in the batch.", now.load.waiting),
+        ("places_taken", "Responses of requests that have not ended.", now.places),
+        ("threads", "Requests with a reward that has not ended.", now.threads),
+        ("connections", "Connections that are open.", now.connections),
+        ("body_bytes", "Bytes of bodies that are received or read.", now.bodies),
+    ] {
+        let name = format!("infalign_{name}");
+        head(text, &name, help, "gauge");
+        line(text, &name, value);
     }
 }
 
@@ -162,7 +189,15 @@ mod tests {
         metrics.count("/v1/models", 200);
         metrics.count("/v1/models", 200);
         let load = Load { running: 3, waiting: 4 };
-        let text = metrics.text(&Now { load, batch: 8, places: 9, bodies: 10 });
+        metrics.fail("timeout");
+        let text = metrics.text(&Now {
+            load,
+            batch: 8,
+            places: 9,
+            threads: 11,
+            connections: 12,
+            bodies: 10,
+        });
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("missing");
             line.trim().to_owned()
@@ -178,6 +213,9 @@ mod tests {
         assert_eq!(value("infalign_responses_waiting "), "4");
         assert_eq!(value("infalign_places_taken "), "9");
         assert_eq!(value("infalign_body_bytes "), "10");
+        assert_eq!(value("infalign_threads "), "11");
+        assert_eq!(value("infalign_connections "), "12");
+        assert_eq!(value("infalign_failed_requests_total{code=\"timeout\"}"), "1");
         assert_eq!(value("infalign_http_responses_total{path=\"/v1/models\",status=\"200\"}"), "2");
     }
 }

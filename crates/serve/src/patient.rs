@@ -137,6 +137,7 @@ impl Wait {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::Arc;
 
     use axum::extract::ConnectInfo;
     use axum::http::Request;
@@ -146,6 +147,7 @@ mod tests {
 
     use super::*;
     use crate::connections::{Asking, AtWork, Counted};
+    use crate::places::Places;
 
     const LIMIT: Duration = Duration::from_millis(200);
 
@@ -154,7 +156,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = TcpStream::connect(address).await.unwrap();
-        let mut listener = Counted::new(listener, Asking::default(), LIMIT);
+        let (asking, open, tell) = (Asking::default(), Places::new(1), Arc::new(|_: &str| {}));
+        let mut listener = Counted::new(listener, asking, open, LIMIT, tell);
         let (connection, asker) = listener.accept().await;
         (connection, asker, client)
     }

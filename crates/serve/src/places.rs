@@ -11,6 +11,7 @@ pub(crate) struct Places {
 }
 
 /// Some places, free again when they are given back or it is dropped.
+#[derive(Debug)]
 pub(crate) struct Place {
     taken: Arc<AtomicUsize>,
     /// How many are not given back.

@@ -87,9 +87,9 @@ pub(crate) fn of_chat(list: Option<Value>, state: &State) -> Result<EncodedPromp
     };
     let messages: Vec<Message> = messages::read(list)?;
     let service = &state.service;
-    let refuse = |error: DataError| Failure::field("messages", told(&error, &service.name));
-    let template = state.templates.today().map_err(refuse)?;
-    let text = template.prompt(&messages).map_err(refuse)?;
+    let refuse = |error: &DataError| Failure::field("messages", told(error, &service.name));
+    let template = state.templates.today().map_err(|error| refuse(&error))?;
+    let text = template.prompt(&messages).map_err(|error| refuse(&error))?;
     check_size(&text, "messages", state)?;
     let id = Prompt::new(Text::Messages(messages)).id;
     let prompt = EncodedPrompt::chat(&id, &text, &service.tokenizer)?;

@@ -40,39 +40,53 @@ pub(crate) fn router(state: Arc<State>) -> Router {
 }
 
 async fn completions(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    respond(state, Form::Completion, request).await.unwrap_or_else(Failure::into_response)
+    respond(state, Form::Completion, request).await
 }
 
 async fn chat(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    respond(state, Form::Chat, request).await.unwrap_or_else(Failure::into_response)
+    respond(state, Form::Chat, request).await
 }
 
-async fn respond(state: Arc<State>, form: Form, request: Request) -> Result<Response, Failure> {
+async fn respond(state: Arc<State>, form: Form, request: Request) -> Response {
+    let (number, seed) = state.number();
+    let id = state.id(form, number);
+    answered(&state, form, request, (&id, seed)).await.unwrap_or_else(|failure| {
+        state.failed(&id, &failure);
+        failure.into_response()
+    })
+}
+
+/// The answer to a request, by the id that it has and the seed that it has unless it brings one.
+async fn answered(
+    state: &Arc<State>,
+    form: Form,
+    request: Request,
+    (id, seed): (&str, u64),
+) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let work = AtWork::on(&head);
-    let (asked, number) = read(&state, form, &head, body).await?;
-    let asked = Arc::new(asked);
+    let asked = Arc::new(read(state, form, &head, body, seed).await?);
+    let (state, id) = (state.clone(), id.to_owned());
     if asked.stream {
-        return streaming::parts(state, asked, number, work).await;
+        return streaming::parts(state, asked, id, work).await;
     }
-    Ok(document(&answer::whole(state, asked, number).await?))
+    Ok(document(&answer::whole(state, asked, id).await?))
 }
 
-/// What a request asks for, with its number, once it is its turn: a long prompt takes a while to encode, and memory. Other requests go on
-/// meanwhile. Its body is not kept.
+/// What a request asks for, once it is its turn: a long prompt takes a while to encode, and memory. Other requests go on meanwhile. Its body is
+/// not kept.
 async fn read(
     state: &State,
     form: Form,
     head: &Parts,
     body: Body,
-) -> Result<(Asked, u64), Failure> {
+    seed: u64,
+) -> Result<Asked, Failure> {
     let limits = &state.service.limits;
     let (bytes, _memory) = body::read(head, body, limits, &state.bodies).await?;
-    let (number, seed) = state.number();
     let turn = tokio::time::timeout(limits.timeout, state.reading.acquire()).await;
     let _turn = turn.map_err(|_| too_long(state))?;
-    let asked = tokio::task::block_in_place(|| Asked::read(form, &bytes, state, seed))?;
-    Ok((asked, number))
+    tokio::task::block_in_place(|| Asked::read(form, &bytes, state, seed))
 }
 
 fn described(state: &State) -> Value {
@@ -118,9 +132,14 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     let (engine, guided) = (state.service.engine.load(), state.guided.load());
     let load =
         Load { running: engine.running + guided.running, waiting: engine.waiting + guided.waiting };
-    let (batch, places) = (state.service.limits.batch, state.places.taken());
-    let now = Now { load, batch, places, bodies: state.bodies.taken() };
-    let text = state.metrics.text(&now);
+    let text = state.metrics.text(&Now {
+        load,
+        batch: state.service.limits.batch,
+        places: state.places.taken(),
+        threads: state.threads.taken(),
+        connections: state.connections.taken(),
+        bodies: state.bodies.taken(),
+    });
     typed(text, "text/plain; version=0.0.4; charset=utf-8")
 }
 

@@ -1,7 +1,7 @@
 //! From the first connection to the last.
 
 use std::future::IntoFuture;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -26,21 +26,25 @@ pub enum ServeError {
     /// The system gave no threads or no connections.
     #[error("the server cannot run: {0}")]
     Io(#[from] std::io::Error),
+    /// The engine has failed beyond repair, so that nothing could be answered any more.
+    #[error("the engine has stopped: start the server again")]
+    Engine,
 }
 
 /// Serves until it is asked to stop, and then until the requests that are running have ended and their clients have got their answers, for
 /// which they have [`Limits::grace`](crate::Limits::grace); what takes longer is broken off.
 ///
 /// # Errors
-/// [`ServeError::Io`].
+/// [`ServeError::Io`], and [`ServeError::Engine`] as soon as those who wait for an answer have been told.
 pub fn run(
     listener: std::net::TcpListener,
     service: Service,
     asked_to_stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<(), ServeError> {
     let limits = service.limits;
-    // A thread a request, which waits for the engine, and one in place of each that reads a request.
-    let requests = limits.threads().saturating_add(READERS);
+    // A thread a request, which waits for the engine or a reward, and one in place of each that reads a request.
+    let requests = limits.threads().saturating_add(limits.most()).saturating_add(READERS);
+    check_threads(THREADS + 1)?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(THREADS)
         .max_blocking_threads(requests)
@@ -51,6 +55,25 @@ pub fn run(
     // A reward on another server may still be waited for.
     runtime.shutdown_timeout(LAST_WORDS);
     served
+}
+
+/// Starts so many threads at a time, and lets them end: a runtime that is refused one would wait for it.
+fn check_threads(n_threads: usize) -> std::io::Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        let _closed = gate.lock();
+        for _ in 0..n_threads {
+            std::thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()))?;
+        }
+        Ok(())
+    })
+}
+
+/// Waits until something is so.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(ASKING).await;
+    }
 }
 
 async fn serve(
@@ -66,30 +89,31 @@ async fn serve(
     let router = router(state.clone()).into_make_service_with_connect_info::<Asker>();
     let listener = TcpListener::from_std(listener)?;
     let asking = Asking::default();
-    let listener = Counted::new(listener, asking.clone(), limits.timeout);
+    let (open, tell) = (state.connections.clone(), state.service.tell.clone());
+    let listener = Counted::new(listener, asking.clone(), open, limits.timeout, tell);
     let stopped = async move {
-        while !asked_to_stop() {
-            tokio::time::sleep(ASKING).await;
-        }
+        until(asked_to_stop).await;
         // Whoever hears it is below.
         let _ = stop.send(true);
     };
     let serving = axum::serve(listener, router).with_graceful_shutdown(stopped).into_future();
     let breaking_off = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
-        let idle = async {
-            // What is made may still have to be sent, as fast as the client reads it.
-            while !(state.places.are_free() && asking.nobody()) {
-                tokio::time::sleep(ASKING).await;
-            }
-        };
+        // What is made may still have to be sent, as fast as the client reads it.
+        let idle = until(|| state.places.are_free() && asking.nobody());
         let _ = tokio::time::timeout(limits.grace, idle).await;
         // Requests hear it; a connection on which nothing was ever asked would stay until its own time is over.
         let _ = end.send(true);
         tokio::time::sleep(LAST_WORDS).await;
     };
+    let failing = async {
+        until(|| !state.service.engine.is_working()).await;
+        // Whoever waits for what is lost with it is told.
+        tokio::time::sleep(LAST_WORDS).await;
+    };
     tokio::select! {
         served = serving => Ok(served?),
         () = breaking_off => Ok(()),
+        () = failing => Err(ServeError::Engine),
     }
 }

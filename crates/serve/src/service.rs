@@ -1,5 +1,6 @@
 //! What is served, within which limits.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,9 +12,12 @@ use infalign_reward::Reward;
 use tokio::sync::{Semaphore, watch};
 
 use crate::body::Memory;
+use crate::connections;
+use crate::failure::Failure;
 use crate::guided::Guided;
 use crate::metrics::Metrics;
 use crate::places::Places;
+use crate::request::Form;
 use crate::templates::Templates;
 
 /// Requests that are read at a time: to encode a long prompt takes much memory.
@@ -30,7 +34,7 @@ pub struct Service {
     /// Its tokenizer, beside whose files the chat template lies.
     pub tokenizer: Arc<Tokenizer>,
     /// What procedures choose by.
-    pub reward: Option<Box<dyn Reward>>,
+    pub reward: Option<Arc<dyn Reward>>,
     /// What guides, by the names of the rewards, which have to differ.
     pub scorers: ScorerSet,
     /// What clients have to know.
@@ -41,6 +45,8 @@ pub struct Service {
     pub seed: u64,
     /// How much is done for whom.
     pub limits: Limits,
+    /// Is told, a line at a time, what fails by the server's own fault. No line holds a prompt, a response or a key.
+    pub tell: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 /// How much a server does for its clients.
@@ -66,7 +72,7 @@ impl Limits {
         self.batch.saturating_add(self.queue)
     }
 
-    /// Requests that can be at work, those included that have ended and are left to wait for a reward that is slow: as many again.
+    /// Requests with a reward that can be at work, those included that have ended and are left to wait for it: as many again.
     pub(crate) fn threads(&self) -> usize {
         self.most().saturating_mul(2)
     }
@@ -77,8 +83,10 @@ pub(crate) struct State {
     pub(crate) service: Service,
     pub(crate) metrics: Metrics,
     pub(crate) places: Places,
-    /// For the threads of requests.
+    /// For the threads of requests with a reward.
     pub(crate) threads: Places,
+    /// For connections.
+    pub(crate) connections: Places,
     /// For the bodies of requests.
     pub(crate) bodies: Memory,
     /// For requests that are read.
@@ -93,23 +101,29 @@ pub(crate) struct State {
     pub(crate) ending: watch::Receiver<bool>,
     /// Requests so far.
     requests: AtomicU64,
+    /// Tells the ids of this server from those of every other.
+    nonce: u64,
 }
 
 impl State {
     pub(crate) fn new(service: Service, created: i64, ending: watch::Receiver<bool>) -> Self {
         let places = Places::new(service.limits.most());
         let threads = Places::new(service.limits.threads());
+        let connections = Places::new(connections::MOST);
         let bytes = service.limits.body.saturating_mul(READERS);
         let bodies = Memory::new(bytes.max(BODIES));
         let (reading, longest_token) = (Semaphore::new(READERS), OnceLock::new());
         let guided = Guided::new(service.limits.batch);
         let templates = Templates::new(service.tokenizer.folder().to_path_buf());
         let (metrics, requests) = (Metrics::default(), AtomicU64::new(0));
+        // Its keys are the system's random numbers.
+        let nonce = RandomState::new().hash_one(created);
         Self {
             service,
             metrics,
             places,
             threads,
+            connections,
             bodies,
             reading,
             longest_token,
@@ -118,6 +132,7 @@ impl State {
             created,
             ending,
             requests,
+            nonce,
         }
     }
 
@@ -126,5 +141,24 @@ impl State {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let uniform = Stream::new(self.service.seed, "serve", "", number).uniform(0);
         (number, (uniform * (1_u64 << 53) as f64) as u64)
+    }
+
+    /// The id of a request by its number, which no other server gives.
+    pub(crate) fn id(&self, form: Form, number: u64) -> String {
+        let prefix = match form {
+            Form::Completion => "cmpl",
+            Form::Chat => "chatcmpl",
+        };
+        format!("{prefix}-{:x}-{number}", self.nonce)
+    }
+
+    /// Counts a failure that is the server's own, and tells whoever runs it.
+    ///
+    /// - id: of the request.
+    pub(crate) fn failed(&self, id: &str, failure: &Failure) {
+        if failure.status.is_server_error() {
+            self.metrics.fail(failure.kind());
+            (self.service.tell)(&failure.line(id));
+        }
     }
 }

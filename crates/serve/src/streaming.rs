@@ -33,14 +33,14 @@ const EVENTS: usize = 16;
 pub(crate) async fn parts(
     state: Arc<State>,
     asked: Arc<Asked>,
-    number: u64,
+    id: String,
     work: Option<AtWork>,
 ) -> Result<Response, Failure> {
     let (generation, tokens) = Generation::begin(state.clone(), asked.clone()).await?;
     let (sender, receiver) = mpsc::channel::<String>(EVENTS);
     tokio::spawn(async move {
         let deadline = generation.deadline();
-        let telling = tell(&state, &asked, number, generation, tokens, &sender);
+        let telling = tell(&state, &asked, id, generation, tokens, &sender);
         tokio::select! {
             () = telling => {}
             // The client has gone away.
@@ -78,12 +78,12 @@ impl From<Failure> for End {
 async fn tell(
     state: &State,
     asked: &Asked,
-    number: u64,
+    id: String,
     generation: Generation,
     tokens: UnboundedReceiver<Token>,
     sender: &mpsc::Sender<String>,
 ) {
-    let mut telling = Telling::new(state, asked, number);
+    let mut telling = Telling::new(state, asked, id);
     let end = match tell_parts(&mut telling, generation, tokens, sender).await {
         Ok(()) if asked.usage => {
             let mut document = telling.head.document(Vec::new(), true);
@@ -91,7 +91,10 @@ async fn tell(
             format!("data: {document}\n\n")
         }
         Ok(()) => String::new(),
-        Err(End::Failed(failure)) => format!("data: {}\n\n", failure.json()),
+        Err(End::Failed(failure)) => {
+            state.failed(&telling.head.id, &failure);
+            format!("data: {}\n\n", failure.json())
+        }
         Err(End::Gone) => return,
     };
     let _ = send(sender, format!("{end}data: [DONE]\n\n")).await;
@@ -157,7 +160,7 @@ struct Choice<'a> {
 }
 
 impl<'a> Telling<'a> {
-    fn new(state: &'a State, asked: &'a Asked, number: u64) -> Self {
+    fn new(state: &'a State, asked: &'a Asked, id: String) -> Self {
         let tokenizer = &state.service.tokenizer;
         let choice = |index: usize| {
             let prompt = &asked.prompts[index / asked.n];
@@ -165,7 +168,7 @@ impl<'a> Telling<'a> {
             Choice { text, told: Vec::new(), places: Offsets::new(tokenizer, prompt) }
         };
         let choices = (0..asked.prompts.len() * asked.n).map(choice).collect();
-        Self { state, asked, head: Head::new(state, asked, number), choices, tokens: 0 }
+        Self { state, asked, head: Head::new(state, asked, id), choices, tokens: 0 }
     }
 
     /// An event a part.
