@@ -50,6 +50,22 @@ fn identity_has_its_closed_forms() {
     assert_eq!((tilt("identity", 1.0).cdf(-1.0), tilt("identity", 1.0).cdf(2.0)), (0.0, 1.0));
 }
 
+#[test]
+fn rejection_bends_where_the_policy_comes_to_the_quantile() {
+    for (beta, quantile, draws) in [(9.9252, 0.051, 7), (0.5, 0.487, 17), (0.05, 0.9, 4)] {
+        let (c, q, n) = (1.0 / beta, quantile, f64::from(draws));
+        // g is flat on either side of the quantile, and so is F integrated in closed form between it and where F reaches it.
+        let (low, high) = (f64::powf(q, n - 1.0), (1.0 - f64::powf(q, n)) / (1.0 - q));
+        let bend = (q * f64::exp_m1(c)).ln_1p() / c;
+        let of_f = |u: f64| ((c * u).exp() / c - u) / f64::exp_m1(c);
+        let won = |a: f64, b: f64, g: f64| g * (b - a - low * (of_f(b) - of_f(a)));
+        let above = high * high * (1.0 - bend - (of_f(1.0) - of_f(bend)));
+        let expected = won(0.0, q, low) + won(q, bend, high) + above;
+        let procedure = format!("rejection:quantile={quantile},draws={draws}");
+        assert_close(&procedure, wins(&tilt("identity", beta), &procedure), expected);
+    }
+}
+
 /// Equivalent Python code, 40 digits (60 for t > 0):
 /// `E = lambda u: mp.ei(s*mp.exp(t*u)/beta)/t; F = lambda u: (E(u) - E(0))/(E(1) - E(0))`, then
 /// `KL = mp.quad(f*log f)`, `mp.quad(lambda y: 1 - F(y**(1/N))**N)` for best-of-N and
