@@ -65,7 +65,7 @@ fn stored_responses_have_the_win_rates_worked_by_hand() {
         text.contains("best-of:2: win rate 0.750") && text.contains("do not tell it"),
         "{text}"
     );
-    assert!(text.contains("the procedure adds 0.193 nats (bound)"), "{text}");
+    assert!(text.contains("what is kept is 0.193 nats from the policy (bound)"), "{text}");
     // Soft best-of-2 draws each of two with probability ∝ e^r: of 1 and 3, the mean is 1 + 2/(1 + e⁻²), of 2 and 2 it is 2.
     let soft = [&sides[..], &["--json", "--procedure", "soft-best-of:2,temperature=1"]].concat();
     let soft = json(&run(&soft));

@@ -98,7 +98,6 @@ fn what_cannot_be_measured_is_refused_before_a_token_is_drawn() {
         (&[&judged[..], &["--name", "a/b"]].concat(), "no name for a folder"),
         (&[&judged[..], &["--temperature", "-1"]].concat(), "temperature"),
         (&[&judged[..], &["--device", "cuda"]].concat(), "cuda"),
-        (&[&judged[..], &["--resume"]].concat(), "no evaluation to resume"),
     ] {
         let text = refused(given.models(&[args, &["--out", "out"]].concat()), &[told]);
         // Sampling begins by saying so.
@@ -238,7 +237,8 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_as_if_it_had_not_been() {
             out,
         ]
     };
-    let printed = done(given.models(&args("whole")));
+    // It begins where there is none yet.
+    let printed = done(given.models(&[&args("whole")[..], &["--resume"]].concat()));
 
     // Killed in the middle of one side, and told to stop in the middle of the other.
     let mut child = given.models(&args("parts")).spawn().unwrap();
@@ -255,7 +255,7 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_as_if_it_had_not_been() {
     common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert_eq!(output.status.code(), Some(4), "{text}");
     assert!(text.contains("--resume goes on") && output.stdout.is_empty(), "{text}");
     let record = folder::record(&given.path("parts")).unwrap();
     assert_eq!((record.status, record.earlier.len()), (Status::Failed, 1));
@@ -282,7 +282,7 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_as_if_it_had_not_been() {
     let mut text = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(text.by_ref().map(Result::unwrap).any(|line| line.contains("[1/2] policy")));
     common::interrupt(&child);
-    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(child.wait().unwrap().code(), Some(4));
     let rest: Vec<String> = text.map(Result::unwrap).collect();
     assert!(rest.iter().any(|line| line.contains("without --out, nothing is kept")), "{rest:?}");
 }
@@ -335,7 +335,7 @@ fn answers_of_judges_are_asked_for_once_whatever_happens() {
     common::wait_until(&mut child, "five questions", || asked.load(Ordering::Relaxed) >= 5);
     common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     let so_far = asked.load(Ordering::Relaxed);
     assert!(so_far < 40, "it was stopped before the end");
     done(given.evaluate(&resumed));
@@ -402,7 +402,7 @@ fn a_second_wish_to_stop_ends_what_waits() {
     std::thread::sleep(Duration::from_millis(400));
     assert!(child.try_wait().unwrap().is_none(), "the first waits for what was begun");
     common::interrupt(&child);
-    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(child.wait().unwrap().code(), Some(4));
 }
 
 #[test]

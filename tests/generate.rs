@@ -260,7 +260,7 @@ fn ctrl_c_leaves_a_document_of_what_was_finished() {
     common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert_eq!(output.status.code(), Some(4), "{told}");
     assert!(told.contains("error: interrupted: ") && told.contains("prompts have responses"));
     let document = json_file(&printed);
     assert_eq!(document["finished"], false, "a program can tell that prompts are missing");

@@ -323,7 +323,7 @@ fn a_replica_that_is_asked_to_stop_stops(dir: &Path, original: &Path) {
     let message = runs::stopped(with_run("replicate", original, &long), &begun);
     assert!(message.contains("stopped/run: stopped; what was finished is kept"), "{message}");
     let replica = folder::record(&out.join("run")).unwrap();
-    assert_eq!((replica.status, replica.exit), (Status::Failed, Some(3)));
+    assert_eq!((replica.status, replica.exit), (Status::Failed, Some(4)));
 }
 
 /// A run that reaches a server, or writes elsewhere, is not started unasked.

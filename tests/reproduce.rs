@@ -112,10 +112,10 @@ fn a_training_is_gone_through_in_small_and_its_methods_compared() {
     let words = ["infalign-quickstart", "--plans", &plans(), "--smoke", "--json"];
     let document: Value = serde_json::from_str(&stdout(&reproduce(dir.path(), &words), 0)).unwrap();
     let findings = document["findings"].as_array().unwrap();
-    assert!(
-        findings.len() == 3
-            && findings.iter().all(|f| f["verdict"].is_null() && f["estimate"].is_number())
-    );
+    assert_eq!(findings.len(), 4);
+    assert!(findings.iter().all(|finding| finding["verdict"].is_null()));
+    // The last is at a common KL, which steps so few do not reach.
+    assert!(findings[..3].iter().all(|finding| finding["estimate"].is_number()));
 }
 
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! `--resume` of runs that have ended, that were killed or damaged, and that several processes begin at once.
+//! `--resume` of runs that have ended, that were stopped, killed or damaged, and that several processes begin at once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
@@ -6,7 +6,9 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{assert_equal, bytes, copy, done, fails, infalign, one_of_four, refused, train_small};
+use common::{
+    assert_equal, bytes, copy, done, fails, infalign, one_of_four, quickstart, refused, train_small,
+};
 
 fn resumed(out: &Path) -> Command {
     let mut command = infalign(&["train", "--resume", "--out"]);
@@ -18,6 +20,14 @@ fn resumed(out: &Path) -> Command {
 fn train_one(out: &Path) -> Command {
     let method = "method=[{ name = 'a', objective = 'exp:10' }]";
     train_small(out, &[method, "evaluation.baseline=a"])
+}
+
+/// The same words for its beginning and for going on, with as many steps.
+fn begun_or_resumed(out: &Path, steps: usize) -> Command {
+    let mut command = train_one(out);
+    command.arg(quickstart().with_extension("toml")).arg("--resume");
+    command.args(["--set", &format!("train.steps={steps}")]);
+    command
 }
 
 fn verify(run: &Path) -> Command {
@@ -165,4 +175,81 @@ fn of_processes_that_begin_one_run_one_does_and_the_others_are_told() {
     let out = dir.path().join("run");
     one_of_four(|| train_one(&out));
     done(verify(&out));
+}
+
+#[test]
+fn one_command_line_begins_a_run_and_goes_on_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let [out, absent] = ["run", "absent"].map(|name| dir.path().join(name));
+    // As if it had been killed as it began.
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join(".lock"), "").unwrap();
+    let printed = done(begun_or_resumed(&out, 3));
+    let recorded = bytes(&out, "record.json");
+    assert_eq!(done(begun_or_resumed(&out, 3)), printed);
+    assert!(bytes(&out, "record.json") == recorded, "nothing was left to do");
+    refused(begun_or_resumed(&out, 4), &["was run with another recipe"]);
+    refused(resumed(&absent), &["no run to resume", "name the recipe"]);
+    assert!(!absent.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_job_that_is_stopped_goes_on_when_it_is_queued_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let [run, job] = ["run", "job.sh"].map(|name| dir.path().join(name));
+    let mut command = train_one(&run);
+    command.arg(quickstart().with_extension("toml"));
+    command.args(["--set", "train.steps=150", "--slurm"]).arg(&job);
+    done(command);
+    let bash = || {
+        let mut bash = common::clean("bash");
+        bash.arg(&job);
+        bash
+    };
+    common::stopped(bash(), &run.join("methods/a/metrics.jsonl"));
+    done(bash());
+    done(verify(&run));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_asked_to_stop_does_not_sample_to_the_end() {
+    use std::time::{Duration, Instant};
+
+    let dir = tempfile::tempdir().unwrap();
+    let stopped = |name: &str, set: &str, once: &str| {
+        let run = dir.path().join(name);
+        let mut command = train_one(&run);
+        command.args(["--set", set]);
+        let start = Instant::now();
+        let text = common::stopped(command, &run.join(once));
+        assert!(start.elapsed() < Duration::from_secs(60), "it takes many minutes to the end");
+        assert!(text.contains("--resume goes on with it: stopped; every finished"), "{text}");
+        run
+    };
+    let run = stopped("reference", "evaluation.samples=20000", "calibration.parquet");
+    assert!(!run.join("reference-samples.json").exists());
+    let watch = "evaluation.watch={ every = 1, samples = 20000 }";
+    let run = stopped("watch", watch, "methods/a/metrics.jsonl");
+    // The step is done again, with the look at it.
+    let checkpoints = std::fs::read_dir(run.join("methods/a/checkpoints"));
+    assert_eq!(checkpoints.map_or(0, Iterator::count), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_goes_on_past_a_hangup_that_is_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let command = begun_or_resumed(&run, 150);
+    // As nohup does.
+    let mut shell = common::clean("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    let mut child = shell.arg(command.get_program()).args(command.get_args()).spawn().unwrap();
+    let metrics = run.join("methods/a/metrics.jsonl");
+    common::wait_until(&mut child, "its training", || metrics.exists());
+    let hangup = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+    assert!(hangup.unwrap().success());
+    common::assert_done(&child.wait_with_output().unwrap());
 }

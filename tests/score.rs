@@ -150,3 +150,20 @@ fn bad_input_names_the_line() {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && errors.contains("JSON Lines"), "{errors}");
 }
+
+#[test]
+fn a_tokenizer_whose_parts_contradict_each_other_is_named_and_no_panic_is_shown() {
+    let text = std::fs::read_to_string(quickstart().join("model/tokenizer.json")).unwrap();
+    let mut tokenizer: Value = serde_json::from_str(&text).unwrap();
+    let piece = serde_json::json!({ "SpecialToken": { "id": "[NONE]", "type_id": 0 } });
+    tokenizer["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing", "single": [piece], "pair": [], "special_tokens": {},
+    });
+    let model = common::model_with("tokenizer.json", &tokenizer.to_string());
+    let input = model.path().join("in.jsonl");
+    std::fs::write(&input, "{\"prompt\": \"the\", \"response\": \" good\"}\n").unwrap();
+    let mut command = common::infalign(&["score", "--model"]);
+    command.arg(model.path()).arg("--input").arg(input);
+    let text = common::refused(command, &["tokenizer.json: its parts contradict each other"]);
+    assert!(!text.contains("panicked"), "{text}");
+}

@@ -201,6 +201,10 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
         assert_eq!(row["kl"], Value::Null, "what is guided does not tell the policy's own");
         assert!(row["procedure_kl"]["estimate"].as_f64().unwrap() > 0.0, "{row}");
         assert!(row["procedure_kl"]["standard_error"].as_f64().unwrap() > 0.0, "{row}");
+        let whole = &row["kl_to_reference"];
+        assert_eq!(whole["kind"], kind, "{row}");
+        let error = whole["standard_error"].as_f64().unwrap();
+        assert!(error > row["procedure_kl"]["standard_error"].as_f64().unwrap(), "{row}");
         assert!(row["tokens"].as_f64().unwrap() > 4.0, "{row}");
     }
     // A selection over it is estimated from all subsets of the same responses, as one over plain samples is.

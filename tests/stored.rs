@@ -57,11 +57,15 @@ fn a_document_of_responses_is_told_from_samples_by_its_keys() {
         let found = evaluate(dir.path(), sides, &[]);
         assert_eq!(found["win_rate"]["estimate"], 1.0, "{found}");
     }
-    write("policy.json", &document.replace("1.0", "NaN"));
-    let mut command = infalign(&["evaluate", "--policy", sides[0], "--reference", sides[1]]);
-    command.current_dir(dir.path());
-    let told = "policy.json, line 1: Line 1, column ";
-    refused(command, &[told, "a NaN or Infinity is no JSON number"]);
+    for (score, told) in [
+        ("NaN", "a NaN or Infinity is no JSON number"),
+        ("1.0, \"score\": 0.0", "the key `score` is there twice"),
+    ] {
+        write("policy.json", &document.replace("1.0", score));
+        let mut command = infalign(&["evaluate", "--policy", sides[0], "--reference", sides[1]]);
+        command.current_dir(dir.path());
+        refused(command, &["policy.json, line 1: Column ", told]);
+    }
 }
 
 /// How often the first that gives the most frequent answer, a digit, is right, of three of the texts in every order.

@@ -116,7 +116,7 @@ fn ctrl_c_checkpoints_and_says_how_to_go_on() {
     common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert_eq!(output.status.code(), Some(4), "{text}");
     assert!(text.contains("--resume") && text.contains("checkpoint"), "{text}");
     assert_eq!(
         std::fs::read_dir(started).unwrap().count(),

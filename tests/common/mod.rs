@@ -164,7 +164,7 @@ pub(crate) fn stopped(mut command: Command, once: &Path) -> String {
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert_eq!(output.status.code(), Some(4), "{text}");
     text
 }
 

@@ -41,6 +41,17 @@ pub enum CalibrateError {
         /// How many prompts the table holds.
         known: usize,
     },
+    /// A prompt that there are no rollouts of.
+    #[error(
+        "the prompt {prompt:?} is not among the {known} prompts of these rollouts; sample responses to all \
+         prompts that are used"
+    )]
+    NoRollouts {
+        /// The beginning of the prompt asked for.
+        prompt: String,
+        /// How many prompts there are.
+        known: usize,
+    },
     /// What is not the key of a prompt.
     #[error(
         "`{0}` is no key of a prompt; give the 64 hexadecimal digits of the SHA-256 of its text"

@@ -50,7 +50,8 @@ fn rollouts_come_back_from_their_file() {
     let first = small();
     let responses = first.of("first").unwrap();
     assert_eq!(responses[0].log_prob(), -0.5 - 3.0 - 0.5 - f64::from(u32::MAX % 7));
-    assert!(first.of("third").unwrap_err().to_string().contains("third"));
+    let error = first.of("third").unwrap_err().to_string();
+    assert!(error.contains("\"third\" is not among the 2 prompts of these rollouts"), "{error}");
 }
 
 #[test]

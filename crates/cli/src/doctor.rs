@@ -4,10 +4,10 @@ use clap::Args;
 use infalign_backend::{ComputeBackend, KNOWN, compiled, try_out};
 use infalign_record::env::data_dir;
 use serde_json::{Value, json};
-use sysinfo::System;
 
 use crate::build_record::build_record;
 use crate::failure::Failure;
+use crate::machine::Memory;
 use crate::output;
 
 /// Arguments of `infalign doctor`.
@@ -41,13 +41,12 @@ struct Device {
 /// # Errors
 /// [`Failure::Check`] when no backend works.
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
-    let mut system = System::new();
-    system.refresh_memory();
+    let memory = Memory::now();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let backends: Vec<Backend> = KNOWN.iter().map(|name| examine(name)).collect();
     if args.json {
         let backends: Vec<Value> = backends.iter().map(document).collect();
-        let memory = json!({ "total_bytes": system.total_memory(), "available_bytes": system.available_memory() });
+        let memory = json!({ "total_bytes": memory.total, "available_bytes": memory.available });
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"), "burn": burn_version(), "os": std::env::consts::OS,
             "architecture": std::env::consts::ARCH, "cores": cores, "memory": memory,
@@ -55,7 +54,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         });
         output::print(&format!("{report:#}"))?;
     } else {
-        output::print_rows(&rows(&system, cores, &backends))?;
+        output::print_rows(&rows(memory, cores, &backends))?;
     }
     if backends.iter().all(|backend| backend.problem.is_some()) {
         return Err(Failure::Check(anyhow::anyhow!(
@@ -93,9 +92,9 @@ fn document(backend: &Backend) -> Value {
     })
 }
 
-fn rows(system: &System, cores: usize, backends: &[Backend]) -> Vec<(String, String)> {
+fn rows(memory: Memory, cores: usize, backends: &[Backend]) -> Vec<(String, String)> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let (total, free) = (gib(system.total_memory()), gib(system.available_memory()));
+    let (total, free) = (gib(memory.total), gib(memory.available));
     let data = data_dir().map_or(
         "INFALIGN_DATA is not set; only some recipes need it".to_owned(),
         |data| {

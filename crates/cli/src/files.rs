@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use infalign_record::atomic::write_atomic;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,9 +14,13 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Reads a file that an earlier stage of a run wrote.
+/// Reads a file that an earlier stage of a run wrote. What is no plain file may never end, and is not read.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let unread = || format!("cannot read {}", path.display());
+    if !std::fs::metadata(path).with_context(unread)?.is_file() {
+        return Err(anyhow!("it is no plain file").context(Damaged::at(path)));
+    }
+    let bytes = std::fs::read(path).with_context(unread)?;
     serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
 }
 
@@ -28,4 +32,21 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Writes a file.
 pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     Ok(write_atomic(path, |file| file.write_all(bytes.as_ref()))?)
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("samples.json");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let error = read_json::<serde_json::Value>(&path).unwrap_err();
+        assert!(error.is::<Damaged>());
+        let told = format!("{error:#}");
+        assert!(told.contains("samples.json") && told.contains("it is no plain file"), "{told}");
+    }
 }

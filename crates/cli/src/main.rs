@@ -1,6 +1,6 @@
 //! The `infalign` command.
 //!
-//! stdout carries results, stderr progress and messages. Exit codes: 0 done, 1 a check failed, 2 usage or bad input, 3 the run failed.
+//! stdout carries results, stderr progress and messages. Exit codes: 0 done, 1 a check failed, 2 usage or bad input, 3 the run failed, 4 it was stopped by a signal.
 
 /// Says something on stderr, as [`output::tell`] does.
 macro_rules! tell {
@@ -25,6 +25,7 @@ mod files;
 mod generate;
 mod identity;
 mod interrupt;
+mod machine;
 mod measures;
 mod memory;
 mod models;
@@ -152,6 +153,15 @@ impl Command {
         }
     }
 
+    /// Whether `--resume` may be added, so that the same words begin the work and go on with it.
+    fn can_resume(&self) -> bool {
+        match self {
+            Self::Train(args) | Self::Scorer(args) => args.can_resume(),
+            Self::Evaluate(args) => args.can_resume(),
+            _ => false,
+        }
+    }
+
     fn run(self) -> Result<(), Failure> {
         match self {
             Self::Train(args) => train::run(&args),
@@ -180,6 +190,12 @@ pub(crate) fn command_name(words: impl Iterator<Item = OsString>) -> String {
     let matches = Cli::command().try_get_matches_from(calibrate::words(words));
     let name = matches.ok().and_then(|matches| matches.subcommand_name().map(str::to_owned));
     name.unwrap_or_default()
+}
+
+/// Whether `--resume` may be added to a command line that was accepted, so that it begins its work and goes on with it.
+pub(crate) fn can_resume(words: impl Iterator<Item = OsString>) -> bool {
+    let line = Cli::try_parse_from(calibrate::words(words));
+    line.is_ok_and(|line| line.command.can_resume())
 }
 
 /// The arguments of an evaluation, from its command line on record.

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_h
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
+use infalign_model::Tokenizer;
 
 use crate::failure::Failure;
 
@@ -24,6 +25,8 @@ pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), F
                 }
                 *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
             }
+            // It becomes an error.
+            None if Tokenizer::catches_panics() => {}
             None => {
                 // It is this panic then that ends the program, and no longer one that was survived.
                 *heard.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -273,10 +273,16 @@ fn new_folder(dir: &Path) -> Result<File> {
 /// # Errors
 /// As [`RunDir::at`] and [`lock`].
 pub(crate) fn begin_in(dir: &Path) -> Result<File> {
+    let is_new = !dir.exists();
     make_folder(dir)?;
     // Nothing is written into a folder of somebody else's, nor is anything deleted there.
     RunDir::check(dir)?;
-    let lock = lock(dir)?;
+    let lock = lock(dir).inspect_err(|_| {
+        if is_new {
+            // Best effort: it goes where nothing is in it, as it was made in vain.
+            let _ = std::fs::remove_dir(dir);
+        }
+    })?;
     clear_top(dir)?;
     RunDir::at(dir)?;
     Ok(lock)
@@ -311,12 +317,20 @@ pub(crate) fn lock_file(path: &Path, what: &str) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!("another process is working on {what}"),
-        // Some network file systems have no locks.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(error)) if tells_of_no_locks(&error) => Ok(file),
         Err(TryLockError::Error(error)) => {
+            // Best effort: a lock that cannot be taken is of no use.
+            let _ = std::fs::remove_file(path);
             Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }
     }
+}
+
+/// Whether a file system has no locks, as some of networks: it says so itself, or that it knows of none (`ENOLCK`).
+fn tells_of_no_locks(error: &std::io::Error) -> bool {
+    const NO_LOCKS: i32 = if cfg!(target_os = "linux") { 37 } else { 77 };
+    let knows_of_none = cfg!(unix) && error.raw_os_error() == Some(NO_LOCKS);
+    knows_of_none || error.kind() == ErrorKind::Unsupported
 }
 
 /// Takes back a record of a run whose input turned out to be unusable.
@@ -383,6 +397,18 @@ mod tests {
         let error = begin_in(dir.path()).unwrap_err().to_string();
         assert!(error.contains("holds no run of infalign"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_system_without_locks_is_not_in_the_way() {
+        let no_locks = if cfg!(target_os = "linux") { 37 } else { 77 };
+        assert!(tells_of_no_locks(&std::io::Error::from_raw_os_error(no_locks)));
+        assert!(tells_of_no_locks(&ErrorKind::Unsupported.into()));
+        // It is interrupted, or refuses.
+        for code in [4, 13] {
+            assert!(!tells_of_no_locks(&std::io::Error::from_raw_os_error(code)));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `--slurm FILE`: a job script in place of running, for Slurm and for a plain shell alike.
 //!
 //! With `--array N`, the command is run N times, and `{i}` in its words is the number of the job, from 1: of a shard, of a seed, of a
-//! folder. What is recorded of each run has the job's numbers in it ([`infalign_record::capture::Scheduler`]).
+//! folder. `train`, `scorer` and `evaluate` into a folder are run with `--resume`, so that a job that is queued again goes on. What is recorded of each run has the job's numbers in it ([`infalign_record::capture::Scheduler`]).
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,6 +16,13 @@ use crate::{destination, files};
 
 /// What every script begins with.
 const HEAD: &str = "#!/bin/bash\n# Written by infalign ";
+/// What is added for a command that goes on where it was stopped.
+const AGAIN: &str = "\
+# Two minutes before its time is over the job is asked to stop; queued again, it goes on, with the same log.
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+";
 /// Stands for the job's number.
 const NUMBER: &str = "{i}";
 
@@ -85,7 +92,8 @@ impl Script {
     pub(crate) fn write(&self) -> Result<String> {
         let program = std::env::current_exe().context("this program cannot be found")?;
         let command = crate::command_name(self.first().into_iter());
-        let text = self.text(&program.to_string_lossy(), &command);
+        let resumes = crate::can_resume(self.first().into_iter());
+        let text = self.text(&program.to_string_lossy(), &command, resumes);
         files::write(&self.path, &text)?;
         let path = self.path.display();
         Ok(format!("{path}: submit it by sbatch {path}, or run it here by bash {path}"))
@@ -97,26 +105,36 @@ impl Script {
         device.is_some_and(|device| !device.starts_with("cpu"))
     }
 
-    fn text(&self, program: &str, command: &str) -> String {
-        let words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
-        let (version, program) = (build_record().full_version(), quoted(program));
+    /// - resumes: whether the command begins its work by `--resume` as well.
+    fn text(&self, program: &str, command: &str, resumes: bool) -> String {
+        let (version, body) = (build_record().full_version(), self.body(program, resumes));
         let array = self.jobs.map_or(String::new(), |jobs| format!("#SBATCH --array=1-{jobs}\n"));
         let log = if self.jobs.is_some() { "%A-%a" } else { "%j" };
         let gpu = if self.on_gpu() { "#SBATCH --gpus=1\n" } else { "" };
-        let jobs = self.jobs.unwrap_or(1);
+        let again = if resumes { AGAIN } else { "" };
         format!(
             "{HEAD}{version}. By sbatch it runs as a job; by bash, here, one job after the other.\n\
              # Time, memory and partition are the cluster's own: add them below, or give them to sbatch.\n\
              #SBATCH --job-name=infalign-{command}\n\
              #SBATCH --ntasks=1\n{array}{gpu}\
-             #SBATCH --output=infalign-{command}-{log}.log\n\
+             #SBATCH --output=infalign-{command}-{log}.log\n{again}\
              set -euo pipefail\n\
              # As many threads as the job has processors.\n\
              if [[ -n \"${{SLURM_CPUS_PER_TASK:-}}\" ]]; then export RAYON_NUM_THREADS=\"$SLURM_CPUS_PER_TASK\"; fi\n\n\
-             job() {{\n    local i=\"$1\"\n    {program} {}\n}}\n\n\
-             if [[ -n \"${{SLURM_ARRAY_TASK_ID:-}}\" ]]; then\n    job \"$SLURM_ARRAY_TASK_ID\"\nelse\n    \
-             for i in $(seq 1 {jobs}); do job \"$i\"; done\nfi\n",
-            words.join(" ")
+             {body}"
+        )
+    }
+
+    /// What the script runs: the command in place of the shell, so that a signal reaches it.
+    fn body(&self, program: &str, resumes: bool) -> String {
+        let resume = resumes.then(|| "--resume".to_owned());
+        let words: Vec<String> = self.words.iter().chain(&resume).map(|w| quoted(w)).collect();
+        let run = format!("exec {} {}", quoted(program), words.join(" "));
+        let Some(jobs) = self.jobs else { return format!("{run}\n") };
+        format!(
+            "job() {{\n    local i=\"$1\"\n    {run}\n}}\n\n\
+             if [[ -n \"${{SLURM_ARRAY_TASK_ID:-}}\" ]]; then job \"$SLURM_ARRAY_TASK_ID\"; fi\n\
+             for i in $(seq 1 {jobs}); do (job \"$i\"); done\n"
         )
     }
 }
@@ -152,20 +170,31 @@ mod tests {
             script("infalign train --slurm=j.sh --set seed={i} --array 3").unwrap().unwrap();
         assert_eq!(script.words, ["train", "--set", "seed={i}"]);
         assert_eq!(script.first(), ["infalign", "train", "--set", "seed=1"]);
-        let text = script.text("/opt/in'f", "train");
+        let text = script.text("/opt/in'f", "train", false);
         assert!(text.contains("#SBATCH --array=1-3\n") && text.contains("seq 1 3"), "{text}");
         assert!(text.contains("'/opt/in'\\''f' 'train' '--set' 'seed='\"$i\"''"), "{text}");
-        assert!(!text.contains("gpus"));
+        assert!(!text.contains("gpus") && !text.contains("requeue"));
     }
 
     #[test]
     fn a_gpu_is_asked_for_where_the_device_is_one() {
         let asks = |words: &str| {
             let script = script(&format!("infalign train --slurm j.sh {words}")).unwrap().unwrap();
-            script.text("infalign", "train").contains("#SBATCH --gpus=1\n")
+            script.text("infalign", "train", false).contains("#SBATCH --gpus=1\n")
         };
         assert!(asks("--device cuda") && asks("--device=cuda:1") && asks("--device wgpu"));
         assert!(!asks("--out runs/cuda-12") && !asks("--device cpu --out cuda"));
+    }
+
+    #[test]
+    fn a_single_job_is_the_command_itself_and_goes_on_when_it_is_queued_again() {
+        let script = script("infalign train r.toml --out x --slurm j.sh").unwrap().unwrap();
+        let text = script.text("infalign", "train", true);
+        assert!(
+            text.ends_with("\n\nexec 'infalign' 'train' 'r.toml' '--out' 'x' '--resume'\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n#SBATCH --requeue\n#SBATCH --open-mode=append\nset -"), "{text}");
     }
 
     #[test]

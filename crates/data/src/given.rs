@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lines::{at, plain_name};
+use crate::lines::{at, each, plain_name};
 use crate::responses;
 use crate::rows::{Row, kind, of_lines};
 use crate::{DataError, Place, Text};
@@ -43,16 +43,15 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
         let known = ".jsonl, .jsonl.gz (JSON Lines), .json (what `generate --json` prints)";
         return Err(DataError::Format { path: path.to_path_buf(), known });
     }
-    let document = plain_name(path).ends_with(".json").then(|| responses::document(path).ok());
-    let rows: Vec<(usize, Row)> = match document.flatten() {
+    let rows: Vec<(usize, Row)> = if plain_name(path).ends_with(".json") && is_document(path)? {
+        let (_, rows) = responses::document(path)?;
         // Of what a model ended at once there is nothing to score.
-        Some((_, rows)) => (1..).zip(rows).filter(|(_, row)| !is_empty(row)).collect(),
-        None => {
-            let numbered = |row: Row| match row.place {
-                Place::Line(number) | Place::Row(number) => (number, row),
-            };
-            of_lines(path)?.into_iter().map(numbered).collect()
-        }
+        (1..).zip(rows).filter(|(_, row)| !is_empty(row)).collect()
+    } else {
+        let numbered = |row: Row| match row.place {
+            Place::Line(number) | Place::Row(number) => (number, row),
+        };
+        of_lines(path)?.into_iter().map(numbered).collect()
     };
     let given = rows
         .into_iter()
@@ -62,6 +61,17 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
     }
     Ok(given)
+}
+
+/// Whether a file is one document: its first line is no value of its own, or has `responses`.
+fn is_document(path: &Path) -> Result<bool, DataError> {
+    let is_blank = |line: &Result<(usize, String), DataError>| {
+        line.as_ref().is_ok_and(|(_, text)| text.trim().is_empty())
+    };
+    let Some(first) = each(path)?.find(|line| !is_blank(line)) else { return Ok(false) };
+    let (_, text) = first?;
+    let value = serde_json::from_str::<Value>(&text).ok();
+    Ok(value.is_none_or(|value| value.get("responses").is_some()))
 }
 
 fn is_empty(row: &Row) -> bool {
@@ -219,5 +229,9 @@ mod tests {
             error.contains("line 1: ") && error.contains("`response` is there twice"),
             "{error}"
         );
+        let document =
+            "{\n\"responses\": [{\"prompt\": \"a\",\n\"response\": \"b\", \"prompt\": \"c\"}]}";
+        let error = read(plain("g.json", document).path()).unwrap_err().to_string();
+        assert!(error.contains("line 3: Column ") && error.contains("`prompt` is there twice"));
     }
 }

@@ -1,7 +1,7 @@
 //! Files as numbered lines, plain or gzip-compressed, and each line as one JSON value.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
@@ -12,17 +12,43 @@ use crate::{DataError, Place};
 /// What every text file has to be.
 pub(crate) const WHOLE: &str = "The file has to be whole and UTF-8.";
 
+/// A longer line, in bytes, is none: what never ends, such as a device, must not fill the memory.
+const LONGEST: u64 = 256 << 20;
+
 /// The lines of a file with their numbers, counted from 1, without their ends and the mark of UTF-8 before the first.
 pub(crate) fn numbered(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
-    let lines = open(path)?.lines().zip(1..);
-    lines
-        .map(|(text, line)| match text {
-            Ok(text) => Ok((line, without_mark(line, text))),
-            Err(cause) => {
-                Err(at(path, Place::Line(line))(format!("Cannot read it: {cause}. {WHOLE}")))
-            }
-        })
-        .collect()
+    each(path)?.collect()
+}
+
+/// The same, one after the other; nothing is to be read after an error.
+pub(crate) fn each(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<(usize, String), DataError>>, DataError> {
+    let mut file = open(path)?;
+    let lines = std::iter::from_fn(move || next(&mut file, LONGEST).transpose()).zip(1..);
+    Ok(lines.map(move |(text, line)| match text {
+        Ok(text) => Ok((line, without_mark(line, text))),
+        Err(problem) => Err(at(path, Place::Line(line))(problem)),
+    }))
+}
+
+/// The next line without its end; none after the last.
+///
+/// - `longest`: in bytes.
+fn next(file: &mut impl BufRead, longest: u64) -> Result<Option<String>, String> {
+    let unread = |cause: String| format!("Cannot read it: {cause}. {WHOLE}");
+    let mut line = Vec::new();
+    let mut part = file.by_ref().take(longest + 1);
+    if part.read_until(b'\n', &mut line).map_err(|cause| unread(cause.to_string()))? == 0 {
+        return Ok(None);
+    }
+    if line.len() as u64 > longest {
+        return Err(format!("It is longer than {longest} bytes. Each line has to be one row."));
+    }
+    if line.pop_if(|byte| *byte == b'\n').is_some() {
+        line.pop_if(|byte| *byte == b'\r');
+    }
+    String::from_utf8(line).map(Some).map_err(|cause| unread(cause.to_string()))
 }
 
 /// What may stand before the text of a file in UTF-8.
@@ -104,7 +130,7 @@ pub fn no_json_number(text: &str) -> Option<&'static str> {
 }
 
 /// The message without serde's own "at line 1 column 5", of which only the column is true here.
-fn described(cause: &serde_json::Error, text: &str) -> String {
+pub(crate) fn described(cause: &serde_json::Error, text: &str) -> String {
     if let Some(what) = no_json_number(text).filter(|_| cause.is_syntax()) {
         return format!("Column {}: {what}", cause.column().max(1));
     }
@@ -138,6 +164,17 @@ mod tests {
         }
         let file = plain("a.jsonl", "\u{feff}[1]\n[2]\n");
         assert_eq!(json::<[u8; 1]>(file.path()).unwrap(), [(1, [1]), (2, [2])]);
+    }
+
+    #[test]
+    fn a_line_that_does_not_end_is_not_read_on() {
+        let mut endless = BufReader::new(b"ab\r\n".as_slice().chain(std::io::repeat(b'a')));
+        assert_eq!(next(&mut endless, 4), Ok(Some("ab".to_owned())));
+        let error = next(&mut endless, 4).unwrap_err();
+        assert!(error.starts_with("It is longer than 4 bytes."), "{error}");
+        let mut file = BufReader::new(&b"\xff\r"[..]);
+        assert!(next(&mut file, 4).unwrap_err().contains("whole and UTF-8"));
+        assert_eq!(next(&mut file, 4), Ok(None));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lines::{BYTE_ORDER_MARK, at, no_json_number, open, plain_name};
+use crate::lines::{BYTE_ORDER_MARK, at, described, open, plain_name};
 use crate::prompts::Prompt;
-use crate::rows::{self, Row};
+use crate::rows::{self, Row, Unique};
 use crate::{DataError, Place, Text};
 
 /// A response and what is known of it.
@@ -95,17 +95,15 @@ pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataEr
 
 /// A file as one JSON value; its text is no longer in memory.
 fn parsed(path: &Path) -> Result<Value, DataError> {
-    let unread = |what: String| {
-        at(path, Place::Line(1))(format!("{what}. The file has to be one JSON document."))
+    let unread = |line: usize, what: String| {
+        at(path, Place::Line(line))(format!("{what}. The file has to be one JSON document."))
     };
     let mut text = String::new();
-    open(path)?.read_to_string(&mut text).map_err(|cause| unread(cause.to_string()))?;
+    open(path)?.read_to_string(&mut text).map_err(|cause| unread(1, cause.to_string()))?;
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
-    serde_json::from_str(text).map_err(|cause| {
-        let place = format!("Line {}, column {}", cause.line(), cause.column());
-        let known = no_json_number(text).filter(|_| cause.is_syntax());
-        unread(known.map_or_else(|| cause.to_string(), |what| format!("{place}: {what}")))
-    })
+    let Unique(value) = serde_json::from_str::<Unique>(text)
+        .map_err(|cause| unread(cause.line().max(1), described(&cause, text)))?;
+    Ok(value)
 }
 
 fn from_row(row: &Row) -> Result<(Prompt, StoredResponse), String> {
@@ -191,7 +189,16 @@ mod tests {
             ("r.json", "{\"rows\": []}", "no list `responses`"),
             ("r.json", "[", "one JSON document"),
             ("r.json", "[{\"prompt\": \"a\", \"response\": \"x\"}]", "jq -c '.[]'"),
-            ("r.json", "{\"responses\": [{\"score\": NaN}]}", "column 26: a NaN or Infinity is no"),
+            (
+                "r.json",
+                "{\"responses\": [\n{\"score\": NaN}]}",
+                "line 2: Column 11: a NaN or Infinity is no",
+            ),
+            (
+                "r.json",
+                "{\"responses\": [\n{\"score\": 1, \"prompt\": \"a\", \"score\": 2}]}",
+                ": the key `score` is there twice. The file has to be one JSON document.",
+            ),
             ("r.json", "{\"responses\": [1]}", "row 1: It is no object"),
             ("r.jsonl", "\n", "holds no response"),
         ] {

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use crate::lines::{at, json, plain_name};
 use crate::{DataError, Place};
 use object::Object;
+pub(crate) use object::Unique;
 
 /// A row of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -229,10 +230,23 @@ mod tests {
 
     #[test]
     fn a_key_that_is_there_twice_is_refused() {
-        let text = "{\"prompt\": \"a\"}\n{\"reward\": 1, \"prompt\": \"b\", \"reward\": 2}\n";
-        let error = read(plain("r.jsonl", text).path()).unwrap_err().to_string();
-        assert!(error.contains("r.jsonl, line 2: Column "), "{error}");
-        assert!(error.contains(": the key `reward` is there twice. Each line"), "{error}");
+        for row in [
+            r#"{"reward": 1, "prompt": "b", "reward": 2}"#,
+            r#"{"prompt": "b", "of": [{"reward": 1, "reward": null}]}"#,
+        ] {
+            let text = format!("{{\"prompt\": \"a\"}}\n{row}\n");
+            let error = read(plain("r.jsonl", &text).path()).unwrap_err().to_string();
+            assert!(error.contains("r.jsonl, line 2: Column "), "{error}");
+            assert!(error.contains(": the key `reward` is there twice. Each line"), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_are_kept_as_they_are() {
+        let text = r#"{"a": [null, true, -1, 18446744073709551615, 0.1, 1e300, "x\n", {"b": {}}]}"#;
+        let rows = read(plain("r.jsonl", text).path()).unwrap();
+        let expected: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(Value::Object(rows[0].values.clone()), expected);
     }
 
     #[test]

@@ -115,6 +115,24 @@ fn special_tokens_that_are_not_set_are_blank() {
 }
 
 #[test]
+fn what_is_no_special_token_is_refused() {
+    let read = |key: &str, value: &Value| {
+        let folder = folder(&json!({ "chat_template": "{{ bos_token }}", (key): value }));
+        let read = ChatTemplate::read(folder.path(), None).map_err(|error| error.to_string());
+        read?.render(&[said(Role::User, "Hi")], Ending::Complete).map_err(|error| error.to_string())
+    };
+    for value in [json!(5), json!({}), json!([]), json!(["<s>"]), json!({ "content": 5 })] {
+        let error = read("bos_token", &value).unwrap_err();
+        let told = format!("`bos_token` is {value}, but has to be text");
+        assert!(error.contains("tokenizer_config.json") && error.contains(&told), "{error}");
+    }
+    assert_eq!(read("bos_token", &json!({ "content": "<s>" })).unwrap(), "<s>");
+    for (key, value) in [("bos_token", Value::Null), ("add_bos_token", json!(true))] {
+        assert_eq!(read(key, &value).unwrap(), "");
+    }
+}
+
+#[test]
 fn a_template_that_strips_the_last_message_can_be_continued_and_one_that_drops_it_cannot() {
     let continued = |template: &str| {
         let folder = folder(&json!({ "chat_template": template }));

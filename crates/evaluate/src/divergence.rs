@@ -5,6 +5,7 @@ use infalign_stats::mean_and_standard_error;
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
+use crate::contest::{Named, choice_among, weights};
 use crate::{EvaluateError, Sampled};
 
 /// A mean over prompts with its standard error, in nats.
@@ -53,7 +54,36 @@ pub(crate) fn of_policy(sampled: &Sampled) -> Result<Option<Kl>, EvaluateError> 
     }))
 }
 
-/// KL(T(π)‖π), what the procedure adds on top of the policy that it decodes from, where something is known of it.
+/// KL(T(π)‖π_ref) of what the procedure keeps, where the samples tell it: KL(T(π)‖π) + E_{T(π)}\[log π/π_ref\]. This is not the sum of
+/// KL(T(π)‖π) and KL(π‖π_ref): what T keeps is where π is more, or less, ahead of π_ref than on average.
+///
+/// The standard error is at most the one that is given, the sum of those of both terms.
+///
+/// - `from_policy`: KL(T(π)‖π).
+///
+/// # Errors
+/// [`EvaluateError`] when the procedure cannot be computed from the samples, or for fewer than two prompts.
+pub(crate) fn to_reference(
+    (method, sampled): Named<'_>,
+    procedure: &Composed,
+    from_policy: Option<Kl>,
+) -> Result<Option<Kl>, EvaluateError> {
+    let (Some(own), Some(ratios)) = (from_policy, &sampled.log_ratios) else { return Ok(None) };
+    if *procedure == Procedure::Sample.into() {
+        return Ok(None);
+    }
+    let choice = choice_among(method, sampled, procedure)?;
+    let kept = ratios.iter().enumerate().map(|(prompt, ratios)| {
+        let weights = weights(choice, sampled, prompt)?;
+        Ok(weights.iter().zip(ratios).map(|(weight, ratio)| weight * f64::from(*ratio)).sum())
+    });
+    let kept = kept.collect::<Result<Vec<f64>, EvaluateError>>()?;
+    let (mean, error) = mean_and_standard_error(&kept)?;
+    let (estimate, standard_error) = (own.estimate + mean, own.standard_error + error);
+    Ok(Some(Kl { estimate, standard_error, ..own }))
+}
+
+/// KL(T(π)‖π) of what the procedure keeps from the policy that it decodes from, where something is known of it.
 ///
 /// A choice of one of N responses costs at most log N − (N−1)/N, which is what the best costs where no two rewards tie; blocks of M tokens, K of
 /// them to choose from, at most that of K times the expected number of blocks (controlled decoding, arXiv 2310.17022, §3).
@@ -138,6 +168,51 @@ mod tests {
         let block = 2f64.ln() - 0.5;
         assert!((kl.estimate - 3.0 * block).abs() < 1e-12, "{kl:?}");
         assert!((kl.standard_error - block).abs() < 1e-12, "{kl:?}");
+    }
+
+    /// Responses of the policy e^{au}/Z of a rank u, at half a nat, at the middles of quantiles of equal mass.
+    fn tilted_ranks() -> Sampled {
+        let log_mass = |a: f64| (a.exp_m1() / a).ln();
+        let kl = |a: f64| a / -(-a).exp_m1() - 1.0 - log_mass(a);
+        let (mut low, mut high) = (1.0, 20.0);
+        for _ in 0..60 {
+            let middle = 0.5 * (low + high);
+            if kl(middle) < 0.5 { low = middle } else { high = middle }
+        }
+        let n = 400;
+        let rank = |k: usize| (((k as f64 + 0.5) / n as f64) * low.exp_m1()).ln_1p() / low;
+        let ranks: Vec<f64> = (0..n).map(rank).collect();
+        let ratios = ranks.iter().map(|u| (low * u - log_mass(low)) as f32).collect();
+        let texts = vec![String::new(); n];
+        Sampled {
+            responses: vec![texts; 2],
+            rewards: vec![ranks; 2],
+            log_ratios: Some(vec![ratios; 2]),
+            tokens: None,
+            ..samples(0.0)
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_not_as_far_as_the_sum_of_both_kls() {
+        let sampled = tilted_ranks();
+        let of = |procedure: &str| {
+            let procedure = procedure.parse().unwrap();
+            let own = of_procedure(&procedure, &sampled).unwrap();
+            to_reference(("a", &sampled), &procedure, own).unwrap()
+        };
+        // By quadrature of log 4 − ¾ + ∫ 4F³ g log g du, and with (1 − F)³.
+        for (procedure, expected) in [("best-of:4", 1.824), ("worst-of:4", 0.192)] {
+            let kl = of(procedure).unwrap();
+            assert!((kl.estimate - expected).abs() < 0.01, "{procedure}: {kl:?}");
+            assert_eq!(kl.kind, KlKind::Bound);
+        }
+        assert_eq!(of("sample"), None, "it is the policy's own");
+        assert_eq!(of("cd-token:lambda=1"), None, "of which nothing is known");
+        let unknown = Sampled { log_ratios: None, ..sampled.clone() };
+        let best = "best-of:4".parse().unwrap();
+        let own = of_procedure(&best, &unknown).unwrap();
+        assert_eq!(to_reference(("a", &unknown), &best, own).unwrap(), None);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 
 use std::ops::ControlFlow;
 
-use infalign_decode::{Decoded, EncodedPrompt, Generator, ProcedureDecoder, Sampling, Watch};
+use infalign_decode::{
+    DecodeError, Decoded, EncodedPrompt, Generator, ProcedureDecoder, Sampling, Watch,
+};
 use infalign_model::{CausalLm, LanguageModel, Sequence, Tokenizer};
 use infalign_reward::Reward;
 use infalign_stats::mean_and_standard_error;
@@ -41,7 +43,7 @@ pub struct Evaluator<'a> {
 pub struct Drawing<'a> {
     /// Names the random streams: two models under the same stage share them.
     pub stage: &'a str,
-    /// Is told of every token.
+    /// Is told of every token, and can break off what is drawn.
     pub watch: Option<Watch<'a>>,
 }
 
@@ -73,19 +75,26 @@ impl Drawn {
 }
 
 impl Evaluator<'_> {
-    /// Samples from a model. `stage` names the random streams.
+    /// Samples from a model.
     ///
     /// # Errors
-    /// As [`Evaluator::draw`] and [`Evaluator::measure`].
-    pub fn sample(&self, model: &CausalLm, stage: &str) -> Result<Sampled, EvaluateError> {
+    /// As [`Evaluator::draw`] and [`Evaluator::measure`]; [`DecodeError::Cancelled`] where the watch broke off a response.
+    pub fn sample(
+        &self,
+        model: &CausalLm,
+        drawing: &Drawing<'_>,
+    ) -> Result<Sampled, EvaluateError> {
         let mut drawn: Vec<Option<Drawn>> = vec![None; self.prompts.len()];
-        let drawing = Drawing { stage, watch: None };
         let all: Vec<usize> = (0..self.prompts.len()).collect();
-        self.draw(model, &drawing, &all, &mut |place, one| {
+        self.draw(model, drawing, &all, &mut |place, one| {
             drawn[place] = Some(one);
             ControlFlow::Continue(())
         })?;
-        self.measure(model, None, &drawn.into_iter().flatten().collect::<Vec<_>>())
+        let of_prompt = |(drawn, prompt): (Option<Drawn>, &EncodedPrompt)| {
+            drawn.ok_or_else(|| DecodeError::Cancelled { prompt: prompt.name() })
+        };
+        let drawn = drawn.into_iter().zip(self.prompts).map(of_prompt);
+        self.measure(model, None, &drawn.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// Draws plain responses to some of the prompts. Each depends on its prompt and number alone, whatever else is drawn.
@@ -146,6 +155,9 @@ impl Evaluator<'_> {
             text: prompt.text.clone(),
         };
         let length = |drawn: &Drawn| drawn.tokens.iter().map(Vec::len).collect();
+        let kl = self.kl(model, drawn)?;
+        let by_prompt = kl.as_ref().map(|kl| kl.chunks(self.samples));
+        let ratios = |kl: &[KlSample]| kl.iter().map(|one| one.k1 as f32).collect();
         Ok(Sampled {
             prompts: self.prompts.iter().map(prompt).collect(),
             procedure,
@@ -156,7 +168,9 @@ impl Evaluator<'_> {
             tokens: Some(drawn.iter().map(length).collect()),
             made: procedure.map(|_| drawn.iter().map(|drawn| drawn.made.clone()).collect()),
             procedure_kl: procedure_kl(drawn)?,
-            kl: self.kl(model, procedure, drawn)?,
+            log_ratios: by_prompt.clone().map(|kl| kl.map(ratios).collect()),
+            // Of responses that a procedure chose, log-ratios have not the policy's KL as their mean.
+            kl: by_prompt.filter(|_| procedure.is_none()).map(|kl| kl.map(kl::mean).collect()),
         })
     }
 
@@ -166,14 +180,13 @@ impl Evaluator<'_> {
         Generator::new(model, stops, &self.sampling, self.seed, stage, self.batch)
     }
 
-    /// Of each prompt, where the samples tell it.
+    /// Of each response, where tokens are drawn from the model's own distribution.
     fn kl(
         &self,
         model: &CausalLm,
-        procedure: Option<Composed>,
         drawn: &[Drawn],
     ) -> Result<Option<Vec<KlSample>>, EvaluateError> {
-        let own = procedure.is_none() && self.sampling.is_of_the_model_itself();
+        let own = self.sampling.is_of_the_model_itself();
         let Some(reference) = self.reference.filter(|_| own) else { return Ok(None) };
         let with_prompts = self.prompts.iter().zip(drawn);
         let sequences: Vec<Sequence> = with_prompts
@@ -184,8 +197,7 @@ impl Evaluator<'_> {
                 })
             })
             .collect();
-        let kl = kl_per_response(model, reference, &sequences)?;
-        Ok(Some(kl.chunks(self.samples).map(kl::mean).collect()))
+        Ok(Some(kl_per_response(model, reference, &sequences)?))
     }
 }
 

@@ -53,12 +53,15 @@ pub struct Sampled {
     /// length, as of plain samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Vec<Vec<usize>>>,
-    /// KL that the procedure adds, where what made the responses has told more of it than its name does.
+    /// KL of the procedure from the policy, where what made the responses has told more of it than its name does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procedure_kl: Option<Kl>,
     /// `[prompts]`: mean over the responses of what each says of KL(π‖π_ref), in nats; absent where it cannot be estimated from them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<Vec<KlSample>>,
+    /// `[prompts][samples]`: log π(y)/π_ref(y) of each response in nats, whatever drew it; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_ratios: Option<Vec<Vec<f32>>>,
 }
 
 impl Sampled {
@@ -90,7 +93,11 @@ impl Sampled {
             answers.len() == n
                 && answers.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
         });
+        let ratios = self.log_ratios.as_ref().is_none_or(|ratios| {
+            ratios.len() == n && ratios.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
+        });
         let whole = n > 0
+            && ratios
             && self.responses.len() == n
             && answers
             && shape(&self.rewards)
@@ -246,6 +253,8 @@ mod tests {
         let answers = Some(vec![vec![None], vec![None]]);
         let unanswered = Sampled { answers, ..whole.clone() };
         assert!(matches!(unanswered.check(), Err(EvaluateError::Damaged)));
+        let ratios = Sampled { log_ratios: Some(vec![vec![0.0]; 2]), ..whole.clone() };
+        assert!(matches!(ratios.check(), Err(EvaluateError::Damaged)));
         let none = Sampled::default();
         assert!(matches!(none.check(), Err(EvaluateError::Damaged)));
         let nan = Sampled { rewards: vec![vec![1.0], vec![f64::NAN, 3.0]], ..whole };

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::contest::{Contributions, choice_among, contributions, same_prompts, weights};
-use crate::divergence::{Kl, of_policy, of_procedure};
+use crate::divergence::{Kl, of_policy, of_procedure, to_reference};
 use crate::statistics::{Series, Statistics};
 use crate::{Contest, EvaluateError, Judge, Sampled, predicted_win_rate};
 
@@ -44,9 +44,13 @@ pub struct Row {
     pub reference_score: Interval,
     /// Divergence of the policy from the reference; null where the samples do not tell it.
     pub kl: Option<Kl>,
-    /// Divergence that the procedure adds, of what it keeps from the policy; absent where nothing is known of it.
+    /// Divergence of what the procedure keeps from the policy; absent where nothing is known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procedure_kl: Option<Kl>,
+    /// Divergence of what the procedure keeps from the reference, which is not the sum of the two above; absent where the samples do not tell
+    /// it, and of plain sampling, of which it is `kl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_to_reference: Option<Kl>,
     /// Tokens made for a response that is kept, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<f64>,
@@ -224,6 +228,7 @@ fn row(
 ) -> Result<Row, EvaluateError> {
     let Entry { label: Label { method, kind, objective, theory }, sampled, reference } = *entry;
     let kl = of_policy(sampled)?;
+    let procedure_kl = of_procedure(&contest.policy, sampled)?;
     let of_ranks = contest.policy.of_ranks().filter(|_| contest.policy == contest.reference);
     // It speaks of the reward that was trained on, and of no other judge.
     let theory = theory.filter(|_| plan.judge == Judge::Reward);
@@ -249,7 +254,8 @@ fn row(
         score: series.mean(place + 1)?,
         reference_score: series.mean(place + 2)?,
         kl,
-        procedure_kl: of_procedure(&contest.policy, sampled)?,
+        procedure_kl,
+        kl_to_reference: to_reference((method, sampled), &contest.policy, procedure_kl)?,
         tokens: sampled.cost(&contest.policy),
         n_prompts: sampled.prompts.len(),
         n_samples: fewest(sampled).min(fewest(reference)),

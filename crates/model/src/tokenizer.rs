@@ -1,8 +1,10 @@
 //! `tokenizer.json` and the ids that begin and end texts.
 
+mod bytes;
+mod guard;
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,6 +12,8 @@ use tokenizers::decoders::DecoderWrapper;
 
 use crate::config::{TokenIds, common::forget_negative_ids};
 use crate::{ModelError, ModelFolder, TransformerConfig, tokenizer_config};
+use bytes::{letter_byte, written_byte};
+use guard::guarded;
 
 /// Files that belong to a tokenizer and travel with a saved model.
 const FILES: [&str; 4] =
@@ -304,6 +308,11 @@ impl Tokenizer {
         self.pad
     }
 
+    /// Whether this thread is in the tokenizer's library, whose panics are caught and told as errors: nobody else has to tell of them.
+    pub fn catches_panics() -> bool {
+        guard::catches()
+    }
+
     fn fail(&self, reason: String) -> ModelError {
         ModelError::Tokenizer { path: self.path.clone(), reason }
     }
@@ -316,6 +325,10 @@ fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None)?;
+        // It may refuse a text, but what ends with a panic is the file's fault, not that of a text.
+        for text in ["", "a"] {
+            let _ = tokenizer.encode(text, true);
+        }
         Ok(tokenizer)
     })
 }
@@ -332,29 +345,6 @@ fn check_ids(tokenizer: &tokenizers::Tokenizer, vocabulary: usize) -> Result<(),
         )),
         _ => Ok(()),
     }
-}
-
-/// The byte of a token that is written `<0xNN>`.
-fn written_byte(token: &str) -> Option<u8> {
-    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
-    u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
-}
-
-/// The byte that a letter of GPT-2's alphabet stands for: one that can be printed has its own letter, the others have those from 256 on, in
-/// their order.
-fn letter_byte(letter: char) -> Option<u8> {
-    let is_printed = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    match u32::from(letter).checked_sub(256) {
-        None => u8::try_from(letter).ok().filter(is_printed),
-        Some(place) => (0..=u8::MAX).filter(|byte| !is_printed(byte)).nth(place as usize),
-    }
-}
-
-/// Does what `tokenizers` may fail at; it takes parts of a file on trust, and panics where they are damaged.
-fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
-    done.map_err(|_| "its parts contradict each other".to_owned())?
-        .map_err(|error| error.to_string())
 }
 
 /// `eos_token_id` of `DIR/generation_config.json`, where there is one, of a model with so many tokens.
@@ -419,6 +409,18 @@ mod tests {
         );
         let error = judged(json!({ "a": 0, "z": 9 }), false).unwrap_err();
         assert!(error.contains("\"z\" has the id 9"), "{error}");
+    }
+
+    #[test]
+    fn a_file_whose_parts_contradict_each_other_is_refused_before_any_text_is_read() {
+        let piece = json!({ "SpecialToken": { "id": "[NONE]", "type_id": 0 } });
+        let template = json!({ "type": "TemplateProcessing", "single": [piece], "pair": [], "special_tokens": {} });
+        let error = with(json!({ "post_processor": template })).unwrap_err().to_string();
+        assert!(error.contains("its parts contradict each other"), "{error}");
+        assert!(!Tokenizer::catches_panics());
+        // It knows neither the empty text nor `a`, which is no fault.
+        let model = json!({ "type": "WordLevel", "vocab": { "b": 0 }, "unk_token": "[UNK]" });
+        assert_eq!(with(json!({ "model": model })).unwrap().encode("b").unwrap(), [0]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ const KEYS: [&str; 5] = [
 /// Keys of tokens that hardly any text holds: those for padding, and for words that the vocabulary lacks.
 const UNWRITTEN: [&str; 2] = ["pad_token", "unk_token"];
 
-/// Refuses a folder whose `tokenizer_config.json` names tokens that its tokenizer does not have.
+/// Refuses a folder whose `tokenizer_config.json` names tokens that its tokenizer does not have, or has something else where a token is named.
 ///
 /// # Errors
 /// [`ModelError::Tokenizer`] names the first, [`ModelError::Io`] and [`ModelError::Json`] for a file that cannot be read.
@@ -31,6 +31,12 @@ pub(crate) fn check(tokenizer: &tokenizers::Tokenizer, dir: &Path) -> Result<(),
     };
     let keys: Map<String, Value> = serde_json::from_str(&text)
         .map_err(|source| ModelError::Json { path: path.clone(), source })?;
+    if let Some((key, value)) = keys.iter().find(|(key, value)| is_no_token(key, value)) {
+        let reason = format!(
+            "`{key}` is {value}, but has to be text, an object with text as `content`, or null"
+        );
+        return Err(ModelError::Tokenizer { path, reason });
+    }
     let tokens = KEYS.iter().filter_map(|key| Some((*key, keys.get(*key)?)));
     let mut tokens =
         tokens.flat_map(|(key, value)| named(value).into_iter().map(move |token| (key, token)));
@@ -46,6 +52,13 @@ pub(crate) fn check(tokenizer: &tokenizers::Tokenizer, dir: &Path) -> Result<(),
             Err(ModelError::Tokenizer { path, reason })
         }
     }
+}
+
+/// Whether a key names one token, but its value is none; `add_bos_token` and its like are switches.
+fn is_no_token(key: &str, value: &Value) -> bool {
+    let names_one = key.ends_with("_token") && !key.starts_with("add_");
+    let text = value.get("content").unwrap_or(value);
+    names_one && !text.is_string() && !value.is_null()
 }
 
 /// The tokens of a value: text, an object with the text as `content`, or a list or a table of these.
@@ -98,9 +111,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_token_is_refused() {
+        for value in [json!(5), json!({}), json!([]), json!(["<s>"]), json!({ "content": 5 })] {
+            let error = loaded(&json!({ "bos_token": value }).to_string()).unwrap_err();
+            let told = format!("`bos_token` is {value}, but has to be text");
+            assert!(error.contains("tokenizer_config.json") && error.contains(&told), "{error}");
+        }
+    }
+
+    #[test]
     fn tokens_that_are_there_and_those_of_no_text_are_fine() {
         let config = json!({
             "bos_token": "<s>", "eos_token": { "content": "</s>" }, "unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]",
+            "sep_token": null, "add_bos_token": true,
             "extra_special_tokens": ["a"], "additional_special_tokens": [],
             "added_tokens_decoder": { "0": { "content": "<unk>" }, "9": { "content": "[PAD]" } },
         });

@@ -101,6 +101,26 @@ fn absent_rotations_windows_and_caps_have_the_defaults_of_transformers() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_is_named_with_its_key() {
+    let rotation = json!({ "rope_type": "linear", "factor": [2.0] });
+    for (key, value) in [
+        ("rope_theta", json!([10_000.0])),
+        ("hidden_size", json!("64")),
+        ("rope_scaling", rotation),
+        ("layer_types", json!(["full_attention", 1])),
+        ("eos_token_id", json!({})),
+    ] {
+        let error = read(&sizes("qwen3", &json!({ (key): value }))).unwrap_err().to_string();
+        let told = format!("config.json is not valid: {key}");
+        assert!(error.contains(&told), "{error}");
+    }
+    let mut lacking = sizes("llama", &json!({}));
+    lacking.as_object_mut().unwrap().remove("vocab_size");
+    let error = read(&lacking).unwrap_err().to_string();
+    assert!(error.contains("missing field `vocab_size`"), "{error}");
+}
+
+#[test]
 fn the_model_type_tells_the_family_where_no_architecture_is_named() {
     for names in [json!(null), json!([])] {
         let config = read(&sizes("mistral", &json!({ "architectures": names }))).unwrap();

@@ -209,7 +209,7 @@ pub fn record(folder: &Path) -> Result<Record, RecordError> {
         let what = format!("its schema is {schema:?}; this version reads {SCHEMA:?} alone");
         return Err(refused(&folder.join(RECORD), &what));
     }
-    let record: Record = serde_json::from_value(document).map_err(|error| {
+    let record: Record = serde_path_to_error::deserialize(document).map_err(|error| {
         refused(&folder.join(RECORD), &format!("it is not what is expected there: {error}"))
     })?;
     match no_plain_text(&record) {
@@ -330,6 +330,8 @@ mod tests {
         };
         assert!(error(r#"{"schema": "record/99"}"#).contains("record/99"));
         assert!(error(r#"{"schema": "record/1"}"#).contains("missing field"));
+        let uuid = error(r#"{"schema": "record/1", "uuid": 5}"#);
+        assert!(uuid.contains("uuid: invalid type: integer `5`"), "{uuid}");
         assert!(error("{").contains("EOF"));
         assert!(error(&"[".repeat(100_000)).contains("recursion"));
         let file = fs::File::create(folder.path().join(RECORD)).unwrap();

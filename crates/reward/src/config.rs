@@ -6,7 +6,9 @@ mod within;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use build::ApiKeys;
 pub(crate) use build::key;
@@ -29,6 +31,7 @@ pub enum Reads {
 #[serde(deny_unknown_fields)]
 pub struct Part {
     /// What the reward is multiplied by; finite, of either sign.
+    #[serde(deserialize_with = "weight")]
     pub weight: f32,
     /// The reward.
     pub reward: RewardConfig,
@@ -54,6 +57,7 @@ pub enum RewardConfig {
     /// Weighted words.
     Lexicon {
         /// Word → weight.
+        #[serde(deserialize_with = "weights")]
         weights: BTreeMap<String, f32>,
     },
     /// Weighted words whose weights are learned from ratings of texts.
@@ -67,6 +71,7 @@ pub enum RewardConfig {
     /// Weighted regular expressions.
     Patterns {
         /// Pattern → weight.
+        #[serde(deserialize_with = "weights")]
         weights: BTreeMap<String, f32>,
     },
     /// A learned reward model.
@@ -140,6 +145,36 @@ impl RemoteConfig {
     }
 }
 
+/// What stands where a weight has to: serde's own error names no key within a table that has a `kind`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Weight {
+    Number(f32),
+    Other(Value),
+}
+
+impl Weight {
+    /// - of: what it is the weight of.
+    fn number<E: Error>(self, of: &str) -> Result<f32, E> {
+        match self {
+            Self::Number(number) => Ok(number),
+            Self::Other(value) => Err(E::custom(format_args!(
+                "the weight of {of} is {value}: it must be a finite number"
+            ))),
+        }
+    }
+}
+
+fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Weight::deserialize(deserializer)?.number("a part")
+}
+
+fn weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f32>, D::Error> {
+    let all = BTreeMap::<String, Weight>::deserialize(deserializer)?.into_iter();
+    all.map(|(entry, weight)| weight.number(&format!("`{entry}`")).map(|number| (entry, number)))
+        .collect()
+}
+
 fn ridge() -> f64 {
     5.0
 }
@@ -183,6 +218,28 @@ mod tests {
             .err()
             .unwrap();
         assert!(error.to_string().contains("absent"));
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_is_named_with_what_it_is_of() {
+        for (text, told) in [
+            (
+                "kind = 'lexicon'\n[weights]\nfilthy = true",
+                "the weight of `filthy` is true: it must be a finite number",
+            ),
+            ("kind = 'patterns'\nweights = { 'a.' = '1' }", "the weight of `a.` is \"1\":"),
+            (
+                "kind = 'sum'\nparts = [{ weight = [1], reward = { kind = 'sequence' } }]",
+                "the weight of a part is [1]:",
+            ),
+        ] {
+            let error = toml::from_str::<RewardConfig>(text).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        let numbers = "kind = 'lexicon'\nweights = { a = 1, b = -0.1, c = 2e0 }";
+        let weights = [("a", 1.0), ("b", -0.1), ("c", 2.0)].map(|(word, w)| (word.to_owned(), w));
+        let config: RewardConfig = toml::from_str(numbers).unwrap();
+        assert_eq!(config, RewardConfig::Lexicon { weights: weights.into() });
     }
 
     #[test]

@@ -76,8 +76,10 @@ pub(crate) fn intact(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
 /// Refuses a folder whose files are not those that [`write_folder`] wrote.
 ///
 /// # Errors
-/// [`TrainError::State`] names the file that is another, or was not there.
+/// [`TrainError::State`] names the file that is another, is no plain file, or was not there.
 pub(crate) fn check(folder: &Path) -> Result<(), TrainError> {
+    // Before any is read: a link may lead to what never ends.
+    let here = files(folder).map_err(|error| state_error(folder, error))?;
     let written = manifest::read(folder)
         .map_err(|error| state_error(folder, format!("its digests cannot be read ({error})")))?;
     if written.is_empty() {
@@ -89,7 +91,6 @@ pub(crate) fn check(folder: &Path) -> Result<(), TrainError> {
             return Err(state_error(&file, "it is not as it was written, by its SHA-256"));
         }
     }
-    let here = files(folder).map_err(|error| state_error(folder, error))?;
     // Systems leave files there whose names begin with a dot.
     let is_ours = |name: &&String| *name != MANIFEST && !name.starts_with('.');
     match here.iter().filter(is_ours).find(|name| !written.contains_key(*name)) {
@@ -177,6 +178,17 @@ mod tests {
         assert!(error().contains("state.json is no file of a checkpoint"), "{}", error());
         std::fs::write(path.join(MANIFEST), "").unwrap();
         assert!(error().contains("its list of digests is empty"), "{}", error());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_what_never_ends_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(dir.path(), 7).join("model.json");
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+        let message = intact(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("model.json") && message.contains("symbolic link"), "{message}");
     }
 
     #[test]

@@ -117,11 +117,11 @@ impl Rollouts {
     /// The responses to a prompt.
     ///
     /// # Errors
-    /// [`CalibrateError::UnknownPrompt`].
+    /// [`CalibrateError::NoRollouts`].
     pub fn of(&self, text: &str) -> Result<&[ReferenceResponse], CalibrateError> {
         let place = self.places.get(&PromptKey::of(text));
         place.map(|&place| self.prompts[place].responses.as_slice()).ok_or_else(|| {
-            CalibrateError::UnknownPrompt {
+            CalibrateError::NoRollouts {
                 prompt: text.chars().take(60).collect(),
                 known: self.len(),
             }

@@ -55,7 +55,7 @@ impl MakeArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] before sampling, [`Failure::Run`] after; what was finished is in the table.
+/// [`Failure::Input`] before sampling, [`Failure::Run`] and [`Failure::Stopped`] after; what was finished is in the table.
 pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
     let in_hand = take_in_hand(args).or_input()?;
     let (mut reference, mut calibration) = prepare(args).or_input()?;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &MakeArgs) -> Result<(), Failure> {
             Some(_) => "a copy of it elsewhere, given by --out, is gone on with",
             None => "the same command goes on",
         };
-        return Err(Failure::Run(anyhow!(
+        return Err(Failure::Stopped(anyhow!(
             "stopped; {} holds what was finished, and {on}",
             args.out.display()
         )));

@@ -33,6 +33,29 @@ const ANSWERS: &str = "answers.jsonl";
 /// What samples depend on: options and what they stand for, files by their digests.
 pub(super) type Settings = BTreeMap<&'static str, String>;
 
+/// What responses have to be to have been drawn by an evaluation.
+pub(super) struct Limits {
+    /// Responses to each prompt.
+    pub(super) samples: usize,
+    /// Tokens of the model.
+    pub(super) vocabulary: usize,
+    /// The most tokens of a response.
+    pub(super) max_tokens: usize,
+}
+
+impl Limits {
+    /// Whether the responses to a prompt are as they have to be. A response has a token at least: that which ends it.
+    fn admit(&self, drawn: &Drawn) -> bool {
+        let fits = |(tokens, made): (&Vec<u32>, &usize)| {
+            (1..=self.max_tokens.min(*made)).contains(&tokens.len())
+                && tokens.iter().all(|token| (*token as usize) < self.vocabulary)
+        };
+        [drawn.tokens.len(), drawn.made.len()] == [self.samples; 2]
+            && [0, self.samples].contains(&drawn.kl.len())
+            && drawn.tokens.iter().zip(&drawn.made).all(fits)
+    }
+}
+
 /// A folder that this process works on.
 pub(super) struct Folder {
     dir: PathBuf,
@@ -51,7 +74,7 @@ pub(crate) fn is_begun(dir: &Path) -> bool {
     dir.join(SETTINGS).exists()
 }
 
-/// Refuses an evaluation that is there and is not to go on, or that is to go on and is not there.
+/// Refuses an evaluation that is there and is not to go on, and a folder that holds something else.
 ///
 /// # Errors
 /// One sentence that names the folder.
@@ -61,11 +84,8 @@ pub(super) fn check(dir: &Path, resume: bool) -> Result<()> {
             "{} holds an evaluation already: go on with it by --resume, or give another --out",
             dir.display()
         ),
-        (false, true) => {
-            bail!("{} holds no evaluation to resume: it has no {SETTINGS}", dir.display())
-        }
         (true, true) => return Ok(()),
-        (false, false) => {}
+        (false, _) => {}
     }
     // One that was killed before it had settings is none.
     let used = dir.exists() && !is_just_begun(dir);
@@ -87,7 +107,7 @@ impl Folder {
     /// when a file cannot be written.
     pub(super) fn open(dir: &Path, resume: bool, name: &str, settings: &Settings) -> Result<Self> {
         check(dir, resume)?;
-        let lock = if resume {
+        let lock = if is_begun(dir) {
             lock(dir)?
         } else {
             refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
@@ -100,7 +120,7 @@ impl Folder {
         before(dir)?;
         let path = dir.join(SETTINGS);
         let scored = Place::BOTH.iter().any(|place| folder.samples_path(*place).exists());
-        if resume {
+        if is_begun(dir) {
             let begun = self::settings(dir).with_context(|| {
                 format!("{} is damaged: begin a new evaluation with another --out", path.display())
             })?;
@@ -143,8 +163,8 @@ impl Folder {
     /// prompt is drawn again.
     ///
     /// # Errors
-    /// When the file cannot be read, and when another line than the last is damaged.
-    pub(super) fn drawn(&self, place: Place) -> Result<(PathBuf, Vec<Drawn>)> {
+    /// When the file cannot be read, and when a whole line is damaged, or not within the limits.
+    pub(super) fn drawn(&self, place: Place, limits: &Limits) -> Result<(PathBuf, Vec<Drawn>)> {
         let path = self.drawn_path(place);
         let bytes = match std::fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -152,14 +172,16 @@ impl Folder {
         };
         let whole =
             bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-        let drawn = whole.zip(1..).map(|(line, number)| {
+        let drawn = whole.zip(1..).map(|(line, number)| -> Result<Drawn> {
             let damaged = || {
                 format!(
                     "{}, line {number}, is damaged: take the line out, and its prompt is drawn again",
                     path.display()
                 )
             };
-            serde_json::from_slice(line).with_context(damaged)
+            let drawn: Drawn = serde_json::from_slice(line).with_context(damaged)?;
+            ensure!(limits.admit(&drawn), damaged());
+            Ok(drawn)
         });
         let drawn = drawn.collect::<Result<_>>()?;
         Ok((path, drawn))
@@ -233,6 +255,8 @@ mod tests {
 
     use super::*;
 
+    const LIMITS: Limits = Limits { samples: 2, vocabulary: 9, max_tokens: 3 };
+
     fn settings(seed: &str) -> Settings {
         [("--seed", seed.to_owned()), ("--policy", "abc".to_owned())].into()
     }
@@ -244,7 +268,8 @@ mod tests {
         let open = |resume, settings: &Settings| {
             Folder::open(&dir, resume, "a", settings).map(drop).map_err(|error| error.to_string())
         };
-        assert!(open(true, &settings("1")).unwrap_err().contains("no evaluation to resume"));
+        // It begins where there is none yet, too.
+        drop(Folder::open(&root.path().join("new"), true, "a", &settings("1")).unwrap());
         // What a process left that was killed before it had settings.
         RunDir::at(&dir).unwrap();
         for name in [LOCK, ".part-x1"] {
@@ -279,18 +304,51 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("e");
         let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
-        let drawn =
-            Drawn { prompt: "p".into(), tokens: vec![vec![1, 2]], made: vec![2], kl: vec![] };
+        let drawn = Drawn {
+            prompt: "p".into(),
+            tokens: vec![vec![1, 2], vec![8, 1, 2]],
+            made: vec![2, 7],
+            kl: vec![],
+        };
         let line = serde_json::to_string(&drawn).unwrap();
         let path = dir.join(DRAWN[0]);
         for text in [format!("{line}\n"), format!("{line}\n{}", &line[..9])] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(folder.drawn(Place::Policy).unwrap().1, std::slice::from_ref(&drawn));
+            assert_eq!(
+                folder.drawn(Place::Policy, &LIMITS).unwrap().1,
+                std::slice::from_ref(&drawn)
+            );
         }
-        assert_eq!(folder.drawn(Place::Reference).unwrap().1, []);
+        assert_eq!(folder.drawn(Place::Reference, &LIMITS).unwrap().1, []);
         // A prompt's name may be cut off within a letter.
         std::fs::write(&path, [line.as_bytes(), b"\n{\"prompt\":\"\xc3"].concat()).unwrap();
-        assert_eq!(folder.drawn(Place::Policy).unwrap().1, [drawn]);
+        assert_eq!(folder.drawn(Place::Policy, &LIMITS).unwrap().1, [drawn]);
+    }
+
+    #[test]
+    fn responses_that_the_evaluation_cannot_have_drawn_are_damage() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("e");
+        let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
+        let whole = r#"{"prompt":"p","tokens":[[1,2],[8]],"made":[2,1]}"#;
+        let estimate = r#","kl":[{"nats":0.5,"kind":"exact"}]}"#;
+        for (from, to) in [
+            (r#""made":[2,1]"#, r#""made":[2]"#),
+            (r#"[[1,2],[8]],"made":[2,1]"#, r#"[[1,2]],"made":[2]"#),
+            ("[8]", "[9]"),
+            ("[8]", "[]"),
+            (r#"[8]],"made":[2,1]"#, r#"[8,1,1,2]],"made":[2,4]"#),
+            (r#""made":[2,1]"#, r#""made":[1,1]"#),
+            ("}", estimate),
+        ] {
+            let other = whole.replacen(from, to, 1);
+            std::fs::write(dir.join(DRAWN[0]), format!("{whole}\n{other}\n")).unwrap();
+            let error = folder.drawn(Place::Policy, &LIMITS).unwrap_err().to_string();
+            assert!(
+                error.contains("drawn.jsonl, line 2, is damaged: take the line out"),
+                "{other}"
+            );
+        }
     }
 
     #[test]
@@ -300,11 +358,11 @@ mod tests {
         let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
         let path = dir.join(DRAWN[0]);
         std::fs::write(&path, "{\n{}\n").unwrap();
-        let error = folder.drawn(Place::Policy).unwrap_err().to_string();
+        let error = folder.drawn(Place::Policy, &LIMITS).unwrap_err().to_string();
         assert!(error.contains("drawn.jsonl, line 1, is damaged"), "{error}");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        let error = folder.drawn(Place::Policy).unwrap_err().to_string();
+        let error = folder.drawn(Place::Policy, &LIMITS).unwrap_err().to_string();
         assert!(error.contains("cannot read"), "{error}");
     }
 }

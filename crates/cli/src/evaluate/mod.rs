@@ -102,7 +102,7 @@ pub(crate) struct EvaluateArgs {
     /// is written there as it comes.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the evaluation in --out, which was stopped. --judge and --reward may be others as long as nothing is scored.
+    /// Go on with the evaluation in --out, or begin it where there is none yet. --judge and --reward may be others as long as nothing is scored.
     #[arg(long, requires = "out")]
     resume: bool,
     /// Print a JSON document instead of a table.
@@ -111,6 +111,11 @@ pub(crate) struct EvaluateArgs {
 }
 
 impl EvaluateArgs {
+    /// Whether `--resume` may be added, so that the same words begin the evaluation and go on with it.
+    pub(crate) fn can_resume(&self) -> bool {
+        self.out.is_some() && !self.resume
+    }
+
     /// Whether it has a folder, in which it keeps a record.
     pub(crate) fn is_on_record(&self) -> bool {
         self.out.is_some()
@@ -138,8 +143,8 @@ impl EvaluateArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] before anything is sampled or scored, and for a file in `--out` that cannot be gone on with; [`Failure::Run`] after. What
-/// was finished is in `--out`.
+/// [`Failure::Input`] before anything is sampled or scored, and for a file in `--out` that cannot be gone on with; [`Failure::Run`] and
+/// [`Failure::Stopped`] after. What was finished is in `--out`.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     interrupt::watch();
     check_options(args).or_input()?;
@@ -184,7 +189,7 @@ fn unfinished(args: &EvaluateArgs, error: anyhow::Error) -> Failure {
     if error.is::<Damaged>() {
         return Failure::Input(error);
     }
-    Failure::Run(match &args.out {
+    Failure::of_work(match &args.out {
         Some(out) => error.context(format!(
             "the evaluation in {} has not finished; the same command with --resume goes on with it",
             out.display()

@@ -17,7 +17,7 @@ use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_transform::{Composed, Procedure};
 
 use super::EvaluateArgs;
-use super::folder::{Folder, Settings, by_prompt};
+use super::folder::{Folder, Limits, Settings, by_prompt};
 use super::guided::{self, Guided};
 use super::sides::{Place, Rewards};
 use crate::encode::{self, Encoder};
@@ -234,7 +234,12 @@ fn draw(
     folder: Option<&Folder>,
     bar: Stage,
 ) -> Result<Vec<Drawn>> {
-    let (path, lines) = folder.map(|folder| folder.drawn(place)).transpose()?.unzip();
+    let limits = Limits {
+        samples: evaluator.samples,
+        vocabulary: side.model.config().vocab_size,
+        max_tokens: evaluator.sampling.max_tokens,
+    };
+    let (path, lines) = folder.map(|folder| folder.drawn(place, &limits)).transpose()?.unzip();
     let lines = lines.unwrap_or_default();
     let file = path.map(|path| Lines::open(&path)).transpose()?;
     let known: HashMap<String, Drawn> = by_prompt(lines);

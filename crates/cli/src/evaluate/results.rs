@@ -120,7 +120,11 @@ fn line(row: &Row) -> String {
         text += &format!("; {tokens:.1} tokens made for a response");
     }
     if let Some(kl) = row.procedure_kl {
-        text += &format!("; the procedure adds {:.3} nats ({})", kl.estimate, kl.kind);
+        text += &format!("; what is kept is {:.3} nats from the policy", kl.estimate);
+        if let Some(kl) = row.kl_to_reference {
+            text += &format!(" and {:.3} from the reference", kl.estimate);
+        }
+        text += &format!(" ({})", kl.kind);
     }
     text + "\n"
 }

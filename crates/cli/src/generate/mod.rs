@@ -119,7 +119,7 @@ struct Given<'a> {
 /// Runs the command. Responses are printed as soon as they are finished; Ctrl-C stops it after those.
 ///
 /// # Errors
-/// [`Failure::Input`] before generation, [`Failure::Run`] after.
+/// [`Failure::Input`] before generation, [`Failure::Run`] and [`Failure::Stopped`] after.
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     if args.exact {
         return exact::run(args);
@@ -305,7 +305,8 @@ fn print_each(
     decoded.or_run()?;
     if interrupt::asked() && printed < prompts.len() {
         let n = prompts.len();
-        return Err(Failure::Run(anyhow!("interrupted: {printed} of {n} prompts have responses")));
+        let told = anyhow!("interrupted: {printed} of {n} prompts have responses");
+        return Err(Failure::Stopped(told));
     }
     Ok(())
 }

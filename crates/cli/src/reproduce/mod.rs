@@ -82,7 +82,7 @@ struct Results<'a> {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] for a plan that is none, [`Failure::Run`] where a step fails, after all the others where all are asked for, [`Failure::Check`] where a finding is not the one expected.
+/// [`Failure::Input`] for a plan that is none, [`Failure::Run`] where a step fails and [`Failure::Stopped`] where it is stopped, after all the others where all are asked for, [`Failure::Check`] where a finding is not the one expected.
 pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
     let plans = plan::read_all(&args.plans).or_input()?;
     let Some(name) = &args.name else {

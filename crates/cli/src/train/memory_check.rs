@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 use infalign_backend::DeviceName;
 use infalign_train::MemoryNeed;
-use sysinfo::System;
 
 use super::inputs::Inputs;
+use crate::machine::Memory;
 
 /// What to lower where a run does not fit.
 const REMEDY: &str = "train an adapter ([train.lora]), take a smaller model, or lower batch, train.samples_per_prompt or \
@@ -47,11 +47,9 @@ pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<
     Ok(())
 }
 
-/// Bytes of this machine's memory that are free for use.
+/// Bytes of memory that are free for this process.
 pub(super) fn available() -> u64 {
-    let mut system = System::new();
-    system.refresh_memory();
-    system.available_memory()
+    Memory::now().available
 }
 
 fn told(need: &MemoryNeed, there: u64) -> String {

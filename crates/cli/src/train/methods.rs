@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use infalign_calibrate::Calibration;
 use infalign_calibrate::rollouts::Rollouts;
-use infalign_evaluate::{Evaluator, KlSample, Sampled};
+use infalign_decode::DecodeError;
+use infalign_evaluate::{EvaluateError, Evaluator, KlSample, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
@@ -16,7 +17,7 @@ use serde::Serialize;
 use super::baselines::{train_bond, train_offline};
 use super::inputs::Inputs;
 use super::metrics::{CHECKPOINTS, Metrics, is_kept};
-use super::stages::{check_samples, evaluator, once};
+use super::stages::{check_samples, evaluator, once, sample_all, stop_if_asked};
 use super::watch::Watch;
 use crate::files::make_folder;
 use crate::interrupt;
@@ -122,7 +123,12 @@ fn train_ctrl(
         last: String::new(),
     };
     let mut observe = |step: &StepMetrics, policy: &CausalLm| followed.observe(step, policy);
-    let policy = trainer.run(&mut observe, interrupt::flag())?;
+    let policy = trainer.run(&mut observe, interrupt::flag());
+    if matches!(policy, Err(TrainError::Decode(DecodeError::Cancelled { .. }))) {
+        // In the middle of a look at the policy: the steps since the newest checkpoint are done again, with that look.
+        stop_if_asked()?;
+    }
+    let policy = policy?;
     followed.finish();
     Ok(policy)
 }
@@ -132,7 +138,7 @@ struct Followed<'a> {
     metrics: Metrics,
     watch: Option<Watch<'a>>,
     /// Why the watch was given up: the training goes on without it.
-    failed: Option<anyhow::Error>,
+    failed: Option<EvaluateError>,
     bar: Stage,
     /// Of the whole training.
     steps: usize,
@@ -150,7 +156,7 @@ impl Followed<'_> {
     /// Shows a step and writes it down.
     ///
     /// # Errors
-    /// When it cannot be written down, without which no checkpoint may follow.
+    /// When it cannot be written down, without which no checkpoint may follow; [`DecodeError::Cancelled`] where a look at the policy was stopped.
     fn observe(&mut self, step: &StepMetrics, policy: &CausalLm) -> Result<(), TrainError> {
         let tokens = step.response_length * self.responses as f64;
         let tokens_per_second = tokens / self.clock.elapsed().as_secs_f64();
@@ -161,6 +167,9 @@ impl Followed<'_> {
             match watch.look(step.step, policy) {
                 Ok(Some(seen)) => watch.keep(&seen, &mut self.metrics)?,
                 Ok(None) => {}
+                Err(EvaluateError::Decode(stopped @ DecodeError::Cancelled { .. })) => {
+                    return Err(stopped.into());
+                }
                 Err(error) => self.failed = Some(error),
             }
         }
@@ -193,7 +202,7 @@ pub(crate) fn evaluate(
 ) -> Result<Sampled> {
     let path = folder(inputs, method).join(SAMPLES);
     let title = format!("evaluate {}", method.name);
-    let make = |_: &Stage| -> Result<_> { Ok(evaluator.sample(policy, EVALUATION_STAGE)?) };
+    let make = |_: &Stage| sample_all(evaluator, policy, EVALUATION_STAGE);
     let sampled = once(&path, (&title, 1), progress, make, summary)?;
     check_samples(&path, &sampled, evaluator)?;
     Ok(sampled)

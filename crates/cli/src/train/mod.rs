@@ -64,7 +64,8 @@ pub(crate) struct TrainArgs {
     /// Folder of the run; absent: a new one under runs/.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in --out, or with the newest unfinished run under runs/.
+    /// Go on with the run in --out, which begins where the recipe is named and there is none yet; without --out, with the newest unfinished run
+    /// under runs/.
     #[arg(long)]
     resume: bool,
     /// Read and check everything, print the resolved recipe, and do nothing.
@@ -78,10 +79,18 @@ pub(crate) struct TrainArgs {
     json: bool,
 }
 
+impl TrainArgs {
+    /// Whether `--resume` may be added, so that the same words begin the run and go on with it.
+    pub(crate) fn can_resume(&self) -> bool {
+        self.recipe.is_some() && self.out.is_some() && !self.resume && !self.dry_run
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
-/// [`Failure::Input`] before any work is begun, and for a file that a run has left and cannot go on with; [`Failure::Run`] after.
+/// [`Failure::Input`] before any work is begun, and for a file that a run has left and cannot go on with; [`Failure::Run`] and
+/// [`Failure::Stopped`] after.
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     run_as(TRAIN, args)
 }
@@ -214,7 +223,7 @@ fn unfinished(run: &Path, fresh: bool, error: anyhow::Error) -> Failure {
         return Failure::Input(error);
     }
     let how = format!("the run in {} has not finished; --resume goes on with it", run.display());
-    Failure::Run(error.context(how))
+    Failure::of_work(error.context(how))
 }
 
 /// Everything that the recipe reads, but for what the run makes itself.

@@ -32,7 +32,7 @@ pub(crate) struct Opened {
 ///
 /// # Errors
 /// When a folder holds a run and `--resume` is not given, or holds a run of another recipe or of a task that the command does not take, or
-/// there is nothing to resume.
+/// there is nothing to resume and no recipe to begin with.
 pub(crate) fn open(
     command: &str,
     out: Option<&Path>,
@@ -49,8 +49,11 @@ pub(crate) fn open(
     };
     let config = dir.join(CONFIG);
     if !config.exists() {
-        let Some(recipe) = recipe.filter(|_| !resume) else {
-            bail!("{} holds no run to resume: it has no {CONFIG}", dir.display())
+        let Some(recipe) = recipe else {
+            bail!(
+                "{} holds no run to resume: it has no {CONFIG}; name the recipe to begin one there",
+                dir.display()
+            )
         };
         destination::folder(&dir)?;
         let lock = begin_in(&dir)?;

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Error, Result, ensure};
-use infalign_evaluate::{Evaluator, Sampled};
+use infalign_decode::{DecodeError, Event};
+use infalign_evaluate::{Drawing, EvaluateError, Evaluator, Sampled};
+use infalign_model::CausalLm;
 use infalign_reward::{Reward, RewardConfig, RewardError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,13 +69,42 @@ fn build(inputs: &Inputs<'_>, config: &RewardConfig) -> Result<Box<dyn Reward>> 
     })
 }
 
-/// Stops between two pieces of work once Ctrl-C was pressed.
+/// Stops between two pieces of work once it was asked to.
 ///
 /// # Errors
 /// That it was.
 pub(crate) fn stop_if_asked() -> Result<()> {
     ensure!(!interrupt::asked(), "stopped; every finished stage is kept");
     Ok(())
+}
+
+/// Samples from a model, until it is asked to stop.
+///
+/// # Errors
+/// As [`Evaluator::sample`]; [`DecodeError::Cancelled`] where it was stopped.
+pub(crate) fn sample(
+    evaluator: &Evaluator<'_>,
+    model: &CausalLm,
+    stage: &str,
+) -> Result<Sampled, EvaluateError> {
+    let watch = |_: Event<'_>| interrupt::flow();
+    evaluator.sample(model, &Drawing { stage, watch: Some(&watch) })
+}
+
+/// As [`sample`], in a stage that is done again as a whole where it was stopped.
+///
+/// # Errors
+/// As [`sample`]; where it was stopped, as [`stop_if_asked`].
+pub(crate) fn sample_all(
+    evaluator: &Evaluator<'_>,
+    model: &CausalLm,
+    stage: &str,
+) -> Result<Sampled> {
+    let sampled = sample(evaluator, model, stage);
+    if matches!(sampled, Err(EvaluateError::Decode(DecodeError::Cancelled { .. }))) {
+        stop_if_asked()?;
+    }
+    Ok(sampled?)
 }
 
 /// What a stage makes and writes into a file, or what the file holds where an earlier run has finished the stage.
@@ -124,9 +155,10 @@ fn reference_samples(
 ) -> Result<(Sampled, Sampled)> {
     let path = inputs.run.join(REFERENCE);
     let make = |bar: &Stage| -> Result<_> {
-        let reference = evaluator.sample(&inputs.reference, "evaluate-reference")?;
+        let sample = |stage| sample_all(evaluator, &inputs.reference, stage);
+        let reference = sample("evaluate-reference")?;
         bar.set(1, String::new());
-        Ok((reference, evaluator.sample(&inputs.reference, methods::EVALUATION_STAGE)?))
+        Ok((reference, sample(methods::EVALUATION_STAGE)?))
     };
     let (prompts, samples) = (inputs.test.len(), evaluator.samples);
     let summary = |_: &_| format!("{prompts} held-out prompts, {samples} responses each");

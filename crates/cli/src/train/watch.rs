@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use infalign_evaluate::{
-    Contest, Entry, Evaluator, Judge, Label, Plan, Sampled, Statistics, table,
+    Contest, Entry, EvaluateError, Evaluator, Judge, Label, Plan, Sampled, Statistics, table,
 };
 use infalign_model::CausalLm;
 use infalign_record::RecordError;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::metrics::{Lines, Metrics};
+use super::stages::sample;
 use crate::recipe::WatchConfig;
 
 /// Prompts whose first response is written down.
@@ -72,12 +73,16 @@ impl<'a> Watch<'a> {
     /// Looks at the policy after a step, where it is time.
     ///
     /// # Errors
-    /// When the policy cannot be sampled from, or the reward fails.
-    pub(super) fn look(&self, step: usize, policy: &CausalLm) -> Result<Option<Seen>> {
+    /// As [`sample`]; when the reward fails.
+    pub(super) fn look(
+        &self,
+        step: usize,
+        policy: &CausalLm,
+    ) -> Result<Option<Seen>, EvaluateError> {
         if !step.is_multiple_of(self.config.every) {
             return Ok(None);
         }
-        let sampled = self.evaluator.sample(&policy.valid(), STAGE)?;
+        let sampled = sample(&self.evaluator, &policy.valid(), STAGE)?;
         let numbers = self.numbers(step, &sampled)?;
         Ok(Some(Seen { step, numbers, sampled }))
     }
@@ -102,7 +107,7 @@ impl<'a> Watch<'a> {
     }
 
     /// KL, reward, and win rates against the reference with their intervals.
-    fn numbers(&self, step: usize, sampled: &Sampled) -> Result<Map<String, Value>> {
+    fn numbers(&self, step: usize, sampled: &Sampled) -> Result<Map<String, Value>, EvaluateError> {
         let label = Label::named("");
         let statistics = Statistics::new(self.evaluator.seed);
         let plan = Plan::new(&self.contests, Judge::Reward, statistics);

@@ -30,8 +30,7 @@ pub(super) fn read(dir: &Path) -> Result<Source, DataError> {
         })?,
         None => Map::new(),
     };
-    let tokens = config.iter().filter(|(key, _)| key.ends_with("_token"));
-    let tokens = tokens.filter_map(|(key, value)| Some((key.clone(), token(value)?))).collect();
+    let tokens = tokens(&config, &config_path)?;
     let path = dir.join(TEMPLATE_FILE);
     let (path, template) = match text(&path)? {
         Some(template) => (path, template),
@@ -52,9 +51,21 @@ fn text(path: &Path) -> Result<Option<String>, DataError> {
     }
 }
 
-/// A special token: text, or an object that has it as `content`.
-fn token(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+/// The special tokens that are set, each as text or as an object that has it as `content`; `add_bos_token` and its like are switches.
+fn tokens(config: &Map<String, Value>, path: &Path) -> Result<BTreeMap<String, String>, DataError> {
+    let is_token = |key: &str| key.ends_with("_token") && !key.starts_with("add_");
+    let set = config.iter().filter(|(key, value)| is_token(key) && !value.is_null());
+    set.map(|(key, value)| {
+        let text = value.as_str().or_else(|| value.get("content")?.as_str());
+        let text = text.ok_or_else(|| DataError::ChatTemplate {
+            path: path.to_path_buf(),
+            problem: format!(
+                "`{key}` is {value}, but has to be text, an object with text as `content`, or null"
+            ),
+        })?;
+        Ok((key.clone(), text.to_owned()))
+    })
+    .collect()
 }
 
 /// The template itself, or the one named `default` of a list.

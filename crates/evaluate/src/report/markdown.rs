@@ -139,13 +139,17 @@ pub(super) fn agreement(report: &Report) -> Cells {
 /// How KL was estimated, row by method.
 pub(super) fn kls(judged: &Judged) -> Cells {
     let head =
-        vec!["method", "exact at every token", "k1", "k3", "kind", "what each procedure adds"];
+        vec!["method", "exact at every token", "k1", "k3", "kind", "of what each procedure keeps"];
     let of = |estimate: f64, error: f64| format!("{estimate:.4} ± {error:.4}");
     let other = |part: Option<crate::Estimate>| {
         or_dash(part.map(|part| of(part.estimate, part.standard_error)))
     };
     let own = |row: &Row| match row.procedure_kl {
-        Some(kl) => format!("{}: {:.3} ({})", row.contest.policy, kl.estimate, kl.kind),
+        Some(kl) => {
+            let whole = row.kl_to_reference;
+            let whole = whole.map_or(String::new(), |kl| format!(", in all {:.3}", kl.estimate));
+            format!("{}: {:.3}{whole} ({})", row.contest.policy, kl.estimate, kl.kind)
+        }
         None => format!("{}: not known", row.contest.policy),
     };
     let mut lines: Vec<Vec<String>> = Vec::new();

@@ -124,8 +124,8 @@ fn judged_section(
         page = page.drawing(&draw_svg(&figure)?, &figure.title);
     }
     page = page.heading("KL from the reference, nats per response").paragraph(
-        "Estimates are over responses sampled from the policy, ± a standard error over prompts; k1 and k3 use log-ratios alone. What a \
-         procedure adds is the divergence of what it keeps from the policy.",
+        "Estimates are over responses sampled from the policy, ± a standard error over prompts; k1 and k3 use log-ratios alone. Of what a \
+         procedure keeps there is the divergence from the policy and, in all, from the reference; it is not the sum of the first and the policy's own.",
     );
     Ok(with_table(page, kls(judged)))
 }

@@ -216,7 +216,8 @@ impl TransformerConfig {
         }
         // After the defaults: a null is not one that is missing.
         keys.retain(|_, value| !value.is_null());
-        let mut config: Self = serde_json::from_value(Value::Object(keys)).map_err(json)?;
+        let mut config: Self = serde_path_to_error::deserialize(Value::Object(keys))
+            .map_err(|error| json(serde::de::Error::custom(error)))?;
         config.family = family;
         config.check(&path)?;
         Ok(config)

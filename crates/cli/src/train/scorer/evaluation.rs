@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use infalign_decode::guided::{GuidedGenerator, LearnedScorer};
-use infalign_decode::{DecodeError, Decoded, EncodedPrompt, Generator, Kl, ProcedureDecoder};
+use infalign_decode::{
+    DecodeError, Decoded, EncodedPrompt, Event, Generator, Kl, ProcedureDecoder,
+};
 use infalign_evaluate::kl_per_response;
 use infalign_model::{CausalLm, LanguageModel, PrefixValues, Sequence, Tokenizer};
 use infalign_reward::{Reward, WeightedSum};
@@ -102,7 +104,7 @@ impl ScorerEvaluator<'_> {
     /// As [`ScorerEvaluator::run`].
     pub(super) fn row(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
         self.measure(procedure, evaluation).or_else(|error| {
-            // Guided responses are broken off by Ctrl-C.
+            // Responses are broken off by Ctrl-C.
             if matches!(error.downcast_ref(), Some(DecodeError::Cancelled { .. })) {
                 stop_if_asked()?;
             }
@@ -118,7 +120,9 @@ impl ScorerEvaluator<'_> {
         let parts = parts.map(|(head, weight)| Ok((*weight as f32, (self.rewards)(head)?)));
         let sum = WeightedSum::new(parts.collect::<Result<Vec<_>>>()?)?;
         let scorer = LearnedScorer::new(&self.guide.values, self.guide.trunk.as_deref(), &weights)?;
-        let (generator, Composed { selection, inner }) = (self.generator.clone(), procedure);
+        let watch = |_: Event<'_>| interrupt::flow();
+        let generator = Generator { watch: Some(&watch), ..self.generator.clone() };
+        let Composed { selection, inner } = procedure;
         let decoder = if inner == Procedure::Sample {
             ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
                 .with_seed(generator.seed)

@@ -67,7 +67,7 @@ pub(super) fn reward_against_kl(heads: &[Head], rows: &[Row]) -> Figure {
     Figure {
         title: "Expected reward against KL, on held-out prompts".to_owned(),
         legend: distinct(rows.iter().map(front)),
-        note: format!("bars: 95 % intervals; KL of blocks: a bound{weights}"),
+        note: format!("bars: 95 % intervals; KL of selections and blocks: estimated{weights}"),
         axes: [KL_AND_WIN_RATE[0], "mean reward"].map(str::to_owned),
         panels: heads.iter().map(panel).collect(),
     }

@@ -9,7 +9,7 @@ use infalign_model::CausalLm;
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
-use super::super::stages::{once, stop_if_asked};
+use super::super::stages::{once, sample_all, stop_if_asked};
 use super::evaluation::{Guide, Trained};
 use super::inputs::ScorerInputs;
 use super::row::{Mean, Row};
@@ -78,7 +78,7 @@ fn row(
         batch: recipe.batch,
         seed: recipe.seed,
     };
-    let sampled = evaluator.sample(model, "evaluate")?;
+    let sampled = sample_all(&evaluator, model, "evaluate")?;
     let mut means = BTreeMap::new();
     for (place, (head, reward)) in recipe.head.iter().zip(heads).enumerate() {
         let asked = inputs.test.iter().map(|prompt| prompt.text.as_str());

@@ -43,7 +43,7 @@ impl Rewarded<'_> {
         let draw = |meta, observe: Observe<'_>| responses.rollouts(meta, prompts, observe);
         let path = self.inputs.run.join(format!("{name}.parquet"));
         let of = (self.meta()?, samples);
-        let rollouts = stored((&path, of), (name, prompts.len()), progress, draw)?;
+        let rollouts = stored((&path, of), (name, prompts), progress, draw)?;
         stop_if_asked()?;
         self.scored(prompts, &rollouts)
     }
