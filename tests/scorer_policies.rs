@@ -100,9 +100,14 @@ fn procedures_run_on_policies_too() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("cd-token:lambda=1 on tuned"));
 
     let unweighed = set.replace(",weights={lovely=1}", "");
+    let model = quickstart().join("model").display().to_string();
+    let weighed = format!(
+        "policy=[{{name='a',model='{model}',samples=1,procedures=['sample'],weights={{lovely=1}}}}]"
+    );
     for (sets, told) in [
         (vec![unweighed.as_str()], "weights has no weight but 0"),
-        (vec![&set, "generation.temperature=0.5"], "leave temperature, top_k and top_p out"),
+        (vec![&set.replace("tuned'", "none'")], "there are two [[policy]] \"none\""),
+        (vec![&weighed], "weights have no effect on plain samples"),
     ] {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         let refused = scorer(dir, "refused", &sets);

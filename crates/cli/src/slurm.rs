@@ -127,8 +127,12 @@ impl Script {
 
     /// What the script runs: the command in place of the shell, so that a signal reaches it.
     fn body(&self, program: &str, resumes: bool) -> String {
-        let resume = resumes.then(|| "--resume".to_owned());
-        let words: Vec<String> = self.words.iter().chain(&resume).map(|w| quoted(w)).collect();
+        let mut words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
+        if resumes {
+            // Behind `--` it would be no option.
+            let options = self.words.iter().take_while(|word| *word != "--").count();
+            words.insert(options, quoted("--resume"));
+        }
         let run = format!("exec {} {}", quoted(program), words.join(" "));
         let Some(jobs) = self.jobs else { return format!("{run}\n") };
         format!(
@@ -195,6 +199,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\n#SBATCH --requeue\n#SBATCH --open-mode=append\nset -"), "{text}");
+        let behind =
+            self::script("infalign train --out x --slurm j.sh -- r.toml").unwrap().unwrap();
+        let text = behind.text("infalign", "train", true);
+        assert!(text.ends_with("'--out' 'x' '--resume' '--' 'r.toml'\n"), "{text}");
     }
 
     #[test]

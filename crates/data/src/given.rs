@@ -63,15 +63,17 @@ pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
     Ok(given)
 }
 
-/// Whether a file is one document: its first line is no value of its own, or has `responses`.
+/// Whether a file is one document: its first line is but the beginning of a value, or one with `responses`.
 fn is_document(path: &Path) -> Result<bool, DataError> {
     let is_blank = |line: &Result<(usize, String), DataError>| {
         line.as_ref().is_ok_and(|(_, text)| text.trim().is_empty())
     };
     let Some(first) = each(path)?.find(|line| !is_blank(line)) else { return Ok(false) };
     let (_, text) = first?;
-    let value = serde_json::from_str::<Value>(&text).ok();
-    Ok(value.is_none_or(|value| value.get("responses").is_some()))
+    Ok(match serde_json::from_str::<Value>(&text) {
+        Ok(value) => value.get("responses").is_some(),
+        Err(error) => error.is_eof(),
+    })
 }
 
 fn is_empty(row: &Row) -> bool {
@@ -157,6 +159,9 @@ mod tests {
         assert_eq!(line, document);
         let lines = file_of("e.json", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
         assert_eq!(lines, line, "lines stay lines, whatever they are called");
+        let damaged = plain("f.json", "{\"prompt\": \"a\", \"response\": \"b\",}\n{}\n");
+        let message = read(damaged.path()).unwrap_err().to_string();
+        assert!(message.contains("Each line has to be one JSON object"), "{message}");
     }
 
     #[test]

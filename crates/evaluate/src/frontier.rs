@@ -82,7 +82,7 @@ pub struct Frontiers {
 }
 
 /// The least KL, as a share of what a method's nearest run reaches beyond doubt, at which the method is measured by it: farther away its win rate depends on how its
-/// policies come nearer, by 0.02 at this and by 0.05 at 0.6 ([`Gain`]).
+/// policies come nearer, by 0.02 at this and by 0.05 at 0.6.
 pub const NEAREST: f64 = 0.8;
 
 /// Points of a band.

@@ -117,11 +117,20 @@ pub(crate) struct ScorerPolicy {
 impl ScorerPolicy {
     fn check(&self, heads: &[Head]) -> Result<()> {
         ensure!(!self.name.trim().is_empty(), "it has no name: name its method");
-        if self.procedures.is_empty() {
-            ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
-            return Ok(());
+        if !self.is_plain() {
+            return self.evaluation().check(heads);
         }
-        self.evaluation().check(heads)
+        ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
+        ensure!(
+            self.weights.is_empty(),
+            "weights have no effect on plain samples: leave them out, or name procedures"
+        );
+        Ok(())
+    }
+
+    /// Whether nothing but plain sampling is run with it.
+    fn is_plain(&self) -> bool {
+        self.procedures.iter().all(|procedure| *procedure == Procedure::Sample.into())
     }
 
     /// The procedures, as they would be run with the base.
@@ -196,10 +205,14 @@ impl ScorerRecipe {
         for policy in &self.policy {
             policy.check(&self.head).with_context(|| format!("[[policy]] {:?}", policy.name))?;
         }
-        ensure!(
-            self.policy.is_empty() || self.generation.is_of_the_model_itself(),
-            "[[policy]] needs responses that are drawn from the models' own distributions, or their KL is not known: leave temperature, top_k and top_p out of [generation]"
-        );
+        for (place, policy) in self.policy.iter().enumerate() {
+            let twin = self.policy[..place].iter().find(|other| other.name == policy.name);
+            ensure!(
+                twin.is_none_or(|twin| twin.is_plain() && policy.is_plain()),
+                "there are two [[policy]] {:?}, and procedures are run with one of them: give each a name of its own, or their points would be one front",
+                policy.name
+            );
+        }
         ensure!(
             self.policy.is_empty() || self.evaluation_base.is_none(),
             "[[policy]] cannot stand beside evaluation_base: the KL of a policy is to model, and that of procedures then to another base"

@@ -285,7 +285,9 @@ impl Search {
             Plan::Tokenwise { .. } => (vec![Kl::exact(self.kl)], self.log_ratio),
             Plan::Blocks { width, branch, length } => {
                 let (kl, log_ratio) = self.of_blocks(width, branch);
-                let estimate = finalists.first().filter(|_| own && width == 1);
+                // One candidate is a plain sample, of which the KL is known.
+                let is_best_of = own && width == 1 && branch > NonZeroUsize::MIN;
+                let estimate = finalists.first().filter(|_| is_best_of);
                 let estimate = estimate.map(|kept| kept.kl_estimate(length, branch));
                 (std::iter::once(kl).chain(estimate).collect(), log_ratio)
             }

@@ -1,5 +1,6 @@
 //! The figures of a scorer: its calibration, and what its rewards cost.
 
+use infalign_decode::KlKind;
 use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, Panel, Point, distinct};
 use infalign_train::{LengthReport, ScorerReport, ValueBin};
 
@@ -67,15 +68,38 @@ pub(super) fn reward_against_kl(heads: &[Head], rows: &[Row]) -> Figure {
     Figure {
         title: "Expected reward against KL, on held-out prompts".to_owned(),
         legend: distinct(rows.iter().map(front)),
-        note: format!("bars: 95 % intervals; KL of selections and blocks: estimated{weights}"),
+        note: format!("bars: 95 % intervals{}{weights}", kinds_of_kl(rows)),
         axes: [KL_AND_WIN_RATE[0], "mean reward"].map(str::to_owned),
         panels: heads.iter().map(panel).collect(),
     }
 }
 
+/// That the KL of some procedures is estimated, or a bound, where it is.
+fn kinds_of_kl(rows: &[Row]) -> String {
+    let of = |kind: KlKind, word: &str| {
+        let procedures = rows.iter().filter(|row| row.kl().kind == kind);
+        let names = distinct(procedures.map(|row| without_numbers(&row.procedure.to_string())));
+        if names.is_empty() { String::new() } else { format!("; KL {word}: {}", names.join(", ")) }
+    };
+    of(KlKind::Estimate, "estimated") + &of(KlKind::Bound, "at most that")
+}
+
+/// The name of a procedure, such as `best-of over cd-block`.
+fn without_numbers(procedure: &str) -> String {
+    let parts = procedure.split(" over ").map(|part| part.split(':').next().unwrap_or(part));
+    parts.collect::<Vec<_>>().join(" over ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_procedures_have_no_numbers() {
+        assert_eq!(without_numbers("sample"), "sample");
+        let over = "best-of:2 over cd-block:length=8,samples=4";
+        assert_eq!(without_numbers(over), "best-of over cd-block");
+    }
 
     #[test]
     fn ranges_of_a_handful_of_prefixes_are_not_drawn() {

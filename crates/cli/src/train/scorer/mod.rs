@@ -70,8 +70,10 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let held_out = ScorerData { base: base.as_ref(), responses: &held_out };
     let reports = inputs.train(&dir, &data, &held_out, &mut progress)?;
     let mut rows = inputs.evaluate(&dir, base.as_ref(), &mut progress)?;
-    let guide = inputs.guide(&dir, true)?;
-    rows.extend(policies::rows(inputs, &heads, &guide, &mut progress)?);
+    if !recipe.policy.is_empty() {
+        let guide = inputs.guide(&dir, true)?;
+        rows.extend(policies::rows(inputs, &heads, &guide, &mut progress)?);
+    }
     if !rows.is_empty() {
         write_figure(run, "reward-kl", &figures::reward_against_kl(&recipe.head, &rows))?;
     }
