@@ -197,19 +197,24 @@ fn one_command_line_begins_a_run_and_goes_on_with_it() {
 #[test]
 fn a_job_that_is_stopped_goes_on_when_it_is_queued_again() {
     let dir = tempfile::tempdir().unwrap();
-    let [run, job] = ["run", "job.sh"].map(|name| dir.path().join(name));
-    let mut command = train_one(&run);
-    command.arg(quickstart().with_extension("toml"));
-    command.args(["--set", "train.steps=150", "--slurm"]).arg(&job);
-    done(command);
-    let bash = || {
-        let mut bash = common::clean("bash");
-        bash.arg(&job);
-        bash
-    };
-    common::stopped(bash(), &run.join("methods/a/metrics.jsonl"));
-    done(bash());
-    done(verify(&run));
+    let run = dir.path().join("run");
+    // A job alone, and the first of some that bash runs in turns.
+    for more in [&[][..], &["--array", "1"]] {
+        let job = dir.path().join("job.sh");
+        let mut command = train_one(&run);
+        command.arg(quickstart().with_extension("toml"));
+        command.args(["--set", "train.steps=150", "--slurm"]).arg(&job).args(more);
+        done(command);
+        let bash = || {
+            let mut bash = common::clean("bash");
+            bash.arg(&job);
+            bash
+        };
+        common::stopped(bash(), &run.join("methods/a/metrics.jsonl"));
+        done(bash());
+        done(verify(&run));
+        std::fs::remove_dir_all(&run).unwrap();
+    }
 }
 
 #[cfg(unix)]

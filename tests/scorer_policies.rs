@@ -108,6 +108,7 @@ fn procedures_run_on_policies_too() {
         (vec![unweighed.as_str()], "weights has no weight but 0"),
         (vec![&set.replace("tuned'", "none'")], "there are two [[policy]] \"none\""),
         (vec![&weighed], "weights have no effect on plain samples"),
+        (vec![&set.replace("'cd-token:lambda=1'", "'sample'")], "procedures has sample twice"),
     ] {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         let refused = scorer(dir, "refused", &sets);

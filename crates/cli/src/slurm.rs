@@ -23,6 +23,15 @@ const AGAIN: &str = "\
 #SBATCH --requeue
 #SBATCH --open-mode=append
 ";
+/// Runs the job of a number, and waits for it until it has ended, since a signal ends a wait before it ends the job.
+const IN_TURN: &str = r#"    job "$i" &
+    running=$!
+    trap 'kill -TERM "$running"' TERM INT HUP
+    code=0
+    wait "$running" || code=$?
+    while kill -0 "$running" 2> /dev/null; do code=0; wait "$running" || code=$?; done
+    if [[ $code -ne 0 ]]; then exit "$code"; fi
+"#;
 /// Stands for the job's number.
 const NUMBER: &str = "{i}";
 
@@ -125,7 +134,8 @@ impl Script {
         )
     }
 
-    /// What the script runs: the command in place of the shell, so that a signal reaches it.
+    /// What the script runs: the command in place of the shell, so that a signal reaches it; of several jobs in a plain shell, which passes on
+    /// to the one that runs what it is told.
     fn body(&self, program: &str, resumes: bool) -> String {
         let mut words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
         if resumes {
@@ -138,7 +148,7 @@ impl Script {
         format!(
             "job() {{\n    local i=\"$1\"\n    {run}\n}}\n\n\
              if [[ -n \"${{SLURM_ARRAY_TASK_ID:-}}\" ]]; then job \"$SLURM_ARRAY_TASK_ID\"; fi\n\
-             for i in $(seq 1 {jobs}); do (job \"$i\"); done\n"
+             for i in $(seq 1 {jobs}); do\n{IN_TURN}done\n"
         )
     }
 }

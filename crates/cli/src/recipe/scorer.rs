@@ -149,6 +149,12 @@ impl ScorerEvaluation {
         if let Some(procedure) = self.procedures.iter().find(|one| one.needs_ranks()) {
             bail!("{procedure} needs a calibration table, which this recipe has not: leave it out");
         }
+        for (place, procedure) in self.procedures.iter().enumerate() {
+            ensure!(
+                !self.procedures[..place].contains(procedure),
+                "procedures has {procedure} twice: leave one out"
+            );
+        }
         for (name, weight) in &self.weights {
             let known: Vec<&str> = heads.iter().map(|head| head.name.as_str()).collect();
             ensure!(
