@@ -100,7 +100,7 @@ pub(crate) struct ScorerEvaluation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScorerPolicy {
-    /// Names its method; several of one name, such as one for each KL, are points of one front.
+    /// Names its method; several of one name, of plain samples alone, are points of one front, such as one for each KL.
     pub(crate) name: String,
     /// The policy.
     pub(crate) model: PathBuf,
