@@ -396,6 +396,9 @@ fn what_other_servers_know_may_say_what_is_so() {
 #[test]
 fn the_host_may_be_a_name_or_stand_in_brackets() {
     let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !has_ipv6 {
+        eprintln!("SKIPPED for brackets: this machine has no IPv6");
+    }
     for host in ["localhost", "[::1]"].into_iter().take(1 + usize::from(has_ipv6)) {
         let server = Server::start(&["--host", host]);
         assert_eq!(server.get("/health").status, 200, "{host}");
