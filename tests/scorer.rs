@@ -167,6 +167,7 @@ fn runs_repeat_go_on_and_refuse() {
     };
     let own: Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!(on(&same, "elsewhere"), own);
+    assert!(dir.join("elsewhere/evaluation-base.parquet").is_file(), "what its rows win over");
     let tuned = on(&tuned(dir), "on-tuned");
     assert_eq!(tuned["scorer"], own["scorer"]);
     for row in 0..4 {

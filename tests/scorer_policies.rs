@@ -63,6 +63,56 @@ fn policies_stand_beside_procedures() {
     }
 }
 
+/// Rows say how often their responses win over plain ones of the base, by the rewards and by a judge that nothing is chosen by.
+#[test]
+fn responses_win_by_the_rewards_and_by_a_judge() {
+    let dir = folder();
+    let dir = dir.path();
+    let lovely = std::fs::read_to_string(dir.join("reward.toml")).unwrap();
+    let recipe = std::fs::read_to_string(dir.join("recipe.toml")).unwrap();
+    let recipe = recipe.replace("[train]", &format!("[judge]\n{lovely}\n[train]"));
+    std::fs::write(dir.join("recipe.toml"), recipe).unwrap();
+    let policy = format!("policy=[{{name='tuned',model='{}',samples=8}}]", tuned(dir).display());
+    let evaluation = "evaluation=[{samples=32,weights={length=1},procedures=['sample','best-of:4','worst-of:4']}]";
+    let length = "head[1].reward.unit=characters";
+    let sets = ["train.steps=2", "rollouts.held_out=32", length, &policy, evaluation];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let output = scorer(dir, "run", &sets);
+    assert_done(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains(" wins 0."));
+    let rows = json_file(&dir.join("run/results.json"))["evaluation"].take();
+    let rows = rows.as_array().unwrap();
+    for row in rows {
+        for of in ["rewards", "win_rates"] {
+            assert_eq!(row[of]["judge"], row[of]["lovely"], "the judge is the same reward: {row}");
+            assert_ne!(row[of]["judge"], row[of]["length"]);
+        }
+    }
+    // Of four that do not tie, the best wins four times in five, and the worst once.
+    let wins = |row: usize, name: &str| rows[row]["win_rates"][name]["estimate"].as_f64().unwrap();
+    for (row, expected) in [(0, 0.5), (1, 0.8), (2, 0.2)] {
+        let near = wins(row, "length");
+        assert!((near - expected).abs() < 0.05, "{near} of {expected}");
+    }
+    let svg = std::fs::read_to_string(dir.join("run/win-rate-kl.svg")).unwrap();
+    assert!(["judge", "optimum", "policy tuned"].iter().all(|name| svg.contains(name)));
+
+    let named = "head=[{name='judge',reward={kind='length',unit='words'}}]";
+    let other = "evaluation=[{samples=1,weights={judge=1},procedures=['sample']}]";
+    let own = "judge={kind='model',path='$RUN/reward-models/none'}";
+    for (sets, told) in [
+        (&[named, other][..], "[[head]] \"judge\" stands beside [judge]"),
+        (&["evaluation=[]"], "judge has no effect"),
+        (&["judge.kind='none'"], "judge"),
+        (&[own], "judge.path"),
+    ] {
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let refused = scorer(dir, "refused", &sets);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(told), "{}", stderr(&refused));
+    }
+}
+
 /// The scorer of the base guides a policy that was trained from it, and the KL is that from the base to the end.
 #[test]
 fn procedures_run_on_policies_too() {

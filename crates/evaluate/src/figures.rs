@@ -43,7 +43,7 @@ pub fn win_rate_against_kl(
             for limit in &limits {
                 curves.extend(theory(limit, &procedure)?);
             }
-            curves.extend(optimum(&procedure, 1.3 * farthest));
+            curves.extend(optimum_curve(&procedure, 1.3 * farthest));
         }
         let measured: Vec<&FrontierBand> =
             bands.iter().filter(|band| band.procedure == *procedure).collect();
@@ -241,8 +241,10 @@ fn theory(
     Ok(Some(Curve { name: (*name).to_owned(), points }))
 }
 
-/// What no policy exceeds in the continuous limit; none for a procedure that has no such theory.
-fn optimum(procedure: &Procedure, farthest: f64) -> Option<Curve> {
+/// Win rate under a procedure, on both sides, that no policy exceeds at its KL in the continuous limit; none for a procedure that has no such theory.
+///
+/// - `farthest`: KL to which the curve goes, nats per response, above 0.
+pub fn optimum_curve(procedure: &Procedure, farthest: f64) -> Option<Curve> {
     let best = optimal_frontier(procedure, (1e-3 * farthest, farthest), 40).ok()?;
     let points = best.iter().filter_map(|at| Some((at.kl, *at.win_rates.first()?)));
     Some(Curve {

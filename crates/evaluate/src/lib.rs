@@ -33,7 +33,7 @@ pub use contest::{Contest, choice, win_rates};
 pub use divergence::{Estimate, Kl};
 pub use error::EvaluateError;
 pub use evaluator::{Drawing, Drawn, Evaluator};
-pub use figures::{KL_AND_WIN_RATE, win_rate_against_kl};
+pub use figures::{KL_AND_WIN_RATE, optimum_curve, win_rate_against_kl};
 pub use frontier::{
     FrontierBand, Frontiers, Matched, MatchedComparison, NEAREST, Sweep, common_kl, frontiers,
 };

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::align::batch;
 use super::{PromptsConfig, RewardModelStage};
 
+/// What results call the judge.
+const JUDGE: &str = "judge";
+
 /// A recipe that trains a prefix scorer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +40,9 @@ pub(crate) struct ScorerRecipe {
     pub(crate) reward_model: Vec<RewardModelStage>,
     /// The rewards, a head each.
     pub(crate) head: Vec<Head>,
+    /// Another reward that judges responses; no scorer learns it, and nothing is chosen by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) judge: Option<RewardConfig>,
     /// How responses are sampled.
     pub(crate) generation: Sampling,
     /// Responses of the base.
@@ -200,11 +206,33 @@ impl ScorerRecipe {
             self.evaluation_base.is_none() || !self.evaluation.is_empty(),
             "evaluation_base has no effect without an [[evaluation]]: leave it out, or say what is run"
         );
+        self.check_judge()?;
         self.check_policies()?;
         for evaluation in &self.evaluation {
             evaluation.check(&self.head).context("[[evaluation]]")?;
         }
         Ok(())
+    }
+
+    fn check_judge(&self) -> Result<()> {
+        if self.judge.is_none() {
+            return Ok(());
+        }
+        ensure!(
+            self.head.iter().all(|head| head.name != JUDGE),
+            "[[head]] {JUDGE:?} stands beside [judge], which results call so: give the head another name"
+        );
+        ensure!(
+            !self.evaluation.is_empty() || !self.policy.is_empty(),
+            "judge has no effect without an [[evaluation]] or a [[policy]]: leave it out, or say what is run"
+        );
+        Ok(())
+    }
+
+    /// The rewards by which responses are measured, with their names: the heads' and the judge's.
+    pub(crate) fn measures(&self) -> impl Iterator<Item = (&str, &RewardConfig)> {
+        let judge = self.judge.iter().map(|judge| (JUDGE, judge));
+        self.head.iter().map(|head| (head.name.as_str(), &head.reward)).chain(judge)
     }
 
     fn check_policies(&self) -> Result<()> {
@@ -233,6 +261,7 @@ impl ScorerRecipe {
         models.extend(self.evaluation_base.as_mut());
         models.extend(self.policy.iter_mut().map(|policy| &mut policy.model));
         models.extend(self.head.iter_mut().flat_map(|head| head.reward.models_mut()));
+        models.extend(self.judge.iter_mut().flat_map(RewardConfig::models_mut));
         models.extend(self.reward_model.iter_mut().map(|stage| &mut stage.base));
         models
     }
@@ -241,6 +270,7 @@ impl ScorerRecipe {
     pub(super) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
         let mut files = self.prompts.files_mut();
         files.extend(self.head.iter_mut().flat_map(|head| head.reward.files_mut()));
+        files.extend(self.judge.iter_mut().flat_map(RewardConfig::files_mut));
         files.extend(self.reward_model.iter_mut().flat_map(RewardModelStage::files_mut));
         files.extend(self.completions.iter_mut());
         files

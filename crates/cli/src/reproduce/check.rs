@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::finding::Verdict;
-use crate::train::{Difference, Row, reward_difference};
+use crate::train::{Difference, Measure, Row, difference};
 
 /// What a document says of a statement.
 #[derive(Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub(super) struct Told {
 pub(super) enum Check {
     /// Of two methods, the first has the higher win rate, and not by a larger KL: the interval of their paired difference is above 0.
     Better(Better),
-    /// Of two procedures with a prefix scorer, the first has the higher reward: the interval of their paired difference is above 0.
+    /// Of two procedures with a prefix scorer, the first has the higher reward or win rate: the interval of their paired difference is above 0.
     Higher(Higher),
     /// A number lies within a range.
     Number(Number),
@@ -39,12 +39,15 @@ pub(super) struct Better {
     judge: String,
 }
 
-/// As [`reward_difference`] has them.
+/// As [`difference`] has them.
 #[derive(Debug)]
 pub(super) struct Higher {
     higher: String,
     lower: String,
-    reward: String,
+    /// Name of the reward.
+    by: String,
+    /// Whether its win rate over the base is compared, and not its mean.
+    wins: bool,
     kl: Option<f64>,
 }
 
@@ -67,6 +70,7 @@ struct Keys {
     higher: Option<String>,
     lower: Option<String>,
     reward: Option<String>,
+    win_rate: Option<String>,
     kl: Option<f64>,
     at: Option<String>,
     least: Option<f64>,
@@ -76,9 +80,9 @@ struct Keys {
 impl Keys {
     /// Whether what was not taken is empty.
     fn are_none(&self) -> bool {
-        let Self { better, worse, procedure, judge, higher, lower, reward, kl, at, least, most } =
-            self;
-        let texts = [better, worse, procedure, judge, higher, lower, reward, at];
+        let Self { better, worse, procedure, judge, higher, lower, reward, .. } = self;
+        let Self { win_rate, kl, at, least, most, .. } = self;
+        let texts = [better, worse, procedure, judge, higher, lower, reward, win_rate, at];
         texts.iter().all(|text| text.is_none()) && [kl, least, most].iter().all(|n| n.is_none())
     }
 }
@@ -87,7 +91,7 @@ impl TryFrom<Keys> for Check {
     type Error = &'static str;
 
     fn try_from(mut keys: Keys) -> Result<Self, &'static str> {
-        const WHAT: &str = "`is` takes better, worse and procedure (and judge); or higher, lower and reward (and kl); or at with least and most";
+        const WHAT: &str = "`is` takes better, worse and procedure (and judge); or higher, lower and reward or win_rate (and kl); or at with least and most";
         let check = if let Some(better) = keys.better.take() {
             let worse = keys.worse.take().ok_or(WHAT)?;
             let procedure = keys.procedure.take().ok_or(WHAT)?;
@@ -95,11 +99,15 @@ impl TryFrom<Keys> for Check {
             Self::Better(Better { better, worse, procedure, judge })
         } else if let Some(higher) = keys.higher.take() {
             let lower = keys.lower.take().ok_or(WHAT)?;
-            let reward = keys.reward.take().ok_or(WHAT)?;
+            let (by, wins) = match (keys.reward.take(), keys.win_rate.take()) {
+                (Some(reward), None) => (reward, false),
+                (None, Some(reward)) => (reward, true),
+                _ => return Err(WHAT),
+            };
             if keys.kl.is_some_and(|kl| !(kl > 0.0 && kl.is_finite())) {
                 return Err("kl has to be above 0");
             }
-            Self::Higher(Higher { higher, lower, reward, kl: keys.kl.take() })
+            Self::Higher(Higher { higher, lower, by, wins, kl: keys.kl.take() })
         } else {
             let (at, least, most) =
                 (keys.at.take().ok_or(WHAT)?, keys.least.take(), keys.most.take());
@@ -182,10 +190,11 @@ fn comparisons(document: &Value) -> impl Iterator<Item = &Value> {
 
 impl Higher {
     fn of(&self, document: &Value) -> Result<Told> {
-        let Self { higher, lower, reward, kl } = self;
+        let Self { higher, lower, by, wins, kl } = self;
+        let measure = if *wins { Measure::WinRate(by) } else { Measure::Reward(by) };
         let rows: Vec<Row> = Vec::deserialize(&document["evaluation"])
             .context("`higher` asks for what a scorer recipe with [[evaluation]] printed")?;
-        let Some(difference) = reward_difference(&rows, [higher, lower], reward, *kl)? else {
+        let Some(difference) = difference(&rows, [higher, lower], measure, *kl)? else {
             return Ok(above_0(None));
         };
         let Difference { interval: Interval { estimate, low, high, .. }, bounded } = difference;
@@ -295,6 +304,7 @@ mod tests {
             let mean = json!({ "estimate": 0.0, "low": 0.0, "high": 0.0, "by_prompt": rewards });
             json!({
                 "procedure": procedure, "weights": { "liking": 1.0 }, "rewards": { "liking": mean },
+                "win_rates": { "judge": mean },
                 "kl": [{ "nats": 1.0, "kind": "bound" }], "model_tokens": 1.0, "scorer_calls": 1.0,
                 "truncation": 0.0
             })
@@ -307,6 +317,13 @@ mod tests {
         assert!((found.estimate.unwrap() - 3.25 / 3.0).abs() < 1e-12);
         assert_eq!(found.verdict, Verdict::Agrees);
         assert!(told(check, &json!({ "scorer": [] })).is_err());
+        let by = |by: &str| told(&check.replace("reward = 'liking'", by), &document);
+        assert_eq!(by("win_rate = 'judge'").unwrap(), found);
+        let message = by("win_rate = 'liking'").unwrap_err().to_string();
+        assert!(message.contains("no win rate by \"liking\"; there are [\"judge\"]"), "{message}");
+        let older: Value =
+            serde_json::from_str(&document.to_string().replace("win_rates", "x")).unwrap();
+        assert!(told(check, &older).is_ok());
     }
 
     #[test]
@@ -328,6 +345,7 @@ mod tests {
             ("at = '/x'\nleest = 2", "leest"),
             ("better = 'a'\nworse = 'b'", "`is` takes better"),
             ("higher = 'a'\nlower = 'b'", "higher, lower and reward"),
+            ("higher = 'a'\nlower = 'b'\nreward = 'r'\nwin_rate = 'r'", "reward or win_rate"),
             ("higher = 'a'\nlower = 'b'\nreward = 'r'\nat = '/x'", "or higher"),
             ("least = 1", "or at"),
         ] {

@@ -25,7 +25,7 @@ pub(crate) use metrics::Lines;
 pub(crate) use optimum::OPTIMUM;
 pub(crate) use results::SCHEMA;
 pub(crate) use run_dir::RESULTS;
-pub(crate) use scorer::{Difference, Row, reward_difference};
+pub(crate) use scorer::{Difference, Measure, Row, difference};
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,5 @@
 //! What procedures make of a prefix scorer on the prompts held out: rewards, KL and cost.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -14,7 +13,8 @@ use infalign_reward::{Reward, WeightedSum};
 use infalign_transform::{Composed, Procedure};
 
 use super::super::stages::{once, stop_if_asked};
-use super::row::{Mean, Row};
+use super::measures::{Measured, Measures};
+use super::row::Row;
 use crate::files::make_folder;
 use crate::interrupt;
 use crate::progress::{Progress, Stage};
@@ -65,6 +65,7 @@ pub(super) struct ScorerEvaluator<'a> {
     /// The rewards of the recipe, and what they are called.
     pub(super) heads: &'a [Head],
     pub(super) rewards: &'a dyn Fn(&Head) -> Result<Box<dyn Reward>>,
+    pub(super) measures: &'a Measures<'a>,
     pub(super) guide: &'a Guide,
 }
 
@@ -113,7 +114,6 @@ impl ScorerEvaluator<'_> {
     }
 
     fn measure(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
-        let rewards = self.heads.iter().map(self.rewards).collect::<Result<Vec<_>>>()?;
         let weight = |head: &Head| evaluation.weights.get(&head.name).copied().unwrap_or(0.0);
         let weights: Vec<f64> = self.heads.iter().map(weight).collect();
         let parts = self.heads.iter().zip(&weights).filter(|(_, weight)| **weight != 0.0);
@@ -134,10 +134,9 @@ impl ScorerEvaluator<'_> {
             ProcedureDecoder::guided(selection, guided, self.tokenizer, Some(&sum))?
         };
         let decoded = decoder.decode_samples(self.prompts, evaluation.samples)?;
-        let mut means = BTreeMap::new();
-        for (head, reward) in self.heads.iter().zip(&rewards) {
-            means.insert(head.name.clone(), self.mean(&decoded, reward.as_ref())?);
-        }
+        let text = |responses: &Vec<Decoded>| responses.iter().map(|y| y.text.clone()).collect();
+        let texts: Vec<Vec<String>> = decoded.iter().map(text).collect();
+        let Measured { rewards, win_rates } = self.measures.of(&texts, None)?;
         let all: Vec<&Decoded> = decoded.iter().flatten().collect();
         let mean = |of: &dyn Fn(&Decoded) -> f64| {
             all.iter().map(|one| of(one)).sum::<f64>() / all.len().max(1) as f64
@@ -153,23 +152,12 @@ impl ScorerEvaluator<'_> {
             policy: self.trained.map(|trained| trained.name.to_owned()),
             procedure,
             weights: evaluation.weights.clone(),
-            rewards: means,
+            rewards,
+            win_rates,
             kl: kl.collect(),
             model_tokens: mean(&|one| one.cost.model_tokens as f64),
             scorer_calls: mean(&|one| one.cost.scorer_calls as f64),
             truncation: mean(&|one| one.truncation),
         })
-    }
-
-    /// The mean reward of the responses, with its interval over prompts.
-    fn mean(&self, decoded: &[Vec<Decoded>], reward: &dyn Reward) -> Result<Mean> {
-        let mut means = Vec::with_capacity(decoded.len());
-        for (prompt, responses) in self.prompts.iter().zip(decoded) {
-            let pairs: Vec<(&str, &str)> =
-                responses.iter().map(|one| (prompt.text.as_str(), one.text.as_str())).collect();
-            let scores = reward.score(&pairs)?;
-            means.push(scores.iter().map(|r| f64::from(*r)).sum::<f64>() / scores.len() as f64);
-        }
-        Mean::over(means)
     }
 }

@@ -1,11 +1,14 @@
 //! The figures of a scorer: its calibration, and what its rewards cost.
 
-use infalign_decode::KlKind;
-use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, Panel, Point, distinct};
-use infalign_train::{LengthReport, ScorerReport, ValueBin};
+use std::collections::BTreeMap;
 
-use super::row::{Row, common_weights};
-use crate::recipe::Head;
+use infalign_decode::KlKind;
+use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, Panel, Point, distinct, optimum_curve};
+use infalign_train::{LengthReport, ScorerReport, ValueBin};
+use infalign_transform::Procedure;
+
+use super::row::{Mean, Row, common_weights};
+use crate::recipe::ScorerRecipe;
 
 /// Values against rewards, one line a range of prefix lengths.
 pub(super) fn calibration(report: &ScorerReport) -> Figure {
@@ -46,32 +49,53 @@ fn shown(report: &ScorerReport) -> Vec<&LengthReport> {
 }
 
 /// A panel a reward: what procedures and policies reach for their KL.
-pub(super) fn reward_against_kl(heads: &[Head], rows: &[Row]) -> Figure {
-    let front = |row: &Row| row.front(rows);
-    let point = |head: &Head, row: &Row| {
-        let mean = &row.rewards[&head.name];
-        Point {
-            name: front(row),
-            x: row.kl().nats,
-            y: [mean.estimate, mean.low, mean.high],
-            label: row.number(),
-        }
-    };
-    let panel = |head: &Head| Panel {
-        title: head.name.clone(),
-        points: rows.iter().map(|row| point(head, row)).collect(),
-        curves: Vec::new(),
-        bands: Vec::new(),
-    };
-    let weights = common_weights(rows).filter(|_| heads.len() > 1);
-    let weights = weights.map_or(String::new(), |weights| format!("; weights: {weights}"));
+pub(super) fn reward_against_kl(recipe: &ScorerRecipe, rows: &[Row]) -> Figure {
+    let panel = |name: &str| panel(name, rows, |row| &row.rewards);
     Figure {
         title: "Expected reward against KL, on held-out prompts".to_owned(),
-        legend: distinct(rows.iter().map(front)),
-        note: format!("bars: 95 % intervals{}{weights}", kinds_of_kl(rows)),
+        legend: distinct(rows.iter().map(|row| row.front(rows))),
+        note: note(recipe, rows),
         axes: [KL_AND_WIN_RATE[0], "mean reward"].map(str::to_owned),
-        panels: heads.iter().map(panel).collect(),
+        panels: recipe.measures().map(|(name, _)| panel(name)).collect(),
     }
+}
+
+/// A panel a reward: how often procedures and policies win over plain samples of the base for their KL, below the most that any policy could.
+pub(super) fn win_rate_against_kl(recipe: &ScorerRecipe, rows: &[Row]) -> Figure {
+    let farthest = rows.iter().map(|row| row.kl().nats).fold(0.2, f64::max);
+    let optimum = optimum_curve(&Procedure::Sample, 1.05 * farthest);
+    let panel = |name: &str| {
+        let curves = optimum.iter().cloned().collect();
+        Panel { curves, ..panel(name, rows, |row| &row.win_rates) }
+    };
+    let fronts = rows.iter().map(|row| row.front(rows));
+    let curves = optimum.iter().map(|curve| curve.name.clone());
+    Figure {
+        title: "Win rate over plain samples against KL, on held-out prompts".to_owned(),
+        legend: distinct(fronts.chain(curves)),
+        note: note(recipe, rows),
+        axes: KL_AND_WIN_RATE.map(str::to_owned),
+        panels: recipe.measures().map(|(name, _)| panel(name)).collect(),
+    }
+}
+
+/// The rows that were measured so.
+///
+/// - `of`: what a row has of each reward.
+fn panel(name: &str, rows: &[Row], of: impl Fn(&Row) -> &BTreeMap<String, Mean>) -> Panel {
+    let point = |row: &Row| {
+        let mean = of(row).get(name)?;
+        let y = [mean.estimate, mean.low, mean.high];
+        Some(Point { name: row.front(rows), x: row.kl().nats, y, label: row.number() })
+    };
+    let points = rows.iter().filter_map(point).collect();
+    Panel { title: name.to_owned(), points, ..Panel::default() }
+}
+
+fn note(recipe: &ScorerRecipe, rows: &[Row]) -> String {
+    let weights = common_weights(rows).filter(|_| recipe.head.len() > 1);
+    let weights = weights.map_or(String::new(), |weights| format!("; weights: {weights}"));
+    format!("bars: 95 % intervals{}{weights}", kinds_of_kl(rows))
 }
 
 /// That the KL of some procedures is estimated, or a bound, where it is.

@@ -47,7 +47,8 @@ impl<'a> ScorerInputs<'a> {
         recipe.check()?;
         check_sampling(&recipe.generation)?;
         check_names("head", recipe.head.iter().map(|head| head.name.as_str()))?;
-        let keyed: Vec<_> = recipe.head.iter().map(|head| (key(head), &head.reward)).collect();
+        let mut keyed: Vec<_> = recipe.head.iter().map(|head| (key(head), &head.reward)).collect();
+        keyed.extend(recipe.judge.iter().map(|judge| ("judge".to_owned(), judge)));
         rewards::check(&recipe.reward_model, recipe.seed, &keyed)?;
         let folder = paths.model(&recipe.model)?;
         let base = CausalLm::load(&folder, device).context("model")?;

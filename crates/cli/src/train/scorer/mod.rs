@@ -1,8 +1,10 @@
 //! `task = "scorer"`: responses of a base, their rewards, and a prefix scorer that learns from them.
 
+mod difference;
 mod evaluation;
 mod figures;
 mod inputs;
+mod measures;
 mod policies;
 mod responses;
 mod row;
@@ -21,11 +23,13 @@ use infalign_train::{
 use infalign_transform::Composed;
 use serde::Serialize;
 
+pub(crate) use self::difference::{Difference, difference};
 use self::evaluation::{Guide, ScorerEvaluator, Trained};
 pub(crate) use self::inputs::ScorerInputs;
 use self::inputs::key;
+use self::measures::Measures;
 use self::responses::Rewarded;
-pub(crate) use self::row::{Difference, Row, reward_difference};
+pub(crate) use self::row::{Measure, Row};
 use super::rewards;
 use super::run_dir::RESULTS;
 use crate::figure::write_figure;
@@ -34,6 +38,11 @@ use crate::progress::Progress;
 use crate::recipe::{Head, Paths, ScorerEvaluation, ScorerRollouts};
 use crate::resume::Damaged;
 use crate::{identity, interrupt};
+
+/// The base's responses that the scorer learns from: their stage, and their file.
+const ROLLOUTS: &str = "rollouts";
+/// Those that values are measured on.
+const HELD_OUT: &str = "held-out";
 
 /// `results.json` of a scorer run.
 #[derive(Serialize)]
@@ -51,31 +60,27 @@ struct Results<'a> {
 /// What stopped a stage; what was finished stays.
 pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let ScorerInputs { recipe, run, .. } = inputs;
-    let procedures: usize = recipe.evaluation.iter().map(|one| one.procedures.len()).sum();
-    let of_policies: usize =
-        recipe.policy.iter().map(|one| one.evaluation().procedures.len()).sum();
-    let others = inputs.reward_models.len() + of_policies;
-    let mut progress = Progress::new(3 + procedures + others);
+    let mut progress = Progress::new(stages(inputs));
     rewards::train(&inputs.reward_models, run, recipe.seed, &mut progress)?;
-    let build = |head: &Head| rewards::build(&head.reward, run, &inputs.device);
-    let heads = recipe.head.iter().map(build).collect::<Result<Vec<_>>>()?;
+    let build = |(_, config)| rewards::build(config, run, &inputs.device);
+    let all_rewards = recipe.measures().map(build).collect::<Result<Vec<_>>>()?;
+    let heads = &all_rewards[..recipe.head.len()];
     let base = inputs.base.clone().for_inference();
-    let sampling = Rewarded { inputs, base: base.as_ref(), heads: &heads };
+    let sampling = Rewarded { inputs, base: base.as_ref(), model: &recipe.model, heads };
     let ScorerRollouts { samples, held_out } = recipe.rollouts;
-    let training = sampling.responses("rollouts", &inputs.train, samples, &mut progress)?;
-    let held_out = sampling.responses("held-out", &inputs.test, held_out, &mut progress)?;
+    let training =
+        sampling.responses((ROLLOUTS, ROLLOUTS), &inputs.train, samples, &mut progress)?;
+    let held_out =
+        sampling.responses((HELD_OUT, HELD_OUT), &inputs.test, held_out, &mut progress)?;
     let training = [training, sampling.completions()?].concat();
     let dir = run.join("scorer");
     let data = ScorerData { base: base.as_ref(), responses: &training };
-    let held_out = ScorerData { base: base.as_ref(), responses: &held_out };
-    let reports = inputs.train(&dir, &data, &held_out, &mut progress)?;
-    let mut rows = inputs.evaluate(&dir, base.as_ref(), &mut progress)?;
-    if !recipe.policy.is_empty() {
-        let guide = inputs.guide(&dir, true)?;
-        rows.extend(policies::rows(inputs, &heads, &guide, &mut progress)?);
-    }
+    let of_held_out = ScorerData { base: base.as_ref(), responses: &held_out };
+    let reports = inputs.train(&dir, &data, &of_held_out, &mut progress)?;
+    let rows = inputs.evaluate(&dir, (&sampling, held_out), &all_rewards, &mut progress)?;
     if !rows.is_empty() {
-        write_figure(run, "reward-kl", &figures::reward_against_kl(&recipe.head, &rows))?;
+        write_figure(run, "reward-kl", &figures::reward_against_kl(recipe, &rows))?;
+        write_figure(run, "win-rate-kl", &figures::win_rate_against_kl(recipe, &rows))?;
     }
     let text: Vec<String> = reports.iter().map(summary).chain(rows.iter().map(Row::line)).collect();
     let results =
@@ -85,6 +90,15 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
         return Ok(serde_json::to_string_pretty(&results)?);
     }
     Ok(format!("{}:\n{}", dir.display(), text.join("\n")))
+}
+
+/// How many stages the run has.
+fn stages(ScorerInputs { recipe, reward_models, .. }: &ScorerInputs<'_>) -> usize {
+    let procedures: usize = recipe.evaluation.iter().map(|one| one.procedures.len()).sum();
+    let of_policies: usize =
+        recipe.policy.iter().map(|one| one.evaluation().procedures.len()).sum();
+    let other_base = usize::from(recipe.evaluation_base.is_some());
+    3 + reward_models.len() + procedures + of_policies + other_base
 }
 
 /// One line for people.
@@ -138,18 +152,42 @@ impl ScorerInputs<'_> {
         Ok(reports)
     }
 
-    /// Runs the procedures of the recipe with the scorer.
+    /// Runs the procedures of the recipe with the scorer, and samples its policies.
+    ///
+    /// - `sampling`, `held_out`: what draws the base's responses, and those to the prompts held out.
+    /// - `all_rewards`: of the heads, and of the judge where there is one.
     fn evaluate(
         &self,
         dir: &Path,
-        base: &dyn LanguageModel,
+        (sampling, held_out): (&Rewarded<'_>, Vec<ScoredResponse>),
+        all_rewards: &[Box<dyn Reward>],
         progress: &mut Progress,
     ) -> Result<Vec<Row>> {
+        if self.recipe.evaluation.is_empty() && self.recipe.policy.is_empty() {
+            return Ok(Vec::new());
+        }
         let other = self.evaluation_base.clone().map(CausalLm::for_inference);
+        let model = other.as_deref().unwrap_or(sampling.base);
+        let plain = match &self.recipe.evaluation_base {
+            None => held_out,
+            Some(path) => Rewarded { base: model, model: path, ..*sampling }.responses(
+                (HELD_OUT, "evaluation-base"),
+                &self.test,
+                self.recipe.rollouts.held_out,
+                progress,
+            )?,
+        };
+        let measures = Measures::new(self, all_rewards, &plain)?;
         let guide = self.guide(dir, other.is_some())?;
         let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
-        let evaluator = self.evaluator(other.as_deref().unwrap_or(base), None, &guide, &rewards);
-        evaluator.run(&self.recipe.evaluation, self.run, progress)
+        let evaluator = self.evaluator(model, None, (&measures, &guide), &rewards);
+        let mut rows = evaluator.run(&self.recipe.evaluation, self.run, progress)?;
+        if !self.recipe.policy.is_empty() {
+            let guide = self.guide(dir, true)?;
+            let first = all_rewards[0].as_ref();
+            rows.extend(policies::rows(self, first, (&measures, &guide), progress)?);
+        }
+        Ok(rows)
     }
 
     /// What a procedure makes of a policy that was trained from the base.
@@ -158,21 +196,21 @@ impl ScorerInputs<'_> {
     /// When it cannot be run.
     fn on_policy(
         &self,
-        guide: &Guide,
+        with: (&Measures<'_>, &Guide),
         trained: Trained<'_>,
         procedure: Composed,
         evaluation: &ScorerEvaluation,
     ) -> Result<Row> {
         let policy = trained.policy.clone().for_inference();
         let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
-        self.evaluator(policy.as_ref(), Some(trained), guide, &rewards).row(procedure, evaluation)
+        self.evaluator(policy.as_ref(), Some(trained), with, &rewards).row(procedure, evaluation)
     }
 
     fn evaluator<'e>(
         &'e self,
         model: &'e dyn LanguageModel,
         trained: Option<Trained<'e>>,
-        guide: &'e Guide,
+        (measures, guide): (&'e Measures<'e>, &'e Guide),
         rewards: &'e dyn Fn(&Head) -> Result<Box<dyn Reward>>,
     ) -> ScorerEvaluator<'e> {
         ScorerEvaluator {
@@ -182,6 +220,7 @@ impl ScorerInputs<'_> {
             prompts: &self.test,
             heads: &self.recipe.head,
             rewards,
+            measures,
             guide,
         }
     }

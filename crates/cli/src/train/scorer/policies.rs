@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use infalign_decode::{Kl, KlKind};
-use infalign_evaluate::{Evaluator, Sampled, score};
+use infalign_evaluate::{Evaluator, Sampled};
 use infalign_model::CausalLm;
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
@@ -12,21 +12,22 @@ use infalign_transform::Procedure;
 use super::super::stages::{once, sample_all, stop_if_asked};
 use super::evaluation::{Guide, Trained};
 use super::inputs::ScorerInputs;
-use super::row::{Mean, Row};
+use super::measures::{Measured, Measures};
+use super::row::Row;
 use crate::files::make_folder;
 use crate::progress::{Progress, Stage};
 use crate::recipe::ScorerPolicy;
 
 /// A row a policy and procedure; what a file `RUN/evaluation/policy-N.json` holds is not drawn again.
 ///
-/// - `heads`: the reward of each head.
+/// - `first`: the reward of the first head.
 ///
 /// # Errors
 /// When a policy cannot be loaded, a procedure run, a reward fails, or a file cannot be written.
 pub(super) fn rows(
     inputs: &ScorerInputs<'_>,
-    heads: &[Box<dyn Reward>],
-    guide: &Guide,
+    first: &dyn Reward,
+    (measures, guide): (&Measures<'_>, &Guide),
     progress: &mut Progress,
 ) -> Result<Vec<Row>> {
     let folder = inputs.run.join("evaluation");
@@ -44,10 +45,10 @@ pub(super) fn rows(
             let make = |_: &Stage| -> Result<Row> {
                 let model = CausalLm::load(folder_of_model, &inputs.device)?;
                 if is_plain {
-                    row(inputs, heads, policy, &model)
+                    row(inputs, first, measures, policy, &model)
                 } else {
                     let from = Trained { name: &policy.name, policy: &model, base: &inputs.base };
-                    inputs.on_policy(guide, from, *procedure, &evaluation)
+                    inputs.on_policy((measures, guide), from, *procedure, &evaluation)
                 }
                 .with_context(|| format!("[[policy]] {:?}: {procedure}", policy.name))
             };
@@ -61,39 +62,32 @@ pub(super) fn rows(
 /// Samples a policy on the prompts held out.
 fn row(
     inputs: &ScorerInputs<'_>,
-    heads: &[Box<dyn Reward>],
+    first: &dyn Reward,
+    measures: &Measures<'_>,
     policy: &ScorerPolicy,
     model: &CausalLm,
 ) -> Result<Row> {
     let recipe = inputs.recipe;
-    let first = heads.first().context("the recipe has no [[head]]")?;
     let evaluator = Evaluator {
         prompts: &inputs.test,
         samples: policy.samples,
         reference: Some(&inputs.base),
         tokenizer: &inputs.tokenizer,
-        reward: first.as_ref(),
+        reward: first,
         judge: None,
         sampling: recipe.generation.clone(),
         batch: recipe.batch,
         seed: recipe.seed,
     };
     let sampled = sample_all(&evaluator, model, "evaluate")?;
-    let mut means = BTreeMap::new();
-    for (place, (head, reward)) in recipe.head.iter().zip(heads).enumerate() {
-        let asked = inputs.test.iter().map(|prompt| prompt.text.as_str());
-        let scores = match place {
-            0 => sampled.rewards.clone(),
-            _ => score(reward.as_ref(), asked, &sampled.responses)?,
-        };
-        let by_prompt = scores.iter().map(|scores| mean(scores)).collect();
-        means.insert(head.name.clone(), Mean::over(by_prompt)?);
-    }
+    let Measured { rewards, win_rates } =
+        measures.of(&sampled.responses, Some(&sampled.rewards))?;
     Ok(Row {
         policy: Some(policy.name.clone()),
         procedure: Procedure::Sample.into(),
         weights: BTreeMap::new(),
-        rewards: means,
+        rewards,
+        win_rates,
         kl: vec![kl(&sampled)?],
         model_tokens: sampled.response_length().context("no response was drawn")?,
         scorer_calls: 0.0,

@@ -1,5 +1,7 @@
 //! Responses that a scorer learns from or is measured on, with the rewards of all heads.
 
+use std::path::Path;
+
 use anyhow::Result;
 use infalign_calibrate::CalibrationMeta;
 use infalign_calibrate::rollouts::Rollouts;
@@ -19,20 +21,24 @@ use crate::recipe::Paths;
 /// Responses with their rewards.
 pub(super) struct Rewarded<'a> {
     pub(super) inputs: &'a ScorerInputs<'a>,
+    /// What writes them, and where it is from.
     pub(super) base: &'a dyn LanguageModel,
+    pub(super) model: &'a Path,
     pub(super) heads: &'a [Box<dyn Reward>],
 }
 
 impl Rewarded<'_> {
     /// Responses of the base, prompt by prompt, as `RUN/NAME.parquet`, with the rewards of all heads. The file has those of the first.
+    ///
+    /// - `stage`: names the random streams.
     pub(super) fn responses(
         &self,
-        name: &str,
+        (stage, name): (&str, &str),
         prompts: &[EncodedPrompt],
         samples: usize,
         progress: &mut Progress,
     ) -> Result<Vec<ScoredResponse>> {
-        let sampler = self.inputs.generator(self.base, name);
+        let sampler = self.inputs.generator(self.base, stage);
         let responses = ReferenceRewards {
             sampler: &sampler,
             tokenizer: &self.inputs.tokenizer,
@@ -54,7 +60,7 @@ impl Rewarded<'_> {
         let paths = Paths { run };
         let first = &recipe.head[0].reward;
         let reward = identity::reward(first, |path| paths.model(path), |path| paths.resolve(path))?;
-        let folder = paths.model(&recipe.model)?;
+        let folder = paths.model(self.model)?;
         let template = self.inputs.template_sha256.clone();
         identity::calibration(&folder, reward, template, &recipe.generation, recipe.seed)
     }
