@@ -79,7 +79,8 @@ fn responses_win_by_the_rewards_and_by_a_judge() {
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     let output = scorer(dir, "run", &sets);
     assert_done(&output);
-    assert!(String::from_utf8_lossy(&output.stdout).contains(" wins 0."));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("judge   wins\n"), "{printed}");
     let rows = json_file(&dir.join("run/results.json"))["evaluation"].take();
     let rows = rows.as_array().unwrap();
     for row in rows {

@@ -4,6 +4,7 @@ mod difference;
 mod evaluation;
 mod figures;
 mod inputs;
+mod listing;
 mod measures;
 mod policies;
 mod responses;
@@ -82,7 +83,11 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
         write_figure(run, "reward-kl", &figures::reward_against_kl(recipe, &rows))?;
         write_figure(run, "win-rate-kl", &figures::win_rate_against_kl(recipe, &rows))?;
     }
-    let text: Vec<String> = reports.iter().map(summary).chain(rows.iter().map(Row::line)).collect();
+    let mut text: Vec<String> = reports.iter().map(summary).collect();
+    if !rows.is_empty() {
+        let rewards: Vec<&str> = recipe.measures().map(|(name, _)| name).collect();
+        text.push(format!("\n{}", listing::table(&rows, &rewards)));
+    }
     let results =
         Results { recipe: &recipe.name, seed: recipe.seed, scorer: reports, evaluation: rows };
     write_json(&run.join(RESULTS), &results)?;

@@ -171,7 +171,7 @@ impl Row {
         self.on_policy(self.procedure.to_string())
     }
 
-    fn weights(&self) -> String {
+    pub(super) fn weights(&self) -> String {
         let weights = self.weights.iter().map(|(head, weight)| format!("{head}:{weight}"));
         weights.collect::<Vec<_>>().join(" ")
     }
@@ -198,30 +198,6 @@ impl Row {
         format!("{}{kl}", rewards.join(", "))
     }
 
-    /// One line for people.
-    pub(super) fn line(&self) -> String {
-        let rewards: Vec<String> = self
-            .rewards
-            .iter()
-            .map(|(name, mean)| {
-                let wins = self.win_rates.get(name);
-                let wins = wins.map_or(String::new(), |wins| format!(" wins {:.3}", wins.estimate));
-                format!("{name} {:.3} [{:.3}, {:.3}]{wins}", mean.estimate, mean.low, mean.high)
-            })
-            .collect();
-        let kl: Vec<String> =
-            self.kl.iter().map(|kl| format!("{:.3} ({})", kl.nats, kl.kind)).collect();
-        format!(
-            "{:<34} {:<24} {}  KL {}  {}, {}",
-            self.title(),
-            self.weights(),
-            rewards.join("  "),
-            kl.join(", "),
-            counted(self.model_tokens, "token"),
-            counted(self.scorer_calls, "score")
-        )
-    }
-
     /// The numbers of all prompts.
     ///
     /// # Errors
@@ -237,12 +213,6 @@ impl Row {
         })?;
         Ok(&mean.by_prompt)
     }
-}
-
-/// A rounded number of things.
-fn counted(number: f64, thing: &str) -> String {
-    let plural = if number.round() == 1.0 { "" } else { "s" };
-    format!("{number:.0} {thing}{plural}")
 }
 
 /// The weights that all procedures went by; none where they went by several.
@@ -308,13 +278,5 @@ pub(super) mod tests {
         let several = named(&rows());
         assert_eq!(several[1].0, "best-of:N by liking:1");
         assert_eq!(several[4].0, "cd-token:lambda=λ by liking:0.5");
-    }
-
-    #[test]
-    fn one_of_a_thing_is_not_several() {
-        let line = row("sample", 1.0, 0.0, &[0.0, 1.0]).line();
-        assert!(line.ends_with("1 token, 1 score"), "{line}");
-        let row = Row { model_tokens: 84.2, ..row("best-of:4", 1.0, 1.0, &[2.0, 3.0]) };
-        assert!(row.line().ends_with("84 tokens, 1 score"), "{}", row.line());
     }
 }
