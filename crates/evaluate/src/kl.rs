@@ -32,9 +32,8 @@ pub fn kl_per_response(
     let measure = |pass: &[Sequence]| {
         let batch = ResponseBatch::new(pass, policy.config(), &policy.device())?;
         let [ours, theirs] = [&policy, &reference].map(|model| model.response_hidden(&batch));
-        let log_probs = policy.hidden_log_probs(ours.clone(), &batch).into_data();
         let compared = policy.compare(ours, &reference, theirs, &batch);
-        let log_ratios = log_probs.iter::<f32>().zip(&compared.their_log_probs);
+        let log_ratios = compared.log_probs.iter().zip(&compared.their_log_probs);
         let tokens: Vec<KlSample> = log_ratios
             .zip(&compared.kl)
             .map(|((ours, theirs), kl)| token(f64::from(*kl), f64::from(ours - theirs)))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::in_order;
-use infalign_backend::kernels::{Angles, compare, compare_distributions};
+use infalign_backend::kernels::{Angles, compare, compare_distributions, known_log_probs};
 
 use crate::attention::{Context, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_sequences, runs};
@@ -235,6 +235,21 @@ impl CausalLm {
         self.net.log_probs(hidden, &batch.targets)
     }
 
+    /// The same, where [`CausalLm::compare`] has read these hidden states: not computed again, but where logits are more than a product.
+    pub fn compared_log_probs(
+        &self,
+        hidden: Tensor<2>,
+        compared: &Compared,
+        batch: &ResponseBatch,
+    ) -> Tensor<2> {
+        let Some(weight) = self.net.plain_head() else {
+            return self.hidden_log_probs(hidden, batch);
+        };
+        let known = TensorData::new(compared.log_probs.clone(), [compared.log_probs.len(), 1]);
+        let known = Tensor::from_data(known, &self.device());
+        known_log_probs(hidden, weight, &batch.targets, known)
+    }
+
     /// log-probabilities of all tokens at every place of the responses, from [`CausalLm::response_hidden`]: `[tokens, vocabulary]`.
     pub fn distributions(&self, hidden: Tensor<2>) -> Tensor<2> {
         log_softmax(self.net.logits(hidden), 1)
@@ -258,8 +273,13 @@ impl CausalLm {
             ),
         };
         let numbers: Vec<f32> = found.into_data().iter::<f32>().collect();
-        let column = |k: usize| numbers.iter().skip(k).step_by(3).copied().collect();
-        Compared { their_log_probs: column(0), kl: column(1), entropy: column(2) }
+        let column = |k: usize| numbers.iter().skip(k).step_by(4).copied().collect();
+        Compared {
+            log_probs: column(3),
+            their_log_probs: column(0),
+            kl: column(1),
+            entropy: column(2),
+        }
     }
 
     /// Runs of sequences that one pass can take, in order.
@@ -311,7 +331,9 @@ impl ModuleMapper for Rounded {
 /// Two models' distributions at the places of some response tokens: a number for each token, in nats.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compared {
-    /// log-probability of the token itself under the other model.
+    /// log-probability of the token itself under this model.
+    pub log_probs: Vec<f32>,
+    /// The same under the other model.
     pub their_log_probs: Vec<f32>,
     /// KL of this model's distribution to the other's.
     pub kl: Vec<f32>,

@@ -101,8 +101,10 @@ impl Trainable for SequenceClassifier {
 
 /// The value of a loss and its gradient.
 pub(crate) fn backward<M: Module>(loss: Tensor<1>, module: &M) -> (f64, GradientsParams) {
-    let value = loss.clone().inner().into_scalar::<f64>();
-    (value, GradientsParams::from_grads(loss.backward(), module))
+    let value = loss.clone().inner();
+    let grads = GradientsParams::from_grads(loss.backward(), module);
+    // Last, since reading waits for the device.
+    (value.into_scalar::<f64>(), grads)
 }
 
 /// How a loss is minimised.

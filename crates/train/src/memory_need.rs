@@ -1,7 +1,7 @@
 //! What training by CTRL holds in memory at its fullest, told before it begins.
 
 use burn::module::Module;
-use infalign_backend::kernels::LOGITS_AT_ONCE;
+use infalign_backend::kernels::rows_at_once;
 use infalign_decode::Sampling;
 use infalign_model::{CausalLm, LanguageModel, TOKENS_PER_PASS};
 
@@ -54,17 +54,16 @@ impl MemoryNeed {
         };
         let longest = prompt + sampling.max_tokens;
         let responses = config.prompts_per_step.saturating_mul(config.samples_per_prompt);
-        let pass = TOKENS_PER_PASS.max(longest).min(responses.saturating_mul(longest)) as u64;
-        let vocabulary = reference.config().vocab_size as u64;
+        let pass = TOKENS_PER_PASS.max(longest).min(responses.saturating_mul(longest));
         let on_cpu = infalign_backend::is_cpu(&reference.device());
-        let block = (pass * vocabulary).min(LOGITS_AT_ONCE as u64);
+        let vocabulary = reference.config().vocab_size;
         Ok(Self {
             weights: (base + trained) * F32,
             gradients: 2 * trained * F32,
             optimizer: 2 * trained * F32,
             cache: (batch as u64).saturating_mul(reference.cache_bytes(longest) as u64),
-            activations: pass * activations(reference, longest) * F32,
-            logits: if on_cpu { 0 } else { 2 * block * F32 },
+            activations: pass as u64 * activations(reference, longest) * F32,
+            logits: if on_cpu { 0 } else { logits(pass, vocabulary) },
         })
     }
 
@@ -78,6 +77,11 @@ impl MemoryNeed {
         let step = self.gradients + self.activations + self.logits;
         (self.weights + self.optimizer).saturating_add(step.max(self.cache))
     }
+}
+
+/// Bytes of two blocks of logits on a GPU whose buffers hold any, for so many rows.
+fn logits(rows: usize, vocabulary: usize) -> u64 {
+    2 * (rows_at_once(rows, vocabulary, u64::MAX) * vocabulary) as u64 * F32
 }
 
 /// Numbers that the blocks keep for each token of texts of a length.
@@ -129,6 +133,13 @@ mod tests {
         assert_eq!(need.logits, 0);
         let step = need.gradients + need.activations;
         assert_eq!(need.total(), need.weights + need.optimizer + step);
+    }
+
+    #[test]
+    fn of_a_large_vocabulary_a_thousand_rows_of_logits_are_counted() {
+        assert_eq!(logits(10, 500), 4 * 2 * 10 * 500);
+        assert_eq!(logits(4_096, 32_768), 2 << 27);
+        assert_eq!(logits(4_096, 262_144), 2 << 30);
     }
 
     #[test]

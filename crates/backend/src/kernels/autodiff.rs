@@ -182,15 +182,19 @@ impl<B: AlignmentKernels> Kernel<B, 2> for Project {
 struct LogProbs;
 
 impl<B: AlignmentKernels> Kernel<B, 2> for LogProbs {
-    type Numbers = Vec<u32>;
+    /// The targets, and the result where it is known.
+    type Numbers = (Vec<u32>, Option<FloatTensor<B>>);
 
-    fn forward([hidden, weight]: [FloatTensor<B>; 2], targets: Vec<u32>) -> FloatTensor<B> {
-        B::log_probs(hidden, weight, targets)
+    fn forward(
+        [hidden, weight]: [FloatTensor<B>; 2],
+        (targets, known): (Vec<u32>, Option<FloatTensor<B>>),
+    ) -> FloatTensor<B> {
+        known.unwrap_or_else(|| B::log_probs(hidden, weight, targets))
     }
 
     fn gradients(
         [hidden, weight]: [FloatTensor<B>; 2],
-        targets: Vec<u32>,
+        (targets, _): (Vec<u32>, Option<FloatTensor<B>>),
         grad: FloatTensor<B>,
         wanted: [bool; 2],
     ) -> [Option<FloatTensor<B>>; 2] {
@@ -283,7 +287,17 @@ impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B
         weight: FloatTensor<Self>,
         targets: Vec<u32>,
     ) -> FloatTensor<Self> {
-        tracked::<LogProbs, B, C, 2>([hidden, weight], targets)
+        tracked::<LogProbs, B, C, 2>([hidden, weight], (targets, None))
+    }
+
+    fn known_log_probs(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+        known: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let [known] = constants::<B, C, _>([known]);
+        tracked::<LogProbs, B, C, 2>([hidden, weight], (targets, Some(known)))
     }
 
     fn compare(

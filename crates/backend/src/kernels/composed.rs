@@ -112,11 +112,12 @@ pub(super) fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -
 }
 
 pub(super) fn compare(ours: Tensor<2>, theirs: Tensor<2>, targets: &[u32]) -> Tensor<2> {
-    let picked = theirs.clone().gather(1, ids(targets, &theirs.device()));
+    let targets = ids(targets, &theirs.device());
+    let [own, picked] = [&ours, &theirs].map(|side| side.clone().gather(1, targets.clone()));
     let probabilities = ours.clone().exp();
     let kl = (probabilities.clone() * (ours.clone() - theirs)).sum_dim(1);
     let entropy = (probabilities * ours).sum_dim(1).neg();
-    Tensor::cat(vec![picked, kl, entropy], 1)
+    Tensor::cat(vec![picked, kl, entropy, own], 1)
 }
 
 fn ids(targets: &[u32], device: &Device) -> Tensor<2, Int> {

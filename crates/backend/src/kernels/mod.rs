@@ -29,9 +29,22 @@ use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::TensorData;
 use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
-/// Logits of a block of rows that stands at a time on a GPU: large enough for products to pay, small enough for the buffers of every device
-/// (128 MiB of f32).
-pub const LOGITS_AT_ONCE: usize = 1 << 25;
+/// Logits that may stand at a time on every GPU: 128 MiB of f32.
+const LOGITS_AT_ONCE: usize = 1 << 25;
+
+/// Rows of a block that is larger, for a vocabulary of which those are too few for products to pay.
+const ROWS_AT_ONCE: usize = 1 << 10;
+
+/// Rows of logits that stand at a time on a GPU, of `rows` that are cut into blocks as even as can be: at most as many as fill 128 MiB, or 1,024
+/// where those are more.
+///
+/// - buffer: bytes that a buffer of the device holds, of which a block of more than 128 MiB takes half at most.
+pub fn rows_at_once(rows: usize, vocabulary: usize, buffer: u64) -> usize {
+    let held = usize::try_from(buffer / 2).unwrap_or(usize::MAX) / size_of::<f32>();
+    let logits = LOGITS_AT_ONCE.max(ROWS_AT_ONCE.saturating_mul(vocabulary).min(held));
+    let blocks = rows.div_ceil((logits / vocabulary).max(1));
+    rows.div_ceil(blocks.max(1)).max(1)
+}
 
 /// Sizes of causal self-attention over a batch of texts of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,6 +155,17 @@ pub trait AlignmentKernels: Backend {
         weight: FloatTensor<Self>,
         targets: Vec<u32>,
     ) -> FloatTensor<Self>;
+
+    /// [`known_log_probs`]: what is known, where nobody asks for gradients.
+    fn known_log_probs(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: Vec<u32>,
+        known: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let _ = (hidden, weight, targets);
+        known
+    }
 
     /// [`compare`], which has no gradient.
     fn compare(
@@ -326,7 +350,7 @@ pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 }
 
 /// log softmax(hidden · weight) at one target a row: `[rows, 1]`. The matrix `[rows, vocabulary]` never stands as a whole: on a GPU
-/// [`LOGITS_AT_ONCE`] of it.
+/// [`rows_at_once`] of it.
 /// Of f32 or bf16; the softmax and the result are f32.
 ///
 /// - hidden: `[rows, width]`.
@@ -341,8 +365,23 @@ pub fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tenso
     composed::log_probs(hidden, weight, targets)
 }
 
-/// Two distributions a row, p = softmax(ours · weight) and q likewise: `[rows, 3]` with log q of the target, KL(p‖q) and the entropy of p,
-/// in nats. Without gradients. Each side is f32 or bf16, the rest f32.
+/// [`log_probs`] of f32 that are known already, as from [`compare`]: themselves, with the gradients that they have there.
+///
+/// - known: `[rows, 1]`.
+pub fn known_log_probs(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: &[u32],
+    known: Tensor<2>,
+) -> Tensor<2> {
+    assert_eq!(hidden.dims(), [targets.len(), weight.dims()[0]], "a row for each target");
+    assert_eq!(known.dims(), [targets.len(), 1], "a number for each target");
+    let [hidden, weight, known] = [hidden, weight, known].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::known_log_probs(hidden, weight, targets.to_vec(), known))
+}
+
+/// Two distributions a row, p = softmax(ours · weight) and q likewise: `[rows, 4]` with log q of the target, KL(p‖q), the entropy of p and
+/// log p of the target, in nats; the last as from [`log_probs`]. Without gradients. Each side is f32 or bf16, the rest f32.
 ///
 /// - ours, theirs: hidden states and the output matrix, `[rows, width]` and `[width, vocabulary]`; widths may differ.
 /// - targets: a column for each row.

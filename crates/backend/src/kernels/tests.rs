@@ -151,6 +151,26 @@ fn log_probabilities() {
 }
 
 #[test]
+fn known_log_probabilities_stay_as_they_are_and_have_the_gradients_of_others() {
+    let targets = [2, 0, 1];
+    let inputs = [numbers([3, 4], 1.0), numbers([4, 5], 2.0)];
+    let weight = numbers([3, 1], 0.5).detach();
+    let gradients = |y: Tensor<2>| {
+        let gradients = (y * weight.clone()).sum().backward();
+        inputs.each_ref().map(|input| input.grad(&gradients).unwrap().into_data())
+    };
+    let [hidden, matrix] = inputs.clone();
+    let expected = gradients(super::log_probs(hidden.clone(), matrix.clone(), &targets));
+    // Without gradients, and not what they are.
+    let known = numbers([3, 1], 3.0).inner();
+    let found = super::known_log_probs(hidden, matrix, &targets, known.clone());
+    found.clone().into_data().assert_eq(&known.into_data(), true);
+    for (found, expected) in gradients(found).iter().zip(&expected) {
+        found.assert_eq(expected, true);
+    }
+}
+
+#[test]
 fn comparisons() {
     for [rows, width, vocabulary] in [[1, 1, 1], [5, 8, 33], [150, 4, 40_000]] {
         let targets: Vec<u32> = (0..rows).map(|row| (row * 7919 % vocabulary) as u32).collect();
@@ -159,11 +179,32 @@ fn comparisons() {
         };
         let (ours, theirs) = (side(1.0), side(5.0));
         let found = super::compare(ours.clone(), theirs.clone(), &targets);
+        let own = super::log_probs(ours.0.clone(), ours.1.clone(), &targets).into_data();
+        found.clone().narrow(1, 3, 1).into_data().assert_eq(&own, true);
         let log_probs = |(hidden, weight): (Tensor<2>, Tensor<2>)| {
             burn::tensor::activation::log_softmax(hidden.matmul(weight), 1)
         };
         let expected = composed::compare(log_probs(ours), log_probs(theirs), &targets);
         near("compare", &found.into_data(), &expected.into_data());
+    }
+}
+
+#[test]
+fn logits_stand_in_even_blocks_of_at_least_a_thousand_rows_where_buffers_hold_them() {
+    const MIB: u64 = 1 << 20;
+    for (rows, vocabulary, buffer, block) in [
+        (0, 32_768, 128 * MIB, 1),
+        (1_024, 32_768, 128 * MIB, 1_024),
+        (1_033, 32_768, 128 * MIB, 517),
+        (5_000, 1_000, 128 * MIB, 5_000),
+        (1_024, 262_144, 2_048 * MIB, 1_024),
+        (2_100, 262_144, 2_048 * MIB, 700),
+        (1_024, 262_144, 1_024 * MIB, 512),
+        (130, 262_144, 128 * MIB, 65),
+        (2, 1 << 26, 128 * MIB, 1),
+    ] {
+        let found = super::rows_at_once(rows, vocabulary, buffer);
+        assert_eq!(found, block, "{rows} rows of {vocabulary}, buffers of {buffer}");
     }
 }
 

@@ -8,7 +8,7 @@ use infalign_model::{CausalLm, Compared, ResponseBatch, Sequence};
 use super::KlTerm;
 use super::kl::exact_kl;
 use crate::TrainError;
-use crate::fit::{Trainable, backward};
+use crate::fit::Trainable;
 use crate::passes::{column, per_pass, sum_gradients};
 use crate::rollout::Rollout;
 use crate::tally::Tally;
@@ -94,7 +94,7 @@ impl Passes<'_> {
             let tally = forward.tally(self.rollout, part, &log_ratios, &batch.lengths);
             let penalties = self.kl.penalties(&log_ratios, forward.exact_kl());
             let split = |values: &[f32]| split(values, &batch.lengths);
-            Ok((split(&values(forward.picked.clone())), split(&penalties), tally))
+            Ok((split(&forward.log_probs), split(&penalties), tally))
         };
         let mut observed = Observed { log_probs: Vec::new(), penalties: Vec::new() };
         let mut tallies = Vec::new();
@@ -132,7 +132,7 @@ impl Passes<'_> {
         let seen = Seen {
             responses,
             lengths: &batch.lengths,
-            log_probs: values(forward.picked.clone().inner()),
+            log_probs: forward.log_probs.clone(),
             penalties: sums(&penalties, &batch.lengths),
         };
         tally.penalty = seen.penalties.iter().sum();
@@ -148,7 +148,7 @@ impl Passes<'_> {
             loss = loss + terms * column(shares, &device);
         }
         let loss = loss.mean().mul_scalar(tokens as f64);
-        Ok((tally, backward(loss, policy.net()).1))
+        Ok((tally, GradientsParams::from_grads(loss.backward(), policy.net())))
     }
 }
 
@@ -164,6 +164,8 @@ struct Forward {
     hidden: Tensor<2>,
     /// log π of the tokens, `[tokens, 1]`.
     picked: Tensor<2>,
+    /// The same numbers.
+    log_probs: Vec<f32>,
     /// The reference's hidden states, and how its distributions compare.
     theirs: Option<(Tensor<2>, Compared)>,
 }
@@ -171,21 +173,24 @@ struct Forward {
 impl Forward {
     fn new(policy: &CausalLm, reference: Option<&CausalLm>, batch: &ResponseBatch) -> Self {
         let hidden = policy.response_hidden(batch);
-        let picked = policy.hidden_log_probs(hidden.clone(), batch);
-        let theirs = reference.map(|reference| {
-            let theirs = reference.response_hidden(batch);
-            let plain = policy.valid();
-            let compared = plain.compare(hidden.clone().inner(), reference, theirs.clone(), batch);
-            (theirs, compared)
-        });
-        Self { hidden, picked, theirs }
+        let Some(reference) = reference else {
+            let picked = policy.hidden_log_probs(hidden.clone(), batch);
+            let log_probs = picked.clone().inner().into_data().iter::<f32>().collect();
+            return Self { hidden, picked, log_probs, theirs: None };
+        };
+        let theirs = reference.response_hidden(batch);
+        let plain = policy.valid();
+        let compared = plain.compare(hidden.clone().inner(), reference, theirs.clone(), batch);
+        let picked = policy.compared_log_probs(hidden.clone(), &compared, batch);
+        let log_probs = compared.log_probs.clone();
+        Self { hidden, picked, log_probs, theirs: Some((theirs, compared)) }
     }
 
     /// log π/π_ref of each token; nothing without a reference.
     fn log_ratios(&self) -> Vec<f32> {
         let Some((_, compared)) = &self.theirs else { return Vec::new() };
-        let ours = values(self.picked.clone().inner());
-        ours.iter().zip(&compared.their_log_probs).map(|(ours, theirs)| ours - theirs).collect()
+        let pairs = self.log_probs.iter().zip(&compared.their_log_probs);
+        pairs.map(|(ours, theirs)| ours - theirs).collect()
     }
 
     /// The KL of each token's distributions; nothing without a reference.
@@ -213,17 +218,12 @@ impl Forward {
     ) -> Tally {
         let Some((_, compared)) = &self.theirs else { return Tally::default() };
         let sampled = responses.iter().flat_map(|&i| &rollout.log_probs[i]);
-        let ours = values(self.picked.clone().inner());
-        let sampler = if rollout.of_reference { &compared.their_log_probs } else { &ours };
+        let of_reference = rollout.of_reference;
+        let sampler = if of_reference { &compared.their_log_probs } else { &self.log_probs };
         let gaps = sampler.iter().zip(sampled).map(|(a, b)| f64::from((a - b).abs()));
         let log_prob_gap = gaps.fold(0.0, f64::max);
         Tally::new(compared, sums(log_ratios, lengths), log_prob_gap)
     }
-}
-
-/// The numbers of `[tokens, 1]`.
-fn values(column: Tensor<2>) -> Vec<f32> {
-    column.into_data().iter::<f32>().collect()
 }
 
 /// Consecutive runs of the given lengths.

@@ -1,5 +1,7 @@
 //! Gradients against full enumeration, on a transformer whose every response can be listed.
 
+use std::sync::Mutex;
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
@@ -257,6 +259,28 @@ fn which_kl_has_the_lower_variance_depends_on_how_far_the_policy_has_come() {
     println!("exact over in the reward: {ratios:?}");
     assert!((ratios[0] - 1.0).abs() < 1e-3, "at π_ref the two are the same: {ratios:?}");
     assert!(ratios[4] > 2.0, "at the optimum R is constant, and k1 has no variance: {ratios:?}");
+}
+
+/// To the bit on the CPU: beside a reference they come from another kernel.
+#[test]
+fn a_reference_changes_neither_log_probabilities_nor_their_gradient() {
+    let problem = Problem { policy: model(1).train(), reference: model(2), rollout: everything() };
+    let found = |reference: Option<&CausalLm>| {
+        let log_probs = Mutex::new(Vec::new());
+        let weigh = |seen: &Seen<'_>| {
+            let tokens = seen.log_probs.iter().map(|&l| f64::from(l));
+            log_probs.lock().unwrap().extend(tokens);
+            vec![1.0; seen.log_probs.len()]
+        };
+        let passes = Passes { reference, ..problem.passes(KlTerm::Reward) };
+        let (grads, _) = passes.gradient(&problem.rollout.numbers(), &weigh).unwrap();
+        (log_probs.into_inner().unwrap(), flat(problem.policy.net(), &grads))
+    };
+    let (alone, beside) = (found(None), found(Some(&problem.reference)));
+    assert_eq!(beside.0.len(), alone.0.len());
+    let most = if infalign_backend::is_cpu(&problem.policy.device()) { 0.0 } else { 1e-5 };
+    let off = [distance(&beside.0, &alone.0), distance(&beside.1, &alone.1)];
+    assert!(off.iter().all(|&off| off <= most), "off by {off:?}");
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::kernels::{
-    AdamWStep, Angles, AttentionShape, LOGITS_AT_ONCE, adamw, attend, attend_cached, compare, draw,
-    gated_silu, log_probs, project, project_gated, project_onto, project_three, rms_norm, rotate,
-    square_sum,
+    AdamWStep, Angles, AttentionShape, adamw, attend, attend_cached, compare, draw, gated_silu,
+    known_log_probs, log_probs, project, project_gated, project_onto, project_three, rms_norm,
+    rotate, rows_at_once, square_sum,
 };
 
 use super::{Candidate, candidates, cpu};
@@ -420,16 +420,28 @@ fn targets(rows: usize, vocabulary: usize) -> Vec<u32> {
     (0..rows).map(|row| (row * 7919 % vocabulary) as u32).collect()
 }
 
+/// Rows, width and vocabulary of logits that stand in two blocks on a GPU, one row apart.
+const TWO_BLOCKS: [usize; 3] = [1_033, 2, 32_768];
+
 #[test]
 fn log_probabilities_are_those_of_the_cpu() {
-    // The last has more logits than stand at a time on a GPU.
-    let at_once = LOGITS_AT_ONCE / 40_000;
-    for [rows, width, vocabulary] in [[5, 8, 33], [150, 4, 4_000], [at_once + 9, 2, 40_000]] {
+    assert_eq!(rows_at_once(TWO_BLOCKS[0], TWO_BLOCKS[2], u64::MAX), 517);
+    for [rows, width, vocabulary] in [[5, 8, 33], [150, 4, 4_000], TWO_BLOCKS] {
         let targets = targets(rows, vocabulary);
         everywhere("log_probs", [[rows, width], [width, vocabulary]], |_, [hidden, weight]| {
             log_probs(hidden, weight, &targets)
         });
     }
+}
+
+#[test]
+fn known_log_probabilities_have_the_gradients_of_the_cpu() {
+    let [rows, width, vocabulary] = [50, 8, 600];
+    let targets = targets(rows, vocabulary);
+    let shapes = [[rows, width], [width, vocabulary]];
+    everywhere("known_log_probs", shapes, |device, [hidden, weight]| {
+        known_log_probs(hidden, weight, &targets, numbers([rows, 1], 4.0, device).inner())
+    });
 }
 
 #[test]
@@ -446,21 +458,22 @@ fn of_no_rows_there_are_no_log_probabilities() {
 
 #[test]
 fn comparisons_are_those_of_the_cpu() {
-    let [rows, width, vocabulary] = [50, 8, 600];
-    let compared = |device: &Device| {
-        let side = |seed| {
-            let weight = numbers([width, vocabulary], seed + 1.0, device).mul_scalar(3.0);
-            (numbers([rows, width], seed, device), weight)
+    for [rows, width, vocabulary] in [[50, 8, 600], TWO_BLOCKS] {
+        let compared = |device: &Device| {
+            let side = |seed| {
+                let weight = numbers([width, vocabulary], seed + 1.0, device).mul_scalar(3.0);
+                (numbers([rows, width], seed, device), weight)
+            };
+            let found = compare(side(1.0), side(5.0), &targets(rows, vocabulary));
+            [0, 1, 2, 3].map(|column| values(found.clone().narrow(1, column, 1)))
         };
-        compare(side(1.0), side(5.0), &targets(rows, vocabulary))
-    };
-    let columns =
-        |found: Tensor<2>| [0, 1, 2].map(|column| values(found.clone().narrow(1, column, 1)));
-    let expected = columns(compared(&cpu()));
-    for candidate in candidates() {
-        let found = columns(compared(&candidate.device));
-        for (k, what) in ["log-probability", "KL", "entropy"].into_iter().enumerate() {
-            candidate.near(what, &found[k], &expected[k]);
+        let expected = compared(&cpu());
+        for candidate in candidates() {
+            let found = compared(&candidate.device);
+            let names = ["their log-probability", "KL", "entropy", "log-probability"];
+            for (k, what) in names.into_iter().enumerate() {
+                candidate.near(&format!("{what}, {rows} rows"), &found[k], &expected[k]);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{FloatDType, Shape, Slice, TensorData};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{Rows, adamw, attention, gate, log_probs, norm, product, rotation};
-use crate::kernels::{AdamWStep, AlignmentKernels, AttentionShape};
+use crate::kernels::{AdamWStep, AlignmentKernels, AttentionShape, rows_at_once};
 
 /// Rows `first .. end` of a matrix.
 fn rows(x: &CubeTensor, first: usize, end: usize) -> CubeTensor {
@@ -26,7 +26,8 @@ fn columns(targets: Vec<u32>, like: &CubeTensor) -> CubeTensor {
 
 /// Blocks of rows of which logits stand at a time.
 fn blocks(rows: usize, weight: &CubeTensor) -> impl Iterator<Item = (usize, usize)> + use<> {
-    let block = log_probs::block(weight.meta.shape()[1]);
+    let buffer = weight.client.properties().memory.max_page_size;
+    let block = rows_at_once(rows, weight.meta.shape()[1], buffer);
     (0..rows).step_by(block).map(move |first| (first, (first + block).min(rows)))
 }
 
@@ -190,7 +191,7 @@ impl AlignmentKernels for CubeBackend {
         their_weight: CubeTensor,
         targets: Vec<u32>,
     ) -> CubeTensor {
-        let y = log_probs::results(&ours, targets.len(), 3);
+        let y = log_probs::results(&ours, targets.len(), 4);
         let (count, targets) = (targets.len(), columns(targets, &ours));
         for (first, end) in blocks(count, &our_weight) {
             let side = |hidden: &CubeTensor, weight: &CubeTensor| {

@@ -5,12 +5,6 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{LEAST, Rows, UNITS, cubes, greatest, product, room, size, total};
-use crate::kernels::LOGITS_AT_ONCE;
-
-/// Rows of a block for a vocabulary.
-pub(super) fn block(vocabulary: usize) -> usize {
-    (LOGITS_AT_ONCE / vocabulary).max(1)
-}
 
 /// The greatest logit of a row, and Σ e^(logit − greatest).
 #[cube]
@@ -100,7 +94,7 @@ fn logit_gradient(
     }
 }
 
-/// log q of the target, KL(p‖q) and the entropy of p.
+/// log q of the target, KL(p‖q), the entropy of p and log p of the target.
 #[cube(launch)]
 fn compared<F: Float, G: Float>(
     ours: &[F],
@@ -140,9 +134,10 @@ fn compared<F: Float, G: Float>(
     if UNIT_POS == 0 {
         let at = first as usize + row;
         let target = targets[at] as usize;
-        y[3 * at] = f32::cast_from(theirs[of_q + target]) - log_q;
-        y[3 * at + 1] = kl;
-        y[3 * at + 2] = entropy;
+        y[4 * at] = f32::cast_from(theirs[of_q + target]) - log_q;
+        y[4 * at + 1] = kl;
+        y[4 * at + 2] = entropy;
+        y[4 * at + 3] = f32::cast_from(ours[of_p + target]) - most_p - sum_p.ln();
     }
 }
 

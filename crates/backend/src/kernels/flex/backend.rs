@@ -113,7 +113,7 @@ impl AlignmentKernels for Flex {
     ) -> FlexTensor {
         let ours = [&ours, &our_weight].map(Matrix::of);
         let theirs = [&theirs, &their_weight].map(Matrix::of);
-        tensor(log_probs::compare(ours, theirs, &targets), [targets.len(), 3])
+        tensor(log_probs::compare(ours, theirs, &targets), [targets.len(), 4])
     }
 
     fn adamw(

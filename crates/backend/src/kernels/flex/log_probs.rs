@@ -27,19 +27,21 @@ pub(super) fn forward(hidden: Matrix<'_>, weight: Matrix<'_>, targets: &[u32]) -
     found
 }
 
-/// log q of the target, KL(p‖q) and entropy of p for each row, given hidden states and output matrix of p and of q.
+/// log q of the target, KL(p‖q), entropy of p and log p of the target for each row, given hidden states and output matrix of p and of q.
 pub(super) fn compare(ours: [Matrix<'_>; 2], theirs: [Matrix<'_>; 2], targets: &[u32]) -> Vec<f32> {
-    let (vocabulary, mut found) = (ours[1].columns(), Vec::with_capacity(3 * targets.len()));
+    let (vocabulary, mut found) = (ours[1].columns(), Vec::with_capacity(4 * targets.len()));
     for (part, targets) in targets.chunks(rows(vocabulary)).enumerate() {
         let first = part * rows(vocabulary);
         let [ours, theirs] = [ours, theirs]
             .map(|[hidden, weight]| product(hidden.narrow(first, targets.len()), weight));
         let pairs = ours.par_chunks(vocabulary).zip(theirs.par_chunks(vocabulary));
         let row = |((ours, theirs), &target): ((&[f32], &[f32]), &u32)| {
-            let (their_log_sum, kl, entropy) = Arch::new().dispatch(Compare { ours, theirs });
-            [theirs[target as usize] - their_log_sum, kl, entropy]
+            let [log_sum, their_log_sum, kl, entropy] =
+                Arch::new().dispatch(Compare { ours, theirs });
+            let target = target as usize;
+            [theirs[target] - their_log_sum, kl, entropy, ours[target] - log_sum]
         };
-        let rows: Vec<[f32; 3]> = pairs.zip(targets).map(row).collect();
+        let rows: Vec<[f32; 4]> = pairs.zip(targets).map(row).collect();
         found.extend_from_slice(rows.as_flattened());
     }
     found
@@ -113,17 +115,17 @@ impl WithSimd for Slope<'_> {
     }
 }
 
-/// log Σ e^l of q's logits, KL(p‖q) and the entropy of p.
+/// log Σ e^l of the logits of p and of q, KL(p‖q) and the entropy of p.
 struct Compare<'a> {
     ours: &'a [f32],
     theirs: &'a [f32],
 }
 
 impl WithSimd for Compare<'_> {
-    type Output = (f32, f32, f32);
+    type Output = [f32; 4];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> (f32, f32, f32) {
+    fn with_simd<S: Simd>(self, simd: S) -> [f32; 4] {
         const LANES: usize = 16;
         let log_sum = LogSum(self.ours).with_simd(simd);
         let their_log_sum = LogSum(self.theirs).with_simd(simd);
@@ -138,6 +140,6 @@ impl WithSimd for Compare<'_> {
                 *entropy -= p * log_p;
             }
         }
-        (their_log_sum, kl.iter().sum(), entropy.iter().sum())
+        [log_sum, their_log_sum, kl.iter().sum(), entropy.iter().sum()]
     }
 }
