@@ -1,6 +1,7 @@
 //! What generation needs of a model: next-token logits of a growing batch.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use infalign_backend::functions::softmax_weights;
 
@@ -103,7 +104,7 @@ fn token_by_token<M: LanguageModel + ?Sized>(
 
 /// Prompts that a model has read, for any number of rows to continue.
 pub struct Prompts {
-    logits: Vec<f32>,
+    logits: Arc<Vec<f32>>,
     count: usize,
     state: Box<dyn Any + Send + Sync>,
 }
@@ -113,13 +114,18 @@ impl Prompts {
     /// - `logits`: after each of them, `[count, vocabulary]`; none at all where nobody draws from them.
     /// - `state`: what the model's sessions continue from.
     pub fn new<T: Any + Send + Sync>(count: usize, logits: Vec<f32>, state: T) -> Self {
-        Self { logits, count, state: Box::new(state) }
+        Self { logits: Arc::new(logits), count, state: Box::new(state) }
     }
 
     /// Logits of the first token after a prompt, `[vocabulary]`; empty where [`Prompts::new`] was given none of it.
     pub fn logits(&self, prompt: usize) -> &[f32] {
         let vocabulary = self.logits.len() / self.count.max(1);
         self.logits.chunks(vocabulary.max(1)).take(self.count).nth(prompt).unwrap_or_default()
+    }
+
+    /// Those of all prompts, for rows that continue them.
+    pub(crate) fn shared_logits(&self) -> &Arc<Vec<f32>> {
+        &self.logits
     }
 
     /// What [`Prompts::new`] was given.

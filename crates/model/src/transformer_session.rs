@@ -1,6 +1,7 @@
 //! Generation with tensors, on any device: rows stand right-aligned in the cache, so that every row writes the same column.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use infalign_backend::kernels;
@@ -83,39 +84,76 @@ struct TransformerSession {
     logits: Logits,
 }
 
-/// Logits of the rows, `[rows, vocabulary]`, on the device until somebody asks for them.
+/// Logits of the rows, `[rows, vocabulary]`, which stay where they are until somebody asks for them.
 #[derive(Default)]
 struct Logits {
-    tensor: Option<Tensor<2>>,
+    /// Those that the last push computed.
+    pushed: Option<Tensor<2>>,
+    /// Where each row has its own.
+    rows: Vec<Place>,
     numbers: OnceCell<Vec<f32>>,
 }
 
+/// Where the logits of a row are.
+#[derive(Clone)]
+enum Place {
+    /// In this row of what the last push computed.
+    Pushed(usize),
+    /// In this row of what the prompts have, one of which it continues: it has joined since.
+    Read(Arc<Vec<f32>>, usize),
+}
+
 impl Logits {
-    fn of(tensor: Tensor<2>) -> Self {
-        Self { tensor: Some(tensor), numbers: OnceCell::new() }
+    fn of(pushed: Tensor<2>) -> Self {
+        let rows = (0..pushed.dims()[0]).map(Place::Pushed).collect();
+        Self { pushed: Some(pushed), rows, numbers: OnceCell::new() }
     }
 
-    fn numbers(&self) -> &[f32] {
-        self.numbers.get_or_init(|| self.tensor.clone().map(numbers).unwrap_or_default())
-    }
-
-    /// With those of more rows behind them.
-    fn extended<'a>(&self, more: impl Iterator<Item = &'a [f32]>) -> Self {
-        let mut all = self.numbers().to_vec();
-        more.for_each(|row| all.extend_from_slice(row));
-        Self { tensor: None, numbers: OnceCell::from(all) }
-    }
-
-    fn select(&self, rows: &[usize], vocabulary: usize) -> Self {
-        if let (Some(tensor), None) = (&self.tensor, self.numbers.get()) {
-            return Self::of(tensor.clone().select(0, indices(rows, &tensor.device())));
+    /// All of them, where the last push computed them.
+    fn tensor(&self) -> Option<Tensor<2>> {
+        let pushed = self.pushed.as_ref()?;
+        let pushed_row = |place: &Place| match place {
+            Place::Pushed(row) => Some(*row),
+            Place::Read(..) => None,
+        };
+        let rows: Vec<usize> = self.rows.iter().map(pushed_row).collect::<Option<_>>()?;
+        if rows.iter().copied().eq(0..pushed.dims()[0]) {
+            return Some(pushed.clone());
         }
-        let all = self.numbers();
-        let row = |&r: &usize| all[r * vocabulary..(r + 1) * vocabulary].iter().copied();
-        Self {
-            tensor: None,
-            numbers: OnceCell::from(rows.iter().flat_map(row).collect::<Vec<_>>()),
+        Some(pushed.clone().select(0, indices(&rows, &pushed.device())))
+    }
+
+    fn numbers(&self, vocabulary: usize) -> &[f32] {
+        self.numbers.get_or_init(|| {
+            if let Some(tensor) = self.tensor() {
+                return numbers(tensor);
+            }
+            let pushed = self.pushed.clone().map(numbers).unwrap_or_default();
+            let rows = self.rows.iter().map(|place| {
+                let (all, row) = match place {
+                    Place::Pushed(row) => (&pushed, *row),
+                    Place::Read(prompts, prompt) => (&**prompts, *prompt),
+                };
+                &all[row * vocabulary..(row + 1) * vocabulary]
+            });
+            rows.collect::<Vec<&[f32]>>().concat()
+        })
+    }
+
+    /// Those of more rows behind them, which continue the chosen prompts.
+    fn join(&mut self, prompts: &Prompts, chosen: &[usize]) {
+        let read = |&prompt: &usize| Place::Read(prompts.shared_logits().clone(), prompt);
+        self.rows.extend(chosen.iter().map(read));
+        self.numbers = OnceCell::new();
+    }
+
+    fn select(&self, rows: &[usize]) -> Self {
+        // An empty batch holds nothing.
+        if rows.is_empty() {
+            return Self::default();
         }
+        let rows = rows.iter().map(|&row| self.rows[row].clone()).collect();
+        Self { pushed: self.pushed.clone(), rows, numbers: OnceCell::new() }
     }
 }
 
@@ -172,11 +210,11 @@ fn numbers(tensor: Tensor<2>) -> Vec<f32> {
 
 impl Session for TransformerSession {
     fn logits(&self) -> &[f32] {
-        self.logits.numbers()
+        self.logits.numbers(self.model.config.vocab_size)
     }
 
     fn draw(&self, how: &[[f32; 2]]) -> Option<Vec<(u32, f32)>> {
-        self.logits.tensor.as_ref().and_then(|logits| kernels::draw(logits, how))
+        self.logits.tensor().and_then(|logits| kernels::draw(&logits, how))
     }
 
     fn states(&self) -> Vec<f32> {
@@ -199,7 +237,7 @@ impl Session for TransformerSession {
     }
 
     fn select(&mut self, rows: &[usize]) {
-        self.logits = self.logits.select(rows, self.model.config.vocab_size);
+        self.logits = self.logits.select(rows);
         self.rows = self.rows.take().filter(|_| !rows.is_empty()).map(|own| own.select(rows));
     }
 
@@ -226,7 +264,45 @@ impl Session for TransformerSession {
             }
             None => Rows { cache: read.cache.with_room(new_tokens), ..read },
         });
-        self.logits = self.logits.extended(chosen.iter().map(|&row| prompts.logits(row)));
+        self.logits.join(prompts, chosen);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TransformerConfig;
+
+    #[test]
+    fn logits_are_the_rows_own_and_stay_where_they_are_until_they_are_read() {
+        let (config, mut k) = (TransformerConfig::llama(8, 8, 12, 1, 2, 16), 0.0_f32);
+        let mut next = || {
+            k += 1.0;
+            30.0 * k.sin()
+        };
+        let device = infalign_backend::device(None).unwrap();
+        let model = CausalLm::random(config, &mut next, &device).unwrap().valid();
+        let read = model.read(&[&[1, 3], &[1, 4, 5]]).unwrap();
+        let [a, b] = [0, 1].map(|prompt| read.logits(prompt));
+        let mut session = TransformerSession { model, rows: None, logits: Logits::default() };
+        session.join(&read, &[1, 0, 1], 4).unwrap();
+        assert_eq!(session.logits(), [b, a, b].concat());
+        session.push(&[6, 6, 7]).unwrap();
+        let all = session.logits().to_vec();
+        let [c, d, e] = [0, 1, 2].map(|row| &all[8 * row..8 * (row + 1)]);
+        let rows = [a, b, c, d, e];
+        assert!((1..5).all(|i| !rows[..i].contains(&rows[i])), "no two are alike: {rows:?}");
+        session.select(&[2, 0]);
+        assert_eq!(numbers(session.logits.tensor().unwrap()), [e, c].concat(), "to draw from");
+        session.join(&read, &[0, 1], 4).unwrap();
+        assert!(session.logits.numbers.get().is_none(), "nobody has read them");
+        assert!(session.logits.tensor().is_none(), "nor are they all where the last push was");
+        assert_eq!(session.logits(), [e, c, a, b].concat());
+        session.select(&[3, 1, 1, 2]);
+        assert!(session.logits.numbers.get().is_none(), "nor again");
+        assert_eq!(session.logits(), [b, c, c, a].concat());
+        session.select(&[]);
+        assert!(session.logits().is_empty() && session.logits.pushed.is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! that it is read once however many responses it has. A [`Generator`](crate::Generator) has an engine of its own for as long as a call
 //! takes; an [`Engine`] goes on, and responses to many callers stand in its batch together.
 
+mod first_tokens;
 mod job;
 mod queue;
 mod shared;

@@ -7,6 +7,7 @@ use infalign_model::{LanguageModel, Session};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::first_tokens::first_tokens;
 use super::job::{Caller, Job, Read, Row};
 use super::queue::Queue;
 use crate::sampling::rows_of_logits;
@@ -91,17 +92,14 @@ impl<'w, C: Caller> Worker<'w, C> {
     }
 
     /// Lets rows of a job enter, and returns those that have ended already. Their first token is drawn before they enter: some end with it.
-    fn join(&mut self, job: &Job<C>, rows: Vec<(Row<C>, Read)>) -> Vec<Row<C>> {
+    fn join(&mut self, job: &Job<C>, mut rows: Vec<(Row<C>, Read)>) -> Vec<Row<C>> {
+        let draws = self.first_tokens(job, &mut rows).unwrap_or_else(|error| {
+            job.fail(error);
+            Vec::new()
+        });
         let (mut ended, mut entering, mut reads) = (Vec::new(), Vec::new(), Vec::new());
-        for (mut row, read) in rows {
-            let logits = read.prompts.logits(read.index);
-            if let Err(error) = rows_of_logits(logits, 1, self.model.vocabulary()) {
-                job.fail(error);
-                continue;
-            }
-            let uniform = row.uniform();
-            let draw = row.drawn(logits, uniform, &mut self.weights);
-            match row.take(draw, logits) {
+        for ((mut row, read), draw) in rows.into_iter().zip(draws) {
+            match row.take(draw, read.prompts.logits(read.index)) {
                 Err(error) => job.fail(error),
                 Ok(()) if row.finish.is_some() => ended.push(row),
                 Ok(()) => {
@@ -121,6 +119,24 @@ impl<'w, C: Caller> Worker<'w, C> {
             }
         }
         ended
+    }
+
+    /// Draws the first token of every response, of those to one prompt together.
+    fn first_tokens(
+        &mut self,
+        job: &Job<C>,
+        rows: &mut [(Row<C>, Read)],
+    ) -> Result<Vec<Draw>, DecodeError> {
+        let mut draws = Vec::with_capacity(rows.len());
+        for together in rows.chunk_by_mut(|(a, _), (b, _)| a.prompt == b.prompt) {
+            let uniforms: Vec<f64> = together.iter_mut().map(|(row, _)| row.uniform()).collect();
+            let (_, read) = &together[0];
+            let logits = read.prompts.logits(read.index);
+            rows_of_logits(logits, 1, self.model.vocabulary())?;
+            let sampling = job.caller.sampling();
+            draws.extend(first_tokens(sampling, logits, &uniforms, &mut self.weights));
+        }
+        Ok(draws)
     }
 
     /// Draws the next token of every row.
