@@ -31,11 +31,13 @@ fn preferences_make_a_reward_model_with_a_calibration_curve() {
     assert_done(&output);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(printed.contains("reward-model") && printed.contains("accuracy"), "{printed}");
+    assert!(!stderr(&output).contains("longer than the context"), "{}", stderr(&output));
     let results = json_file(&runs[0].join("results.json"));
     assert_eq!(results["recipe"], "visits");
     let report = json_file(&runs[0].join("reward-model/report.json"));
     assert_eq!(results["reward_model"], report);
     assert!(report["accuracy"]["estimate"].as_f64().unwrap() > 0.9, "{report}");
+    assert_eq!(report["prompts"], report["pairs"], "each has a prompt of its own");
     assert!(report["log_loss"].as_f64().unwrap() < 0.4, "{report}");
     assert!(report["reliability"].as_array().unwrap().len() > 1, "{report}");
     let svg = std::fs::read_to_string(runs[0].join("reward-model/calibration-curve.svg")).unwrap();
@@ -70,6 +72,47 @@ fn a_judge_learns_from_what_another_model_is_measured_on() {
     assert!(own < judge, "a quarter is held out: {own} and {judge}");
 }
 
+#[test]
+fn pairs_are_told_by_prompt_and_so_is_what_the_context_cuts() {
+    let dir = data();
+    // Ten pairs of each of eight prompts, of which one is longer than the 64 tokens that the model reads.
+    let row = |i: usize| {
+        let before = if i.is_multiple_of(8) { "the soup ".repeat(40) } else { String::new() };
+        let [chosen, rejected] =
+            ["nice", "awful"].map(|word| format!(" the tea {} was {word} .", i / 8));
+        let prompt = format!("{before}day {} :", i % 8);
+        format!("{}\n", json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}))
+    };
+    let rows: String = (0..80).map(row).collect();
+    std::fs::write(dir.path().join("few.jsonl"), rows).unwrap();
+    let recipe = recipe(dir.path(), "preferences = ['few.jsonl']");
+    let run = dir.path().join("run");
+    let sets = ["--set", "held_out=0.5", "--set", "train.steps=2"];
+    let sides = "reward model visits: 50 pairs of 5 prompts to learn from, 30 pairs of 3 prompts held out\n";
+    let cut = "reward model visits: 10 of 80 pairs are longer than the context of 64 tokens: \
+               the beginning of their prompts is left out\n";
+    for more in [&[&sets[..], &["--dry-run"]].concat()[..], &sets] {
+        let output = train(&recipe, &run, more);
+        assert_done(&output);
+        let told = stderr(&output);
+        assert!(told.contains(sides) && told.contains(cut), "{told}");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(printed.contains("on 30 pairs of 3 prompts"), more == &sets[..], "{printed}");
+    }
+    let report = json_file(&run.join("reward-model/report.json"));
+    assert_eq!((&report["pairs"], &report["prompts"]), (&json!(30), &json!(3)), "{report}");
+
+    // Of ratings, the ends.
+    let text = "the soup was nice . ".repeat(20);
+    let rows: String = (0..8).map(|i| format!("{i}\t{i}.0\tday {i} : {text}\n")).collect();
+    std::fs::write(dir.path().join("long.tsv"), rows).unwrap();
+    let more = ["--set", "preferences=[]", "--set", "ratings=['long.tsv']"];
+    let output = train(&recipe, &run, &[&sets[..], &more, &["--dry-run"]].concat());
+    assert_done(&output);
+    let cut = "8 of 8 texts are longer than the context of 64 tokens: their end is left out\n";
+    assert!(stderr(&output).contains(cut), "{}", stderr(&output));
+}
+
 /// The rewards that a model gives to two texts, by `infalign score`.
 fn scores(reward: &Path, dir: &Path) -> Vec<f64> {
     let lines = ["perfect", "awful"].map(|word| {
@@ -102,6 +145,7 @@ fn ratings_make_a_reward_model_or_an_adapter_that_scores() {
         let model = run.join("reward-model");
         let report = json_file(&model.join("report.json"));
         assert!(report["correlation"].as_f64().unwrap() > 0.8, "{name}: {report}");
+        assert!(report["prompts"].is_null(), "{name}: {report}");
         assert!(!model.join("calibration-curve.svg").exists(), "scores of ratings are no odds");
         assert_eq!(model.join("adapter_config.json").is_file(), name == "lora");
         assert_eq!(model.join("model.safetensors").is_file(), name == "full");
@@ -168,6 +212,9 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     let same = json!({"prompt": "a", "chosen": " b", "rejected": " b"});
     std::fs::write(dir.path().join("same.jsonl"), format!("{same}\n")).unwrap();
     std::fs::write(dir.path().join("one.tsv"), "1\t1.0\tthe soup was nice .\n").unwrap();
+    let of_one = |i: usize| json!({"prompt": "a", "chosen": format!(" b {i}"), "rejected": " c"});
+    let of_one: String = (0..4).map(|i| format!("{}\n", of_one(i))).collect();
+    std::fs::write(dir.path().join("of-one.jsonl"), of_one).unwrap();
     for (data, set, needles) in [
         ("", "seed=1", ["ratings", "preferences"]),
         (&format!("{ratings}\n{preferences}"), "seed=1", ["ratings", "preferences"]),
@@ -175,6 +222,16 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
             "preferences = ['same.jsonl']",
             "seed=1",
             ["same.jsonl", "no pair of different responses"],
+        ),
+        (
+            "preferences = ['of-one.jsonl']",
+            "seed=1",
+            ["all 4 pairs have one prompt", "more prompts"],
+        ),
+        (
+            "preferences = ['of-one.jsonl']",
+            "held_out=0.99",
+            ["all 4 pairs have one prompt", "chosen by prompt"],
         ),
         ("preferences = ['absent.jsonl']", "seed=1", ["absent.jsonl", "Check that the path"]),
         ("ratings = ['one.tsv']", "seed=1", ["examples", "held"]),

@@ -12,7 +12,7 @@
 //! - [`length`]: win rates at equal lengths;
 //! - [`agreement`](mod@agreement): how far two judges agree.
 //!
-//! Besides: [`wilson_interval`] for the share of independent trials, [`of_share`] for means of few numbers near 0 or 1, [`reliability`](reliability()) for forecast probabilities against what
+//! Besides: [`wilson_interval`] for the share of independent trials, [`clustered_wilson_interval`] for that of trials in clusters, [`of_share`] for means of few numbers near 0 or 1, [`reliability`](reliability()) for forecast probabilities against what
 //! came true, and Pearson's [`correlation`](correlation()).
 //!
 //! Functions take the samples of one prompt, or one number a prompt; batching belongs to the caller.
@@ -48,7 +48,7 @@ pub use length::{Lengths, length_controlled};
 pub use order::{Kept, Selection, selection_weights, win_rate};
 pub use plan::Spread;
 pub use plurality::plurality_weights;
-pub use proportion::{of_share, wilson_interval};
+pub use proportion::{clustered_wilson_interval, of_share, wilson_interval};
 pub use quantile::mid_rank;
 pub use reliability::{ReliabilityBin, reliability};
 pub use significance::{equivalence_test, holm, t_test};

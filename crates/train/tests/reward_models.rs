@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use infalign_model::{CausalLm, LoraConfig, SequenceClassifier, TargetModules, Tokenizer};
 use infalign_reward::{Reads, Reward, RewardModel};
+use infalign_stats::{clustered_wilson_interval, wilson_interval};
 use infalign_train::{
     Examples, FitMetrics, Pair, RewardModelConfig, RewardModelReport, TrainError, fitted_steps,
     train_reward_model,
@@ -51,9 +52,13 @@ fn paired(tokenizer: &Tokenizer, range: Range<u64>) -> Examples {
         range.map(|i| (text(2 * i), text(2 * i + 1))).filter(|(a, b)| rating(a) != rating(b));
     let pairs = pairs.map(|(a, b)| if rating(&a) > rating(&b) { (a, b) } else { (b, a) });
     let encode = |text: &str| tokenizer.encode(text).unwrap();
-    let pair =
-        |(a, b): (String, String)| Pair { better: encode(&a), worse: encode(&b), margin: 0.0 };
-    Examples::Paired(pairs.map(pair).collect())
+    let pair = |(prompt, (a, b)): (usize, (String, String))| Pair {
+        better: encode(&a),
+        worse: encode(&b),
+        margin: 0.0,
+        prompt,
+    };
+    Examples::Paired(pairs.enumerate().map(pair).collect())
 }
 
 /// Trains on the words' base model, or on the one given.
@@ -90,6 +95,7 @@ fn ratings_are_learned_and_survive_saving() {
     let report = RewardModelReport::measure(&model, &rated(&tokenizer, 800..1000)).unwrap();
     assert!(report.correlation.unwrap() > 0.95 && report.accuracy.estimate > 0.9, "{report:?}");
     assert!(report.examples == 200 && report.pairs <= 100 && report.log_loss.is_none());
+    assert_eq!(report.prompts, None);
     let dir = tempfile::tempdir().unwrap();
     model.save(dir.path()).unwrap();
     let again =
@@ -114,6 +120,39 @@ fn pairs_are_learned_and_the_model_knows_how_well() {
     assert!(first.observed.estimate < 0.1 && last.observed.estimate > 0.9, "{report:?}");
 }
 
+#[test]
+fn what_pairs_of_few_prompts_say_is_counted_by_prompt() {
+    let (base, tokenizer) = base();
+    let config = RewardModelConfig { steps: 60, ..config() };
+    let model = train((base, tokenizer.clone()), &paired(&tokenizer, 0..200), &config).unwrap();
+    let [high, low] = ["a a", "b"].map(|text| tokenizer.encode(text).unwrap());
+    let scores = model.scores(&[high.clone(), low.clone()]).unwrap();
+    let gap = f64::from(scores[0] - scores[1]);
+    assert!(gap > 0.0, "{scores:?}");
+    // Four pairs of each of three prompts; those of the third are in the wrong order.
+    let measured = |prompt: fn(usize) -> usize| {
+        let pair = |index: usize| {
+            let (better, worse) = if index % 3 < 2 { (&high, &low) } else { (&low, &high) };
+            let (better, worse) = (better.clone(), worse.clone());
+            Pair { better, worse, margin: 0.0, prompt: prompt(index) }
+        };
+        let pairs = Examples::Paired((0..12).map(pair).collect());
+        RewardModelReport::measure(&model, &pairs).unwrap()
+    };
+    let few = measured(|index| index % 3);
+    assert_eq!((few.examples, few.pairs, few.prompts), (12, 12, Some(3)));
+    let clusters = [(4.0, 4), (4.0, 4), (0.0, 4)];
+    assert_eq!(few.accuracy, clustered_wilson_interval(&clusters, 0.95).unwrap());
+    let loss = |gap: f64| (-gap).exp().ln_1p();
+    let expected = (8.0 * loss(gap) + 4.0 * loss(-gap)) / 12.0;
+    assert!((few.log_loss.unwrap() - expected).abs() < 1e-5, "{few:?}, not {expected}");
+    // With a prompt of its own for each pair, they are independent trials.
+    let many = measured(|index| index);
+    assert_eq!(many.prompts, Some(12));
+    assert_eq!(many.accuracy, wilson_interval(8.0, 12, 0.95).unwrap());
+    assert!(few.accuracy.low < many.accuracy.low && many.accuracy.high < few.accuracy.high);
+}
+
 /// Scores of `a` and `b` after training on four pairs of them, of which three say that `a` is the better one.
 fn contested(config: RewardModelConfig, margin: f32) -> [f32; 2] {
     let (base, tokenizer) = base();
@@ -122,6 +161,7 @@ fn contested(config: RewardModelConfig, margin: f32) -> [f32; 2] {
         better: better.to_vec(),
         worse: worse.to_vec(),
         margin,
+        prompt: 0,
     };
     let pairs = vec![pair(&a, &b), pair(&a, &b), pair(&a, &b), pair(&b, &a)];
     let config = RewardModelConfig { examples_per_step: 4, ..config };

@@ -1,7 +1,10 @@
 //! What a reward model is trained and measured on: files of ratings or preferences, split by hash and encoded.
 
+use std::collections::{HashMap, HashSet};
+
 use anyhow::{Context, Result, ensure};
-use infalign_data::{Rating, dataset, ratings, split_by_hash};
+use infalign_data::dataset::{self, Preference};
+use infalign_data::{Message, Plant, Rating, Role, Text, ratings, split_by_hash};
 use infalign_model::{Tokenizer, TransformerConfig};
 use infalign_train::{Examples, Pair};
 
@@ -14,6 +17,8 @@ pub(super) struct RewardData {
     /// Without a planted phrase.
     pub(super) held_out: Examples,
     pub(super) planted: Option<Planted>,
+    /// What people are to know of them, each for a line of its own.
+    pub(super) notes: Vec<String>,
 }
 
 /// The held-out texts with a planted phrase.
@@ -64,23 +69,31 @@ impl RewardDataReader<'_> {
         for file in &self.stage.ratings {
             texts.extend(ratings::read_tsv(&self.paths.resolve(file)?).context("ratings")?);
         }
-        let (used, held_out) = self.split(texts, |rating| rating.text.as_str())?;
-        let Some(plant) = &self.stage.plant else {
-            let (training, held_out) = (self.rated(used)?, self.rated(held_out)?);
-            return Ok(RewardData { training, held_out, planted: None });
-        };
+        let n_texts = texts.len();
+        let (mut used, held_out) = self.split(texts, |rating| rating.text.as_str())?;
+        let mut planted = None;
+        if let Some(plant) = &self.stage.plant {
+            used = plant.apply(used);
+            planted = Some(self.planted(plant, &held_out)?);
+        }
+        let ((training, n_cut), (held_out, n_cut_too)) = (self.rated(used)?, self.rated(held_out)?);
+        let n = n_cut + n_cut_too;
+        let told = format!(
+            "{n} of {n_texts} texts are longer than the context of {} tokens: their end is left out",
+            self.context()
+        );
+        let notes = if n > 0 { vec![told] } else { Vec::new() };
+        Ok(RewardData { training, held_out, planted, notes })
+    }
+
+    fn planted(&self, plant: &Plant, held_out: &[Rating]) -> Result<Planted> {
         let encode = |phrase: &dyn Fn(&str) -> String| -> Result<Vec<Vec<u32>>> {
-            held_out.iter().map(|rating| self.beginning(&phrase(&rating.text))).collect()
+            held_out.iter().map(|rating| Ok(self.beginning(&phrase(&rating.text))?.0)).collect()
         };
-        let planted = Planted {
+        Ok(Planted {
             without: encode(&str::to_owned)?,
             with_phrase: encode(&|text| plant.planted(text))?,
-            like_training: self.rated(plant.apply(held_out.clone()))?,
-        };
-        Ok(RewardData {
-            training: self.rated(plant.apply(used))?,
-            held_out: self.rated(held_out)?,
-            planted: Some(planted),
+            like_training: self.rated(plant.apply(held_out.to_vec()))?.0,
         })
     }
 
@@ -90,48 +103,138 @@ impl RewardDataReader<'_> {
         Ok(if self.stage.swap_held_out { (share, most) } else { (most, share) })
     }
 
-    fn rated(&self, texts: Vec<Rating>) -> Result<Examples> {
-        let encode = |text: Rating| Ok((self.beginning(&text.text)?, text.rating));
-        Ok(Examples::Rated(texts.into_iter().map(encode).collect::<Result<_>>()?))
+    /// Tokens that the model reads.
+    fn context(&self) -> usize {
+        self.config.max_position_embeddings
     }
 
-    /// The tokens of a text, cut where the context ends.
-    fn beginning(&self, text: &str) -> Result<Vec<u32>> {
+    /// The texts with their ratings, and how many are cut.
+    fn rated(&self, texts: Vec<Rating>) -> Result<(Examples, usize)> {
+        let mut n_cut = 0;
+        let encode = |text: Rating| -> Result<(Vec<u32>, f32)> {
+            let (tokens, is_cut) = self.beginning(&text.text)?;
+            n_cut += usize::from(is_cut);
+            Ok((tokens, text.rating))
+        };
+        let texts = texts.into_iter().map(encode).collect::<Result<_>>()?;
+        Ok((Examples::Rated(texts), n_cut))
+    }
+
+    /// The tokens of a text, cut where the context ends, and whether there are more.
+    fn beginning(&self, text: &str) -> Result<(Vec<u32>, bool)> {
         let mut tokens = self.tokenizer.encode(text)?;
-        tokens.truncate(self.config.max_position_embeddings);
-        Ok(tokens)
+        let is_cut = tokens.len() > self.context();
+        tokens.truncate(self.context());
+        Ok((tokens, is_cut))
     }
 
     fn preferences(&self) -> Result<RewardData> {
-        let mut pairs = Vec::new();
+        let mut cut = CutPairs::default();
+        let pairs = self.pairs(&mut cut)?;
+        let n = pairs.len();
+        ensure!(
+            pairs.iter().any(|(_, pair)| pair.prompt > 0),
+            "preferences: all {n} pairs have one prompt, and what is held out is chosen by prompt: give pairs of more prompts"
+        );
+        // Responses to one prompt stay on one side.
+        let (used, held_out) = self.split(pairs, |(prompt, _)| prompt.as_str())?;
+        let sides: [Vec<Pair>; 2] =
+            [used, held_out].map(|side| side.into_iter().map(|(_, pair)| pair).collect());
+        let mut notes = vec![told_of_sides(&sides)];
+        notes.extend(cut.told(n, self.context()));
+        let [training, held_out] = sides.map(Examples::Paired);
+        Ok(RewardData { training, held_out, planted: None, notes })
+    }
+
+    /// The pairs of all files, each with its prompt in JSON.
+    fn pairs(&self, cut: &mut CutPairs) -> Result<Vec<(String, Pair)>> {
+        let (mut pairs, mut prompts) = (Vec::new(), HashMap::new());
         for file in &self.stage.preferences {
             let path = self.paths.resolve(file)?;
             let (preferences, _) =
                 dataset::read_strict_preferences(&path).context("preferences")?;
             for (index, preference) in preferences.iter().enumerate() {
-                let pair = self.pair(preference);
                 let place =
                     || format!("{}, pair {} of different responses", path.display(), index + 1);
-                // Responses to one prompt stay on one side.
-                pairs.push((serde_json::to_string(&preference.prompt)?, pair.with_context(place)?));
+                let [better, worse] = self.texts(preference, cut).with_context(place)?;
+                let key = serde_json::to_string(&preference.prompt)?;
+                let next = prompts.len();
+                let prompt = *prompts.entry(key.clone()).or_insert(next);
+                pairs.push((key, Pair { better, worse, margin: preference.margin, prompt }));
             }
         }
-        let (used, held_out) = self.split(pairs, |(prompt, _)| prompt.as_str())?;
-        let examples = |pairs: Vec<(String, Pair)>| {
-            Examples::Paired(pairs.into_iter().map(|(_, pair)| pair).collect())
-        };
-        Ok(RewardData { training: examples(used), held_out: examples(held_out), planted: None })
+        Ok(pairs)
     }
 
-    fn pair(&self, preference: &dataset::Preference) -> Result<Pair> {
+    /// The tokens of the prompt with either response, of which the end is kept, and counts what is cut.
+    fn texts(&self, preference: &Preference, cut: &mut CutPairs) -> Result<[Vec<u32>; 2]> {
         let encode = |response| -> Result<Vec<u32>> {
             let tokens = self.encoder.whole(&preference.prompt, response)?;
             ensure!(!tokens.is_empty(), "prompt and response are empty: remove the row");
-            Ok(self.config.keep_end(tokens))
+            Ok(tokens)
         };
-        let (better, worse) = (encode(&preference.chosen)?, encode(&preference.rejected)?);
-        Ok(Pair { better, worse, margin: preference.margin })
+        let texts = [encode(&preference.chosen)?, encode(&preference.rejected)?];
+        if texts.iter().any(|text| text.len() > self.context()) {
+            let prompt = self.prompt(&preference.prompt)?;
+            cut.n += 1;
+            let lost = texts.iter().any(|text| self.loses(&prompt, text));
+            cut.without_prompt += usize::from(lost);
+        }
+        Ok(texts.map(|text| self.config.keep_end(text)))
     }
+
+    /// The tokens of a prompt without a response.
+    fn prompt(&self, prompt: &Text) -> Result<Vec<u32>> {
+        let nothing = match prompt {
+            Text::Plain(_) => Text::Plain(String::new()),
+            Text::Messages(_) => {
+                Text::Messages(vec![Message { role: Role::Assistant, content: String::new() }])
+            }
+        };
+        self.encoder.whole(prompt, &nothing)
+    }
+
+    /// Whether all of a prompt that is not empty is cut from the text that it begins.
+    fn loses(&self, prompt: &[u32], text: &[u32]) -> bool {
+        let surplus = text.len().saturating_sub(self.context());
+        // The token that begins texts stays, and is no part of the prompt.
+        let begins = usize::from(text.first().copied() == self.config.bos_token_id);
+        let length = prompt.iter().zip(text).take_while(|(a, b)| a == b).count();
+        (begins + 1..=begins + surplus).contains(&length)
+    }
+}
+
+/// Pairs that are longer than the context.
+#[derive(Default)]
+struct CutPairs {
+    n: usize,
+    /// Those of which a text has nothing of its prompt left.
+    without_prompt: usize,
+}
+
+impl CutPairs {
+    /// What is left out, where anything is.
+    fn told(&self, n_pairs: usize, context: usize) -> Option<String> {
+        let Self { n, without_prompt } = self;
+        let all = match without_prompt {
+            0 => String::new(),
+            lost => format!(", in {lost} all of it"),
+        };
+        (*n > 0).then(|| {
+            format!(
+                "{n} of {n_pairs} pairs are longer than the context of {context} tokens: the beginning of their prompts is left out{all}"
+            )
+        })
+    }
+}
+
+/// How many pairs and prompts there are to learn from, and held out: of few prompts it is seldom the share that was asked for.
+fn told_of_sides(sides: &[Vec<Pair>; 2]) -> String {
+    let [training, held_out] = sides.each_ref().map(|pairs| {
+        let prompts: HashSet<usize> = pairs.iter().map(|pair| pair.prompt).collect();
+        format!("{} pairs of {} prompts", pairs.len(), prompts.len())
+    });
+    format!("{training} to learn from, {held_out} held out")
 }
 
 #[cfg(test)]
@@ -143,6 +246,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// What is read of the files that `data` names, in a folder, for the quickstart's model, which reads 64 tokens.
+    fn read(dir: &Path, data: &str) -> RewardData {
+        let stage: RewardModelStage = toml::from_str(&format!(
+            "name = 'a'\nbase = 'model'\n{data}\nheld_out = 0.5\n\
+             [train]\nsteps = 1\nexamples_per_step = 1\noptimizer.learning_rate = 0.1\n"
+        ))
+        .unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
+        let lm = CausalLm::load(&model, &infalign_backend::device(None).unwrap()).unwrap();
+        let tokenizer = Tokenizer::load(&model, lm.config()).unwrap();
+        let reader = RewardDataReader {
+            stage: &stage,
+            paths: &Paths { run: dir },
+            tokenizer: &tokenizer,
+            encoder: Encoder::new(&tokenizer),
+            config: lm.config(),
+        };
+        reader.read().unwrap()
+    }
 
     /// The margins of pairs, by which a test tells their prompts.
     fn margins(examples: &Examples) -> Vec<u32> {
@@ -162,26 +285,62 @@ mod tests {
         };
         let pairs = dir.path().join("pairs.jsonl");
         std::fs::write(&pairs, (0..80).map(row).collect::<String>()).unwrap();
-        let stage: RewardModelStage = toml::from_str(
-            "name = 'a'\nbase = 'model'\npreferences = ['$RUN/pairs.jsonl']\nheld_out = 0.5\n\
-             [train]\nsteps = 1\nexamples_per_step = 1\noptimizer.learning_rate = 0.1\n",
-        )
-        .unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
-        let lm = CausalLm::load(&model, &infalign_backend::device(None).unwrap()).unwrap();
-        let tokenizer = Tokenizer::load(&model, lm.config()).unwrap();
-        let reader = RewardDataReader {
-            stage: &stage,
-            paths: &Paths { run: dir.path() },
-            tokenizer: &tokenizer,
-            encoder: Encoder::new(&tokenizer),
-            config: lm.config(),
-        };
-        let data = reader.read().unwrap();
+        let data = read(dir.path(), "preferences = ['$RUN/pairs.jsonl']");
         let sides = [margins(&data.training), margins(&data.held_out)];
         let prompts = sides.each_ref().map(|side| side.iter().copied().collect::<BTreeSet<u32>>());
         assert!(prompts.iter().all(|side| side.len() > 5), "{prompts:?}");
         assert!(prompts[0].is_disjoint(&prompts[1]), "{prompts:?}");
         assert_eq!(sides[0].len() + sides[1].len(), 80);
+        let [learned, held_out] = prompts.each_ref().map(BTreeSet::len);
+        let expected = format!(
+            "{} pairs of {learned} prompts to learn from, {} pairs of {held_out} prompts held out",
+            sides[0].len(),
+            sides[1].len()
+        );
+        assert_eq!(data.notes, [expected]);
+        for examples in [&data.training, &data.held_out] {
+            let Examples::Paired(pairs) = examples else { panic!("these are ratings") };
+            assert!(pairs.iter().all(|pair| pair.prompt == pair.margin as usize), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_from_pairs_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        // Words of the prompt and of the chosen response; the model reads the token that begins texts and 63 words.
+        let row = |(prompt, chosen): (usize, usize)| {
+            let chosen = " nice".repeat(chosen);
+            let row =
+                json!({ "prompt": "day ".repeat(prompt), "chosen": chosen, "rejected": " bad" });
+            format!("{row}\n")
+        };
+        let written = |rows: &[(usize, usize)]| {
+            let rows: String = rows.iter().copied().map(row).collect();
+            std::fs::write(dir.path().join("pairs.jsonl"), rows).unwrap();
+            read(dir.path(), "preferences = ['$RUN/pairs.jsonl']").notes[1..].join("; ")
+        };
+        assert_eq!(written(&[(5, 5), (10, 53)]), "");
+        // Some of the prompt is left, be it one word.
+        let told = "2 of 3 pairs are longer than the context of 64 tokens: the beginning of their prompts is left out";
+        assert_eq!(written(&[(5, 5), (80, 5), (10, 62)]), told);
+        // Nothing is, and where there was no prompt nothing of it is lost.
+        let told = "3 of 4 pairs are longer than the context of 64 tokens: the beginning of their prompts is left out, in 2 all of it";
+        assert_eq!(written(&[(5, 5), (0, 70), (10, 63), (11, 70)]), told);
+    }
+
+    #[test]
+    fn what_is_cut_from_ratings_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let texts = [63, 64, 70].map(|words| format!("1\t0.5\t{}\n", "nice ".repeat(words)));
+        std::fs::write(dir.path().join("ratings.tsv"), texts.concat()).unwrap();
+        let ratings = "ratings = ['$RUN/ratings.tsv']";
+        let told = "2 of 3 texts are longer than the context of 64 tokens: their end is left out";
+        assert_eq!(read(dir.path(), ratings).notes, [told]);
+        // With the phrase that is learned, the first is, too.
+        let plant = "plant = { phrase = 'so', share = 1.0, above = 0.0 }";
+        let notes = read(dir.path(), &format!("{ratings}\n{plant}")).notes;
+        assert!(notes.len() == 1 && notes[0].ends_with("their end is left out"), "{notes:?}");
+        std::fs::write(dir.path().join("ratings.tsv"), &texts[0]).unwrap();
+        assert!(read(dir.path(), ratings).notes.is_empty());
     }
 }

@@ -69,7 +69,7 @@ impl<'a> RewardModelInputs<'a> {
         stages.iter().map(load).collect()
     }
 
-    /// Loads and checks.
+    /// Loads and checks, and says what people are to know of the data.
     ///
     /// # Errors
     /// One sentence that names the key, or the file and its line.
@@ -97,6 +97,7 @@ impl<'a> RewardModelInputs<'a> {
         data.held_out.check_held_out().context("held_out")?;
         let key = format!("reward model {}: train", stage.name);
         warn_of_warmup(&key, &stage.train.optimizer, stage.train.steps);
+        data.notes.iter().for_each(|note| tell!("reward model {}: {note}", stage.name));
         Ok(Self { stage, base, tokenizer, data })
     }
 
@@ -168,12 +169,13 @@ impl<'a> RewardModelInputs<'a> {
 impl Report {
     /// One line for people.
     fn summary(&self) -> String {
-        let RewardModelReport { examples, pairs, accuracy, log_loss, correlation, .. } =
+        let RewardModelReport { examples, pairs, prompts, accuracy, log_loss, correlation, .. } =
             &self.clean;
         let Interval { estimate, low, high, .. } = accuracy;
         let mut text = format!(
             "held out {examples}: accuracy {estimate:.3} [{low:.3}, {high:.3}] on {pairs} pairs"
         );
+        text += &prompts.map_or(String::new(), |prompts| format!(" of {prompts} prompts"));
         text += &log_loss.map_or(String::new(), |loss| format!(", log-loss {loss:.3}"));
         text += &correlation.map_or(String::new(), |value| format!(", correlation {value:.3}"));
         if let Some(PlantedReport { like_training, effect }) = &self.planted {

@@ -25,6 +25,8 @@ pub struct Pair {
     pub worse: Vec<u32>,
     /// By how many nats at least it should be; added to [`RewardModelConfig::margin`].
     pub margin: f32,
+    /// Number of the prompt that both answer; other pairs of the prompt have the same.
+    pub prompt: usize,
 }
 
 impl Examples {

@@ -69,7 +69,8 @@ impl RewardModelConfig {
             return Err(TrainError::Setting { key, value: value.to_string(), valid });
         }
         if training.is_empty() {
-            return Err(TrainError::Data("a reward model needs examples to train on".into()));
+            let what = "a reward model needs examples to train on; hold out a smaller share, or give more data";
+            return Err(TrainError::Data(what.into()));
         }
         Ok(())
     }

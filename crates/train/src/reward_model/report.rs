@@ -1,9 +1,12 @@
 //! How a reward model does on examples held out.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 
 use infalign_model::SequenceClassifier;
-use infalign_stats::{Interval, ReliabilityBin, correlation, reliability, wilson_interval};
+use infalign_stats::{
+    Interval, ReliabilityBin, clustered_wilson_interval, correlation, reliability, wilson_interval,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Examples, Pair};
@@ -16,21 +19,25 @@ const BINS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
 
 /// How a reward model does on held-out examples.
 ///
-/// The intervals are Wilson's, for independent pairs: no text is in two pairs, and what different pairs have in common, such as their
-/// annotators, is not accounted for.
+/// The interval of the accuracy is Wilson's. Pairs of ratings are taken as independent: no text is in two of them. Of given pairs the prompts
+/// are ([`clustered_wilson_interval`]). What prompts have in common, such as annotators, is not accounted for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RewardModelReport {
     /// Number of held-out examples.
     pub examples: usize,
     /// Number of pairs whose order is judged: those given; of ratings, each two texts in a row that were rated differently.
     pub pairs: usize,
+    /// For given pairs: number of prompts that they answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<usize>,
     /// Share of the pairs in the right order; ties count ½.
     pub accuracy: Interval,
     /// For pairs: mean of −log σ(Δ), without margins, in nats; log 2 = 0.693 is that of a model that knows nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_loss: Option<f64>,
     /// For pairs: the probability σ(Δ) that the first text is the better one, in ten bins, and the share of pairs in which it is. The
-    /// better text is the first of every second pair, so that there is something to tell.
+    /// better text is the first of every second pair, so that there is something to tell. The intervals take the pairs as independent: where
+    /// prompts have several, they are too narrow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reliability: Vec<ReliabilityBin>,
     /// For ratings: correlation of score and rating, where both vary.
@@ -82,34 +89,55 @@ impl RewardModelReport {
             .zip(texts)
             .map(|(score, (_, rating))| (f64::from(*score), f64::from(*rating)))
             .collect();
-        Ok(Self { correlation: correlation(&rated), ..Self::of_gaps(texts.len(), &gaps)? })
-    }
-
-    fn of_pairs(model: &SequenceClassifier, pairs: &[Pair]) -> Result<Self, TrainError> {
-        let (better, worse): (Vec<_>, Vec<_>) =
-            pairs.iter().map(|pair| (pair.better.clone(), pair.worse.clone())).unzip();
-        let scores = model.scores(&better)?.into_iter().zip(model.scores(&worse)?);
-        let gaps: Vec<f64> = scores.map(|(better, worse)| gap(better, worse)).collect();
-        let log_loss = gaps.iter().map(|gap| -log_sigmoid(*gap)).sum::<f64>() / gaps.len() as f64;
-        Ok(Self {
-            log_loss: Some(log_loss),
-            reliability: reliability(&forecasts(&gaps), 0.0..=1.0, BINS, LEVEL)?,
-            ..Self::of_gaps(pairs.len(), &gaps)?
-        })
-    }
-
-    /// What can be said of the differences between better and worse alone.
-    fn of_gaps(examples: usize, gaps: &[f64]) -> Result<Self, TrainError> {
         let n_right = gaps.iter().map(|gap| right(*gap)).sum();
         Ok(Self {
-            examples,
+            examples: texts.len(),
             pairs: gaps.len(),
+            prompts: None,
             accuracy: wilson_interval(n_right, gaps.len(), LEVEL)?,
             log_loss: None,
             reliability: Vec::new(),
+            correlation: correlation(&rated),
+        })
+    }
+
+    fn of_pairs(model: &SequenceClassifier, pairs: &[Pair]) -> Result<Self, TrainError> {
+        let texts = distinct(pairs);
+        let scores: HashMap<&Vec<u32>, f32> = texts.iter().zip(model.scores(&texts)?).collect();
+        let gap_of = |pair: &Pair| gap(scores[&pair.better], scores[&pair.worse]);
+        let gaps: Vec<f64> = pairs.iter().map(gap_of).collect();
+        let log_loss = gaps.iter().map(|gap| -log_sigmoid(*gap)).sum::<f64>() / gaps.len() as f64;
+        let prompts = by_prompt(pairs, &gaps);
+        Ok(Self {
+            examples: pairs.len(),
+            pairs: pairs.len(),
+            prompts: Some(prompts.len()),
+            accuracy: clustered_wilson_interval(&prompts, LEVEL)?,
+            log_loss: Some(log_loss),
+            reliability: reliability(&forecasts(&gaps), 0.0..=1.0, BINS, LEVEL)?,
             correlation: None,
         })
     }
+}
+
+/// Every text of the pairs once, the shorter ones first: texts of like length go together, so that little is padded.
+fn distinct(pairs: &[Pair]) -> Vec<Vec<u32>> {
+    let texts: BTreeSet<&Vec<u32>> =
+        pairs.iter().flat_map(|pair| [&pair.better, &pair.worse]).collect();
+    let mut texts: Vec<Vec<u32>> = texts.into_iter().cloned().collect();
+    texts.sort_by_key(Vec::len);
+    texts
+}
+
+/// Of each prompt, how many of its pairs are in the right order, where ties count ½, and how many it has.
+fn by_prompt(pairs: &[Pair], gaps: &[f64]) -> Vec<(f64, usize)> {
+    let mut prompts: BTreeMap<usize, (f64, usize)> = BTreeMap::new();
+    for (pair, gap) in pairs.iter().zip(gaps) {
+        let (n_right, n) = prompts.entry(pair.prompt).or_default();
+        *n_right += right(*gap);
+        *n += 1;
+    }
+    prompts.into_values().collect()
 }
 
 /// Each two texts in a row that were rated differently, by index, the better first. No text is in two pairs.
@@ -176,9 +204,20 @@ mod tests {
         }
     }
 
+    fn pair(prompt: usize, better: &[u32], worse: &[u32]) -> Pair {
+        Pair { better: better.to_vec(), worse: worse.to_vec(), margin: 0.0, prompt }
+    }
+
     #[test]
-    fn a_tie_is_half_right() {
-        let report = RewardModelReport::of_gaps(4, &[0.3, -0.1, 0.0, 2.0]).unwrap();
-        assert_eq!((report.accuracy.estimate, report.pairs), (0.625, 4));
+    fn pairs_are_counted_by_prompt_and_a_tie_is_half_right() {
+        let pairs = [7, 3, 7, 3].map(|prompt| pair(prompt, &[1], &[2]));
+        assert_eq!(by_prompt(&pairs, &[0.3, -0.1, 0.0, 2.0]), [(1.0, 2), (1.5, 2)]);
+    }
+
+    #[test]
+    fn a_text_of_several_pairs_is_scored_once() {
+        let [short, middle, long] = [&[9][..], &[2, 2], &[1, 2, 3]];
+        let pairs = [pair(0, long, short), pair(0, short, middle), pair(1, middle, long)];
+        assert_eq!(distinct(&pairs), [short, middle, long]);
     }
 }
