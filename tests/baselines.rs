@@ -265,7 +265,10 @@ fn contradictions_are_refused_before_any_work() {
             ["[train] with method \"dpo\"", "solver.clip is 2"],
         ),
         (method("kind = 'vbonn', n = 2"), ["vbonn", "did you mean `vbon`"]),
-        (beside("kind = 'sft', completions = ['long.jsonl']"), ["long.jsonl, row 1", "64"]),
+        (
+            beside("kind = 'sft', completions = ['long.jsonl']"),
+            ["context of 64 tokens has no room", "1 of 1 rows (line 1)"],
+        ),
         (beside("kind = 'sft', completions = ['absent.jsonl']"), ["absent.jsonl", "\"dpo\""]),
         (
             beside("kind = 'sft', completions = ['held-out.jsonl']"),

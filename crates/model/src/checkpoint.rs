@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fs::{File, Permissions};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Param, ParamId};
@@ -179,8 +180,16 @@ impl Checkpoint {
             })
             .collect::<Result<Vec<_>, ModelError>>()?;
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        safetensors::serialize_to_file(views, Some(metadata), path).map_err(failed)
+        let permissions = permissions(path).map_err(ModelError::write(path))?;
+        safetensors::serialize_to_file(views, Some(metadata), path).map_err(failed)?;
+        std::fs::set_permissions(path, permissions).map_err(ModelError::write(path))
     }
+}
+
+/// The permissions of a file, which is made where it is not there. safetensors puts another in its place, which its owner alone may read.
+fn permissions(path: &Path) -> std::io::Result<Permissions> {
+    let file = File::options().append(true).create(true).open(path)?;
+    Ok(file.metadata()?.permissions())
 }
 
 /// Whether a tensor is no parameter but a mask or a table that older files store with the weights, in whatever type.
@@ -267,5 +276,23 @@ mod tests {
             assert!(error.contains("index.json is not valid: the shard"), "{error}");
             assert!(error.contains(&format!("{name:?} of the tensor `b`")), "{error}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn whoever_may_read_another_new_file_may_read_the_weights() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let [weights, other] = ["model.safetensors", "other"].map(|name| dir.path().join(name));
+        let mut checkpoint = Checkpoint::empty();
+        checkpoint.insert("a".into(), vec![2], vec![1.0, 2.0]);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        checkpoint.write(&weights).unwrap();
+        std::fs::write(&other, "").unwrap();
+        assert_eq!(mode(&weights), mode(&other));
+        std::fs::set_permissions(&weights, Permissions::from_mode(0o640)).unwrap();
+        checkpoint.write(&weights).unwrap();
+        assert_eq!(mode(&weights), 0o640, "what is written over keeps its own");
     }
 }

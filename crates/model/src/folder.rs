@@ -7,6 +7,7 @@ use crate::{Head, HubModel, ModelError, TransformerConfig};
 
 /// What every folder of a model holds that is no adapter's.
 const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
 
 /// A folder in Hugging Face's layout, or in PEFT's; then the rest of the model lies in the folder of its base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl ModelFolder {
     /// seen from where the program runs or from the adapter's, or a name in the hub's cache, there at the adapter's `revision`.
     ///
     /// # Errors
-    /// [`ModelError::Adapter`] where it is none of them, or holds an adapter itself, and as [`HubModel::locate`].
+    /// [`ModelError::Adapter`] where it is none of them, with what [`HubModel::locate`] says of a name, or holds an adapter itself.
     pub fn base(&self) -> Result<Option<PathBuf>, ModelError> {
         if !peft::is_adapter(&self.path) {
             return Ok(None);
@@ -68,7 +69,12 @@ impl ModelFolder {
     fn base_on_hub(&self, name: &str, revision: Option<String>) -> Result<PathBuf, ModelError> {
         let hub = HubModel::parse(Path::new(name));
         match (hub, &self.cache) {
-            (Some(hub), Some(cache)) => hub.or_at(revision).locate(cache),
+            (Some(hub), Some(cache)) => hub.or_at(revision).locate(cache).map_err(|error| {
+                let reason = format!(
+                    "`base_model_name_or_path` in its adapter_config.json is {name:?}: {error}"
+                );
+                peft::refuse(&self.path, reason)
+            }),
             _ => {
                 let reason = format!(
                     "`base_model_name_or_path` is {name:?}, which is no folder with a {CONFIG}, neither from here nor from the adapter's, and no name on the hub; write the folder of the base model there"
@@ -89,9 +95,17 @@ impl ModelFolder {
     /// The folder with the tokenizer: the base's, where there is none beside an adapter.
     ///
     /// # Errors
-    /// As [`ModelFolder::base`].
+    /// As [`ModelFolder::base`], and [`ModelError::Tokenizer`] where there is none.
     pub fn tokenizer(&self) -> Result<PathBuf, ModelError> {
-        self.holding("tokenizer.json")
+        let path = self.holding(TOKENIZER)?;
+        if path.join(TOKENIZER).exists() {
+            return Ok(path);
+        }
+        let dir = path.display();
+        let reason = format!(
+            "there is no {TOKENIZER}; `AutoTokenizer.from_pretrained('{dir}').save_pretrained('{dir}')` of transformers writes it where the tokenizer's other files are there, such as vocab.json with merges.txt, or tokenizer.model"
+        );
+        Err(ModelError::Tokenizer { path, reason })
     }
 
     /// The folder with a file that may lie beside an adapter; otherwise its base's.

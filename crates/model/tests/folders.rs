@@ -154,7 +154,28 @@ fn a_base_that_is_none_is_named() {
     adapter(&folder, &json!({ "base_model_name_or_path": "org/base" }));
     let cached = ModelFolder::new(folder, dir.path());
     let error = CausalLm::load(&cached, &device()).unwrap_err().to_string();
-    assert!(error.contains("`hf download org/base`"), "{error}");
+    for told in [
+        "adapter: `base_model_name_or_path` in its adapter_config.json is \"org/base\": the model org/base is",
+        "`hf download org/base`",
+    ] {
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn a_tokenizer_in_another_form_is_told_with_the_way_to_convert_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, folder) = (dir.path().join("base"), dir.path().join("adapter"));
+    base(&own);
+    adapter(&folder, &json!({ "base_model_name_or_path": "../base" }));
+    std::fs::rename(own.join("tokenizer.json"), own.join("vocab.json")).unwrap();
+    let config = ModelFolder::from(&own).config(Head::CausalLm).unwrap();
+    for folder in [&own, &folder] {
+        let error = Tokenizer::load(folder, &config).unwrap_err().to_string();
+        for told in ["base: there is no tokenizer.json", "base').save_pretrained('", "vocab.json"] {
+            assert!(error.contains(told), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! Responses that a method learns from and that files give, encoded.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use infalign_data::dataset::{self, PromptCompletion};
-use infalign_data::{Message, Role, Text};
+use infalign_data::dataset::{self, Preference, PromptCompletion, Record};
+use infalign_data::{DataError, Message, Role, Text};
 use infalign_decode::EncodedPrompt;
-use infalign_model::{CausalLm, Sequence};
+use infalign_model::{CausalLm, ModelError, Sequence};
 
 use crate::encode::Encoder;
 use crate::recipe::{Kind, Paths};
+
+/// Rows that a message names by their places, where there are more.
+const MOST_NAMED: usize = 5;
 
 /// What the files of a method give.
 pub(crate) enum Given {
@@ -76,39 +79,78 @@ impl<'a> GivenReader<'a> {
     /// # Errors
     /// As [`GivenReader::read`].
     pub(super) fn completions(&self, files: &[PathBuf]) -> Result<Vec<GivenResponse>> {
-        let (mut responses, mut read) = (Vec::new(), Vec::new());
-        for file in files {
-            let path = self.paths.resolve(file)?;
-            let rows = dataset::read::<PromptCompletion>(&path)?;
-            let before = responses.len();
-            for (index, row) in rows.iter().enumerate() {
-                let place = || format!("{}, row {}", path.display(), index + 1);
-                let response = self.response(&row.prompt, &row.completion);
-                responses.extend(response.with_context(place)?);
-            }
-            read.push((path, rows.len(), responses.len() - before));
-        }
-        tell_of_held_out(&read)?;
-        Ok(responses)
+        let encode = |row: &PromptCompletion| self.response(&row.prompt, &row.completion);
+        self.encoded(files, dataset::read::<PromptCompletion>, |_| true, encode)
     }
 
     fn preferences(&self, files: &[PathBuf]) -> Result<Vec<[Sequence; 2]>> {
-        let (mut pairs, mut read) = (Vec::new(), Vec::new());
+        self.encoded(
+            files,
+            |path| dataset::read_strict_preferences(path).map(|(pairs, _)| pairs),
+            |row: &Preference| row.chosen != row.rejected,
+            |row: &Preference| {
+                let encode = |response| self.response(&row.prompt, response);
+                let pair = encode(&row.chosen)?.zip(encode(&row.rejected)?);
+                Ok(pair.map(|(chosen, rejected)| [chosen.sequence, rejected.sequence]))
+            },
+        )
+    }
+
+    /// What is learned of the rows of files.
+    ///
+    /// - `read`: the rows of a file that are learned from, which `is_learned` tells from its others.
+    /// - `encode`: none where the prompt of a row is held out.
+    fn encoded<R: Record, T>(
+        &self,
+        files: &[PathBuf],
+        read: impl Fn(&Path) -> Result<Vec<R>, DataError>,
+        is_learned: impl Fn(&R) -> bool,
+        encode: impl Fn(&R) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let (mut all, mut kept) = (Vec::new(), Vec::new());
         for file in files {
             let path = self.paths.resolve(file)?;
-            let (preferences, _) = dataset::read_strict_preferences(&path)?;
-            let before = pairs.len();
-            for (index, row) in preferences.iter().enumerate() {
-                let place =
-                    || format!("{}, pair {} of different responses", path.display(), index + 1);
-                let encode = |response| self.response(&row.prompt, response).with_context(place);
-                let pair = encode(&row.chosen)?.zip(encode(&row.rejected)?);
-                pairs.extend(pair.map(|(chosen, rejected)| [chosen.sequence, rejected.sequence]));
+            let places = |indices: &[usize]| places::<R>(&path, &is_learned, indices);
+            let rows = read(&path)?;
+            let (before, mut long) = (all.len(), Vec::new());
+            for (index, row) in rows.iter().enumerate() {
+                let place = || format!("{}, {}", path.display(), places(&[index]).concat());
+                match encode(row) {
+                    Err(error) if is_too_long(&error) => long.push(index),
+                    encoded => all.extend(encoded.with_context(place)?),
+                }
             }
-            read.push((path, preferences.len(), pairs.len() - before));
+            let all_fit = self.refuse_long(&long, rows.len(), places);
+            all_fit.with_context(|| path.display().to_string())?;
+            kept.push((path, rows.len(), all.len() - before));
         }
-        tell_of_held_out(&read)?;
-        Ok(pairs)
+        tell_of_held_out(&kept)?;
+        Ok(all)
+    }
+
+    /// Refuses rows of a file that are longer than the model's context.
+    ///
+    /// - `long`: their indices among the `n_rows`.
+    /// - `places`: where the rows of some indices stand.
+    fn refuse_long(
+        &self,
+        long: &[usize],
+        n_rows: usize,
+        places: impl Fn(&[usize]) -> Vec<String>,
+    ) -> Result<()> {
+        if long.is_empty() {
+            return Ok(());
+        }
+        let mut named = places(&long[..long.len().min(MOST_NAMED)]);
+        if long.len() > MOST_NAMED {
+            named.push("…".to_owned());
+        }
+        bail!(
+            "the model's context of {} tokens has no room for prompt and response of {} of {n_rows} rows ({}): shorten these rows, or leave them out",
+            self.model.config().max_position_embeddings,
+            long.len(),
+            named.join(", ")
+        )
     }
 
     /// A prompt with its response, whose end is marked as the model would mark it; none where the prompt is held out.
@@ -133,6 +175,27 @@ impl<'a> GivenReader<'a> {
     }
 }
 
+fn is_too_long(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ModelError::TooLong { .. }))
+}
+
+/// Where rows that are learned from stand in a file, which is read again to say so.
+///
+/// - `indices`: of these rows among those that are learned from.
+fn places<R: Record>(
+    path: &Path,
+    is_learned: &impl Fn(&R) -> bool,
+    indices: &[usize],
+) -> Vec<String> {
+    let mut rows = infalign_data::rows::read(path).unwrap_or_default();
+    rows.retain(|row| R::from_row(row).is_ok_and(|row| is_learned(&row)));
+    let place = |index: &usize| match rows.get(*index) {
+        Some(row) => row.place.to_string(),
+        None => format!("row {}", index + 1),
+    };
+    indices.iter().map(place).collect()
+}
+
 /// Says how many rows of each file are left out, since their prompts are held out, and refuses to learn from none at all.
 ///
 /// - `read`: files, their rows, and how many of these are kept.
@@ -150,8 +213,6 @@ fn tell_of_held_out(read: &[(PathBuf, usize, usize)]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use infalign_model::Tokenizer;
     use serde_json::{Value, json};
 
@@ -237,5 +298,39 @@ mod tests {
         assert_eq!(kept.iter().map(|one| one.prompt.as_str()).collect::<Vec<_>>(), ["the soup"]);
         let message = format!("{:#}", given(TEMPLATE, &rows[1..], &held_out).unwrap_err());
         assert!(message.contains("the prompts of all rows are held out"), "{message}");
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_told_together_by_their_lines() {
+        let long = " the soup was nice .".repeat(20);
+        let row = |chosen: &str, rejected: &str| {
+            json!({ "prompt": "the soup", "chosen": chosen, "rejected": rejected,
+                "completion": chosen })
+        };
+        let [good, bad] = [" was nice .", " was awful ."];
+        // Nothing is learned from the first.
+        let mut rows = vec![row(good, good), row(good, &long), row(good, bad), row(&long, bad)];
+        let pairs = reading(TEMPLATE, &rows, &[], |reader, _, files| reader.preferences(files));
+        let message = format!("{:#}", pairs.unwrap_err());
+        let told = "given.jsonl: the model's context of 64 tokens has no room for prompt and response of 2 of 3 rows (line 2, line 4): ";
+        assert!(message.contains(told), "{message}");
+        rows.extend(vec![row(&long, bad); 5]);
+        let message = format!("{:#}", given(TEMPLATE, &rows, &[]).unwrap_err());
+        let told = "6 of 9 rows (line 4, line 5, line 6, line 7, line 8, …): shorten";
+        assert!(message.contains(told), "{message}");
+    }
+
+    #[test]
+    fn a_row_that_the_template_refuses_is_told_by_its_line() {
+        let message = |role: &str, text: &str| json!([{ "role": role, "content": text }]);
+        let pair = |chosen: &str| {
+            json!({ "prompt": message("user", "the soup"), "chosen": message("assistant", chosen),
+                "rejected": message("assistant", "was nice .") })
+        };
+        let rows = [pair("was nice ."), pair("was awful .")];
+        let template = "{{ raise_exception('no') }}";
+        let pairs = reading(template, &rows, &[], |reader, _, files| reader.preferences(files));
+        let message = format!("{:#}", pairs.unwrap_err());
+        assert!(message.contains("given.jsonl, line 2: "), "{message}");
     }
 }
