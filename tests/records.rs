@@ -377,20 +377,25 @@ fn build_script() -> PathBuf {
     scripts.max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
 }
 
+/// As much of this repository as the build script is shown.
+#[cfg(unix)]
+fn copy_source(to: &Path) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for part in ["crates/cli/src", "crates/stats/src"] {
+        copy(&root.join(part), &to.join(part));
+    }
+    for file in ["Cargo.toml", "Cargo.lock", "crates/cli/build.rs", "crates/cli/Cargo.toml"] {
+        std::fs::copy(root.join(file), to.join(file)).unwrap();
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_archive_and_a_clone_of_one_source_have_the_same_build_id() {
     let dir = tempfile::tempdir().unwrap();
     let [archive, clone] = ["archive", "clone"].map(|name| dir.path().join(name));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for to in [&archive, &clone] {
-        for part in ["crates/cli/src", "crates/stats/src"] {
-            copy(&root.join(part), &to.join(part));
-        }
-        for file in ["Cargo.toml", "Cargo.lock", "crates/cli/build.rs", "crates/cli/Cargo.toml"] {
-            std::fs::copy(root.join(file), to.join(file)).unwrap();
-        }
-    }
+    copy_source(&archive);
+    copy_source(&clone);
     runs::git(&clone, &["init", "--quiet"]);
     runs::git(&clone, &["add", "."]);
     runs::git(&clone, &["commit", "--quiet", "--message", "t"]);
@@ -403,11 +408,24 @@ fn an_archive_and_a_clone_of_one_source_have_the_same_build_id() {
         let line = format!("cargo:rustc-env=INFALIGN_BUILD_{key}=");
         text.lines().find_map(|found| found.strip_prefix(&line)).map(str::to_owned)
     };
+    // What desktops and editors leave there is no source.
+    for left in ["crates/cli/src/.DS_Store", "crates/stats/src/.idea/a.xml", "crates/.idea/src/a"] {
+        let path = clone.join(left);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "left").unwrap();
+    }
     assert!(told(&archive, "COMMIT").is_none() && told(&clone, "COMMIT").is_some());
     assert_eq!(told(&archive, "ID").unwrap(), told(&clone, "ID").unwrap());
+    assert_eq!(told(&clone, "DIRTY").unwrap(), "false");
     std::fs::write(clone.join("crates/cli/src/main.rs"), "fn main() {}").unwrap();
     assert_eq!(told(&clone, "DIRTY").unwrap(), "true");
-    assert_ne!(told(&archive, "ID").unwrap(), told(&clone, "ID").unwrap());
+    let id = told(&clone, "ID").unwrap();
+    assert_ne!(told(&archive, "ID").unwrap(), id);
+    // The settings of cargo are source, whatever their folder is called.
+    std::fs::create_dir(clone.join(".cargo")).unwrap();
+    std::fs::write(clone.join(".cargo/config.toml"), "").unwrap();
+    assert_eq!(told(&clone, "UNTRACKED").unwrap(), "1");
+    assert_ne!(told(&clone, "ID").unwrap(), id);
 }
 
 #[cfg(unix)]

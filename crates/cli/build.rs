@@ -71,7 +71,9 @@ fn collect(path: &Path, name: &str, files: &mut Vec<(String, PathBuf)>) {
     }
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         let name = format!("{name}/{}", entry.file_name().to_string_lossy());
-        collect(&entry.path(), &name, files);
+        if !source::is_hidden(&name) {
+            collect(&entry.path(), &name, files);
+        }
     }
 }
 

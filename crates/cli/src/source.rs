@@ -14,6 +14,8 @@ const FILES: [&str; 6] = [
 ];
 /// Crates that are no part of it.
 const NOT_IN_IT: [&str; 1] = ["infalign"];
+/// What [`is_hidden`] says, as git is told it.
+const NOT_HIDDEN: &str = ":(exclude)*/.*";
 /// Variables by which git would take another repository than the one that it is asked about; its hooks have them.
 pub(crate) const OF_ANOTHER: [&str; 5] =
     ["GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"];
@@ -26,15 +28,21 @@ pub(crate) fn parts(root: &Path) -> Vec<String> {
     for name in crates.filter(|name| !NOT_IN_IT.contains(&name.as_str())) {
         parts.extend(["src", "Cargo.toml", "build.rs"].map(|part| format!("crates/{name}/{part}")));
     }
-    parts.retain(|part| root.join(part).exists());
+    parts.retain(|part| !is_hidden(part) && root.join(part).exists());
     parts.sort();
     parts
+}
+
+/// Whether a path from the root leads to what begins with a dot below a folder there: desktops and editors leave it, git may ignore it, and it is no source.
+pub(crate) fn is_hidden(path: &str) -> bool {
+    path.contains("/.")
 }
 
 /// What git says about the parts; none where it fails.
 pub(crate) fn of_parts(root: &Path, parts: &[String], words: &[&str]) -> Option<Vec<u8>> {
     let parts = parts.iter().map(String::as_str);
-    git(root, &words.iter().copied().chain(["--"]).chain(parts).collect::<Vec<_>>())
+    let words = words.iter().copied().chain(["--"]).chain(parts).chain([NOT_HIDDEN]);
+    git(root, &words.collect::<Vec<_>>())
 }
 
 /// The changes that are in no commit, as `git apply` reads them; empty where there are none.

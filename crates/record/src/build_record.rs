@@ -10,11 +10,12 @@ pub struct BuildRecord {
     /// Version of the program.
     pub version: String,
     /// SHA-256 of what was built and how, all that is here but for what git knows: builds with the same id were made from the same source in
-    /// the same way, of a clone or of an archive.
+    /// the same way, of a clone or of an archive, as far as [`BuildRecord::cargo_lock_sha256`] fixes their dependencies.
     pub build_id: String,
     /// The source.
     pub source: Source,
-    /// SHA-256 of Cargo.lock, which fixes every dependency.
+    /// SHA-256 of Cargo.lock. It fixes every dependency where cargo keeps to it: `cargo build` and `cargo run` do in a clone, and bring it up to
+    /// date first if it is not; `cargo install` does only with `--locked`: without it, versions may be others, and the program cannot know.
     pub cargo_lock_sha256: String,
     /// The compiler, as `rustc -vV` tells it: release, commit, host and LLVM.
     pub rustc: String,
@@ -56,7 +57,7 @@ pub struct BuildRecord {
 /// Where the source is known by. Everything but the digest is absent for a source archive without git.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// SHA-256 over the names and digests of all files that the program is made of.
+    /// SHA-256 over the names and digests of all files that the program is made of; none in its folders begins with a dot.
     pub sha256: String,
     /// The newest commit that changed one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

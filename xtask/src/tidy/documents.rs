@@ -1,4 +1,4 @@
-//! The documents: their links lead somewhere, the book is whole, and the change log is open.
+//! The documents: their links lead somewhere, the book is whole, the change log is open, and the version to cite is the workspace's.
 
 use super::repository::Repository;
 use super::{File, Finding};
@@ -8,7 +8,7 @@ use crate::book::{SOURCE, pages_of};
 const FOLDERS: [&str; 8] =
     ["crates/", "recipes/", "tests/", "benches/", "examples/", "xtask/", "fuzz/", "docs/"];
 
-/// Checks CHANGELOG.md, the links of every document, and the book.
+/// Checks CHANGELOG.md, CITATION.cff, the links of every document, and the book.
 pub(super) fn check(repository: &Repository) -> Vec<Finding> {
     let root = crate::cargo::root();
     let exists = |path: &str| root.join(path).exists();
@@ -17,6 +17,7 @@ pub(super) fn check(repository: &Repository) -> Vec<Finding> {
         documents.flat_map(|file| dead_links(file, repository, exists)).collect();
     findings.extend(book(repository, exists));
     findings.extend(unreleased(repository.get("CHANGELOG.md")));
+    findings.extend(other_version(repository));
     findings
 }
 
@@ -25,6 +26,21 @@ fn unreleased(changelog: Option<&File>) -> Option<Finding> {
     let open = text.lines().any(|line| line.trim_end() == "## [Unreleased]");
     let what = "The change log needs a section `## [Unreleased]`. Put changes there.";
     (!open).then(|| Finding::new("CHANGELOG.md", 1, what))
+}
+
+/// The version to cite, where it is not that of the workspace.
+fn other_version(repository: &Repository) -> Option<Finding> {
+    let value = |path: &str, key: &str| {
+        let text = repository.get(path).map_or("", |file| file.text.as_str());
+        let mut lines = text.lines().zip(1..);
+        let found = lines.find_map(|(text, line)| Some((line, text.strip_prefix(key)?)));
+        found.map_or((1, ""), |(line, value)| (line, value.trim().trim_matches('"')))
+    };
+    let (_, version) = value("Cargo.toml", "version = ");
+    let (line, cited) = value("CITATION.cff", "version: ");
+    let message =
+        format!("The version is `{cited}`, and `{version}` in Cargo.toml. Make them the same.");
+    (cited != version).then(|| Finding::new("CITATION.cff", line, message))
 }
 
 /// Pages that the summary lacks, links that leave the book, which a reader of its HTML could not follow, and paths of files that are not there.
@@ -208,5 +224,20 @@ mod tests {
         );
         assert!(unreleased(Some(&file("CHANGELOG.md", "## [0.1.0]\n"))).is_some());
         assert!(unreleased(None).is_some());
+    }
+
+    #[test]
+    fn the_version_to_cite_is_that_of_the_workspace() {
+        let found = |citation: &str| {
+            let manifest = "[workspace.package]\nversion = \"0.2.0\"\n";
+            let files = [file("Cargo.toml", manifest), file("CITATION.cff", citation)];
+            other_version(&Repository::new(files.into())).map(|finding| finding.to_string())
+        };
+        for same in ["cff-version: 1.2.0\nversion: 0.2.0\n", "version: \"0.2.0\"\n"] {
+            assert_eq!(found(same), None);
+        }
+        let other = found("cff-version: 1.2.0\nversion: 0.1.0\n").unwrap();
+        assert!(other.starts_with("CITATION.cff:2: The version is `0.1.0`"), "{other}");
+        assert!(found("cff-version: 0.2.0\n").is_some());
     }
 }
