@@ -98,6 +98,18 @@ fn responses_win_by_the_rewards_and_by_a_judge() {
     let svg = std::fs::read_to_string(dir.join("run/win-rate-kl.svg")).unwrap();
     assert!(["judge", "optimum", "policy tuned"].iter().all(|name| svg.contains(name)));
 
+    // What an older program has left says less.
+    let first = dir.join("run/evaluation/0.json");
+    let mut row = json_file(&first);
+    row.as_object_mut().unwrap().remove("win_rates");
+    std::fs::write(&first, row.to_string()).unwrap();
+    for name in ["results.json", "record.json"] {
+        std::fs::remove_file(dir.join("run").join(name)).unwrap();
+    }
+    let resumed = infalign(&["scorer", "--resume", "--out"]).arg(dir.join("run")).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(2), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).contains("0.json cannot be used: delete it"), "{}", stderr(&resumed));
+
     let named = "head=[{name='judge',reward={kind='length',unit='words'}}]";
     let other = "evaluation=[{samples=1,weights={judge=1},procedures=['sample']}]";
     let own = "judge={kind='model',path='$RUN/reward-models/none'}";

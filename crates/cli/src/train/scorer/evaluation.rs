@@ -92,7 +92,9 @@ impl ScorerEvaluator<'_> {
                     self.row(*procedure, evaluation).with_context(key)
                 };
                 let stage = (title.as_str(), self.prompts.len());
-                rows.push(once(&path, stage, progress, make, Row::summary)?);
+                let row = once(&path, stage, progress, make, Row::summary)?;
+                self.measures.check(&row, &path)?;
+                rows.push(row);
                 stop_if_asked()?;
             }
         }

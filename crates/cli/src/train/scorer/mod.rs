@@ -182,7 +182,7 @@ impl ScorerInputs<'_> {
                 progress,
             )?,
         };
-        let measures = Measures::new(self, all_rewards, &plain)?;
+        let measures = Measures::new(self, all_rewards, &plain);
         let guide = self.guide(dir, other.is_some())?;
         let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
         let evaluator = self.evaluator(model, None, (&measures, &guide), &rewards);

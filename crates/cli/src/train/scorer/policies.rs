@@ -12,7 +12,7 @@ use infalign_transform::Procedure;
 use super::super::stages::{once, sample_all, stop_if_asked};
 use super::evaluation::{Guide, Trained};
 use super::inputs::ScorerInputs;
-use super::measures::{Measured, Measures};
+use super::measures::{Measured, Measures, mean};
 use super::row::Row;
 use crate::files::make_folder;
 use crate::progress::{Progress, Stage};
@@ -52,7 +52,9 @@ pub(super) fn rows(
                 }
                 .with_context(|| format!("[[policy]] {:?}: {procedure}", policy.name))
             };
-            rows.push(once(&path, (&title, 1), progress, make, Row::summary)?);
+            let row = once(&path, (&title, 1), progress, make, Row::summary)?;
+            measures.check(&row, &path)?;
+            rows.push(row);
             stop_if_asked()?;
         }
     }
@@ -100,8 +102,4 @@ fn kl(sampled: &Sampled) -> Result<Kl> {
     let by_prompt = sampled.kl.as_deref().context("the KL to the base is not known")?;
     let exact: Vec<f64> = by_prompt.iter().map(|kl| kl.exact).collect();
     Ok(Kl { nats: mean(&exact), kind: KlKind::Exact })
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }

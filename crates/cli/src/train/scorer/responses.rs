@@ -6,7 +6,7 @@ use anyhow::Result;
 use infalign_calibrate::CalibrationMeta;
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::EncodedPrompt;
-use infalign_model::{LanguageModel, Sequence};
+use infalign_model::{LanguageModel, Sequence, Tokenizer};
 use infalign_reward::Reward;
 use infalign_train::{ReferenceRewards, ScoredResponse};
 
@@ -93,11 +93,8 @@ impl Rewarded<'_> {
         responses: Vec<(String, Sequence, Option<f32>)>,
     ) -> Result<Vec<ScoredResponse>> {
         let tokenizer = &self.inputs.tokenizer;
-        let text = |(_, sequence, _): &(String, Sequence, Option<f32>)| {
-            let prompt = &sequence.tokens[..sequence.prompt_length];
-            Ok(tokenizer.decode_response(prompt, sequence.response())?)
-        };
-        let texts = responses.iter().map(text).collect::<Result<Vec<String>>>()?;
+        let texts = responses.iter().map(|(_, sequence, _)| text(tokenizer, sequence));
+        let texts = texts.collect::<Result<Vec<String>>>()?;
         let pairs: Vec<(&str, &str)> = responses
             .iter()
             .zip(&texts)
@@ -113,4 +110,13 @@ impl Rewarded<'_> {
         let scored = responses.into_iter().zip(rewards);
         Ok(scored.map(|((_, sequence, _), rewards)| ScoredResponse { sequence, rewards }).collect())
     }
+}
+
+/// The text of a response.
+///
+/// # Errors
+/// When its tokens are none of the tokenizer's.
+pub(super) fn text(tokenizer: &Tokenizer, sequence: &Sequence) -> Result<String> {
+    let prompt = &sequence.tokens[..sequence.prompt_length];
+    Ok(tokenizer.decode_response(prompt, sequence.response())?)
 }

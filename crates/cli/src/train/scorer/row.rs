@@ -193,9 +193,8 @@ impl Row {
             .iter()
             .map(|(name, mean)| format!("{name} {:.3}", mean.estimate))
             .collect();
-        let kl = self.kl.first();
-        let kl = kl.map_or(String::new(), |kl| format!(", KL {:.3} ({})", kl.nats, kl.kind));
-        format!("{}{kl}", rewards.join(", "))
+        let Kl { nats, kind } = self.kl();
+        format!("{}, KL {nats:.3} ({kind})", rewards.join(", "))
     }
 
     /// The numbers of all prompts.
