@@ -4,12 +4,17 @@
 mod common;
 #[allow(dead_code, reason = "each test file uses a part")]
 mod scorers;
+#[path = "../crates/remote/tests/server/mod.rs"]
+mod server;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{assert_done, infalign, json_file, quickstart, stderr, tuned};
 use scorers::{copy, folder, other_tokenizer, scorer};
-use serde_json::Value;
+use serde_json::{Value, json};
+use server::{Reply, serve};
 
 #[test]
 fn policies_stand_beside_procedures() {
@@ -124,6 +129,31 @@ fn responses_win_by_the_rewards_and_by_a_judge() {
         assert_eq!(refused.status.code(), Some(2));
         assert!(stderr(&refused).contains(told), "{}", stderr(&refused));
     }
+}
+
+/// A judge at a server is asked for what is missing, and a finished run misses nothing.
+#[test]
+fn a_finished_run_asks_its_judge_nothing_more() {
+    let dir = folder();
+    let dir = dir.path();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let url = serve(move |request| {
+        let queries = request.json["query"].as_array().unwrap();
+        count.fetch_add(queries.len(), Ordering::Relaxed);
+        let rewards = queries.iter().map(|query| query.as_str().unwrap().len() as f64);
+        Reply::new(200, json!({ "rewards": rewards.collect::<Vec<f64>>() }))
+    });
+    let judge = format!("judge={{kind='remote',url='{url}/get_reward'}}");
+    let evaluation = "evaluation=[{samples=2,weights={lovely=1},procedures=['sample']}]";
+    let sets = ["train.steps=2", "rollouts.held_out=2", &judge, evaluation];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    assert_done(&scorer(dir, "run", &sets));
+    let all = asked.load(Ordering::Relaxed);
+    assert!(all > 0, "it judges");
+    let resumed = infalign(&["scorer", "--resume", "--out"]).arg(dir.join("run")).output().unwrap();
+    assert_done(&resumed);
+    assert_eq!(asked.load(Ordering::Relaxed), all);
 }
 
 /// The scorer of the base guides a policy that was trained from it, and the KL is that from the base to the end.
