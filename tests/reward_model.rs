@@ -57,6 +57,31 @@ fn preferences_make_a_reward_model_with_a_calibration_curve() {
 }
 
 #[test]
+fn validation_examples_choose_the_checkpoint() {
+    let dir = data();
+    for (name, data) in
+        [("pairs", "preferences = ['preferences.jsonl']"), ("texts", "ratings = ['ratings.tsv']")]
+    {
+        let recipe = recipe(dir.path(), data);
+        let run = dir.path().join(name);
+        let sets = ["validation=0.25", "train.steps=50", "train.checkpoint_every=20"];
+        let output = train(&recipe, &run, &sets.map(|set| ["--set", set]).concat());
+        assert_done(&output);
+        let best = &json_file(&run.join("results.json"))["reward_model"]["best"];
+        let step = best["step"].as_u64().unwrap();
+        assert!([20, 40, 50].contains(&step) && best["validation_loss"].is_f64(), "{best}");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            printed.contains(&format!("step {step} kept for its validation loss")),
+            "{printed}"
+        );
+        let kept = std::fs::read(run.join("reward-model/model.safetensors")).unwrap();
+        let checkpoint = run.join("checkpoints/best/model.safetensors");
+        assert!(kept == std::fs::read(checkpoint).unwrap(), "{name}");
+    }
+}
+
+#[test]
 fn a_judge_learns_from_what_another_model_is_measured_on() {
     let dir = data();
     let recipe = recipe(dir.path(), "preferences = ['preferences.jsonl']");
@@ -237,6 +262,8 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ("ratings = ['one.tsv']", "seed=1", ["examples", "held"]),
         (ratings, "held_out=0", ["held_out is 0", "above 0 and below 1"]),
         (ratings, "held_out=1.5", ["held_out is 1.5", "above 0 and below 1"]),
+        (ratings, "validation=0.75", ["validation is 0.75", "below 0.75"]),
+        (ratings, "validation=1e-9", ["validation is 0.000000001", "nothing falls into"]),
         (ratings, "held_outs=0.5", ["held_outs", "did you mean `held_out`"]),
         (ratings, "train.margins=1", ["margins", "did you mean `margin`"]),
         (ratings, "train.margin=1", ["margin is 1", "for pairs"]),

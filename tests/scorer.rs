@@ -187,6 +187,7 @@ fn runs_repeat_go_on_and_refuse() {
         (&["train.method=cd-fudge", "completions=[\"given.jsonl\"]"], "leave them out"),
         (&["train.method=cd-fudge", "train.children=4"], "children is 4"),
         (&["rollouts.held_out=1"], "at least 1 and 2"),
+        (&["rollouts.validation=100000"], "rollouts.validation is 100000, but there are only"),
         (&["head=[]"], "no [[head]]"),
         (&["generation.temperature=0.5"], "temperature 1"),
         (&["generation.stop_token_ids=[100000]"], "stop_token_ids is 100000"),
@@ -206,6 +207,27 @@ fn runs_repeat_go_on_and_refuse() {
     }
     recipes_and_runs_of_other_tasks_are_refused(dir);
     a_run_is_named_after_the_command(dir);
+}
+
+#[test]
+fn validation_prompts_choose_the_checkpoint_and_are_not_learned_from() {
+    let dir = folder();
+    let dir = dir.path();
+    let sets = ["rollouts.validation=4", "train.steps=50", "train.checkpoint_every=20"];
+    let sets = [&sets[..], &["evaluation=[]"]].concat();
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let output = scorer(dir, "run", &sets);
+    assert_done(&output);
+    let best = json_file(&dir.join("run/results.json"))["best"].take();
+    let step = best["step"].as_u64().unwrap();
+    assert!([20, 40, 50].contains(&step) && best["validation_loss"].is_f64(), "{best}");
+    // 20 of the 24 prompts, with 16 responses each.
+    let told = format!("320 responses, step {step} kept for its validation loss");
+    assert!(stderr(&output).contains(&told), "{}", stderr(&output));
+    let [kept, checkpoint] = ["scorer", "checkpoints/scorer/best"].map(|folder| {
+        std::fs::read(dir.join("run").join(folder).join("head.safetensors")).unwrap()
+    });
+    assert!(kept == checkpoint);
 }
 
 fn recipes_and_runs_of_other_tasks_are_refused(dir: &Path) {

@@ -28,7 +28,7 @@ pub(crate) fn write(
     write_folder(&path, |temporary| {
         save(temporary)?;
         optimizer.save(&optimizer_path(temporary))?;
-        write_json(&state_path(temporary), state)
+        write_state(temporary, state)
     })?;
     remove(older.iter().filter(|old| **old != path));
     Ok(path)
@@ -102,6 +102,11 @@ pub(crate) fn check(folder: &Path) -> Result<(), TrainError> {
 /// Reads a checkpoint's state.
 pub(crate) fn load_state<S: DeserializeOwned>(checkpoint: &Path) -> Result<S, TrainError> {
     read_json(&state_path(checkpoint))
+}
+
+/// Writes a checkpoint's state.
+pub(crate) fn write_state(checkpoint: &Path, state: &impl Serialize) -> Result<(), TrainError> {
+    write_json(&state_path(checkpoint), state)
 }
 
 /// Reads a file of a checkpoint.

@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 use infalign_model::{CausalLm, SequenceClassifier};
 use serde::{Deserialize, Serialize};
 
+use crate::best::{self, BestCheckpoint};
 use crate::checkpoint;
 use crate::optimizer::Optimizer;
 use crate::schedule::linear;
@@ -107,6 +108,19 @@ pub(crate) fn backward<M: Module>(loss: Tensor<1>, module: &M) -> (f64, Gradient
     (value.into_scalar::<f64>(), grads)
 }
 
+/// The mean loss that a model has on examples it does not learn from.
+pub(crate) type Validate<'a, T> = dyn Fn(&T) -> Result<f64, TrainError> + 'a;
+
+/// What a fit ends with.
+pub(crate) struct Fitted<T> {
+    /// Of the last step, or of the best checkpoint.
+    pub(crate) model: T,
+    /// Diagnostics of the last step.
+    pub(crate) last: FitMetrics,
+    /// The checkpoint that was chosen, where one was.
+    pub(crate) best: Option<BestCheckpoint>,
+}
+
 /// How a loss is minimised.
 pub(crate) struct Fit<'a> {
     pub(crate) optimizer: &'a OptimizerConfig,
@@ -119,9 +133,10 @@ pub(crate) struct Fit<'a> {
 }
 
 impl Fit<'_> {
-    /// Minimises a loss from the newest checkpoint, or from `model`, to the last step; returns the model and the last step's diagnostics.
+    /// Minimises a loss from the newest checkpoint, or from `model`, to the last step.
     ///
     /// - gradient: the loss of a step, from 0, and its gradient; it depends on the model and the step alone.
+    /// - validate: the loss of examples that are not learned from, which is taken at every checkpoint; the model of the least is kept.
     /// - observe: called after every step; its error ends the run without a checkpoint of that step.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
@@ -131,9 +146,10 @@ impl Fit<'_> {
         &self,
         model: T,
         gradient: impl Fn(&T, usize) -> Result<(f64, GradientsParams), TrainError>,
+        validate: Option<&Validate<'_, T>>,
         observe: &mut dyn FnMut(&FitMetrics) -> Result<(), TrainError>,
         interrupted: &AtomicBool,
-    ) -> Result<(T, FitMetrics), TrainError> {
+    ) -> Result<Fitted<T>, TrainError> {
         let (mut model, mut optimizer, mut last) = self.begin(model)?;
         while last.step < self.steps {
             let (loss, grads) = gradient(&model, last.step)?;
@@ -146,9 +162,14 @@ impl Fit<'_> {
             let found = [("the loss", loss), ("the gradient's norm", grad_norm)];
             check_finite(self.checkpoints, last.step, &found)?;
             model = model.stepped(net);
+            let ends = last.step == self.steps;
+            let due = ends || last.step % self.checkpoint_every == 0;
+            if let Some(validate) = validate.filter(|_| due) {
+                self.validate(validate, &model, &mut last)?;
+            }
             observe(&last)?;
-            let (stop, ends) = (interrupted.load(Ordering::Relaxed), last.step == self.steps);
-            if stop || ends || last.step % self.checkpoint_every == 0 {
+            let stop = interrupted.load(Ordering::Relaxed);
+            if stop || due {
                 let save = |folder: &Path| model.save(folder);
                 let dir = checkpoint::write(self.checkpoints, last.step, &optimizer, &last, save)?;
                 if stop && !ends {
@@ -156,7 +177,25 @@ impl Fit<'_> {
                 }
             }
         }
-        Ok((model, last))
+        if validate.is_none() {
+            return Ok(Fitted { model, last, best: None });
+        }
+        let (best, folder) = best::intact(self.checkpoints)?;
+        Ok(Fitted { model: model.load(&folder)?, last, best: Some(best) })
+    }
+
+    /// Takes the validation loss of a model into the step's diagnostics, and keeps the model if it is the best.
+    fn validate<T: Trainable>(
+        &self,
+        validate: &Validate<'_, T>,
+        model: &T,
+        last: &mut FitMetrics,
+    ) -> Result<(), TrainError> {
+        let validation_loss = validate(model)?;
+        check_finite(self.checkpoints, last.step, &[("the validation loss", validation_loss)])?;
+        last.details.insert("validation_loss".into(), validation_loss);
+        let this = BestCheckpoint { step: last.step, validation_loss };
+        best::keep(self.checkpoints, this, |folder| model.save(folder))
     }
 
     fn begin<T: Trainable>(&self, model: T) -> Result<(T, Optimizer, FitMetrics), TrainError> {

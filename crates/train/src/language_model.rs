@@ -7,7 +7,7 @@ use infalign_model::{CausalLm, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{Batches, check_most};
-use crate::fit::{Fit, FitMetrics, backward, check_counts, checkpoint_every, infallible};
+use crate::fit::{Fit, FitMetrics, Fitted, backward, check_counts, checkpoint_every, infallible};
 use crate::{OptimizerConfig, TrainError};
 
 /// Settings of supervised training.
@@ -74,6 +74,6 @@ pub fn train_language_model(
     let LanguageModelConfig { steps, checkpoint_every, optimizer, .. } = config;
     let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
     let mut observe = infallible(observe);
-    let (model, last) = fit.run(model, gradient, &mut observe, interrupted)?;
+    let Fitted { model, last, .. } = fit.run(model, gradient, None, &mut observe, interrupted)?;
     Ok((model.valid(), last))
 }

@@ -10,6 +10,7 @@ mod adapter;
 mod advantage;
 pub mod baselines;
 mod batches;
+mod best;
 mod calibrator;
 mod checkpoint;
 mod controller;
@@ -37,6 +38,7 @@ mod tally;
 mod theory;
 
 pub use advantage::leave_one_out;
+pub use best::BestCheckpoint;
 pub use calibrator::Calibrator;
 pub use ctrl::{CtrlConfig, CtrlTrainer, Keep};
 pub use error::TrainError;
@@ -52,7 +54,9 @@ pub use prefix_scorer::{
     train_prefix_scorer,
 };
 pub use reference_rewards::{Filled, ReferenceRewards};
-pub use reward_model::{Examples, Pair, RewardModelConfig, RewardModelReport, train_reward_model};
+pub use reward_model::{
+    Examples, Pair, RewardModelConfig, RewardModelData, RewardModelReport, train_reward_model,
+};
 pub use solver::{
     Grpo, KlEstimator, KlPlace, Ppo, Regression, Reinforce, Rloo, RolloutSource, SolverConfig,
 };

@@ -44,8 +44,7 @@ pub(crate) fn mean_gradient<T: Trainable>(
     loss: impl Fn(&T, &[usize]) -> Result<Tensor<1>, TrainError> + Sync,
 ) -> Result<(f64, GradientsParams), TrainError> {
     indices.sort_by_key(|&index| tokens(index));
-    let longest = indices.last().map_or(1, |&index| tokens(index));
-    let passes: Vec<&[usize]> = indices.chunks(per_pass(longest)).collect();
+    let passes = passes(&indices, tokens);
     let pass = |index: usize| -> Result<_, TrainError> {
         let model = model.leaves();
         let share = passes[index].len() as f64 / indices.len() as f64;
@@ -54,6 +53,33 @@ pub(crate) fn mean_gradient<T: Trainable>(
     };
     let (losses, grads) = sum_gradients(&model.net(), passes.len(), pass)?;
     Ok((losses.iter().sum(), grads))
+}
+
+/// The mean loss of examples 0, …, n − 1, each pass taking some of like length.
+///
+/// - tokens: length of an example.
+/// - loss: mean loss of some examples.
+pub(crate) fn mean_loss(
+    device: &Device,
+    n: usize,
+    tokens: impl Fn(usize) -> usize,
+    loss: impl Fn(&[usize]) -> Result<Tensor<1>, TrainError> + Sync,
+) -> Result<f64, TrainError> {
+    let mut indices: Vec<usize> = (0..n).collect();
+    indices.sort_by_key(|&index| tokens(index));
+    let passes = passes(&indices, tokens);
+    let sum = |index: usize| -> Result<f64, TrainError> {
+        let mean = loss(passes[index])?.into_scalar::<f64>();
+        Ok(mean * passes[index].len() as f64)
+    };
+    let sums = beside_each_other(is_cpu(device), passes.len(), sum);
+    Ok(sums.into_iter().sum::<Result<f64, TrainError>>()? / n as f64)
+}
+
+/// Examples in the order of their lengths, as many together as one pass takes of the longest.
+fn passes(sorted: &[usize], tokens: impl Fn(usize) -> usize) -> Vec<&[usize]> {
+    let longest = sorted.last().map_or(1, |&index| tokens(index));
+    sorted.chunks(per_pass(longest)).collect()
 }
 
 /// The sum of numbers of a response's tokens.
@@ -114,6 +140,8 @@ mod tests {
         };
         // All five in one pass; two, two and one.
         for tokens in [1, 1500] {
+            let mean = mean_loss(&device, 5, |_| tokens, |pass| loss(&weight, pass)).unwrap();
+            assert!((mean - 3.0).abs() < 1e-6, "{mean}");
             let found = mean_gradient(&weight, (0..5).collect(), |_| tokens, loss);
             let (loss, grads) = found.unwrap();
             let slope = grads.get::<1>(weight.0.id).unwrap().into_scalar::<f64>();

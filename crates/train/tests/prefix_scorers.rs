@@ -15,8 +15,8 @@ use infalign_model::{
     TransformerConfig,
 };
 use infalign_train::{
-    FitMetrics, OptimizerConfig, ScoredResponse, ScorerConfig, ScorerData, ScorerMethod,
-    ScorerReport, TrainError, train_prefix_scorer,
+    BestCheckpoint, FitMetrics, OptimizerConfig, ScoredResponse, ScorerConfig, ScorerData,
+    ScorerMethod, ScorerReport, TrainError, train_prefix_scorer,
 };
 
 const TABLE: &str = r#"{"D": 3,
@@ -98,6 +98,7 @@ fn train(
     let quiet = &mut |_: &FitMetrics| {};
     train_prefix_scorer(model, data, config, 1, checkpoints, quiet, &AtomicBool::new(false))
         .unwrap()
+        .0
 }
 
 /// The value of every prefix with a token, for one head; `known` says which, by the response tokens before it.
@@ -206,7 +207,7 @@ fn both_methods_reach_the_values_of_a_table() {
         ("soft q", &table.once, ScorerConfig { soft: Some(1.0), ..q }, &soft),
     ];
     for (name, responses, config, expected) in cases {
-        let data = ScorerData { base: table.problem.model(), responses };
+        let data = ScorerData { base: table.problem.model(), responses, validation: &[] };
         let model = train(table.scorer(), &data, &config, &dir.path().join(name));
         let distance = table.distance(&model, expected);
         assert!(distance < NEAR, "{name}: {distance}");
@@ -255,7 +256,7 @@ fn two_rewards_are_learned_on_the_frozen_states_of_the_base() {
     for (name, method, responses) in
         [("fudge", ScorerMethod::CdFudge, &on_policy), ("q", ScorerMethod::CdQ, &responses)]
     {
-        let data = ScorerData { base: base.as_ref(), responses };
+        let data = ScorerData { base: base.as_ref(), responses, validation: &[] };
         let config = ScorerConfig { examples_per_step: 200, ..config(method, 500) };
         let new = scorer(heads.clone(), None, vocabulary, 24);
         let model = train(new, &data, &config, &dir.path().join(name));
@@ -268,7 +269,7 @@ fn two_rewards_are_learned_on_the_frozen_states_of_the_base() {
             let worst = gaps.fold(0.0, f64::max);
             assert!(worst < NEAR, "{name}, {}: {worst}", heads[head].name);
         }
-        let report = ScorerReport::measure(&model, &data, responses.len()).unwrap();
+        let report = ScorerReport::measure(&model, data.base, responses, responses.len()).unwrap();
         assert_eq!(report.len(), 2);
         assert!(report[0].all.error < report[0].all.deviation, "{report:?}");
         assert!(report[0].all.accuracy.unwrap() > 0.6, "{report:?}");
@@ -280,7 +281,10 @@ fn two_rewards_are_learned_on_the_frozen_states_of_the_base() {
         model.save(&folder).unwrap();
         let device = infalign_backend::device(None).unwrap();
         let read = ScorerModel::load(&folder, &device).unwrap();
-        assert_eq!(ScorerReport::measure(&read, &data, responses.len()).unwrap(), report);
+        assert_eq!(
+            ScorerReport::measure(&read, data.base, responses, responses.len()).unwrap(),
+            report
+        );
     }
 }
 
@@ -288,7 +292,7 @@ fn two_rewards_are_learned_on_the_frozen_states_of_the_base() {
 fn a_training_that_is_taken_up_again_ends_with_the_same_bits() {
     let table = table();
     let dir = tempfile::tempdir().unwrap();
-    let data = ScorerData { base: table.problem.model(), responses: &table.once };
+    let data = ScorerData { base: table.problem.model(), responses: &table.once, validation: &[] };
     let config = ScorerConfig {
         target_rate: Some(0.2),
         checkpoint_every: 4,
@@ -313,11 +317,52 @@ fn a_training_that_is_taken_up_again_ends_with_the_same_bits() {
 }
 
 #[test]
+fn validation_responses_choose_the_checkpoint_by_what_came_of_them() {
+    let table = table();
+    let dir = tempfile::tempdir().unwrap();
+    // Rewards that say the opposite of those that are learned from.
+    let turned = table
+        .on_policy
+        .iter()
+        .map(|one| ScoredResponse { rewards: vec![-one.rewards[0]], ..one.clone() });
+    let turned: Vec<ScoredResponse> = turned.collect();
+    for method in [ScorerMethod::CdFudge, ScorerMethod::CdQ] {
+        let config = ScorerConfig { checkpoint_every: 20, ..config(method, 60) };
+        let data =
+            ScorerData { base: table.problem.model(), responses: &table.once, validation: &turned };
+        let mut losses = Vec::new();
+        let mut observe = |step: &FitMetrics| {
+            let loss = step.details.get("validation_loss");
+            losses.extend(
+                loss.map(|loss| BestCheckpoint { step: step.step, validation_loss: *loss }),
+            );
+        };
+        let folder = dir.path().join(format!("{method:?}"));
+        let stop = AtomicBool::new(false);
+        let (model, best) =
+            train_prefix_scorer(table.scorer(), &data, &config, 1, &folder, &mut observe, &stop)
+                .unwrap();
+        assert_eq!(losses.iter().map(|one| one.step).collect::<Vec<_>>(), [20, 40, 60]);
+        let least = losses.iter().min_by(|a, b| a.validation_loss.total_cmp(&b.validation_loss));
+        assert_eq!(best.as_ref(), least);
+        let loss = best.unwrap().validation_loss;
+        assert!(
+            loss < losses[2].validation_loss,
+            "{method:?}: the last is not the best: {losses:?}"
+        );
+        let report = ScorerReport::measure(&model, data.base, &turned, 1).unwrap();
+        let expected = 0.5 * (report[0].all.error / model.spec().heads[0].scale).powi(2);
+        // Decoding has no values beyond the rewards that are known, so that some errors are smaller.
+        assert!(expected <= loss && loss < 1.01 * expected, "{method:?}: {loss} and {expected}");
+    }
+}
+
+#[test]
 fn settings_and_data_that_make_no_sense_are_refused() {
     let table = table();
     let dir = tempfile::tempdir().unwrap();
     let refused = |config: &ScorerConfig, responses: &[ScoredResponse]| {
-        let data = ScorerData { base: table.problem.model(), responses };
+        let data = ScorerData { base: table.problem.model(), responses, validation: &[] };
         let quiet = &mut |_: &FitMetrics| {};
         let model = table.scorer();
         let stop = AtomicBool::new(false);
@@ -339,13 +384,21 @@ fn settings_and_data_that_make_no_sense_are_refused() {
         assert!(message.contains(told), "{message}");
     }
     assert!(refused(&q, &[]).contains("needs responses"));
+    let empty = Sequence {
+        prompt_length: table.once[0].sequence.tokens.len(),
+        ..table.once[0].sequence.clone()
+    };
+    assert!(
+        refused(&q, &[ScoredResponse { sequence: empty, ..table.once[0].clone() }])
+            .contains("is empty")
+    );
     let wrong = |rewards: Vec<f32>| vec![ScoredResponse { rewards, ..table.once[0].clone() }];
     assert!(refused(&q, &wrong(vec![])).contains("finite numbers"));
     assert!(refused(&q, &wrong(vec![f32::NAN])).contains("finite numbers"));
     // A table has no states that a scorer could read.
     let rewards: Vec<f32> = table.once.iter().map(|one| one.rewards[0]).collect();
     let stateless = scorer(vec![scored("r", &rewards)], None, 3, 24);
-    let data = ScorerData { base: table.problem.model(), responses: &table.once };
+    let data = ScorerData { base: table.problem.model(), responses: &table.once, validation: &[] };
     let quiet = &mut |_: &FitMetrics| {};
     let stop = AtomicBool::new(false);
     let result = train_prefix_scorer(stateless, &data, &q, 1, dir.path(), quiet, &stop);

@@ -11,8 +11,8 @@ use infalign_model::{CausalLm, LoraConfig, SequenceClassifier, TargetModules, To
 use infalign_reward::{Reads, Reward, RewardModel};
 use infalign_stats::{clustered_wilson_interval, wilson_interval};
 use infalign_train::{
-    Examples, FitMetrics, Pair, RewardModelConfig, RewardModelReport, TrainError, fitted_steps,
-    train_reward_model,
+    BestCheckpoint, Examples, FitMetrics, Pair, RewardModelConfig, RewardModelData,
+    RewardModelReport, TrainError, fitted_steps, train_reward_model,
 };
 use serde_json::{Value, json};
 use words::{base, optimizer, rating, text};
@@ -69,7 +69,9 @@ fn train(
 ) -> Result<SequenceClassifier, TrainError> {
     let (dir, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
     let model = SequenceClassifier::on(base, tokenizer.pad());
-    train_reward_model(model, training, config, 1, dir.path(), &mut |_| (), &stop)
+    let data = RewardModelData { training, validation: None };
+    train_reward_model(model, data, config, 1, dir.path(), &mut |_| (), &stop)
+        .map(|(model, _)| model)
 }
 
 fn texts(tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
@@ -81,9 +83,9 @@ fn ratings_are_learned_and_survive_saving() {
     let (base, tokenizer) = base();
     let mut losses = Vec::new();
     let dir = tempfile::tempdir().unwrap();
-    let model = train_reward_model(
+    let (model, best) = train_reward_model(
         SequenceClassifier::on(base, tokenizer.pad()),
-        &rated(&tokenizer, 0..800),
+        RewardModelData { training: &rated(&tokenizer, 0..800), validation: None },
         &config(),
         1,
         dir.path(),
@@ -91,6 +93,7 @@ fn ratings_are_learned_and_survive_saving() {
         &AtomicBool::new(false),
     )
     .unwrap();
+    assert_eq!(best, None);
     assert!(losses[290..].iter().sum::<f64>() < 0.1 * losses[..10].iter().sum::<f64>());
     let report = RewardModelReport::measure(&model, &rated(&tokenizer, 800..1000)).unwrap();
     assert!(report.correlation.unwrap() > 0.95 && report.accuracy.estimate > 0.9, "{report:?}");
@@ -311,7 +314,9 @@ fn a_resumed_training_gives_the_same_reward_model() {
             let mut observe =
                 |step: &FitMetrics| stop.store(step.step == stop_after, Ordering::Relaxed);
             let model = SequenceClassifier::on(base.clone(), tokenizer.pad());
-            train_reward_model(model, &training, &config, 1, dir, &mut observe, &stop)
+            let data = RewardModelData { training: &training, validation: None };
+            train_reward_model(model, data, &config, 1, dir, &mut observe, &stop)
+                .map(|(model, _)| model)
         };
         let expected = train(whole.path(), 0).unwrap();
         let stop = train(stopped.path(), 4);
@@ -322,4 +327,61 @@ fn a_resumed_training_gives_the_same_reward_model() {
         assert_eq!(resumed.scores(&texts).unwrap(), expected.scores(&texts).unwrap());
         assert_eq!(fitted_steps(stopped.path()).unwrap(), 7);
     }
+}
+
+#[test]
+fn validation_pairs_choose_the_checkpoint_also_of_a_resumed_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, tokenizer) = base_in(folder.path());
+    let Examples::Paired(pairs) = paired(&tokenizer, 0..200) else { panic!("these are ratings") };
+    // What is learned first is right, what is learned on then is the wrong way round.
+    let wrong =
+        pairs.iter().cloned().map(|pair| Pair { better: pair.worse, worse: pair.better, ..pair });
+    let training = Examples::Paired(wrong.collect());
+    let validation = paired(&tokenizer, 200..300);
+    for lora in [None, Some(lora())] {
+        let config = RewardModelConfig { steps: 11, checkpoint_every: 3, lora, ..config() };
+        let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let mut seen = Vec::new();
+        let mut train = |dir: &Path, stop_after: usize| {
+            let stop = AtomicBool::new(false);
+            let mut observe = |step: &FitMetrics| {
+                stop.store(step.step == stop_after, Ordering::Relaxed);
+                let loss = step.details.get("validation_loss");
+                seen.extend(loss.map(|loss| (step.step, *loss)));
+            };
+            let data = RewardModelData { training: &training, validation: Some(&validation) };
+            let model = SequenceClassifier::on(base.clone(), tokenizer.pad());
+            train_reward_model(model, data, &config, 1, dir, &mut observe, &stop)
+        };
+        let (model, best) = train(whole.path(), 0).unwrap();
+        let interrupted = train(stopped.path(), 7);
+        assert!(matches!(interrupted, Err(TrainError::Interrupted { step: 7, .. })));
+        let (resumed, again) = train(stopped.path(), 0).unwrap();
+        let steps = seen.iter().map(|(step, _)| *step);
+        assert_eq!(steps.collect::<Vec<_>>(), [3, 6, 9, 11, 3, 6, 9, 11]);
+        assert!(seen[..3].iter().is_sorted_by(|a, b| a.1 < b.1), "it only gets worse: {seen:?}");
+        let (step, validation_loss) = seen[0];
+        assert_eq!(best, Some(BestCheckpoint { step, validation_loss }));
+        assert_eq!(again, best);
+        let texts = texts(&tokenizer);
+        assert_eq!(resumed.scores(&texts).unwrap(), model.scores(&texts).unwrap());
+        // The model is the one that had this loss.
+        let report = RewardModelReport::measure(&model, &validation).unwrap();
+        let found = report.log_loss.unwrap();
+        assert!((found - validation_loss).abs() < 1e-5, "{found} and {validation_loss}");
+    }
+}
+
+#[test]
+fn a_validation_without_examples_is_refused() {
+    let (base, tokenizer) = base();
+    let training = paired(&tokenizer, 0..10);
+    let data =
+        RewardModelData { training: &training, validation: Some(&Examples::Paired(Vec::new())) };
+    let (dir, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let model = SequenceClassifier::on(base, tokenizer.pad());
+    let refused = train_reward_model(model, data, &config(), 1, dir.path(), &mut |_| (), &stop);
+    let message = refused.err().unwrap().to_string();
+    assert!(message.contains("no example chooses among the checkpoints"), "{message}");
 }

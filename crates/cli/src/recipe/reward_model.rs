@@ -22,6 +22,9 @@ pub(crate) struct RewardModelStage {
     pub(crate) preferences: Vec<PathBuf>,
     /// Share of the texts or prompts held out.
     pub(crate) held_out: f64,
+    /// Share of the texts or prompts, of all, that is taken from those to learn from: its loss chooses the checkpoint that is kept.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) validation: f64,
     /// Whether it learns from the share that is held out, and is measured on the rest: a judge that has seen nothing of what a model without this
     /// key has, of the same files and share.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -34,6 +37,10 @@ pub(crate) struct RewardModelStage {
     pub(crate) seed: Option<u64>,
     /// The trainer.
     pub(crate) train: RewardModelConfig,
+}
+
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }
 
 impl RewardModelStage {
@@ -67,6 +74,8 @@ struct Keys {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     preferences: Vec<PathBuf>,
     held_out: f64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    validation: f64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     swap_held_out: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,13 +93,14 @@ enum Task {
 impl From<Keys> for RewardModelRecipe {
     fn from(keys: Keys) -> Self {
         let Keys { task: Task::RewardModel, name, seed, base, ratings, preferences, .. } = keys;
-        let Keys { held_out, swap_held_out, plant, train, .. } = keys;
+        let Keys { held_out, validation, swap_held_out, plant, train, .. } = keys;
         let stage = RewardModelStage {
             name,
             base,
             ratings,
             preferences,
             held_out,
+            validation,
             swap_held_out,
             plant,
             seed: None,
@@ -103,8 +113,20 @@ impl From<Keys> for RewardModelRecipe {
 impl From<RewardModelRecipe> for Keys {
     fn from(RewardModelRecipe { seed, stage }: RewardModelRecipe) -> Self {
         let RewardModelStage { name, base, ratings, preferences, .. } = stage;
-        let RewardModelStage { held_out, swap_held_out, plant, train, .. } = stage;
+        let RewardModelStage { held_out, validation, swap_held_out, plant, train, .. } = stage;
         let task = Task::RewardModel;
-        Self { task, name, seed, base, ratings, preferences, held_out, swap_held_out, plant, train }
+        Self {
+            task,
+            name,
+            seed,
+            base,
+            ratings,
+            preferences,
+            held_out,
+            validation,
+            swap_held_out,
+            plant,
+            train,
+        }
     }
 }

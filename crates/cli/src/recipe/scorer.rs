@@ -88,6 +88,13 @@ pub(crate) struct ScorerRollouts {
     pub(crate) samples: usize,
     /// Responses to each prompt held out, on which the values are measured.
     pub(crate) held_out: usize,
+    /// How many of the training prompts, the last ones, are not learned from: the loss of their responses chooses the checkpoint that is kept.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) validation: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Procedures that are run on the prompts held out, with some weights of the rewards.
@@ -193,7 +200,7 @@ impl ScorerRecipe {
         ensure!(self.batch >= 1, "batch is 0: at least 1 response has to be generated at a time");
         self.train.check().context("[train]")?;
         ensure!(!self.head.is_empty(), "the recipe has no [[head]]: give at least one reward");
-        let ScorerRollouts { samples, held_out } = self.rollouts;
+        let ScorerRollouts { samples, held_out, .. } = self.rollouts;
         ensure!(
             samples >= 1 && held_out >= 2,
             "rollouts.samples is {samples} and rollouts.held_out is {held_out}: at least 1 and 2 are needed"

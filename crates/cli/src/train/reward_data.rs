@@ -14,6 +14,8 @@ use crate::recipe::{Paths, RewardModelStage};
 /// The examples of a reward model.
 pub(super) struct RewardData {
     pub(super) training: Examples,
+    /// As those to train on, where some are set aside.
+    pub(super) validation: Option<Examples>,
     /// Without a planted phrase.
     pub(super) held_out: Examples,
     pub(super) planted: Option<Planted>,
@@ -29,6 +31,13 @@ pub(super) struct Planted {
     pub(super) without: Vec<Vec<u32>>,
     /// Tokens of all of them, each with the phrase.
     pub(super) with_phrase: Vec<Vec<u32>>,
+}
+
+/// The texts or pairs of the files, by what they are for.
+struct Sides<T> {
+    training: Vec<T>,
+    validation: Vec<T>,
+    held_out: Vec<T>,
 }
 
 /// Reads the examples of one stage.
@@ -50,6 +59,12 @@ impl RewardDataReader<'_> {
         let stage = self.stage;
         let share = stage.held_out;
         ensure!(share > 0.0 && share < 1.0, "held_out is {share}: it must be above 0 and below 1");
+        let learned = if stage.swap_held_out { share } else { 1.0 - share };
+        ensure!(
+            stage.validation >= 0.0 && stage.validation < learned,
+            "validation is {}: it must be at least 0 and below {learned}, the share that is not held out",
+            stage.validation
+        );
         ensure!(
             stage.ratings.is_empty() != stage.preferences.is_empty(),
             "name at least one file under ratings or under preferences, and leave the other out"
@@ -70,20 +85,28 @@ impl RewardDataReader<'_> {
             texts.extend(ratings::read_tsv(&self.paths.resolve(file)?).context("ratings")?);
         }
         let n_texts = texts.len();
-        let (mut used, held_out) = self.split(texts, |rating| rating.text.as_str())?;
+        let mut sides = self.split(texts, |rating| rating.text.as_str())?;
         let mut planted = None;
         if let Some(plant) = &self.stage.plant {
-            used = plant.apply(used);
-            planted = Some(self.planted(plant, &held_out)?);
+            sides.training = plant.apply(sides.training);
+            sides.validation = plant.apply(sides.validation);
+            planted = Some(self.planted(plant, &sides.held_out)?);
         }
-        let ((training, n_cut), (held_out, n_cut_too)) = (self.rated(used)?, self.rated(held_out)?);
-        let n = n_cut + n_cut_too;
+        let Sides { training, validation, held_out } = sides;
+        let [training, validation, held_out] =
+            [self.rated(training)?, self.rated(validation)?, self.rated(held_out)?];
+        let n = training.1 + validation.1 + held_out.1;
         let told = format!(
             "{n} of {n_texts} texts are longer than the context of {} tokens: their end is left out",
             self.context()
         );
-        let notes = if n > 0 { vec![told] } else { Vec::new() };
-        Ok(RewardData { training, held_out, planted, notes })
+        Ok(RewardData {
+            training: training.0,
+            validation: self.asked(validation.0),
+            held_out: held_out.0,
+            planted,
+            notes: if n > 0 { vec![told] } else { Vec::new() },
+        })
     }
 
     fn planted(&self, plant: &Plant, held_out: &[Rating]) -> Result<Planted> {
@@ -97,10 +120,20 @@ impl RewardDataReader<'_> {
         })
     }
 
-    /// What to train on, and what to measure on.
-    fn split<T>(&self, all: Vec<T>, key: impl Fn(&T) -> &str) -> Result<(Vec<T>, Vec<T>)> {
-        let (most, share) = split_by_hash(all, key, self.stage.held_out)?;
-        Ok(if self.stage.swap_held_out { (share, most) } else { (most, share) })
+    /// What to train on, what chooses the checkpoint, and what to measure on.
+    fn split<T>(&self, all: Vec<T>, key: impl Fn(&T) -> &str) -> Result<Sides<T>> {
+        let RewardModelStage { held_out: share, validation, swap_held_out, .. } = *self.stage;
+        let (most, few) = split_by_hash(all, &key, share)?;
+        let (used, held_out, least) =
+            if swap_held_out { (few, most, 0.0) } else { (most, few, share) };
+        // What is used is what the hash puts at `least` or above.
+        let (training, validation) = split_by_hash(used, key, least + validation)?;
+        Ok(Sides { training, validation, held_out })
+    }
+
+    /// The validation examples, where the recipe asks for some.
+    fn asked(&self, validation: Examples) -> Option<Examples> {
+        (self.stage.validation > 0.0).then_some(validation)
     }
 
     /// Tokens that the model reads.
@@ -137,13 +170,15 @@ impl RewardDataReader<'_> {
             "preferences: all {n} pairs have one prompt, and what is held out is chosen by prompt: give pairs of more prompts"
         );
         // Responses to one prompt stay on one side.
-        let (used, held_out) = self.split(pairs, |(prompt, _)| prompt.as_str())?;
-        let sides: [Vec<Pair>; 2] =
-            [used, held_out].map(|side| side.into_iter().map(|(_, pair)| pair).collect());
+        let Sides { training, validation, held_out } =
+            self.split(pairs, |(prompt, _)| prompt.as_str())?;
+        let sides: [Vec<Pair>; 3] = [training, validation, held_out]
+            .map(|side| side.into_iter().map(|(_, pair)| pair).collect());
         let mut notes = vec![told_of_sides(&sides)];
         notes.extend(cut.told(n, self.context()));
-        let [training, held_out] = sides.map(Examples::Paired);
-        Ok(RewardData { training, held_out, planted: None, notes })
+        let [training, validation, held_out] = sides.map(Examples::Paired);
+        let validation = self.asked(validation);
+        Ok(RewardData { training, validation, held_out, planted: None, notes })
     }
 
     /// The pairs of all files, each with its prompt in JSON.
@@ -229,12 +264,15 @@ impl CutPairs {
 }
 
 /// How many pairs and prompts there are to learn from, and held out: of few prompts it is seldom the share that was asked for.
-fn told_of_sides(sides: &[Vec<Pair>; 2]) -> String {
-    let [training, held_out] = sides.each_ref().map(|pairs| {
+fn told_of_sides(sides: &[Vec<Pair>; 3]) -> String {
+    let told = |pairs: &Vec<Pair>| {
         let prompts: HashSet<usize> = pairs.iter().map(|pair| pair.prompt).collect();
         format!("{} pairs of {} prompts", pairs.len(), prompts.len())
-    });
-    format!("{training} to learn from, {held_out} held out")
+    };
+    let [training, validation, held_out] = sides.each_ref().map(told);
+    let validation =
+        if sides[1].is_empty() { String::new() } else { format!("{validation} for validation, ") };
+    format!("{training} to learn from, {validation}{held_out} held out")
 }
 
 #[cfg(test)]
@@ -250,7 +288,7 @@ mod tests {
     /// What is read of the files that `data` names, in a folder, for the quickstart's model, which reads 64 tokens.
     fn read(dir: &Path, data: &str) -> RewardData {
         let stage: RewardModelStage = toml::from_str(&format!(
-            "name = 'a'\nbase = 'model'\n{data}\nheld_out = 0.5\n\
+            "name = 'a'\nbase = 'model'\n{data}\nheld_out = 0.4\n\
              [train]\nsteps = 1\nexamples_per_step = 1\noptimizer.learning_rate = 0.1\n"
         ))
         .unwrap();
@@ -285,22 +323,36 @@ mod tests {
         };
         let pairs = dir.path().join("pairs.jsonl");
         std::fs::write(&pairs, (0..80).map(row).collect::<String>()).unwrap();
-        let data = read(dir.path(), "preferences = ['$RUN/pairs.jsonl']");
-        let sides = [margins(&data.training), margins(&data.held_out)];
-        let prompts = sides.each_ref().map(|side| side.iter().copied().collect::<BTreeSet<u32>>());
-        assert!(prompts.iter().all(|side| side.len() > 5), "{prompts:?}");
-        assert!(prompts[0].is_disjoint(&prompts[1]), "{prompts:?}");
-        assert_eq!(sides[0].len() + sides[1].len(), 80);
-        let [learned, held_out] = prompts.each_ref().map(BTreeSet::len);
-        let expected = format!(
-            "{} pairs of {learned} prompts to learn from, {} pairs of {held_out} prompts held out",
-            sides[0].len(),
-            sides[1].len()
+        let (two, three) = (
+            [" to learn from", " held out"].as_slice(),
+            [" to learn from", " for validation", " held out"].as_slice(),
         );
-        assert_eq!(data.notes, [expected]);
-        for examples in [&data.training, &data.held_out] {
-            let Examples::Paired(pairs) = examples else { panic!("these are ratings") };
-            assert!(pairs.iter().all(|pair| pair.prompt == pair.margin as usize), "{pairs:?}");
+        for (more, purposes) in [
+            ("", two),
+            ("validation = 0.2", three),
+            ("validation = 0.2\nswap_held_out = true", three),
+        ] {
+            let data = read(dir.path(), &format!("preferences = ['$RUN/pairs.jsonl']\n{more}"));
+            let sides: Vec<&Examples> = std::iter::once(&data.training)
+                .chain(&data.validation)
+                .chain([&data.held_out])
+                .collect();
+            assert_eq!(sides.len(), purposes.len(), "{more}");
+            let prompts: Vec<BTreeSet<u32>> =
+                sides.iter().map(|side| margins(side).into_iter().collect()).collect();
+            assert!(prompts.iter().all(|side| side.len() > 3), "{more}: {prompts:?}");
+            // Each of the 40 prompts, with both of its pairs, is on one side.
+            assert_eq!(prompts.iter().map(BTreeSet::len).sum::<usize>(), 40, "{more}: {prompts:?}");
+            assert_eq!(sides.iter().map(|side| side.len()).sum::<usize>(), 80, "{more}");
+            let parts =
+                sides.iter().zip(&prompts).zip(purposes).map(|((side, prompts), purpose)| {
+                    format!("{} pairs of {} prompts{purpose}", side.len(), prompts.len())
+                });
+            assert_eq!(data.notes, [parts.collect::<Vec<_>>().join(", ")]);
+            for examples in sides {
+                let Examples::Paired(pairs) = examples else { panic!("these are ratings") };
+                assert!(pairs.iter().all(|pair| pair.prompt == pair.margin as usize), "{pairs:?}");
+            }
         }
     }
 

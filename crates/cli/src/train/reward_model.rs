@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
 use infalign_evaluate::{Curve, Figure, Panel, Point};
 use infalign_model::{CausalLm, SequenceClassifier, Tokenizer};
 use infalign_record::atomic::write_dir_atomic;
 use infalign_stats::{Interval, ReliabilityBin, paired_difference};
-use infalign_train::{FitMetrics, RewardModelReport, train_reward_model};
+use infalign_train::{
+    BestCheckpoint, FitMetrics, RewardModelData, RewardModelReport, train_reward_model,
+};
 use serde::Serialize;
 
 use super::inputs::warn_of_warmup;
@@ -35,6 +37,9 @@ pub(crate) struct RewardModelInputs<'a> {
 /// How a reward model does on what was held out.
 #[derive(Serialize)]
 pub(crate) struct Report {
+    /// The checkpoint that validation examples chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<BestCheckpoint>,
     /// Without a planted phrase.
     #[serde(flatten)]
     clean: RewardModelReport,
@@ -95,6 +100,11 @@ impl<'a> RewardModelInputs<'a> {
         let data = reader.read()?;
         stage.train.check(&data.training).context("train")?;
         data.held_out.check_held_out().context("held_out")?;
+        ensure!(
+            data.validation.as_ref().is_none_or(|examples| !examples.is_empty()),
+            "validation is {}: nothing falls into so small a share; set more aside, or nothing",
+            stage.validation
+        );
         let key = format!("reward model {}: train", stage.name);
         warn_of_warmup(&key, &stage.train.optimizer, stage.train.steps);
         data.notes.iter().for_each(|note| tell!("reward model {}: {note}", stage.name));
@@ -114,16 +124,17 @@ impl<'a> RewardModelInputs<'a> {
         let config = &self.stage.train;
         let bar = progress.stage(&self.title(), config.steps);
         let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
-        let model = train_reward_model(
+        let RewardData { training, validation, .. } = &self.data;
+        let (model, best) = train_reward_model(
             SequenceClassifier::on(self.base.clone(), self.tokenizer.pad()),
-            &self.data.training,
+            RewardModelData { training, validation: validation.as_ref() },
             config,
             seed,
             checkpoints,
             &mut observe,
             interrupt::flag(),
         )?;
-        let report = self.report(&model)?;
+        let report = self.report(&model, best)?;
         self.save(&model, &report, dir)?;
         bar.finish(report.summary());
         Ok(report)
@@ -148,11 +159,11 @@ impl<'a> RewardModelInputs<'a> {
         format!("reward model {}", self.stage.name)
     }
 
-    fn report(&self, model: &SequenceClassifier) -> Result<Report> {
+    fn report(&self, model: &SequenceClassifier, best: Option<BestCheckpoint>) -> Result<Report> {
         let clean = RewardModelReport::measure(model, &self.data.held_out)?;
         let planted = self.data.planted.as_ref();
         let planted = planted.map(|planted| self.planted(model, planted)).transpose()?;
-        Ok(Report { clean, planted })
+        Ok(Report { best, clean, planted })
     }
 
     fn planted(&self, model: &SequenceClassifier, planted: &Planted) -> Result<PlantedReport> {
@@ -183,6 +194,7 @@ impl Report {
             let effect = effect.estimate;
             text += &format!("; planted: accuracy {accuracy:.3}, the phrase adds {effect:+.3}");
         }
+        text += &self.best.map_or(String::new(), |best| format!("; {best}"));
         text
     }
 }

@@ -157,7 +157,7 @@ impl BondTrainer<'_> {
         };
         let batches = Batches::new(self.seed, self.prompts.len(), self.config.prompts_per_step);
         let gradient = |pair: &Anchored, step| self.gradient(pair, step, &batches);
-        Ok(fit.run(pair, gradient, observe, interrupted)?.0.policy.valid())
+        Ok(fit.run(pair, gradient, None, observe, interrupted)?.model.policy.valid())
     }
 
     fn check(&self) -> Result<(), TrainError> {

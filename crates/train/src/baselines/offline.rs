@@ -149,7 +149,7 @@ impl OfflineTrainer<'_> {
             checkpoints: &self.checkpoints,
             checkpoint_every: *checkpoint_every,
         };
-        Ok(fit.run(policy, gradient, &mut observe, interrupted)?.0.valid())
+        Ok(fit.run(policy, gradient, None, &mut observe, interrupted)?.model.valid())
     }
 }
 

@@ -14,6 +14,7 @@
 //! tokens at once ([`ScorerModel`]), so that v takes one pass and not one for each token; the loss is summed over the tokens of a response
 //! and divided by the mean length, so that its size does not depend on lengths.
 
+mod data;
 mod report;
 mod trace;
 
@@ -27,14 +28,19 @@ use infalign_model::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use data::{ScoredResponse, ScorerData};
 pub use report::{LengthReport, ScorerReport, ValueBin};
 
+use self::data::mean_length;
 use self::trace::{Trace, Wanted, trace};
 use crate::batches::{Batches, check_most};
+use crate::best::BestCheckpoint;
 use crate::checkpoint::state_error;
-use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every, infallible};
+use crate::fit::{
+    Fit, FitMetrics, Fitted, Trainable, Validate, check_counts, checkpoint_every, infallible,
+};
 use crate::moving_average::moved;
-use crate::passes::mean_gradient;
+use crate::passes::{mean_gradient, mean_loss};
 use crate::{OptimizerConfig, TrainError};
 
 /// Folder of the target network in a checkpoint.
@@ -73,7 +79,7 @@ pub struct ScorerConfig {
     pub steps: usize,
     /// Responses of one step.
     pub examples_per_step: usize,
-    /// Steps from one checkpoint to the next.
+    /// Steps from one checkpoint to the next, at which validation responses are looked at.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: usize,
     /// The optimiser.
@@ -119,50 +125,7 @@ impl ScorerConfig {
     }
 }
 
-/// A response with its rewards.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ScoredResponse {
-    /// The prompt and the response.
-    pub sequence: Sequence,
-    /// r of each head.
-    pub rewards: Vec<f32>,
-}
-
-/// What a prefix scorer is trained on.
-pub struct ScorerData<'a> {
-    /// p: responses are its own for CD-FUDGE, targets sum over its next tokens for CD-Q, and a scorer without a trunk reads its states.
-    pub base: &'a dyn LanguageModel,
-    /// The responses, none of them empty.
-    pub responses: &'a [ScoredResponse],
-}
-
-impl ScorerData<'_> {
-    fn check(&self, heads: usize) -> Result<(), TrainError> {
-        let data = |reason: &str| Err(TrainError::Data(reason.to_owned()));
-        if self.responses.is_empty() {
-            return data("a prefix scorer needs responses to learn from");
-        }
-        for ScoredResponse { sequence, rewards } in self.responses {
-            if sequence.prompt_length >= sequence.tokens.len() {
-                return data("a response to train a prefix scorer on is empty");
-            }
-            if rewards.len() != heads || rewards.iter().any(|reward| !reward.is_finite()) {
-                return Err(TrainError::Data(format!(
-                    "the rewards {rewards:?} of a response are not {heads} finite numbers"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Mean number of tokens of a response.
-    fn mean_length(&self) -> f64 {
-        let tokens: usize = self.responses.iter().map(|one| one.sequence.response().len()).sum();
-        tokens as f64 / self.responses.len() as f64
-    }
-}
-
-/// Trains a prefix scorer and returns it.
+/// Trains a prefix scorer and returns it, with the checkpoint that the validation responses chose.
 ///
 /// - checkpoints: their folder; the newest is what training goes on from.
 /// - observe: called after every step; the loss is in squared standard deviations of the rewards, summed over the heads.
@@ -179,14 +142,13 @@ pub fn train_prefix_scorer(
     checkpoints: &Path,
     observe: &mut dyn FnMut(&FitMetrics),
     interrupted: &AtomicBool,
-) -> Result<ScorerModel, TrainError> {
+) -> Result<(ScorerModel, Option<BestCheckpoint>), TrainError> {
     config.check()?;
     data.check(model.spec().heads.len())?;
-    let training = Training {
-        data,
-        config,
-        states: base_states(&model, data)?,
-        mean_length: data.mean_length(),
+    let training = Examples::new(&model, data.base, data.responses, config)?;
+    let validation = match data.validation {
+        [] => None,
+        responses => Some(Examples::new(&model, data.base, responses, config)?),
     };
     let batches = Batches::new(seed, data.responses.len(), config.examples_per_step);
     let target = config.target_rate.map(|_| model.valid());
@@ -194,19 +156,28 @@ pub fn train_prefix_scorer(
     let ScorerConfig { steps, checkpoint_every, optimizer, .. } = config;
     let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
     let gradient = |learning: &Learning, step| training.gradient(learning, &batches.indices(step));
+    let validate = validation
+        .as_ref()
+        .map(|examples| move |learning: &Learning| examples.mean_loss(&learning.model.valid()));
+    let validate = validate.as_ref().map(|loss| loss as &Validate<'_, Learning>);
     let mut observe = infallible(observe);
-    let (learned, _) = fit.run(learning, gradient, &mut observe, interrupted)?;
-    Ok(learned.model.valid())
+    let Fitted { model: learned, best, .. } =
+        fit.run(learning, gradient, validate, &mut observe, interrupted)?;
+    Ok((learned.model.valid(), best))
 }
 
 /// The base's states of every response, where the scorer reads those; they do not change in training.
-fn base_states(model: &ScorerModel, data: &ScorerData<'_>) -> Result<Vec<Trace>, TrainError> {
+fn base_states(
+    model: &ScorerModel,
+    base: &dyn LanguageModel,
+    responses: &[ScoredResponse],
+) -> Result<Vec<Trace>, TrainError> {
     if model.trunk().is_some() {
         return Ok(Vec::new());
     }
-    let sequences: Vec<&Sequence> = data.responses.iter().map(|one| &one.sequence).collect();
-    let states = trace(data.base, &sequences, Wanted::States)?;
-    let (hidden, first) = (model.spec().hidden, &data.responses[0].sequence);
+    let sequences: Vec<&Sequence> = responses.iter().map(|one| &one.sequence).collect();
+    let states = trace(base, &sequences, Wanted::States)?;
+    let (hidden, first) = (model.spec().hidden, &responses[0].sequence);
     if states[0].len() != hidden * first.response().len() {
         return Err(TrainError::Data(format!(
             "the base has no states of width {hidden}: give the scorer a trunk of its own"
@@ -215,26 +186,46 @@ fn base_states(model: &ScorerModel, data: &ScorerData<'_>) -> Result<Vec<Trace>,
     Ok(states)
 }
 
-struct Training<'a> {
-    data: &'a ScorerData<'a>,
+/// Responses that a loss is taken of.
+struct Examples<'a> {
+    base: &'a dyn LanguageModel,
+    responses: &'a [ScoredResponse],
     config: &'a ScorerConfig,
     /// Of the base, by response; none where the scorer has a trunk of its own.
     states: Vec<Trace>,
     mean_length: f64,
 }
 
-impl Training<'_> {
+impl<'a> Examples<'a> {
+    fn new(
+        model: &ScorerModel,
+        base: &'a dyn LanguageModel,
+        responses: &'a [ScoredResponse],
+        config: &'a ScorerConfig,
+    ) -> Result<Self, TrainError> {
+        let states = base_states(model, base, responses)?;
+        Ok(Self { base, responses, config, states, mean_length: mean_length(responses) })
+    }
+
+    /// The mean loss of all responses, by what came of them.
+    fn mean_loss(&self, model: &ScorerModel) -> Result<f64, TrainError> {
+        let loss =
+            |examples: &[usize]| Ok(self.fudge(model, examples, &self.pass(model, examples)?));
+        let tokens = |index: usize| self.responses[index].sequence.tokens.len();
+        mean_loss(&model.head().device(), self.responses.len(), tokens, loss)
+    }
+
     fn gradient(
         &self,
         learning: &Learning,
         chosen: &[usize],
     ) -> Result<(f64, GradientsParams), TrainError> {
-        let sequence = |place: usize| &self.data.responses[chosen[place]].sequence;
+        let sequence = |place: usize| &self.responses[chosen[place]].sequence;
         let distributions = match self.config.method {
             ScorerMethod::CdFudge => Vec::new(),
             ScorerMethod::CdQ => {
                 let sequences: Vec<&Sequence> = (0..chosen.len()).map(sequence).collect();
-                trace(self.data.base, &sequences, Wanted::Probabilities(self.config.children))?
+                trace(self.base, &sequences, Wanted::Probabilities(self.config.children))?
             }
         };
         let loss = |learning: &Learning, pass: &[usize]| {
@@ -246,7 +237,7 @@ impl Training<'_> {
         mean_gradient(learning, places, |place| sequence(place).tokens.len(), loss)
     }
 
-    /// The mean loss of some examples: a sum over tokens and heads, over the mean length.
+    /// The mean loss of some examples by the method.
     fn loss(
         &self,
         learning: &Learning,
@@ -254,21 +245,31 @@ impl Training<'_> {
         distributions: &[&Trace],
     ) -> Result<Tensor<1>, TrainError> {
         let pass = self.pass(&learning.model, examples)?;
-        let values = learning.model.head().values(pass.states.clone(), &pass.tokens);
-        let targets = match self.config.method {
-            ScorerMethod::CdFudge => self.returns(&learning.model, examples, &pass),
-            ScorerMethod::CdQ => self.bellman(learning, examples, &pass, distributions)?,
+        match self.config.method {
+            ScorerMethod::CdFudge => Ok(self.fudge(&learning.model, examples, &pass)),
+            ScorerMethod::CdQ => {
+                let targets = self.bellman(learning, examples, &pass, distributions)?;
+                let gap = pass.gap(&learning.model, targets);
+                Ok(self.mean(gap.square().mul_scalar(0.5), examples))
+            }
+        }
+    }
+
+    /// The mean loss of some examples by what came of them.
+    fn fudge(&self, model: &ScorerModel, examples: &[usize], pass: &Pass) -> Tensor<1> {
+        let gap = pass.gap(model, self.returns(model, examples, pass));
+        let losses = match self.config.soft {
+            Some(soft) => self.linex(model, gap, soft),
+            None => gap.square().mul_scalar(0.5),
         };
-        let [rows, heads] = values.dims();
-        let targets = TensorData::new(targets, [rows, heads]);
-        let gap = Tensor::<2>::from_data(targets, &values.device()) - values;
-        let loss = match (self.config.method, self.config.soft) {
-            (ScorerMethod::CdFudge, Some(soft)) => self.linex(&learning.model, gap, soft),
-            _ => gap.square().mul_scalar(0.5),
-        };
+        self.mean(losses, examples)
+    }
+
+    /// The mean over some examples of their losses `[tokens, heads]`, summed, over the mean length.
+    fn mean(&self, losses: Tensor<2>, examples: &[usize]) -> Tensor<1> {
         // A mean times a count: a full sum is not reproducible on every backend.
-        let terms = (rows * heads) as f64;
-        Ok(loss.mean().mul_scalar(terms / (examples.len() as f64 * self.mean_length)))
+        let terms = losses.shape().num_elements() as f64;
+        losses.mean().mul_scalar(terms / (examples.len() as f64 * self.mean_length))
     }
 
     /// (e^{λg} − λg − 1)/λ² of gaps g = r − V `[rows, heads]`, λ in units of each head.
@@ -282,7 +283,7 @@ impl Training<'_> {
 
     /// Tokens and states of some examples, one after the other.
     fn pass(&self, model: &ScorerModel, examples: &[usize]) -> Result<Pass, TrainError> {
-        let responses = examples.iter().map(|&example| &self.data.responses[example]);
+        let responses = examples.iter().map(|&example| &self.responses[example]);
         let sequences: Vec<&Sequence> = responses.map(|one| &one.sequence).collect();
         let tokens: Vec<u32> =
             sequences.iter().flat_map(|sequence| sequence.response().iter().copied()).collect();
@@ -311,7 +312,7 @@ impl Training<'_> {
     }
 
     fn standardised(&self, model: &ScorerModel, example: usize) -> Vec<f32> {
-        let rewards = self.data.responses[example].rewards.iter().zip(&model.spec().heads);
+        let rewards = self.responses[example].rewards.iter().zip(&model.spec().heads);
         rewards.map(|(r, head)| ((f64::from(*r) - head.mean) / head.scale) as f32).collect()
     }
 
@@ -378,6 +379,15 @@ struct Pass {
     lengths: Vec<usize>,
     /// For a trunk of its own.
     batch: Option<ResponseBatch>,
+}
+
+impl Pass {
+    /// What the values `[tokens, heads]` lack to their targets.
+    fn gap(&self, model: &ScorerModel, targets: Vec<f32>) -> Tensor<2> {
+        let values = model.head().values(self.states.clone(), &self.tokens);
+        let targets = TensorData::new(targets, values.dims());
+        Tensor::<2>::from_data(targets, &values.device()) - values
+    }
 }
 
 /// A scorer and what its targets come from.

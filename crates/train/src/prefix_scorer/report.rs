@@ -4,8 +4,9 @@ use infalign_decode::DecodeError;
 use infalign_model::{LanguageModel, ScorerModel, Sequence};
 use serde::{Deserialize, Serialize};
 
+use super::ScoredResponse;
+use super::data::check;
 use super::trace::{Wanted, trace};
-use super::{ScoredResponse, ScorerData};
 use crate::TrainError;
 
 /// Bins of values in a calibration curve.
@@ -73,17 +74,19 @@ struct Valued {
 impl ScorerReport {
     /// Compares values with rewards, head by head.
     ///
-    /// - `samples`: responses of `data` to each prompt, one prompt after the other.
+    /// - base: what wrote the responses, and whose states a scorer without a trunk reads.
+    /// - responses, samples: so many to each prompt, one prompt after the other.
     ///
     /// # Errors
-    /// [`TrainError`] when a response does not fit the models.
+    /// [`TrainError`] when a response is empty, has other rewards than the heads, or does not fit the models.
     pub fn measure(
         model: &ScorerModel,
-        data: &ScorerData<'_>,
+        base: &dyn LanguageModel,
+        responses: &[ScoredResponse],
         samples: usize,
     ) -> Result<Vec<Self>, TrainError> {
-        data.check(model.spec().heads.len())?;
-        let values = values(model, data.base, data.responses)?;
+        check(responses, model.spec().heads.len())?;
+        let values = values(model, base, responses)?;
         let report = |(head, reward): (usize, &infalign_model::ScoredReward)| {
             let of = |(one, values): (&ScoredResponse, &Vec<Vec<f64>>)| {
                 let reward = f64::from(one.rewards[head]);
@@ -94,7 +97,7 @@ impl ScorerReport {
                 };
                 values.iter().enumerate().map(valued).collect::<Vec<Valued>>()
             };
-            let responses: Vec<Vec<Valued>> = data.responses.iter().zip(&values).map(of).collect();
+            let responses: Vec<Vec<Valued>> = responses.iter().zip(&values).map(of).collect();
             let longest = responses.iter().map(Vec::len).max().unwrap_or(0);
             let step = longest.div_ceil(RANGES).max(1);
             let ranges =

@@ -5,7 +5,7 @@ use infalign_model::SequenceClassifier;
 
 use super::RewardModelConfig;
 use crate::TrainError;
-use crate::passes::column;
+use crate::passes::{column, mean_loss};
 
 /// What a reward model learns from, or is measured on; texts are tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,16 @@ impl Examples {
             Self::Rated(texts) => texts[index].0.len(),
             Self::Paired(pairs) => 2 * pairs[index].better.len().max(pairs[index].worse.len()),
         }
+    }
+
+    /// The mean loss of all examples.
+    pub(super) fn mean_loss(
+        &self,
+        model: &SequenceClassifier,
+        config: &RewardModelConfig,
+    ) -> Result<f64, TrainError> {
+        let loss = |pass: &[usize]| self.loss(model, pass, config);
+        mean_loss(&model.device(), self.len(), |index| self.tokens(index), loss)
     }
 
     /// The mean loss of the examples with the given indices.

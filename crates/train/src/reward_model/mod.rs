@@ -17,7 +17,8 @@ pub use report::RewardModelReport;
 
 use crate::adapter::adapter_uniforms;
 use crate::batches::{Batches, check_most};
-use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every, infallible};
+use crate::best::BestCheckpoint;
+use crate::fit::{Fit, FitMetrics, Fitted, Validate, check_counts, checkpoint_every, infallible};
 use crate::passes::mean_gradient;
 use crate::{OptimizerConfig, TrainError};
 
@@ -35,7 +36,7 @@ pub struct RewardModelConfig {
     /// Coefficient, at least 0, of the mean square of the sum of two scores.
     #[serde(default)]
     pub centring: f64,
-    /// Steps from one checkpoint to the next.
+    /// Steps from one checkpoint to the next, at which validation examples are looked at.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: usize,
     /// The optimiser.
@@ -76,7 +77,16 @@ impl RewardModelConfig {
     }
 }
 
-/// Trains a classifier with one output, or its head and a new adapter, and returns it.
+/// What a reward model is trained on.
+#[derive(Clone, Copy)]
+pub struct RewardModelData<'a> {
+    /// What it learns from.
+    pub training: &'a Examples,
+    /// Examples whose loss chooses the checkpoint that is kept; the last is kept, where there are none.
+    pub validation: Option<&'a Examples>,
+}
+
+/// Trains a classifier with one output, or its head and a new adapter, and returns it, with the checkpoint that validation examples chose.
 ///
 /// - checkpoints: their folder; the newest is what training goes on from.
 /// - observe: called after every step.
@@ -86,14 +96,18 @@ impl RewardModelConfig {
 /// As [`RewardModelConfig::check`]; [`TrainError::Interrupted`]; [`TrainError`] when a text does not fit the model or the loss is no number.
 pub fn train_reward_model(
     mut model: SequenceClassifier,
-    training: &Examples,
+    RewardModelData { training, validation }: RewardModelData<'_>,
     config: &RewardModelConfig,
     seed: u64,
     checkpoints: &Path,
     observe: &mut dyn FnMut(&FitMetrics),
     interrupted: &AtomicBool,
-) -> Result<SequenceClassifier, TrainError> {
+) -> Result<(SequenceClassifier, Option<BestCheckpoint>), TrainError> {
     config.check(training)?;
+    if validation.is_some_and(Examples::is_empty) {
+        let what = "no example chooses among the checkpoints; set a greater share aside for validation, or none";
+        return Err(TrainError::Data(what.into()));
+    }
     if let Some(lora) = &config.lora {
         model = model.with_new_adapter(lora.clone(), &mut adapter_uniforms(seed))?;
     }
@@ -104,7 +118,12 @@ pub fn train_reward_model(
     };
     let RewardModelConfig { steps, checkpoint_every, optimizer, .. } = config;
     let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
+    let validate = validation.map(|examples| {
+        move |model: &SequenceClassifier| examples.mean_loss(&model.valid(), config)
+    });
+    let validate = validate.as_ref().map(|loss| loss as &Validate<'_, SequenceClassifier>);
     let mut observe = infallible(observe);
-    let (model, _) = fit.run(model, gradient, &mut observe, interrupted)?;
-    Ok(model.valid())
+    let Fitted { model, best, .. } =
+        fit.run(model, gradient, validate, &mut observe, interrupted)?;
+    Ok((model.valid(), best))
 }

@@ -121,6 +121,12 @@ fn check_counts(
     test: &[EncodedPrompt],
 ) -> Result<()> {
     check_responses("rollouts.samples", train, recipe.rollouts.samples)?;
+    let validation = recipe.rollouts.validation;
+    ensure!(
+        validation < train.len(),
+        "rollouts.validation is {validation}, but there are only {} prompts to train on",
+        train.len()
+    );
     check_responses("rollouts.held_out", test, recipe.rollouts.held_out)?;
     for (index, evaluation) in recipe.evaluation.iter().enumerate() {
         check_evaluation(&format!("evaluation[{index}].samples"), evaluation, test)?;

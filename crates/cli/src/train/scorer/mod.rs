@@ -19,7 +19,8 @@ use infalign_model::{CausalLm, LanguageModel, ScoredReward, ScorerModel, ScorerS
 use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
 use infalign_train::{
-    FitMetrics, LengthReport, ScoredResponse, ScorerData, ScorerReport, train_prefix_scorer,
+    BestCheckpoint, FitMetrics, LengthReport, ScoredResponse, ScorerData, ScorerReport,
+    train_prefix_scorer,
 };
 use infalign_transform::Composed;
 use serde::Serialize;
@@ -50,6 +51,9 @@ const HELD_OUT: &str = "held-out";
 struct Results<'a> {
     recipe: &'a str,
     seed: u64,
+    /// The checkpoint that validation prompts chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<BestCheckpoint>,
     scorer: Vec<ScorerReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     evaluation: Vec<Row>,
@@ -68,16 +72,16 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let heads = &all_rewards[..recipe.head.len()];
     let base = inputs.base.clone().for_inference();
     let sampling = Rewarded { inputs, base: base.as_ref(), model: &recipe.model, heads };
-    let ScorerRollouts { samples, held_out } = recipe.rollouts;
+    let ScorerRollouts { samples, held_out, validation } = recipe.rollouts;
     let training =
         sampling.responses((ROLLOUTS, ROLLOUTS), &inputs.train, samples, &mut progress)?;
     let held_out =
         sampling.responses((HELD_OUT, HELD_OUT), &inputs.test, held_out, &mut progress)?;
-    let training = [training, sampling.completions()?].concat();
+    let (learned, validation) = training.split_at(samples * (inputs.train.len() - validation));
+    let learned = [learned, &sampling.completions()?].concat();
     let dir = run.join("scorer");
-    let data = ScorerData { base: base.as_ref(), responses: &training };
-    let of_held_out = ScorerData { base: base.as_ref(), responses: &held_out };
-    let reports = inputs.train(&dir, &data, &of_held_out, &mut progress)?;
+    let data = ScorerData { base: base.as_ref(), responses: &learned, validation };
+    let (reports, best) = inputs.train(&dir, &data, &held_out, &mut progress)?;
     let rows = inputs.evaluate(&dir, (&sampling, held_out), &all_rewards, &mut progress)?;
     if !rows.is_empty() {
         write_figure(run, "reward-kl", &figures::reward_against_kl(recipe, &rows))?;
@@ -88,8 +92,13 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
         let rewards: Vec<&str> = recipe.measures().map(|(name, _)| name).collect();
         text.push(format!("\n{}", listing::table(&rows, &rewards)));
     }
-    let results =
-        Results { recipe: &recipe.name, seed: recipe.seed, scorer: reports, evaluation: rows };
+    let results = Results {
+        recipe: &recipe.name,
+        seed: recipe.seed,
+        best,
+        scorer: reports,
+        evaluation: rows,
+    };
     write_json(&run.join(RESULTS), &results)?;
     if json {
         return Ok(serde_json::to_string_pretty(&results)?);
@@ -123,15 +132,15 @@ impl ScorerInputs<'_> {
         &self,
         dir: &Path,
         data: &ScorerData<'_>,
-        held_out: &ScorerData<'_>,
+        held_out: &[ScoredResponse],
         progress: &mut Progress,
-    ) -> Result<Vec<ScorerReport>> {
+    ) -> Result<(Vec<ScorerReport>, Option<BestCheckpoint>)> {
         let config = &self.recipe.train;
         let bar = progress.stage("scorer", config.steps);
         let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
         let checkpoints = self.run.join("checkpoints/scorer");
         let seed = self.recipe.seed;
-        let model = train_prefix_scorer(
+        let (model, best) = train_prefix_scorer(
             self.new_scorer(data.responses)?,
             data,
             config,
@@ -140,7 +149,8 @@ impl ScorerInputs<'_> {
             &mut observe,
             interrupt::flag(),
         )?;
-        let reports = ScorerReport::measure(&model, held_out, self.recipe.rollouts.held_out)?;
+        let samples = self.recipe.rollouts.held_out;
+        let reports = ScorerReport::measure(&model, data.base, held_out, samples)?;
         if !dir.exists() {
             write_dir_atomic::<anyhow::Error>(dir, |folder| {
                 model.save(folder)?;
@@ -153,8 +163,9 @@ impl ScorerInputs<'_> {
                 Ok(())
             })?;
         }
-        bar.finish(format!("{} responses", data.responses.len()));
-        Ok(reports)
+        let kept = best.map_or(String::new(), |best| format!(", {best}"));
+        bar.finish(format!("{} responses{kept}", data.responses.len()));
+        Ok((reports, best))
     }
 
     /// Runs the procedures of the recipe with the scorer, and samples its policies.
