@@ -99,11 +99,12 @@ fn learned_from_stored_responses(run: &Path) {
         for key in ["chosen", "rejected", "margin"] {
             assert!(number(&steps[0], key).abs() < 1e-3, "{name}: {key} of {}", steps[0]);
         }
+        assert_eq!(number(&steps[0], "accuracy"), 0.5, "{name}: {}", steps[0]);
         for step in &steps {
             let [chosen, rejected, margin, accuracy] =
                 ["chosen", "rejected", "margin", "accuracy"].map(|key| number(step, key));
             assert!((chosen - rejected - margin).abs() < 1e-9, "{name}: {step}");
-            assert!((8.0 * accuracy).fract() == 0.0 && accuracy <= 1.0, "{name}: {step}");
+            assert!((16.0 * accuracy).fract() == 0.0 && accuracy <= 1.0, "{name}: {step}");
         }
         assert!(number(steps.last().unwrap(), "margin").abs() > 1e-3, "{name} has moved");
     }

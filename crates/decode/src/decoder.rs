@@ -39,7 +39,7 @@ pub struct Decoded {
     pub value: Option<f64>,
     /// What it cost.
     pub cost: Cost,
-    /// What is known of the procedure's KL to the model.
+    /// What is known of the procedure's KL to what tokens are drawn from: the model at the temperature, top-k and top-p asked for.
     pub kl: Vec<Kl>,
     /// The most that limiting the candidates of `cd-token` can have moved of the distribution of responses, in total variation.
     pub truncation: f64,

@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 use infalign_transform::Procedure;
 use serde::{Deserialize, Serialize};
 
-/// A statement about KL(T(π)‖π), in nats, from one response: its mean over responses is what `kind` says.
+/// A statement about KL(T(π)‖π), in nats, from one response: its mean over responses is what `kind` says. π is what tokens are drawn from: the
+/// model at the temperature, top-k and top-p asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kl {
     /// Nats of this response.
@@ -21,9 +22,9 @@ pub struct Kl {
 pub enum KlKind {
     /// It is the KL but for the noise of sampling: exact for every token that was drawn, given those before it.
     Exact,
-    /// The KL is at most that.
+    /// The KL is at most that, also where rewards or values tie.
     Bound,
-    /// It comes near it, from either side.
+    /// It comes near it, from either side, where no two rewards or values are equal. Where they tie the KL may be far less: 0, if all do.
     Estimate,
 }
 

@@ -171,6 +171,18 @@ fn searches_draw_from_distributions_that_every_joint_draw_adds_up_to() {
 }
 
 #[test]
+fn searches_among_equals_draw_from_the_model() {
+    let fixture = Fixture::new();
+    let scorer = TabularScorer::new(Values::of(&fixture.problem).scaled(0.0));
+    let fixture = Fixture { scorer, ..fixture };
+    let model = fixture.exact("sample");
+    for (width, branch, length) in [(2, 1, 1), (4, 1, 1), (2, 2, 1), (3, 2, 2)] {
+        let procedure = format!("beam:width={width},branch={branch},length={length}");
+        fixture.check(&procedure, &model);
+    }
+}
+
+#[test]
 fn limited_candidates_draw_from_the_limited_tilt_and_the_error_is_bounded() {
     let fixture = Fixture::new();
     let values = Values::of(&fixture.problem);

@@ -25,7 +25,8 @@ pub struct Candidate {
     pub value: Option<f64>,
     /// What it cost, the candidates that were dropped included.
     pub cost: Cost,
-    /// KL to the model: what it is or at most is and, of blocks that are drawn from the model itself, an estimate.
+    /// KL to what tokens are drawn from, the model at the temperature, top-k and top-p asked for: what it is or at most is and, of blocks that
+    /// are drawn from the model itself, an estimate.
     pub kl: Vec<Kl>,
     /// The most that log T(π)(y)/π(y) can be, in nats; of `cd-token`, what it is.
     pub log_ratio: f64,

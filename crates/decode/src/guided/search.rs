@@ -67,15 +67,17 @@ pub(super) struct Path {
     pub(super) tokens: Vec<u32>,
     log_probs: Vec<f32>,
     finish: Option<Finish>,
-    /// Its number among those that began with it, which decides between equals; none, once it was kept with its end.
-    number: Option<usize>,
+    /// Its number among those that run with it, by which it draws.
+    number: usize,
+    /// Its place among equals: by the order of those that it goes on from, then by its own among them.
+    rank: usize,
     /// V, once it has been asked for.
     value: Option<f64>,
 }
 
 impl Path {
     fn new(number: usize) -> Self {
-        Self { number: Some(number), ..Self::default() }
+        Self { number, rank: number, ..Self::default() }
     }
 
     pub(super) fn add(&mut self, draw: Draw) {
@@ -143,7 +145,7 @@ impl Search {
     /// sample.
     pub(super) fn uniform(&mut self, running: usize) -> f64 {
         let path = &self.running[running];
-        let (position, number) = (path.tokens.len() as u64, path.number.unwrap_or(0) as u64);
+        let (position, number) = (path.tokens.len() as u64, path.number as u64);
         let rows = self.plan.rows() as u64;
         self.stream.uniform(position.saturating_mul(rows).saturating_add(number))
     }
@@ -218,19 +220,23 @@ impl Search {
                 let ended = self.ended.drain(..).map(|path| (None, path));
                 let alive = alive.into_iter().map(|(place, path)| (Some(place), path));
                 let mut pool: Vec<(Option<usize>, Path)> = ended.chain(alive).collect();
-                // Whoever ended first is not the first of equals: candidates are alike.
-                pool.sort_by_key(|(_, path)| path.number);
+                // Equals stand as those that they go on from did, and what has ended keeps its place: where all are equal, a plain sample is left.
+                pool.sort_by_key(|(_, path)| path.rank);
+                for (rank, (_, path)) in pool.iter_mut().enumerate() {
+                    path.rank = rank * branch.get();
+                }
                 let mut going: Vec<(usize, Path)> = Vec::new();
                 for (place, path) in best(pool, width, |(_, path)| path.value) {
                     match place {
                         Some(place) => {
                             going.extend(std::iter::repeat_n((place, path), branch.get()));
                         }
-                        None => self.ended.push(Path { number: None, ..path }),
+                        None => self.ended.push(path),
                     }
                 }
                 for (number, (_, path)) in going.iter_mut().enumerate() {
-                    path.number = Some(number);
+                    path.number = number;
+                    path.rank += number % branch.get();
                 }
                 going
             }
@@ -275,12 +281,12 @@ impl Search {
     ///
     /// - own: whether tokens are drawn from the model's own distribution, so that their log-probabilities say how likely a draw was.
     pub(super) fn finish(mut self, own: bool) -> Vec<Candidate> {
-        let mut ended = std::mem::take(&mut self.ended);
-        ended.sort_by_key(|path| path.number);
-        let finalists = match self.plan {
-            Plan::Pruned { .. } => ended,
-            _ => best(ended, 1, |path| path.value),
-        };
+        let mut finalists = std::mem::take(&mut self.ended);
+        match self.plan {
+            Plan::Pruned { .. } => finalists.sort_by_key(|path| path.rank),
+            // Those that were kept last are in the order of their values.
+            Plan::Tokenwise { .. } | Plan::Blocks { .. } => finalists.truncate(1),
+        }
         let (kl, log_ratio) = match self.plan {
             Plan::Tokenwise { .. } => (vec![Kl::exact(self.kl)], self.log_ratio),
             Plan::Blocks { width, branch, length } => {
@@ -349,5 +355,52 @@ mod tests {
         assert_eq!(places(9), [1, 4, 0, 2, 3]);
         // 0.1 + 0.2 is greater than 0.3 by rounding alone.
         assert_eq!(best(vec![0.3, 0.1 + 0.2], 1, |value| Some(*value)), [0.3]);
+    }
+
+    fn beam(width: usize, branch: usize) -> Search {
+        let plan = Plan::Blocks { length: 1, width, branch: branch.try_into().unwrap() };
+        Search::new(0, 0, Stream::new(1, "beam", "p", 0), plan)
+    }
+
+    /// Adds a token to every candidate, its place, with a value; returns the places that go on.
+    fn block(search: &mut Search, values: &[f64], ended: &[usize]) -> Vec<usize> {
+        assert_eq!(search.running.len(), values.len());
+        for (place, value) in values.iter().enumerate() {
+            search.running[place].add(Draw { token: place as u32, log_prob: -1.0 });
+            search.running[place].set_finish(ended.contains(&place).then_some(Finish::Stop));
+            search.set_value(place, *value);
+        }
+        search.decide()
+    }
+
+    #[test]
+    fn equals_keep_their_order_whether_they_have_ended_or_not() {
+        let mut search = beam(2, 2);
+        assert_eq!(block(&mut search, &[0.5; 4], &[1]), [0, 0]);
+        // What has ended stands behind both that go on from the first.
+        assert_eq!(block(&mut search, &[0.5; 2], &[]), [0, 0, 1, 1]);
+        assert!(block(&mut search, &[0.5; 4], &[0, 1, 2, 3]).is_empty());
+        assert_eq!(search.finish(true)[0].response.tokens, [0, 0, 0]);
+
+        let mut search = beam(2, 2);
+        assert_eq!(block(&mut search, &[0.5; 4], &[0]), [1, 1]);
+        // It keeps its place until something better comes.
+        assert_eq!(block(&mut search, &[0.5; 2], &[]), [0, 0]);
+        assert!(block(&mut search, &[0.5, 0.6], &[0, 1]).is_empty());
+        assert_eq!(search.finish(true)[0].response.tokens, [1, 0, 1]);
+    }
+
+    #[test]
+    fn those_that_go_on_draw_by_numbers_in_the_order_of_their_values() {
+        let mut search = beam(2, 2);
+        let mut stream = search.stream.clone();
+        assert_eq!(block(&mut search, &[0.1, 0.7, 0.3, 0.9], &[]), [3, 3, 1, 1]);
+        for number in 0..4 {
+            assert_eq!(search.uniform(number), stream.uniform(4 + number as u64));
+        }
+        assert_eq!(block(&mut search, &[0.2, 0.5, 0.4, 0.8], &[3]), [1, 1]);
+        for number in 0..2 {
+            assert_eq!(search.uniform(number), stream.uniform(8 + number as u64));
+        }
     }
 }

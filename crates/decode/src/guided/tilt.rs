@@ -17,7 +17,7 @@ pub(super) struct Candidates {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Tilted {
     pub(super) token: u32,
-    /// KL of the tilted distribution to the model's, in nats.
+    /// KL of the tilted distribution to the one that is tilted, in nats.
     pub(super) kl: f64,
     /// log of the token's tilted probability to that under the model.
     pub(super) log_ratio: f64,

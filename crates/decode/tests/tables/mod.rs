@@ -78,7 +78,7 @@ fn add(all: &mut Distribution, part: &Distribution, p: f64) {
     part.iter().for_each(|(y, q)| *all.entry(y.clone()).or_default() += p * q);
 }
 
-/// Beam search.
+/// Beam search. Of equals the first is kept: candidates stand as those that they go on from did, and what has ended keeps its place.
 pub(crate) fn beam(
     table: &Enumerated<'_>,
     width: usize,
@@ -88,32 +88,38 @@ pub(crate) fn beam(
     fn go_on(
         table: &Enumerated<'_>,
         kept: &[Place],
-        starts: &[usize],
         (width, branch, length): (usize, usize, usize),
         known: &mut HashMap<Vec<Place>, Distribution>,
     ) -> Distribution {
-        let ended: Vec<Place> = kept.iter().copied().filter(|(_, ended)| *ended).collect();
+        let alive = kept.iter().filter(|(_, ended)| !ended);
+        let starts: Vec<usize> =
+            alive.flat_map(|(prefix, _)| std::iter::repeat_n(*prefix, branch)).collect();
         let mut all = Distribution::new();
-        for (drawn, p) in table.joint(starts, length) {
-            let pool = ended.iter().copied().chain(drawn);
-            let next = best(pool.collect(), width, |place| table.value(place));
+        for (drawn, p) in table.joint(&starts, length) {
+            let mut drawn = drawn.into_iter();
+            let pool = kept.iter().flat_map(|&(prefix, ended)| -> Vec<Place> {
+                if ended { vec![(prefix, ended)] } else { drawn.by_ref().take(branch).collect() }
+            });
+            let pool: Vec<Place> = pool.collect();
+            let mut chosen =
+                best((0..pool.len()).collect(), width, |i: usize| table.value(pool[i]));
+            let greatest = pool[chosen[0]];
+            chosen.sort_unstable();
+            let next: Vec<Place> = chosen.into_iter().map(|i| pool[i]).collect();
             if next.iter().all(|(_, ended)| *ended) {
-                *all.entry(table.text(next[0])).or_default() += p;
+                *all.entry(table.text(greatest)).or_default() += p;
                 continue;
             }
             if !known.contains_key(&next) {
-                let alive = next.iter().filter(|(_, ended)| !ended);
-                let starts: Vec<usize> =
-                    alive.flat_map(|(prefix, _)| std::iter::repeat_n(*prefix, branch)).collect();
-                let found = go_on(table, &next, &starts, (width, branch, length), known);
+                let found = go_on(table, &next, (width, branch, length), known);
                 known.insert(next.clone(), found);
             }
             add(&mut all, &known[&next], p);
         }
         all
     }
-    let starts = vec![0; width * branch];
-    go_on(table, &[], &starts, (width, branch, length), &mut HashMap::new())
+    let roots = vec![(0, false); width];
+    go_on(table, &roots, (width, branch, length), &mut HashMap::new())
 }
 
 /// Best-of-N by the reward, of which a share goes on after every block. Candidates keep their numbers, by which equals are told apart.

@@ -20,6 +20,10 @@ use crate::fit::{Fit, FitMetrics, check_counts, checkpoint_every};
 use crate::passes::{column, mean_gradient};
 use crate::{OptimizerConfig, TrainError};
 
+/// Log-ratios of a pair that differ by less, in nats, are equal: the reference is scored pair by pair and the policy in batches, so that even
+/// of equal models they differ by rounding.
+const TIE: f64 = 1e-4;
+
 /// Settings of training on stored responses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,7 +115,7 @@ impl OfflineTrainer<'_> {
     ///
     /// - observe: called after every step; details are `loss_per_token` in nats of responses to imitate, and of pairs `chosen` and `rejected`, the mean
     ///   log π/π_ref of the first and of the second response in nats, `margin`, by how much the former is greater, and `accuracy`, the share of pairs
-    ///   in which it is (all before the step; where the second is the preferred one, the two change places). Its error ends
+    ///   in which it is, ties ½ (all before the step; where the second is the preferred one, the two change places). Its error ends
     ///   the run without a checkpoint of that step.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
@@ -197,11 +201,12 @@ impl Stored {
                     if pairs[index].preference < 0.5 { [b, a] } else { [a, b] }
                 };
                 let gap = |index, both| ratios(index, both)[0] - ratios(index, both)[1];
+                let right = |gap: f64| if gap.abs() < TIE { 0.5 } else { f64::from(gap > 0.0) };
                 vec![
                     ("chosen", mean(&|index, both| ratios(index, both)[0])),
                     ("rejected", mean(&|index, both| ratios(index, both)[1])),
                     ("margin", mean(&gap)),
-                    ("accuracy", mean(&|index, both| f64::from(gap(index, both) > 0.0))),
+                    ("accuracy", mean(&|index, both| right(gap(index, both)))),
                 ]
             }
         };
@@ -323,5 +328,28 @@ pub(super) mod testing {
             let slope = point.grad(&grads).unwrap().into_scalar::<f64>();
             close(slope, (at(x + STEP) - at(x - STEP)) / (2.0 * STEP), 1e-3);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_that_differs_by_rounding_counts_half() {
+        let pair = |preference| {
+            let response = || Sequence { tokens: vec![1, 0], prompt_length: 1 };
+            ResponsePair { responses: [response(), response()], reference: None, preference }
+        };
+        // Of the second pair, the second response is the preferred one.
+        let stored = Stored::Compared(PairLoss::Dpo(0.1), vec![pair(1.0), pair(0.0)]);
+        let accuracy = |first: f64, second: f64| {
+            stored.details(vec![(0, [first, 0.0]), (1, [second, 0.0])])["accuracy"]
+        };
+        assert_eq!(accuracy(3e-5, -3e-5), 0.5);
+        assert_eq!(accuracy(-3e-5, 3e-5), 0.5);
+        assert_eq!(accuracy(0.01, 3e-5), 0.75);
+        assert_eq!(accuracy(0.01, -0.01), 1.0);
+        assert_eq!(accuracy(-0.01, 0.01), 0.0);
     }
 }
