@@ -37,6 +37,30 @@ fn stored(dir: &Path, name: &str, prompts: &[(&str, &[f64])]) -> String {
 }
 
 #[test]
+fn a_verdict_of_equivalence_allows_for_the_number_of_comparisons() {
+    let dir = tempfile::tempdir().unwrap();
+    let rewards = [0.0, 1.0];
+    let prompts = ["a", "b", "c", "d", "e"].map(|prompt| (prompt, rewards.as_slice()));
+    let [first, second, reference] = ["first.jsonl", "second.jsonl", "reference.jsonl"]
+        .map(|name| stored(dir.path(), name, &prompts));
+    let sides = ["compare", &first, &second, "--reference", &reference, "--margin", "0.1"];
+    // Of five prompts without any difference p is 2⁻⁵, below 0.05 for one comparison and not for two.
+    for (procedures, adjusted, verdict) in [
+        (&["--procedure", "sample"][..], 0.03125, "equivalent"),
+        (&["--procedure", "sample", "--procedure", "best-of:2"], 0.0625, "undecided"),
+    ] {
+        let words = [&sides[..], procedures].concat();
+        let document = json(&run(&[&words[..], &["--json"]].concat()));
+        for one in document["comparisons"].as_array().unwrap() {
+            assert_eq!(one["equivalence"]["p_value"], json!(0.03125), "{one}");
+            assert_eq!(one["equivalence"]["p_adjusted"], json!(adjusted), "{one}");
+        }
+        let text = stdout(&run(&words));
+        assert!(text.contains(verdict), "{text}");
+    }
+}
+
+#[test]
 fn stored_responses_have_the_win_rates_worked_by_hand() {
     let dir = tempfile::tempdir().unwrap();
     let policy = stored(dir.path(), "policy.jsonl", &[("a", &[1.0, 3.0]), ("b", &[2.0, 2.0])]);

@@ -282,6 +282,26 @@ fn the_transform_for_a_decoder_is_estimated_from_what_it_returns() {
 }
 
 #[test]
+fn a_table_of_two_rewards_has_the_win_rates_worked_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let mut table = Calibration::new(CalibrationMeta::default());
+    table.insert("a", "a", vec![0.0, 1.0]).unwrap();
+    write_to(&table, std::fs::File::create(&path).unwrap()).unwrap();
+    let (beta, file) = ((1.0_f64 / 3.0).to_string(), path.to_str().unwrap());
+    let words = ["curve", "--transform", "identity", "--beta", &beta, "--table", file];
+    let soft = "soft-best-of:2,temperature=0.5";
+    let found = json(&[&words[..], &["--procedure", "sample", "--procedure", soft]].concat());
+    let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+    // As training has them, the calibrated rewards are ⅓ and ⅔, which differ by β.
+    let p = logistic(1.0);
+    assert_close(&found["win_rate"]["sample"], 0.25 + 0.5 * p);
+    // Of two that differ the better is kept with the odds e^{1/τ}: τ is in units of the reward.
+    let kept = |p: f64| p * p + 2.0 * p * (1.0 - p) * logistic(2.0);
+    assert_close(&found["win_rate"][soft], 0.5 + 0.5 * (kept(p) - kept(0.5)));
+}
+
+#[test]
 fn a_table_of_rewards_tells_what_the_reward_itself_leads_to() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.parquet");

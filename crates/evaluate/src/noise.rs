@@ -48,8 +48,9 @@ pub fn noise(
     let grid = |k: usize| k as f64 / INTERVALS as f64;
     let u: Vec<f64> = (0..=INTERVALS).map(grid).collect();
     let noisy: Vec<f64> = u.iter().map(|&u| noisy_transform(phi, samples, u)).collect();
-    let inner = u.iter().zip(&noisy).filter(|(u, _)| (INNER.0..=INNER.1).contains(*u));
-    let bias = inner.map(|(&u, noisy)| (noisy - phi(u)).abs()).fold(0.0, f64::max);
+    let inner = u.iter().copied().filter(|u| (INNER.0..=INNER.1).contains(u));
+    let off = |u: f64| (noisy_transform(phi, samples, u) - phi(u)).abs();
+    let bias = inner.chain([INNER.0, INNER.1]).map(off).fold(0.0, f64::max);
     let trained = Transform::Table(Table::new(&u, &noisy)?.into());
     let best = win_rate(transform, procedure, kl)?;
     Ok(Noise {
@@ -188,6 +189,17 @@ mod tests {
         let log = noise(&"log".parse().unwrap(), &procedure, 0.5, 64).unwrap();
         assert!(log.least_loss.abs() < 0.01 && log.bias < 0.2, "{log:?}");
     }
+
+    #[test]
+    fn the_ends_count_for_the_bias() {
+        let (transform, procedure) = ("exp:10".parse().unwrap(), "best-of:4".parse().unwrap());
+        // E e^{10û} at u = 0.99 of û = (k + ½)/9, k being binomial with 8 trials.
+        let noisy = (5.0 / 9.0_f64).exp() * (0.01 + 0.99 * (10.0 / 9.0_f64).exp()).powi(8);
+        let (low, high) = (0.1_f64.exp(), 9.9_f64.exp());
+        let bias = noise(&transform, &procedure, 0.5, 8).unwrap().bias;
+        assert!((bias - (high - noisy) / (high - low)).abs() < 1e-12, "{bias}");
+    }
+
     #[test]
     fn more_rewards_lead_farther_also_where_the_transform_is_flat_at_the_top() {
         let (transform, procedure) = ("exp:-20".parse().unwrap(), "worst-of:4".parse().unwrap());

@@ -67,6 +67,8 @@ pub struct Equivalence {
     pub margin: f64,
     /// p-value of a difference that does: small where the two are equivalent.
     pub p_value: f64,
+    /// The same, adjusted for all comparisons of the table by this judge (Holm).
+    pub p_adjusted: f64,
 }
 
 /// Difference of two methods' win rates under one procedure, on the same prompts.
@@ -96,7 +98,7 @@ impl Comparison {
     /// What follows at a level such as 0.95, in a word or two.
     pub fn verdict(&self, level: f64) -> &'static str {
         let alpha = 1.0 - level;
-        let equivalent = self.equivalence.is_some_and(|test| test.p_value < alpha);
+        let equivalent = self.equivalence.is_some_and(|test| test.p_adjusted < alpha);
         match (self.p_adjusted < alpha, equivalent) {
             (true, true) => "different, and equivalent",
             (true, false) if self.difference.estimate > 0.0 => "better",
@@ -212,11 +214,22 @@ pub fn table(entries: &[Entry<'_>], plan: &Plan<'_>) -> Result<Table, EvaluateEr
             comparison(names, &plan.contests[contest], plan, &series, &values, places)
         })
         .collect::<Result<Vec<Comparison>, EvaluateError>>()?;
+    adjust(&mut comparisons);
+    Ok(Table { rows, comparisons })
+}
+
+/// Adjusts the p-values of differences, and those of equivalence, for how many comparisons there are.
+fn adjust(comparisons: &mut [Comparison]) {
     let p_values: Vec<f64> = comparisons.iter().map(|one| one.p_value).collect();
     for (comparison, adjusted) in comparisons.iter_mut().zip(holm(&p_values)) {
         comparison.p_adjusted = adjusted;
     }
-    Ok(Table { rows, comparisons })
+    let of_all = comparisons.iter_mut().filter_map(|one| one.equivalence.as_mut());
+    let equivalences: Vec<&mut Equivalence> = of_all.collect();
+    let p_values: Vec<f64> = equivalences.iter().map(|test| test.p_value).collect();
+    for (test, adjusted) in equivalences.into_iter().zip(holm(&p_values)) {
+        test.p_adjusted = adjusted;
+    }
 }
 
 fn row(
@@ -305,7 +318,8 @@ fn comparison(
 ) -> Result<Comparison, EvaluateError> {
     let differences: Vec<f64> = values[a].iter().zip(&values[b]).map(|(a, b)| a - b).collect();
     let equivalence = |margin| -> Result<Equivalence, EvaluateError> {
-        Ok(Equivalence { margin, p_value: equivalence_test(&differences, margin)? })
+        let p_value = equivalence_test(&differences, margin)?;
+        Ok(Equivalence { margin, p_value, p_adjusted: 1.0 })
     };
     Ok(Comparison {
         method: method.into(),

@@ -7,7 +7,7 @@ use crate::calibrator::{Calibrator, scale_of};
 use crate::{Objective, TrainError};
 
 /// The prompts of a table with what training on `objective` sees of their reference responses, of which every one is equally likely: the raw reward,
-/// too, of which the theory of calibrated rewards says nothing. β is that of training.
+/// too, of which the theory of calibrated rewards says nothing. β is that of training, and so is u, [`Row::quantile`].
 ///
 /// Win rates of K rewards are below those of the rewards' own law, since every one of the K ties with itself: under best-of-4 at half a nat by
 /// 0.03 for K = 32 and 0.007 for K = 128 of normal rewards trained on as they are (the test of this file). For best-of-N with an N near K they say nothing.
@@ -45,9 +45,8 @@ pub fn in_theory(objective: &Objective, table: &Calibration) -> Result<Prompts, 
         let count = rewards.len();
         let outcomes = Outcomes::new(vec![1.0 / count as f64; count], rewards)?;
         let scale = scale_of(row, unit);
-        let calibrated = row.values().iter().zip(outcomes.calibrated());
-        let trained = calibrated.map(|(&reward, u)| pointwise.apply(reward, u, scale)).collect();
-        Ok((trained, outcomes))
+        let trained = |&reward: &f32| pointwise.apply(reward, row.quantile(reward), scale);
+        Ok((row.values().iter().map(trained).collect(), outcomes))
     };
     let prompts = table.rows().iter().map(prompt);
     Ok(Prompts::new(prompts.collect::<Result<Vec<_>, TransformError>>()?)?)
@@ -57,6 +56,7 @@ pub fn in_theory(objective: &Objective, table: &Calibration) -> Result<Prompts, 
 mod tests {
     use infalign_calibrate::CalibrationMeta;
     use infalign_decode::Stream;
+    use infalign_transform::Beta;
 
     use super::*;
 
@@ -75,10 +75,21 @@ mod tests {
     #[test]
     fn few_rewards_win_less_than_their_law_does() {
         for (objective, samples, less) in
-            [("raw", 32, 0.0285), ("raw", 128, 0.0075), ("exp:10", 128, 0.002)]
+            [("raw", 32, 0.0285), ("raw", 128, 0.0075), ("exp:10", 128, 0.0008)]
         {
             let found = won(objective, 4000) - won(objective, samples);
             assert!((found - less).abs() < 0.002, "{objective}, {samples}: {found}");
         }
+    }
+
+    #[test]
+    fn calibrated_rewards_are_those_of_training() {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("a", "a", vec![0.0, 1.0]).unwrap();
+        let prompts = in_theory(&"identity".parse().unwrap(), &table).unwrap();
+        let found = prompts.at_beta(Beta::new(1.0 / 3.0).unwrap());
+        // u = (2·Ĉ + ½)/3 is ⅓ and ⅔, which differ by β.
+        let [low, high] = found.policies[0][..] else { panic!("two responses: {found:?}") };
+        assert!(((high / low).ln() - 1.0).abs() < 1e-12, "{found:?}");
     }
 }

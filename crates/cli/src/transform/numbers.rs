@@ -25,7 +25,7 @@ pub(crate) struct CurveArgs {
     pub(super) table: Option<PathBuf>,
     #[command(flatten)]
     level: Level,
-    /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T with T in units of u, or rejection:quantile=Q,draws=N; may be repeated. Without any: sample,
+    /// Procedure on both sides: sample, best-of:N, worst-of:N, soft-best-of:N,temperature=T with T in units of u, with --table of the reward, or rejection:quantile=Q,draws=N; may be repeated. Without any: sample,
     /// and best and worst of 2 and 4.
     #[arg(long)]
     procedure: Vec<Procedure>,

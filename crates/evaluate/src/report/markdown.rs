@@ -193,7 +193,9 @@ pub(super) fn method(statistics: &Statistics) -> String {
         Intervals::StudentT => "Student's t".to_owned(),
     };
     let margin = statistics.margin.map_or(String::new(), |margin| {
-        format!(" Equivalent is what two one-sided tests place within ±{margin}.")
+        format!(
+            " Equivalent is what two one-sided tests, adjusted likewise, place within ±{margin}."
+        )
     });
     format!(
         "Win rates count ties ½ and are averaged over all subsets of the stored responses. Intervals are {percent}, over prompts, by {how}; \

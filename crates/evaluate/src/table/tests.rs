@@ -48,6 +48,9 @@ fn a_model_against_itself_wins_half() {
     assert_eq!((found.rows.len(), found.comparisons.len()), (6, 3));
     for one in &found.comparisons {
         assert_eq!((one.difference.estimate, one.p_value, one.p_adjusted), (0.0, 1.0, 1.0));
+        // 2⁻² of two prompts, and three times as much of three comparisons.
+        let equivalence = one.equivalence.unwrap();
+        assert_eq!((equivalence.p_value, equivalence.p_adjusted), (0.25, 0.75));
         // Two prompts, whatever they say, do not show that no others differ.
         assert_eq!(one.verdict(0.95), "undecided");
     }
@@ -160,7 +163,7 @@ fn p_values_are_adjusted_for_all_comparisons_of_the_table() {
 }
 
 #[test]
-fn a_verdict_is_by_the_adjusted_p_value_and_the_sign() {
+fn a_verdict_is_by_the_adjusted_p_values_and_the_sign() {
     let compared = |p_adjusted: f64, estimate: f64, equivalent: Option<f64>| Comparison {
         method: "a".into(),
         baseline: "b".into(),
@@ -169,7 +172,11 @@ fn a_verdict_is_by_the_adjusted_p_value_and_the_sign() {
         difference: Interval { estimate, low: estimate - 0.05, high: estimate + 0.05, level: 0.95 },
         p_value: 0.01,
         p_adjusted,
-        equivalence: equivalent.map(|p_value| Equivalence { margin: 0.2, p_value }),
+        equivalence: equivalent.map(|adjusted| Equivalence {
+            margin: 0.2,
+            p_value: 0.01,
+            p_adjusted: adjusted,
+        }),
     };
     for (p_adjusted, estimate, equivalent, verdict) in [
         (0.2, 0.1, None, "undecided"),
