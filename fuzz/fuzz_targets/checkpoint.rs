@@ -18,10 +18,13 @@ fuzz_target!(|data: &[u8]| {
         false => [b"".as_slice(), data],
     };
     let folder = Folder::new();
+    // An index counts where there is no whole file.
     if kind.is_ascii_uppercase() {
         folder.write("model.safetensors.index.json", index);
+        folder.write("a.safetensors", safetensors(weights));
+    } else {
+        folder.write("model.safetensors", safetensors(weights));
     }
-    folder.write("model.safetensors", safetensors(weights));
     let device = infalign_backend::device(None).expect("the CPU");
     let (architecture, sizes, extra) = match kind % 5 {
         0 => ("LlamaForCausalLM", SIZES, r#", "tie_word_embeddings": true"#),

@@ -31,7 +31,7 @@ impl Builder<'_> {
         self.check_ties()?;
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
         let embeddings = self.checkpoint.take(EMBEDDING, [vocabulary, hidden], self.device)?;
-        let headless = config.tie_word_embeddings || self.checkpoint.contains("score.weight");
+        let headless = config.tie_word_embeddings || config.classifies();
         let gemma = config.family.is_gemma();
         Ok(Transformer {
             embed_tokens: param(EMBEDDING, embeddings),
@@ -52,7 +52,7 @@ impl Builder<'_> {
 
     /// Refuses an output matrix that the configuration says is the embedding, and is not.
     fn check_ties(&self) -> Result<(), ModelError> {
-        let tied = self.config.tie_word_embeddings && !self.checkpoint.contains("score.weight");
+        let tied = self.config.tie_word_embeddings && !self.config.classifies();
         if tied && self.checkpoint.differ(EMBEDDING, OUTPUT_MATRIX) {
             return Err(ModelError::Config {
                 path: self.checkpoint.path().join("config.json"),

@@ -230,10 +230,11 @@ fn absent(path: &Path) -> ModelError {
     }
 }
 
-/// The files that a folder's weights are in, or would be in: `model.safetensors`, or the shards that the index lists.
+/// The files that a folder's weights are in, or would be in: `model.safetensors`, or else the shards that the index lists.
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let whole = dir.join("model.safetensors");
     let index = dir.join("model.safetensors.index.json");
-    if index.exists() { shards(&index) } else { Ok(vec![dir.join("model.safetensors")]) }
+    if index.exists() && !whole.exists() { shards(&index) } else { Ok(vec![whole]) }
 }
 
 fn shards(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
@@ -276,6 +277,17 @@ mod tests {
             assert!(error.contains("index.json is not valid: the shard"), "{error}");
             assert!(error.contains(&format!("{name:?} of the tensor `b`")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_of_all_weights_goes_before_an_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let [whole, index] =
+            ["model.safetensors", "model.safetensors.index.json"].map(|name| dir.path().join(name));
+        std::fs::write(index, r#"{"weight_map": {"a": "deleted.safetensors"}}"#).unwrap();
+        assert_eq!(weight_files(dir.path()).unwrap(), [dir.path().join("deleted.safetensors")]);
+        std::fs::write(&whole, "").unwrap();
+        assert_eq!(weight_files(dir.path()).unwrap(), [whole]);
     }
 
     #[cfg(unix)]

@@ -232,9 +232,8 @@ pub(crate) fn from_stored(
     let Some(layout) = Layout::of(config.family) else { return Ok(checkpoint) };
     let bare = checkpoint.contains(&layout.name("", "model.embed_tokens.weight"));
     let prefix = if bare { "" } else { layout.prefix };
-    let classifies = checkpoint.contains("score.weight");
     for tensor in layout.tensors(config, prefix) {
-        if !(classifies && tensor.core[0] == OUTPUT_MATRIX) {
+        if !(config.classifies() && tensor.core[0] == OUTPUT_MATRIX) {
             tensor.unpack(&mut checkpoint)?;
         }
     }

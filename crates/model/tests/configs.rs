@@ -138,6 +138,65 @@ fn the_model_type_tells_the_family_where_no_architecture_is_named() {
 }
 
 #[test]
+fn of_several_architectures_the_one_that_is_read_is_kept() {
+    let names = json!(["LlamaModel", "LlamaForSequenceClassification", "LlamaForCausalLM"]);
+    let config = read(&sizes("llama", &json!({ "architectures": names }))).unwrap();
+    assert_eq!(config.architectures, ["LlamaForCausalLM"]);
+}
+
+#[test]
+fn keys_under_a_name_of_other_families_are_refused() {
+    for (model_type, key, value, own) in [
+        ("gpt_neox", "rope_theta", json!(50.0), "rotary_emb_base"),
+        ("gpt_neox", "partial_rotary_factor", json!(1.0), "rotary_pct"),
+        ("gpt_neox", "rms_norm_eps", json!(0.5), "layer_norm_eps"),
+        ("gpt2", "rms_norm_eps", json!(0.5), "layer_norm_epsilon"),
+        ("gpt2", "hidden_act", json!("gelu"), "activation_function"),
+    ] {
+        let error = read(&sizes(model_type, &json!({ (key): value }))).unwrap_err().to_string();
+        let told = format!("`{key}` is {value},");
+        assert!(error.contains(&told) && error.contains(&format!("`{own}`")), "{error}");
+    }
+    // transformers 4 wrote both, and 5 leaves the others' beside its own.
+    let own = json!({ "rotary_emb_base": 7.0, "rotary_pct": 0.5 });
+    let five = json!({ "rope_parameters": { "rope_theta": 7.0, "partial_rotary_factor": 0.5 } });
+    for mut keys in [own, five] {
+        keys["hidden_size"] = 256.into();
+        keys["rope_theta"] = 9.0.into();
+        keys["partial_rotary_factor"] = 1.0.into();
+        let config = read(&sizes("gpt_neox", &keys)).unwrap();
+        assert_eq!((config.rope_theta, config.partial_rotary_factor), (7.0, Some(0.5)));
+    }
+}
+
+#[test]
+fn the_sizes_of_gpt2_may_have_their_common_names() {
+    let mut keys = json!({
+        "model_type": "gpt2", "vocab_size": 60000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 16,
+    });
+    let sizes = |keys: &Value| {
+        let config = read(keys).unwrap();
+        let (width, heads) = (config.hidden_size, config.num_attention_heads);
+        (width, config.intermediate_size, heads, config.max_position_embeddings)
+    };
+    assert_eq!(sizes(&keys), (32, 128, 4, 16));
+    // Where both names stand, transformers takes the common one.
+    for (key, value) in [("n_embd", 64), ("n_head", 8), ("n_positions", 24)] {
+        keys[key] = value.into();
+    }
+    assert_eq!(sizes(&keys), (32, 128, 4, 16));
+}
+
+#[test]
+fn weights_in_a_file_of_another_name_are_refused() {
+    let named = |file: Value| read(&sizes("llama", &json!({ "transformers_weights": file })));
+    let error = named(json!("other.safetensors")).unwrap_err().to_string();
+    assert!(error.contains("`transformers_weights` is \"other.safetensors\","), "{error}");
+    named(json!(null)).unwrap();
+}
+
+#[test]
 fn a_type_may_stand_under_both_of_its_names_and_no_token_be_written_as_minus_one() {
     let config = sizes(
         "llama",

@@ -80,6 +80,14 @@ fn an_output_matrix_that_is_not_the_embedding_it_is_said_to_be_is_refused() {
 }
 
 #[test]
+fn a_language_model_has_its_output_matrix_beside_the_head_of_a_classifier() {
+    let copy = changed("gpt-neox", &json!({}));
+    let expected = last_logits(&CausalLm::load(copy.path(), &device()).unwrap());
+    add_copy(copy.path(), "gpt_neox.embed_in.weight", "score.weight", None);
+    assert_eq!(last_logits(&CausalLm::load(copy.path(), &device()).unwrap()), expected);
+}
+
+#[test]
 fn blocks_that_the_configuration_has_no_place_for_are_refused() {
     for (name, key, first) in [
         ("gpt2", "n_layer", "transformer.h.1."),

@@ -148,8 +148,14 @@ fn weights_that_the_configuration_has_no_place_for_are_refused() {
     assert!(text.contains("no place"), "{text}");
     // Another head is nothing of the network's.
     saved(dir.path());
-    add_tensor(dir.path(), "v_head.weight", like);
-    CausalLm::load(dir.path(), &device()).unwrap();
+    let log_probs = |model: &CausalLm| {
+        model.log_probs(&[Sequence { tokens: vec![1, 2, 3, 4], prompt_length: 1 }]).unwrap()
+    };
+    for head in ["v_head.weight", "score.weight"] {
+        add_tensor(dir.path(), head, like);
+        let model = CausalLm::load(dir.path(), &device()).unwrap();
+        assert_eq!(log_probs(&model), log_probs(&tiny()), "{head}");
+    }
     // A tied output matrix may be stored, but not another one.
     let tied =
         config("").replace(r#""tie_word_embeddings": false"#, r#""tie_word_embeddings": true"#);

@@ -14,9 +14,19 @@ pub(super) fn options(
     keys: &Map<String, Value>,
     path: &Path,
 ) -> Result<(), ModelError> {
-    if let Some(value) = keys.get("quantization_config").filter(|value| !value.is_null()) {
-        let hint = "quantised weights are not read: take the model that they were made from, or write it anew with transformers after `dequantize()`";
-        return Err(unsupported(path, "quantization_config", value, hint));
+    for (key, hint) in [
+        (
+            "quantization_config",
+            "quantised weights are not read: take the model that they were made from, or write it anew with transformers after `dequantize()`",
+        ),
+        (
+            "transformers_weights",
+            "weights are read from model.safetensors or its shards: give the file that name, and leave the key out",
+        ),
+    ] {
+        if let Some(value) = keys.get(key).filter(|value| !value.is_null()) {
+            return Err(unsupported(path, key, value, hint));
+        }
     }
     for &(key, known) in family.fixed() {
         if let Some(value) = keys.get(key).filter(|value| **value != Value::Bool(known)) {

@@ -150,16 +150,14 @@ impl TokenIds {
     }
 }
 
-/// The family that `architectures` names, or, where it is absent, `model_type` for a language model; then it is filled in.
+/// The family that `architectures` names, or, where it is absent, `model_type` for a language model; it names that alone from then on.
 fn family_of(keys: &mut Map<String, Value>, head: Head, path: &Path) -> Result<Family, ModelError> {
     let names = keys.get("architectures").cloned().unwrap_or_default();
     let known = names.as_array().into_iter().flatten().filter_map(Value::as_str);
-    if let Some(family) = known.clone().find_map(|name| Family::of(name, head)) {
-        return Ok(family);
-    }
+    let named = known.clone().find_map(|name| Family::of(name, head));
     let unnamed = head == Head::CausalLm && known.count() == 0;
     let kind = keys.get("model_type").and_then(Value::as_str).filter(|_| unnamed);
-    let Some(family) = kind.and_then(Family::of_type) else {
+    let Some(family) = named.or_else(|| kind.and_then(Family::of_type)) else {
         let known = format!("known here: {}", Family::known(head));
         return Err(unsupported(path, "architectures", &names, &known));
     };
@@ -208,8 +206,8 @@ impl TransformerConfig {
         let family = family_of(&mut keys, head, &path)?;
         check::options(family, &keys, &path)?;
         common::spellings(&mut keys);
-        names::to_common(family, &mut keys);
         rope::normalise(family, &mut keys, &path)?;
+        names::to_common(family, &mut keys, &path)?;
         family.fill(&mut keys);
         if !family.has_windows() {
             keys.remove("layer_types");

@@ -1,8 +1,12 @@
 //! The keys of `config.json` under the names of the families that have their own.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::Family;
+use super::check::unsupported;
+use crate::ModelError;
 
 /// A family's own names: the common one first. A key without a name of its own has no meaning in the family, and is neither read nor
 /// written.
@@ -33,6 +37,10 @@ const GPT_NEOX: Names = &[
     ("mlp_bias", None),
 ];
 
+/// Common names that GPT-2's files may have too. There they go before the family's own, as they do in transformers.
+const GPT2_ALIASES: [&str; 4] =
+    ["hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"];
+
 fn names(family: Family) -> Names {
     match family {
         Family::Gpt2 => GPT2,
@@ -48,17 +56,35 @@ pub(super) fn own(family: Family, common: &str) -> Option<&str> {
 }
 
 /// Gives the family's keys their common names.
-pub(super) fn to_common(family: Family, keys: &mut Map<String, Value>) {
+///
+/// # Errors
+/// [`ModelError::Config`] for a key under a name that is another family's: transformers takes its default in place of it.
+pub(super) fn to_common(
+    family: Family,
+    keys: &mut Map<String, Value>,
+    path: &Path,
+) -> Result<(), ModelError> {
     if family == Family::Gpt2 {
         complete_gpt2(keys);
     }
-    for (common, own) in names(family) {
-        match own.and_then(|own| keys.remove(own)) {
-            Some(value) => drop(keys.insert((*common).into(), value)),
-            None if own.is_none() => drop(keys.remove(*common)),
-            None => {}
-        }
+    for &(common, own) in names(family) {
+        let other = keys.remove(common).filter(|value| !value.is_null());
+        let Some(own) = own else { continue };
+        let aliased = family == Family::Gpt2 && GPT2_ALIASES.contains(&common);
+        let value = match (other, keys.remove(own)) {
+            (Some(value), _) if aliased => value,
+            (_, Some(value)) => value,
+            (Some(value), None) => {
+                let hint = format!(
+                    "files of this family have `{own}`, and transformers does not look at this key: write that one, or leave it out"
+                );
+                return Err(unsupported(path, common, &value, &hint));
+            }
+            (None, None) => continue,
+        };
+        keys.insert(common.into(), value);
     }
+    Ok(())
 }
 
 /// GPT-2's context may be `n_ctx`, and its feed-forward layer is four times as wide as the stream unless `n_inner` is a number.
@@ -66,7 +92,7 @@ fn complete_gpt2(keys: &mut Map<String, Value>) {
     if let Some(context) = keys.remove("n_ctx") {
         keys.entry("n_positions").or_insert(context);
     }
-    let width = keys.get("n_embd").and_then(Value::as_u64);
+    let width = ["hidden_size", "n_embd"].iter().find_map(|key| keys.get(*key)?.as_u64());
     if let (None | Some(Value::Null), Some(width)) = (keys.get("n_inner"), width) {
         keys.insert("n_inner".into(), width.saturating_mul(4).into());
     }
@@ -89,7 +115,7 @@ mod tests {
     #[test]
     fn names_go_there_and_back() {
         let mut keys = object(r#"{"n_embd": 8, "n_inner": null, "n_ctx": 16, "vocab_size": 5}"#);
-        to_common(Family::Gpt2, &mut keys);
+        to_common(Family::Gpt2, &mut keys, Path::new("config.json")).unwrap();
         let common = r#"{"hidden_size": 8, "intermediate_size": 32, "max_position_embeddings": 16, "vocab_size": 5}"#;
         assert_eq!(keys, object(common));
         keys.insert("rope_theta".into(), 1.into());
