@@ -1,10 +1,11 @@
 //! The Jinja that chat templates are written in: its settings and additions are those of transformers.
 
+mod tags;
+
 use std::error::Error as _;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
-use regex::Regex;
 use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
@@ -49,7 +50,9 @@ pub(super) fn environment(
     }
     environment.add_filter("string", limits::string);
     environment.add_filter("tojson", to_json);
-    let template = percent::as_filter(&without_generation_marks(&template)?);
+    environment.add_filter("trim", methods::trim);
+    environment.add_test("sequence", methods::is_sequence);
+    let template = percent::as_filter(&tags::translated(&template)?);
     environment.add_template_owned(NAME, template)?;
     Ok(environment)
 }
@@ -93,14 +96,4 @@ fn strftime(now: OffsetDateTime, format: &str) -> Result<String, Error> {
     };
     let items = parse_strftime_owned(format).map_err(|cause| fail(cause.to_string()))?;
     now.format(&items).map_err(|cause| fail(cause.to_string()))
-}
-
-/// The template with its `{% generation %}` blocks, which show trainers what the assistant says, as blocks that are always written.
-fn without_generation_marks(template: &str) -> Result<String, Error> {
-    let mark = |name: &str| {
-        Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}"))
-            .map_err(|cause| Error::new(ErrorKind::BadSerialization, cause.to_string()))
-    };
-    let opened = mark("generation")?.replace_all(template, "{%$1 if true $2%}").into_owned();
-    Ok(mark("endgeneration")?.replace_all(&opened, "{%$1 endif $2%}").into_owned())
 }

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Patterns;
+use super::targets::{HEAD, OLD_HEAD};
 use crate::ModelError;
+use crate::config::Family;
 
 /// Settings of a LoRA adapter, under the names of PEFT's `adapter_config.json`.
 ///
@@ -72,6 +74,25 @@ impl LoraConfig {
             return Err(self.refuse(reason.into()));
         }
         Ok(())
+    }
+
+    /// The settings with the present name of GPT-NeoX's output matrix, which PEFT looks for.
+    pub(super) fn with_present_names(self, family: Family) -> Self {
+        if family != Family::GptNeox {
+            return self;
+        }
+        let renamed = |text: &str| text.replace(OLD_HEAD, HEAD);
+        let all = |names: &[String]| names.iter().map(|name| renamed(name)).collect();
+        Self {
+            target_modules: match &self.target_modules {
+                TargetModules::Named(names) => TargetModules::Named(all(names)),
+                TargetModules::Pattern(text) => TargetModules::Pattern(renamed(text)),
+            },
+            modules_to_save: all(&self.modules_to_save),
+            rank_pattern: self.rank_pattern.iter().map(|(text, r)| (renamed(text), *r)).collect(),
+            alpha_pattern: self.alpha_pattern.iter().map(|(text, a)| (renamed(text), *a)).collect(),
+            ..self
+        }
     }
 
     /// The error for settings that do not do. (Those of a file are put behind its name.)

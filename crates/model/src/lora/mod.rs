@@ -18,7 +18,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub(crate) use adapter::Adapter;
 pub use config::{LoraConfig, TargetModules};
 pub use patterns::Patterns;
-use targets::{Target, slot};
+use targets::{Target, saved_name, slot};
 
 use crate::checkpoint::{Checkpoint, param};
 use crate::transformer::Transformer;
@@ -85,8 +85,7 @@ impl CausalLm {
 
     /// Takes out the copy of the model's output matrix that PEFT stores beside an adapter on it.
     fn take_copy(&self, tensors: &mut Checkpoint) -> Result<(), ModelError> {
-        let stored = layout::stored_name(&self.config, OUTPUT_MATRIX);
-        let name = stored.replace(".weight", ".base_layer.weight");
+        let name = OUTPUT_MATRIX.replace(".weight", ".base_layer.weight");
         let Some(head) = self.net.lm_head.as_ref().filter(|_| tensors.contains(&name)) else {
             return Ok(());
         };
@@ -95,6 +94,7 @@ impl CausalLm {
         if head.weight.val().transpose().into_data().iter::<f32>().eq(copy) {
             return Ok(());
         }
+        let stored = layout::stored_name(&self.config, OUTPUT_MATRIX);
         let reason = format!(
             "its tensor `{name}` differs from the model's `{stored}`: it was trained on another base, or on one whose output matrix was changed; {}",
             peft::MERGE
@@ -121,6 +121,7 @@ impl CausalLm {
         if self.adapter.is_some() {
             return Err(config.refuse("the model has an adapter already; merge it first".into()));
         }
+        let config = config.with_present_names(self.config.family);
         let device = self.device();
         let base = self.net.valid();
         let mut net = base.clone().no_grad();
@@ -187,7 +188,7 @@ impl CausalLm {
             }
         }
         for core in lora.config.saved(&self.config)? {
-            tensors.put(layout::stored_name(&self.config, core), saved(&net, core));
+            tensors.put(saved_name(&self.config, core), saved(&net, core));
         }
         Ok(tensors)
     }
@@ -204,7 +205,7 @@ impl Source<'_> {
         let a: Vec<f32> = (0..inputs * rank).map(|_| bound * (2.0 * uniform() - 1.0)).collect();
         let a = Tensor::from_data(TensorData::new(a, [inputs, rank]), device);
         let b = Tensor::zeros([rank, outputs], device);
-        Ok(Adapter::new(target.module.module(), a, b, target.scale))
+        Ok(Adapter::new(target.path(), a, b, target.scale))
     }
 }
 

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::adapter::tensor_names;
-use super::targets::Target;
+use super::targets::{HEAD, OLD_HEAD, Target, saved_name};
 use super::{Adapter, LoraConfig, Patterns};
 use crate::checkpoint::Checkpoint;
 use crate::config::Family;
-use crate::{ModelError, TransformerConfig, layout};
+use crate::{ModelError, TransformerConfig};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -188,9 +188,10 @@ pub(crate) fn read_tensors(dir: &Path) -> Result<Checkpoint, ModelError> {
     let mut tensors = Checkpoint::at(dir);
     tensors.read_file(&dir.join(WEIGHTS))?;
     Ok(tensors.renamed(|name| {
-        // Some files keep the adapter's name, or that of the wrapper around a module to save.
+        // Some files keep the adapter's name, that of the wrapper around a module to save, or an old one.
         let path = name.strip_prefix(PREFIX).unwrap_or(name).split('.');
         path.filter(|part| !["default", "modules_to_save"].contains(part))
+            .map(|part| if part == OLD_HEAD { HEAD } else { part })
             .collect::<Vec<_>>()
             .join(".")
     }))
@@ -229,7 +230,7 @@ pub(super) fn take_adapter(
 ) -> Result<Adapter, ModelError> {
     let module = &target.module;
     let ([inputs, outputs], rank) = (module.inputs_and_outputs(), target.rank);
-    let [name_a, name_b] = tensor_names(module.module());
+    let [name_a, name_b] = tensor_names(target.path());
     let a = tensors.remove(&name_a, &[rank, inputs])?;
     let b = module.rows_to_core(&tensors.remove(&name_b, &[outputs, rank])?, rank);
     let transposed = |values, shape: [usize; 2]| {
@@ -237,14 +238,14 @@ pub(super) fn take_adapter(
         Tensor::from_data(data.into_data(), device)
     };
     let (a, b) = (transposed(a, [rank, inputs]), transposed(b, [outputs, rank]));
-    Ok(Adapter::new(module.module(), a, b, target.scale))
+    Ok(Adapter::new(target.path(), a, b, target.scale))
 }
 
 /// Puts the adapter of a module among the tensors.
 pub(super) fn put_adapter(tensors: &mut Checkpoint, target: &Target, adapter: &Adapter) {
     let module = &target.module;
     let ([_, outputs], rank) = (module.inputs_and_outputs(), target.rank);
-    let [name_a, name_b] = tensor_names(module.module());
+    let [name_a, name_b] = tensor_names(target.path());
     tensors.put(name_a, adapter.a.val().transpose());
     let b: Vec<f32> = adapter.b.val().transpose().into_data().iter::<f32>().collect();
     tensors.insert(name_b, vec![outputs, rank], module.rows_from_core(&b, rank));
@@ -261,6 +262,6 @@ pub(super) fn take_saved(
     device: &Device,
 ) -> Result<Tensor<2>, ModelError> {
     let shape = [config.vocab_size, config.hidden_size];
-    let values = tensors.remove(&layout::stored_name(config, core), &shape)?;
+    let values = tensors.remove(&saved_name(config, core), &shape)?;
     Ok(Tensor::from_data(TensorData::new(values, shape), device))
 }

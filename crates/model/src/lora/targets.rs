@@ -14,12 +14,34 @@ use crate::{ModelError, TransformerConfig};
 /// Every linear module but the output matrix.
 const ALL_LINEAR: &str = "all-linear";
 
+/// The output matrix's module in transformers, whatever a family's checkpoints call its tensor.
+pub(super) const HEAD: &str = "lm_head";
+/// What it was called in GPT-NeoX before transformers 5, as in its checkpoints to this day.
+pub(super) const OLD_HEAD: &str = "embed_out";
+
 /// A module that gets an adapter.
 pub(super) struct Target {
     pub(super) module: Stored,
     pub(super) rank: usize,
     /// α/rank, or α/√rank.
     pub(super) scale: f64,
+}
+
+impl Target {
+    /// The module's path in transformers.
+    pub(super) fn path(&self) -> &str {
+        path(&self.module)
+    }
+}
+
+/// The path of a module in transformers.
+fn path(module: &Stored) -> &str {
+    if module.core[0] == OUTPUT_MATRIX { HEAD } else { module.module() }
+}
+
+/// What PEFT calls the embedding or the output matrix, which is saved as a whole.
+pub(super) fn saved_name(config: &TransformerConfig, core: &str) -> String {
+    if core == OUTPUT_MATRIX { core.to_owned() } else { layout::stored_name(config, core) }
 }
 
 /// Where the network keeps the adapter of a module; None where it has no such module.
@@ -71,13 +93,13 @@ impl LoraConfig {
             }
             TargetModules::Pattern(text) => {
                 let pattern = self.pattern("target_modules", text, &format!("^(?:{text})$"))?;
-                modules.retain(|module| pattern.is_match(module.module()));
+                modules.retain(|module| pattern.is_match(path(module)));
             }
             TargetModules::Named(names) => {
                 self.check_names(names, modules)?;
                 // As in PEFT, only those that are named by the end of their path are limited to some blocks.
                 let chosen = |module: &Stored, name: &String| {
-                    let path = module.module();
+                    let path = path(module);
                     path == name || (ends_with(path, name) && self.transforms(&module.core[0]))
                 };
                 modules.retain(|module| names.iter().any(|name| chosen(module, name)));
@@ -88,7 +110,7 @@ impl LoraConfig {
 
     /// Refuses names that no module has.
     fn check_names(&self, names: &[String], modules: &[Stored]) -> Result<(), ModelError> {
-        let paths = || modules.iter().map(Stored::module);
+        let paths = || modules.iter().map(path);
         let known = |name: &String| paths().any(|path| path == name || ends_with(path, name));
         let Some(name) = names.iter().find(|name| !known(name)) else { return Ok(()) };
         let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
@@ -107,8 +129,8 @@ impl LoraConfig {
 
     /// Rank and scale of a module.
     fn target(&self, module: Stored) -> Result<Target, ModelError> {
-        let rank = self.own("rank_pattern", &self.rank_pattern, module.module())?.unwrap_or(self.r);
-        let alpha = self.own("alpha_pattern", &self.alpha_pattern, module.module())?;
+        let rank = self.own("rank_pattern", &self.rank_pattern, path(&module))?.unwrap_or(self.r);
+        let alpha = self.own("alpha_pattern", &self.alpha_pattern, path(&module))?;
         let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
         Ok(Target { module, rank, scale: alpha.unwrap_or(self.lora_alpha) / divisor })
     }
@@ -133,7 +155,7 @@ impl LoraConfig {
         let ranks = self.rank_pattern.iter().map(|(text, _)| ("rank_pattern", text));
         let alphas = self.alpha_pattern.iter().map(|(text, _)| ("alpha_pattern", text));
         for (key, text) in ranks.chain(alphas) {
-            let fits = targets.iter().map(|target| self.fits(key, text, target.module.module()));
+            let fits = targets.iter().map(|target| self.fits(key, text, target.path()));
             if !fits.collect::<Result<Vec<bool>, _>>()?.contains(&true) {
                 return Err(self.refuse(format!(
                     "`{key}` holds {text:?}, which fits no module with an adapter"
@@ -172,8 +194,7 @@ impl LoraConfig {
         );
         for name in own {
             let named = |core: &&str| {
-                let stored = layout::stored_name(config, core);
-                stored
+                saved_name(config, core)
                     .strip_suffix(".weight")
                     .is_some_and(|path| path == name || ends_with(path, name))
             };

@@ -86,27 +86,66 @@ fn names_may_keep_those_of_adapter_and_wrapper() {
 }
 
 #[test]
+fn the_output_matrix_of_gpt_neox_is_read_by_its_old_name_and_written_by_peft_s() {
+    for name in ["lora-gpt-neox-head", "lora-gpt-neox-saved"] {
+        let (dir, base, reference) = case(name);
+        let copy = changed(&dir, &json!({}));
+        let path = copy.path().join("adapter_config.json");
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, config.replace("lm_head", "embed_out")).unwrap();
+        let old = |name: String| name.replace("lm_head", "embed_out");
+        let stored: Tensors =
+            tensors(&dir).into_iter().map(|(name, tensor)| (old(name), tensor)).collect();
+        write_tensors(copy.path(), &stored);
+        let [new, old] =
+            [dir.as_path(), copy.path()].map(|dir| base.clone().with_adapter(dir).unwrap());
+        let prompt = &prompts(&reference)[0];
+        assert_eq!(logits(&old, prompt), logits(&new, prompt), "{name}");
+        assert_eq!(old.adapter(), new.adapter(), "{name}");
+        let written = tempfile::tempdir().unwrap();
+        old.save(written.path()).unwrap();
+        assert!(tensors(written.path()) == tensors(&dir), "{name}");
+    }
+    let base = CausalLm::load(&fixture("gpt-neox"), &device()).unwrap();
+    let ranks = [("embed_out".to_owned(), 3)].into_iter().collect();
+    let settings = LoraConfig { rank_pattern: ranks, ..config(&["dense", "embed_out"]) };
+    let model = base.with_new_adapter(settings, &mut || 0.75).unwrap();
+    let written = tempfile::tempdir().unwrap();
+    model.save(written.path()).unwrap();
+    let stored = tensors(written.path());
+    assert_eq!(stored["base_model.model.lm_head.lora_A.weight"].1, [3, 32]);
+    let keys = read_json(&written.path().join("adapter_config.json"));
+    assert_eq!(keys["target_modules"], json!(["dense", "lm_head"]));
+    assert_eq!(keys["rank_pattern"], json!({ "lm_head": 3 }));
+}
+
+#[test]
 fn a_copy_of_the_output_matrix_beside_its_adapter_is_the_bases_or_refused() {
-    let (dir, base, reference) = case("lora-llama-layer");
-    let bytes = std::fs::read(fixture("llama").join("model.safetensors")).unwrap();
-    let whole = SafeTensors::deserialize(&bytes).unwrap();
-    let head = whole.tensor("lm_head.weight").unwrap();
-    let with = |data: &[u8]| {
-        let mut stored = tensors(&dir);
-        let copy = (head.dtype(), head.shape().to_vec(), data.to_vec());
-        stored.insert("base_model.model.lm_head.base_layer.weight".into(), copy);
-        let folder = changed(&dir, &json!({}));
-        write_tensors(folder.path(), &stored);
-        base.clone().with_adapter(folder.path())
-    };
-    let plain = base.clone().with_adapter(&dir).unwrap();
-    let prompt = &prompts(&reference)[0];
-    assert_eq!(logits(&with(head.data()).unwrap(), prompt), logits(&plain, prompt));
-    let mut other = head.data().to_vec();
-    other[1] ^= 1;
-    let error = with(&other).unwrap_err().to_string();
-    assert!(error.contains("`lm_head.base_layer.weight` differs from"), "{error}");
-    assert!(error.contains("merge_and_unload()"), "{error}");
+    for (name, stored_name) in
+        [("lora-llama-layer", "lm_head.weight"), ("lora-gpt-neox-head", "embed_out.weight")]
+    {
+        let (dir, base, reference) = case(name);
+        let whole = fixture(reference["base"].as_str().unwrap()).join("model.safetensors");
+        let bytes = std::fs::read(whole).unwrap();
+        let whole = SafeTensors::deserialize(&bytes).unwrap();
+        let head = whole.tensor(stored_name).unwrap();
+        let with = |data: &[u8]| {
+            let mut stored = tensors(&dir);
+            let copy = (head.dtype(), head.shape().to_vec(), data.to_vec());
+            stored.insert("base_model.model.lm_head.base_layer.weight".into(), copy);
+            let folder = changed(&dir, &json!({}));
+            write_tensors(folder.path(), &stored);
+            base.clone().with_adapter(folder.path())
+        };
+        let plain = base.clone().with_adapter(&dir).unwrap();
+        let prompt = &prompts(&reference)[0];
+        assert_eq!(logits(&with(head.data()).unwrap(), prompt), logits(&plain, prompt));
+        let mut other = head.data().to_vec();
+        other[1] ^= 1;
+        let error = with(&other).unwrap_err().to_string();
+        let told = format!("`lm_head.base_layer.weight` differs from the model's `{stored_name}`");
+        assert!(error.contains(&told) && error.contains("merge_and_unload()"), "{error}");
+    }
 }
 
 #[test]

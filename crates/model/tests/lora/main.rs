@@ -18,13 +18,15 @@ use infalign_model::{CausalLm, LanguageModel};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
-const CAUSAL: [&str; 6] = [
+const CAUSAL: [&str; 8] = [
     "lora-llama",
     "lora-llama-all",
     "lora-llama-saved",
     "lora-llama-layer",
     "lora-gpt2",
     "lora-gpt-neox",
+    "lora-gpt-neox-head",
+    "lora-gpt-neox-saved",
 ];
 
 /// Greatest difference of a logit from PEFT's.
