@@ -162,7 +162,10 @@ fn ratings_make_a_reward_model_or_an_adapter_that_scores() {
         ("full", &[][..]),
         (
             "lora",
-            &["--set", "train.lora={ r = 8, lora_alpha = 16, target_modules = 'all-linear' }"],
+            &[
+                "--set",
+                "train.lora={ r = 8, lora_alpha = 16, target_modules = 'all-linear', modules_to_save = ['score'] }",
+            ],
         ),
     ] {
         let run = dir.path().join(name);

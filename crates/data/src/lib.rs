@@ -23,7 +23,7 @@ pub mod rows;
 mod split;
 pub mod stories;
 
-pub use chat::{ChatTemplate, Ending};
+pub use chat::{ChatTemplate, Ending, Turn};
 pub use error::{DataError, Place};
 pub use grammar::Grammar;
 pub use lines::no_json_number;

@@ -14,6 +14,9 @@ const RENDER: &str =
 /// Keys of rows that change what a chat template writes.
 const OPTIONS: [&str; 2] = ["tools", "chat_template_kwargs"];
 
+/// Keys of messages that chat templates read besides `role` and `content`.
+const UNREAD: [&str; 5] = ["tool_calls", "reasoning_content", "reasoning", "thinking", "name"];
+
 /// Who speaks a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,7 +57,7 @@ impl Text {
                 Err(format!("The list of messages `{key}` is empty. Add one or remove the row."))
             }
             Value::Array(list) => {
-                refuse_options(row)?;
+                refuse_unread(&OPTIONS, |key| row.get(key))?;
                 let parse = |(index, value)| {
                     message(value).map_err(|what| format!("`{key}`, message {}: {what}", index + 1))
                 };
@@ -94,9 +97,12 @@ impl Text {
     }
 }
 
-/// Refuses a row of messages with options of the chat template, which would be left out of what the model reads.
-fn refuse_options(row: &Row) -> Result<(), String> {
-    match OPTIONS.iter().find(|key| row.get(key).is_some_and(|value| !is_empty(value))) {
+/// Refuses keys that say something to chat templates, which would be left out of what the model reads.
+fn refuse_unread<'a>(
+    keys: &[&str],
+    value_of: impl Fn(&str) -> Option<&'a Value>,
+) -> Result<(), String> {
+    match keys.iter().find(|key| value_of(key).is_some_and(|value| !is_empty(value))) {
         None => Ok(()),
         Some(key) => Err(format!("The key `{key}` is there, but not read. {RENDER}")),
     }
@@ -130,9 +136,7 @@ fn message(value: &Value) -> Result<Message, String> {
             return Err(format!("The role `{other}` is none of system, user, assistant. {RENDER}"));
         }
     };
-    if value.get("tool_calls").is_some_and(|calls| !is_empty(calls)) {
-        return Err(format!("The key `tool_calls` is there, but not read. {RENDER}"));
-    }
+    refuse_unread(&UNREAD, |key| value.get(key))?;
     Ok(Message { role, content: content(required("content")?)? })
 }
 
@@ -243,7 +247,13 @@ mod tests {
         let calls = json!({ "role": "assistant", "content": "", "tool_calls": [{ "id": "1" }] });
         let error = read(&calls, &json!({})).unwrap_err();
         assert!(error.contains("`tool_calls`") && error.contains(RENDER), "{error}");
-        let message = json!({ "role": "user", "content": "Hi", "tool_calls": null });
+        for key in ["reasoning_content", "reasoning", "thinking", "name"] {
+            let message = json!({ "role": "assistant", "content": "Hi", (key): "Ada" });
+            let error = read(&message, &json!({})).unwrap_err();
+            let told = format!("The key `{key}` is there, but not read. {RENDER}");
+            assert!(error.contains(&told), "{error}");
+        }
+        let message = json!({ "role": "user", "content": "Hi", "tool_calls": null, "reasoning_content": null, "name": "" });
         for others in [
             json!({ "tools": [{ "type": "function" }] }),
             json!({ "tools": "[{}]" }),

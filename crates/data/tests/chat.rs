@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use infalign_data::{ChatTemplate, DataError, Ending, Message, Role};
+use infalign_data::{ChatTemplate, DataError, Ending, Message, Role, Turn};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -146,19 +146,43 @@ fn a_template_that_strips_the_last_message_can_be_continued_and_one_that_drops_i
     assert!(error.contains("end with one of user"), "{error}");
 }
 
+/// How the assistant's last message is written by Mistral, by Llama 2 (whose blank before `</s>` is the response's), Llama 3, Qwen3, and by
+/// templates that close with nothing or have no header for the model to go on from.
 #[test]
-fn a_turn_is_closed_as_the_template_closes_it() {
-    let closing = |template: &str| {
+fn a_response_of_messages_is_what_the_template_writes_of_it() {
+    let turn = |template: &str| {
         let folder = folder(&json!({ "chat_template": template, "eos_token": "</s>" }));
         let talk = [said(Role::User, "Hi"), said(Role::Assistant, " Well. ")];
-        ChatTemplate::read(folder.path(), None).unwrap().closing(&talk).unwrap()
+        ChatTemplate::read(folder.path(), None).unwrap().turn(&talk)
     };
-    let each = |what: &str| {
-        format!("{{% for m in messages %}}<{{{{ {what} }}}}><end>{{% endfor %}}{{{{ eos_token }}}}")
+    let each = |answer: &str, header: &str| {
+        format!(
+            "{{% for m in messages %}}{{% if m.role == 'user' %}}[{{{{ m.content }}}}]\
+             {{% else %}}{{{{ {answer} }}}}{{% endif %}}{{% endfor %}}\
+             {{% if add_generation_prompt %}}{header}{{% endif %}}"
+        )
     };
-    assert_eq!(closing(&each("m.content")).trim_start(), "><end></s>");
-    assert_eq!(closing(&each("m.content | trim")), "><end></s>");
-    assert_eq!(closing("{{ messages[0].content }}"), "", "the message is not there");
+    for (answer, header, [prompt, response, closing]) in [
+        ("' ' + m.content + eos_token", "", ["[Hi]", "  Well. ", "</s>"]),
+        ("' ' + m.content.strip() + ' ' + eos_token", "", ["[Hi]", " Well. ", "</s>"]),
+        ("'<a>' + m.content | trim + '<end>\n'", "<a>", ["[Hi]<a>", "Well.", "<end>\n"]),
+        (
+            "'<a><think></think>' + m.content + '<end>'",
+            "<a>",
+            ["[Hi]<a>", "<think></think> Well. ", "<end>"],
+        ),
+        ("'<a>' + m.content", "<a>", ["[Hi]<a>", " Well. ", ""]),
+        ("'<a>' + m.content + '<end>'", "", ["[Hi]", "<a> Well. ", "<end>"]),
+    ] {
+        let expected =
+            Turn { prompt: prompt.into(), response: response.into(), closing: closing.into() };
+        assert_eq!(turn(&each(answer, header)).unwrap(), expected, "{answer}");
+    }
+    // A thought that is only opened for the model, and a message that is not there.
+    for template in [each("'<a>' + m.content", "<a><think>"), "{{ messages[0].content }}".into()] {
+        let error = turn(&template).unwrap_err().to_string();
+        assert!(error.contains("give prompt and response as texts"), "{error}");
+    }
 }
 
 #[test]
@@ -249,23 +273,109 @@ fn a_template_of_many_levels_is_read_and_a_huge_one_refused() {
     assert!(error.ends_with(told), "{error}");
 }
 
-#[test]
-fn texts_are_split_from_their_ends_as_python_splits_them() {
-    // What Python 3.11 gives.
-    for (call, expected) in [
-        ("'a/b//c'.rsplit('/')", "[\"a\", \"b\", \"\", \"c\"]"),
-        ("'a/b//c'.rsplit('/', 1)", "[\"a/b/\", \"c\"]"),
-        ("'a/b//c'.rsplit('/', maxsplit=2)", "[\"a/b\", \"\", \"c\"]"),
-        ("'a/b'.rsplit('/', 0)", "[\"a/b\"]"),
-        ("'  a b  c '.rsplit()", "[\"a\", \"b\", \"c\"]"),
-        ("'  a b  c '.rsplit(none, 1)", "[\"  a b\", \"c\"]"),
-        ("' '.rsplit()", "[]"),
-        ("'x<think>y'.rsplit('<think>', 1)[-1]", "\"y\""),
-    ] {
-        let found = answered(&format!("{{{{ {call} | tojson }}}}")).unwrap();
-        assert_eq!(found, expected, "{call}");
+/// What the template makes of each expression.
+fn check_values(cases: &[(&str, &str)]) {
+    for (expression, expected) in cases {
+        let found = answered(&format!("{{{{ {expression} }}}}")).unwrap();
+        assert_eq!(&found, expected, "{expression}");
     }
-    assert!(answered("{{ 'a'.rsplit('') }}").unwrap_err().to_string().contains("empty separator"));
+}
+
+#[test]
+fn texts_are_split_as_python_splits_them() {
+    // What Python 3.11 gives.
+    check_values(&[
+        ("'a/b//c'.rsplit('/') | tojson", r#"["a", "b", "", "c"]"#),
+        ("'a/b//c'.rsplit('/', 1) | tojson", r#"["a/b/", "c"]"#),
+        ("'a/b//c'.rsplit('/', maxsplit=2) | tojson", r#"["a/b", "", "c"]"#),
+        ("'a/b'.rsplit('/', 0) | tojson", r#"["a/b"]"#),
+        ("'  a b  c '.rsplit() | tojson", r#"["a", "b", "c"]"#),
+        ("'  a b  c '.rsplit(none, 1) | tojson", r#"["  a b", "c"]"#),
+        ("' '.rsplit() | tojson", "[]"),
+        ("'x<think>y'.rsplit('<think>', 1)[-1]", "y"),
+        (r"'\x1ca\x1f b '.rsplit(none, 1) | tojson", r#"["\u001ca", "b"]"#),
+        ("'a/b//c'.split('/') | tojson", r#"["a", "b", "", "c"]"#),
+        ("'a-b-c'.split(sep='-', maxsplit=1) | tojson", r#"["a", "b-c"]"#),
+        (r"'\x1c a \x1f b '.split() | tojson", r#"["a", "b"]"#),
+        (r"' \x1c a \x1f b '.split(none, 1) | tojson", r#"["a", "b "]"#),
+        ("' a b  c '.split(none, 0) | tojson", r#"["a b  c "]"#),
+        ("' '.split() | tojson", "[]"),
+    ]);
+    for call in ["'a'.rsplit('')", "'a'.split('')"] {
+        let error = answered(&format!("{{{{ {call} }}}}")).unwrap_err().to_string();
+        assert!(error.contains("empty separator"), "{error}");
+    }
+}
+
+#[test]
+fn texts_are_stripped_as_python_strips_them() {
+    // What Python 3.11 gives: U+001C to U+001F are white space there.
+    check_values(&[
+        (r"'\x1c\x1d hi \x1f' | trim", "hi"),
+        (r"'\x1c\x1d hi \x1f'.strip()", "hi"),
+        (r"'\x1e hi \x1f'.lstrip() | tojson", r#""hi \u001f""#),
+        (r"'\x1e hi \x1f'.rstrip() | tojson", r#""\u001e hi""#),
+        (r"'\x85\xa0 a\u200b\u3000' | trim", "a\u{200b}"),
+        ("'xxaxx' | trim('x')", "a"),
+        ("'xxaxx'.lstrip('x')", "axx"),
+        ("'xaxx'.strip(none)", "xaxx"),
+        ("5 | trim", "5"),
+    ]);
+}
+
+#[test]
+fn texts_have_lines_and_titles_as_in_python() {
+    // What Python 3.11 gives.
+    let lines = r"'a\r\nb\x0bc\x1cd\u2028e\x85f\n\n'.splitlines";
+    let ends =
+        "[\"a\\r\\n\", \"b\\u000b\", \"c\\u001c\", \"d\u{2028}\", \"e\u{85}\", \"f\\n\", \"\\n\"]";
+    check_values(&[
+        (format!("{lines}() | tojson").as_str(), r#"["a", "b", "c", "d", "e", "f", ""]"#),
+        (format!("{lines}(true) | tojson").as_str(), ends),
+        (format!("{lines}(keepends=true) | tojson").as_str(), ends),
+        (r"'a\nb'.splitlines() | tojson", r#"["a", "b"]"#),
+        (r#""they're bill's".title()"#, "They'Re Bill'S"),
+        ("'a1b x_y ÀÉ ǆx ßa'.title()", "A1B X_Y Àé ǅx Ssa"),
+        ("'ΑΣ ΣΑΣ α.Σ'.title()", "Ας Σας Α.Σ"),
+        (r#""they're" | title"#, "They're"),
+    ]);
+}
+
+#[test]
+fn constants_and_tests_are_jinja_s() {
+    // What Jinja 3.1 gives.
+    check_values(&[
+        (r"'\U0001F600\a\v<\/b>\\a' | tojson", r#""😀\u0007\u000b<\\/b>\\a""#),
+        (r#""\U00000022" ~ '\U00000027'"#, "\"'"),
+        ("'a\\\nb'", "ab"),
+        ("['a' is sequence, {} is sequence, [] is sequence]", "[True, True, True]"),
+        ("[messages is sequence, nix is sequence]", "[True, True]"),
+        ("[5 is sequence, none is sequence, true is sequence]", "[False, False, False]"),
+    ]);
+}
+
+#[test]
+fn a_generation_block_is_a_scope_and_no_mark_within_texts() {
+    // What transformers 5.24 gives.
+    for (template, expected) in [
+        ("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21"),
+        ("{% generation %}{% set y = 2 %}{{ y }}{% endgeneration %}[{{ y }}]", "2[]"),
+        (
+            "{% for m in messages %}{% generation %}{{ loop.last }}{{ m.content }}{% endgeneration %}{% endfor %}",
+            "TrueHi",
+        ),
+        (
+            "{% set ns = namespace(a=1) %}{% generation %}{% set ns.a = 2 %}{% endgeneration %}{{ ns.a }}",
+            "2",
+        ),
+        ("x {%- generation %}  a\n  {%+ endgeneration -%}\n b", "x  a\n  b"),
+        (
+            "{{ '{% generation %}' }}{% raw %}{% endgeneration %}{% endraw %}{# {% generation %} #}",
+            "{% generation %}{% endgeneration %}",
+        ),
+    ] {
+        assert_eq!(answered(template).unwrap(), expected, "{template}");
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod bytes;
 mod guard;
+mod pair;
+mod patterns;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -37,11 +39,11 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json` of a model's folder and what says which tokens end a text: `eos_token_id` of `generation_config.json` and `config.json`.
-    /// The token that opens a text ends the one before it, so it counts too.
+    /// The token that opens a text ends the one before it, so it counts too, where it is a special one: else it is a word.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`] when the file is malformed, has a token whose id is outside the model's vocabulary, or lacks one that
-    /// `tokenizer_config.json` names.
+    /// [`ModelError::Tokenizer`] when the file is malformed, has a token whose id is outside the model's vocabulary or a pattern that
+    /// transformers reads otherwise, or contradicts `tokenizer_config.json` or `special_tokens_map.json`.
     pub fn load(
         folder: impl Into<ModelFolder>,
         config: &TransformerConfig,
@@ -53,6 +55,7 @@ impl Tokenizer {
         let fail = |reason: String| ModelError::Tokenizer { path: path.clone(), reason };
         let inner = read(&bytes).map_err(fail)?;
         check_ids(&inner, config.vocab_size).map_err(fail)?;
+        patterns::check(&inner).map_err(fail)?;
         tokenizer_config::check(&inner, &dir)?;
         // The tokenizer's files are of one piece; how to generate is written beside the weights.
         let generation = folder.holding(GENERATION)?;
@@ -63,7 +66,9 @@ impl Tokenizer {
         let end = config.eos_token_id.as_ref().and_then(|ids| ids.as_slice().first().copied());
         let mut stops: BTreeSet<u32> =
             config.eos_token_id.iter().flat_map(|ids| ids.as_slice().to_vec()).collect();
-        stops.extend(config.bos_token_id);
+        let added = inner.get_added_tokens_decoder();
+        let is_special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+        stops.extend(config.bos_token_id.filter(is_special));
         stops.extend(generation_stops(&generation, config.vocab_size)?);
         let pad = config.pad_token_id.or(stops.first().copied()).unwrap_or(0);
         Ok(Self { inner, path: dir, files, stops, end, pad })
@@ -151,49 +156,6 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    /// Token ids of a prompt and a response that follows it, and how many of them are the prompt's.
-    ///
-    /// They are those of the whole text where its tokens begin with the prompt's. Where a token would reach across the border, prompt and
-    /// response are read apart, since a model that continues the prompt could not have drawn that token.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn encode_pair(
-        &self,
-        prompt: &str,
-        response: &str,
-    ) -> Result<(Vec<u32>, usize), ModelError> {
-        self.pair(prompt, response, true)
-    }
-
-    /// As [`Tokenizer::encode_pair`], for a prompt that a chat template wrote.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn encode_chat_pair(
-        &self,
-        prompt: &str,
-        response: &str,
-    ) -> Result<(Vec<u32>, usize), ModelError> {
-        self.pair(prompt, response, false)
-    }
-
-    fn pair(
-        &self,
-        prompt: &str,
-        response: &str,
-        add_special: bool,
-    ) -> Result<(Vec<u32>, usize), ModelError> {
-        let mut tokens = self.ids(prompt, add_special)?;
-        let prompt_length = tokens.len();
-        let whole = self.ids(&format!("{prompt}{response}"), add_special)?;
-        if whole.starts_with(&tokens) && whole.len() > prompt_length {
-            return Ok((whole, prompt_length));
-        }
-        tokens.extend(self.ids(response, false)?);
-        Ok((tokens, prompt_length))
-    }
-
     fn ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
         let encoding = guarded(|| self.inner.encode(text, add_special));
         Ok(encoding.map_err(|reason| self.fail(reason))?.get_ids().to_vec())
@@ -225,15 +187,18 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::decode`].
     pub fn token_text(&self, before: Option<u32>, token: u32) -> Result<String, ModelError> {
-        let text = |ids: &[u32]| {
-            guarded(|| self.inner.decode(ids, false)).map_err(|reason| self.fail(reason))
-        };
         if let Some(before) = before
-            && let Some(after) = text(&[before, token])?.strip_prefix(&text(&[before])?)
+            && let Some(after) =
+                self.written(&[before, token])?.strip_prefix(&self.written(&[before])?)
         {
             return Ok(after.to_owned());
         }
-        text(&[token])
+        self.written(&[token])
+    }
+
+    /// The text of ids, special tokens written out.
+    fn written(&self, ids: &[u32]) -> Result<String, ModelError> {
+        guarded(|| self.inner.decode(ids, false)).map_err(|reason| self.fail(reason))
     }
 
     /// The bytes of one token after another, of which several tokens may make one character; where tokens are no bytes, those of
@@ -474,6 +439,19 @@ mod tests {
         assert_eq!(starts, [0, 1, 1, 1, 4, 5, 6, 7]);
         assert_eq!(tokenizer.start_before(&tokens[1..], 2), 0, "the beginning may be within one");
         assert_eq!(tokenizer.start_before(&[], 0), 0);
+    }
+
+    #[test]
+    fn the_token_that_begins_texts_ends_them_unless_it_is_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = crate::write_word_tokenizer(dir.path(), ["a b"].into_iter()).unwrap();
+        let mut config = TransformerConfig::llama(size, 8, 8, 1, 2, 16);
+        let stops = |config: &TransformerConfig| {
+            Tokenizer::load(dir.path(), config).unwrap().stops().clone()
+        };
+        assert_eq!(stops(&config), BTreeSet::from([1, 2]));
+        config.bos_token_id = Some(3);
+        assert_eq!(stops(&config), BTreeSet::from([2]));
     }
 
     #[test]

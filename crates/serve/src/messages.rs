@@ -38,7 +38,7 @@ fn message(value: Value, place: &str) -> Result<Message, Failure> {
     Ok(Message { role, content })
 }
 
-/// The text of parts, all of which have to be text.
+/// The text of parts, all of which have to be text: one behind the other, as in files.
 fn text_of(parts: Vec<Value>, place: &str) -> Result<String, Failure> {
     let text = |(index, part)| {
         let mut fields = Fields::of(part, &format!("{place}[{index}]"))?;
@@ -54,9 +54,7 @@ fn text_of(parts: Vec<Value>, place: &str) -> Result<String, Failure> {
         fields.finish()?;
         Ok(text)
     };
-    let texts: Vec<String> =
-        parts.into_iter().enumerate().map(text).collect::<Result<_, Failure>>()?;
-    Ok(texts.join("\n"))
+    parts.into_iter().enumerate().map(text).collect()
 }
 
 #[cfg(test)]
@@ -77,7 +75,7 @@ mod tests {
             messages.unwrap(),
             [
                 message(Role::System, "Be short."),
-                message(Role::User, "a\nb"),
+                message(Role::User, "ab"),
                 message(Role::Assistant, "c")
             ]
         );

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_data::dataset::{self, Preference, PromptCompletion, Record};
-use infalign_data::{DataError, Message, Role, Text};
+use infalign_data::{DataError, Text};
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, ModelError, Sequence};
 
@@ -155,19 +155,13 @@ impl<'a> GivenReader<'a> {
 
     /// A prompt with its response, whose end is marked as the model would mark it; none where the prompt is held out.
     fn response(&self, prompt: &Text, response: &Text) -> Result<Option<GivenResponse>> {
-        let response = match (prompt, response) {
-            (Text::Plain(_), Text::Plain(text)) => text,
-            (Text::Messages(_), Text::Messages(messages)) => match &messages[..] {
-                [Message { role: Role::Assistant, content }] => content,
-                _ => bail!("a response of messages has to be one of the assistant"),
-            },
-            _ => bail!("one of prompt and response is text, the other a list of messages"),
-        };
-        let (text, mut tokens, prompt_length) = self.encoder.pair(prompt, response)?;
+        if let Text::Messages(messages) = response {
+            ensure!(messages.len() == 1, "a response of messages has to be one of the assistant");
+        }
+        let (text, tokens, prompt_length) = self.encoder.example(prompt, response)?;
         if self.held_out.contains(text.as_str()) {
             return Ok(None);
         }
-        tokens.extend(self.encoder.end(prompt, response)?);
         let sequence = Sequence { tokens, prompt_length };
         self.model.check(&sequence)?;
         ensure!(!sequence.response().is_empty(), "the response is empty: remove the row");
@@ -287,6 +281,16 @@ mod tests {
         assert_eq!(read[1].prompt, "the soup");
         let endless = TEMPLATE.replace(" noon", "");
         assert_eq!(ends(&given(&endless)), [END, END], "nothing that the model stops at");
+    }
+
+    #[test]
+    fn a_row_whose_prompt_is_empty_is_told_by_its_line() {
+        let message = |role: &str| json!([{ "role": role, "content": "was nice ." }]);
+        let row = json!({ "prompt": message("user"), "completion": message("assistant") });
+        let template =
+            "{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}";
+        let message = format!("{:#}", given(template, &[row], &[]).unwrap_err());
+        assert!(message.contains("given.jsonl, line 1: the prompt is empty"), "{message}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
 use infalign_data::dataset::{self, Preference};
-use infalign_data::{Message, Plant, Rating, Role, Text, ratings, split_by_hash};
+use infalign_data::{Plant, Rating, ratings, split_by_hash};
 use infalign_model::{Tokenizer, TransformerConfig};
 use infalign_train::{Examples, Pair};
 
@@ -210,23 +210,12 @@ impl RewardDataReader<'_> {
         };
         let texts = [encode(&preference.chosen)?, encode(&preference.rejected)?];
         if texts.iter().any(|text| text.len() > self.context()) {
-            let prompt = self.prompt(&preference.prompt)?;
+            let prompt = self.encoder.beginning(&preference.prompt)?;
             cut.n += 1;
             let lost = texts.iter().any(|text| self.loses(&prompt, text));
             cut.without_prompt += usize::from(lost);
         }
         Ok(texts.map(|text| self.config.keep_end(text)))
-    }
-
-    /// The tokens of a prompt without a response.
-    fn prompt(&self, prompt: &Text) -> Result<Vec<u32>> {
-        let nothing = match prompt {
-            Text::Plain(_) => Text::Plain(String::new()),
-            Text::Messages(_) => {
-                Text::Messages(vec![Message { role: Role::Assistant, content: String::new() }])
-            }
-        };
-        self.encoder.whole(prompt, &nothing)
     }
 
     /// Whether all of a prompt that is not empty is cut from the text that it begins.

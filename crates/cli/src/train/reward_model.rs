@@ -88,7 +88,8 @@ impl<'a> RewardModelInputs<'a> {
         let tokenizer = Tokenizer::load(&folder, base.config())?;
         if let Some(lora) = &stage.train.lora {
             // That its modules are there, before any work is begun.
-            base.clone().with_new_adapter(lora.clone(), &mut || 0.0).context("train.lora")?;
+            let model = SequenceClassifier::on(base.clone(), tokenizer.pad());
+            model.with_new_adapter(lora.clone(), &mut || 0.0).context("train.lora")?;
         }
         let reader = RewardDataReader {
             stage,

@@ -88,12 +88,24 @@ struct Context<'a> {
     tokens: &'a BTreeMap<String, String>,
 }
 
+/// The three parts of a conversation whose last message is the assistant's: its text is one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// What the model reads before it answers, as [`ChatTemplate::prompt`] has it.
+    pub prompt: String,
+    /// What follows up to the end of the last message: its content as the template writes it, with what the template puts before it, such as a
+    /// blank or an empty thought.
+    pub response: String,
+    /// What follows that, such as the token that ends a turn.
+    pub closing: String,
+}
+
 /// Marks where the last message ends; its blank tells whether the template strips messages.
 const END_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 impl ChatTemplate {
     /// Reads `DIR/chat_template.jinja`, or else `chat_template` of `DIR/tokenizer_config.json` (of several named ones, `default`), and
-    /// the special tokens in the latter. `now` is what the template is told when it asks for the time; results that depend on it depend on
+    /// the special tokens in the latter and, where that lists no added tokens, in `DIR/special_tokens_map.json`. `now` is what the template is told when it asks for the time; results that depend on it depend on
     /// the day.
     ///
     /// # Errors
@@ -139,16 +151,26 @@ impl ChatTemplate {
         }
     }
 
-    /// What the template writes behind the last message of a complete conversation, such as the token that ends a turn. Empty where it does not
-    /// write that message.
+    /// The text of a complete conversation that ends with a message of the assistant, parted where a model that answers begins and ends.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
-    pub fn closing(&self, messages: &[Message]) -> Result<String, DataError> {
-        let [before @ .., last] = messages else { return Ok(String::new()) };
-        let text = self.marked(before, last)?;
-        let closing = text.rsplit_once(END_MARK.trim_end()).map(|(_, closing)| closing);
-        Ok(closing.unwrap_or_default().to_owned())
+    /// As [`ChatTemplate::prompt`]; [`DataError::Messages`] when the last message is another's, or the text is not what the model reads before it
+    /// answers and more, as where the template opens a thought for the model that it leaves out of a finished message.
+    pub fn turn(&self, messages: &[Message]) -> Result<Turn, DataError> {
+        let [before @ .., last @ Message { role: Role::Assistant, .. }] = messages else {
+            let problem = "a response of messages has to end with one of the assistant".to_owned();
+            return Err(DataError::Messages { problem });
+        };
+        let prompt = self.prompt(before)?;
+        let text = self.rendered(messages, Ending::Complete)?;
+        let marked = self.marked(before, last)?;
+        let parts = marked.rsplit_once(END_MARK.trim_end()).and_then(|(_, rest)| {
+            // The mark's own blank, where the template leaves it.
+            let closing = rest.strip_prefix(' ').unwrap_or(rest);
+            Some((text.strip_prefix(prompt.as_str())?.strip_suffix(closing)?, closing))
+        });
+        let Some((response, closing)) = parts else { return Err(self.goes_on_otherwise()) };
+        Ok(Turn { response: response.to_owned(), closing: closing.to_owned(), prompt })
     }
 
     /// The text of a conversation with a mark at the end of its last message.
@@ -194,6 +216,14 @@ impl ChatTemplate {
             described(error)
         };
         DataError::ChatTemplate { path: self.path.clone(), problem }
+    }
+
+    fn goes_on_otherwise(&self) -> DataError {
+        let problem = format!(
+            "the template in {} does not write a finished response behind what it writes for the model to answer, so that none can be told apart; give prompt and response as texts, each as the model is to read and write it",
+            self.path.display()
+        );
+        DataError::Messages { problem }
     }
 
     fn left_out(&self) -> DataError {
