@@ -266,6 +266,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (ratings, "held_out=0", ["held_out is 0", "above 0 and below 1"]),
         (ratings, "held_out=1.5", ["held_out is 1.5", "above 0 and below 1"]),
         (ratings, "validation=0.75", ["validation is 0.75", "below 0.75"]),
+        (ratings, "validation=0.7499999", ["validation is 0.7499999", "nothing is left to learn"]),
         (ratings, "validation=1e-9", ["validation is 0.000000001", "nothing falls into"]),
         (ratings, "held_outs=0.5", ["held_outs", "did you mean `held_out`"]),
         (ratings, "train.margins=1", ["margins", "did you mean `margin`"]),

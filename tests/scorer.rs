@@ -228,6 +228,30 @@ fn validation_prompts_choose_the_checkpoint_and_are_not_learned_from() {
         std::fs::read(dir.join("run").join(folder).join("head.safetensors")).unwrap()
     });
     assert!(kept == checkpoint);
+
+    // Responses of files to the validation prompts are left out as those to prompts held out are.
+    let text = std::fs::read_to_string(dir.join("train.jsonl")).unwrap();
+    let prompts = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let rows =
+        prompts.skip(19).map(|row| json!({"prompt": row["prompt"], "completion": " nice ."}));
+    let rows: String = rows.map(|row| format!("{row}\n")).collect();
+    std::fs::write(dir.join("given.jsonl"), rows).unwrap();
+    let given = ["--set", "train.method=cd-q", "--set", "completions=['given.jsonl']"];
+    let output = scorer(dir, "given", &[&sets[..], &given].concat());
+    assert_done(&output);
+    assert!(stderr(&output).contains("4 of 5 rows are left out"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("321 responses"), "{}", stderr(&output));
+
+    // A prompt that is written twice cannot be on both sides.
+    let first = text.lines().next().unwrap().replacen('{', "{\"id\": \"again\", ", 1);
+    std::fs::write(dir.join("train.jsonl"), format!("{text}\n{first}\n")).unwrap();
+    let output = scorer(dir, "twice", &sets);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("is among those that are learned from"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 fn recipes_and_runs_of_other_tasks_are_refused(dir: &Path) {

@@ -141,9 +141,10 @@ impl<'a> Encoder<'a> {
             let text = written(token)?;
             // Special tokens are those that are left out of texts; that of unknown words stands for others.
             let is_special = self.tokenizer.decode(&[token])?.is_empty();
+            let all: Vec<u32> = stops.iter().copied().chain([token]).collect();
             ensure!(
                 text.is_empty() || !is_special || !closing.contains(&text),
-                "the chat template closes responses with `{text}`, at which the model does not stop: add its id, {token}, to `eos_token_id` in generation_config.json"
+                "the chat template closes responses with `{text}`, at which the model does not stop: write \"eos_token_id\": {all:?} into the model's generation_config.json, or into a new file of that name"
             );
         }
         Ok(("", self.tokenizer.end()))
@@ -305,7 +306,7 @@ mod tests {
             reading(&template, |encoder, _| encoder.example(&talk[0], &talk[1]))
         };
         let error = example(" <unk>").unwrap_err().to_string();
-        let told = "closes responses with `<unk>`, at which the model does not stop: add its id, 0, to `eos_token_id`";
+        let told = "closes responses with `<unk>`, at which the model does not stop: write \"eos_token_id\": [1, 2, 0] into";
         assert!(error.contains(told), "{error}");
         // A word that closes turns, known or not, is no special token.
         for end in [" noon", " midnight"] {

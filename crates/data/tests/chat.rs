@@ -178,6 +178,14 @@ fn a_response_of_messages_is_what_the_template_writes_of_it() {
             Turn { prompt: prompt.into(), response: response.into(), closing: closing.into() };
         assert_eq!(turn(&each(answer, header)).unwrap(), expected, "{answer}");
     }
+    // A template that writes no system message before a question that is answered, as Mistral's.
+    let forgets = "{% for m in messages %}{% if m.role == 'user' %}[{% if loop.last %}{{ messages[0].content }} {% endif %}{{ m.content }}]\
+                   {% elif m.role == 'assistant' %} {{ m.content | trim }}</s>{% endif %}{% endfor %}";
+    let folder = folder(&json!({ "chat_template": forgets }));
+    let talk =
+        [said(Role::System, "Short!"), said(Role::User, "Hi"), said(Role::Assistant, "Well.")];
+    let found = ChatTemplate::read(folder.path(), None).unwrap().turn(&talk).unwrap();
+    assert_eq!([found.prompt, found.response, found.closing], ["[Short! Hi]", " Well.", "</s>"]);
     // A thought that is only opened for the model, and a message that is not there.
     for template in [each("'<a>' + m.content", "<a><think>"), "{{ messages[0].content }}".into()] {
         let error = turn(&template).unwrap_err().to_string();

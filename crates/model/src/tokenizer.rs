@@ -5,7 +5,7 @@ mod guard;
 mod pair;
 mod patterns;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,8 @@ const GENERATION: &str = "generation_config.json";
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The special ones of its added tokens.
+    special: HashSet<u32>,
     path: PathBuf,
     files: Vec<(&'static str, Vec<u8>)>,
     stops: BTreeSet<u32>,
@@ -66,12 +68,11 @@ impl Tokenizer {
         let end = config.eos_token_id.as_ref().and_then(|ids| ids.as_slice().first().copied());
         let mut stops: BTreeSet<u32> =
             config.eos_token_id.iter().flat_map(|ids| ids.as_slice().to_vec()).collect();
-        let added = inner.get_added_tokens_decoder();
-        let is_special = |id: &u32| added.get(id).is_some_and(|token| token.special);
-        stops.extend(config.bos_token_id.filter(is_special));
+        let special = special(&inner);
+        stops.extend(config.bos_token_id.filter(|id| special.contains(id)));
         stops.extend(generation_stops(&generation, config.vocab_size)?);
         let pad = config.pad_token_id.or(stops.first().copied()).unwrap_or(0);
-        Ok(Self { inner, path: dir, files, stops, end, pad })
+        Ok(Self { inner, special, path: dir, files, stops, end, pad })
     }
 
     /// A tokenizer from the contents of a `tokenizer.json`, of a model that lies in no folder.
@@ -91,7 +92,8 @@ impl Tokenizer {
         let (path, bytes) = (PathBuf::from("in memory"), bytes.into());
         let inner =
             read(&bytes).map_err(|reason| ModelError::Tokenizer { path: path.clone(), reason })?;
-        Ok(Self { inner, path, files: vec![(FILES[0], bytes)], stops, end, pad })
+        let special = special(&inner);
+        Ok(Self { inner, special, path, files: vec![(FILES[0], bytes)], stops, end, pad })
     }
 
     /// The same tokenizer with more files that are saved with it.
@@ -166,7 +168,9 @@ impl Tokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when an id is unknown to the tokenizer.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        guarded(|| self.inner.decode(ids, true)).map_err(|reason| self.fail(reason))
+        // The library finds special tokens by their texts, and not those that a normalizer changes.
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.special.contains(id)).collect();
+        guarded(|| self.inner.decode(&ids, true)).map_err(|reason| self.fail(reason))
     }
 
     /// The text that a response adds to its prompt: white space between them is kept.
@@ -301,15 +305,20 @@ fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
 /// Refuses tokens that a model with so many has no place for. Special ones may be beyond it, since no text has them unless it spells them
 /// out: Gemma 3 has one for images, which its language model lacks.
 fn check_ids(tokenizer: &tokenizers::Tokenizer, vocabulary: usize) -> Result<(), String> {
-    let added = tokenizer.get_added_tokens_decoder();
-    let is_special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+    let special = special(tokenizer);
     let tokens = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token));
-    match tokens.filter(|(id, _)| !is_special(id)).max() {
+    match tokens.filter(|(id, _)| !special.contains(id)).max() {
         Some((id, token)) if id as usize >= vocabulary => Err(format!(
             "its token {token:?} has the id {id}, but the model's vocab_size is {vocabulary}: they do not belong together"
         )),
         _ => Ok(()),
     }
+}
+
+/// The special ones of the added tokens.
+fn special(tokenizer: &tokenizers::Tokenizer) -> HashSet<u32> {
+    let added = tokenizer.get_added_tokens_decoder().into_iter();
+    added.filter(|(_, token)| token.special).map(|(id, _)| id).collect()
 }
 
 /// `eos_token_id` of `DIR/generation_config.json`, where there is one, of a model with so many tokens.
@@ -395,6 +404,16 @@ mod tests {
         let truncation = json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
         let tokenizer = with(json!({ "padding": padding, "truncation": truncation })).unwrap();
         assert_eq!(tokenizer.encode("a b c").unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_special_token_that_a_normalizer_changes_is_left_out_of_texts() {
+        let added = json!({ "id": 2, "content": "</s>", "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": true });
+        let model = json!({ "type": "WordLevel", "vocab": { "a": 0, "b": 1, "</s>": 2 }, "unk_token": "a" });
+        let normalizer = json!({ "type": "Prepend", "prepend": "▁" });
+        let changes = json!({ "model": model, "added_tokens": [added], "normalizer": normalizer });
+        assert_eq!(with(changes).unwrap().decode(&[1, 2]).unwrap(), "b");
     }
 
     /// A tokenizer of these tokens, by their places, with this decoder.

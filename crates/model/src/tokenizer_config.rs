@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
+use tokenizers::{AddedToken, NormalizedString, Normalizer};
 
 use crate::ModelError;
 
@@ -16,6 +16,10 @@ const EXTRA: &str = "extra_special_tokens";
 
 /// Keys that name tokens which a text may hold.
 const KEYS: [&str; 5] = ["bos_token", "eos_token", EXTRA, "additional_special_tokens", ADDED];
+
+/// Keys that transformers takes for tokens whatever is there; other keys that end so are tokens where they have the form.
+const OF_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Keys of tokens that hardly any text holds: those for padding, and for words that the vocabulary lacks.
 const UNWRITTEN: [&str; 2] = ["pad_token", "unk_token"];
@@ -63,8 +67,10 @@ fn keys(path: &Path) -> Result<Map<String, Value>, ModelError> {
 /// A key that names one token, but whose value is none.
 fn no_token(keys: &Map<String, Value>) -> Option<String> {
     let is_token = |value: &Value| value.get("content").unwrap_or(value).is_string();
-    let (key, value) =
-        keys.iter().find(|(key, value)| names_one(key) && !is_token(value) && !value.is_null())?;
+    let (key, value) = OF_TOKENS
+        .iter()
+        .filter_map(|key| Some((key, keys.get(*key)?)))
+        .find(|(_, value)| !is_token(value) && !value.is_null())?;
     Some(format!(
         "`{key}` is {value}, but has to be text, an object with text as `content`, or null"
     ))
@@ -95,12 +101,11 @@ fn other_flag(
     let told = |key: &str, token: &str, flag: &str| {
         Some(format!("`{key}` has the token {token:?} with another `{flag}` than tokenizer.json"))
     };
-    let normalizes = tokenizer.get_normalizer().is_some();
     let listed = keys.get(ADDED).and_then(Value::as_object);
     for said in listed.into_iter().flat_map(|tokens| tokens.values()) {
         let token = said.get("content").and_then(Value::as_str).and_then(|text| added.get(text));
         let Some(token) = token else { continue };
-        if let Some(flag) = differing(said, token, normalizes) {
+        if let Some(flag) = differing(said, token, is_changed(&token.content, tokenizer)) {
             return told(ADDED, &token.content, flag);
         }
     }
@@ -115,7 +120,9 @@ fn other_flag(
 }
 
 /// The first flag of an added token by which tokens or texts would be others. One that is special in `tokenizer.json` stays so.
-fn differing(said: &Value, token: &AddedToken, normalizes: bool) -> Option<&'static str> {
+///
+/// - is_changed: whether a normalizer changes the token's text, so that it counts whether it is looked for before or behind that.
+fn differing(said: &Value, token: &AddedToken, is_changed: bool) -> Option<&'static str> {
     let flag = |name: &str| said.get(name).and_then(Value::as_bool);
     let is_set = |name: &str| flag(name).unwrap_or(false);
     let normalized = flag("normalized").unwrap_or(!is_set("special"));
@@ -123,10 +130,17 @@ fn differing(said: &Value, token: &AddedToken, normalizes: bool) -> Option<&'sta
         ("lstrip", is_set("lstrip") != token.lstrip),
         ("rstrip", is_set("rstrip") != token.rstrip),
         ("single_word", is_set("single_word") != token.single_word),
-        ("normalized", normalizes && normalized != token.normalized),
+        ("normalized", is_changed && normalized != token.normalized),
         ("special", is_set("special") && !token.special),
     ];
     flags.into_iter().find_map(|(name, differs)| differs.then_some(name))
+}
+
+/// Whether a tokenizer's normalizer changes a text, or fails on it.
+fn is_changed(text: &str, tokenizer: &tokenizers::Tokenizer) -> bool {
+    let Some(normalizer) = tokenizer.get_normalizer() else { return false };
+    let mut normalized = NormalizedString::from(text);
+    normalizer.normalize(&mut normalized).is_err() || normalized.get() != text
 }
 
 /// A setting by which transformers would read or write texts otherwise.
@@ -242,7 +256,8 @@ mod tests {
 
     #[test]
     fn flags_of_tokens_have_to_be_those_of_the_tokenizer() {
-        let lowercase = [("/normalizer", json!({ "type": "Lowercase" }))];
+        let normalizer = |value: Value| [("/normalizer", value)];
+        let prepend = normalizer(json!({ "type": "Prepend", "prepend": "▁" }));
         let ordinary = [("/added_tokens/2/special", json!(false))];
         let with = |flag: &str| json!({ "content": "</s>", "special": true, (flag): true });
         let listed = |token: Value| json!({ "added_tokens_decoder": { "2": token } });
@@ -254,7 +269,9 @@ mod tests {
             assert!(error.contains(flag) && error.contains("save_pretrained"), "{error}");
         }
         assert_eq!(said(&[], listed(with("normalized"))), Ok(()), "nothing is normalized");
-        let error = said(&lowercase, listed(with("normalized"))).unwrap_err();
+        let nfc = normalizer(json!({ "type": "NFC" }));
+        assert_eq!(said(&nfc, listed(with("normalized"))), Ok(()), "the token stays as it is");
+        let error = said(&prepend, listed(with("normalized"))).unwrap_err();
         assert!(error.contains("\"</s>\" with another `normalized`"), "{error}");
         for config in [
             listed(with("special")),
@@ -294,7 +311,7 @@ mod tests {
     fn tokens_that_are_there_and_those_of_no_text_are_fine() {
         let config = json!({
             "bos_token": "<s>", "eos_token": { "content": "</s>" }, "unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]",
-            "sep_token": null, "add_bos_token": true,
+            "sep_token": null, "add_bos_token": true, "use_auth_token": false,
             "extra_special_tokens": ["<unk>"], "additional_special_tokens": [],
             "added_tokens_decoder": { "0": { "content": "<unk>" }, "9": { "content": "[PAD]" } },
         });

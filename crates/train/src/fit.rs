@@ -151,6 +151,10 @@ impl Fit<'_> {
         interrupted: &AtomicBool,
     ) -> Result<Fitted<T>, TrainError> {
         let (mut model, mut optimizer, mut last) = self.begin(model)?;
+        if validate.is_some() && last.step >= self.checkpoint_every {
+            // Before any work: without it, another checkpoint would be taken for the best.
+            best::intact(self.checkpoints)?;
+        }
         while last.step < self.steps {
             let (loss, grads) = gradient(&model, last.step)?;
             let OptimizerConfig { learning_rate, warmup_steps, final_share, .. } = *self.optimizer;

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use infalign_backend::is_cpu;
-use infalign_model::TOKENS_PER_PASS;
+use infalign_model::{TOKENS_PER_PASS, runs};
 
 use crate::TrainError;
 use crate::fit::{Trainable, backward};
@@ -44,7 +44,8 @@ pub(crate) fn mean_gradient<T: Trainable>(
     loss: impl Fn(&T, &[usize]) -> Result<Tensor<1>, TrainError> + Sync,
 ) -> Result<(f64, GradientsParams), TrainError> {
     indices.sort_by_key(|&index| tokens(index));
-    let passes = passes(&indices, tokens);
+    let longest = indices.last().map_or(1, |&index| tokens(index));
+    let passes: Vec<&[usize]> = indices.chunks(per_pass(longest)).collect();
     let pass = |index: usize| -> Result<_, TrainError> {
         let model = model.leaves();
         let share = passes[index].len() as f64 / indices.len() as f64;
@@ -67,19 +68,13 @@ pub(crate) fn mean_loss(
 ) -> Result<f64, TrainError> {
     let mut indices: Vec<usize> = (0..n).collect();
     indices.sort_by_key(|&index| tokens(index));
-    let passes = passes(&indices, tokens);
+    let passes = runs(&indices, |&index| tokens(index), TOKENS_PER_PASS);
     let sum = |index: usize| -> Result<f64, TrainError> {
         let mean = loss(passes[index])?.into_scalar::<f64>();
         Ok(mean * passes[index].len() as f64)
     };
     let sums = beside_each_other(is_cpu(device), passes.len(), sum);
     Ok(sums.into_iter().sum::<Result<f64, TrainError>>()? / n as f64)
-}
-
-/// Examples in the order of their lengths, as many together as one pass takes of the longest.
-fn passes(sorted: &[usize], tokens: impl Fn(usize) -> usize) -> Vec<&[usize]> {
-    let longest = sorted.last().map_or(1, |&index| tokens(index));
-    sorted.chunks(per_pass(longest)).collect()
 }
 
 /// The sum of numbers of a response's tokens.

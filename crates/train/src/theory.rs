@@ -74,11 +74,13 @@ mod tests {
 
     #[test]
     fn few_rewards_win_less_than_their_law_does() {
-        for (objective, samples, less) in
-            [("raw", 32, 0.0285), ("raw", 128, 0.0075), ("exp:10", 128, 0.0008)]
-        {
+        for (objective, samples, less, within) in [
+            ("raw", 32, 0.0285, 0.002),
+            ("raw", 128, 0.0075, 0.002),
+            ("exp:10", 128, 0.0008, 0.0005),
+        ] {
             let found = won(objective, 4000) - won(objective, samples);
-            assert!((found - less).abs() < 0.002, "{objective}, {samples}: {found}");
+            assert!((found - less).abs() < within, "{objective}, {samples}: {found}");
         }
     }
 

@@ -358,8 +358,14 @@ fn validation_pairs_choose_the_checkpoint_also_of_a_resumed_training() {
         let interrupted = train(stopped.path(), 7);
         assert!(matches!(interrupted, Err(TrainError::Interrupted { step: 7, .. })));
         let (resumed, again) = train(stopped.path(), 0).unwrap();
+        // Without the best checkpoint, which may be gone, another would be taken for it.
+        let cut = tempfile::tempdir().unwrap();
+        assert!(train(cut.path(), 7).is_err());
+        std::fs::remove_dir_all(cut.path().join("best")).unwrap();
+        let message = train(cut.path(), 0).err().unwrap().to_string();
+        assert!(message.contains("best"), "{message}");
         let steps = seen.iter().map(|(step, _)| *step);
-        assert_eq!(steps.collect::<Vec<_>>(), [3, 6, 9, 11, 3, 6, 9, 11]);
+        assert_eq!(steps.collect::<Vec<_>>(), [3, 6, 9, 11, 3, 6, 9, 11, 3, 6]);
         assert!(seen[..3].iter().is_sorted_by(|a, b| a.1 < b.1), "it only gets worse: {seen:?}");
         let (step, validation_loss) = seen[0];
         assert_eq!(best, Some(BestCheckpoint { step, validation_loss }));

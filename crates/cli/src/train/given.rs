@@ -49,9 +49,9 @@ impl<'a> GivenReader<'a> {
         paths: &'a Paths<'a>,
         encoder: &'a Encoder<'a>,
         model: &'a CausalLm,
-        held_out: &'a [EncodedPrompt],
+        held_out: impl IntoIterator<Item = &'a EncodedPrompt>,
     ) -> Self {
-        let held_out = held_out.iter().map(|prompt| prompt.text.as_str()).collect();
+        let held_out = held_out.into_iter().map(|prompt| prompt.text.as_str()).collect();
         Self { paths, encoder, model, held_out }
     }
 

@@ -62,7 +62,7 @@ impl RewardDataReader<'_> {
         let learned = if stage.swap_held_out { share } else { 1.0 - share };
         ensure!(
             stage.validation >= 0.0 && stage.validation < learned,
-            "validation is {}: it must be at least 0 and below {learned}, the share that is not held out",
+            "validation is {}: it must be at least 0 and below {learned}, the share that is learned from",
             stage.validation
         );
         ensure!(

@@ -99,13 +99,19 @@ impl<'a> RewardModelInputs<'a> {
             config: base.config(),
         };
         let data = reader.read()?;
+        if let Some(validation) = &data.validation {
+            let share = stage.validation;
+            ensure!(
+                !validation.is_empty(),
+                "validation is {share}: nothing falls into so small a share; set more aside, or nothing"
+            );
+            ensure!(
+                !data.training.is_empty(),
+                "validation is {share}: nothing is left to learn from; set less aside"
+            );
+        }
         stage.train.check(&data.training).context("train")?;
         data.held_out.check_held_out().context("held_out")?;
-        ensure!(
-            data.validation.as_ref().is_none_or(|examples| !examples.is_empty()),
-            "validation is {}: nothing falls into so small a share; set more aside, or nothing",
-            stage.validation
-        );
         let key = format!("reward model {}: train", stage.name);
         warn_of_warmup(&key, &stage.train.optimizer, stage.train.steps);
         data.notes.iter().for_each(|note| tell!("reward model {}: {note}", stage.name));

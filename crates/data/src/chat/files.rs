@@ -13,6 +13,10 @@ const CONFIG_FILE: &str = "tokenizer_config.json";
 const MAP_FILE: &str = "special_tokens_map.json";
 const MODEL_FILE: &str = "config.json";
 
+/// Keys that have to name a token.
+const OF_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
 /// The tokens for the beginning and the end of a text that transformers sets where no file names them: by the class of the tokenizer or, where
 /// that is not named either, by the model's type.
 const DEFAULTS: [(&[&str], Option<&str>, &str); 4] = [
@@ -105,14 +109,15 @@ fn text(path: &Path) -> Result<Option<String>, DataError> {
     }
 }
 
-/// The special tokens that are named, each as text, as an object that has it as `content`, or as null; `add_bos_token` and its like are switches.
+/// The special tokens that are named, each as text, as an object that has it as `content`, or as null. Keys that only end like theirs, such as
+/// `add_bos_token`, may have other values.
 fn named(keys: &Map<String, Value>, path: &Path) -> Result<Named, DataError> {
     let is_token = |key: &str| key.ends_with("_token") && !key.starts_with("add_");
     let tokens = keys.iter().filter(|(key, _)| is_token(key));
     tokens
         .map(|(key, value)| {
             let text = value.as_str().or_else(|| value.get("content")?.as_str());
-            if text.is_none() && !value.is_null() {
+            if text.is_none() && !value.is_null() && OF_TOKENS.contains(&key.as_str()) {
                 let path = path.to_path_buf();
                 let problem = format!(
                     "`{key}` is {value}, but has to be text, an object with text as `content`, or null"

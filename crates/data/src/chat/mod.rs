@@ -105,8 +105,8 @@ const END_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 impl ChatTemplate {
     /// Reads `DIR/chat_template.jinja`, or else `chat_template` of `DIR/tokenizer_config.json` (of several named ones, `default`), and
-    /// the special tokens in the latter and, where that lists no added tokens, in `DIR/special_tokens_map.json`. `now` is what the template is told when it asks for the time; results that depend on it depend on
-    /// the day.
+    /// the special tokens in the latter and, where that lists no added tokens, in `DIR/special_tokens_map.json`. `now` is what the template is
+    /// told when it asks for the time; results that depend on it depend on the day.
     ///
     /// # Errors
     /// [`DataError::NoChatTemplate`] when there is none; [`DataError::ChatTemplate`] names the file and what is wrong with it, such as more than
@@ -163,20 +163,32 @@ impl ChatTemplate {
         };
         let prompt = self.prompt(before)?;
         let text = self.rendered(messages, Ending::Complete)?;
+        let answered = match text.strip_prefix(prompt.as_str()) {
+            Some(answered) => Some(answered.to_owned()),
+            None => self.answered(before, last)?,
+        };
         let marked = self.marked(before, last)?;
-        let parts = marked.rsplit_once(END_MARK.trim_end()).and_then(|(_, rest)| {
-            // The mark's own blank, where the template leaves it.
-            let closing = rest.strip_prefix(' ').unwrap_or(rest);
-            Some((text.strip_prefix(prompt.as_str())?.strip_suffix(closing)?, closing))
-        });
+        let parts = behind_mark(&marked)
+            .and_then(|closing| Some((answered.as_deref()?.strip_suffix(closing)?, closing)));
         let Some((response, closing)) = parts else { return Err(self.goes_on_otherwise()) };
         Ok(Turn { response: response.to_owned(), closing: closing.to_owned(), prompt })
     }
 
+    /// What a finished conversation has behind the end of its prompt, which is found by a mark in the question: templates such as Mistral's write
+    /// what stands before that otherwise once it is answered.
+    fn answered(&self, before: &[Message], last: &Message) -> Result<Option<String>, DataError> {
+        let [before @ .., question] = before else { return Ok(None) };
+        let question = marked(question);
+        let prompt = self.prompt(&[before, std::slice::from_ref(&question)].concat())?;
+        let text =
+            self.rendered(&[before, &[question, last.clone()]].concat(), Ending::Complete)?;
+        let ends = behind_mark(&prompt).zip(behind_mark(&text));
+        Ok(ends.and_then(|(prompt, text)| Some(text.strip_prefix(prompt)?.to_owned())))
+    }
+
     /// The text of a conversation with a mark at the end of its last message.
     fn marked(&self, before: &[Message], last: &Message) -> Result<String, DataError> {
-        let marked = Message { content: format!("{}{END_MARK}", last.content), ..*last };
-        self.rendered(&[before, &[marked]].concat(), Ending::Complete)
+        self.rendered(&[before, &[marked(last)]].concat(), Ending::Complete)
     }
 
     /// The text up to the end of the last message, which is found by the mark.
@@ -233,6 +245,17 @@ impl ChatTemplate {
         );
         DataError::Messages { problem }
     }
+}
+
+/// A message with a mark at its end.
+fn marked(message: &Message) -> Message {
+    Message { content: format!("{}{END_MARK}", message.content), ..*message }
+}
+
+/// What a text has behind the last mark, and behind the mark's own blank, where the template leaves it.
+fn behind_mark(text: &str) -> Option<&str> {
+    let (_, rest) = text.rsplit_once(END_MARK.trim_end())?;
+    Some(rest.strip_prefix(' ').unwrap_or(rest))
 }
 
 /// What went wrong and in which line of the template.

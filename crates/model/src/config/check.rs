@@ -17,7 +17,7 @@ pub(super) fn options(
     for (key, hint) in [
         (
             "quantization_config",
-            "quantised weights are not read: take the model that they were made from, or write it anew with transformers after `dequantize()`",
+            "quantised weights are not read: take the model that they were made from, or write it anew with transformers after `dequantize()`; if these are not quantised, leave the key out",
         ),
         (
             "transformers_weights",

@@ -185,7 +185,7 @@ fn agreed(
     if unopposed || four == five {
         return Ok(four);
     }
-    refuse("rope_parameters says something else: leave out the one that is wrong")
+    refuse("rope_parameters says something else, or more: leave one of the two out")
 }
 
 /// A rotation with what stands beside it, in one spelling.

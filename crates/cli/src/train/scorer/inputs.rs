@@ -1,8 +1,9 @@
 //! What a scorer recipe reads.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Head as Output, ModelFolder, Tokenizer};
@@ -86,7 +87,8 @@ impl<'a> ScorerInputs<'a> {
             Ok(folder)
         });
         let policies = policies.collect::<Result<Vec<_>>>()?;
-        let reader = GivenReader::new(&paths, &encoder, &base, &test);
+        let (_, validation) = train.split_at(train.len() - recipe.rollouts.validation);
+        let reader = GivenReader::new(&paths, &encoder, &base, test.iter().chain(validation));
         let completions = reader.completions(&recipe.completions).context("completions")?;
         let reward_models = RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?;
         for (key, config) in keyed {
@@ -127,6 +129,14 @@ fn check_counts(
         "rollouts.validation is {validation}, but there are only {} prompts to train on",
         train.len()
     );
+    let (learned, validation) = train.split_at(train.len() - validation);
+    let learned: HashSet<&str> = learned.iter().map(|prompt| prompt.text.as_str()).collect();
+    if let Some(both) = validation.iter().find(|prompt| learned.contains(prompt.text.as_str())) {
+        bail!(
+            "rollouts.validation: the prompt {} is among those that are learned from, too: remove one of its rows",
+            serde_json::json!(both.text)
+        );
+    }
     check_responses("rollouts.held_out", test, recipe.rollouts.held_out)?;
     for (index, evaluation) in recipe.evaluation.iter().enumerate() {
         check_evaluation(&format!("evaluation[{index}].samples"), evaluation, test)?;

@@ -87,7 +87,8 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
         write_figure(run, "reward-kl", &figures::reward_against_kl(recipe, &rows))?;
         write_figure(run, "win-rate-kl", &figures::win_rate_against_kl(recipe, &rows))?;
     }
-    let mut text: Vec<String> = reports.iter().map(summary).collect();
+    let mut text: Vec<String> = best.iter().map(ToString::to_string).collect();
+    text.extend(reports.iter().map(summary));
     if !rows.is_empty() {
         let rewards: Vec<&str> = recipe.measures().map(|(name, _)| name).collect();
         text.push(format!("\n{}", listing::table(&rows, &rewards)));
