@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{infalign, json, refused, run};
+use common::{done, infalign, json, refused, run};
 use serde_json::{Value, json};
 
 /// What is found of two files of a folder.
@@ -156,4 +156,95 @@ fn intervals_are_made_as_they_are_asked_for() {
     let few = ["--replicates", "200"];
     assert_ne!(ends(&few), ends(&[]));
     assert_ne!(ends(&[&few[..], &["--resample-seed", "1"]].concat()), ends(&few));
+}
+
+/// Rows of six prompts whose responses have these scores.
+fn rows(scores: [f64; 4], made: usize) -> Vec<Value> {
+    let row = |prompt, score| json!({ "id": prompt, "prompt": prompt, "response": "so", "score": score, "model_tokens": made });
+    ["a", "b", "c", "d", "e", "f"]
+        .iter()
+        .flat_map(|prompt| scores.map(|score| row(prompt, score)))
+        .collect()
+}
+
+#[test]
+fn decoders_are_compared_by_what_each_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, procedure: &str, rows: Vec<Value>| {
+        let document = json!({ "procedure": procedure, "responses": rows }).to_string();
+        std::fs::write(dir.path().join(name), document).unwrap();
+    };
+    let blocks = "cd-block:length=2,samples=2";
+    write("base.json", "sample", rows([0.0, 1.0, 2.0, 3.0], 7));
+    write("blocks.json", blocks, rows([3.0; 4], 14));
+    let compare = |words: &[&str]| {
+        let mut command = infalign(&[&["compare", "--reference", "base.json"], words].concat());
+        command.current_dir(dir.path());
+        command
+    };
+    let several = [
+        "--decoders",
+        "--procedure",
+        "sample",
+        "--procedure",
+        "best-of:2",
+        "--procedure",
+        "best-of:4",
+    ];
+    let found = json(&run(compare(&[&["base.json", "--json"], &several[..]].concat())));
+    let rates: Vec<(&str, f64)> = found["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            assert_eq!(
+                row.get("reference_procedure").is_none(),
+                row["procedure"] == "sample",
+                "{row}"
+            );
+            (row["procedure"].as_str().unwrap(), row["win_rate"]["estimate"].as_f64().unwrap())
+        })
+        .collect();
+    // Of 0, 1, 2 and 3 the best of two is 1, 2 and 3 with 1/6, 1/3 and 1/2, which wins 3/8, 5/8 and 7/8.
+    let expected = [("sample", 0.5), ("best-of:2", 17.0 / 24.0), ("best-of:4", 0.875)];
+    for ((procedure, found), (other, expected)) in rates.iter().zip(expected) {
+        assert!(*procedure == other && (found - expected).abs() < 1e-12, "{rates:?}");
+    }
+    let compared: Vec<(&Value, &Value)> = found["comparisons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (&one["procedure"], &one["baseline_procedure"]))
+        .collect();
+    let expected = [("best-of:2", "sample"), ("best-of:4", "sample"), ("best-of:4", "best-of:2")];
+    assert_eq!(
+        compared,
+        expected.map(|(a, b)| (json!(a), json!(b))).iter().map(|(a, b)| (a, b)).collect::<Vec<_>>()
+    );
+
+    // Each file by the procedure that made it, the greatest win rate first.
+    let text = done(compare(&["base.json", "blocks.json", "--decoders"]));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[2].starts_with(&format!("blocks under {blocks}")), "{text}");
+    assert!(lines[2].contains("0.875 [0.875, 0.875]") && lines[2].ends_with("14.0"), "{text}");
+    assert!(
+        lines[3].starts_with("base under sample")
+            && lines[3].ends_with("-0.375 [-0.375, -0.375]  worse"),
+        "{text}"
+    );
+    for (words, told) in [
+        (&["base.json", "--decoders"][..], "no two decoders"),
+        (&["base.json", "blocks.json", "base.json"], "give two, or --decoders"),
+        (&["base.json", "blocks.json", "--decoders", "--plan", "0.1"], "cannot be used with"),
+        (
+            &["blocks.json", "--decoders", "--procedure", "sample", "--procedure", blocks],
+            "from which `sample` cannot be evaluated",
+        ),
+        (
+            &["base.json", "blocks.json", "--decoders", "--reference-procedure", "best-of:9"],
+            "against `best-of:9` of the reference (--reference-procedure)",
+        ),
+    ] {
+        refused(compare(words), &[told]);
+    }
 }

@@ -45,7 +45,10 @@ pub use plot::{Band, Curve, Figure, OPTIMUM, Panel, Point, draw_png, draw_svg};
 pub use predicted::predicted_win_rate;
 pub use sampled::{Judge, PromptText, Sampled, answers, score};
 pub use statistics::{Intervals, Statistics};
-pub use table::{Comparison, Entry, Equivalence, Label, Plan, Row, Table, table};
+pub use table::{
+    Comparison, Entry, Equivalence, Judging, Label, Plan, Row, Table, decoders, table,
+};
 pub use text::{
-    distinct, kl_text, percent, score_with_interval, text_comparisons, text_table, with_interval,
+    distinct, kl_text, percent, score_with_interval, text_comparisons, text_decoders, text_table,
+    with_interval,
 };

@@ -90,3 +90,8 @@ impl<'a> Series<'a> {
         })
     }
 }
+
+/// A difference from the other side.
+pub(crate) fn reversed(Interval { estimate, low, high, level }: Interval) -> Interval {
+    Interval { estimate: -estimate, low: -high, high: -low, level }
+}

@@ -1,4 +1,4 @@
-//! The result table: a row a method and procedure, and differences between methods on the same prompts.
+//! The result table: a row a method and procedure, and differences between methods, or between decoders, on the same prompts.
 
 use infalign_stats::{
     Interval, Lengths, StatsError, equivalence_test, holm, length_controlled, t_test,
@@ -7,7 +7,7 @@ use infalign_transform::{Composed, Theory};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Contributions, choice_among, contributions, same_prompts, weights};
+use crate::contest::{Contributions, Named, choice_among, contributions, same_prompts, weights};
 use crate::divergence::{Kl, of_policy, of_procedure, to_reference};
 use crate::statistics::{Series, Statistics};
 use crate::{Contest, EvaluateError, Judge, Sampled, predicted_win_rate};
@@ -71,7 +71,7 @@ pub struct Equivalence {
     pub p_adjusted: f64,
 }
 
-/// Difference of two methods' win rates under one procedure, on the same prompts.
+/// Difference of two win rates against one reference on the same prompts: of two methods under one procedure, or of two decoders.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The first method.
@@ -81,6 +81,9 @@ pub struct Comparison {
     /// The procedures.
     #[serde(flatten)]
     pub contest: Contest,
+    /// That of the method that is subtracted, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_procedure: Option<Composed>,
     /// By what responses were judged.
     pub judge: Judge,
     /// Win rate of the first minus win rate of the second.
@@ -140,25 +143,39 @@ pub struct Entry<'a> {
     pub reference: &'a Sampled,
 }
 
-/// What is measured of the methods of a table.
-#[derive(Clone, Debug)]
-pub struct Plan<'a> {
-    /// The procedures; rows and comparisons for each.
-    pub contests: &'a [Contest],
+/// How every row is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Judging {
     /// Who decides.
     pub judge: Judge,
-    /// Which methods are compared, by their places: the second is subtracted.
-    pub pairs: &'a [(usize, usize)],
     /// Whether rows have win rates at equal lengths, too.
     pub length_controlled: bool,
     /// How intervals are made.
     pub statistics: Statistics,
 }
 
+impl Judging {
+    /// Without win rates at equal lengths.
+    pub fn new(judge: Judge, statistics: Statistics) -> Self {
+        Self { judge, length_controlled: false, statistics }
+    }
+}
+
+/// What is measured of the methods of a table.
+#[derive(Clone, Debug)]
+pub struct Plan<'a> {
+    /// The procedures; rows and comparisons for each.
+    pub contests: &'a [Contest],
+    /// Which methods are compared, by their places: the second is subtracted.
+    pub pairs: &'a [(usize, usize)],
+    /// How.
+    pub judging: Judging,
+}
+
 impl<'a> Plan<'a> {
     /// Rows alone, without win rates at equal lengths.
     pub fn new(contests: &'a [Contest], judge: Judge, statistics: Statistics) -> Self {
-        Self { contests, judge, pairs: &[], length_controlled: false, statistics }
+        Self { contests, pairs: &[], judging: Judging::new(judge, statistics) }
     }
 }
 
@@ -171,8 +188,8 @@ pub struct Table {
     pub comparisons: Vec<Comparison>,
 }
 
-/// Series of each entry and contest, one after the other.
-const SERIES: usize = 3;
+/// A method under a contest: what a row is of.
+type Cell<'a> = (Entry<'a>, Contest);
 
 /// Measures methods and compares them, all on the same resamples of the prompts.
 ///
@@ -180,38 +197,71 @@ const SERIES: usize = 3;
 /// [`EvaluateError`] when there are fewer samples than a procedure takes, other prompts in one method than in another, fewer than two
 /// prompts, or no scores of that judge.
 pub fn table(entries: &[Entry<'_>], plan: &Plan<'_>) -> Result<Table, EvaluateError> {
-    for pair in entries.windows(2) {
-        same_prompts(
-            (pair[0].label.method, pair[0].sampled),
-            (pair[1].label.method, pair[1].sampled),
-        )?;
+    let n = plan.contests.len();
+    let of_entry = |entry| plan.contests.iter().map(move |contest| (entry, *contest));
+    let cells: Vec<Cell<'_>> = entries.iter().flat_map(|entry| of_entry(*entry)).collect();
+    let of_pair = |&(a, b): &(usize, usize)| (0..n).map(move |of| (a * n + of, b * n + of));
+    let pairs: Vec<(usize, usize)> = plan.pairs.iter().flat_map(of_pair).collect();
+    measured(&cells, &pairs, &plan.judging)
+}
+
+/// Measures decoders, each a method under a procedure of its own, against one procedure of the reference, and compares every two of them:
+/// which procedure, with how many responses, is worth its price.
+///
+/// - `decoders`: from each, those before it are subtracted.
+///
+/// # Errors
+/// As [`table`].
+pub fn decoders(
+    decoders: &[(Entry<'_>, Composed)],
+    reference: Composed,
+    judging: &Judging,
+) -> Result<Table, EvaluateError> {
+    let cell = |&(entry, policy)| (entry, Contest { policy, reference });
+    let cells: Vec<Cell<'_>> = decoders.iter().map(cell).collect();
+    let pairs: Vec<(usize, usize)> = (0..cells.len())
+        .flat_map(|later| (0..later).map(move |earlier| (later, earlier)))
+        .collect();
+    measured(&cells, &pairs, judging)
+}
+
+/// Series of each cell, one after the other.
+const SERIES: usize = 3;
+
+fn named<'a>((entry, _): &Cell<'a>) -> Named<'a> {
+    (entry.label.method, entry.sampled)
+}
+
+/// - `pairs`: of cells, whose reference has the same procedure.
+fn measured(
+    cells: &[Cell<'_>],
+    pairs: &[(usize, usize)],
+    judging: &Judging,
+) -> Result<Table, EvaluateError> {
+    for pair in cells.windows(2) {
+        same_prompts(named(&pair[0]), named(&pair[1]))?;
     }
-    let cells: Vec<(&Entry<'_>, &Contest)> =
-        entries.iter().flat_map(|e| plan.contests.iter().map(move |c| (e, c))).collect();
     let mut values = Vec::with_capacity(SERIES * cells.len());
-    for (entry, contest) in &cells {
-        let policy = (entry.label.method, entry.sampled);
+    for cell in cells {
+        let (entry, contest) = cell;
         let reference = ("the reference", entry.reference);
         let Contributions { wins, ours, theirs } =
-            contributions(policy, reference, contest, plan.judge)?;
+            contributions(named(cell), reference, contest, judging.judge)?;
         values.extend([wins, ours, theirs]);
     }
-    let series = Series::new(&values, &plan.statistics)?;
+    let series = Series::new(&values, &judging.statistics)?;
     let rows = cells
         .par_iter()
         .enumerate()
-        .map(|(cell, (entry, contest))| row(entry, contest, plan, &series, SERIES * cell))
+        .map(|(place, cell)| row(cell, judging, &series, SERIES * place))
         .collect::<Result<_, _>>()?;
-    let n = plan.contests.len();
-    let at = |entry: usize, contest: usize| SERIES * (entry * n + contest);
-    let of_pair = |&(a, b): &(usize, usize)| (0..n).map(move |contest| (contest, a, b));
-    let pairs: Vec<_> = plan.pairs.iter().flat_map(of_pair).collect();
     let mut comparisons = pairs
         .par_iter()
-        .map(|&(contest, a, b)| {
-            let places = (at(a, contest), at(b, contest));
-            let names = (entries[a].label.method, entries[b].label.method);
-            comparison(names, &plan.contests[contest], plan, &series, &values, places)
+        .map(|&(a, b)| {
+            let differences: Vec<f64> =
+                values[SERIES * a].iter().zip(&values[SERIES * b]).map(|(a, b)| a - b).collect();
+            let interval = series.difference(SERIES * a, SERIES * b)?;
+            comparison((&cells[a], &cells[b]), judging, &differences, interval)
         })
         .collect::<Result<Vec<Comparison>, EvaluateError>>()?;
     adjust(&mut comparisons);
@@ -233,9 +283,8 @@ fn adjust(comparisons: &mut [Comparison]) {
 }
 
 fn row(
-    entry: &Entry<'_>,
-    contest: &Contest,
-    plan: &Plan<'_>,
+    (entry, contest): &Cell<'_>,
+    judging: &Judging,
     series: &Series<'_>,
     place: usize,
 ) -> Result<Row, EvaluateError> {
@@ -244,7 +293,7 @@ fn row(
     let procedure_kl = of_procedure(&contest.policy, sampled)?;
     let of_ranks = contest.policy.of_ranks().filter(|_| contest.policy == contest.reference);
     // It speaks of the reward that was trained on, and of no other judge.
-    let theory = theory.filter(|_| plan.judge == Judge::Reward);
+    let theory = theory.filter(|_| judging.judge == Judge::Reward);
     let predicted_win_rate = match (theory, kl, of_ranks) {
         (Some(theory), Some(kl), Some(procedure)) => {
             predicted_win_rate(theory, kl.estimate, &procedure)?
@@ -253,13 +302,13 @@ fn row(
     };
     let fewest = |sampled: &Sampled| sampled.rewards.iter().map(Vec::len).min().unwrap_or(0);
     let controlled =
-        if plan.length_controlled { at_equal_length(entry, contest, plan)? } else { None };
+        if judging.length_controlled { at_equal_length(entry, contest, judging)? } else { None };
     Ok(Row {
         method: method.into(),
         kind: kind.map(Into::into),
         objective: objective.map(Into::into),
         contest: *contest,
-        judge: plan.judge,
+        judge: judging.judge,
         win_rate: series.share(place)?,
         win_rate_error: series.standard_error(place)?,
         length_controlled_win_rate: controlled,
@@ -279,7 +328,7 @@ fn row(
 fn at_equal_length(
     entry: &Entry<'_>,
     contest: &Contest,
-    plan: &Plan<'_>,
+    judging: &Judging,
 ) -> Result<Option<Interval>, EvaluateError> {
     type Side = Vec<(Vec<f64>, Vec<f64>)>;
     let side = |sampled: &Sampled, procedure: &Composed| -> Result<Side, EvaluateError> {
@@ -294,7 +343,7 @@ fn at_equal_length(
     };
     let ours = side(entry.sampled, &contest.policy)?;
     let theirs = side(entry.reference, &contest.reference)?;
-    let scores = entry.sampled.by(plan.judge)?.iter().zip(entry.reference.by(plan.judge)?);
+    let scores = entry.sampled.by(judging.judge)?.iter().zip(entry.reference.by(judging.judge)?);
     let prompts: Vec<(Lengths<'_>, Lengths<'_>)> = scores
         .zip(ours.iter().zip(&theirs))
         .map(|((ours, theirs), (a, b))| {
@@ -302,34 +351,33 @@ fn at_equal_length(
             (lengths(ours.as_slice(), (&a.0, &a.1)), lengths(theirs.as_slice(), (&b.0, &b.1)))
         })
         .collect();
-    match length_controlled(&prompts, plan.statistics.level) {
+    match length_controlled(&prompts, judging.statistics.level) {
         Err(StatsError::Separated) => Ok(None),
         found => Ok(Some(found?)),
     }
 }
 
+/// - `differences`: of the win rates, prompt by prompt; `interval`: of their mean.
 fn comparison(
-    (method, baseline): (&str, &str),
-    contest: &Contest,
-    plan: &Plan<'_>,
-    series: &Series<'_>,
-    values: &[Vec<f64>],
-    (a, b): (usize, usize),
+    ((first, contest), (second, other)): (&Cell<'_>, &Cell<'_>),
+    judging: &Judging,
+    differences: &[f64],
+    interval: Interval,
 ) -> Result<Comparison, EvaluateError> {
-    let differences: Vec<f64> = values[a].iter().zip(&values[b]).map(|(a, b)| a - b).collect();
     let equivalence = |margin| -> Result<Equivalence, EvaluateError> {
-        let p_value = equivalence_test(&differences, margin)?;
+        let p_value = equivalence_test(differences, margin)?;
         Ok(Equivalence { margin, p_value, p_adjusted: 1.0 })
     };
     Ok(Comparison {
-        method: method.into(),
-        baseline: baseline.into(),
+        method: first.label.method.into(),
+        baseline: second.label.method.into(),
         contest: *contest,
-        judge: plan.judge,
-        difference: series.difference(a, b)?,
-        p_value: t_test(&differences, 0.0)?,
+        baseline_procedure: Some(other.policy).filter(|procedure| *procedure != contest.policy),
+        judge: judging.judge,
+        difference: interval,
+        p_value: t_test(differences, 0.0)?,
         p_adjusted: 1.0,
-        equivalence: plan.statistics.margin.map(equivalence).transpose()?,
+        equivalence: judging.statistics.margin.map(equivalence).transpose()?,
     })
 }
 

@@ -1,7 +1,10 @@
 //! Tables as text, for a terminal and as Markdown.
 
+use infalign_decode::KlKind;
 use infalign_stats::Interval;
+use infalign_transform::{Composed, Procedure};
 
+use crate::statistics::reversed;
 use crate::{Comparison, Row};
 
 /// Each once, in the order in which they come.
@@ -102,6 +105,66 @@ pub fn text_comparisons(comparisons: &[Comparison], level: f64) -> String {
         format!("{title:<width$} {difference}  {}\n", one.verdict(level))
     };
     comparisons.iter().map(line).collect()
+}
+
+/// Decoders for people: the greatest win rate first, what each costs in KL and in tokens, and how far it is from the first.
+///
+/// - `rows`, `comparisons`: of [`decoders`](crate::decoders).
+pub fn text_decoders(rows: &[Row], comparisons: &[Comparison], level: f64) -> String {
+    let mut rows: Vec<&Row> = rows.iter().collect();
+    rows.sort_by(|a, b| b.win_rate.estimate.total_cmp(&a.win_rate.estimate));
+    let Some(first) = rows.first() else { return String::new() };
+    let title = format!("decoder, against {} of the reference", first.contest.reference);
+    let names: Vec<String> =
+        rows.iter().map(|row| format!("{} under {}", row.method, row.contest.policy)).collect();
+    let length = |name: &String| name.chars().count();
+    let width = names.iter().chain([&title]).map(length).max().unwrap_or(0);
+    let mut text =
+        format!("{title:<width$}  {:<20}  KL (nats)  tokens  less the first\n", "win rate");
+    for (row, name) in rows.iter().zip(&names) {
+        let win_rate = with_interval(&row.win_rate);
+        let tokens = row.tokens.map_or("–".to_owned(), |tokens| format!("{tokens:.1}"));
+        let less = comparisons.iter().find_map(|one| less(one, of(row), of(first), level));
+        let line = format!("{name:<width$}  {win_rate}  {:>9}  {tokens:>6}", decoder_kl(row));
+        text += &format!("{line}  {}", less.unwrap_or_default());
+        text = text.trim_end().to_owned() + "\n";
+    }
+    text
+}
+
+/// What a row is of.
+fn of(row: &Row) -> (&str, Composed) {
+    (&row.method, row.contest.policy)
+}
+
+/// The win rate of one decoder less that of another, and what follows, if the comparison is of the two.
+fn less(
+    one: &Comparison,
+    decoder: (&str, Composed),
+    subtracted: (&str, Composed),
+    level: f64,
+) -> Option<String> {
+    let ours = (one.method.as_str(), one.contest.policy);
+    let theirs = (one.baseline.as_str(), one.baseline_procedure.unwrap_or(one.contest.policy));
+    let difference = match [ours, theirs] {
+        sides if sides == [decoder, subtracted] => one.difference,
+        sides if sides == [subtracted, decoder] => reversed(one.difference),
+        _ => return None,
+    };
+    let verdict = Comparison { difference, ..one.clone() }.verdict(level);
+    Some(format!("{}  {verdict}", with_signs(&difference)))
+}
+
+/// How far what a decoder keeps is from the reference, as far as it is known.
+fn decoder_kl(row: &Row) -> String {
+    let is_plain = row.contest.policy == Procedure::Sample.into();
+    let Some(kl) = row.kl_to_reference.or(row.kl.filter(|_| is_plain)) else {
+        return "–".to_owned();
+    };
+    match kl.kind {
+        KlKind::Bound => format!("≤ {:.3}", kl.estimate),
+        KlKind::Exact | KlKind::Estimate => format!("{:.3}", kl.estimate),
+    }
 }
 
 #[cfg(test)]

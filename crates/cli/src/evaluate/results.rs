@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use infalign_evaluate::{
-    Effect, Entry, Estimate, Label, Pairwise, Plan, Planned, Row, kl_text, pairwise, plan,
+    Effect, Entry, Estimate, Judging, Label, Pairwise, Plan, Planned, Row, kl_text, pairwise, plan,
     score_with_interval, table, text_table, with_interval,
 };
 use infalign_record::env::without_home;
@@ -76,7 +76,8 @@ pub(super) fn results(
     let (contests, statistics) = (contests(args), args.statistics.statistics(0));
     let judge = sides.judge();
     let length_controlled = args.length_controlled;
-    let of_judge = Plan { length_controlled, ..Plan::new(&contests, judge, statistics) };
+    let judging = Judging { judge, length_controlled, statistics };
+    let of_judge = Plan { contests: &contests, pairs: &[], judging };
     let rows = table(&[entry], &of_judge)?.rows;
     let effect = args.plan.plan.map(|size| Effect { size, power: args.plan.power });
     let plans = effect.map(|effect| {

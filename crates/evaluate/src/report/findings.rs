@@ -3,8 +3,9 @@
 use infalign_stats::Interval;
 use infalign_transform::Composed;
 
-use super::{Judged, reversed};
+use super::Judged;
 use crate::frontier::optimum;
+use crate::statistics::reversed;
 use crate::text::{distinct, percent, with_signs};
 use crate::{Contest, Judge, Matched, Row, with_interval};
 

@@ -8,7 +8,6 @@ mod page;
 
 use std::collections::HashSet;
 
-use infalign_stats::Interval;
 use infalign_transform::{Composed, Theory};
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +15,8 @@ pub use examples::{Example, ExampleResponse};
 pub use judges::JudgeAgreement;
 
 use crate::{
-    Contest, Entry, EvaluateError, Frontiers, Judge, Plan, Statistics, Sweep, Table, common_kl,
-    frontiers, table,
+    Contest, Entry, EvaluateError, Frontiers, Judge, Judging, Plan, Statistics, Sweep, Table,
+    common_kl, frontiers, table,
 };
 
 /// The form of `report.json`.
@@ -187,14 +186,10 @@ fn judged(
     let entries: Vec<Entry<'_>> = members.iter().map(|member| member.entry).collect();
     let compared: Vec<usize> =
         (0..members.len()).filter(|&place| members[place].compared).collect();
-    let table = table(
-        &entries,
-        &Plan {
-            pairs: &within_runs(members, all_pairs(&compared)),
-            length_controlled: request.length_controlled,
-            ..Plan::new(request.contests, judge, request.statistics)
-        },
-    )?;
+    let pairs = within_runs(members, all_pairs(&compared));
+    let Request { statistics, length_controlled, .. } = *request;
+    let judging = Judging { judge, length_controlled, statistics };
+    let table = table(&entries, &Plan { contests: request.contests, pairs: &pairs, judging })?;
     let sweeps = sweeps(members);
     let common = match request.kl {
         Some(kl) => Some(kl),
@@ -263,11 +258,6 @@ pub fn sweeps<'a>(members: &'a [Member<'a>]) -> Vec<Sweep<'a>> {
         }
     }
     sweeps
-}
-
-/// The same from the other side.
-fn reversed(Interval { estimate, low, high, level }: Interval) -> Interval {
-    Interval { estimate: -estimate, low: -high, high: -low, level }
 }
 
 #[cfg(test)]

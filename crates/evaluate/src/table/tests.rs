@@ -98,8 +98,9 @@ fn closed_forms_and_resamples_agree_on_the_estimates() {
     let contests = contests(["sample", "best-of:2"]);
     let of = |intervals| {
         let plan = plan(&contests, &[(1, 0)], Judge::Reward);
-        let statistics = Statistics { intervals, ..plan.statistics };
-        table(&entries, &Plan { statistics, length_controlled: true, ..plan }).unwrap()
+        let statistics = Statistics { intervals, ..plan.judging.statistics };
+        let judging = Judging { statistics, length_controlled: true, ..plan.judging };
+        table(&entries, &Plan { judging, ..plan }).unwrap()
     };
     let bootstrap = of(Intervals::Bca { replicates: 500, seed: 3 });
     let student = of(Intervals::StudentT);
@@ -131,8 +132,9 @@ fn differences_are_of_the_first_method_less_the_second() {
     let entries = [entry("base", &base, &base), entry("strong", &strong, &base)];
     let contests = contests(["sample"]);
     let plan = plan(&contests, &[(1, 0)], Judge::Reward);
-    let statistics = Statistics { intervals: Intervals::StudentT, ..plan.statistics };
-    let found = table(&entries, &Plan { statistics, ..plan }).unwrap();
+    let statistics = Statistics { intervals: Intervals::StudentT, ..plan.judging.statistics };
+    let judging = Judging { statistics, ..plan.judging };
+    let found = table(&entries, &Plan { judging, ..plan }).unwrap();
     let one = &found.comparisons[0];
     assert_eq!((one.method.as_str(), one.baseline.as_str()), ("strong", "base"));
     // All of the first prompt are won, and of the second, by 5, 5, 7 and 49 against 5, 5, 7 and 9, (1 + 1 + 2.5 + 4)/16: ½ and 1/32 more than ½.
@@ -168,6 +170,7 @@ fn a_verdict_is_by_the_adjusted_p_values_and_the_sign() {
         method: "a".into(),
         baseline: "b".into(),
         contest: Contest::same("sample".parse().unwrap()),
+        baseline_procedure: None,
         judge: Judge::Reward,
         difference: Interval { estimate, low: estimate - 0.05, high: estimate + 0.05, level: 0.95 },
         p_value: 0.01,
@@ -203,7 +206,8 @@ fn where_all_are_equally_long_the_win_rate_at_equal_lengths_is_the_plain_one() {
     // win (5 + 14 + 24)/48, and 5, 7, 10 against 5, 5, 7, 9 (2 + 10 + 24)/48; by the judge 0, 1, 2 against 1 to 4 (0 + 2 + 9)/48, and 5, 7, 8
     // against 5, 5, 7, 10 (2 + 10 + 18)/48.
     for (judge, expected) in [(Judge::Reward, 79.0 / 96.0), (Judge::Judge, 41.0 / 96.0)] {
-        let plan = Plan { length_controlled: true, ..plan(&contests, &[], judge) };
+        let mut plan = plan(&contests, &[], judge);
+        plan.judging.length_controlled = true;
         let row = table(&entries, &plan).unwrap().rows.remove(0);
         assert!((row.win_rate.estimate - expected).abs() < 1e-12, "{row:?}");
         let controlled = row.length_controlled_win_rate.unwrap();
@@ -218,11 +222,50 @@ fn lengths_are_in_characters_and_both_sides_count() {
     let reference = Sampled { responses: vec![vec!["ee".to_owned(); 4]; 2], ..samples(0.0) };
     let entries = [entry("a", &policy, &reference)];
     let contests = contests(["sample"]);
-    let plan = Plan { length_controlled: true, ..plan(&contests, &[], Judge::Reward) };
+    let mut plan = plan(&contests, &[], Judge::Reward);
+    plan.judging.length_controlled = true;
     let row = table(&entries, &plan).unwrap().rows.remove(0);
     // Two differences of length, 0 and 2, which two parameters fit without a rest: at 0 it is what the short ones win, 1 and 2 against 0 to 3 and
     // 5 and 5 against 5, 5, 7, 9: (0.375 + 0.625 + 0.25 + 0.25)/4. The long ones win 0.875.
     assert!((row.win_rate.estimate - 0.625).abs() < 1e-12, "{row:?}");
     let controlled = row.length_controlled_win_rate.unwrap();
     assert!((controlled.estimate - 0.375).abs() < 1e-9, "{row:?}");
+}
+
+#[test]
+fn decoders_are_compared_with_each_other_against_one_procedure_of_the_reference() {
+    let (base, strong) = (samples(0.0), samples(1.0));
+    let [sample, best, worst] = ["sample", "best-of:2", "worst-of:4"].map(|of| of.parse().unwrap());
+    let all = [
+        (entry("base", &base, &base), sample),
+        (entry("base", &base, &base), best),
+        (entry("strong", &strong, &base), sample),
+    ];
+    let statistics = Statistics { intervals: Intervals::StudentT, ..Statistics::new(1) };
+    let judging = Judging::new(Judge::Reward, statistics);
+    let Table { rows, comparisons } = decoders(&all, worst, &judging).unwrap();
+    // As the same contests are in a table of methods.
+    for (row, (entry, policy)) in rows.iter().zip(all) {
+        let contest = Contest { policy, reference: worst };
+        let alone = table(&[entry], &Plan::new(&[contest], Judge::Reward, statistics)).unwrap();
+        assert_eq!(row, &alone.rows[0]);
+    }
+    let names: Vec<(&str, &str, Composed, Option<Composed>)> = comparisons
+        .iter()
+        .map(|one| (&*one.method, &*one.baseline, one.contest.policy, one.baseline_procedure))
+        .collect();
+    let expected = [
+        ("base", "base", best, Some(sample)),
+        ("strong", "base", sample, None),
+        ("strong", "base", sample, Some(best)),
+    ];
+    assert_eq!(names, expected);
+    for (one, (later, earlier)) in comparisons.iter().zip([(1, 0), (2, 0), (2, 1)]) {
+        let difference = rows[later].win_rate.estimate - rows[earlier].win_rate.estimate;
+        assert!((one.difference.estimate - difference).abs() < 1e-12, "{one:?}");
+        assert_eq!(one.contest.reference, worst);
+    }
+    // Three of three: the least of the p-values counts three times.
+    let least = comparisons.iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value)).unwrap();
+    assert!((least.p_adjusted - (3.0 * least.p_value).min(1.0)).abs() < 1e-12, "{least:?}");
 }

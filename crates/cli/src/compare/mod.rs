@@ -1,12 +1,14 @@
-//! `infalign compare`: differences between evaluated methods, on the same prompts.
+//! `infalign compare`: differences between evaluated methods, or between decoders (`decoders.rs`), on the same prompts.
+
+mod decoders;
 
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use infalign_evaluate::{
-    Comparison, Effect, Entry, Judge, Plan, Planned, Row, percent, plan, table, text_comparisons,
-    text_table,
+    Comparison, Effect, Entry, Judge, Judging, Plan, Planned, Row, Table, percent, plan, table,
+    text_comparisons, text_decoders, text_table,
 };
 use infalign_transform::Composed;
 use serde::Serialize;
@@ -21,8 +23,8 @@ use crate::{measures, output};
 #[derive(Args)]
 pub(crate) struct CompareArgs {
     /// One or two of: the folder of a run or an evaluation, a method of one (RUN/methods/NAME), or a file of samples with --reference. Of
-    /// one, every two methods are compared; of two, methods of the same name, or all with the only one.
-    #[arg(required = true, num_args = 1..=2)]
+    /// one, every two methods are compared; of two, methods of the same name, or all with the only one. With --decoders as many as there are.
+    #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// File of the reference's samples, for files.
     #[arg(long)]
@@ -33,6 +35,10 @@ pub(crate) struct CompareArgs {
     /// Procedure of the reference, where it is another.
     #[arg(long)]
     reference_procedure: Option<Composed>,
+    /// Compare decoders: every two of all methods under all procedures, the reference's own row among them, against one procedure of the
+    /// reference, by default sample.
+    #[arg(long, conflicts_with = "plan")]
+    decoders: bool,
     /// Add win rates at equal lengths.
     #[arg(long)]
     length_controlled: bool,
@@ -75,40 +81,60 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
     if args.json {
         return output::print(&serde_json::to_string_pretty(&document).or_run()?);
     }
-    output::print(text(&document, args.statistics.level).trim_end())
+    output::print(text(&document, args).trim_end())
 }
 
 fn compare(args: &CompareArgs) -> Result<Document> {
+    ensure!(
+        args.decoders || args.paths.len() <= 2,
+        "methods of one or two runs are compared, not of {}: give two, or --decoders",
+        args.paths.len()
+    );
     let sources = read_all(&args.paths, args.reference.as_deref())?;
-    let entries: Vec<Entry<'_>> =
-        sources.iter().flat_map(|source| source.entries().map(|(_, entry)| entry)).collect();
-    let pairs = pairs(&sources)?;
-    let contests = contests(&sources, &args.procedure, args.reference_procedure);
-    let statistics = args.statistics.statistics(recipe_seed(&args.paths));
     let warnings = measures::warnings(&sources);
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    let statistics = args.statistics.statistics(recipe_seed(&args.paths));
+    let judgings = judges(&sources).into_iter().map(|judge| Judging {
+        judge,
+        length_controlled: args.length_controlled,
+        statistics,
+    });
     let mut document = Document { schema: "comparison/1", warnings, ..Document::default() };
-    for judge in judges(&sources) {
-        let of_judge = Plan {
-            pairs: &pairs,
-            length_controlled: args.length_controlled,
-            ..Plan::new(&contests, judge, statistics)
-        };
-        let found = table(&entries, &of_judge)?;
-        document.rows.extend(found.rows);
-        document.comparisons.extend(found.comparisons);
-    }
-    if let Some(size) = args.plan.plan {
-        let effect = Effect { size, power: args.plan.power };
-        for contest in &contests {
-            for &(a, b) in &pairs {
-                let baseline = Some(&entries[b]);
-                let of = plan(&entries[a], baseline, contest, Judge::Reward, effect, &statistics)?;
-                document.plans.push(of);
-            }
-        }
+    let tables = if args.decoders {
+        judgings.map(|judging| decoders::table(args, &sources, &judging)).collect()
+    } else {
+        methods(args, &sources, judgings, &mut document.plans)
+    };
+    for Table { rows, comparisons } in tables? {
+        document.rows.extend(rows);
+        document.comparisons.extend(comparisons);
     }
     Ok(document)
+}
+
+/// Methods under the same procedures: a table a judge, and what is planned.
+fn methods(
+    args: &CompareArgs,
+    sources: &[Source],
+    judgings: impl Iterator<Item = Judging>,
+    plans: &mut Vec<Planned>,
+) -> Result<Vec<Table>> {
+    let entries: Vec<Entry<'_>> =
+        sources.iter().flat_map(|source| source.entries().map(|(_, entry)| entry)).collect();
+    let pairs = &pairs(sources)?;
+    let contests = &contests(sources, &args.procedure, args.reference_procedure);
+    let judged = |judging| Ok(table(&entries, &Plan { contests, pairs, judging })?);
+    let tables = judgings.map(judged).collect::<Result<_>>()?;
+    if let Some(size) = args.plan.plan {
+        let effect = Effect { size, power: args.plan.power };
+        let statistics = args.statistics.statistics(recipe_seed(&args.paths));
+        for (contest, &(a, b)) in contests.iter().flat_map(|of| pairs.iter().map(move |p| (of, p)))
+        {
+            let baseline = Some(&entries[b]);
+            plans.push(plan(&entries[a], baseline, contest, Judge::Reward, effect, &statistics)?);
+        }
+    }
+    Ok(tables)
 }
 
 /// Which methods are compared, by their places among all; the second is subtracted.
@@ -143,7 +169,8 @@ fn pairs(sources: &[Source]) -> Result<Vec<(usize, usize)>> {
     Ok(pairs)
 }
 
-fn text(document: &Document, level: f64) -> String {
+fn text(document: &Document, args: &CompareArgs) -> String {
+    let level = args.statistics.level;
     let mut text = String::new();
     for (judge, title) in [(Judge::Reward, "by the reward"), (Judge::Judge, "by the judge")] {
         let rows: Vec<Row> =
@@ -153,14 +180,20 @@ fn text(document: &Document, level: f64) -> String {
         }
         let comparisons: Vec<Comparison> =
             document.comparisons.iter().filter(|one| one.judge == judge).cloned().collect();
-        let lines = text_comparisons(&comparisons, level);
-        text += &format!("{title}:\n{}\n{lines}\n", text_table(&rows));
+        let found = if args.decoders {
+            text_decoders(&rows, &comparisons, level)
+        } else {
+            format!("{}\n{}", text_table(&rows), text_comparisons(&comparisons, level))
+        };
+        text += &format!("{title}:\n{found}\n");
     }
     let percent = percent(level);
-    text += &format!(
-        "[{percent} intervals over prompts]; verdicts adjusted for all {} comparisons of a judge (Holm)\n",
-        document.comparisons.iter().filter(|one| one.judge == Judge::Reward).count()
-    );
+    let adjusted =
+        match document.comparisons.iter().filter(|one| one.judge == Judge::Reward).count() {
+            1 => "one comparison of a judge, whose verdict needs no adjustment".to_owned(),
+            several => format!("verdicts adjusted for all {several} comparisons of a judge (Holm)"),
+        };
+    text += &format!("[{percent} intervals over prompts]; {adjusted}\n");
     text + &plans(&document.plans)
 }
 
