@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::Output;
 
-use common::{assert_done, bytes, json, quickstart, stderr, tuned};
+use common::{assert_done, bytes, copy, json, quickstart, stderr, tuned};
 use infalign_calibrate::store::write_to;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
@@ -93,6 +93,48 @@ fn two_processes_do_not_work_on_one_table() {
     drop(lock);
     folder.make("4", "t.parquet", &[]);
     assert!(!folder.path(".t.parquet.lock").exists(), "nothing is left beside the table");
+}
+
+#[test]
+fn a_table_is_gone_on_with_by_the_model_that_it_was_begun_with() {
+    let folder = Folder::new(2);
+    copy(&quickstart().join("model"), &folder.path("model"));
+    let make = |samples: &str| {
+        let made = ["--model", "model", "--prompts", "prompts.jsonl", "--reward", "reward.toml"];
+        let how = ["--max-tokens", "8", "--samples", samples, "--out", "t.parquet"];
+        folder.run(&[made, how].concat())
+    };
+    // Writes a file of the model with other contents of some keys, and returns what it was.
+    let with = |file: &str, changes: Value| {
+        let path = folder.path("model").join(file);
+        let before = std::fs::read_to_string(&path).unwrap();
+        let mut keys: Value = serde_json::from_str(&before).unwrap();
+        keys.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        std::fs::write(&path, keys.to_string()).unwrap();
+        before
+    };
+    assert_done(&make("2"));
+    // What nothing depends on may be another, and how the files are written.
+    let truncation = serde_json::json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
+    with("tokenizer.json", serde_json::json!({ "truncation": truncation }));
+    with("config.json", serde_json::json!({ "transformers_version": "5.0.0", "pad_token_id": 0 }));
+    assert_done(&make("4"));
+    let lowercase = serde_json::json!({ "type": "Lowercase" });
+    for (file, changes, told) in [
+        ("generation_config.json", serde_json::json!({ "eos_token_id": [2, 3] }), "sampling"),
+        ("config.json", serde_json::json!({ "eos_token_id": [2, 3] }), "sampling"),
+        ("config.json", serde_json::json!({ "rope_theta": 500.0 }), "model_sha256"),
+        ("config.json", serde_json::json!({ "rms_norm_eps": 1e-5 }), "model_sha256"),
+        ("tokenizer.json", serde_json::json!({ "normalizer": lowercase }), "tokenizer_sha256"),
+    ] {
+        let before = with(file, changes);
+        let output = make("6");
+        assert_eq!(output.status.code(), Some(2), "{file}: {}", stderr(&output));
+        let told = format!("made with {told} `");
+        assert!(stderr(&output).contains(&told), "{file}: {}", stderr(&output));
+        std::fs::write(folder.path("model").join(file), before).unwrap();
+    }
+    assert_done(&make("6"));
 }
 
 #[test]

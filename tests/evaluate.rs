@@ -505,6 +505,11 @@ fn evaluated_again(dir: &Path, policy: &str) {
         found,
         "the batch does not matter"
     );
+    // As many as there are in the vocabulary leave none out.
+    let all = json(&run(&[&args[..], &["--top-k", "89"]].concat()));
+    for key in ["kl", "win_rate", "score"] {
+        assert_eq!(all[key], found[key], "{key}");
+    }
     // Tempered tokens are not the model's own, so that its KL is not told.
     let tempered = json(&run(&[&args[..], &["--temperature", "0.7"]].concat()));
     assert_eq!(tempered["kl"], Value::Null);

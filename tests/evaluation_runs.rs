@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{done, fails, infalign, json_file, quickstart, refused, stderr, tuned};
+use common::{copy, done, fails, infalign, json_file, quickstart, refused, stderr, tuned};
+use infalign_model::CausalLm;
 use infalign_record::folder;
 use infalign_record::record::Status;
 use serde_json::json;
@@ -50,9 +51,24 @@ impl Given {
     /// The quickstart's model against itself, judged by its words.
     fn models(&self, args: &[&str]) -> Command {
         let model = quickstart().join("model");
+        self.between([&model, &model], args)
+    }
+
+    /// A policy and a reference, judged by their words.
+    fn between(&self, [policy, reference]: [&Path; 2], args: &[&str]) -> Command {
         let mut command = self.evaluate(&["--prompts", "prompts.jsonl", "--max-tokens", "24"]);
-        command.arg("--policy").arg(&model).arg("--reference").arg(&model).args(args);
+        command.arg("--policy").arg(policy).arg("--reference").arg(reference).args(args);
         command
+    }
+
+    /// The quickstart's model with a part of a file's text replaced.
+    fn model(&self, name: &str, file: &str, (from, to): (&str, &str)) -> PathBuf {
+        let model = self.path(name);
+        copy(&quickstart().join("model"), &model);
+        let text = std::fs::read_to_string(model.join(file)).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(model.join(file), text.replace(from, to)).unwrap();
+        model
     }
 }
 
@@ -201,16 +217,61 @@ fn what_samples_depend_on_cannot_be_another_when_an_evaluation_goes_on() {
         is_another(given.models(&[args, &resumed].concat()), told);
     }
     let (model, tuned) = (quickstart().join("model"), tuned(given.0.path()));
-    for (policy, reference, told) in [(&tuned, &model, "--policy"), (&model, &tuned, "--reference")]
-    {
-        let same = ["--prompts", "prompts.jsonl", "--max-tokens", "24", "--samples", "2"];
-        let mut command = given.evaluate(&[&same[..], &resumed].concat());
-        command.arg("--policy").arg(policy).arg("--reference").arg(reference);
-        is_another(command, told);
+    let theta = ("\"rope_theta\": 10000.0", "\"rope_theta\": 500.0");
+    let turned = given.model("turned", "config.json", theta);
+    let stop = ("\"eos_token_id\": 2", "\"eos_token_id\": [2, 3]");
+    let stopping = given.model("stopping", "generation_config.json", stop);
+    for (sides, told) in [
+        ([&tuned, &model], "--policy"),
+        ([&turned, &model], "--policy"),
+        ([&stopping, &model], "--policy"),
+        ([&model, &tuned], "--reference"),
+    ] {
+        let args = [&["--samples", "2"][..], &resumed].concat();
+        is_another(given.between(sides.map(PathBuf::as_path), &args), told);
     }
+    // What nothing depends on may be another.
+    let unread = ("\"model_type\"", "\"transformers_version\": \"5.0.0\", \"model_type\"");
+    let same = given.model("same", "config.json", unread);
+    let args = [&["--samples", "3"][..], &resumed].concat();
+    is_another(given.between([&same, &model], &args), "--samples");
     let prompts = std::fs::read_to_string(given.path("prompts.jsonl")).unwrap();
     given.write("prompts.jsonl", &format!("{prompts}{{\"prompt\": \"monday :\"}}\n"));
     is_another(given.models(&[&["--samples", "2"][..], &resumed].concat()), "--prompts");
+}
+
+#[test]
+fn there_is_a_kl_where_both_sides_have_the_same_tokens() {
+    let given = Given::new(3);
+    let judged = ["--judge", "judge.toml", "--samples", "2"];
+    let model = quickstart().join("model");
+    let cut = r#""truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}"#;
+    let cutting = given.model("cutting", "tokenizer.json", ("\"truncation\": null", cut));
+    let found = done(given.between([&cutting, &model], &[&judged[..], &["--json"]].concat()));
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let nats = found["kl"]["estimate"].as_f64().unwrap();
+    assert!(nats.abs() < 1e-4, "it is the same model: {found}");
+
+    let words = given.model("words", "tokenizer.json", ("\"lovely\"", "\"lively\""));
+    let text = done(given.between([&words, &model], &judged));
+    assert!(text.contains("the tokenizers of the two models have different tokens"), "{text}");
+
+    // With more logits than the tokenizer has tokens.
+    let wide = given.path("wide");
+    copy(&model, &wide);
+    let device = infalign_backend::device(None).unwrap();
+    let mut config = CausalLm::load(&model, &device).unwrap().config().clone();
+    config.vocab_size = 96;
+    CausalLm::random(config, &mut || 0.0, &device).unwrap().save(&wide).unwrap();
+    for sides in [[&wide, &model], [&model, &wide]] {
+        let sides = sides.map(PathBuf::as_path);
+        let told = ["there is no KL", " of 96", " of 89", "resize_token_embeddings(89)"];
+        let text = refused(given.between(sides, &judged), &told);
+        assert!(!text.contains("[1/2]"), "{text}");
+    }
+    let tempered = [&judged[..], &["--temperature", "0.7"]].concat();
+    let text = done(given.between([&wide, &model], &tempered));
+    assert!(text.contains("these samples do not tell it"), "{text}");
 }
 
 /// Waits for a file with lines, while the process runs.

@@ -162,6 +162,19 @@ fn rejection_accepts_by_the_table_of_the_model() {
             "sampling",
         ),
         (
+            vec![
+                "--procedure",
+                procedure,
+                "--reward",
+                &reward,
+                "--calibration",
+                &table,
+                "--stop",
+                "was",
+            ],
+            "draws without --stop",
+        ),
+        (
             vec!["--procedure", procedure, "--reward", &reward, "--calibration", "none.parquet"],
             "none.parquet",
         ),

@@ -106,6 +106,21 @@ fn known_tokens_are_scored_and_the_text_is_rewarded() {
 }
 
 #[test]
+fn a_document_that_was_stopped_is_scored_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("printed.json");
+    let row = serde_json::json!({ "prompt": "the", "response": " good soup" });
+    for finished in [true, false] {
+        let document = serde_json::json!({ "responses": [row], "finished": finished });
+        std::fs::write(&input, document.to_string()).unwrap();
+        let output = infalign("score", &["--input", input.to_str().unwrap(), "--json"]);
+        assert_eq!(json(&output)["scores"].as_array().unwrap().len(), 1);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(told.contains("printed.json says that it is not `finished`"), !finished);
+    }
+}
+
+#[test]
 fn rewards_stand_beside_texts_only() {
     let dir = tempfile::tempdir().unwrap();
     let (input, reward) = (dir.path().join("in.jsonl"), dir.path().join("reward.toml"));

@@ -330,3 +330,28 @@ fn responses_of_files_are_rewarded_for_the_prompt_as_it_is_written() {
         "{message}"
     );
 }
+
+#[test]
+fn responses_of_files_end_where_those_of_the_base_do() {
+    let dir = folder();
+    let dir = dir.path();
+    let texts = [" lovely".repeat(40), " the soup was dull .".to_owned()];
+    let rows = texts.map(|text| json!({"prompt": "day 1 :", "completion": text}).to_string());
+    std::fs::write(dir.join("given.jsonl"), rows.join("\n")).unwrap();
+    let small = ["train.steps=2", "rollouts.samples=2", "evaluation=[]"];
+    let given = ["train.method=cd-q", "completions=['given.jsonl']"];
+    let sets: Vec<&str> = small.iter().chain(&given).flat_map(|set| ["--set", set]).collect();
+    let output = scorer(dir, "run", &sets);
+    assert_done(&output);
+    let told = "completions: 1 of 2 responses go on where the base's own end, at generation.max_tokens = 16";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    // Of 40 times one point, what 16 tokens have of it.
+    let spec = json_file(&dir.join("run/scorer/scorer.json"));
+    assert_eq!(spec["heads"][0]["greatest"], 16.0, "{spec}");
+
+    // `was` ends responses, too, and a recipe can be looked through before it is run.
+    let more = ["--set", "generation.stop_token_ids=[83]", "--dry-run"];
+    let output = scorer(dir, "none", &[&sets[..], &more].concat());
+    assert_done(&output);
+    assert!(stderr(&output).contains("completions: 2 of 2 responses"), "{}", stderr(&output));
+}

@@ -7,7 +7,7 @@ mod scorers;
 #[path = "../crates/remote/tests/server/mod.rs"]
 mod server;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +15,13 @@ use common::{assert_done, infalign, json_file, quickstart, stderr, tuned};
 use scorers::{copy, folder, other_tokenizer, scorer};
 use serde_json::{Value, json};
 use server::{Reply, serve};
+
+/// The quickstart's model with a part of its `config.json` replaced.
+fn with_config(dir: &Path, name: &str, from: &str, to: &str) -> PathBuf {
+    copy(dir, name, "config.json", |bytes| {
+        String::from_utf8(bytes).unwrap().replace(from, to).into_bytes()
+    })
+}
 
 #[test]
 fn policies_stand_beside_procedures() {
@@ -46,19 +53,25 @@ fn policies_stand_beside_procedures() {
     assert!(svg.contains("policy tuned"), "it is in the legend");
 
     let other = policy("other", &other_tokenizer(dir));
-    let short = copy(dir, "short", "config.json", |bytes| {
-        let text = String::from_utf8(bytes).unwrap();
-        text.replace("\"max_position_embeddings\": 64", "\"max_position_embeddings\": 16")
-            .into_bytes()
-    });
-    let short = policy("short", &short);
+    let [short, wide] = [
+        ("short", "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 16"),
+        ("wide", "\"vocab_size\": 89", "\"vocab_size\": 96"),
+    ]
+    .map(|(name, from, to)| with_config(dir, name, from, to));
+    let short_base = format!("evaluation_base='{}'", short.display());
+    let [short, wide] = [policy("short", &short), policy("wide", &wide)];
     let other_base = format!("evaluation_base='{}'", quickstart().join("model").display());
     let both = scorer(dir, "refused", &["--set", &set, "--set", &other_base]);
     assert!(stderr(&both).contains("[[policy]] cannot stand beside evaluation_base"));
     let none = "policy=[{name='none',model='absent',samples=0}]".to_owned();
     for (set, needles) in [
-        (format!("policy=[{short}]"), ["[[policy]] \"short\"", "context"]),
+        (format!("policy=[{short}]"), ["[[policy]] \"short\"", "context is 16 tokens"]),
+        (short_base, ["evaluation_base: ", "context is 16 tokens"]),
         (format!("policy=[{other}]"), ["[[policy]] \"other\"", "tokenizer"]),
+        (
+            format!("policy=[{wide}]"),
+            ["[[policy]] \"wide\"", "a vocab_size of 96 and the base one of 89"],
+        ),
         (none, ["[[policy]] \"none\"", "samples"]),
     ] {
         let output = scorer(dir, "refused", &["--set", &set]);
@@ -335,6 +348,17 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
         [&evaluate[..], &guided, &[PROCEDURE, "--reference-procedure", "sample"]].concat();
     let row: Value = serde_json::from_slice(&done(&against)).unwrap();
     assert!(row["win_rate"]["estimate"].as_f64().unwrap() > 0.55, "{row}");
+    // A model that writes more than the scorer's base reads is refused before anything is drawn.
+    let context = ["\"max_position_embeddings\": 64", "\"max_position_embeddings\": 128"];
+    let longer = with_config(dir, "longer", context[0], context[1]);
+    let sides = ["--reference", longer.to_str().unwrap(), "--prompts", "test.jsonl"];
+    let sides = [&["evaluate", "--policy", policy][..], &sides, &more].concat();
+    let output =
+        infalign(&[&sides[..], &guided, &[PROCEDURE]].concat()).current_dir(dir).output().unwrap();
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("--reference") && !told.contains("[1/2]"), "{told}");
+    assert!(told.contains("its trunk reads 64 tokens, but the model 128"), "{told}");
     // It goes on with the scorers that it was begun with alone.
     let kept = [&evaluate[..], &["--procedure", PROCEDURE, "--out", "kept", "--scorer"]].concat();
     done(&[&kept[..], &["run/scorer#lovely"]].concat());

@@ -123,6 +123,21 @@ fn a_seed_gives_what_generate_gives_in_whole_and_in_parts() {
 }
 
 #[test]
+fn as_many_tokens_as_there_are_leave_none_out() {
+    let (server, prompt) = (Server::start(&[]), json!({ "prompt": "the soup" }));
+    let text = |more: &[&str]| {
+        let args = [&["--seed", "7", "--max-tokens", "24"][..], more].concat();
+        generate(&args, std::slice::from_ref(&prompt))[0]["response"].clone()
+    };
+    let expected = text(&[]);
+    assert_eq!(text(&["--top-k", "89"]), expected);
+    for top_k in [89, 100_000] {
+        let asked = json!({ "prompt": "the soup", "seed": 7, "max_tokens": 24, "top_k": top_k });
+        assert_eq!(server.completion(&asked)["choices"][0]["text"], expected, "{top_k}");
+    }
+}
+
+#[test]
 fn messages_are_answered_by_the_template() {
     let server = Server::start(&[]);
     let messages = json!([{ "role": "user", "content": "the soup" }]);

@@ -13,7 +13,7 @@ mod visits;
 
 use std::path::{Path, PathBuf};
 
-use common::responses;
+use common::{responses, tuned};
 use serde_json::{Value, json};
 use serving::Server;
 use tempfile::TempDir;
@@ -238,8 +238,7 @@ fn guided_requests_are_refused_by_field_and_left_when_nobody_waits() {
 fn scorers_that_cannot_be_served_are_refused_at_the_start() {
     let trained = Trained::new();
     let (folder, lovely) = (trained.folder().display().to_string(), trained.scorer("lovely"));
-    let start = |scorers: &[&str]| {
-        let model: &Path = &quickstart().join("model");
+    let start = |model: &Path, scorers: &[&str]| {
         let mut command = infalign(&["serve", "--port", "0", "--model"]);
         command.arg(model);
         scorers.iter().for_each(|scorer| {
@@ -255,7 +254,18 @@ fn scorers_that_cannot_be_served_are_refused_at_the_start() {
         (&[&lovely, &lovely], "two scorers are called \"lovely\""),
         (&["x:heavy"], "give a finite number"),
     ] {
-        let message = start(scorers);
+        let message = start(&quickstart().join("model"), scorers);
         assert!(message.contains(told), "{scorers:?}: {message}");
+    }
+    // A model of other weights that writes more than the base reads, on whose states the scorer was trained.
+    let (long, weightless) = (tuned(trained.dir.path()), trained.scorer("length:0"));
+    let config = std::fs::read_to_string(long.join("config.json")).unwrap();
+    let longer =
+        config.replace("\"max_position_embeddings\": 64", "\"max_position_embeddings\": 128");
+    assert_ne!(longer, config);
+    std::fs::write(long.join("config.json"), longer).unwrap();
+    let message = start(&long, &[&weightless]);
+    for told in [weightless.as_str(), "its trunk reads 64 tokens, but the model 128"] {
+        assert!(message.contains(told), "{message}");
     }
 }

@@ -66,6 +66,13 @@ fn a_document_of_responses_is_told_from_samples_by_its_keys() {
         command.current_dir(dir.path());
         refused(command, &["policy.json, line 1: Column ", told]);
     }
+    // What ends sooner comes first, so that a part is not like the whole.
+    write("policy.json", &document.replacen('{', "{\"finished\": false, ", 1));
+    for args in [&["evaluate", "--policy", sides[0]][..], &["compare", sides[0]]] {
+        let mut command = infalign(args);
+        command.args(["--reference", sides[1]]).current_dir(dir.path());
+        refused(command, &["policy.json", "not `finished`", "Run it again"]);
+    }
 }
 
 /// How often the first that gives the most frequent answer, a digit, is right, of three of the texts in every order.

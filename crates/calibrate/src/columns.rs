@@ -32,7 +32,7 @@ const KEY: &str = "infalign.";
 pub(crate) struct Format {
     /// What such a file is, in words.
     pub(crate) what: &'static str,
-    /// Version of its layout.
+    /// Version of its layout and of what its metadata cover.
     pub(crate) version: u32,
     pub(crate) schema: &'static str,
     /// Its columns as [`describe`] has them.
@@ -142,7 +142,9 @@ impl Opened<'_> {
         self.check_extents()?;
         let (version, expected) = (self.text("schema_version")?, self.format.version);
         if version != expected.to_string() {
-            return Err(format!("its schema version is `{version}`, not {expected}"));
+            return Err(format!(
+                "its schema version is `{version}`, not {expected}; make it again"
+            ));
         }
         Ok(())
     }

@@ -4,23 +4,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CalibrateError;
 
-/// Version of the table's layout; a file of another version is refused.
-pub const SCHEMA_VERSION: u32 = 2;
+/// Version of the table's layout and of what its metadata cover; a file of another version is refused.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Everything that reference rewards depend on. Tables of equal metadata hold samples of one distribution, and an equal number of samples
 /// of a prompt is then the same samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationMeta {
-    /// SHA-256 of the reference policy's weights, in hexadecimal.
+    /// SHA-256 of the reference policy, its weights and the settings that its numbers depend on, in hexadecimal.
     pub model_sha256: String,
-    /// The reward: its settings, and the SHA-256 of its weights where it has any.
+    /// The reward: its settings, and the SHA-256 of the models and files in it.
     pub reward: String,
-    /// SHA-256 of the tokenizer, in hexadecimal.
+    /// SHA-256 of what the tokenizer's file says that encoding depends on, in hexadecimal.
     pub tokenizer_sha256: String,
     /// SHA-256 of the chat template, in hexadecimal; empty where prompts are texts.
     pub template_sha256: String,
-    /// How responses were sampled: temperature, top-k, top-p and length, in words of the caller's.
+    /// How responses were sampled: temperature, top-k, top-p, length and all tokens that end one, in words of the caller's.
     pub sampling: String,
     /// Seed of the draws.
     pub seed: u64,

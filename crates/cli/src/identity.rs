@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use infalign_calibrate::CalibrationMeta;
 use infalign_decode::Sampling;
-use infalign_model::ModelFolder;
+use infalign_model::{Head, ModelFolder, Tokenizer};
 use infalign_record::folder::is_weights;
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_reward::RewardConfig;
@@ -14,23 +14,27 @@ use crate::models;
 
 /// The metadata of a table of reference rewards.
 ///
-/// - `folder`: of the reference policy; `reward`: what [`reward`] says; `template`: of the chat template, or empty.
+/// - `folder`: of the reference policy; `tokenizer`: by which it is read, and whose stops end its responses.
+/// - `reward`: what [`reward`] says; `template`: of the chat template, or empty.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub(crate) fn calibration(
     folder: &ModelFolder,
+    tokenizer: &Tokenizer,
     reward: String,
     template: String,
     sampling: &Sampling,
     seed: u64,
 ) -> Result<CalibrationMeta> {
+    // All at which a response ends, whoever says so.
+    let stop_token_ids = tokenizer.stops() | &sampling.stop_token_ids;
     Ok(CalibrationMeta {
-        model_sha256: weights(folder)?,
+        model_sha256: model(folder)?,
         reward,
-        tokenizer_sha256: sha256_file(&folder.tokenizer()?.join("tokenizer.json"))?,
+        tokenizer_sha256: self::tokenizer(tokenizer.folder())?,
         template_sha256: template,
-        sampling: serde_json::to_string(sampling)?,
+        sampling: serde_json::to_string(&Sampling { stop_token_ids, ..sampling.clone() })?,
         seed,
         quantiles: None,
     })
@@ -50,7 +54,7 @@ pub(crate) fn reward(
 ) -> Result<String> {
     let mut essence = config.essence();
     for path in essence.models_mut() {
-        *path = weights(&model(path)?)?.into();
+        *path = reward_model(&model(path)?)?.into();
     }
     for path in essence.files_mut() {
         *path = sha256_file(&file(path)?)?.into();
@@ -66,6 +70,41 @@ pub(crate) fn lies_there(path: &Path) -> Result<ModelFolder> {
 /// Of the command line's files, which are what they are.
 pub(crate) fn as_given(path: &Path) -> Result<PathBuf> {
     Ok(path.to_path_buf())
+}
+
+/// SHA-256 of what a language model computes with: its weights, and the settings that its numbers depend on.
+///
+/// # Errors
+/// When a folder or a file cannot be read.
+pub(crate) fn model(folder: &ModelFolder) -> Result<String> {
+    with_settings(&weights(folder)?, folder, Head::CausalLm)
+}
+
+/// Whether a language model is the one of a digest: that of [`model`] or, in older files, of [`weights`].
+///
+/// # Errors
+/// When a folder or a file cannot be read.
+pub(crate) fn is_model(folder: &ModelFolder, sha256: &str) -> Result<bool> {
+    let weights = weights(folder)?;
+    Ok(weights == sha256 || with_settings(&weights, folder, Head::CausalLm)? == sha256)
+}
+
+/// SHA-256 of what a reward model computes with, as of [`model`], and of the tokenizer by which it reads.
+fn reward_model(folder: &ModelFolder) -> Result<String> {
+    let model = with_settings(&weights(folder)?, folder, Head::SequenceClassification)?;
+    Ok(sha256_bytes((model + &tokenizer(&folder.tokenizer()?)?).as_bytes()))
+}
+
+fn with_settings(weights: &str, folder: &ModelFolder, head: Head) -> Result<String> {
+    Ok(sha256_bytes(format!("{weights}{}", folder.essence(head)?).as_bytes()))
+}
+
+/// SHA-256 of what the tokenizer of a folder encodes by.
+///
+/// # Errors
+/// When its file cannot be read.
+pub(crate) fn tokenizer(dir: &Path) -> Result<String> {
+    Ok(sha256_bytes(Tokenizer::essence(dir)?.as_bytes()))
 }
 
 /// SHA-256 of a model's safetensors file, or of the hashes of its shards in the order of their names; an adapter's comes before its base's.
@@ -101,8 +140,16 @@ mod tests {
             std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
             std::fs::write(dir.path().join(name), text).unwrap();
         };
+        let config = |theta: &str| {
+            format!(
+                r#"{{ "architectures": ["LlamaForSequenceClassification"], "vocab_size": 16, "hidden_size": 8, "intermediate_size": 8,
+                "num_hidden_layers": 1, "num_attention_heads": 2, "rope_theta": {theta} }}"#
+            )
+        };
         for folder in ["m", "copy"] {
             write(&format!("{folder}/model.safetensors"), "weights");
+            write(&format!("{folder}/config.json"), &config("1e4"));
+            write(&format!("{folder}/tokenizer.json"), "{}");
         }
         write("a.jsonl", "answers");
         let name = |model: &str, settings: &str| {
@@ -120,10 +167,18 @@ mod tests {
             "{first}"
         );
         assert_eq!(name("copy", ", cache = 'c.jsonl', api_key_env = 'KEY', batch = 3"), first);
-        write("a.jsonl", "other answers");
-        let second = name("m", "");
-        write("m/model.safetensors", "other weights");
-        assert!(first != second && second != name("m", ""));
+        let mut names = vec![first];
+        for (file, text) in [
+            ("a.jsonl", "other answers"),
+            ("m/model.safetensors", "other weights"),
+            ("m/config.json", config("500").as_str()),
+            ("m/tokenizer.json", r#"{ "model": {} }"#),
+        ] {
+            write(file, text);
+            let other = name("m", "");
+            assert!(!names.contains(&other), "{file}");
+            names.push(other);
+        }
     }
 
     #[test]

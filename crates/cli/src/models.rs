@@ -44,6 +44,24 @@ pub(crate) fn hub_folder(model: &Path) -> Result<Option<PathBuf>, ModelError> {
     HubModel::parse(model).map(|hub| hub.locate(&hub_cache())).transpose()
 }
 
+/// Refuses models whose tokenizers have the same tokens, but that have not as many logits for one: their distributions cannot be compared.
+///
+/// - `model`, `other`: what they are called, and their `vocab_size`.
+///
+/// # Errors
+/// One sentence with both numbers.
+pub(crate) fn check_vocabularies(
+    (model, size): (&str, usize),
+    (other, others): (&str, usize),
+) -> Result<()> {
+    ensure!(
+        size == others,
+        "{model} has a vocab_size of {size} and {other} one of {others}, though both have the same tokens: take the surplus out of the larger by resize_token_embeddings({}) of transformers",
+        size.min(others)
+    );
+    Ok(())
+}
+
 /// A folder that a model is known to lie in.
 pub(crate) fn at(folder: PathBuf) -> ModelFolder {
     ModelFolder::new(folder, &hub_cache())

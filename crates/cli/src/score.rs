@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
-use infalign_data::given::{self, Given};
+use infalign_data::given::{self, Given, GivenResponses};
 use infalign_model::{CausalLm, LanguageModel, ModelError, ModelFolder, Sequence, Tokenizer};
 use infalign_reward::Reward;
 use serde_json::{Value, json};
@@ -71,8 +71,14 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let device = infalign_backend::device(args.device.as_ref()).or_input()?;
     let folder = models::folder(&args.model).or_input()?;
     let model = CausalLm::load(&folder, &device).or_input()?;
-    let given = given::read(&args.input).or_input()?;
-    let lines = lines(&folder, &model, given)
+    let GivenResponses { rows, finished } = given::read(&args.input).or_input()?;
+    if !finished {
+        tell!(
+            "warning: {} says that it is not `finished`: the responses that take longest are missing, so that its rows are no fair sample of all",
+            args.input.display()
+        );
+    }
+    let lines = lines(&folder, &model, rows)
         .with_context(|| args.input.display().to_string())
         .or_input()?;
     let reward = reward_of(args.reward.as_deref(), &device).or_input()?;

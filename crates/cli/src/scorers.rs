@@ -79,8 +79,9 @@ pub(crate) fn identity(text: &str) -> Result<String> {
     let Named { dir, reward, weight } = Named::parse(text)?;
     let trunk = Some(dir.join("trunk")).filter(|trunk| trunk.is_dir());
     let mut hashes = sha256_file(&dir.join("scorer.json"))?;
-    for folder in std::iter::once(dir).chain(trunk) {
-        hashes += &identity::weights(&models::at(folder))?;
+    hashes += &identity::weights(&models::at(dir))?;
+    if let Some(trunk) = trunk {
+        hashes += &identity::model(&models::at(trunk))?;
     }
     let hash = sha256_bytes(hashes.as_bytes());
     Ok(format!("{hash}#{}:{weight}", reward.unwrap_or_default()))
@@ -151,17 +152,17 @@ fn base_states(
     model: &ModelFolder,
     device: &Device,
 ) -> Result<Option<Box<dyn LanguageModel>>> {
-    if identity::weights(model)? == spec.base_sha256 {
+    if identity::is_model(model, &spec.base_sha256)? {
         return Ok(None);
     }
     let folder = models::folder(&spec.base)?;
     let base = spec.base.display();
-    let found = identity::weights(&folder).map_err(|error| {
+    let is_base = identity::is_model(&folder, &spec.base_sha256).map_err(|error| {
         anyhow!("it reads the states of its base {base}, which is not there any more: {error:#}")
     })?;
     ensure!(
-        found == spec.base_sha256,
-        "it reads the states of its base, but {base} holds other weights by now"
+        is_base,
+        "it reads the states of its base, but {base} holds another model by now: its weights or its config.json are others"
     );
     Ok(Some(CausalLm::load(&folder, device)?.for_states()))
 }
@@ -204,8 +205,10 @@ mod tests {
         };
         let of = |name: &str| identity(&dir.path().join(name).display().to_string()).unwrap();
         let files = ["scorer.json", "head.safetensors", "trunk/model.safetensors"];
+        let config = std::fs::read_to_string(quickstart().join("config.json")).unwrap();
         for folder in ["own", "copy", "other"] {
             files.iter().for_each(|file| write(&format!("{folder}/{file}"), file));
+            write(&format!("{folder}/trunk/config.json"), &config);
         }
         let own = of("own");
         assert_eq!(of("copy"), own);
@@ -214,11 +217,54 @@ mod tests {
             assert_ne!(of("other"), own, "{file}");
             write(&format!("other/{file}"), file);
         }
+        write("other/trunk/config.json", &turned(&config));
+        assert_ne!(of("other"), own);
         for more in ["#length", ":0.5"] {
             assert_ne!(of(&format!("own{more}")), own, "{more}");
         }
         std::fs::remove_dir_all(dir.path().join("copy/trunk")).unwrap();
         assert_ne!(of("copy"), own);
+    }
+
+    fn quickstart() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model")
+    }
+
+    /// A configuration with other rotations.
+    fn turned(config: &str) -> String {
+        let other = config.replace("\"rope_theta\": 10000.0", "\"rope_theta\": 500.0");
+        assert_ne!(other, config);
+        other
+    }
+
+    #[test]
+    fn the_base_of_a_scorer_has_its_weights_and_its_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(quickstart()).unwrap().flatten() {
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+        }
+        let (folder, config) = (models::at(dir.path().into()), dir.path().join("config.json"));
+        let device = infalign_backend::device(None).unwrap();
+        let states = |base_sha256: &str| {
+            let spec = ScorerSpec {
+                heads: Vec::new(),
+                vocabulary: 89,
+                hidden: 48,
+                width: 1,
+                own_trunk: false,
+                soft: None,
+                base: dir.path().into(),
+                base_sha256: base_sha256.to_owned(),
+            };
+            base_states(&spec, &folder, &device).map(|states| states.is_none())
+        };
+        let (model, weights) =
+            (identity::model(&folder).unwrap(), identity::weights(&folder).unwrap());
+        assert!(states(&model).unwrap() && states(&weights).unwrap());
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, turned(&text)).unwrap();
+        let error = states(&model).unwrap_err().to_string();
+        assert!(error.contains("holds another model by now"), "{error}");
     }
 
     #[cfg(unix)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use infalign_backend::DeviceName;
-use infalign_decode::guided::ScorerSet;
+use infalign_decode::guided::{PrefixScorer, ScorerSet};
 use infalign_decode::{Engine, Sampling};
-use infalign_model::{CausalLm, Tokenizer};
+use infalign_model::{CausalLm, LanguageModel, Tokenizer};
 use infalign_record::clock;
 use infalign_serve::{Limits, Service};
 
@@ -121,6 +121,7 @@ fn service(args: &ServeArgs, listening: SocketAddr) -> Result<Service> {
     let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device)?;
     check_names(&scorers)?;
     let model = args.dtype.of(model)?.for_inference();
+    check_fit(&args.scorer, &scorers, model.as_ref())?;
     let context = model.context();
     let longest = Sampling { max_tokens: context, ..Sampling::default() };
     let batch = args.batch.size(model.as_ref(), &[], &longest);
@@ -157,6 +158,17 @@ fn check_names(scorers: &ScorerSet) -> Result<()> {
         ),
         None => Ok(()),
     }
+}
+
+/// Refuses scorers that cannot guide the model, whatever weights requests will give them.
+fn check_fit(given: &[String], scorers: &ScorerSet, model: &dyn LanguageModel) -> Result<()> {
+    for (place, text) in given.iter().enumerate() {
+        let alone = |other: usize| if other == place { 1.0 } else { 0.0 };
+        let weights: Vec<f64> = (0..given.len()).map(alone).collect();
+        let fits = scorers.weighted(&weights)?.check(model);
+        fits.with_context(|| format!("--scorer {text}"))?;
+    }
+    Ok(())
 }
 
 /// The last part of a path, or a name on the hub as it is.

@@ -73,6 +73,15 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// A document of responses has not all of them.
+    #[error(
+        "{path} says that it is not `finished`: `infalign generate` ended before every prompt had its responses, and those that take longest \
+         are missing, so that nothing can be said of all. Run it again to its end."
+    )]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+    },
     /// A model's folder has no chat template.
     #[error(
         "{folder} has no chat template, neither chat_template.jinja nor `chat_template` in tokenizer_config.json, so that its model \

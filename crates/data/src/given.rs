@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::lines::{at, each, plain_name};
-use crate::responses;
+use crate::responses::{self, Document};
 use crate::rows::{Row, kind, of_lines};
 use crate::{DataError, Place, Text};
 
@@ -31,36 +31,46 @@ pub enum Given {
     },
 }
 
+/// What a file of given responses holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenResponses {
+    /// At least one, with the numbers of lines or rows.
+    pub rows: Vec<(usize, Given)>,
+    /// False of a document of `infalign generate --json` that was stopped: the responses that take longest are missing.
+    pub finished: bool,
+}
+
 /// Reads a JSONL file (or `.jsonl.gz`) with `{"prompt": …, "response": …}` (`messages` may stand in for `prompt`, and `completion` for
 /// `response`), optionally with the response's `tokens`, or `{"ids": […]}` a line; `.json` may be what `infalign generate --json` prints, of which responses
-/// without text and tokens are left out. Returns the numbers of lines or rows, too.
+/// without text and tokens are left out.
 ///
 /// # Errors
 /// [`DataError`] when the file cannot be read, is empty or a table, and for a line that is neither, has an empty response without tokens, or two
 /// responses, or fewer than two ids.
-pub fn read(path: &Path) -> Result<Vec<(usize, Given)>, DataError> {
+pub fn read(path: &Path) -> Result<GivenResponses, DataError> {
     if TABLES.iter().any(|ending| plain_name(path).ends_with(ending)) {
         let known = ".jsonl, .jsonl.gz (JSON Lines), .json (what `generate --json` prints)";
         return Err(DataError::Format { path: path.to_path_buf(), known });
     }
-    let rows: Vec<(usize, Row)> = if plain_name(path).ends_with(".json") && is_document(path)? {
-        let (_, rows) = responses::document(path)?;
+    let is_document = plain_name(path).ends_with(".json") && is_document(path)?;
+    let (rows, finished): (Vec<(usize, Row)>, bool) = if is_document {
+        let Document { rows, finished, .. } = responses::document(path)?;
         // Of what a model ended at once there is nothing to score.
-        (1..).zip(rows).filter(|(_, row)| !is_empty(row)).collect()
+        ((1..).zip(rows).filter(|(_, row)| !is_empty(row)).collect(), finished)
     } else {
         let numbered = |row: Row| match row.place {
             Place::Line(number) | Place::Row(number) => (number, row),
         };
-        of_lines(path)?.into_iter().map(numbered).collect()
+        (of_lines(path)?.into_iter().map(numbered).collect(), true)
     };
     let given = rows
         .into_iter()
         .map(|(number, row)| Ok((number, from_row(&row).map_err(at(path, row.place))?)));
-    let given = given.collect::<Result<Vec<_>, DataError>>()?;
-    if given.is_empty() {
+    let rows = given.collect::<Result<Vec<_>, DataError>>()?;
+    if rows.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
     }
-    Ok(given)
+    Ok(GivenResponses { rows, finished })
 }
 
 /// Whether a file is one document: its first line is but the beginning of a value, or one with `responses`.
@@ -132,7 +142,8 @@ mod tests {
         let file = plain("g.jsonl", text);
         let text = Given::Text { prompt: "a".into(), response: " b".into(), tokens: None };
         let ids = Given::Ids { ids: vec![1, 5, 2] };
-        assert_eq!(read(file.path()).unwrap(), [(1, text), (3, ids)]);
+        let expected = GivenResponses { rows: vec![(1, text), (3, ids)], finished: true };
+        assert_eq!(read(file.path()).unwrap(), expected);
     }
 
     #[test]
@@ -141,7 +152,7 @@ mod tests {
         let text = ["prompt", "messages"]
             .map(|key| format!("{{\"{key}\": {talk}, \"response\": \"Hello\"}}\n"));
         let file = plain("g.jsonl", &text.concat());
-        let given = read(file.path()).unwrap();
+        let given = read(file.path()).unwrap().rows;
         let (_, Given::Text { prompt: Text::Messages(messages), .. }) = &given[0] else {
             panic!("a conversation");
         };
@@ -193,7 +204,7 @@ mod tests {
     }
 
     fn file_of(name: &str, text: &str) -> Vec<(usize, Given)> {
-        read(plain(name, text).path()).unwrap()
+        read(plain(name, text).path()).unwrap().rows
     }
 
     #[test]

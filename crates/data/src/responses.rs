@@ -46,11 +46,17 @@ pub struct StoredResponses {
 /// or the tokens themselves, and `model_tokens`, how many were made for it. Rows of one id belong together, wherever they stand. `.json` is read as what `infalign generate --json` prints.
 ///
 /// # Errors
-/// [`DataError`] when the file cannot be read or holds no row, and for a row without prompt or response, with a reward that is no finite
-/// number, or with the id of another prompt.
+/// [`DataError`] when the file cannot be read, holds no row, or is a document of a run that was stopped, and for a row without prompt or
+/// response, with a reward that is no finite number, or with the id of another prompt.
 pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
     let is_document = plain_name(path).ends_with(".json");
-    let (procedure, rows) = if is_document { document(path)? } else { (None, rows::read(path)?) };
+    let Document { procedure, finished, rows } = match is_document {
+        true => document(path)?,
+        false => Document { procedure: None, finished: true, rows: rows::read(path)? },
+    };
+    if !finished {
+        return Err(DataError::Unfinished { path: path.to_path_buf() });
+    }
     let mut prompts: Vec<StoredPrompt> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     // Each row goes as its response comes: in memory, rows take several times what their file does.
@@ -74,8 +80,17 @@ pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
     Ok(StoredResponses { procedure, prompts })
 }
 
-/// The procedure, and the rows of `{"responses": […]}`, counted from 1.
-pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataError> {
+/// What `infalign generate --json` prints.
+pub(crate) struct Document {
+    procedure: Option<String>,
+    /// Whether all prompts have their responses. They get them as these end: the longest are missing first.
+    pub(crate) finished: bool,
+    /// Counted from 1.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Reads `{"responses": […]}`.
+pub(crate) fn document(path: &Path) -> Result<Document, DataError> {
     let mut value = parsed(path)?;
     if value.is_array() {
         return Err(DataError::Document { path: path.to_path_buf() });
@@ -90,7 +105,9 @@ pub(crate) fn document(path: &Path) -> Result<(Option<String>, Vec<Row>), DataEr
         _ => Err(at(path, Place::Row(place))("It is no object.".to_owned())),
     };
     let procedure = value.get("procedure").and_then(Value::as_str).map(str::to_owned);
-    Ok((procedure, rows.into_iter().zip(1..).map(row).collect::<Result<_, _>>()?))
+    let finished = value.get("finished") != Some(&Value::Bool(false));
+    let rows = rows.into_iter().zip(1..).map(row).collect::<Result<Vec<Row>, DataError>>()?;
+    Ok(Document { procedure, finished, rows })
 }
 
 /// A file as one JSON value; its text is no longer in memory.
@@ -160,7 +177,7 @@ mod tests {
         let table = plain("r.csv", "prompt,response,reward,tokens\na,x,0.25,7\n");
         let document = plain(
             "r.json",
-            "\u{feff}{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1], \"model_tokens\": 9}]}",
+            "\u{feff}{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1], \"model_tokens\": 9}], \"finished\": true}",
         );
         let table = read(table.path()).unwrap();
         assert_eq!((table.procedure, table.prompts[0].responses[0].reward), (None, Some(0.25)));
@@ -200,6 +217,11 @@ mod tests {
                 ": the key `score` is there twice. The file has to be one JSON document.",
             ),
             ("r.json", "{\"responses\": [1]}", "row 1: It is no object"),
+            (
+                "r.json",
+                "{\"responses\": [{\"prompt\": \"a\", \"response\": \"x\"}], \"finished\": false}",
+                "Run it again to its end",
+            ),
             ("r.jsonl", "\n", "holds no response"),
         ] {
             let message = read(plain(name, text).path()).unwrap_err().to_string();

@@ -151,7 +151,8 @@ pub struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    /// A generator whose responses end where the model's texts do, and of whose tokens nobody is told.
+    /// A generator whose responses end where the model's texts do, and of whose tokens nobody is told. A `top_k` that leaves out no token of the
+    /// model's counts as none.
     #[must_use]
     pub fn new(
         model: &'a dyn LanguageModel,
@@ -161,7 +162,8 @@ impl<'a> Generator<'a> {
         stage: &'a str,
         batch: usize,
     ) -> Self {
-        let (sampling, stop_texts, watch) = (sampling.clone(), None, None);
+        let sampling = sampling.of_vocabulary(model.vocabulary());
+        let (stop_texts, watch) = (None, None);
         Self { model, stops, stop_texts, sampling, seed, stage, batch, watch }
     }
 

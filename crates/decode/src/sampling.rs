@@ -108,6 +108,13 @@ impl Sampling {
         })
     }
 
+    /// The same for a vocabulary of so many tokens: a `top_k` that leaves none of them out becomes 0, so that it counts as none.
+    #[must_use]
+    pub fn of_vocabulary(&self, tokens: usize) -> Self {
+        let top_k = if self.top_k < tokens { self.top_k } else { 0 };
+        Self { top_k, ..self.clone() }
+    }
+
     /// Whether tokens are drawn from the model's own distribution: at temperature 1, from the whole vocabulary.
     pub fn is_of_the_model_itself(&self) -> bool {
         self.temperature == 1.0 && self.is_of_whole_vocabulary()
@@ -121,6 +128,14 @@ impl Sampling {
     /// Whether a token ends a response of a model whose texts end at `stops`.
     pub(crate) fn is_stop(&self, token: u32, stops: &BTreeSet<u32>) -> bool {
         stops.contains(&token) || self.stop_token_ids.contains(&token)
+    }
+
+    /// How many of some tokens would be a response: those up to the first that ends it, and no more than `max_tokens`.
+    ///
+    /// - `stops`: tokens that end the model's texts.
+    pub fn length_of(&self, tokens: &[u32], stops: &BTreeSet<u32>) -> usize {
+        let stop = tokens.iter().position(|token| self.is_stop(*token, stops));
+        stop.map_or(tokens.len(), |stop| stop + 1).min(self.max_tokens)
     }
 
     /// Why a response ends with its last token, if it does.
@@ -442,6 +457,33 @@ mod tests {
                     assert!(draw.log_prob.is_nan(), "{sampling:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn tokens_are_a_response_up_to_the_first_that_ends_it() {
+        let sampling =
+            Sampling { max_tokens: 4, stop_token_ids: BTreeSet::from([7]), ..Sampling::default() };
+        for (tokens, length) in [
+            (&[5, 2, 5][..], 2),
+            (&[5, 7, 2], 2),
+            (&[2], 1),
+            (&[5; 3], 3),
+            (&[5, 5, 5, 2], 4),
+            (&[5, 5, 5, 5, 2], 4),
+            (&[], 0),
+        ] {
+            assert_eq!(sampling.length_of(tokens, &BTreeSet::from([2])), length, "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn as_many_tokens_as_there_are_leave_none_out() {
+        for (top_k, kept) in [(0, 0), (1, 1), (3, 3), (4, 0), (100_000, 0)] {
+            let sampling = Sampling { top_k, ..Sampling::default() };
+            let found = sampling.of_vocabulary(LOGITS.len());
+            assert_eq!(found, Sampling { top_k: kept, ..sampling });
+            assert_eq!(found.is_of_the_model_itself(), kept == 0);
         }
     }
 

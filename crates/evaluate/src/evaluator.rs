@@ -186,7 +186,7 @@ impl Evaluator<'_> {
         model: &CausalLm,
         drawn: &[Drawn],
     ) -> Result<Option<Vec<KlSample>>, EvaluateError> {
-        let own = self.sampling.is_of_the_model_itself();
+        let own = self.sampling.of_vocabulary(model.vocabulary()).is_of_the_model_itself();
         let Some(reference) = self.reference.filter(|_| own) else { return Ok(None) };
         let with_prompts = self.prompts.iter().zip(drawn);
         let sequences: Vec<Sequence> = with_prompts

@@ -22,12 +22,17 @@ pub struct KlSample {
 /// The estimates of each response.
 ///
 /// # Errors
-/// [`ModelError`] for sequences that do not fit the models.
+/// [`ModelError::Vocabularies`] for models of different vocabularies, and [`ModelError`] for sequences that do not fit both.
 pub fn kl_per_response(
     policy: &CausalLm,
     reference: &CausalLm,
     sequences: &[Sequence],
 ) -> Result<Vec<KlSample>, ModelError> {
+    let [ours, theirs] = [policy, reference].map(|model| model.config().vocab_size);
+    if ours != theirs {
+        return Err(ModelError::Vocabularies { ours, theirs });
+    }
+    sequences.iter().try_for_each(|sequence| reference.check(sequence))?;
     let (policy, reference) = (policy.valid(), reference.valid());
     let measure = |pass: &[Sequence]| {
         let batch = ResponseBatch::new(pass, policy.config(), &policy.device())?;

@@ -35,6 +35,20 @@ fn responses() -> Vec<Sequence> {
 }
 
 #[test]
+fn models_that_it_cannot_compare_are_refused() {
+    for (vocabulary, context, told) in [
+        (6, 8, "the models have 5 and 6 logits for a token"),
+        (5, 4, "5 tokens does not fit the model's context of 4"),
+    ] {
+        let config = TransformerConfig::llama(vocabulary, 16, 24, 2, 2, context);
+        let device = infalign_backend::device(None).unwrap();
+        let reference = CausalLm::random(config, &mut || 0.0, &device).unwrap();
+        let error = kl_per_response(&model(1), &reference, &responses()).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
 fn its_expectation_is_the_kl_of_the_distributions() {
     let (policy, reference) = (model(1), model(2));
     let all = responses();

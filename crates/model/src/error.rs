@@ -194,6 +194,16 @@ pub enum ModelError {
         /// The vocabulary's size.
         vocabulary: usize,
     },
+    /// Two models whose distributions are to be compared, but are not over as many tokens.
+    #[error(
+        "the models have {ours} and {theirs} logits for a token, so that there is no KL of one from the other: take the surplus out by resize_token_embeddings of transformers"
+    )]
+    Vocabularies {
+        /// `vocab_size` of the one.
+        ours: usize,
+        /// That of the other.
+        theirs: usize,
+    },
     /// A tabular model is malformed.
     #[error("tabular model {name}: {reason}")]
     Table {

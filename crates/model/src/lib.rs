@@ -23,6 +23,7 @@ mod classifier;
 mod config;
 mod cpu;
 mod error;
+mod essence;
 mod features;
 mod feed_forward;
 mod folder;

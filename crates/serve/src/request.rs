@@ -74,7 +74,7 @@ impl Asked {
         let (stream, usage) = streaming(&mut fields)?;
         let token_ids = fields.take("return_token_ids")?.unwrap_or(false);
         let longest = longest(&mut fields, service)?;
-        let sampling = sampling(&mut fields)?;
+        let sampling = sampling(&mut fields, service)?;
         let stop_texts = stop_texts(&mut fields)?;
         neutral(&mut fields, form, n)?;
         fields.finish()?;
@@ -316,20 +316,21 @@ fn unequal(prompt: usize, context: usize) -> Failure {
     Failure::field("max_tokens", message)
 }
 
-fn sampling(fields: &mut Fields) -> Result<Sampling, Failure> {
+fn sampling(fields: &mut Fields, service: &Service) -> Result<Sampling, Failure> {
     let plain = Sampling::default();
     let top_k = match fields.take::<i64>("top_k")? {
         None | Some(-1) => 0,
         Some(k) => usize::try_from(k)
             .map_err(|_| fields.refuse("top_k", format!("is {k}, but must be -1 or at least 0")))?,
     };
-    Ok(Sampling {
+    let asked = Sampling {
         temperature: fields.take("temperature")?.unwrap_or(plain.temperature),
         top_p: fields.take("top_p")?.unwrap_or(plain.top_p),
         top_k,
         stop_token_ids: fields.take("stop_token_ids")?.unwrap_or_default(),
         ..plain
-    })
+    };
+    Ok(asked.of_vocabulary(service.engine.model().vocabulary()))
 }
 
 fn stop_texts(fields: &mut Fields) -> Result<Vec<String>, Failure> {

@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use burn::optim::GradientsParams;
 use infalign_model::{CausalLm, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{Batches, check_most};
-use crate::fit::{Fit, FitMetrics, Fitted, backward, check_counts, checkpoint_every, infallible};
+use crate::fit::{
+    Fit, FitMetrics, Fitted, Trainable, backward, check_counts, checkpoint_every, infallible,
+};
+use crate::passes::{per_pass, sum_gradients};
 use crate::{OptimizerConfig, TrainError};
 
 /// Settings of supervised training.
@@ -67,13 +71,28 @@ pub fn train_language_model(
     let order = Batches::new(seed, texts.len(), config.texts_per_step);
     let gradient = |model: &CausalLm, step| {
         let batch: Vec<&Sequence> = order.indices(step).into_iter().map(|i| &texts[i]).collect();
-        let batch = ResponseBatch::new(&batch, model.config(), &model.device())?;
-        let loss = model.response_log_probs(&batch).mean().neg();
-        Ok(backward(loss, model.net()))
+        gradient(model, &batch)
     };
     let LanguageModelConfig { steps, checkpoint_every, optimizer, .. } = config;
     let fit = Fit { optimizer, steps: *steps, checkpoints, checkpoint_every: *checkpoint_every };
     let mut observe = infallible(observe);
     let Fitted { model, last, .. } = fit.run(model, gradient, None, &mut observe, interrupted)?;
     Ok((model.valid(), last))
+}
+
+/// The mean loss of a step's texts over all their tokens, and its gradient, in passes of bounded size.
+fn gradient(model: &CausalLm, texts: &[&Sequence]) -> Result<(f64, GradientsParams), TrainError> {
+    let longest = texts.iter().map(|text| text.tokens.len()).max().unwrap_or(1);
+    let passes: Vec<&[&Sequence]> = texts.chunks(per_pass(longest)).collect();
+    let learned =
+        |texts: &[&Sequence]| texts.iter().map(|text| text.response().len()).sum::<usize>() as f64;
+    let pass = |index: usize| -> Result<_, TrainError> {
+        let model = model.leaves();
+        let share = learned(passes[index]) / learned(texts);
+        let batch = ResponseBatch::new(passes[index], model.config(), &model.device())?;
+        let loss = model.response_log_probs(&batch).mean().neg();
+        Ok(backward(loss.mul_scalar(share), model.net()))
+    };
+    let (losses, grads) = sum_gradients(model.net(), passes.len(), pass)?;
+    Ok((losses.iter().sum(), grads))
 }

@@ -6,7 +6,7 @@ mod words;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use infalign_model::Sequence;
+use infalign_model::{CausalLm, Sequence, TransformerConfig};
 use infalign_train::{
     FitMetrics, LanguageModelConfig, OptimizerConfig, TrainError, train_language_model,
 };
@@ -33,6 +33,37 @@ fn a_language_model_reaches_the_entropy_of_its_texts() {
         let total: f64 = text.iter().map(|&l| f64::from(l)).sum();
         assert!((total + std::f64::consts::LN_2).abs() < 0.05, "{total} nats");
     }
+}
+
+/// Whatever each pass holds of them: texts of 2,050 tokens fill one, and the short ones come to one more.
+#[test]
+fn a_step_is_of_all_tokens_of_its_texts() {
+    let (model, _) = base();
+    let context = 2100;
+    let config = TransformerConfig::llama(model.config().vocab_size, 16, 24, 2, 2, context);
+    let (mut seed, device) = (1_u32, model.device());
+    let mut weight = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 16) as f32 / 65_536.0 - 0.5
+    };
+    let model = CausalLm::random(config, &mut weight, &device).unwrap();
+    let text = |length: usize| Sequence {
+        tokens: (0..length).map(|place| place as u32 * 7 % 5).collect(),
+        prompt_length: 1,
+    };
+    let texts = [text(9), text(2050), text(40), text(2050)];
+    let tokens: Vec<f32> = model.log_probs(&texts).unwrap().concat();
+    let expected = -tokens.iter().map(|&l| f64::from(l)).sum::<f64>() / tokens.len() as f64;
+    let config = LanguageModelConfig {
+        steps: 1,
+        texts_per_step: 4,
+        checkpoint_every: 1,
+        optimizer: optimizer(),
+    };
+    let (dir, run_on) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let trained = train_language_model(model, &texts, &config, 1, dir.path(), &mut |_| (), &run_on);
+    let (_, step) = trained.unwrap();
+    assert!((step.loss - expected).abs() < 1e-5, "{} and not {expected}", step.loss);
 }
 
 #[test]

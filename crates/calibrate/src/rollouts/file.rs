@@ -18,7 +18,7 @@ use crate::{CalibrationMeta, PromptKey};
 
 const FORMAT: Format = Format {
     what: "a file of rollouts",
-    version: 1,
+    version: 2,
     schema: "message infalign_rollouts {
     required binary prompt_id (STRING);
     required binary prompt_sha256;

@@ -17,8 +17,8 @@ use crate::encode::Encoder;
 use crate::failure::{Failure, OrFailure};
 use crate::{destination, files, identity, models, output};
 
-/// Version of the calibrator's file.
-const SCHEMA_VERSION: u32 = 1;
+/// Version of the calibrator's file and of what its metadata cover.
+const SCHEMA_VERSION: u32 = 2;
 
 /// A model that reads prompts.
 #[derive(Args)]
@@ -92,10 +92,10 @@ impl Reading {
         let folder = models::folder(&args.model)?;
         let model = CausalLm::load(&folder, &device)?;
         let tokenizer = Tokenizer::load(&folder, model.config())?;
-        let own = identity::weights(&folder)?;
+        let own = identity::model(&folder)?;
         ensure!(
             own == meta.model_sha256,
-            "{} is not the reference policy that rewards were calibrated under: its weights have the SHA-256 {own}, not {}",
+            "{} is not the reference policy that rewards were calibrated under: its weights and settings have the SHA-256 {own}, not {}",
             args.model.display(),
             meta.model_sha256
         );

@@ -78,7 +78,8 @@ impl Reference {
         let sampling = drawing.sampling.sampling();
         let name = identity::reward(&config, identity::lies_there, identity::as_given)?;
         let template = encoder.template_sha256(&given)?;
-        let meta = identity::calibration(&folder, name, template, &sampling, args.seed)?;
+        let meta =
+            identity::calibration(&folder, &tokenizer, name, template, &sampling, args.seed)?;
         let reward = build_reward(&args.reward, &config, &device)?;
         let model = model.for_inference();
         let batch = drawing.batch.size(model.as_ref(), &prompts, &sampling);
@@ -93,16 +94,8 @@ impl Reference {
 
     /// What draws its responses.
     pub(crate) fn generator(&self) -> Generator<'_> {
-        Generator {
-            model: self.model.as_ref(),
-            stops: self.tokenizer.stops(),
-            stop_texts: None,
-            sampling: self.sampling.clone(),
-            seed: self.seed,
-            stage: STAGE,
-            batch: self.batch,
-            watch: None,
-        }
+        let (model, stops) = (self.model.as_ref(), self.tokenizer.stops());
+        Generator::new(model, stops, &self.sampling, self.seed, STAGE, self.batch)
     }
 }
 

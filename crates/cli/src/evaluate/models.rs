@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
 use infalign_data::{Prompt, prompts};
-use infalign_decode::guided::ScorerSet;
+use infalign_decode::guided::{PrefixScorer, ScorerSet};
 use infalign_decode::{EncodedPrompt, Event};
 use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
@@ -59,16 +59,43 @@ impl Side {
         Ok(Self { model, folder, tokenizer, prompts, prompts_sha256, procedure, scorers })
     }
 
-    fn tokens(&self) -> Result<String> {
-        Ok(sha256_file(&self.folder.tokenizer()?.join("tokenizer.json"))?)
+    /// Refuses settings out of range, and prompts that do not fit the model.
+    fn check_prompts(&self, args: &EvaluateArgs, file: &Path) -> Result<()> {
+        let generator = infalign_decode::Generator {
+            model: &self.model,
+            stops: self.tokenizer.stops(),
+            stop_texts: None,
+            sampling: args.sampling.sampling(),
+            seed: args.seed,
+            stage: "",
+            batch: 1,
+            watch: None,
+        };
+        encode::check(&generator, &self.prompts, file)
+    }
+
+    /// Refuses scorers that do not go with the model that they are to guide.
+    fn check_scorers(&self) -> Result<()> {
+        if self.procedure.is_some() {
+            self.scorers.weighted(&self.scorers.weights())?.check(&self.model)?;
+        }
+        Ok(())
+    }
+
+    /// What its samples depend on, how they are drawn aside.
+    fn identity(&self) -> Result<String> {
+        let model = identity::model(&self.folder)?;
+        let tokenizer = identity::tokenizer(self.tokenizer.folder())?;
+        let stops = serde_json::to_string(self.tokenizer.stops())?;
+        Ok(format!("{model} {tokenizer} {stops} {}", self.prompts_sha256))
     }
 }
 
 /// Both models.
 pub(super) struct Models {
     sides: [Side; 2],
-    /// Whether both read and write the same tokens, without which there is no KL of one from the other.
-    same_tokens: bool,
+    /// Why there is no KL of one from the other, where they do not read and write the same tokens.
+    no_kl: Option<&'static str>,
     samples: usize,
 }
 
@@ -104,21 +131,17 @@ impl Models {
                 serde_json::to_string(&sampling)?
             );
         }
-        let same_tokens = sides[0].tokens()? == sides[1].tokens()?;
-        for side in &sides {
-            let generator = infalign_decode::Generator {
-                model: &side.model,
-                stops: side.tokenizer.stops(),
-                stop_texts: None,
-                sampling: args.sampling.sampling(),
-                seed: args.seed,
-                stage: "",
-                batch: 1,
-                watch: None,
-            };
-            encode::check(&generator, &side.prompts, file)?;
+        let no_kl = no_kl(&sides, args)?;
+        for (side, name) in sides.iter().zip(names(args)) {
+            side.check_prompts(args, file)?;
+            side.check_scorers().context(name)?;
         }
-        Ok(Self { sides, same_tokens, samples })
+        Ok(Self { sides, no_kl, samples })
+    }
+
+    /// Why there is no KL of the policy from the reference, where that is the models' fault.
+    pub(super) fn no_kl(&self) -> Option<&'static str> {
+        self.no_kl
     }
 
     /// What will be sampled of a side.
@@ -138,15 +161,11 @@ impl Models {
     /// When a file cannot be read.
     pub(super) fn settings(&self, args: &EvaluateArgs) -> Result<Settings> {
         let [policy, reference] = &self.sides;
-        let model = |side: &Side| -> Result<String> {
-            let weights = identity::weights(&side.folder)?;
-            Ok(format!("{weights} {} {}", side.tokens()?, side.prompts_sha256))
-        };
         let run = |side: &Side| side.procedure.unwrap_or(Procedure::Sample.into()).to_string();
         Ok([
             ("--scorer", guided::settings(&args.scorer)?),
-            ("--policy", model(policy)?),
-            ("--reference", model(reference)?),
+            ("--policy", policy.identity()?),
+            ("--reference", reference.identity()?),
             ("--prompts", sha256_file(args.prompts.as_deref().unwrap_or(Path::new("")))?),
             ("--samples", self.samples.to_string()),
             ("--seed", args.seed.to_string()),
@@ -186,7 +205,7 @@ impl Models {
         Ok(Evaluator {
             prompts: &side.prompts,
             samples: self.samples,
-            reference: self.same_tokens.then_some(&self.sides[Place::Reference as usize].model),
+            reference: self.no_kl.is_none().then_some(&self.sides[Place::Reference as usize].model),
             tokenizer: &side.tokenizer,
             reward: rewards.selects.as_deref().context("--judge is missing")?,
             judge: rewards.judges.as_deref(),
@@ -195,6 +214,33 @@ impl Models {
             seed: args.seed,
         })
     }
+}
+
+/// What both sides are called.
+fn names(args: &EvaluateArgs) -> [String; 2] {
+    let name = |option, path: &Path| format!("{option} {}", path.display());
+    [name("--policy", &args.policy), name("--reference", &args.reference)]
+}
+
+/// Why there is no KL of the policy from the reference, where they do not read and write the same tokens.
+///
+/// # Errors
+/// Where they do, but have not as many logits, and the KL would be measured.
+fn no_kl(sides: &[Side; 2], args: &EvaluateArgs) -> Result<Option<&'static str>> {
+    let [policy, reference] = sides;
+    if !policy.tokenizer.has_tokens_of(reference.tokenizer.folder())? {
+        return Ok(Some("the tokenizers of the two models have different tokens"));
+    }
+    if policy.prompts_sha256 != reference.prompts_sha256 {
+        return Ok(Some("the two models read different tokens of the same prompts"));
+    }
+    if args.sampling.sampling().is_of_the_model_itself() {
+        let [ours, theirs] = names(args);
+        let [size, others] = [policy, reference].map(|side| side.model.config().vocab_size);
+        models::check_vocabularies((&ours, size), (&theirs, others))
+            .context("there is no KL of the policy from the reference")?;
+    }
+    Ok(None)
 }
 
 /// What is drawn of a side, written down as it comes.

@@ -26,7 +26,7 @@ pub(crate) fn replay(argv: &[String], run: &Path, into: &Path) -> Result<()> {
     let samples = format!("{METHODS}/{}/{SAMPLES}", args.name);
     ensure!(folder::stays_inside(&samples), "--name {:?} leads out of the run", args.name);
     let policy = folder::samples(run, &samples)?;
-    let sides = Sides { policy, reference: folder::samples(run, REFERENCE)? };
+    let sides = Sides { policy, reference: folder::samples(run, REFERENCE)?, no_kl: None };
     for side in [&sides.policy, &sides.reference] {
         side.check().with_context(|| format!("the samples in {}", run.display()))?;
     }

@@ -26,6 +26,9 @@ pub(super) struct Results {
     pairwise: Vec<Pairwise>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     plans: Vec<Planned>,
+    /// Why there is no KL, where the samples are not to blame.
+    #[serde(skip)]
+    no_kl: Option<&'static str>,
 }
 
 impl Results {
@@ -55,7 +58,7 @@ impl Results {
         let mut text = text_table(&self.rows) + "\n";
         text.extend(self.rows.iter().map(line));
         if let Some(row) = self.rows.first() {
-            text += &kl_line(row);
+            text += &kl_line(row, self.no_kl.unwrap_or("these samples do not tell it"));
         }
         text.extend(self.pairwise.iter().map(pairwise_line));
         text + &plans(&self.plans)
@@ -92,6 +95,7 @@ pub(super) fn results(
         rows,
         pairwise: pairwise.unwrap_or_default(),
         plans: plans.transpose()?.unwrap_or_default(),
+        no_kl: sides.no_kl,
     })
 }
 
@@ -131,7 +135,9 @@ fn line(row: &Row) -> String {
 }
 
 /// What is the same of all rows.
-fn kl_line(row: &Row) -> String {
+///
+/// - `no_kl`: why the KL is not told, where it is not.
+fn kl_line(row: &Row, no_kl: &str) -> String {
     let other = |name: &str, part: Option<Estimate>| {
         part.map_or(String::new(), |part| {
             format!(", {name} {:.3} ± {:.3}", part.estimate, part.standard_error)
@@ -139,7 +145,7 @@ fn kl_line(row: &Row) -> String {
     };
     let others = match row.kl {
         Some(kl) => other("k1", kl.k1) + &other("k3", kl.k3),
-        None => ": these samples do not tell it".to_owned(),
+        None => format!(": {no_kl}"),
     };
     format!(
         "KL {} nats{others}; {} prompts, {} responses or more to each\n",

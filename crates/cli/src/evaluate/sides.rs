@@ -41,6 +41,8 @@ impl Place {
 pub(super) struct Sides {
     pub(super) policy: Sampled,
     pub(super) reference: Sampled,
+    /// Why there is no KL, where the samples are not to blame.
+    pub(super) no_kl: Option<&'static str>,
 }
 
 impl Sides {
@@ -133,7 +135,7 @@ impl Prepared {
             }
             let read = |path: &Path| read_samples(path, rewards.selects.is_some());
             let (policy, reference) = (read(&args.policy)?, read(&args.reference)?);
-            Given::Files(Box::new(Sides { policy, reference }))
+            Given::Files(Box::new(Sides { policy, reference, no_kl: None }))
         } else {
             Given::Models(Box::new(Models::load(args, &rewards, run, &device)?))
         };
@@ -190,7 +192,11 @@ impl Prepared {
             folder.map_or(Ok(()), |folder| folder.keep(place, &sampled))?;
             Ok(sampled)
         };
-        Ok(Sides { policy: side(Place::Policy)?, reference: side(Place::Reference)? })
+        let no_kl = match &self.given {
+            Given::Models(models) => models.no_kl(),
+            Given::Files(sides) => sides.no_kl,
+        };
+        Ok(Sides { policy: side(Place::Policy)?, reference: side(Place::Reference)?, no_kl })
     }
 
     /// A file's responses with their scores.
@@ -228,7 +234,7 @@ fn to_run(contests: &[Contest]) -> Result<[Option<Composed>; 2]> {
         let runs: Vec<Option<Composed>> = contests.iter().map(|contest| run(of(contest))).collect();
         ensure!(
             runs.windows(2).all(|pair| pair[0] == pair[1]),
-            "the procedures need responses that are drawn in different ways: give as many --procedure as select among the same, and evaluate others by themselves"
+            "the procedures need responses that are drawn in different ways: give as many --procedure as select among the same, and evaluate others by themselves, for `compare --decoders`"
         );
         Ok(runs.into_iter().next().flatten())
     };

@@ -191,15 +191,12 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
         let shown = live.as_ref().map(|live| live.token(event.draw.token));
         shown.filter(ControlFlow::is_break).unwrap_or_else(interrupt::flow)
     };
+    let (stops, sampling) = (tokenizer.stops(), args.sampling.sampling());
+    let batch = args.batch.size(model.as_ref(), &prompts, &sampling);
     let generator = Generator {
-        model: model.as_ref(),
-        stops: tokenizer.stops(),
         stop_texts: Some(StopTexts { tokenizer: &tokenizer, texts: &args.stop }),
-        sampling: args.sampling.sampling(),
-        seed: args.seed,
-        stage: STAGE,
-        batch: args.batch.size(model.as_ref(), &prompts, &args.sampling.sampling()),
         watch: Some(&watch),
+        ..Generator::new(model.as_ref(), stops, &sampling, args.seed, STAGE, batch)
     };
     let reward = reward(args).or_input()?;
     let read = |path: &PathBuf| ranks::read(path, args, &folder, &tokenizer, given, &prompts);

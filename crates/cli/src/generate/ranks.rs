@@ -11,7 +11,7 @@ use super::{GenerateArgs, Given, reward_config};
 use crate::encode::Encoder;
 use crate::identity;
 
-/// Refuses rejection without a table, and a table that has nothing to say.
+/// Refuses rejection without a table, a table of responses that end otherwise, and one that has nothing to say.
 ///
 /// # Errors
 /// One sentence.
@@ -23,6 +23,9 @@ pub(super) fn check(args: &GenerateArgs) -> Result<()> {
         }
         (true, None) if !args.exact => bail!(
             "{procedure} accepts by calibrated rewards: give --calibration FILE.parquet, which `infalign calibrate` makes of this model"
+        ),
+        (true, Some(_)) if !args.stop.is_empty() => bail!(
+            "{procedure} accepts by the ranks of --calibration, whose responses `infalign calibrate` draws without --stop: leave it out, or end responses in both commands by --stop-token-id"
         ),
         (false, Some(_)) => bail!("--calibration has nothing to say in {procedure}: leave it out"),
         _ => Ok(()),
@@ -68,5 +71,5 @@ fn expected(
     let reward = identity::reward(&config, identity::lies_there, identity::as_given)?;
     let encoder = Encoder::new(tokenizer);
     let template = encoder.template_sha256(&given.prompts)?;
-    identity::calibration(folder, reward, template, sampling, 0)
+    identity::calibration(folder, tokenizer, reward, template, sampling, 0)
 }

@@ -47,7 +47,7 @@ pub(crate) struct ScorerRecipe {
     pub(crate) generation: Sampling,
     /// Responses of the base.
     pub(crate) rollouts: ScorerRollouts,
-    /// Responses of other origin, for CD-Q.
+    /// Responses of other origin, for CD-Q; each is cut where the base's own would end, at a token that ends responses or `generation.max_tokens`, and rewarded for what is left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) completions: Vec<PathBuf>,
     /// The trainer.

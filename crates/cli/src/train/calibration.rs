@@ -134,5 +134,6 @@ fn made_from(inputs: &Inputs<'_>, reward: String) -> Result<CalibrationMeta> {
     let recipe = inputs.recipe;
     let folder = Paths { run: inputs.run }.model(&recipe.model)?;
     let template = inputs.template_sha256.clone();
-    identity::calibration(&folder, reward, template, &recipe.generation, recipe.seed)
+    let tokenizer = &inputs.tokenizer;
+    identity::calibration(&folder, tokenizer, reward, template, &recipe.generation, recipe.seed)
 }

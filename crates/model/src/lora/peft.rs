@@ -100,7 +100,7 @@ struct Ordered {
 ///
 /// # Errors
 /// [`ModelError::Adapter`] names the first key whose value is not supported.
-pub(super) fn read_config(dir: &Path) -> Result<LoraConfig, ModelError> {
+pub(crate) fn read_config(dir: &Path) -> Result<LoraConfig, ModelError> {
     let mut keys: Map<String, Value> = read_json(dir)?;
     // Another kind of adapter has other keys: it is told by its own name.
     let kind = keys.get_key_value("peft_type");

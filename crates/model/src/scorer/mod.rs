@@ -53,7 +53,7 @@ pub struct ScorerSpec {
     pub soft: Option<f64>,
     /// The base whose responses it was trained for.
     pub base: PathBuf,
-    /// SHA-256 of the base's weights.
+    /// SHA-256 of the base: of its weights and the settings that its states depend on.
     pub base_sha256: String,
 }
 

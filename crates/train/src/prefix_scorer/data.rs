@@ -18,7 +18,7 @@ pub struct ScoredResponse {
 pub struct ScorerData<'a> {
     /// p: responses are its own for CD-FUDGE, targets sum over its next tokens for CD-Q, and a scorer without a trunk reads its states.
     pub base: &'a dyn LanguageModel,
-    /// The responses, none of them empty.
+    /// The responses, none of them empty. One that goes on where those of p end would be valued for more than p writes.
     pub responses: &'a [ScoredResponse],
     /// Responses of p, whose loss under CD-FUDGE chooses the checkpoint that is kept, whatever the method; the last is kept, where there are
     /// none.

@@ -3,7 +3,7 @@
 //! | method | loss of a prefix s = y₁ … yₜ of a response y | data |
 //! |---|---|---|
 //! | `cd-fudge` | ½ (V(s) − r(y))² | responses of p itself |
-//! | `cd-q` | ½ (V(s) − v)², v = Σ_z p(z∣s)·V(sz) where y goes on, r(y) where it ends; v is a constant | responses of any origin |
+//! | `cd-q` | ½ (V(s) − v)², v = Σ_z p(z∣s)·V(sz) where y goes on, r(y) where it ends; v is a constant | responses of any origin, none that goes on where one of p would end |
 //!
 //! Both have V*(s) = E_p[r ∣ s] for their minimum, the value of the base and not of a better policy. The soft value
 //! (1/λ)·log E_p[e^{λr} ∣ s], whose tilt is the optimum of E[r] − KL/λ over whole responses, is learned by its own losses:

@@ -101,7 +101,6 @@ impl Surrogate<'_> {
                 rollout: self.task.rollout,
                 kl: self.kl,
                 length_normalised: self.length_normalised,
-                group: 1,
             };
             let (grads, _) = passes.gradient(&responses, &|seen| {
                 let weights = self.weights(seen.responses, &seen.log_probs, reuse.clip);

@@ -113,7 +113,6 @@ impl Solver for Grpo {
             rollout: task.rollout,
             kl,
             length_normalised,
-            group: 1,
         };
         let (old, mut tally) = passes.observe()?;
         tally.check(task.step, &task.reference.device())?;

@@ -1,8 +1,12 @@
 //! One optimiser step from one rollout, by advantages of whole responses.
 
-use super::passes::Passes;
+use burn::optim::GradientsParams;
+use infalign_model::CausalLm;
+
+use super::passes::{Passes, cut};
 use super::{KlTerm, Learner, Task};
 use crate::TrainError;
+use crate::passes::sum;
 use crate::tally::Tally;
 
 /// What distinguishes the solvers that use a rollout once.
@@ -20,23 +24,70 @@ pub(crate) struct OnPolicy<'a, A> {
 impl<A: Fn(&[usize], &[f64]) -> Vec<f64> + Sync> OnPolicy<'_, A> {
     /// Takes the step.
     pub(crate) fn step(&self, learner: &mut Learner) -> Result<Tally, TrainError> {
-        let passes = Passes {
-            policy: &learner.policy,
-            reference: Some(self.task.reference),
-            rollout: self.task.rollout,
-            kl: self.kl,
-            length_normalised: self.length_normalised,
-            group: self.group,
-        };
-        let (grads, tally) = passes.gradient(&self.task.rollout.numbers(), &|seen| {
-            let advantages = (self.advantages)(seen.responses, &seen.penalties);
-            let spread = advantages.iter().zip(seen.lengths);
-            spread.flat_map(|(&a, &length)| std::iter::repeat_n(a, length)).collect()
-        })?;
+        let (grads, tally) = self.gradient(&learner.policy)?;
         tally.check(self.task.step, &self.task.reference.device())?;
         learner.step(grads);
         Ok(tally)
     }
+
+    /// The gradient of −J/β, in passes of bounded size.
+    pub(crate) fn gradient(
+        &self,
+        policy: &CausalLm,
+    ) -> Result<(GradientsParams, Tally), TrainError> {
+        let lengths = self.task.rollout.sequences.iter().map(|sequence| sequence.tokens.len());
+        let rows = cut(lengths, self.group);
+        if rows < self.group {
+            return self.by_parts_of_groups(policy);
+        }
+        self.by_whole_groups(policy, rows)
+    }
+
+    /// Advantages are found in the passes that differentiate, of `rows` responses each.
+    pub(crate) fn by_whole_groups(
+        &self,
+        policy: &CausalLm,
+        rows: usize,
+    ) -> Result<(GradientsParams, Tally), TrainError> {
+        let numbers = self.task.rollout.numbers();
+        self.passes(policy).gradient_by(rows, &numbers, &|seen| {
+            spread((self.advantages)(seen.responses, &seen.penalties), seen.lengths)
+        })
+    }
+
+    /// All is read before, since no pass sees all that the advantages of a response depend on.
+    fn by_parts_of_groups(
+        &self,
+        policy: &CausalLm,
+    ) -> Result<(GradientsParams, Tally), TrainError> {
+        let (numbers, passes) = (self.task.rollout.numbers(), self.passes(policy));
+        let (observed, mut tally) = passes.observe()?;
+        let penalties: Vec<f64> = observed.penalties.iter().map(|tokens| sum(tokens)).collect();
+        tally.penalty = penalties.iter().sum();
+        let advantages = (self.advantages)(&numbers, &penalties);
+        let reference = passes.reference.filter(|_| self.kl.is_in_loss());
+        let (grads, _) = Passes { reference, ..passes }.gradient(&numbers, &|seen| {
+            let own = seen.responses.iter().map(|&i| advantages[i]).collect();
+            spread(own, seen.lengths)
+        })?;
+        Ok((grads, tally))
+    }
+
+    fn passes<'p>(&'p self, policy: &'p CausalLm) -> Passes<'p> {
+        Passes {
+            policy,
+            reference: Some(self.task.reference),
+            rollout: self.task.rollout,
+            kl: self.kl,
+            length_normalised: self.length_normalised,
+        }
+    }
+}
+
+/// The advantage of each response at each of its tokens.
+fn spread(advantages: Vec<f64>, lengths: &[usize]) -> Vec<f64> {
+    let responses = advantages.into_iter().zip(lengths);
+    responses.flat_map(|(a, &length)| std::iter::repeat_n(a, length)).collect()
 }
 
 impl Task<'_> {

@@ -13,12 +13,13 @@ use crate::passes::{column, per_pass, sum_gradients};
 use crate::rollout::Rollout;
 use crate::tally::Tally;
 
-/// How many responses one pass takes: whole groups, whose responses are compared with each other, and at least one.
+/// How many responses one pass takes, at least one: whole groups, whose responses are compared with each other, or fewer than a group where one is
+/// too large for a pass.
 ///
 /// - lengths: of the responses with their prompts, in tokens.
 pub(crate) fn cut(lengths: impl Iterator<Item = usize>, group: usize) -> usize {
-    let longest = lengths.max().unwrap_or(1);
-    group * per_pass(longest * group)
+    let rows = per_pass(lengths.max().unwrap_or(1));
+    if rows < group { rows } else { rows - rows % group }
 }
 
 /// What all passes over a rollout share.
@@ -30,8 +31,6 @@ pub(crate) struct Passes<'a> {
     pub(crate) kl: KlTerm,
     /// Whether each response counts the same, whatever its length, in place of each token.
     pub(crate) length_normalised: bool,
-    /// Responses that are never split.
-    pub(crate) group: usize,
 }
 
 /// What a pass has found of its responses, before anything is made of it.
@@ -57,14 +56,14 @@ pub(crate) struct Observed {
 impl Passes<'_> {
     /// The gradient of −Σ_t w_t log π(y_t) plus the KL's term in the loss, as a mean over the responses.
     ///
-    /// - responses: numbers of responses of the rollout, in whole groups.
+    /// - responses: numbers of responses of the rollout.
     /// - weigh: w of every token of a pass, taken as constants.
     pub(crate) fn gradient(
         &self,
         responses: &[usize],
         weigh: &(impl Fn(&Seen<'_>) -> Vec<f64> + Sync),
     ) -> Result<(GradientsParams, Tally), TrainError> {
-        let rows = cut(self.lengths(responses), self.group);
+        let rows = cut(self.lengths(responses), 1);
         self.gradient_by(rows, responses, weigh)
     }
 
@@ -240,7 +239,16 @@ fn sums(values: &[f32], lengths: &[usize]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::shares;
+    use super::{cut, shares};
+
+    #[test]
+    fn a_pass_is_of_whole_groups_as_far_as_they_fit() {
+        let cut = |longest: usize, group| cut([1, longest].into_iter(), group);
+        assert_eq!([cut(100, 1), cut(100, 8), cut(100, 40)], [40, 40, 40]);
+        assert_eq!([cut(100, 16), cut(100, 21)], [32, 21]);
+        // A group of 4,100 tokens or more is split, and a response is not.
+        assert_eq!([cut(100, 41), cut(512, 256), cut(5_000, 1), cut(5_000, 4)], [40, 8, 1, 1]);
+    }
 
     #[test]
     fn a_token_counts_by_itself_or_as_its_part_of_a_response() {

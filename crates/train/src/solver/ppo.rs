@@ -168,7 +168,6 @@ impl Solver for WithValue {
             rollout: task.rollout,
             kl,
             length_normalised: false,
-            group: 1,
         };
         let (old, mut tally) = passes.observe()?;
         tally.check(task.step, &task.reference.device())?;

@@ -12,6 +12,7 @@ use infalign_model::{
 };
 use infalign_reward::{Length, LengthUnit};
 
+use super::on_policy::OnPolicy;
 use super::passes::{Passes, Seen};
 use super::{KlTerm, Task};
 use crate::optimizer::{Optimizer, OptimizerConfig};
@@ -114,7 +115,6 @@ impl Problem {
             rollout: &self.rollout,
             kl,
             length_normalised: false,
-            group: 1,
         }
     }
 
@@ -292,7 +292,7 @@ fn small_passes_give_the_gradient_of_one() {
     assert_eq!(n % 4, 0);
     let problem = Problem { policy: model(1).train(), reference: model(2), rollout };
     for (kl, length_normalised) in [(KlTerm::Reward, false), (KlTerm::Exact, true)] {
-        let passes = Passes { length_normalised, group: 4, ..problem.passes(kl) };
+        let passes = Passes { length_normalised, ..problem.passes(kl) };
         let weigh = |seen: &Seen<'_>| {
             let rewards = seen.responses.iter().zip(&seen.penalties);
             let rewards: Vec<f64> =
@@ -310,4 +310,43 @@ fn small_passes_give_the_gradient_of_one() {
         assert!(off < 1e-5, "{kl:?}: {off}");
         assert!(whole.1.iter().zip(&small.1).all(|(a, b)| (a - b).abs() < 1e-5));
     }
+}
+
+/// Of two prompts with more responses each than a pass takes, on a policy that is not the reference.
+#[test]
+fn parts_of_groups_give_the_gradient_of_whole_ones() {
+    with_task(|task| {
+        let (copies, once) = (26, task.rollout);
+        let samples = copies * once.samples;
+        let mut rollout = Rollout {
+            samples,
+            sequences: vec![once.sequences.as_slice(); 2 * copies].concat(),
+            log_probs: vec![once.log_probs.as_slice(); 2 * copies].concat(),
+            transformed: vec![once.transformed.as_slice(); 2 * copies].concat(),
+            ..Rollout::default()
+        };
+        // The second prompt is the easier one.
+        rollout.transformed[samples..].iter_mut().for_each(|phi| *phi += 1.0);
+        let task = &Task { rollout: &rollout, ..*task };
+        let policy = model(2).train();
+        for (kl, length_normalised) in [(KlTerm::Reward, false), (KlTerm::Exact, true)] {
+            let seen = Mutex::new(Vec::new());
+            let advantages = |responses: &[usize], penalties: &[f64]| -> Vec<f64> {
+                seen.lock().unwrap().push(responses.len());
+                let rewards = task.rewards(responses, penalties);
+                rewards.chunks(samples).flat_map(leave_one_out).collect()
+            };
+            let step = OnPolicy { kl, length_normalised, group: samples, advantages, task };
+            let (whole, expected) = step.by_whole_groups(&policy, samples).unwrap();
+            let (parts, found) = step.gradient(&policy).unwrap();
+            let off = distance(&flat(policy.net(), &parts), &flat(policy.net(), &whole));
+            assert!(off < 1e-4, "{kl:?}: {off}");
+            assert!((found.penalty / expected.penalty - 1.0).abs() < 1e-4, "{kl:?}");
+            let pairs = found.log_ratios.iter().zip(&expected.log_ratios);
+            assert!(pairs.clone().count() == 2 * samples);
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4), "{kl:?}");
+            // A pass for each group, and then all before the passes.
+            assert_eq!(seen.into_inner().unwrap(), [samples, samples, 2 * samples], "{kl:?}");
+        }
+    });
 }

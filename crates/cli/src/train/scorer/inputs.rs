@@ -16,7 +16,9 @@ use super::super::inputs::{
 };
 use super::super::reward_model::RewardModelInputs;
 use super::super::rewards;
+use super::completions::cut;
 use crate::encode::Encoder;
+use crate::models::check_vocabularies;
 use crate::recipe::{Head, Paths, ScorerEvaluation, ScorerRecipe};
 
 /// Everything that a scorer recipe reads, loaded and checked.
@@ -63,10 +65,6 @@ impl<'a> ScorerInputs<'a> {
         let read = trunk.as_ref().unwrap_or(&base);
         check_context(read, base.config().max_position_embeddings).context("trunk")?;
         let evaluation_base = other(&recipe.evaluation_base, "evaluation_base")?;
-        if let Some(other) = &evaluation_base {
-            check_context(read, other.config().max_position_embeddings)
-                .context("evaluation_base")?;
-        }
         let encoder = Encoder::new(&tokenizer).within(base.config().max_position_embeddings);
         let most = recipe.generation.max_tokens;
         let [train, test] = read_prompts(&recipe.prompts, &paths)?;
@@ -76,6 +74,12 @@ impl<'a> ScorerInputs<'a> {
         check_counts(recipe, &train, &test)?;
         let prompts = test.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
         let longest = prompts + most;
+        if let Some(other) = &evaluation_base {
+            let context = other.config().max_position_embeddings;
+            check_context(read, context)
+                .and_then(|()| check_room(context, longest))
+                .context("evaluation_base")?;
+        }
         let policies = recipe.policy.iter().map(|policy| {
             let key = || format!("[[policy]] {:?}", policy.name);
             let folder =
@@ -90,6 +94,7 @@ impl<'a> ScorerInputs<'a> {
         let (_, validation) = train.split_at(train.len() - recipe.rollouts.validation);
         let reader = GivenReader::new(&paths, &encoder, &base, test.iter().chain(validation));
         let completions = reader.completions(&recipe.completions).context("completions")?;
+        let completions = cut(completions, &recipe.generation, tokenizer.stops());
         let reward_models = RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?;
         for (key, config) in keyed {
             if !rewards::is_own(config) {
@@ -176,12 +181,13 @@ fn load_other(
 ) -> Result<CausalLm> {
     let folder = paths.model(model)?;
     let model = CausalLm::load(&folder, &base.device())?.merge()?;
+    let shown = folder.path().display().to_string();
     ensure!(
-        tokenizer.has_tokens_of(&folder.tokenizer()?)?
-            && model.config().vocab_size == base.config().vocab_size,
-        "{} has another tokenizer than the base: a scorer reads the base's tokens",
-        folder.path().display()
+        tokenizer.has_tokens_of(&folder.tokenizer()?)?,
+        "{shown} has another tokenizer than the base: a scorer reads the base's tokens"
     );
+    let [size, of_base] = [&model, base].map(|one| one.config().vocab_size);
+    check_vocabularies((&shown, size), ("the base", of_base))?;
     Ok(model)
 }
 
@@ -197,18 +203,26 @@ fn find_policy(
 ) -> Result<ModelFolder> {
     let folder = paths.model(model)?;
     let config = folder.config(Output::CausalLm)?;
-    let shown = folder.path().display();
+    let shown = folder.path().display().to_string();
     ensure!(
-        tokenizer.has_tokens_of(&folder.tokenizer()?)?
-            && config.vocab_size == base.config().vocab_size,
+        tokenizer.has_tokens_of(&folder.tokenizer()?)?,
         "{shown} has another tokenizer than the base, so that it has no KL to it: a policy is trained from the base"
     );
-    ensure!(
-        longest <= config.max_position_embeddings,
-        "the context of {shown} is {} tokens, but a prompt with its response has up to {longest}: leave the policy out, or lower generation.max_tokens",
-        config.max_position_embeddings
-    );
+    check_vocabularies((&shown, config.vocab_size), ("the base", base.config().vocab_size))?;
+    check_room(config.max_position_embeddings, longest)?;
     Ok(folder)
+}
+
+/// Refuses a model that has no room for a response to every prompt.
+///
+/// - `context`: tokens of its context.
+/// - `longest`: tokens of the longest prompt with its response.
+fn check_room(context: usize, longest: usize) -> Result<()> {
+    ensure!(
+        longest <= context,
+        "the model's context is {context} tokens, but a prompt with its response has up to {longest}: leave the model out, or lower generation.max_tokens"
+    );
+    Ok(())
 }
 
 /// Refuses a scorer that cannot read whatever a model can write.

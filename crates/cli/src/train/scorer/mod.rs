@@ -1,5 +1,6 @@
 //! `task = "scorer"`: responses of a base, their rewards, and a prefix scorer that learns from them.
 
+mod completions;
 mod difference;
 mod evaluation;
 mod figures;
@@ -257,16 +258,8 @@ impl ScorerInputs<'_> {
 
     /// What draws responses of a model.
     fn generator<'g>(&'g self, model: &'g dyn LanguageModel, stage: &'g str) -> Generator<'g> {
-        Generator {
-            model,
-            stops: self.tokenizer.stops(),
-            sampling: self.recipe.generation.clone(),
-            seed: self.recipe.seed,
-            stage,
-            batch: self.recipe.batch,
-            stop_texts: None,
-            watch: None,
-        }
+        let (stops, sampling) = (self.tokenizer.stops(), &self.recipe.generation);
+        Generator::new(model, stops, sampling, self.recipe.seed, stage, self.recipe.batch)
     }
 
     fn new_scorer(&self, responses: &[ScoredResponse]) -> Result<ScorerModel> {
@@ -285,7 +278,7 @@ impl ScorerInputs<'_> {
             own_trunk: self.trunk.is_some(),
             soft: self.recipe.train.soft,
             base: self.base_folder.clone(),
-            base_sha256: identity::weights(&folder)?,
+            base_sha256: identity::model(&folder)?,
         };
         let (mut stream, mut position) = (Stream::new(self.recipe.seed, "scorer-head", "", 0), 0);
         let mut normal = || {

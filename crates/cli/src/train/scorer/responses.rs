@@ -56,13 +56,13 @@ impl Rewarded<'_> {
 
     /// What responses and the rewards of the first head are made from.
     fn meta(&self) -> Result<CalibrationMeta> {
-        let ScorerInputs { recipe, run, .. } = self.inputs;
+        let ScorerInputs { recipe, run, tokenizer, .. } = self.inputs;
         let paths = Paths { run };
         let first = &recipe.head[0].reward;
         let reward = identity::reward(first, |path| paths.model(path), |path| paths.resolve(path))?;
         let folder = paths.model(self.model)?;
         let template = self.inputs.template_sha256.clone();
-        identity::calibration(&folder, reward, template, &recipe.generation, recipe.seed)
+        identity::calibration(&folder, tokenizer, reward, template, &recipe.generation, recipe.seed)
     }
 
     fn scored(
