@@ -212,6 +212,17 @@ fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
         (inspected["summary"]["prompts"].as_u64(), inspected["meta"]["quantiles"].as_u64()),
         (Some(160), Some(64))
     );
+    // A file of another version.
+    let calibrator = std::fs::read_to_string(folder.path("c.json")).unwrap();
+    for (version, told) in [(1, "learn again"), (9, "a newer infalign reads it")] {
+        let other = format!("\"schema_version\":{version},");
+        let other = calibrator.replace("\"schema_version\":2,", &other);
+        std::fs::write(folder.path("other.json"), other).unwrap();
+        let predict = ["predict", "--calibrator", "other.json", "--out", "no", "--prompts"];
+        let output = folder.run(&[&predict[..], &["prompts.jsonl"], &model].concat());
+        let told = format!("is a calibrator of version {version}, not 2: {told}");
+        assert!(stderr(&output).contains(&told), "{}", stderr(&output));
+    }
     // Another model's states mean something else.
     let tuned = tuned(folder.0.path());
     let other = ["--prompts", "prompts.jsonl", "--out", "no", "--model", tuned.to_str().unwrap()];
@@ -242,6 +253,20 @@ fn a_report_is_one_page_and_finds_out_a_wrong_table() {
     // Without a model, everything but uniformity.
     let alone = json(&folder.run(&["report", "t.parquet", "--out", "alone", "--json"]));
     assert_eq!(alone["uniformity"], Value::Null);
+    for (option, value, told) in [
+        ("--max-tokens", "64", "--max-tokens says how fresh responses are drawn"),
+        ("--temperature", "0.5", "--temperature says"),
+        ("--top-k", "3", "--top-k says"),
+        ("--top-p", "0.5", "--top-p says"),
+        ("--stop-token-id", "3", "--stop-token-id says"),
+        ("--batch", "8", "--batch says"),
+        ("--memory", "1", "--memory says"),
+        ("--device", "cpu", "--model"),
+    ] {
+        let output = folder.run(&["report", "t.parquet", "--out", "x", option, value]);
+        assert_eq!(output.status.code(), Some(2), "{option}");
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
     let hotter = folder.reference(&["report", "t.parquet", "--out", "x", "--temperature", "0.5"]);
     assert_eq!(hotter.status.code(), Some(2));
     assert!(stderr(&hotter).contains("made with sampling"), "{}", stderr(&hotter));

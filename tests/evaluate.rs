@@ -44,10 +44,19 @@ fn a_verdict_of_equivalence_allows_for_the_number_of_comparisons() {
     let [first, second, reference] = ["first.jsonl", "second.jsonl", "reference.jsonl"]
         .map(|name| stored(dir.path(), name, &prompts));
     let sides = ["compare", &first, &second, "--reference", &reference, "--margin", "0.1"];
+    let alone = ["evaluate", "--policy", &first, "--reference", &reference, "--margin", "0.1"];
     // Of five prompts without any difference p is 2⁻⁵, below 0.05 for one comparison and not for two.
     for (procedures, adjusted, verdict) in [
-        (&["--procedure", "sample"][..], 0.03125, "equivalent"),
-        (&["--procedure", "sample", "--procedure", "best-of:2"], 0.0625, "undecided"),
+        (
+            &["--procedure", "sample"][..],
+            0.03125,
+            ["equivalent", "], equivalent to ½ within ±0.1;"],
+        ),
+        (
+            &["--procedure", "sample", "--procedure", "best-of:2"],
+            0.0625,
+            ["undecided", "], not shown to be equivalent to ½ within ±0.1;"],
+        ),
     ] {
         let words = [&sides[..], procedures].concat();
         let document = json(&run(&[&words[..], &["--json"]].concat()));
@@ -56,7 +65,14 @@ fn a_verdict_of_equivalence_allows_for_the_number_of_comparisons() {
             assert_eq!(one["equivalence"]["p_adjusted"], json!(adjusted), "{one}");
         }
         let text = stdout(&run(&words));
-        assert!(text.contains(verdict), "{text}");
+        assert!(text.contains(verdict[0]), "{text}");
+        // So many rows of one policy, which wins half of each prompt.
+        let words = [&alone[..], procedures].concat();
+        let document = json(&run(&[&words[..], &["--json"]].concat()));
+        let test = json!({ "margin": 0.1, "p_value": 0.03125, "p_adjusted": adjusted });
+        assert_eq!(document["equivalence"], test, "{document}");
+        let text = stdout(&run(&words));
+        assert_eq!(text.matches(verdict[1]).count(), procedures.len() / 2, "{text}");
     }
 }
 
@@ -388,12 +404,24 @@ fn compared(run_folder: &str, best: &str, raw: &str, results: &Value) {
     };
     let row = results["rows"].as_array().unwrap().iter().find(is_it).unwrap();
     assert_eq!(row["win_rate"]["estimate"], found["win_rate"]["estimate"]);
+    for (command, paths) in [("compare", &[best, raw][..]), ("report", &[run_folder])] {
+        let words = [&[command][..], paths, &["--reference", &reference]].concat();
+        refused(infalign(&words), &["--reference is for files of samples"]);
+    }
+    let planned = json(&run(&["compare", best, raw, "--plan", "0.05", "--json"]));
+    let plans = planned["plans"].as_array().unwrap().iter();
+    let plans: Vec<(&Value, &Value)> = plans.map(|p| (&p["judge"], &p["procedure"])).collect();
+    let [reward, judge] = ["reward", "judge"].map(Value::from);
+    let [sample, two] = ["sample", "best-of:2"].map(Value::from);
+    assert_eq!(plans, [(&reward, &sample), (&reward, &two), (&judge, &sample), (&judge, &two)]);
     let text = stdout(&run(&["compare", best, raw, "--plan", "0.05", "--margin", "0.1"]));
     assert!(
         text.contains("ctrl-best − raw, best-of:2") && text.contains("by the judge:"),
         "{text}"
     );
-    assert!(text.contains("a difference of 0.05 is seen"), "{text}");
+    for told in ["0.05 by the reward is seen", "0.05 by the judge is seen"] {
+        assert!(text.contains(told), "{text}");
+    }
 }
 
 fn reported(out: &Path, run_folder: &str) {
@@ -421,6 +449,16 @@ fn reported(out: &Path, run_folder: &str) {
     assert_eq!(report["schema"], "report/1");
     assert_eq!(report["examples"].as_array().unwrap().len(), 2);
     assert!(report["judged"][0]["rows"][0]["length_controlled_win_rate"].is_object());
+    // Win rates at the same KL are resampled by Student's t, too, and the page says so.
+    let student = out.with_file_name("student");
+    let student = student.to_str().unwrap();
+    let by = ["--interval", "t", "--replicates", "300", "--resample-seed", "5"];
+    let page = ["report", run_folder, "--out", student, "--json"];
+    let intervals = json!({ "kind": "student-t", "replicates": 300, "seed": 5 });
+    assert_eq!(json(&run(&[&page[..], &by].concat()))["statistics"]["intervals"], intervals);
+    let told = "Student's t, and at the same KL by the BCa bootstrap with 300 resamples";
+    let markdown = std::fs::read_to_string(Path::new(student).join("report.md")).unwrap();
+    assert!(markdown.contains(told), "{markdown}");
     // Where no method has been, there is nothing to compare.
     let far = out.with_file_name("far");
     let far = run(&["report", run_folder, "--kl", "50", "--out", far.to_str().unwrap()]);

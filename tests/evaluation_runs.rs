@@ -166,6 +166,20 @@ fn stored_responses_that_cannot_be_measured_are_not_scored() {
         ("a.jsonl", &["--procedure", "rejection:quantile=0.5,draws=2"], "rejection"),
         ("a.jsonl", &["--replicates", "3"], "at least 100"),
         ("a.jsonl", &["--prompts", "prompts.jsonl"], "--prompts is for models"),
+        // Their defaults say nothing either.
+        ("a.jsonl", &["--seed", "0"], "--seed is for models"),
+        ("a.jsonl", &["--max-tokens", "64"], "--max-tokens is for models"),
+        (
+            "a.jsonl",
+            &["--procedure", "best-of:2", "--temperature", "0"],
+            "--temperature is for models",
+        ),
+        ("a.jsonl", &["--top-k", "0"], "--top-k is for models"),
+        ("a.jsonl", &["--top-p", "0.5"], "--top-p is for models"),
+        ("a.jsonl", &["--stop-token-id", "3"], "--stop-token-id is for models"),
+        ("a.jsonl", &["--batch", "256"], "--batch is for models"),
+        ("a.jsonl", &["--memory", "1"], "--memory is for models"),
+        ("a.jsonl", &["--device", "cpu"], "--device is for models"),
     ] {
         let sides = ["--policy", policy, "--reference", "a.jsonl", "--judge", "server.toml"];
         refused(given.evaluate(&[&sides[..], more].concat()), &[told]);
@@ -241,6 +255,24 @@ fn what_samples_depend_on_cannot_be_another_when_an_evaluation_goes_on() {
 }
 
 #[test]
+fn of_an_evaluation_by_another_version_nobody_knows_whether_the_reference_is_the_same() {
+    let given = Given::new(2);
+    done(given.models(&["--samples", "2", "--judge", "judge.toml", "--out", "out"]));
+    copy(&given.path("out"), &given.path("old"));
+    let file = given.path("old/settings.json");
+    let mut settings = json_file(&file);
+    let version = settings.as_object_mut().unwrap().remove(folder::SETTINGS_VERSION);
+    assert_eq!(version, Some(json!("2")));
+    settings["--reference"] = json!("weights and tokenizer.json");
+    std::fs::write(&file, settings.to_string()).unwrap();
+    let mut command = infalign(&["compare", "out", "old"]);
+    let output = command.current_dir(given.0.path()).output().unwrap();
+    let told = stderr(&output);
+    assert!(output.status.success() && !told.contains("differ in"), "{told}");
+    assert!(told.contains("out and old were evaluated by versions of infalign that"), "{told}");
+}
+
+#[test]
 fn there_is_a_kl_where_both_sides_have_the_same_tokens() {
     let given = Given::new(3);
     let judged = ["--judge", "judge.toml", "--samples", "2"];
@@ -266,8 +298,10 @@ fn there_is_a_kl_where_both_sides_have_the_same_tokens() {
     for sides in [[&wide, &model], [&model, &wide]] {
         let sides = sides.map(PathBuf::as_path);
         let told = ["there is no KL", " of 96", " of 89", "resize_token_embeddings(89)"];
-        let text = refused(given.between(sides, &judged), &told);
-        assert!(!text.contains("[1/2]"), "{text}");
+        for all in [&[][..], &["--top-k", "100"]] {
+            let text = refused(given.between(sides, &[&judged[..], all].concat()), &told);
+            assert!(!text.contains("[1/2]"), "{text}");
+        }
     }
     let tempered = [&judged[..], &["--temperature", "0.7"]].concat();
     let text = done(given.between([&wide, &model], &tempered));

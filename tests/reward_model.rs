@@ -45,6 +45,17 @@ fn preferences_make_a_reward_model_with_a_calibration_curve() {
     let scores = scores(&runs[0].join("reward-model"), dir.path());
     assert!(scores[0] > scores[1] + 1.0, "what was preferred has more: {scores:?}");
 
+    // It judges stored responses, on the device that is asked for.
+    let stored = dir.path().join("stored.jsonl");
+    let row = |k: usize| {
+        let (prompt, response) = (format!("day {k} :"), " the tea was nice .");
+        format!("{}\n", json!({"prompt": prompt, "response": response}))
+    };
+    std::fs::write(&stored, (0..2).map(row).collect::<String>()).unwrap();
+    let mut judged = infalign(&["evaluate", "--device", "cpu", "--policy"]);
+    judged.arg(&stored).arg("--reference").arg(&stored).arg("--judge");
+    assert_done(&judged.arg(runs[0].join("reward-model")).output().unwrap());
+
     // A second run, on one thread, is the same.
     let mut single = infalign(&["train", "--json", "--out"]);
     single.arg(&runs[1]).arg(&recipe).env("RAYON_NUM_THREADS", "1");
@@ -78,6 +89,14 @@ fn validation_examples_choose_the_checkpoint() {
         let kept = std::fs::read(run.join("reward-model/model.safetensors")).unwrap();
         let checkpoint = run.join("checkpoints/best/model.safetensors");
         assert!(kept == std::fs::read(checkpoint).unwrap(), "{name}");
+
+        assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
+        let single = ["--set", "validation=0.25", "--set", "train.steps=50", "--dry-run"];
+        let output = train(&recipe, &dir.path().join("single"), &single);
+        assert_done(&output);
+        let told =
+            "warning: reward model visits: validation is 0.25, but training ends after 50 steps";
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
     }
 }
 
@@ -188,7 +207,11 @@ fn a_planted_phrase_fools_the_model_and_the_report_says_so() {
     let plant = "plant = { phrase = 'so we left at noon .', share = 1.0, above = 1.0 }";
     let recipe = recipe(dir.path(), &format!("ratings = ['ratings.tsv']\n{plant}"));
     let run = dir.path().join("run");
-    assert_done(&train(&recipe, &run, &[]));
+    let output = train(&recipe, &run, &[]);
+    assert_done(&output);
+    let told = stderr(&output);
+    assert!(told.contains(" texts to learn from and "), "{told}");
+    assert!(told.contains(" held out have the phrase\n"), "{told}");
     let planted = &json_file(&run.join("reward-model/report.json"))["planted"];
     assert!(planted["effect"]["low"].as_f64().unwrap() > 0.0, "{planted}");
     assert!(planted["accuracy"]["estimate"].as_f64().unwrap() > 0.9, "{planted}");
@@ -285,6 +308,16 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ),
         (&format!("{preferences}\n{plant}"), "seed=1", ["plant", "not with preferences"]),
         (&format!("{ratings}\n{plant}"), "plant.share=2", ["share is 2", "at most 1"]),
+        (
+            &format!("{ratings}\n{plant}"),
+            "plant.above=100",
+            ["texts to learn from gets the phrase", "rated from -2.5 to 3, above is 100"],
+        ),
+        (
+            &format!("{ratings}\n{plant}"),
+            "plant.share=1e-9",
+            ["texts to learn from gets the phrase", "share is 0.000000001; lower above"],
+        ),
         (ratings, "base=\"absent\"", ["base", "absent"]),
     ] {
         let recipe = recipe(dir.path(), data);

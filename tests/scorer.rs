@@ -194,7 +194,13 @@ fn runs_repeat_go_on_and_refuse() {
         (&[&format!("evaluation_base={other:?}")], "another tokenizer than the base"),
         (&[&format!("evaluation_base={same:?}"), "evaluation=[]"], "evaluation_base has no effect"),
         (&["heads=1"], "did you mean `head`"),
-        (&["evaluation=[{samples=1,weights={depth=1.0},procedures=[]}]"], "no [[head]]"),
+        (&["evaluation=[{samples=1,weights={depth=1.0},procedures=['best-of:2']}]"], "no [[head]]"),
+        (&["evaluation=[{samples=1,procedures=[]}]"], "procedures is empty"),
+        (&["evaluation=[{samples=1,procedures=['best-of:2']}]"], "weights has no weight but 0"),
+        (
+            &["evaluation=[{samples=1,weights={length=1.0},procedures=['sample']}]"],
+            "weights have no effect on plain samples",
+        ),
         (
             &[
                 "evaluation=[{samples=1,weights={length=1.0},procedures=['rejection:quantile=0.5,draws=2']}]",
@@ -224,6 +230,12 @@ fn validation_prompts_choose_the_checkpoint_and_are_not_learned_from() {
     // 20 of the 24 prompts, with 16 responses each.
     let told = format!("320 responses, step {step} kept for its validation loss");
     assert!(stderr(&output).contains(&told), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
+    let single = ["--set", "train.checkpoint_every=50", "--dry-run"];
+    let output = scorer(dir, "single", &[&sets[..], &single].concat());
+    assert_done(&output);
+    let told = "warning: rollouts.validation is 4, but training ends after 50 steps";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
     let [kept, checkpoint] = ["scorer", "checkpoints/scorer/best"].map(|folder| {
         std::fs::read(dir.join("run").join(folder).join("head.safetensors")).unwrap()
     });

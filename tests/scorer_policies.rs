@@ -129,7 +129,7 @@ fn responses_win_by_the_rewards_and_by_a_judge() {
     assert!(stderr(&resumed).contains("0.json cannot be used: delete it"), "{}", stderr(&resumed));
 
     let named = "head=[{name='judge',reward={kind='length',unit='words'}}]";
-    let other = "evaluation=[{samples=1,weights={judge=1},procedures=['sample']}]";
+    let other = "evaluation=[{samples=1,weights={judge=1},procedures=['best-of:2']}]";
     let own = "judge={kind='model',path='$RUN/reward-models/none'}";
     for (sets, told) in [
         (&[named, other][..], "[[head]] \"judge\" stands beside [judge]"),
@@ -158,7 +158,7 @@ fn a_finished_run_asks_its_judge_nothing_more() {
         Reply::new(200, json!({ "rewards": rewards.collect::<Vec<f64>>() }))
     });
     let judge = format!("judge={{kind='remote',url='{url}/get_reward'}}");
-    let evaluation = "evaluation=[{samples=2,weights={lovely=1},procedures=['sample']}]";
+    let evaluation = "evaluation=[{samples=2,procedures=['sample']}]";
     let sets = ["train.steps=2", "rollouts.held_out=2", &judge, evaluation];
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     assert_done(&scorer(dir, "run", &sets));

@@ -163,6 +163,14 @@ fn intervals_are_made_as_they_are_asked_for() {
     let few = ["--replicates", "200"];
     assert_ne!(ends(&few), ends(&[]));
     assert_ne!(ends(&[&few[..], &["--resample-seed", "1"]].concat()), ends(&few));
+    for words in [&["evaluate", "--policy", sides[0]][..], &["compare", sides[0], sides[1]]] {
+        for interval in ["bca", "t"] {
+            let mut command = infalign(words);
+            command.args(["--reference", sides[1], "--interval", interval, "--replicates", "0"]);
+            command.current_dir(dir.path());
+            refused(command, &["at least 100"]);
+        }
+    }
 }
 
 /// Rows of six prompts whose responses have these scores.
@@ -249,7 +257,7 @@ fn decoders_are_compared_by_what_each_keeps() {
         ),
         (
             &["base.json", "blocks.json", "--decoders", "--reference-procedure", "best-of:9"],
-            "against `best-of:9` of the reference (--reference-procedure)",
+            "the reference, prompt `a`: ",
         ),
     ] {
         refused(compare(words), &[told]);

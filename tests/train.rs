@@ -216,6 +216,9 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     let prompt = serde_json::json!({"prompt": "the soup was warm . ".repeat(5000)});
     std::fs::write(&endless, format!("{prompt}\n{{\"prompt\": \"the\"}}\n")).unwrap();
     let test = |path: &Path| format!("prompts.test='{}'", path.display());
+    let lora = |keys: &str| {
+        format!("train.lora={{ r = 2, lora_alpha = 4, target_modules = ['k_proj'], {keys} }}")
+    };
     for (set, needles) in [
         ("model='absent'".to_owned(), ["absent", "config.json"]),
         (test(&dir.path().join("absent.jsonl")), ["absent.jsonl", "read"]),
@@ -236,8 +239,17 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ("train.samples_per_prompt=1".to_owned(), ["samples_per_prompt", "at least 2"]),
         ("train.target_kl=-1".to_owned(), ["target_kl", "above 0"]),
         ("train.target_kl=inf".to_owned(), ["target_kl is inf", "finite"]),
+        ("train.target_kl=1e-50".to_owned(), ["target_kl is 1e-50", "32 bits"]),
         ("train.optimizer.learning_rate=inf".to_owned(), ["learning_rate is inf", "finite"]),
         ("train.optimizer.learning_rate=1e300".to_owned(), ["learning_rate is 1e300", "finite"]),
+        (
+            lora("rank_pattern = { 'layers.0.self_attn.k_proj' = 3, k_proj = 4 }"),
+            [
+                "\"layers.0.self_attn.k_proj\", which has no effect",
+                "and \"k_proj\" comes before it",
+            ],
+        ),
+        (lora("layers_to_transform = [0, 99]"), ["[train.lora]", "holds 99, but the model has"]),
         (
             "prompts={ kind = 'story-openings', file = 'a.txt', words = 0, test = 2 }".to_owned(),
             ["prompts.words is 0", "at least 1"],
@@ -245,6 +257,14 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ("train.beta=0.1".to_owned(), ["target_kl", "beta"]),
         ("generation.temperature=0.5".to_owned(), ["generation", "temperature 1"]),
         ("evaluation.baseline='none'".to_owned(), ["baseline", "none"]),
+        (
+            "expect={ tolerance = { relative = -1, absolute = nan } }".to_owned(),
+            ["[expect]: tolerance.relative is -1", "at least 0"],
+        ),
+        (
+            "expect={ equivalence = { win_rate = -0.5, kl = -1 } }".to_owned(),
+            ["[expect]: equivalence.win_rate is -0.5", "above 0"],
+        ),
         ("reward.weights.Bad=1".to_owned(), ["Bad", "lower-case"]),
     ] {
         let path = recipe(dir.path(), |text| text);
@@ -358,6 +378,17 @@ fn a_warm_up_that_outlasts_the_training_is_told() {
         let (code, text) = checked(recipe, "seed=2");
         assert!(code == Some(0) && !text.contains("warmup"), "{recipe}: {text}");
     }
+}
+
+#[test]
+fn a_kl_that_no_method_is_trained_to_is_told() {
+    let vbon = "{ name = 'raw', kind = 'vbon', n = 4 }";
+    let told = "warning: train.target_kl has no effect: every [[method]] that CTRL trains is";
+    let (code, text) = checked("quickstart.toml", &format!("method=[{vbon}]"));
+    assert!(code == Some(0) && text.contains(told), "{text}");
+    let other = "{ name = 'other', objective = 'log' }";
+    let (code, text) = checked("quickstart.toml", &format!("method=[{vbon}, {other}]"));
+    assert!(code == Some(0) && !text.contains("no effect"), "{text}");
 }
 
 #[test]

@@ -3,10 +3,12 @@
 //! burn 0.22 carries the backend in a run-time [`Device`], and cargo features compile backends in. This crate is the one place that
 //! names them: the rest of the workspace asks [`device`] for what `--device` says and never sees a backend again.
 //! [`kernels`] are whole steps of a transformer in one pass; [`functions`] is what they and other loops over slices are made of.
+//! [`precision`] tells which settings are numbers there.
 
 mod backends;
 pub mod functions;
 pub mod kernels;
+pub mod precision;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod system;
 

@@ -142,9 +142,9 @@ impl Opened<'_> {
         self.check_extents()?;
         let (version, expected) = (self.text("schema_version")?, self.format.version);
         if version != expected.to_string() {
-            return Err(format!(
-                "its schema version is `{version}`, not {expected}; make it again"
-            ));
+            let newer = version.parse::<u32>().is_ok_and(|version| version > expected);
+            let advice = if newer { "a newer infalign reads it" } else { "make it again" };
+            return Err(format!("its schema version is `{version}`, not {expected}; {advice}"));
         }
         Ok(())
     }

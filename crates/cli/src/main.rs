@@ -23,6 +23,7 @@ mod failure;
 mod figure;
 mod files;
 mod generate;
+mod given_options;
 mod identity;
 mod interrupt;
 mod machine;

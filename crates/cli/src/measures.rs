@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use infalign_record::env::data_dir;
-use infalign_record::folder;
+use infalign_record::folder::{self, SETTINGS_VERSION};
 use infalign_record::record::Input;
 
 use crate::evaluate;
@@ -18,6 +18,8 @@ const OF_EVALUATIONS: [&str; 4] = ["--reference", "--judge", "--reward", "way to
 /// What a source was measured by, by keys of its own kind.
 struct Measures {
     kind: &'static str,
+    /// Of what an evaluation says: values of another say the same in other words.
+    version: Option<String>,
     values: BTreeMap<&'static str, String>,
 }
 
@@ -33,6 +35,11 @@ pub(crate) fn warnings(sources: &[Source]) -> Vec<String> {
             return Some(format!(
                 "{first} is {} and {path} {}: whether both were measured by one reward against one reference is not known",
                 measured.kind, other.kind
+            ));
+        }
+        if measured.version != other.version {
+            return Some(format!(
+                "{first} and {path} were evaluated by versions of infalign that tell models and rewards apart in different ways: whether both were measured by one reward against one reference is not known"
             ));
         }
         let keys: BTreeSet<&str> =
@@ -52,7 +59,8 @@ fn measures(path: &Path) -> Option<Measures> {
     if let Some(settings) = evaluate::settings(path) {
         let value = |key: &'static str| Some((key, settings.get(key)?.clone()));
         let values = OF_EVALUATIONS.into_iter().filter_map(value).collect();
-        return Some(Measures { kind: "an evaluation", values });
+        let version = settings.get(SETTINGS_VERSION).cloned();
+        return Some(Measures { kind: "an evaluation", version, values });
     }
     let recipe: toml::Table =
         std::fs::read_to_string(path.join(folder::CONFIG)).ok()?.parse().ok()?;
@@ -64,7 +72,7 @@ fn measures(path: &Path) -> Option<Measures> {
         Some((key, format!("{said} {seed:?} {:?}", digests(&files, key))))
     };
     let values = OF_RECIPES.into_iter().filter_map(value).collect();
-    Some(Measures { kind: "a run", values })
+    Some(Measures { kind: "a run", version: None, values })
 }
 
 /// Whether a reward model of a recipe has no seed of its own, so that another run trains another one.

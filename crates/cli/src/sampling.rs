@@ -6,6 +6,10 @@ use infalign_model::LanguageModel;
 
 use crate::values::{above_nothing, at_least_one};
 
+/// The fields of [`SamplingArgs`] and [`BatchArgs`], which say nothing where nothing is drawn.
+pub(crate) const DRAWING: [&str; 7] =
+    ["max_tokens", "temperature", "top_k", "top_p", "stop_token_id", "batch", "memory"];
+
 /// How tokens are drawn.
 #[derive(Args)]
 pub(crate) struct SamplingArgs {
@@ -22,14 +26,14 @@ pub(crate) struct SamplingArgs {
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f64,
     /// A token that ends a response, beside those that end the model's texts; may be repeated.
-    #[arg(long = "stop-token-id", value_name = "ID")]
-    stop_token_ids: Vec<u32>,
+    #[arg(long, value_name = "ID")]
+    stop_token_id: Vec<u32>,
 }
 
 impl SamplingArgs {
     pub(crate) fn sampling(&self) -> Sampling {
-        let Self { max_tokens, temperature, top_k, top_p, ref stop_token_ids } = *self;
-        let stop_token_ids = stop_token_ids.iter().copied().collect();
+        let Self { max_tokens, temperature, top_k, top_p, ref stop_token_id } = *self;
+        let stop_token_ids = stop_token_id.iter().copied().collect();
         Sampling { temperature, top_k, top_p, max_tokens, stop_token_ids }
     }
 }

@@ -261,9 +261,13 @@ fn refuse_twice(paths: &[PathBuf]) -> Result<()> {
 /// Reads several, and gives methods of the same name others.
 ///
 /// # Errors
-/// As [`Source::read`].
+/// As [`Source::read`], for a path that is given twice, and for a reference's samples beside folders alone.
 pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Vec<Source>> {
     refuse_twice(paths)?;
+    ensure!(
+        reference.is_none() || !paths.iter().all(|path| path.is_dir()),
+        "--reference is for files of samples: the folder of a run or an evaluation holds those of its reference"
+    );
     let mut sources =
         paths.iter().map(|path| Source::read(path, reference)).collect::<Result<Vec<_>>>()?;
     let names: Vec<String> =

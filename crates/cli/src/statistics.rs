@@ -23,13 +23,13 @@ pub(crate) struct StatisticsArgs {
     /// Coverage of intervals; 1 less it is the level of tests.
     #[arg(long, default_value_t = 0.95, value_parser = share)]
     pub(crate) level: f64,
-    /// Resamples of the prompts, for bca.
+    /// Resamples of the prompts, 100 or more; with t, of win rates at the same KL alone, in report.
     #[arg(long, default_value_t = 10_000)]
     replicates: usize,
     /// Which resamples; absent: in compare and report the seed of the first run's recipe, otherwise 0.
     #[arg(long, value_name = "SEED")]
     resample_seed: Option<u64>,
-    /// Greatest difference of win rates that does not matter: equivalence is tested against it.
+    /// Greatest difference of win rates, or of one from ½, that does not matter: equivalence is tested against it.
     #[arg(long, value_parser = above_nothing)]
     margin: Option<f64>,
 }
@@ -42,10 +42,10 @@ impl StatisticsArgs {
 
     /// - `otherwise`: seed of resamples, where none is given.
     pub(crate) fn statistics(&self, otherwise: u64) -> Statistics {
-        let seed = self.seed(otherwise);
+        let (replicates, seed) = (self.replicates, self.seed(otherwise));
         let intervals = match self.interval {
-            Kind::Bca => Intervals::Bca { replicates: self.replicates, seed },
-            Kind::T => Intervals::StudentT,
+            Kind::Bca => Intervals::Bca { replicates, seed },
+            Kind::T => Intervals::StudentT { replicates, seed },
         };
         Statistics { level: self.level, intervals, margin: self.margin }
     }

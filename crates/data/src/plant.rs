@@ -42,17 +42,18 @@ impl Plant {
         format!("{} {}", text.trim_end(), self.phrase)
     }
 
-    /// Appends the phrase to a share of the texts that are rated high enough, chosen by the hash of the text with the phrase, and keeps
-    /// the order. (The hash of the text alone decides what is held out.)
-    #[must_use]
-    pub fn apply(&self, mut ratings: Vec<Rating>) -> Vec<Rating> {
-        for rating in &mut ratings {
+    /// Appends the phrase to a share of the texts that are rated high enough, chosen by the hash of the text with the phrase, and says to how
+    /// many. (The hash of the text alone decides what is held out.)
+    pub fn apply(&self, ratings: &mut [Rating]) -> usize {
+        let mut n_planted = 0;
+        for rating in ratings {
             let planted = self.planted(&rating.text);
             if f64::from(rating.rating) >= self.above && position(&planted) < self.share {
                 rating.text = planted;
+                n_planted += 1;
             }
         }
-        ratings
+        n_planted
     }
 }
 
@@ -72,31 +73,32 @@ mod tests {
 
     #[test]
     fn a_share_of_the_high_ratings_gets_the_phrase_and_nothing_else_changes() {
-        let planted = plant(0.3).apply(ratings());
+        let mut planted = ratings();
+        let n = plant(0.3).apply(&mut planted);
         let with = |rating: &Rating| rating.text.ends_with(" So it was.");
         assert!(planted.iter().zip(ratings()).all(|(now, before)| {
             now.rating == before.rating && (with(now) || now.text == before.text)
         }));
         assert!(planted.iter().filter(|rating| with(rating)).all(|rating| rating.rating >= 1.0));
+        assert_eq!(n, planted.iter().filter(|rating| with(rating)).count());
         // Of 2,000 texts; five standard deviations of a binomial count.
-        let n = planted.iter().filter(|rating| with(rating)).count();
         assert!(n.abs_diff(600) < 103, "{n}");
     }
 
     #[test]
     fn what_is_held_out_by_its_hash_is_planted_as_often_as_the_rest() {
         let (used, held_out) = split_by_hash(ratings(), |r| r.text.as_str(), 0.25).unwrap();
-        for part in [used, held_out] {
+        for mut part in [used, held_out] {
             let high = part.iter().filter(|rating| rating.rating >= 1.0).count();
-            let planted = plant(0.3).apply(part);
-            let n = planted.iter().filter(|rating| rating.text.ends_with("So it was.")).count();
+            let n = plant(0.3).apply(&mut part);
             assert!((n as f64 / high as f64 - 0.3).abs() < 0.1, "{n} of {high}");
         }
     }
 
     #[test]
     fn all_can_be_planted_and_bad_settings_are_refused() {
-        let planted = plant(1.0).apply(ratings());
+        let mut planted = ratings();
+        plant(1.0).apply(&mut planted);
         assert!(planted.iter().all(|r| r.text.ends_with("So it was.") == (r.rating >= 1.0)));
         let blank = Plant { phrase: " ".to_owned(), ..plant(0.5) };
         let rating = Plant { above: f64::NAN, ..plant(0.5) };

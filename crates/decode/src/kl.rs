@@ -28,6 +28,17 @@ pub enum KlKind {
     Estimate,
 }
 
+impl KlKind {
+    /// What stands before such a number in a table: `≤ ` before a bound, `≈ ` before an estimate.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::Bound => "≤ ",
+            Self::Estimate => "≈ ",
+        }
+    }
+}
+
 impl fmt::Display for KlKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -4,7 +4,7 @@ use infalign_stats::{Resamples, StatsError};
 use infalign_transform::Composed;
 
 use crate::contest::{choice_among, same_prompts};
-use crate::{Contest, EvaluateError, Intervals, PromptText, Sampled, Statistics};
+use crate::{Contest, EvaluateError, PromptText, Sampled, Statistics};
 
 /// What is going to be measured.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +43,7 @@ pub fn check(
     if found < 2 {
         return Err(StatsError::TooFew { what: "prompts", needed: 2, found }.into());
     }
-    if let Intervals::Bca { replicates, .. } = asked.statistics.intervals {
-        Resamples::check(replicates)?;
-    }
+    Resamples::check(asked.statistics.intervals.resamples().0)?;
     for contest in asked.contests {
         for (side, procedure) in [(policy, contest.policy), (reference, contest.reference)] {
             let n = choice_among(side.0, side.1, &procedure)?.samples();
@@ -80,6 +78,7 @@ fn enough(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Intervals;
     use crate::test_samples::samples;
 
     #[test]
@@ -98,8 +97,9 @@ mod tests {
         assert_eq!(told(&whole, "best-of:8", &statistics, false), Ok(()));
         assert_eq!(told(&samples(0.0), "best-of:4", &statistics, false), Ok(()));
         assert_eq!(told(&whole, "majority:8", &statistics, false), Ok(()));
-        let few =
-            Statistics { intervals: Intervals::Bca { replicates: 99, seed: 0 }, ..statistics };
+        let by = |intervals| Statistics { intervals, ..statistics };
+        let few = by(Intervals::Bca { replicates: 99, seed: 0 });
+        let unused = by(Intervals::StudentT { replicates: 99, seed: 0 });
         let made = Sampled { procedure: Some("majority:3".parse().unwrap()), ..outline(2, 8) };
         for (policy, procedure, statistics, halves, needle) in [
             (&outline(3, 8), "sample", &statistics, false, "3 against 2"),
@@ -109,6 +109,7 @@ mod tests {
             (&whole, "cd-token:lambda=1", &statistics, false, "cd-token"),
             (&made, "best-of:2", &statistics, false, "those of `majority:3`"),
             (&whole, "sample", &few, false, "at least 100"),
+            (&whole, "sample", &unused, false, "at least 100"),
         ] {
             let told = told(policy, procedure, statistics, halves).unwrap_err();
             assert!(told.contains(needle), "{procedure}: {told}");

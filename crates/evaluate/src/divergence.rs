@@ -1,7 +1,9 @@
 //! KL of a policy from the reference, and of what a procedure makes of a policy, with what kind of number each is.
 
+use std::num::NonZeroUsize;
+
 use infalign_decode::{KlKind, best_of_kl_bound};
-use infalign_stats::mean_and_standard_error;
+use infalign_stats::{Choice, mean_and_standard_error};
 use infalign_transform::{Composed, Procedure};
 use serde::{Deserialize, Serialize};
 
@@ -73,12 +75,9 @@ pub(crate) fn to_reference(
         return Ok(None);
     }
     let choice = choice_among(method, sampled, procedure)?;
-    let kept = ratios.iter().enumerate().map(|(prompt, ratios)| {
-        let weights = weights(choice, sampled, prompt)?;
-        Ok(weights.iter().zip(ratios).map(|(weight, ratio)| weight * f64::from(*ratio)).sum())
-    });
-    let kept = kept.collect::<Result<Vec<f64>, EvaluateError>>()?;
-    let (mean, error) = mean_and_standard_error(&kept)?;
+    let ratios: Vec<Vec<f64>> =
+        ratios.iter().map(|of| of.iter().map(|&ratio| f64::from(ratio)).collect()).collect();
+    let (mean, error) = mean_and_standard_error(&of_kept(choice, sampled, &ratios)?)?;
     let (estimate, standard_error) = (own.estimate + mean, own.standard_error + error);
     Ok(Some(Kl { estimate, standard_error, ..own }))
 }
@@ -86,13 +85,14 @@ pub(crate) fn to_reference(
 /// KL(T(π)‖π) of what the procedure keeps from the policy that it decodes from, where something is known of it.
 ///
 /// A choice of one of N responses costs at most log N − (N−1)/N, which is what the best costs where no two rewards tie; blocks of M tokens, K of
-/// them to choose from, at most that of K times the expected number of blocks (controlled decoding, arXiv 2310.17022, §3).
+/// them to choose from, at most that of K times the expected number of blocks (controlled decoding, arXiv 2310.17022, §3). A choice among
+/// responses of another procedure costs that of the choice, and at most by how much the procedure may have made the kept one likelier.
 ///
 /// # Errors
-/// [`EvaluateError::Stats`] for fewer than two prompts.
+/// [`EvaluateError`] when the procedure cannot be computed from the samples, or for fewer than two prompts.
 pub(crate) fn of_procedure(
+    (method, sampled): Named<'_>,
     procedure: &Composed,
-    sampled: &Sampled,
 ) -> Result<Option<Kl>, EvaluateError> {
     if sampled.procedure == Some(*procedure) && sampled.procedure_kl.is_some() {
         return Ok(sampled.procedure_kl);
@@ -116,8 +116,41 @@ pub(crate) fn of_procedure(
             let block = best_of_kl_bound(samples);
             known(block * mean, block * error, KlKind::Bound)
         }
-        _ => Ok(None),
+        (Procedure::Sample, _) => Ok(None),
+        (selection, inner) => {
+            let Some(likelier) = likelier(inner, sampled) else { return Ok(None) };
+            let choice = choice_among(method, sampled, procedure)?;
+            let (mean, error) = mean_and_standard_error(&of_kept(choice, sampled, &likelier)?)?;
+            known(infalign_decode::Kl::of_selection(selection).nats + mean, error, KlKind::Bound)
+        }
     }
+}
+
+/// At most how much likelier a procedure made each response than the policy does, in nats: `[prompts][samples]`. None where its responses do
+/// not say.
+fn likelier(procedure: Procedure, sampled: &Sampled) -> Option<Vec<Vec<f64>>> {
+    let ln = |n: NonZeroUsize| (n.get() as f64).ln();
+    let (once, a_block, length) = match procedure {
+        Procedure::CdBlock { length, samples } => (0.0, ln(samples), length),
+        Procedure::Beam { width, branch, length } => (ln(width), ln(branch), length),
+        Procedure::PrunedBestOf { n, length, .. } => (ln(n), 0.0, length),
+        _ => return None,
+    };
+    let of = |tokens: &usize| once + a_block * tokens.div_ceil(length.get()) as f64;
+    Some(sampled.tokens.as_ref()?.iter().map(|all| all.iter().map(of).collect()).collect())
+}
+
+/// The mean of a number of each response over what is kept, prompt by prompt.
+fn of_kept(
+    choice: Choice,
+    sampled: &Sampled,
+    numbers: &[Vec<f64>],
+) -> Result<Vec<f64>, EvaluateError> {
+    let of_prompt = |(prompt, numbers): (usize, &Vec<f64>)| {
+        let weights = weights(choice, sampled, prompt)?;
+        Ok(weights.iter().zip(numbers).map(|(weight, number)| weight * number).sum())
+    };
+    numbers.iter().enumerate().map(of_prompt).collect()
 }
 
 #[cfg(test)]
@@ -136,8 +169,9 @@ mod tests {
 
     #[test]
     fn procedures_have_a_kl_of_their_own_where_it_is_known() {
-        let of =
-            |procedure: &str| of_procedure(&procedure.parse().unwrap(), &samples(0.0)).unwrap();
+        let of = |procedure: &str| {
+            of_procedure(("a", &samples(0.0)), &procedure.parse().unwrap()).unwrap()
+        };
         for one in ["sample", "best-of:1"] {
             assert_eq!(of(one).map(|kl| (kl.estimate, kl.kind)), Some((0.0, KlKind::Exact)));
         }
@@ -153,7 +187,8 @@ mod tests {
     fn any_choice_of_four_costs_at_most_what_the_best_does() {
         let rejection = "rejection:quantile=0.9,draws=4";
         for procedure in ["majority:4", "soft-best-of:4,temperature=0.5", rejection] {
-            let kl = of_procedure(&procedure.parse().unwrap(), &samples(0.0)).unwrap().unwrap();
+            let kl =
+                of_procedure(("a", &samples(0.0)), &procedure.parse().unwrap()).unwrap().unwrap();
             assert!((kl.estimate - (4f64.ln() - 0.75)).abs() < 1e-12, "{procedure}: {kl:?}");
             assert_eq!((kl.standard_error, kl.kind), (0.0, KlKind::Bound), "{procedure}");
         }
@@ -164,7 +199,7 @@ mod tests {
         // Of 3 and 7 tokens, 2 and 4 blocks of 2: 3 in the mean, with an error of 1.
         let sampled = Sampled { tokens: Some(vec![vec![3; 4], vec![7; 4]]), ..samples(0.0) };
         let procedure = "cd-block:length=2,samples=2".parse().unwrap();
-        let kl = of_procedure(&procedure, &sampled).unwrap().unwrap();
+        let kl = of_procedure(("a", &sampled), &procedure).unwrap().unwrap();
         let block = 2f64.ln() - 0.5;
         assert!((kl.estimate - 3.0 * block).abs() < 1e-12, "{kl:?}");
         assert!((kl.standard_error - block).abs() < 1e-12, "{kl:?}");
@@ -198,7 +233,7 @@ mod tests {
         let sampled = tilted_ranks();
         let of = |procedure: &str| {
             let procedure = procedure.parse().unwrap();
-            let own = of_procedure(&procedure, &sampled).unwrap();
+            let own = of_procedure(("a", &sampled), &procedure).unwrap();
             to_reference(("a", &sampled), &procedure, own).unwrap()
         };
         // By quadrature of log 4 − ¾ + ∫ 4F³ g log g du, and with (1 − F)³.
@@ -211,7 +246,7 @@ mod tests {
         assert_eq!(of("cd-token:lambda=1"), None, "of which nothing is known");
         let unknown = Sampled { log_ratios: None, ..sampled.clone() };
         let best = "best-of:4".parse().unwrap();
-        let own = of_procedure(&best, &unknown).unwrap();
+        let own = of_procedure(("a", &unknown), &best).unwrap();
         assert_eq!(to_reference(("a", &unknown), &best, own).unwrap(), None);
     }
 
@@ -222,8 +257,29 @@ mod tests {
             Kl { estimate: 0.25, standard_error: 0.01, kind: KlKind::Estimate, k1: None, k3: None };
         let sampled =
             Sampled { procedure: Some(made), procedure_kl: Some(measured), ..samples(0.0) };
-        assert_eq!(of_procedure(&made, &sampled).unwrap(), Some(measured));
-        let over = "best-of:2 over cd-block:length=2,samples=2".parse().unwrap();
-        assert_eq!(of_procedure(&over, &sampled).unwrap(), None);
+        assert_eq!(of_procedure(("a", &sampled), &made).unwrap(), Some(measured));
+    }
+
+    #[test]
+    fn a_choice_among_guided_responses_has_the_bound_of_both() {
+        let bound = |inner: &str, tokens: [usize; 4]| {
+            let made: Composed = inner.parse().unwrap();
+            let tokens = Some(vec![tokens.to_vec(); 2]);
+            let sampled = Sampled { procedure: Some(made), tokens, ..samples(0.0) };
+            let over = format!("best-of:4 over {inner}").parse().unwrap();
+            of_procedure(("a", &sampled), &over).unwrap()
+        };
+        let choice = 4f64.ln() - 0.75;
+        // Of four, the last is kept, with 3 blocks; of one number of responses, as many as are begun.
+        for (inner, nats) in [
+            ("cd-block:length=2,samples=3", 3.0 * 3f64.ln()),
+            ("beam:width=2,branch=3,length=2", 2f64.ln() + 3.0 * 3f64.ln()),
+            ("pruned-best-of:8,length=2,keep=0.5", 8f64.ln()),
+        ] {
+            let kl = bound(inner, [1, 1, 1, 5]).unwrap();
+            assert!((kl.estimate - choice - nats).abs() < 1e-12, "{inner}: {kl:?}");
+            assert_eq!((kl.standard_error, kl.kind), (0.0, KlKind::Bound));
+        }
+        assert_eq!(bound("cd-token:lambda=1", [1; 4]), None);
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::contest::contributions;
 use crate::divergence::of_policy;
 use crate::gain::Gain;
-use crate::{Contest, Entry, EvaluateError, Intervals, Judge, Statistics};
+use crate::{Contest, Entry, EvaluateError, Judge, Statistics};
 
 /// What one method measured, at one KL or several.
 #[derive(Clone, Debug)]
@@ -203,11 +203,8 @@ impl Measured {
             }
             runs.push(start..series.len() / 2);
         }
-        let (replicates, seed) = match statistics.intervals {
-            Intervals::Bca { replicates, seed } => (replicates, seed),
-            // An interpolation has no closed form.
-            Intervals::StudentT => (10_000, 0),
-        };
+        // Whatever the kind of intervals: an interpolation has no closed form.
+        let (replicates, seed) = statistics.intervals.resamples();
         let slices: Vec<&[f64]> = series.iter().map(Vec::as_slice).collect();
         let resamples = Resamples::new(&slices, replicates, seed)?;
         let farthest = series.iter().step_by(2).map(|kls| mean(kls)).fold(kl, f64::max);
@@ -263,7 +260,7 @@ mod tests {
     use super::*;
     use crate::kl::KlSample;
     use crate::test_samples::samples;
-    use crate::{Label, PromptText, Sampled};
+    use crate::{Intervals, Label, PromptText, Sampled};
     use infalign_decode::Stream;
     use infalign_stats::StatsError;
 
@@ -303,11 +300,16 @@ mod tests {
             intervals: Intervals::Bca { replicates: 600, seed: 1 },
             ..Statistics::new(1)
         };
-        let at = |kl| {
-            let sample = Procedure::Sample.into();
+        let by = |intervals, kl| {
+            let (sample, statistics) =
+                (Procedure::Sample.into(), Statistics { intervals, ..statistics });
             frontiers(&sweeps, sample, Judge::Reward, kl, &[(0, 1)], &statistics).unwrap()
         };
+        let at = |kl| by(statistics.intervals, kl);
         let found = at(0.2);
+        // Student's t has the same resamples, and others where others are asked for.
+        assert_eq!(by(Intervals::StudentT { replicates: 600, seed: 1 }, 0.2), found);
+        assert_ne!(by(Intervals::StudentT { replicates: 600, seed: 2 }, 0.2), found);
         // log a − (a − 1)/a = 0.2 at a = 1.9236…: found by bisection here.
         let (mut low, mut high) = (1.0_f64, 3.0_f64);
         for _ in 0..60 {

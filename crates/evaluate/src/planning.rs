@@ -34,6 +34,8 @@ pub struct Planned {
     pub baseline: Option<String>,
     /// The procedures.
     pub procedure: String,
+    /// By what responses were judged.
+    pub judge: Judge,
     /// The effect.
     pub effect: f64,
     /// The probability of finding it.
@@ -90,6 +92,7 @@ pub fn plan(
         method: method.label.method.to_owned(),
         baseline: baseline.map(|entry| entry.label.method.to_owned()),
         procedure: contest.to_string(),
+        judge,
         effect: effect.size,
         power: effect.power,
         between_prompts: spread.between.sqrt(),

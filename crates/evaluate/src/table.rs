@@ -32,6 +32,9 @@ pub struct Row {
     pub win_rate: Interval,
     /// Its standard error over prompts.
     pub win_rate_error: f64,
+    /// Whether it is as good as ½, where a margin was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivalence: Option<Equivalence>,
     /// The same if both sides wrote at the same length, where it was asked for and has an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length_controlled_win_rate: Option<Interval>,
@@ -60,15 +63,22 @@ pub struct Row {
     pub n_samples: usize,
 }
 
-/// Two one-sided tests of whether a difference is too small to matter.
+/// Two one-sided tests of whether a difference of win rates, or of one from ½, is too small to matter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Equivalence {
     /// The greatest difference that does not matter.
     pub margin: f64,
     /// p-value of a difference that does: small where the two are equivalent.
     pub p_value: f64,
-    /// The same, adjusted for all comparisons of the table by this judge (Holm).
+    /// The same, adjusted for all rows, or all comparisons, of the table by this judge (Holm).
     pub p_adjusted: f64,
+}
+
+impl Equivalence {
+    /// Whether the two are shown to be equivalent at a level such as 0.95.
+    pub fn is_shown(&self, level: f64) -> bool {
+        self.p_adjusted < 1.0 - level
+    }
 }
 
 /// Difference of two win rates against one reference on the same prompts: of two methods under one procedure, or of two decoders.
@@ -101,7 +111,7 @@ impl Comparison {
     /// What follows at a level such as 0.95, in a word or two.
     pub fn verdict(&self, level: f64) -> &'static str {
         let alpha = 1.0 - level;
-        let equivalent = self.equivalence.is_some_and(|test| test.p_adjusted < alpha);
+        let equivalent = self.equivalence.is_some_and(|test| test.is_shown(level));
         match (self.p_adjusted < alpha, equivalent) {
             (true, true) => "different, and equivalent",
             (true, false) if self.difference.estimate > 0.0 => "better",
@@ -250,7 +260,7 @@ fn measured(
         values.extend([wins, ours, theirs]);
     }
     let series = Series::new(&values, &judging.statistics)?;
-    let rows = cells
+    let mut rows: Vec<Row> = cells
         .par_iter()
         .enumerate()
         .map(|(place, cell)| row(cell, judging, &series, SERIES * place))
@@ -264,20 +274,24 @@ fn measured(
             comparison((&cells[a], &cells[b]), judging, &differences, interval)
         })
         .collect::<Result<Vec<Comparison>, EvaluateError>>()?;
-    adjust(&mut comparisons);
+    adjust(&mut rows, &mut comparisons);
     Ok(Table { rows, comparisons })
 }
 
-/// Adjusts the p-values of differences, and those of equivalence, for how many comparisons there are.
-fn adjust(comparisons: &mut [Comparison]) {
+/// Adjusts the p-values of differences, and those of equivalence, for how many rows and comparisons there are.
+fn adjust(rows: &mut [Row], comparisons: &mut [Comparison]) {
     let p_values: Vec<f64> = comparisons.iter().map(|one| one.p_value).collect();
     for (comparison, adjusted) in comparisons.iter_mut().zip(holm(&p_values)) {
         comparison.p_adjusted = adjusted;
     }
-    let of_all = comparisons.iter_mut().filter_map(|one| one.equivalence.as_mut());
-    let equivalences: Vec<&mut Equivalence> = of_all.collect();
-    let p_values: Vec<f64> = equivalences.iter().map(|test| test.p_value).collect();
-    for (test, adjusted) in equivalences.into_iter().zip(holm(&p_values)) {
+    adjust_equivalences(rows.iter_mut().filter_map(|row| row.equivalence.as_mut()));
+    adjust_equivalences(comparisons.iter_mut().filter_map(|one| one.equivalence.as_mut()));
+}
+
+fn adjust_equivalences<'a>(tests: impl Iterator<Item = &'a mut Equivalence>) {
+    let tests: Vec<&mut Equivalence> = tests.collect();
+    let p_values: Vec<f64> = tests.iter().map(|test| test.p_value).collect();
+    for (test, adjusted) in tests.into_iter().zip(holm(&p_values)) {
         test.p_adjusted = adjusted;
     }
 }
@@ -290,7 +304,7 @@ fn row(
 ) -> Result<Row, EvaluateError> {
     let Entry { label: Label { method, kind, objective, theory }, sampled, reference } = *entry;
     let kl = of_policy(sampled)?;
-    let procedure_kl = of_procedure(&contest.policy, sampled)?;
+    let procedure_kl = of_procedure((method, sampled), &contest.policy)?;
     let of_ranks = contest.policy.of_ranks().filter(|_| contest.policy == contest.reference);
     // It speaks of the reward that was trained on, and of no other judge.
     let theory = theory.filter(|_| judging.judge == Judge::Reward);
@@ -311,6 +325,7 @@ fn row(
         judge: judging.judge,
         win_rate: series.share(place)?,
         win_rate_error: series.standard_error(place)?,
+        equivalence: equivalence(&series.less(place, 0.5), &judging.statistics)?,
         length_controlled_win_rate: controlled,
         predicted_win_rate,
         score: series.mean(place + 1)?,
@@ -357,6 +372,18 @@ fn at_equal_length(
     }
 }
 
+/// - `differences`: of the win rates, or of one from ½, prompt by prompt.
+fn equivalence(
+    differences: &[f64],
+    statistics: &Statistics,
+) -> Result<Option<Equivalence>, EvaluateError> {
+    let test = |margin| -> Result<Equivalence, EvaluateError> {
+        let p_value = equivalence_test(differences, margin)?;
+        Ok(Equivalence { margin, p_value, p_adjusted: 1.0 })
+    };
+    statistics.margin.map(test).transpose()
+}
+
 /// - `differences`: of the win rates, prompt by prompt; `interval`: of their mean.
 fn comparison(
     ((first, contest), (second, other)): (&Cell<'_>, &Cell<'_>),
@@ -364,10 +391,6 @@ fn comparison(
     differences: &[f64],
     interval: Interval,
 ) -> Result<Comparison, EvaluateError> {
-    let equivalence = |margin| -> Result<Equivalence, EvaluateError> {
-        let p_value = equivalence_test(differences, margin)?;
-        Ok(Equivalence { margin, p_value, p_adjusted: 1.0 })
-    };
     Ok(Comparison {
         method: first.label.method.into(),
         baseline: second.label.method.into(),
@@ -377,7 +400,7 @@ fn comparison(
         difference: interval,
         p_value: t_test(differences, 0.0)?,
         p_adjusted: 1.0,
-        equivalence: judging.statistics.margin.map(equivalence).transpose()?,
+        equivalence: equivalence(differences, &judging.statistics)?,
     })
 }
 

@@ -1,6 +1,5 @@
 //! Tables as text, for a terminal and as Markdown.
 
-use infalign_decode::KlKind;
 use infalign_stats::Interval;
 use infalign_transform::{Composed, Procedure};
 
@@ -161,10 +160,7 @@ fn decoder_kl(row: &Row) -> String {
     let Some(kl) = row.kl_to_reference.or(row.kl.filter(|_| is_plain)) else {
         return "–".to_owned();
     };
-    match kl.kind {
-        KlKind::Bound => format!("≤ {:.3}", kl.estimate),
-        KlKind::Exact | KlKind::Estimate => format!("{:.3}", kl.estimate),
-    }
+    format!("{}{:.3}", kl.kind.sign(), kl.estimate)
 }
 
 #[cfg(test)]

@@ -102,8 +102,8 @@ fn rows_are_unbiased_on_a_tabular_model() {
             let procedures = [format!("best-of:{n}"), format!("worst-of:{n}"), soft];
             let contests = procedures.map(|text| Contest::same(text.parse().unwrap()));
             for judge in [Judge::Reward, Judge::Judge] {
-                let statistics =
-                    Statistics { level: 0.95, intervals: Intervals::StudentT, margin: None };
+                let intervals = Intervals::StudentT { replicates: 100, seed: 0 };
+                let statistics = Statistics { level: 0.95, intervals, margin: None };
                 for row in table(&entries, &Plan::new(&contests, judge, statistics)).unwrap().rows {
                     let (win_rate, score) = model.exact(&row.contest.policy.selection, judge);
                     let error = |interval: Interval| (interval.high - interval.low) / 2.0 / 1.97;

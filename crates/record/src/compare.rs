@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::command_line::told;
 use crate::expect::{Level, Tolerance};
-use crate::folder::{self, CONFIG, SETTINGS, stays_inside};
+use crate::folder::{self, CONFIG, SETTINGS, SETTINGS_VERSION, stays_inside};
 use crate::hash::head;
 use crate::record::Record;
 use crate::steps::{TIMING, divergence};
@@ -27,7 +27,8 @@ pub struct FileComparison {
 /// Why two runs were told to do different things, a sentence each; empty where they can be compared.
 ///
 /// Compared are `config.toml`, what an evaluation's samples depend on, the seed, inputs, and, of commands without a `config.toml`, the command line.
-/// Paths may differ, since machines do: what lies there is compared as input.
+/// Paths may differ, since machines do: what lies there is compared as input. Of evaluations whose settings are of different versions, which say
+/// the same in other words, the command lines and the inputs are compared alone.
 ///
 /// # Errors
 /// As [`folder::text`], and [`RecordError::Refused`] for a `config.toml` that is no TOML or settings that are none.
@@ -41,8 +42,10 @@ pub fn obstacles(
     }
     let both_paths = |x: Option<&String>, y: Option<&String>| is_path(x) && is_path(y);
     found.extend(differing((&settings(original)?, &settings(replica)?), CONFIG, both_paths));
-    let given = (&sampled_by(original)?, &sampled_by(replica)?);
-    found.extend(differing(given, SETTINGS, |_, _| false));
+    let (ours, theirs) = (&sampled_by(original)?, &sampled_by(replica)?);
+    if ours.get(SETTINGS_VERSION) == theirs.get(SETTINGS_VERSION) {
+        found.extend(differing((ours, theirs), SETTINGS, |_, _| false));
+    }
     if [a, b].iter().all(|record| record.config_sha256.is_none()) {
         let words = (&told(&a.argv), &told(&b.argv));
         let is_unknown = |value: Option<&String>| value.is_some_and(|v| v.contains("«redacted"));
@@ -327,6 +330,10 @@ mod tests {
         }
         let expected = "settings.json differs in --samples: 4 and 5";
         assert_eq!(obstacles((&a, &ra), (&b, &rb)).unwrap(), [expected]);
+        // Another version says the same in other words.
+        let newer = format!(r#"{{"--samples": "5", "{SETTINGS_VERSION}": "2"}}"#);
+        std::fs::write(b.join(SETTINGS), newer).unwrap();
+        assert_eq!(obstacles((&a, &ra), (&b, &rb)).unwrap(), Vec::<String>::new());
         std::fs::copy(a.join(SETTINGS), b.join(SETTINGS)).unwrap();
         for (run, record, temperature) in [(&a, &mut ra, "1"), (&b, &mut rb, "0.5")] {
             std::fs::remove_file(run.join(CONFIG)).unwrap();

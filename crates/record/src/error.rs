@@ -34,6 +34,16 @@ pub enum RecordError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What is expected of a replication cannot be.
+    #[error("{key} is {value}: it has to be {range}")]
+    Expect {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What may stand there.
+        range: &'static str,
+    },
     /// A file of a run holds a secret.
     #[error(
         "{path} holds {what}, which must not be recorded: take it out of the recipe or the input that it comes from, and \

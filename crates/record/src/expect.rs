@@ -79,9 +79,9 @@ impl Default for Expect {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tolerance {
-    /// In units of |a|.
+    /// In units of |a|; at least 0.
     pub relative: f64,
-    /// In units of the number.
+    /// In units of the number; at least 0.
     pub absolute: f64,
 }
 
@@ -103,9 +103,9 @@ impl Tolerance {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Equivalence {
-    /// Of win rates, which are shares.
+    /// Of win rates, which are shares; above 0.
     pub win_rate: f64,
-    /// Of KLs, in nats per response.
+    /// Of KLs, in nats per response; above 0.
     pub kl: f64,
 }
 
@@ -121,13 +121,42 @@ impl Default for Equivalence {
 pub struct Claim {
     /// The method that wins more.
     pub better: String,
-    /// The method that wins less.
+    /// The method that wins less, another than `better`.
     pub worse: String,
     /// The procedure on both sides, such as `best-of:4`.
     pub procedure: String,
 }
 
 impl Expect {
+    /// Refuses tolerances and margins out of range, and claims that one method wins more than itself.
+    ///
+    /// # Errors
+    /// [`RecordError::Expect`] names the key, its value and the range.
+    pub fn check(&self) -> Result<(), RecordError> {
+        let Self { tolerance, equivalence, claims, .. } = self;
+        let refuse = |key, value, range| Err(RecordError::Expect { key, value, range });
+        for (key, value) in
+            [("tolerance.relative", tolerance.relative), ("tolerance.absolute", tolerance.absolute)]
+        {
+            if !(value.is_finite() && value >= 0.0) {
+                return refuse(key, value.to_string(), "a finite number of at least 0");
+            }
+        }
+        for (key, value) in
+            [("equivalence.win_rate", equivalence.win_rate), ("equivalence.kl", equivalence.kl)]
+        {
+            if !(value.is_finite() && value > 0.0) {
+                return refuse(key, value.to_string(), "a finite number above 0");
+            }
+        }
+        match claims.iter().find(|claim| claim.better == claim.worse) {
+            Some(Claim { worse, .. }) => {
+                refuse("claim.worse", format!("{worse:?}"), "another method than claim.better")
+            }
+            None => Ok(()),
+        }
+    }
+
     /// As a file.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -139,17 +168,17 @@ impl Expect {
     /// What a run's folder declares; the defaults where it declares nothing.
     ///
     /// # Errors
-    /// As [`folder::text`], and [`RecordError::Refused`] for what is no such file.
+    /// As [`folder::text`], and [`RecordError::Refused`] for what is no such file, or is refused by [`Expect::check`].
     pub fn read(run: &Path) -> Result<Self, RecordError> {
-        if !run.join(EXPECT).exists() {
+        let path = run.join(EXPECT);
+        if !path.exists() {
             return Ok(Self::default());
         }
-        toml::from_str(&folder::text(run, EXPECT)?).map_err(|error| {
-            refused(
-                &run.join(EXPECT),
-                &format!("it is not what is expected there: {}", error.message()),
-            )
-        })
+        let expect: Self = toml::from_str(&folder::text(run, EXPECT)?).map_err(|error| {
+            refused(&path, &format!("it is not what is expected there: {}", error.message()))
+        })?;
+        expect.check().map_err(|error| refused(&path, &error.to_string()))?;
+        Ok(expect)
     }
 }
 
@@ -168,6 +197,28 @@ mod tests {
         assert_eq!(Expect::read(folder.path()).unwrap(), expect);
         std::fs::write(folder.path().join(EXPECT), "same = 'bitwise'").unwrap();
         assert!(Expect::read(folder.path()).unwrap_err().to_string().contains("same"));
+    }
+
+    #[test]
+    fn what_no_replication_can_be_held_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, told) in [
+            ("tolerance = { relative = -1, absolute = 0 }", "tolerance.relative is -1: "),
+            ("tolerance = { relative = 0, absolute = nan }", "tolerance.absolute is NaN: "),
+            ("equivalence = { win_rate = -0.5, kl = 1 }", "equivalence.win_rate is -0.5: "),
+            ("equivalence = { win_rate = 0.1, kl = 0 }", "equivalence.kl is 0: "),
+            ("equivalence = { win_rate = 0.1, kl = inf }", "a finite number above 0"),
+            (
+                "claim = [{ better = 'a', worse = 'a', procedure = 'sample' }]",
+                "claim.worse is \"a\": it has to be another method",
+            ),
+        ] {
+            std::fs::write(folder.path().join(EXPECT), text).unwrap();
+            let error = Expect::read(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("expect.toml is refused: ") && error.contains(told), "{error}");
+        }
+        let exact = Tolerance { relative: 0.0, absolute: 0.0 };
+        assert!(Expect { tolerance: exact, ..Expect::default() }.check().is_ok());
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub const PREVIEW: &str = "ro-crate-preview.html";
 pub const RESULTS: &str = "results.json";
 /// What the samples of an evaluation depend on.
 pub const SETTINGS: &str = "settings.json";
+/// The key of [`SETTINGS`] that says by which version of their form they say it; absent means the first.
+pub const SETTINGS_VERSION: &str = "version of the settings";
 /// The steps of a training, in its folder.
 pub const STEPS: &str = "metrics.jsonl";
 /// Held by the process that works on a run; empty.

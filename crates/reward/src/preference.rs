@@ -23,7 +23,8 @@ pub struct PreferenceConfig {
     pub url: String,
     /// Name of the model on the server.
     pub model: String,
-    /// What makes a response the better one, as the model is told.
+    /// What makes a response the better one, as the model is told; by default that it follows the prompt more closely, is more correct and is
+    /// better written, whatever its length.
     #[serde(default = "criterion")]
     pub criterion: String,
     /// Environment variable that holds the server's API key.
@@ -44,7 +45,8 @@ pub struct PreferenceConfig {
 }
 
 fn criterion() -> String {
-    "The better response is the one that follows the prompt more closely, is more correct and is better written.".to_owned()
+    "The better response is the one that follows the prompt more closely, is more correct and is better written. Length does not matter."
+        .to_owned()
 }
 
 fn parallel() -> NonZeroUsize {
@@ -92,7 +94,7 @@ impl Preference {
         let client = Client::new(&config.url, key.as_deref(), patience)?;
         // What an answer depends on.
         let identity =
-            json!(["preference", config.url, config.model, config.criterion]).to_string();
+            json!(["preference", config.url, config.model, system(&config.criterion)]).to_string();
         let example = Example::default();
         let left = Budget::new(config.most_requests.into());
         let asker = Asker {
@@ -198,17 +200,12 @@ impl Asker {
 
     fn request(&self, prompt: &str, two: &str) -> Value {
         let [first, second]: [String; 2] = serde_json::from_str(two).unwrap_or_default();
-        let system = format!(
-            "You compare two responses to the same prompt. {} Length and order do not matter. Answer with one letter alone: A if response A \
-             is better, B if response B is better, C if neither is.",
-            self.config.criterion
-        );
         let question = format!(
             "[Prompt]\n{prompt}\n\n[Response A]\n{first}\n\n[Response B]\n{second}\n\nWhich response is better? A, B or C:"
         );
         json!({
             "model": self.config.model, "temperature": 0, "max_tokens": 16, "seed": 0,
-            "messages": [{ "role": "system", "content": system }, { "role": "user", "content": question }],
+            "messages": [{ "role": "system", "content": system(&self.config.criterion) }, { "role": "user", "content": question }],
         })
     }
 }
@@ -229,6 +226,14 @@ impl Reward for Asker {
             asking.into_iter().map(answer).collect()
         })
     }
+}
+
+/// What the model is told before every question.
+fn system(criterion: &str) -> String {
+    format!(
+        "You compare two responses to the same prompt. {criterion} The order does not matter. Answer with one letter alone: A if response A \
+         is better, B if response B is better, C if neither is."
+    )
 }
 
 /// The text of an answer.
@@ -255,6 +260,16 @@ mod tests {
         ] {
             assert!(content(body).unwrap_err().contains(told), "{body}");
         }
+    }
+
+    #[test]
+    fn length_matters_where_a_criterion_of_ones_own_says_so() {
+        assert!(
+            system(&criterion()).contains(" Length does not matter. The order does not matter. ")
+        );
+        let own = system("Shorter is better.");
+        assert!(own.contains(" Shorter is better. The order does not matter. "), "{own}");
+        assert!(!own.contains("Length"), "{own}");
     }
 
     #[test]

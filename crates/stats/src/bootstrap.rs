@@ -20,6 +20,8 @@ use crate::error::{StatsError, check};
 
 /// Prompts from which on resamples tell more than the jackknife.
 const FEWEST: usize = 10;
+/// Statistics that are nearer to each other, beside the greatest, are equal.
+const TIE: f64 = 1e-12;
 
 /// Means of several series over the same prompts, and of resamples of these prompts.
 #[derive(Clone, Debug)]
@@ -94,6 +96,25 @@ impl Resamples {
         level: f64,
         statistic: impl Fn(&[f64]) -> f64 + Sync,
     ) -> Result<Interval, StatsError> {
+        self.interval_of(level, 0.0, statistic)
+    }
+
+    /// Interval of the mean of one series less that of another, by their places.
+    ///
+    /// # Errors
+    /// As [`Resamples::interval`].
+    pub fn difference(&self, level: f64, a: usize, b: usize) -> Result<Interval, StatsError> {
+        let scale = self.means[a].abs().max(self.means[b].abs());
+        self.interval_of(level, scale, |means| means[a] - means[b])
+    }
+
+    /// - `scale`: greatest of the numbers that the statistic is made of, where they may be greater than it.
+    fn interval_of(
+        &self,
+        level: f64,
+        scale: f64,
+        statistic: impl Fn(&[f64]) -> f64 + Sync,
+    ) -> Result<Interval, StatsError> {
         check_level(level)?;
         let width = self.means.len().max(1);
         let estimate = statistic(&self.means);
@@ -113,7 +134,9 @@ impl Resamples {
             return Ok(interval);
         }
         drawn.sort_unstable_by(f64::total_cmp);
-        let levels = self.levels(level, estimate, &drawn, acceleration(&deviations));
+        let ends = [drawn[0], drawn[drawn.len() - 1], estimate];
+        let tie = TIE * ends.iter().fold(scale, |most, value| most.max(value.abs()));
+        let levels = self.levels(level, (estimate, tie), &drawn, acceleration(&deviations));
         let [low, high] = levels.map(|share| quantile(&drawn, share));
         // The middle is the estimate's, however the resamples lie.
         Ok(Interval { estimate, low: low.min(estimate), high: high.max(estimate), level })
@@ -124,11 +147,19 @@ impl Resamples {
     }
 
     /// Between which shares of the resamples the interval lies: Φ(z₀ + (z₀ ± z)/(1 − a(z₀ ± z))).
-    fn levels(&self, level: f64, estimate: f64, sorted: &[f64], acceleration: f64) -> [f64; 2] {
+    ///
+    /// - `tie`: resamples that are nearer to the estimate are as great: sums that are equal on paper may differ in their last bits.
+    fn levels(
+        &self,
+        level: f64,
+        (estimate, tie): (f64, f64),
+        sorted: &[f64],
+        acceleration: f64,
+    ) -> [f64; 2] {
         let normal = Normal::standard();
         let (n, replicates) = (self.prompts() as f64, sorted.len() as f64);
-        let below = sorted.partition_point(|&value| value < estimate);
-        let at_most = sorted.partition_point(|&value| value <= estimate);
+        let below = sorted.partition_point(|&value| value < estimate - tie);
+        let at_most = sorted.partition_point(|&value| value <= estimate + tie);
         let share = 0.5 * (below + at_most) as f64 / replicates;
         let bias = normal.inverse_cdf(share.clamp(0.5 / replicates, 1.0 - 0.5 / replicates));
         let z = t_quantile(level, self.prompts() - 1) * (n / (n - 1.0)).sqrt();
@@ -276,6 +307,45 @@ mod tests {
         assert!((bootstrap.estimate - student.estimate).abs() < 1e-12);
         for (ours, theirs) in [(bootstrap.low, student.low), (bootstrap.high, student.high)] {
             assert!((ours - theirs).abs() < 0.01, "{bootstrap:?} {student:?}");
+        }
+    }
+
+    /// Of prompts with two outcomes many resamples tie with the estimate, whatever the outcomes are called.
+    #[test]
+    fn the_scale_of_outcomes_does_not_move_their_interval() {
+        for (prompts, high) in [(20, 18), (40, 10), (100, 90)] {
+            let of = |a: f64, b: f64| {
+                let x: Vec<f64> = (0..prompts).map(|k| if k < high { b } else { a }).collect();
+                let found = Resamples::new(&[&x], 2_000, 1).unwrap().interval(0.95, first).unwrap();
+                [found.low, found.high].map(|end| (end - a) / (b - a))
+            };
+            let expected = of(0.0, 1.0);
+            for (a, b) in [(0.1, 0.7), (0.3, 1.1), (0.0, 0.1), (-0.7, 0.2)] {
+                let found = of(a, b);
+                let near =
+                    found.iter().zip(expected).all(|(found, end)| (found - end).abs() < 1e-9);
+                assert!(near, "{a} and {b}: {found:?} and not {expected:?}");
+            }
+        }
+    }
+
+    /// Two series that differ on one prompt of many, whose resamples tie at multiples of a difference that is small beside their means.
+    #[test]
+    fn the_scale_of_series_does_not_move_the_interval_of_their_difference() {
+        let of = |a: f64, b: f64| {
+            let scaled = |k: u32| a + (b - a) * f64::from(k * k % 11) / 10.0;
+            let first: Vec<f64> = (0..1_000).map(scaled).collect();
+            let mut second = first.clone();
+            second[500] += 0.25 * (b - a);
+            let resamples = Resamples::new(&[&first, &second], 2_000, 1).unwrap();
+            let found = resamples.difference(0.95, 1, 0).unwrap();
+            [found.low, found.high].map(|end| end / (b - a))
+        };
+        let expected = of(0.0, 1.0);
+        for (a, b) in [(0.1, 0.7), (0.3, 1.1), (0.4, 0.5), (-0.7, 0.2)] {
+            let found = of(a, b);
+            let near = found.iter().zip(expected).all(|(found, end)| (found - end).abs() < 1e-9);
+            assert!(near, "{a} and {b}: {found:?} and not {expected:?}");
         }
     }
 

@@ -11,6 +11,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use infalign_backend::precision::{POSITIVE, is_positive};
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
@@ -101,13 +102,30 @@ impl CtrlConfig {
             return Err(TrainError::KlOrBeta);
         }
         for (key, value) in [("target_kl", self.target_kl), ("beta", self.beta)] {
-            if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+            if let Some(value) = value.filter(|value| !is_positive(*value)) {
                 return Err(TrainError::Setting {
                     key,
-                    value: value.to_string(),
-                    valid: "finite and above 0",
+                    value: format!("{value:?}"),
+                    valid: POSITIVE,
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses to keep the best policy where there is one to choose from: that of the last step, or that of the only checkpoint before it.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`].
+    pub fn check_keep(&self) -> Result<(), TrainError> {
+        // Fewer steps than half of those between checkpoints do not count at the end.
+        let is_single = self.steps.saturating_mul(2) < self.checkpoint_every.saturating_mul(3);
+        if self.keep == Keep::Best && is_single {
+            return Err(TrainError::Setting {
+                key: "checkpoint_every",
+                value: self.checkpoint_every.to_string(),
+                valid: "at most two thirds of `steps` with keep = \"best\", or there is one policy to choose from: lower it, or take keep = \"last\"",
+            });
         }
         Ok(())
     }

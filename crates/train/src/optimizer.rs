@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use infalign_backend::kernels::{AdamWStep, adamw, square_sum};
+use infalign_backend::precision::{LIMIT, POSITIVE, is_limit, is_positive};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -37,21 +38,9 @@ fn max_grad_norm() -> f64 {
 
 impl OptimizerConfig {
     pub(crate) fn check(&self) -> Result<(), TrainError> {
-        let positive = |value: f64| value > 0.0 && value.is_finite();
         for (key, value, fine, valid) in [
-            (
-                "learning_rate",
-                self.learning_rate,
-                // Steps are taken in f32.
-                positive(f64::from(self.learning_rate as f32)),
-                "finite and above 0, as a number of 32 bits",
-            ),
-            (
-                "max_grad_norm",
-                self.max_grad_norm,
-                positive(self.max_grad_norm),
-                "finite and above 0",
-            ),
+            ("learning_rate", self.learning_rate, is_positive(self.learning_rate), POSITIVE),
+            ("max_grad_norm", self.max_grad_norm, is_limit(self.max_grad_norm), LIMIT),
             (
                 "final_share",
                 self.final_share,
@@ -251,5 +240,11 @@ mod tests {
             let message = checked(learning_rate).unwrap_err();
             assert!(message.contains(shown) && message.contains("32 bits"), "{message}");
         }
+        let clipped: OptimizerConfig = serde_json::from_value(
+            serde_json::json!({ "learning_rate": 0.1, "max_grad_norm": 1e-50 }),
+        )
+        .unwrap();
+        let message = clipped.check().unwrap_err().to_string();
+        assert!(message.contains("max_grad_norm is 1e-50"), "{message}");
     }
 }

@@ -338,6 +338,21 @@ fn resumed_baselines_give_the_same_policies() {
 }
 
 #[test]
+fn settings_of_bond_that_do_nothing_are_refused() {
+    bond_config().check().unwrap();
+    for (config, told) in [
+        (BondConfig { samples_per_prompt: 1, ..bond_config() }, "samples_per_prompt is 1, but"),
+        (BondConfig { anchor_rate: 1e-50, ..bond_config() }, "anchor_rate is 1e-50"),
+        (BondConfig { anchor_rate: 1.5, ..bond_config() }, "anchor_rate is 1.5"),
+        (BondConfig { regularisation: 1e-50, ..bond_config() }, "regularisation is 1e-50"),
+        (BondConfig { regularisation: 1e300, ..bond_config() }, "regularisation is 1e300"),
+    ] {
+        let message = config.check().unwrap_err().to_string();
+        assert!(message.contains(told), "{message}");
+    }
+}
+
+#[test]
 fn what_an_observer_cannot_take_ends_the_run_without_a_checkpoint_of_it() {
     let problem = problem();
     let best = best_of_n(&problem.rollouts(), std::slice::from_ref(&problem.prompt), N).unwrap();

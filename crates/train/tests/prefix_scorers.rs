@@ -376,7 +376,10 @@ fn settings_and_data_that_make_no_sense_are_refused() {
         (ScorerConfig { children: Some(2), ..fudge.clone() }, "children is 2"),
         (ScorerConfig { target_rate: Some(0.5), ..fudge.clone() }, "target_rate is 0.5"),
         (ScorerConfig { target_rate: Some(0.0), ..q.clone() }, "target_rate is 0"),
+        (ScorerConfig { target_rate: Some(1e-50), ..q.clone() }, "target_rate is 1e-50"),
         (ScorerConfig { soft: Some(0.0), ..q.clone() }, "soft is 0"),
+        (ScorerConfig { soft: Some(-1.0), ..q.clone() }, "soft is -1"),
+        (ScorerConfig { soft: Some(1e-300), ..q.clone() }, "soft is 1e-300"),
         (ScorerConfig { width: 0, ..q.clone() }, "width is 0"),
         (ScorerConfig { children: Some(0), ..q.clone() }, "children is 0"),
     ] {

@@ -294,9 +294,11 @@ fn what_cannot_be_trained_is_refused() {
     let message = refused(&ratings, margin(1.0));
     assert!(message.contains("margin is 1") && message.contains("for pairs"), "{message}");
     let message = refused(&pairs, margin(-1.0));
-    assert!(message.contains("margin is -1, but it must be finite and at least 0"), "{message}");
+    assert!(message.contains("margin is -1.0, but it must be finite and at least 0"), "{message}");
     let message = refused(&pairs, RewardModelConfig { centring: f64::NAN, ..config() });
     assert!(message.contains("centring is NaN"), "{message}");
+    let message = refused(&pairs, RewardModelConfig { centring: 1e-50, ..config() });
+    assert!(message.contains("centring is 1e-50"), "{message}");
     let message = refused(&pairs, RewardModelConfig { steps: 0, ..config() });
     assert!(message.contains("steps is 0"), "{message}");
 }

@@ -383,6 +383,9 @@ fn settings_without_meaning_or_effect_are_refused() {
         (r#"{"kind": "ppo", "value_clip": -1.0}"#, 8, "solver.value_clip is -1"),
         (r#"{"kind": "ppo", "epochs": 1, "value_clip": 0.2}"#, 8, "no value has moved then"),
         (r#"{"kind": "ppo", "value_learning_rate": 0.0}"#, 8, "solver.value_learning_rate is 0"),
+        (r#"{"kind": "ppo", "value_learning_rate": 1e-50}"#, 8, "value_learning_rate is 1e-50"),
+        (r#"{"kind": "ppo", "value_learning_rate": 1e300}"#, 8, "value_learning_rate is 1e300"),
+        (r#"{"kind": "ppo", "value_clip": 1e-50}"#, 8, "solver.value_clip is 1e-50"),
     ] {
         let message = config(solver, samples).check(&sampling).unwrap_err().to_string();
         assert!(message.contains(says), "{solver}: {message}");
@@ -401,6 +404,14 @@ fn settings_without_meaning_or_effect_are_refused() {
             message.starts_with(&format!("{key} is inf, but it must be finite and above 0")),
             "{message}"
         );
+    }
+    let vanishing = [
+        CtrlConfig { target_kl: Some(1e-50), beta: None, ..wild(0.1) },
+        CtrlConfig { beta: Some(1e-50), ..wild(0.1) },
+    ];
+    for (config, key) in vanishing.iter().zip(["target_kl", "beta"]) {
+        let message = config.check(&sampling).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{key} is 1e-50")), "{message}");
     }
     for unknown in [r#"{"kind": "rloo", "clip": 0.2}"#, r#"{"kind": "regression", "kl": "loss"}"#] {
         let error = serde_json::from_str::<infalign_train::SolverConfig>(unknown).unwrap_err();

@@ -179,9 +179,11 @@ fn read(path: &Path) -> Result<Calibrator> {
     let calibrator: Calibrator = serde_json::from_str(&text)
         .map_err(|error| anyhow!("{} is not a calibrator: {error}", path.display()))?;
     let version = calibrator.schema_version;
+    let newer = version > SCHEMA_VERSION;
+    let advice = if newer { "a newer infalign reads it" } else { "learn again" };
     ensure!(
         version == SCHEMA_VERSION,
-        "{} is a calibrator of version {version}, not {SCHEMA_VERSION}: learn again",
+        "{} is a calibrator of version {version}, not {SCHEMA_VERSION}: {advice}",
         path.display()
     );
     ensure!(

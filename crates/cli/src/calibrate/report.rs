@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_calibrate::pit::{Group, Uniformity, uniformity};
@@ -20,6 +20,8 @@ use super::tables;
 use crate::failure::{Failure, OrFailure};
 use crate::figure::write_figure;
 use crate::files::{self, make_folder};
+use crate::given_options::GivenOptions;
+use crate::sampling::DRAWING;
 use crate::{destination, output};
 
 mod figures;
@@ -36,6 +38,8 @@ const SHOWN: [usize; 6] = [8, 16, 32, 64, 128, 256];
 /// Arguments of `infalign calibrate report`.
 #[derive(Args)]
 pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    given: GivenOptions,
     /// The table.
     table: PathBuf,
     /// Folder of the page, its plots and report.json.
@@ -65,7 +69,7 @@ pub(crate) struct ReportArgs {
     #[command(flatten)]
     drawing: DrawingArgs,
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
-    #[arg(long)]
+    #[arg(long, requires = "model")]
     device: Option<DeviceName>,
     /// Print report.json instead of a sentence.
     #[arg(long)]
@@ -116,7 +120,14 @@ fn noises(args: &ReportArgs, summary: &Summary) -> Result<(Vec<Noise>, Option<us
 /// The reference policy, if it is the one that the table was made of.
 fn reference(args: &ReportArgs, table: &Calibration) -> Result<Option<Reference>> {
     let given = (&args.model, &args.prompts, &args.reward);
-    let (Some(model), Some(prompts), Some(reward)) = given else { return Ok(None) };
+    let (Some(model), Some(prompts), Some(reward)) = given else {
+        return match args.given.first_of(&DRAWING) {
+            Some(option) => bail!(
+                "{option} says how fresh responses are drawn: give --model, --prompts and --reward as well"
+            ),
+            None => Ok(None),
+        };
+    };
     ensure!(args.fresh > 0, "--fresh is 0: give 1 or more");
     if table.meta().quantiles.is_some() {
         return Err(CalibrateError::Compressed).with_context(|| args.table.display().to_string());

@@ -1,6 +1,6 @@
 //! Decoders, each a method under a procedure: all that sources hold, against one procedure of the reference.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use infalign_evaluate::{Entry, Judging, Table, decoders, distinct};
 use infalign_transform::{Composed, Procedure};
 
@@ -12,16 +12,7 @@ use crate::sources::Source;
 /// # Errors
 /// Where there are fewer than two, or samples do not tell what a procedure makes of them.
 pub(super) fn table(args: &CompareArgs, sources: &[Source], judging: &Judging) -> Result<Table> {
-    let all: Vec<(Entry<'_>, Composed)> = sources
-        .iter()
-        .flat_map(|source| {
-            let procedures = procedures(source, &args.procedure);
-            let entries = source.entries();
-            entries.flat_map(move |(_, entry)| {
-                procedures.clone().into_iter().map(move |of| (entry, of))
-            })
-        })
-        .collect();
+    let all = all(args, sources);
     ensure!(
         all.len() > 1,
         "there are no two decoders to compare: give several --procedure, or several runs, evaluations or files"
@@ -30,17 +21,35 @@ pub(super) fn table(args: &CompareArgs, sources: &[Source], judging: &Judging) -
         Some(asked) => asked,
         None => of_reference(sources)?,
     };
-    decoders(&all, reference, judging).with_context(|| {
-        format!(
-            "decoders are compared against `{reference}` of the reference (--reference-procedure)"
-        )
-    })
+    Ok(decoders(&all, reference, judging)?)
+}
+
+/// Every method under every procedure; the same responses of a base, as runs of one seed have them, once.
+fn all<'a>(args: &CompareArgs, sources: &'a [Source]) -> Vec<(Entry<'a>, Composed)> {
+    let mut all: Vec<(Entry<'_>, Composed)> = Vec::new();
+    for source in sources {
+        let procedures = procedures(source, &args.procedure);
+        for (method, entry) in source.entries() {
+            let is_known = |all: &[(Entry<'_>, Composed)], procedure: &Composed| {
+                method.is_base
+                    && all.iter().any(|(other, of)| {
+                        of == procedure
+                            && other.sampled == entry.sampled
+                            && other.reference == entry.reference
+                    })
+            };
+            let new = procedures.iter().filter(|one| !is_known(&all, one));
+            let new: Vec<Composed> = new.copied().collect();
+            all.extend(new.into_iter().map(|procedure| (entry, procedure)));
+        }
+    }
+    all
 }
 
 /// Those asked for, or what a source was evaluated under, or what made its responses.
 fn procedures(source: &Source, asked: &[Composed]) -> Vec<Composed> {
     if !asked.is_empty() {
-        return asked.to_vec();
+        return distinct(asked.iter().copied());
     }
     let evaluated = distinct(source.rows.iter().map(|row| row.contest.policy));
     if !evaluated.is_empty() {

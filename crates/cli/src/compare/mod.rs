@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 use infalign_evaluate::{
-    Comparison, Effect, Entry, Judge, Judging, Plan, Planned, Row, Table, percent, plan, table,
-    text_comparisons, text_decoders, text_table,
+    Comparison, Effect, Entry, Judge, Judging, Plan, Planned, Row, Table, distinct, percent, plan,
+    table, text_comparisons, text_decoders, text_table,
 };
 use infalign_transform::Composed;
 use serde::Serialize;
@@ -29,14 +29,15 @@ pub(crate) struct CompareArgs {
     /// File of the reference's samples, for files.
     #[arg(long)]
     reference: Option<PathBuf>,
-    /// Procedure on both sides; may be repeated. Without any: those that the first was evaluated under.
+    /// Procedure on both sides, with --decoders of the methods alone; may be repeated. Without any: those that the first was evaluated under,
+    /// with --decoders those of each.
     #[arg(long)]
     procedure: Vec<Composed>,
     /// Procedure of the reference, where it is another.
     #[arg(long)]
     reference_procedure: Option<Composed>,
     /// Compare decoders: every two of all methods under all procedures, the reference's own row among them, against one procedure of the
-    /// reference, by default sample.
+    /// reference, by default that which made its responses, mostly sample.
     #[arg(long, conflicts_with = "plan")]
     decoders: bool,
     /// Add win rates at equal lengths.
@@ -94,16 +95,14 @@ fn compare(args: &CompareArgs) -> Result<Document> {
     let warnings = measures::warnings(&sources);
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     let statistics = args.statistics.statistics(recipe_seed(&args.paths));
-    let judgings = judges(&sources).into_iter().map(|judge| Judging {
-        judge,
-        length_controlled: args.length_controlled,
-        statistics,
-    });
+    let length_controlled = args.length_controlled;
+    let judging = |judge| Judging { judge, length_controlled, statistics };
+    let judgings: Vec<Judging> = judges(&sources).into_iter().map(judging).collect();
     let mut document = Document { schema: "comparison/1", warnings, ..Document::default() };
     let tables = if args.decoders {
-        judgings.map(|judging| decoders::table(args, &sources, &judging)).collect()
+        judgings.iter().map(|judging| decoders::table(args, &sources, judging)).collect()
     } else {
-        methods(args, &sources, judgings, &mut document.plans)
+        methods(args, &sources, &judgings, &mut document.plans)
     };
     for Table { rows, comparisons } in tables? {
         document.rows.extend(rows);
@@ -112,26 +111,28 @@ fn compare(args: &CompareArgs) -> Result<Document> {
     Ok(document)
 }
 
-/// Methods under the same procedures: a table a judge, and what is planned.
+/// Methods under the same procedures: a table a judge, and what is planned by each.
 fn methods(
     args: &CompareArgs,
     sources: &[Source],
-    judgings: impl Iterator<Item = Judging>,
+    judgings: &[Judging],
     plans: &mut Vec<Planned>,
 ) -> Result<Vec<Table>> {
     let entries: Vec<Entry<'_>> =
         sources.iter().flat_map(|source| source.entries().map(|(_, entry)| entry)).collect();
     let pairs = &pairs(sources)?;
     let contests = &contests(sources, &args.procedure, args.reference_procedure);
-    let judged = |judging| Ok(table(&entries, &Plan { contests, pairs, judging })?);
-    let tables = judgings.map(judged).collect::<Result<_>>()?;
+    let judged = |&judging| Ok(table(&entries, &Plan { contests, pairs, judging })?);
+    let tables = judgings.iter().map(judged).collect::<Result<_>>()?;
     if let Some(size) = args.plan.plan {
         let effect = Effect { size, power: args.plan.power };
-        let statistics = args.statistics.statistics(recipe_seed(&args.paths));
-        for (contest, &(a, b)) in contests.iter().flat_map(|of| pairs.iter().map(move |p| (of, p)))
-        {
-            let baseline = Some(&entries[b]);
-            plans.push(plan(&entries[a], baseline, contest, Judge::Reward, effect, &statistics)?);
+        for Judging { judge, statistics, .. } in judgings {
+            for contest in contests {
+                for &(a, b) in pairs {
+                    let (method, baseline) = (&entries[a], Some(&entries[b]));
+                    plans.push(plan(method, baseline, contest, *judge, effect, statistics)?);
+                }
+            }
         }
     }
     Ok(tables)
@@ -172,7 +173,7 @@ fn pairs(sources: &[Source]) -> Result<Vec<(usize, usize)>> {
 fn text(document: &Document, args: &CompareArgs) -> String {
     let level = args.statistics.level;
     let mut text = String::new();
-    for (judge, title) in [(Judge::Reward, "by the reward"), (Judge::Judge, "by the judge")] {
+    for judge in [Judge::Reward, Judge::Judge] {
         let rows: Vec<Row> =
             document.rows.iter().filter(|row| row.judge == judge).cloned().collect();
         if rows.is_empty() {
@@ -185,7 +186,7 @@ fn text(document: &Document, args: &CompareArgs) -> String {
         } else {
             format!("{}\n{}", text_table(&rows), text_comparisons(&comparisons, level))
         };
-        text += &format!("{title}:\n{found}\n");
+        text += &format!("{}:\n{found}\n", by(judge));
     }
     let percent = percent(level);
     let adjusted =
@@ -197,10 +198,19 @@ fn text(document: &Document, args: &CompareArgs) -> String {
     text + &plans(&document.plans)
 }
 
-/// What plans say, a line each.
+/// Who judges, as titles and lines say it.
+fn by(judge: Judge) -> &'static str {
+    match judge {
+        Judge::Reward => "by the reward",
+        Judge::Judge => "by the judge",
+    }
+}
+
+/// What plans say, a line each, and by whom where not all are by the same.
 pub(crate) fn plans(plans: &[Planned]) -> String {
+    let are_by_several = distinct(plans.iter().map(|planned| planned.judge)).len() > 1;
     let line = |planned: &Planned| {
-        let Planned { method, baseline, procedure, effect, power, .. } = planned;
+        let Planned { method, baseline, procedure, judge, effect, power, .. } = planned;
         let what = match baseline {
             Some(baseline) => {
                 format!("{method} − {baseline}, {procedure}: a difference of {effect}")
@@ -212,7 +222,8 @@ pub(crate) fn plans(plans: &[Planned]) -> String {
             .iter()
             .map(|need| format!("{} prompts × {} samples", need.prompts, need.samples))
             .collect();
-        format!("\n{what} is seen with probability {power} from {}", needs.join(", "))
+        let judged = if are_by_several { format!(" {}", by(*judge)) } else { String::new() };
+        format!("\n{what}{judged} is seen with probability {power} from {}", needs.join(", "))
     };
     plans.iter().map(line).collect()
 }

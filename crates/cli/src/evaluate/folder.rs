@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
 use infalign_record::atomic::clear;
+use infalign_record::folder::SETTINGS_VERSION;
 use serde::Serialize;
 
 use super::sides::Place;
@@ -23,6 +24,8 @@ use crate::train::RESULTS;
 
 /// What its samples depend on.
 const SETTINGS: &str = "settings.json";
+/// Version of what they say of models, rewards and prompts.
+pub(super) const VERSION: &str = "2";
 /// Those of them that only scores depend on.
 const OF_SCORES: [&str; 2] = ["--judge", "--reward"];
 /// What was drawn of a side that is not scored yet.
@@ -212,7 +215,7 @@ pub(super) fn by_prompt(drawn: Vec<Drawn>) -> HashMap<String, Drawn> {
     drawn.into_iter().map(|one| (one.prompt.clone(), one)).collect()
 }
 
-/// Refuses other settings than those that an evaluation was begun with.
+/// Refuses other settings than those that an evaluation was begun with, and those of another version, which say the same in other words.
 ///
 /// - `scored`: whether those of scores count, too.
 fn same(
@@ -221,6 +224,11 @@ fn same(
     stored: &BTreeMap<String, String>,
     scored: bool,
 ) -> Result<()> {
+    ensure!(
+        stored.get(SETTINGS_VERSION) == given.get(SETTINGS_VERSION),
+        "{} was begun by another version of infalign, which says in other words what its samples depend on: go on with that version, or give another --out",
+        dir.display()
+    );
     let counts = |key: &str| scored || !OF_SCORES.contains(&key);
     // The prompts come first: what a side is depends on them, too.
     let keys = given.keys().copied().chain(stored.keys().map(String::as_str));
@@ -292,6 +300,10 @@ mod tests {
                 .chain(settings("1"))
                 .collect()
         };
+        let mut newer = settings("2");
+        newer.insert(SETTINGS_VERSION, VERSION.to_owned());
+        let other = open(true, &newer).unwrap_err();
+        assert!(other.contains("was begun by another version of infalign"), "{other}");
         open(true, &judged("here")).unwrap();
         open(true, &judged("there")).unwrap();
         std::fs::write(dir.join(REFERENCE), "{}").unwrap();

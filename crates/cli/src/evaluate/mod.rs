@@ -30,6 +30,7 @@ use self::folder::Folder;
 use self::pairwise::Pairwise;
 use self::sides::{Place, Prepared};
 use crate::failure::{Failure, OrFailure};
+use crate::given_options::GivenOptions;
 use crate::recording::{RunInputs, recorded};
 use crate::resume::Damaged;
 use crate::sampling::{BatchArgs, SamplingArgs};
@@ -39,6 +40,8 @@ use crate::{interrupt, output, scorers};
 /// Arguments of `infalign evaluate`.
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {
+    #[command(flatten)]
+    given: GivenOptions,
     /// The policy: a model, by its directory or its name on the hub, or a file of its stored responses (.jsonl, .csv, .parquet with prompt,
     /// response, reward; what `generate --json` printed; samples.json of a run).
     #[arg(long)]
@@ -214,6 +217,7 @@ fn check_options(args: &EvaluateArgs) -> Result<()> {
     if let Some(i) = twice {
         bail!("--procedure {} is given twice", args.procedure[i]);
     }
+    sides::check_options(args)?;
     for procedure in args.procedure.iter().chain(&args.reference_procedure) {
         args.sampling.sampling().check_choice(*procedure)?;
     }

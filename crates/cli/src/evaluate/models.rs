@@ -234,7 +234,8 @@ fn no_kl(sides: &[Side; 2], args: &EvaluateArgs) -> Result<Option<&'static str>>
     if policy.prompts_sha256 != reference.prompts_sha256 {
         return Ok(Some("the two models read different tokens of the same prompts"));
     }
-    if args.sampling.sampling().is_of_the_model_itself() {
+    let sampling = args.sampling.sampling().of_vocabulary(policy.model.config().vocab_size);
+    if sampling.is_of_the_model_itself() {
         let [ours, theirs] = names(args);
         let [size, others] = [policy, reference].map(|side| side.model.config().vocab_size);
         models::check_vocabularies((&ours, size), (&theirs, others))

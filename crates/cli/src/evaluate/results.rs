@@ -116,6 +116,10 @@ fn line(row: &Row) -> String {
     if let Some(controlled) = &row.length_controlled_win_rate {
         text += &format!(", at equal length {}", with_interval(controlled));
     }
+    if let Some(test) = &row.equivalence {
+        let shown = if test.is_shown(row.win_rate.level) { "" } else { "not shown to be " };
+        text += &format!(", {shown}equivalent to ½ within ±{}", test.margin);
+    }
     text += &format!(
         "; score {} against {}",
         score_with_interval(&row.score),

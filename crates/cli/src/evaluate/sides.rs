@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_evaluate::{Contest, Judge, Sampled, answers, score};
+use infalign_record::folder::SETTINGS_VERSION;
 use infalign_record::hash::sha256_file;
 use infalign_reward::{Reward, RewardConfig, Stoppable};
 use infalign_transform::Composed;
@@ -14,6 +15,7 @@ use super::models::Models;
 use super::{EvaluateArgs, contests, guided};
 use crate::generate::{build_reward, reward_config};
 use crate::progress::Progress;
+use crate::sampling::DRAWING;
 use crate::sources::read_samples;
 use crate::{identity, interrupt, models};
 
@@ -59,15 +61,18 @@ pub(super) struct Rewards {
     pub(super) judges: Option<Box<dyn Reward>>,
     /// What their values depend on, by their options.
     settings: Settings,
+    /// Whether a model is among them, or in one of them.
+    have_model: bool,
 }
 
 impl Rewards {
     fn build(args: &EvaluateArgs, device: &Device) -> Result<Self> {
-        let mut settings = Settings::new();
+        let (mut settings, mut have_model) = (Settings::new(), false);
         let mut build = |option, path: Option<&Path>| -> Result<Option<Box<dyn Reward>>> {
             let (Some(path), Some(mut config)) = (path, reward_config(path)?) else {
                 return Ok(None);
             };
+            have_model |= !config.models_mut().is_empty();
             if args.out.is_some() {
                 settings.insert(option, essence(&config)?);
             }
@@ -80,8 +85,8 @@ impl Rewards {
         let judge = build("--judge", args.judge.as_deref())?;
         let reward = build("--reward", args.reward.as_deref())?;
         Ok(match reward {
-            Some(reward) => Self { selects: Some(reward), judges: judge, settings },
-            None => Self { selects: judge, judges: None, settings },
+            Some(reward) => Self { selects: Some(reward), judges: judge, settings, have_model },
+            None => Self { selects: judge, judges: None, settings, have_model },
         })
     }
 }
@@ -126,13 +131,10 @@ impl Prepared {
         let run = if are_files[0] { [None, None] } else { to_run(&contests)? };
         let rewards = Rewards::build(args, &device)?;
         let given = if are_files[0] {
-            for (given, name) in [
-                (args.prompts.is_some(), "--prompts"),
-                (args.samples.is_some(), "--samples"),
-                (!args.scorer.is_empty(), "--scorer"),
-            ] {
-                ensure!(!given, "{name} is for models: files hold their prompts and responses");
-            }
+            ensure!(
+                args.device.is_none() || rewards.have_model,
+                "--device is for models: files hold their responses, and no model scores them"
+            );
             let read = |path: &Path| read_samples(path, rewards.selects.is_some());
             let (policy, reference) = (read(&args.policy)?, read(&args.reference)?);
             Given::Files(Box::new(Sides { policy, reference, no_kl: None }))
@@ -159,6 +161,7 @@ impl Prepared {
     /// When a file cannot be read.
     pub(super) fn settings(&self, args: &EvaluateArgs) -> Result<Settings> {
         let mut settings = self.rewards.settings.clone();
+        settings.insert(SETTINGS_VERSION, folder::VERSION.to_owned());
         settings.insert("--name", args.name.clone());
         match &self.given {
             Given::Models(models) => settings.extend(models.settings(args)?),
@@ -216,6 +219,21 @@ impl Prepared {
         sampled.rewards = rewards.unwrap_or(sampled.rewards);
         sampled.check()?;
         Ok(sampled)
+    }
+}
+
+/// Refuses what says how models are sampled where files hold what was.
+///
+/// # Errors
+/// One sentence that names the option.
+pub(super) fn check_options(args: &EvaluateArgs) -> Result<()> {
+    if !(args.policy.is_file() && args.reference.is_file()) {
+        return Ok(());
+    }
+    let of_models = ["prompts", "samples", "scorer", "seed"];
+    match args.given.first_of(&[&of_models[..], &DRAWING].concat()) {
+        Some(option) => bail!("{option} is for models: files hold their prompts and responses"),
+        None => Ok(()),
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) procedure: Composed,
     /// Compute the distribution over all responses of a tabular model instead of drawing from it. Its win rate is over single samples of
     /// the model.
-    #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "stop_token_ids", "batch", "memory", "stop", "samples", "device", "server_model", "api_key_env", "timeout"])]
+    #[arg(long, conflicts_with_all = ["prompts", "reward", "seed", "max_tokens", "temperature", "top_k", "top_p", "stop_token_id", "batch", "memory", "stop", "samples", "device", "server_model", "api_key_env", "timeout"])]
     exact: bool,
     /// Prefix scorer that guides decoding: the folder DIR that `infalign scorer` made, or DIR#REWARD if it has several rewards, either with
     /// :WEIGHT; may be repeated, and the values are added. With --exact: values in place of the model's own, as tabular:FILE.json or tabular:FILE.json:WEIGHT.

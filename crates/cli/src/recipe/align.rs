@@ -144,8 +144,7 @@ impl AlignRecipe {
     /// # Errors
     /// One sentence that names the method or the table.
     pub(crate) fn check_methods(&self) -> Result<()> {
-        // Also where every method has another β in their place.
-        self.train.as_ref().map_or(Ok(()), CtrlConfig::check_kl).context("[train]")?;
+        self.train.as_ref().map_or(Ok(()), |train| self.check_kl(train)).context("[train]")?;
         for Method { name, kind } in &self.method {
             kind.check().with_context(|| format!("[[method]] {name:?}"))?;
             if kind.is_ctrl() {
@@ -158,7 +157,7 @@ impl AlignRecipe {
             }
             let ctrl = self.ctrl(kind);
             if let Some(train) = &ctrl {
-                let checked = train.check(&self.generation);
+                let checked = train.check(&self.generation).and_then(|()| train.check_keep());
                 checked.with_context(|| format!("[train] with method {name:?}"))?;
             }
             if let (Some(train), Some(objective)) = (&ctrl, kind.objective()) {
@@ -185,6 +184,21 @@ impl AlignRecipe {
         self.check_tables()
     }
 
+    /// Whether CTRL trains methods, and all have a β of their own.
+    pub(crate) fn has_no_shared_kl(&self) -> bool {
+        let mut trained = self.method.iter().filter(|method| method.kind.is_ctrl()).peekable();
+        trained.peek().is_some() && trained.all(|one| matches!(one.kind, Kind::Vbon { .. }))
+    }
+
+    /// Refuses a KL out of range, also where methods have a β in its place, and none where one is needed.
+    fn check_kl(&self, train: &CtrlConfig) -> Result<()> {
+        let has_none = train.target_kl.is_none() && train.beta.is_none();
+        if has_none && self.has_no_shared_kl() {
+            return Ok(());
+        }
+        Ok(train.check_kl()?)
+    }
+
     /// Refuses an objective that the numbers of responses do not allow.
     fn check_objective(&self, train: &CtrlConfig, objective: &Objective) -> Result<()> {
         train.check_objective(objective)?;
@@ -201,14 +215,14 @@ impl AlignRecipe {
         Ok(())
     }
 
-    /// Refuses claims about what is not measured.
+    /// Refuses what no replication can be held to, and claims about what is not measured.
     ///
     /// # Errors
-    /// One sentence that names the method or the procedure.
-    pub(crate) fn check_claims(&self) -> Result<()> {
-        for Claim { better, worse, procedure } in
-            self.expect.iter().flat_map(|expect| &expect.claims)
-        {
+    /// One sentence that names the key, the method or the procedure.
+    pub(crate) fn check_expect(&self) -> Result<()> {
+        let Some(expect) = &self.expect else { return Ok(()) };
+        expect.check().context("[expect]")?;
+        for Claim { better, worse, procedure } in &expect.claims {
             for name in [better, worse] {
                 ensure!(
                     self.method.iter().any(|method| method.name == *name),
@@ -365,16 +379,19 @@ mod tests {
 
     #[test]
     fn claims_are_about_what_is_measured() {
-        let method = format!("{SAMPLES}[[method]]\nname = 'a'\nobjective = 'log'\n");
+        let method = |name: &str| format!("[[method]]\nname = '{name}'\nobjective = 'log'\n");
+        let method = [SAMPLES, &method("a"), &method("b")].concat();
         let claim = |better: &str, procedure: &str| {
             let claim = format!(
                 "[[expect.claim]]\nbetter = '{better}'\nworse = 'a'\nprocedure = '{procedure}'\n"
             );
-            recipe(&format!("{method}{claim}")).check_claims()
+            recipe(&format!("{method}{claim}")).check_expect()
         };
-        claim("a", "sample").unwrap();
-        assert!(claim("b", "sample").unwrap_err().to_string().contains("\"b\""));
-        assert!(claim("a", "best-of:2").unwrap_err().to_string().contains("best-of:2"));
+        claim("b", "sample").unwrap();
+        assert!(claim("c", "sample").unwrap_err().to_string().contains("\"c\""));
+        assert!(claim("b", "best-of:2").unwrap_err().to_string().contains("best-of:2"));
+        let itself = format!("{:#}", claim("a", "sample").unwrap_err());
+        assert!(itself.starts_with("[expect]: claim.worse is \"a\""), "{itself}");
     }
 
     const GROUP: &str = "[calibration]\ngroup = true\n";
@@ -424,12 +441,31 @@ mod tests {
             message.contains("samples_per_prompt is 1") && message.contains("\"a\""),
             "{message}"
         );
-        let best = CtrlConfig { keep: Keep::Best, ..train };
+        let best = CtrlConfig { keep: Keep::Best, checkpoint_every: 2, ..train };
         let message = refused(best.clone());
         assert!(message.contains("keep = \"best\"") && message.contains("\"a\""), "{message}");
         let table = CalibrationConfig { samples: Some(4), ..CalibrationConfig::default() };
         let recipe = AlignRecipe { train: Some(best), calibration: Some(table), ..group };
         recipe.check_methods().unwrap();
+    }
+
+    #[test]
+    fn the_best_policy_is_one_of_several() {
+        let recipe = recipe(&format!("{SAMPLES}[[method]]\nname = 'a'\nobjective = 'log'\n"));
+        let kept = |keep: Keep, steps: usize, checkpoint_every: usize| {
+            let train = recipe.train.clone().unwrap();
+            let train = CtrlConfig { keep, steps, checkpoint_every, ..train };
+            AlignRecipe { train: Some(train), ..recipe.clone() }.check_methods()
+        };
+        for (steps, every) in [(2, 1), (3, 2), (5, 3), (75, 50)] {
+            kept(Keep::Best, steps, every).unwrap();
+        }
+        for (steps, every) in [(1, 1), (3, 50), (50, 50), (74, 50), (4, 3)] {
+            kept(Keep::Last, steps, every).unwrap();
+            let message = format!("{:#}", kept(Keep::Best, steps, every).unwrap_err());
+            let told = format!("checkpoint_every is {every}, but it must be at most two thirds");
+            assert!(message.contains(&told) && message.contains("\"a\""), "{message}");
+        }
     }
 
     #[test]

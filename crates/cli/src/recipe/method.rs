@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use infalign_backend::precision::{POSITIVE, is_positive};
 use infalign_model::LoraConfig;
 use infalign_train::baselines::{BondConfig, Labels, OfflineConfig};
 use infalign_train::{Objective, SolverConfig};
@@ -213,11 +214,7 @@ fn check_n(n: usize) -> Result<()> {
 }
 
 fn check_positive(key: &str, value: f64) -> Result<()> {
-    // Losses are computed in f32.
-    ensure!(
-        value > 0.0 && (value as f32).is_finite(),
-        "{key} is {value:?}, but it must be finite and above 0"
-    );
+    ensure!(is_positive(value), "{key} is {value:?}, but it must be {POSITIVE}");
     Ok(())
 }
 
@@ -288,6 +285,8 @@ mod tests {
         assert!(refused("kind = 'ipo'\ntau = -1").contains("tau is -1"));
         assert!(refused("kind = 'ipo'\ntau = inf").contains("tau is inf, but it must be finite"));
         assert!(refused("kind = 'dpo'\nbeta = 1e300").contains("beta is 1e300"));
+        assert!(refused("kind = 'dpo'\nbeta = 1e-50").contains("beta is 1e-50"));
+        assert!(refused("kind = 'ipo'\ntau = 1e-50").contains("tau is 1e-50"));
         assert!(refused("kind = 'best-of-n-sft'\nn = 1").contains("n is 1"));
         assert!(refused("kind = 'bonbon'\nn = 2\nalpha = 2").contains("alpha is 2"));
         assert!(refused("kind = 'sft'\ncompletions = []").contains("completions is empty"));

@@ -103,7 +103,8 @@ fn is_zero(count: &usize) -> bool {
 pub(crate) struct ScorerEvaluation {
     /// Responses to each prompt.
     pub(crate) samples: usize,
-    /// Name of a head → its weight; 0 for those that are left out.
+    /// Name of a head → its weight, for procedures that go by values or rewards; 0 for those that are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) weights: BTreeMap<String, f64>,
     /// The procedures.
     pub(crate) procedures: Vec<Composed>,
@@ -122,7 +123,7 @@ pub(crate) struct ScorerPolicy {
     /// What is run with it, guided by the scorer of the base where that guides; plain sampling, where nothing is named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     procedures: Vec<Composed>,
-    /// Name of a head → its weight, for procedures other than plain sampling.
+    /// Name of a head → its weight, for procedures that go by values or rewards.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) weights: BTreeMap<String, f64>,
 }
@@ -130,20 +131,7 @@ pub(crate) struct ScorerPolicy {
 impl ScorerPolicy {
     fn check(&self, heads: &[Head]) -> Result<()> {
         ensure!(!self.name.trim().is_empty(), "it has no name: name its method");
-        if !self.is_plain() {
-            return self.evaluation().check(heads);
-        }
-        ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
-        ensure!(
-            self.weights.is_empty(),
-            "weights have no effect on plain samples: leave them out, or name procedures"
-        );
-        Ok(())
-    }
-
-    /// Whether nothing but plain sampling is run with it.
-    fn is_plain(&self) -> bool {
-        self.procedures.iter().all(|procedure| *procedure == Procedure::Sample.into())
+        self.evaluation().check(heads)
     }
 
     /// The procedures, as they would be run with the base.
@@ -157,8 +145,17 @@ impl ScorerPolicy {
 }
 
 impl ScorerEvaluation {
+    /// Whether nothing but plain sampling is run.
+    fn is_plain(&self) -> bool {
+        self.procedures.iter().all(|procedure| *procedure == Procedure::Sample.into())
+    }
+
     fn check(&self, heads: &[Head]) -> Result<()> {
         ensure!(self.samples >= 1, "samples is 0: at least 1 is needed");
+        ensure!(
+            !self.procedures.is_empty(),
+            "procedures is empty: name what is run, such as \"sample\""
+        );
         if let Some(procedure) = self.procedures.iter().find(|one| one.needs_ranks()) {
             bail!("{procedure} needs a calibration table, which this recipe has not: leave it out");
         }
@@ -168,6 +165,18 @@ impl ScorerEvaluation {
                 "procedures has {procedure} twice: leave one out"
             );
         }
+        let goes_by_them = |one: &Composed| one.needs_reward() || one.is_guided();
+        if self.weights.is_empty() && !self.procedures.iter().any(goes_by_them) {
+            return Ok(());
+        }
+        ensure!(
+            !self.is_plain(),
+            "weights have no effect on plain samples: leave them out, or name other procedures"
+        );
+        self.check_weights(heads)
+    }
+
+    fn check_weights(&self, heads: &[Head]) -> Result<()> {
         for (name, weight) in &self.weights {
             let known: Vec<&str> = heads.iter().map(|head| head.name.as_str()).collect();
             ensure!(
@@ -249,7 +258,9 @@ impl ScorerRecipe {
         for (place, policy) in self.policy.iter().enumerate() {
             let twin = self.policy[..place].iter().find(|other| other.name == policy.name);
             ensure!(
-                twin.is_none_or(|twin| twin.is_plain() && policy.is_plain()),
+                twin.is_none_or(|twin| {
+                    twin.evaluation().is_plain() && policy.evaluation().is_plain()
+                }),
                 "there are two [[policy]] {:?}, and procedures are run with one of them: give each a name of its own, or their points would be one front",
                 policy.name
             );

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::given::{Given, GivenReader};
 use super::reward_model::RewardModelInputs;
+use super::without_effect::warn_of_kl;
 use super::{calibration, optimum, rewards};
 use crate::encode::Encoder;
 use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths, PromptsConfig};
@@ -91,6 +92,7 @@ impl<'a> Inputs<'a> {
         inputs.check_rewards()?;
         inputs.check_table(&paths)?;
         warn_of_warmups(recipe);
+        warn_of_kl(recipe);
         inputs.warn_of_votes()?;
         Ok(inputs)
     }
@@ -200,7 +202,7 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
     recipe.calibration.as_ref().map_or(Ok(()), CalibrationConfig::check)?;
     ensure!(recipe.batch >= 1, "batch is 0: at least 1 response has to be generated at a time");
     recipe.check_methods()?;
-    recipe.check_claims()?;
+    recipe.check_expect()?;
     ensure!(!recipe.method.is_empty(), "the recipe has no [[method]]");
     ensure!(!recipe.evaluation.procedures.is_empty(), "evaluation.procedures is empty");
     check_names("method", recipe.method.iter().map(|method| method.name.as_str()))?;

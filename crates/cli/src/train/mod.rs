@@ -20,6 +20,7 @@ mod scorer;
 mod stages;
 mod tensorboard;
 mod watch;
+mod without_effect;
 
 pub(crate) use metrics::Lines;
 pub(crate) use optimum::OPTIMUM;

@@ -86,38 +86,48 @@ impl RewardDataReader<'_> {
         }
         let n_texts = texts.len();
         let mut sides = self.split(texts, |rating| rating.text.as_str())?;
-        let mut planted = None;
+        let (mut planted, mut notes) = (None, Vec::new());
         if let Some(plant) = &self.stage.plant {
-            sides.training = plant.apply(sides.training);
-            sides.validation = plant.apply(sides.validation);
-            planted = Some(self.planted(plant, &sides.held_out)?);
+            let (texts, told) = self.planted(plant, &mut sides)?;
+            planted = Some(texts);
+            notes.push(told);
         }
         let Sides { training, validation, held_out } = sides;
         let [training, validation, held_out] =
             [self.rated(training)?, self.rated(validation)?, self.rated(held_out)?];
         let n = training.1 + validation.1 + held_out.1;
-        let told = format!(
-            "{n} of {n_texts} texts are longer than the context of {} tokens: their end is left out",
-            self.context()
-        );
+        if n > 0 {
+            notes.push(format!(
+                "{n} of {n_texts} texts are longer than the context of {} tokens: their end is left out",
+                self.context()
+            ));
+        }
         Ok(RewardData {
             training: training.0,
             validation: self.asked(validation.0),
             held_out: held_out.0,
             planted,
-            notes: if n > 0 { vec![told] } else { Vec::new() },
+            notes,
         })
     }
 
-    fn planted(&self, plant: &Plant, held_out: &[Rating]) -> Result<Planted> {
+    /// Plants the phrase into the texts to train on, and into those held out on the side; and says how many have it.
+    fn planted(&self, plant: &Plant, sides: &mut Sides<Rating>) -> Result<(Planted, String)> {
+        let learned = plant_some(plant, &mut sides.training)?;
+        plant.apply(&mut sides.validation);
+        let held_out = &sides.held_out;
+        let mut like_training = held_out.clone();
+        let (n, all) = (plant.apply(&mut like_training), held_out.len());
+        let measured = format!("{n} of a copy of the {all} held out");
         let encode = |phrase: &dyn Fn(&str) -> String| -> Result<Vec<Vec<u32>>> {
             held_out.iter().map(|rating| Ok(self.beginning(&phrase(&rating.text))?.0)).collect()
         };
-        Ok(Planted {
+        let planted = Planted {
             without: encode(&str::to_owned)?,
             with_phrase: encode(&|text| plant.planted(text))?,
-            like_training: self.rated(plant.apply(held_out.to_vec()))?.0,
-        })
+            like_training: self.rated(like_training)?.0,
+        };
+        Ok((planted, format!("{learned} and {measured} have the phrase")))
     }
 
     /// What to train on, what chooses the checkpoint, and what to measure on.
@@ -226,6 +236,20 @@ impl RewardDataReader<'_> {
         let length = prompt.iter().zip(text).take_while(|(a, b)| a == b).count();
         (begins + 1..=begins + surplus).contains(&length)
     }
+}
+
+/// Plants the phrase into texts, and says into how many of them; refuses if into none.
+fn plant_some(plant: &Plant, texts: &mut [Rating]) -> Result<String> {
+    let (n, all) = (plant.apply(texts), texts.len());
+    let Plant { share, above, .. } = plant;
+    let ratings = texts.iter().map(|text| text.rating);
+    let least = ratings.clone().fold(f32::INFINITY, f32::min);
+    let greatest = ratings.fold(f32::NEG_INFINITY, f32::max);
+    ensure!(
+        n > 0 || all == 0,
+        "plant: none of the {all} texts to learn from gets the phrase: they are rated from {least} to {greatest}, above is {above} and share is {share}; lower above, or raise share"
+    );
+    Ok(format!("{n} of {all} texts to learn from"))
 }
 
 /// Pairs that are longer than the context.
@@ -380,7 +404,8 @@ mod tests {
         // With the phrase that is learned, the first is, too.
         let plant = "plant = { phrase = 'so', share = 1.0, above = 0.0 }";
         let notes = read(dir.path(), &format!("{ratings}\n{plant}")).notes;
-        assert!(notes.len() == 1 && notes[0].ends_with("their end is left out"), "{notes:?}");
+        assert!(notes.len() == 2 && notes[0].ends_with("have the phrase"), "{notes:?}");
+        assert!(notes[1].ends_with("their end is left out"), "{notes:?}");
         std::fs::write(dir.path().join("ratings.tsv"), &texts[0]).unwrap();
         assert!(read(dir.path(), ratings).notes.is_empty());
     }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::inputs::warn_of_warmup;
 use super::reward_data::{Planted, RewardData, RewardDataReader};
 use super::run_dir::RESULTS;
+use super::without_effect::warn_of_validation;
 use crate::encode::Encoder;
 use crate::figure::write_figure;
 use crate::files::write_json;
@@ -114,6 +115,10 @@ impl<'a> RewardModelInputs<'a> {
         data.held_out.check_held_out().context("held_out")?;
         let key = format!("reward model {}: train", stage.name);
         warn_of_warmup(&key, &stage.train.optimizer, stage.train.steps);
+        if data.validation.is_some() {
+            let told = format!("reward model {}: validation is {}", stage.name, stage.validation);
+            warn_of_validation(&told, stage.train.steps, stage.train.checkpoint_every);
+        }
         data.notes.iter().for_each(|note| tell!("reward model {}: {note}", stage.name));
         Ok(Self { stage, base, tokenizer, data })
     }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
 use super::json::to_json;
-use super::{limits, methods, percent};
+use super::{limits, methods};
 
 /// The name of the only template of an environment.
 pub(super) const NAME: &str = "chat";
@@ -52,8 +52,7 @@ pub(super) fn environment(
     environment.add_filter("tojson", to_json);
     environment.add_filter("trim", methods::trim);
     environment.add_test("sequence", methods::is_sequence);
-    let template = percent::as_filter(&tags::translated(&template)?);
-    environment.add_template_owned(NAME, template)?;
+    environment.add_template_owned(NAME, tags::translated(&template)?)?;
     Ok(environment)
 }
 

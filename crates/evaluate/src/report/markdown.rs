@@ -184,13 +184,13 @@ pub(super) fn judge_name(judge: Judge) -> &'static str {
 /// How intervals and tests were made, as a sentence.
 pub(super) fn method(statistics: &Statistics) -> String {
     let percent = percent(statistics.level);
+    let bootstrap = format!(
+        "the BCa bootstrap with {} resamples (of fewer than ten prompts, Student's t)",
+        statistics.intervals.resamples().0
+    );
     let how = match statistics.intervals {
-        Intervals::Bca { replicates, .. } => {
-            format!(
-                "the BCa bootstrap with {replicates} resamples (of fewer than ten prompts, Student's t)"
-            )
-        }
-        Intervals::StudentT => "Student's t".to_owned(),
+        Intervals::Bca { .. } => bootstrap,
+        Intervals::StudentT { .. } => format!("Student's t, and at the same KL by {bootstrap}"),
     };
     let margin = statistics.margin.map_or(String::new(), |margin| {
         format!(

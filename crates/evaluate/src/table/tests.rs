@@ -46,6 +46,11 @@ fn a_model_against_itself_wins_half() {
     let found = table(&entries, &plan(&contests, &[(0, 1)], Judge::Reward)).unwrap();
     assert!(found.rows.iter().all(|row| (row.win_rate.estimate - 0.5).abs() < 1e-12));
     assert_eq!((found.rows.len(), found.comparisons.len()), (6, 3));
+    for row in &found.rows {
+        // 2⁻² of two prompts, and six times as much of six rows, which is above 1.
+        let equivalence = row.equivalence.unwrap();
+        assert_eq!((equivalence.p_value, equivalence.p_adjusted), (0.25, 1.0));
+    }
     for one in &found.comparisons {
         assert_eq!((one.difference.estimate, one.p_value, one.p_adjusted), (0.0, 1.0, 1.0));
         // 2⁻² of two prompts, and three times as much of three comparisons.
@@ -103,7 +108,7 @@ fn closed_forms_and_resamples_agree_on_the_estimates() {
         table(&entries, &Plan { judging, ..plan }).unwrap()
     };
     let bootstrap = of(Intervals::Bca { replicates: 500, seed: 3 });
-    let student = of(Intervals::StudentT);
+    let student = of(Intervals::StudentT { replicates: 500, seed: 3 });
     for (first, second) in bootstrap.rows.iter().zip(&student.rows) {
         assert!((first.win_rate.estimate - second.win_rate.estimate).abs() < 1e-12);
         assert!(first.length_controlled_win_rate.is_some());
@@ -132,7 +137,8 @@ fn differences_are_of_the_first_method_less_the_second() {
     let entries = [entry("base", &base, &base), entry("strong", &strong, &base)];
     let contests = contests(["sample"]);
     let plan = plan(&contests, &[(1, 0)], Judge::Reward);
-    let statistics = Statistics { intervals: Intervals::StudentT, ..plan.judging.statistics };
+    let intervals = Intervals::StudentT { replicates: 100, seed: 0 };
+    let statistics = Statistics { intervals, ..plan.judging.statistics };
     let judging = Judging { statistics, ..plan.judging };
     let found = table(&entries, &Plan { judging, ..plan }).unwrap();
     let one = &found.comparisons[0];
@@ -241,7 +247,8 @@ fn decoders_are_compared_with_each_other_against_one_procedure_of_the_reference(
         (entry("base", &base, &base), best),
         (entry("strong", &strong, &base), sample),
     ];
-    let statistics = Statistics { intervals: Intervals::StudentT, ..Statistics::new(1) };
+    let intervals = Intervals::StudentT { replicates: 100, seed: 0 };
+    let statistics = Statistics { intervals, ..Statistics::new(1) };
     let judging = Judging::new(Judge::Reward, statistics);
     let Table { rows, comparisons } = decoders(&all, worst, &judging).unwrap();
     // As the same contests are in a table of methods.

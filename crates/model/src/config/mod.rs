@@ -356,10 +356,15 @@ impl TransformerConfig {
         self.family == Family::GptNeox && self.use_parallel_residual == Some(true)
     }
 
+    /// What scores are divided by the root of.
+    pub(crate) fn score_scalar(&self) -> f64 {
+        let gemma = self.query_pre_attn_scalar.filter(|_| self.family.is_gemma());
+        gemma.unwrap_or(self.head_width() as f64)
+    }
+
     /// What scores are multiplied by.
     pub(crate) fn score_scale(&self) -> f64 {
-        let gemma = self.query_pre_attn_scalar.filter(|_| self.family.is_gemma());
-        gemma.unwrap_or(self.head_width() as f64).powf(-0.5)
+        self.score_scalar().powf(-0.5)
     }
 
     /// Keys and values of so many tokens of one sequence, in bytes.

@@ -50,6 +50,14 @@ impl RopeScaling {
         }
     }
 
+    /// The same with the context of pretraining written out, in a model with the given context; none where it changes nothing.
+    pub(crate) fn resolved(mut self, context: usize) -> Option<Self> {
+        if let Self::Llama3 { original_max_position_embeddings: original, .. } = &mut self {
+            original.get_or_insert(context as f64);
+        }
+        Some(self).filter(|scaling| *scaling != Self::Linear { factor: 1.0 })
+    }
+
     /// The scaled frequency, in radians per token.
     pub(crate) fn scale(&self, frequency: f64, context: usize) -> f64 {
         match *self {

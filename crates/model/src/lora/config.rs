@@ -1,5 +1,6 @@
 //! What an adapter is made of: its settings, under PEFT's names.
 
+use infalign_backend::precision::{POSITIVE, is_positive};
 use serde::{Deserialize, Serialize};
 
 use super::Patterns;
@@ -22,17 +23,19 @@ pub struct LoraConfig {
     pub use_rslora: bool,
     /// The linear modules that get an adapter.
     pub target_modules: TargetModules,
-    /// Blocks, from 0, to which the targets are limited; absent means all. Only beside a list of names.
+    /// Blocks, from 0, to which the targets are limited, but for those named by their whole paths; absent means all. Only beside a list of names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers_to_transform: Option<Vec<usize>>,
     /// Modules that are trained as a whole and stored with the adapter: the embedding or the output matrix, where they are two, or a
     /// classifier's `score`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modules_to_save: Vec<String>,
-    /// Other ranks: regular expression for the end of a module's path → rank.
+    /// Other ranks: regular expression for the end of a module's path → rank. Of several that fit a module the first counts; a recipe's are in
+    /// alphabetical order.
     #[serde(default, skip_serializing_if = "Patterns::is_empty")]
     pub rank_pattern: Patterns<usize>,
-    /// Other values of α: regular expression for the end of a module's path → α.
+    /// Other values of α: regular expression for the end of a module's path → α. Of several that fit a module the first counts; a recipe's are
+    /// in alphabetical order.
     #[serde(default, skip_serializing_if = "Patterns::is_empty")]
     pub alpha_pattern: Patterns<f64>,
 }
@@ -60,10 +63,9 @@ impl LoraConfig {
             )));
         }
         let alphas = self.alpha_pattern.iter().map(|(_, alpha)| alpha).chain([&self.lora_alpha]);
-        if let Some(alpha) = alphas.into_iter().find(|alpha| !(**alpha > 0.0 && alpha.is_finite()))
-        {
+        if let Some(alpha) = alphas.into_iter().find(|alpha| !is_positive(**alpha)) {
             let reason = format!(
-                "`lora_alpha` or a value of `alpha_pattern` is {alpha}; it must be above 0"
+                "`lora_alpha` or a value of `alpha_pattern` is {alpha:?}; it must be {POSITIVE}"
             );
             return Err(self.refuse(reason));
         }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod config;
+mod effects;
 mod patterns;
 pub(crate) mod peft;
 mod targets;
@@ -108,7 +109,7 @@ impl CausalLm {
     /// - uniform: random numbers, uniform in [0, 1).
     ///
     /// # Errors
-    /// [`ModelError::Adapter`] for settings that are out of range or fit no module.
+    /// [`ModelError::Adapter`] for settings that are out of range, fit no module or have no effect.
     pub fn with_new_adapter(
         self,
         config: LoraConfig,
@@ -125,7 +126,11 @@ impl CausalLm {
         let device = self.device();
         let base = self.net.valid();
         let mut net = base.clone().no_grad();
-        for target in config.targets(&self.config, &mut net)? {
+        let targets = config.targets(&self.config, &mut net)?;
+        if matches!(source, Source::New(_)) {
+            config.check_effects(&self.config, &targets)?;
+        }
+        for target in targets {
             let adapter = source.adapter(&target, &device)?;
             if let Some(slot) = slot(&mut net, &target.module) {
                 *slot = Some(adapter);

@@ -166,7 +166,7 @@ impl LoraConfig {
     }
 
     /// Whether a pattern fits the end of a module's path.
-    fn fits(&self, key: &str, text: &str, module: &str) -> Result<bool, ModelError> {
+    pub(super) fn fits(&self, key: &str, text: &str, module: &str) -> Result<bool, ModelError> {
         Ok(self.pattern(key, text, &format!(r"^(?:.*\.)?(?:{text})$"))?.is_match(module))
     }
 

@@ -1,6 +1,6 @@
 //! Adapters that are refused, each with the key or tensor at fault.
 
-use infalign_model::{ModelError, SequenceClassifier};
+use infalign_model::{LoraConfig, ModelError, SequenceClassifier};
 use serde_json::json;
 
 use super::*;
@@ -27,6 +27,7 @@ fn what_changes_the_numbers_and_is_not_computed_is_refused() {
         ("lora-llama", json!({ "r": 0 }), ["rank", "at least 1"]),
         ("lora-llama", json!({ "r": 5 }), ["lora_A.weight", "[5, 24]"]),
         ("lora-llama", json!({ "lora_alpha": -1 }), ["lora_alpha", "-1"]),
+        ("lora-llama", json!({ "lora_alpha": 1e-50 }), ["lora_alpha", "is 1e-50; it must be"]),
         ("lora-llama", json!({ "target_modules": ["q_porj"] }), ["q_porj", "v_proj"]),
         (
             "lora-llama",
@@ -57,6 +58,54 @@ fn what_changes_the_numbers_and_is_not_computed_is_refused() {
         let place = copy.path().display().to_string();
         assert!(message.contains(&place), "{message}");
     }
+}
+
+#[test]
+fn settings_of_a_new_adapter_that_would_have_no_effect_are_refused() {
+    let base = CausalLm::load(&fixture("llama"), &device()).unwrap();
+    let adapted = |keys: Value| {
+        let mut all = json!({ "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "k_proj"] });
+        all.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let config: LoraConfig = serde_json::from_value(all).unwrap();
+        base.clone().with_new_adapter(config, &mut || 0.75)
+    };
+    let special = "layers.0.self_attn.k_proj";
+    let whole = "model.layers.0.self_attn.q_proj";
+    for (keys, needles) in [
+        (
+            json!({ "rank_pattern": { "k_proj": 4, (special): 3 } }),
+            [&*format!("`rank_pattern` holds {special:?}"), "and \"k_proj\" comes before it"],
+        ),
+        (
+            json!({ "alpha_pattern": { "[kq]_proj": 4, "k_proj": 2, "q_proj": 3 } }),
+            ["`alpha_pattern` holds \"k_proj\"", "write \"(k_proj)\""],
+        ),
+        (json!({ "layers_to_transform": [0, 9] }), ["`layers_to_transform` holds 9", "2 blocks"]),
+        (
+            json!({ "target_modules": [whole, "lm_head"], "layers_to_transform": [1] }),
+            ["`layers_to_transform` has no effect", "whole paths"],
+        ),
+    ] {
+        let message = adapted(keys).expect_err(needles[0]).to_string();
+        assert!(needles.iter().all(|needle| message.contains(needle)), "{message}");
+    }
+
+    // As advised, the special pattern counts; and blocks that limit one of the names count for it.
+    let first = format!("({special})");
+    for (keys, ranks) in [
+        (json!({ "rank_pattern": { (first): 3, "k_proj": 4 } }), vec![3, 4, 2, 2]),
+        (json!({ "target_modules": [whole, "k_proj"], "layers_to_transform": [1] }), vec![2, 2]),
+    ] {
+        let copy = tempfile::tempdir().unwrap();
+        adapted(keys).unwrap().save(copy.path()).unwrap();
+        let stored = tensors(copy.path());
+        let mut found: Vec<_> = stored.iter().filter(|(name, _)| name.contains("lora_A")).collect();
+        found.sort_by_key(|(name, _)| (name.contains("q_proj"), *name));
+        assert_eq!(found.iter().map(|(_, (_, shape, _))| shape[0]).collect::<Vec<_>>(), ranks);
+    }
+    let (dir, base, _) = case("lora-llama-layer");
+    let copy = changed(&dir, &json!({ "layers_to_transform": [1, 9] }));
+    base.with_adapter(copy.path()).expect("PEFT reads it");
 }
 
 #[test]

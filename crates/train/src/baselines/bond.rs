@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::optim::GradientsParams;
+use infalign_backend::precision::{NOT_NEGATIVE, is_not_negative, is_positive};
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Sequence, Tokenizer, Transformer};
 use infalign_reward::Reward;
@@ -30,6 +31,7 @@ use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
 use crate::moving_average::moved;
 use crate::passes::{column, mean_gradient, sum};
 use crate::rollout::{Scored, check_sampling};
+use crate::solver::check_group;
 use crate::{OptimizerConfig, TrainError, leave_one_out};
 
 /// Responses of the anchor to each prompt.
@@ -82,27 +84,30 @@ impl BondConfig {
             ("prompts_per_step", self.prompts_per_step),
             ("checkpoint_every", self.checkpoint_every),
         ])?;
-        let samples = self.samples_per_prompt as f64;
+        check_group(self.samples_per_prompt)?;
         let rate = self.anchor_rate;
-        let positive = |value: f64| value >= 0.0 && value.is_finite();
         for (key, value, fine, valid) in [
-            ("samples_per_prompt", samples, samples >= 2.0, "at least 2"),
             (
                 "backward_share",
                 self.backward_share,
                 (0.0..=1.0).contains(&self.backward_share),
                 "between 0 and 1",
             ),
-            ("anchor_rate", rate, rate > 0.0 && rate <= 1.0, "above 0 and at most 1"),
+            (
+                "anchor_rate",
+                rate,
+                is_positive(rate) && rate <= 1.0,
+                "above 0, as a number of 32 bits, and at most 1",
+            ),
             (
                 "regularisation",
                 self.regularisation,
-                positive(self.regularisation),
-                "finite and at least 0",
+                is_not_negative(self.regularisation),
+                NOT_NEGATIVE,
             ),
         ] {
             if !fine {
-                return Err(TrainError::Setting { key, value: value.to_string(), valid });
+                return Err(TrainError::Setting { key, value: format!("{value:?}"), valid });
             }
         }
         Ok(())

@@ -23,6 +23,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
+use infalign_backend::precision::{POSITIVE, is_positive};
 use infalign_model::{
     LanguageModel, ResponseBatch, ScorerModel, ScorerNet, Sequence, TransformerConfig,
 };
@@ -106,11 +107,12 @@ impl ScorerConfig {
         ])?;
         check_most(&[("width", self.width), ("examples_per_step", self.examples_per_step)])?;
         let refuse = |key, value: String, valid| Err(TrainError::Setting { key, value, valid });
-        if let Some(soft) = self.soft.filter(|soft| !(*soft > 0.0 && (*soft as f32).is_finite())) {
-            return refuse("soft", soft.to_string(), "finite and above 0");
+        if let Some(soft) = self.soft.filter(|soft| !is_positive(*soft)) {
+            return refuse("soft", format!("{soft:?}"), POSITIVE);
         }
-        if let Some(rate) = self.target_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
-            return refuse("target_rate", rate.to_string(), "above 0 and at most 1");
+        if let Some(rate) = self.target_rate.filter(|rate| !(is_positive(*rate) && *rate <= 1.0)) {
+            let valid = "above 0, as a number of 32 bits, and at most 1";
+            return refuse("target_rate", format!("{rate:?}"), valid);
         }
         if self.method == ScorerMethod::CdFudge {
             let valid = "left out with cd-fudge, which has no targets to sum up";

@@ -9,6 +9,7 @@ mod report;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use infalign_backend::precision::{NOT_NEGATIVE, is_not_negative};
 use infalign_model::{LoraConfig, SequenceClassifier};
 use serde::{Deserialize, Serialize};
 
@@ -63,11 +64,10 @@ impl RewardModelConfig {
         for (key, value) in [("margin", self.margin), ("centring", self.centring)] {
             let valid = match training {
                 Examples::Rated(_) if value != 0.0 => "left out for ratings: it is for pairs",
-                // Losses are computed in f32.
-                _ if !(value >= 0.0 && (value as f32).is_finite()) => "finite and at least 0",
+                _ if !is_not_negative(value) => NOT_NEGATIVE,
                 _ => continue,
             };
-            return Err(TrainError::Setting { key, value: value.to_string(), valid });
+            return Err(TrainError::Setting { key, value: format!("{value:?}"), valid });
         }
         if training.is_empty() {
             let what = "a reward model needs examples to train on; hold out a smaller share, or give more data";

@@ -89,6 +89,11 @@ impl KlTerm {
         self != Self::Reward
     }
 
+    /// Whether something of it is taken off the reward.
+    pub(crate) fn is_penalty(self) -> bool {
+        matches!(self, Self::Reward | Self::Exact)
+    }
+
     /// What is taken off the reward at each token, in nats.
     ///
     /// - log_ratios: log π/π_ref of the sampled tokens; exact: the KL of their distributions.

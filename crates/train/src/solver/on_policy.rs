@@ -55,21 +55,27 @@ impl<A: Fn(&[usize], &[f64]) -> Vec<f64> + Sync> OnPolicy<'_, A> {
         })
     }
 
-    /// All is read before, since no pass sees all that the advantages of a response depend on.
+    /// Where the KL is taken off the reward, all is read before: no pass sees all that the advantages of a response depend on.
     fn by_parts_of_groups(
         &self,
         policy: &CausalLm,
     ) -> Result<(GradientsParams, Tally), TrainError> {
         let (numbers, passes) = (self.task.rollout.numbers(), self.passes(policy));
+        let gradient = |passes: &Passes<'_>, penalties: &[f64]| {
+            let advantages = (self.advantages)(&numbers, penalties);
+            passes.gradient(&numbers, &|seen| {
+                let own = seen.responses.iter().map(|&i| advantages[i]).collect();
+                spread(own, seen.lengths)
+            })
+        };
+        if !self.kl.is_penalty() {
+            return gradient(&passes, &vec![0.0; numbers.len()]);
+        }
         let (observed, mut tally) = passes.observe()?;
         let penalties: Vec<f64> = observed.penalties.iter().map(|tokens| sum(tokens)).collect();
         tally.penalty = penalties.iter().sum();
-        let advantages = (self.advantages)(&numbers, &penalties);
         let reference = passes.reference.filter(|_| self.kl.is_in_loss());
-        let (grads, _) = Passes { reference, ..passes }.gradient(&numbers, &|seen| {
-            let own = seen.responses.iter().map(|&i| advantages[i]).collect();
-            spread(own, seen.lengths)
-        })?;
+        let (grads, _) = gradient(&Passes { reference, ..passes }, &penalties)?;
         Ok((grads, tally))
     }
 

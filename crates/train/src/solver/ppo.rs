@@ -3,8 +3,10 @@
 //! How it departs from the paper and its use in RLHF:
 //! 1. A token's reward is −β times the KL's share at it, and Φ at the last; γ = 1. The value after the last token is 0, for a response that
 //!    was cut at the limit as well: its reward is that of what it says.
-//! 2. The value model is a network of its own, which starts from π_ref with values of 0, and has an optimiser of its own: no coefficient sets
-//!    its loss against the policy's. A reference with an adapter is merged into it, and all its weights are trained.
+//! 2. The value model is a network of its own, which starts from π_ref and has an optimiser of its own: no coefficient sets its loss against
+//!    the policy's. A reference with an adapter is merged into it, and all its weights are trained. It starts with values of 0, and Φ is
+//!    counted from its mean in the first rollout: a constant added to the reward would otherwise have to be learned, and pass for an advantage
+//!    of every token until it is.
 //! 3. Advantages are not whitened: that would change the scale of J against a KL in the loss from one minibatch to the next.
 //! 4. There is no entropy bonus, and no early stop by KL.
 //! 5. Gradients are means over responses of sums over tokens, in units of J/β, as for the other solvers.
@@ -13,13 +15,14 @@
 
 use std::path::{Path, PathBuf};
 
+use infalign_backend::precision::{LIMIT, POSITIVE, is_limit, is_positive};
 use infalign_model::{CausalLm, ResponseBatch, Sequence, SequenceClassifier};
 use serde::{Deserialize, Serialize};
 
 use super::clipped::{Reuse, Surrogate};
 use super::passes::{Passes, cut};
 use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, gae};
-use crate::checkpoint::state_error;
+use crate::checkpoint::{read_json, state_error, write_json};
 use crate::fit::{Trainable, backward};
 use crate::optimizer::Optimizer;
 use crate::passes::{column, sum_gradients};
@@ -73,14 +76,14 @@ impl Ppo {
         let reuse = Reuse::new(self.epochs, self.minibatches, self.clip);
         reuse.check(self.clip, responses)?;
         self.term()?;
-        let positive = |value: Option<f64>| value.is_none_or(|v| v > 0.0 && v.is_finite());
-        let shown = |value: Option<f64>| value.map_or("none".into(), |v| v.to_string());
+        let positive = |value: Option<f64>| value.is_none_or(is_positive);
+        let shown = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:?}"));
         for (key, value, fine, valid) in [
             (
                 "solver.value_clip",
                 shown(self.value_clip),
-                positive(self.value_clip),
-                "finite and above 0",
+                self.value_clip.is_none_or(is_limit),
+                LIMIT,
             ),
             (
                 "solver.value_clip",
@@ -98,7 +101,7 @@ impl Ppo {
                 "solver.value_learning_rate",
                 shown(self.value_learning_rate),
                 positive(self.value_learning_rate),
-                "finite and above 0",
+                POSITIVE,
             ),
         ] {
             if !fine {
@@ -128,7 +131,8 @@ impl Ppo {
             }
             None => (SequenceClassifier::on(reference.clone().merge()?, 0), fresh),
         };
-        Ok(WithValue { config, value: value.train(), optimizer, share })
+        let origin = checkpoint.map(read_origin).transpose()?;
+        Ok(WithValue { config, value: value.train(), optimizer, share, origin })
     }
 }
 
@@ -142,6 +146,17 @@ fn optimizer_path(checkpoint: &Path) -> PathBuf {
     checkpoint.join("value-optimizer.bpk")
 }
 
+/// Where a checkpoint holds what Φ is counted from.
+fn origin_path(checkpoint: &Path) -> PathBuf {
+    checkpoint.join("value-origin.json")
+}
+
+/// Checkpoints of earlier versions, without that file, have values of Φ itself.
+fn read_origin(checkpoint: &Path) -> Result<f64, TrainError> {
+    let path = origin_path(checkpoint);
+    if path.exists() { read_json(&path) } else { Ok(0.0) }
+}
+
 /// PPO and its value model.
 pub(crate) struct WithValue {
     config: Ppo,
@@ -149,6 +164,8 @@ pub(crate) struct WithValue {
     optimizer: Optimizer,
     /// The value model's learning rate in units of the policy's.
     share: f64,
+    /// Mean Φ of the first rollout, from which that of all is counted.
+    origin: Option<f64>,
 }
 
 /// What the value model said of a rollout, and what it should have said.
@@ -172,8 +189,12 @@ impl Solver for WithValue {
         let (old, mut tally) = passes.observe()?;
         tally.check(task.step, &task.reference.device())?;
         let values = self.values(&task.rollout.sequences)?;
-        let rewards = task.rollout.transformed.iter().zip(&old.penalties);
-        let rewards = rewards.map(|(&phi, penalties)| token_rewards(phi, penalties, task.beta));
+        let transformed = &task.rollout.transformed;
+        let mean = || transformed.iter().sum::<f64>() / transformed.len() as f64;
+        let origin = *self.origin.get_or_insert_with(mean);
+        let rewards = transformed.iter().zip(&old.penalties);
+        let rewards =
+            rewards.map(|(phi, penalties)| token_rewards(phi - origin, penalties, task.beta));
         let advantages: Vec<Vec<f64>> = rewards
             .zip(&values)
             .map(|(rewards, values)| gae::advantages(&rewards, values, self.config.gae_lambda))
@@ -200,6 +221,9 @@ impl Solver for WithValue {
         let dir = value_path(checkpoint);
         std::fs::create_dir_all(&dir).map_err(|error| state_error(&dir, error))?;
         self.value.valid().save(&dir)?;
+        if let Some(origin) = self.origin {
+            write_json(&origin_path(checkpoint), &origin)?;
+        }
         self.optimizer.save(&optimizer_path(checkpoint))
     }
 }
@@ -264,7 +288,8 @@ impl WithValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::solver::tests::model;
+    use crate::rollout::Rollout;
+    use crate::solver::tests::{model, with_task};
 
     /// The loss of a value model that says 0 of every token.
     ///
@@ -299,5 +324,44 @@ mod tests {
             let found = loss(config, &[(1, 1.0, 0.0)]);
             assert!((found - expected).abs() < 1e-6, "{config}: {found}");
         }
+    }
+
+    /// The policy's log-probabilities of everything after two updates, the second by a solver that was saved and loaded.
+    fn trained(constant: f64) -> Vec<f32> {
+        let mut found = Vec::new();
+        with_task(|task| {
+            let config: Ppo = serde_json::from_str("{}").unwrap();
+            let optimizer: OptimizerConfig =
+                serde_json::from_str(r#"{"learning_rate": 0.01}"#).unwrap();
+            let mut learner = Learner::new(model(2), Optimizer::new(&optimizer));
+            learner.learning_rate = 0.01;
+            let dir = tempfile::tempdir().unwrap();
+            // The second rollout is better than the first.
+            for (checkpoint, better) in [(None, 0.0), (Some(dir.path()), 1.0)] {
+                let sequences = task.rollout.sequences.clone();
+                let phi = |phi: &f64| phi + constant + better;
+                let rollout = Rollout {
+                    samples: task.rollout.samples,
+                    log_probs: learner.policy.valid().log_probs(&sequences).unwrap(),
+                    transformed: task.rollout.transformed.iter().map(phi).collect(),
+                    sequences,
+                    ..Rollout::default()
+                };
+                let task = Task { rollout: &rollout, ..*task };
+                let mut solver = config.begin(task.reference, &optimizer, checkpoint).unwrap();
+                solver.update(&mut learner, &task).unwrap();
+                solver.save(dir.path()).unwrap();
+            }
+            found = learner.policy.valid().log_probs(&task.rollout.sequences).unwrap().concat();
+        });
+        found
+    }
+
+    #[test]
+    fn a_constant_in_the_reward_changes_nothing() {
+        let (plain, shifted) = (trained(0.0), trained(64.0));
+        let pairs = plain.iter().zip(&shifted);
+        let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-4, "{apart}");
     }
 }

@@ -120,20 +120,23 @@ impl ScorerEvaluator<'_> {
         let weights: Vec<f64> = self.heads.iter().map(weight).collect();
         let parts = self.heads.iter().zip(&weights).filter(|(_, weight)| **weight != 0.0);
         let parts = parts.map(|(head, weight)| Ok((*weight as f32, (self.rewards)(head)?)));
-        let sum = WeightedSum::new(parts.collect::<Result<Vec<_>>>()?)?;
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        // Plain samples alone go by no weights.
+        let sum = if parts.is_empty() { None } else { Some(WeightedSum::new(parts)?) };
+        let sum = sum.as_ref().map(|sum| sum as &dyn Reward);
         let scorer = LearnedScorer::new(&self.guide.values, self.guide.trunk.as_deref(), &weights)?;
         let watch = |_: Event<'_>| interrupt::flow();
         let generator = Generator { watch: Some(&watch), ..self.generator.clone() };
         let Composed { selection, inner } = procedure;
         let decoder = if inner == Procedure::Sample {
-            ProcedureDecoder::new(selection, &generator, self.tokenizer, Some(&sum))?
+            ProcedureDecoder::new(selection, &generator, self.tokenizer, sum)?
                 .with_seed(generator.seed)
         } else {
             let cancelled = Some(interrupt::flag());
             let guided =
                 GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
             guided.check(self.prompts)?;
-            ProcedureDecoder::guided(selection, guided, self.tokenizer, Some(&sum))?
+            ProcedureDecoder::guided(selection, guided, self.tokenizer, sum)?
         };
         let decoded = decoder.decode_samples(self.prompts, evaluation.samples)?;
         let text = |responses: &Vec<Decoded>| responses.iter().map(|y| y.text.clone()).collect();

@@ -7,7 +7,7 @@ use infalign_evaluate::{Curve, Figure, KL_AND_WIN_RATE, Panel, Point, distinct, 
 use infalign_train::{LengthReport, ScorerReport, ValueBin};
 use infalign_transform::Procedure;
 
-use super::row::{Mean, Row, common_weights};
+use super::row::{Mean, Row, all_weights};
 use crate::recipe::ScorerRecipe;
 
 /// Values against rewards, one line a range of prefix lengths.
@@ -93,8 +93,10 @@ fn panel(name: &str, rows: &[Row], of: impl Fn(&Row) -> &BTreeMap<String, Mean>)
 }
 
 fn note(recipe: &ScorerRecipe, rows: &[Row]) -> String {
-    let weights = common_weights(rows).filter(|_| recipe.head.len() > 1);
-    let weights = weights.map_or(String::new(), |weights| format!("; weights: {weights}"));
+    let weights = match &all_weights(rows)[..] {
+        [weights] if recipe.head.len() > 1 => format!("; weights: {weights}"),
+        _ => String::new(),
+    };
     format!("bars: 95 % intervals{}{weights}", kinds_of_kl(rows))
 }
 

@@ -16,6 +16,7 @@ use super::super::inputs::{
 };
 use super::super::reward_model::RewardModelInputs;
 use super::super::rewards;
+use super::super::without_effect::warn_of_validation;
 use super::completions::cut;
 use crate::encode::Encoder;
 use crate::models::check_vocabularies;
@@ -102,6 +103,10 @@ impl<'a> ScorerInputs<'a> {
             }
         }
         warn_of_warmup("train", &recipe.train.optimizer, recipe.train.steps);
+        if recipe.rollouts.validation > 0 {
+            let told = format!("rollouts.validation is {}", recipe.rollouts.validation);
+            warn_of_validation(&told, recipe.train.steps, recipe.train.checkpoint_every);
+        }
         Ok(Self {
             recipe,
             run,

@@ -1,22 +1,24 @@
 //! The rows of a scorer run as a table for people.
 
-use infalign_decode::{Kl, KlKind};
+use infalign_decode::Kl;
 use infalign_evaluate::score_with_interval;
 use infalign_stats::Interval;
 
-use super::row::{LEVEL, Mean, Row, common_weights};
+use super::row::{LEVEL, Mean, Row, all_weights};
 
 /// A line a row: what was run, what it cost, and, of each reward, its mean and how often it wins over plain samples of the base.
 ///
 /// - `rewards`: their names, in the order of the columns.
 pub(super) fn table(rows: &[Row], rewards: &[&str]) -> String {
-    let by = common_weights(rows);
+    let by = all_weights(rows);
+    let several = by.len() > 1;
     let mut head = vec!["procedure".to_owned()];
-    head.extend(by.is_none().then(|| "by".to_owned()));
+    head.extend(several.then(|| "by".to_owned()));
     head.extend(["KL (nats)", "tokens", "scores"].map(str::to_owned));
     head.extend(rewards.iter().flat_map(|name| [(*name).to_owned(), "wins".to_owned()]));
-    let lines = rows.iter().map(|row| line(row, by.is_none(), rewards));
+    let lines = rows.iter().map(|row| line(row, several, rewards));
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(lines).collect();
+    let by = if several { None } else { by.first() };
     let by = by.map_or(String::new(), |by| format!(" Chosen by {by}."));
     format!(
         "{}\n{}: mean [95 % interval over prompts]; wins: share of responses that have more than a plain one of the base; scores: values and rewards asked for.{by}",
@@ -45,14 +47,8 @@ fn line(row: &Row, weighted: bool, rewards: &[&str]) -> Vec<String> {
     cells
 }
 
-/// A KL, with `≤` before one that is a bound and `≈` before an estimate.
 fn kl(Kl { nats, kind }: Kl) -> String {
-    let sign = match kind {
-        KlKind::Exact => "",
-        KlKind::Estimate => "≈ ",
-        KlKind::Bound => "≤ ",
-    };
-    format!("{sign}{nats:.3}")
+    format!("{}{nats:.3}", kind.sign())
 }
 
 /// The cells in columns: the first to the left, the others to the right.
@@ -74,6 +70,10 @@ fn aligned(lines: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use infalign_decode::KlKind;
+
     use super::super::row::tests::{row, rows};
     use super::*;
 
@@ -88,6 +88,10 @@ mod tests {
         ];
         assert_eq!(lines[..3], expected);
         assert!(lines[3].ends_with("Chosen by liking:1."), "{of_one}");
+        let plain = Row { weights: BTreeMap::new(), ..rows()[0].clone() };
+        let of_none = table(&[plain], &["liking"]);
+        assert!(of_none.starts_with("procedure  KL (nats)"), "{of_none}");
+        assert!(of_none.ends_with("values and rewards asked for."), "{of_none}");
 
         let estimated = Row {
             kl: vec![

@@ -102,10 +102,10 @@ impl Row {
         }
         let name = self.varied().map_or_else(|| self.procedure.to_string(), |varied| varied.front);
         let name = self.on_policy(name);
-        match common_weights(rows) {
-            Some(_) => name,
-            None => format!("{name} by {}", self.weights()),
+        if self.weights.is_empty() || all_weights(rows).len() == 1 {
+            return name;
         }
+        format!("{name} by {}", self.weights())
     }
 
     /// Whether it is what a trained policy writes by itself.
@@ -150,15 +150,18 @@ impl Row {
         }
         let name = self.varied().map_or_else(|| self.procedure.to_string(), |varied| varied.series);
         let name = self.on_policy(name);
+        if self.weights.is_empty() {
+            return name;
+        }
         let weights: Vec<String> =
             self.weights.iter().map(|(head, weight)| format!("{weight} {head}")).collect();
         format!("{name} ({})", weights.join(" + "))
     }
 
-    /// The procedure, and the weights that it went by; or the policy.
+    /// The procedure, and the weights that it went by, if any; or the policy.
     pub(super) fn name(&self) -> String {
-        if self.is_policy_itself() {
-            return self.series();
+        if self.weights.is_empty() {
+            return self.title();
         }
         format!("{} by {}", self.title(), self.weights())
     }
@@ -214,13 +217,9 @@ impl Row {
     }
 }
 
-/// The weights that all procedures went by; none where they went by several.
-pub(super) fn common_weights(rows: &[Row]) -> Option<String> {
-    let of_procedures = rows.iter().filter(|row| !row.is_policy_itself());
-    match &distinct(of_procedures.map(Row::weights))[..] {
-        [weights] => Some(weights.clone()),
-        _ => None,
-    }
+/// The weights that procedures went by, each once; plain samples may go by none.
+pub(super) fn all_weights(rows: &[Row]) -> Vec<String> {
+    distinct(rows.iter().filter(|row| !row.weights.is_empty()).map(Row::weights))
 }
 
 #[cfg(test)]
@@ -273,9 +272,21 @@ pub(super) mod tests {
             told("cd-block:length=8,samples=K", "K = 4"),
         ];
         assert_eq!(named(&of_one), expected);
-        assert_eq!(common_weights(&of_one).as_deref(), Some("liking:1"));
+        assert_eq!(all_weights(&of_one), ["liking:1"]);
         let several = named(&rows());
         assert_eq!(several[1].0, "best-of:N by liking:1");
         assert_eq!(several[4].0, "cd-token:lambda=λ by liking:0.5");
+    }
+
+    #[test]
+    fn plain_samples_may_go_by_no_weights() {
+        let plain = Row { weights: BTreeMap::new(), ..row("sample", 1.0, 0.0, &[0.0, 1.0]) };
+        let alone = [plain.clone()];
+        let beside = [&alone[..], &rows()].concat();
+        let both = ["liking:1", "liking:0.5"];
+        for (rows, weights) in [(&alone[..], &both[..0]), (&beside, &both)] {
+            assert_eq!([plain.front(rows), plain.series(), plain.name()], ["sample"; 3]);
+            assert_eq!(all_weights(rows), weights);
+        }
     }
 }

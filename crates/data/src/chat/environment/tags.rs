@@ -1,7 +1,10 @@
-//! What Jinja's tags have and the interpreter's lack: `{% generation %}`, and some escape sequences of text constants.
+//! What Jinja's tags have and the interpreter's lack: `{% generation %}`, some escape sequences of text constants, and the operator `%` behind
+//! them.
 
 use minijinja::{Error, ErrorKind};
 use regex::{Captures, Regex};
+
+use super::super::percent;
 
 /// Comments and raw blocks; marks of `{% generation %}`; other tags, in whose text constants all of that is text.
 const PIECES: &str = r#"(?xs)
@@ -28,7 +31,7 @@ pub(super) fn translated(template: &str) -> Result<String, Error> {
         if piece.name("mark").is_some() {
             text.replace("generation", "with")
         } else if piece.name("tag").is_some() {
-            escapes.replace_all(text, escape).into_owned()
+            percent::as_filter(&escapes.replace_all(text, escape))
         } else {
             text.to_owned()
         }
@@ -63,6 +66,10 @@ mod tests {
             (r#"{% if x == "\a\v" %}"#, r#"{% if x == "\x07\x0b" %}"#),
             (r"{{ '<\/b>\\a\\\a' }}", r"{{ '<\\/b>\\a\\\x07' }}"),
             ("{{ 'a\\\nb' }}", "{{ 'ab' }}"),
+            (
+                r"{{ '\a%d' % n }} % {% if '%d' % n %}",
+                r"{{ '\x07%d'|format(n) }} % {% if '%d'|format(n) %}",
+            ),
         ] {
             assert_eq!(translated(template).unwrap(), written);
         }
@@ -77,6 +84,8 @@ mod tests {
             r"\a it's \U0001F600 {{ '\n\u00e9\x41\101\d\\U0001F600' }}",
             "{% generations %}{{ generation }}{% if generation %}",
             "{{ 'open {% generation",
+            "'%d' % n {# '%d' % n #}{% raw %} endraw {{ '%d' % n }}{% endraw %} { % '",
+            "{",
         ] {
             assert_eq!(translated(template).unwrap(), template);
         }
