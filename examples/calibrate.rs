@@ -23,16 +23,9 @@ fn main() -> anyhow::Result<()> {
     let reward = Lexicon::new(&weights.map(|(word, weight)| (word.to_owned(), weight)).into())?;
 
     let model = model.for_inference();
-    let sampler = Generator {
-        model: model.as_ref(),
-        stops: tokenizer.stops(),
-        stop_texts: None,
-        sampling: Sampling { max_tokens: 32, ..Sampling::default() },
-        seed: 1,
-        stage: "calibration",
-        batch: 64,
-        watch: None,
-    };
+    let sampling = Sampling { max_tokens: 32, ..Sampling::default() };
+    let sampler =
+        Generator::new(model.as_ref(), tokenizer.stops(), &sampling, 1, "calibration", 64);
     let reference = ReferenceRewards {
         sampler: &sampler,
         tokenizer: &tokenizer,

@@ -16,16 +16,8 @@ fn main() -> anyhow::Result<()> {
     let model = CausalLm::load(folder, &infalign::backend::device(None)?)?;
     let tokenizer = Tokenizer::load(folder, model.config())?;
     let model = model.for_inference();
-    let sampler = Generator {
-        model: model.as_ref(),
-        stops: tokenizer.stops(),
-        stop_texts: None,
-        sampling: Sampling { max_tokens: 32, ..Sampling::default() },
-        seed: 1,
-        stage: "generate",
-        batch: 16,
-        watch: None,
-    };
+    let sampling = Sampling { max_tokens: 32, ..Sampling::default() };
+    let sampler = Generator::new(model.as_ref(), tokenizer.stops(), &sampling, 1, "generate", 16);
     let weights = [("lovely", 2.0), ("good", 1.0), ("dirty", -2.0)];
     let reward = Lexicon::new(&weights.map(|(word, weight)| (word.to_owned(), weight)).into())?;
     let decoder = ProcedureDecoder::new(procedure, &sampler, &tokenizer, Some(&reward))?;

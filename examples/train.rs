@@ -60,16 +60,9 @@ fn calibrated(
     reward: &Length,
 ) -> anyhow::Result<Calibration> {
     let model = reference.clone().for_inference();
-    let sampler = Generator {
-        model: model.as_ref(),
-        stops: tokenizer.stops(),
-        stop_texts: None,
-        sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
-        seed: 1,
-        stage: "calibration",
-        batch: 64,
-        watch: None,
-    };
+    let sampling = Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() };
+    let sampler =
+        Generator::new(model.as_ref(), tokenizer.stops(), &sampling, 1, "calibration", 64);
     let rewards = ReferenceRewards { sampler: &sampler, tokenizer, reward, samples: 40, block: 80 };
     let mut table = Calibration::new(CalibrationMeta::default());
     rewards.fill(&mut table, prompts, &mut |_, _| ControlFlow::Continue(()))?;

@@ -4,9 +4,9 @@
 mod common;
 
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::Command;
 
-use common::{assert_done, bytes, copy, json, quickstart, stderr, tuned};
+use common::{assert_done, bytes, copy, done, quickstart, refused, stderr, tuned};
 use infalign_calibrate::store::write_to;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
@@ -30,13 +30,14 @@ impl Folder {
     }
 
     /// `infalign calibrate ARGS` in the folder.
-    fn run(&self, args: &[&str]) -> Output {
+    fn run(&self, args: &[&str]) -> Command {
         let mut command = common::infalign(&["calibrate"]);
-        command.args(args).current_dir(self.0.path()).output().unwrap()
+        command.args(args).current_dir(self.0.path());
+        command
     }
 
     /// The options that say what rewards are made from, and `args`.
-    fn reference(&self, args: &[&str]) -> Output {
+    fn reference(&self, args: &[&str]) -> Command {
         let model = quickstart().join("model");
         let mut all = args.to_vec();
         all.extend(["--model", model.to_str().unwrap(), "--prompts", "prompts.jsonl"]);
@@ -45,7 +46,7 @@ impl Folder {
     }
 
     fn make(&self, samples: &str, out: &str, more: &[&str]) -> Value {
-        json(&self.reference(&[&["--samples", samples, "--out", out, "--json"], more].concat()))
+        json(self.reference(&[&["--samples", samples, "--out", out, "--json"], more].concat()))
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
@@ -53,9 +54,8 @@ impl Folder {
     }
 }
 
-fn text(output: &Output) -> String {
-    assert_done(output);
-    String::from_utf8(output.stdout.clone()).unwrap()
+fn json(command: Command) -> Value {
+    common::json(&common::run(command))
 }
 
 #[test]
@@ -72,12 +72,12 @@ fn a_table_is_the_same_made_at_once_extended_or_merged_of_shards() {
     for (shard, out) in [("1/2", "1.parquet"), ("2/2", "2.parquet")] {
         folder.make("24", out, &["--shard", shard]);
     }
-    text(&folder.run(&["merge", "1.parquet", "2.parquet", "--out", "merged.parquet"]));
-    let inspected = |name| json(&folder.run(&["inspect", name, "--json"]));
+    done(folder.run(&["merge", "1.parquet", "2.parquet", "--out", "merged.parquet"]));
+    let inspected = |name| json(folder.run(&["inspect", name, "--json"]));
     assert!(folder.bytes("merged.parquet") == folder.bytes("whole.parquet"));
-    let lines = text(&folder.run(&["inspect", "whole.parquet"]));
+    let lines = done(folder.run(&["inspect", "whole.parquet"]));
     assert!(lines.contains("samples a prompt") && lines.contains("24"), "{lines}");
-    text(&folder.run(&["compress", "whole.parquet", "--quantiles", "8", "--out", "small.parquet"]));
+    done(folder.run(&["compress", "whole.parquet", "--quantiles", "8", "--out", "small.parquet"]));
     assert_eq!(inspected("small.parquet")["meta"]["quantiles"], 8);
 }
 
@@ -86,9 +86,8 @@ fn two_processes_do_not_work_on_one_table() {
     let folder = Folder::new(2);
     let lock = std::fs::File::create(folder.path(".t.parquet.lock")).unwrap();
     lock.try_lock().unwrap();
-    let refused = folder.reference(&["--samples", "4", "--out", "t.parquet"]);
-    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
-    assert!(stderr(&refused).contains("another process is working on t.parquet"));
+    let command = folder.reference(&["--samples", "4", "--out", "t.parquet"]);
+    refused(command, &["another process is working on t.parquet"]);
     assert!(!folder.path("t.parquet").exists());
     drop(lock);
     folder.make("4", "t.parquet", &[]);
@@ -113,12 +112,12 @@ fn a_table_is_gone_on_with_by_the_model_that_it_was_begun_with() {
         std::fs::write(&path, keys.to_string()).unwrap();
         before
     };
-    assert_done(&make("2"));
+    done(make("2"));
     // What nothing depends on may be another, and how the files are written.
     let truncation = serde_json::json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
     with("tokenizer.json", serde_json::json!({ "truncation": truncation }));
     with("config.json", serde_json::json!({ "transformers_version": "5.0.0", "pad_token_id": 0 }));
-    assert_done(&make("4"));
+    done(make("4"));
     let lowercase = serde_json::json!({ "type": "Lowercase" });
     for (file, changes, told) in [
         ("generation_config.json", serde_json::json!({ "eos_token_id": [2, 3] }), "sampling"),
@@ -128,13 +127,10 @@ fn a_table_is_gone_on_with_by_the_model_that_it_was_begun_with() {
         ("tokenizer.json", serde_json::json!({ "normalizer": lowercase }), "tokenizer_sha256"),
     ] {
         let before = with(file, changes);
-        let output = make("6");
-        assert_eq!(output.status.code(), Some(2), "{file}: {}", stderr(&output));
-        let told = format!("made with {told} `");
-        assert!(stderr(&output).contains(&told), "{file}: {}", stderr(&output));
+        refused(make("6"), &[&format!("made with {told} `")]);
         std::fs::write(folder.path("model").join(file), before).unwrap();
     }
-    assert_done(&make("6"));
+    done(make("6"));
 }
 
 #[test]
@@ -153,7 +149,7 @@ fn given_responses_get_their_calibrated_rewards() {
         [row(serde_json::json!({ "reward": 99 })), row(serde_json::json!({ "reward": -99 }))];
     std::fs::write(folder.path("rewards.jsonl"), rows.join("\n")).unwrap();
     let apply = |args: &[&str]| folder.run(&[&["apply", "--table", "t.parquet"], args].concat());
-    let document = json(&apply(&["--input", "rewards.jsonl", "--transform", "exp:10", "--json"]));
+    let document = json(apply(&["--input", "rewards.jsonl", "--transform", "exp:10", "--json"]));
     let u: Vec<f64> =
         document["rows"].as_array().unwrap().iter().map(|row| row["u"].as_f64().unwrap()).collect();
     assert_eq!(u, [16.5 / 17.0, 0.5 / 17.0]);
@@ -165,19 +161,14 @@ fn given_responses_get_their_calibrated_rewards() {
     ];
     std::fs::write(folder.path("responses.jsonl"), rows.join("\n")).unwrap();
     let with_reward = ["--input", "responses.jsonl", "--reward", "reward.toml"];
-    let refused = apply(&with_reward);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(
-        stderr(&refused).contains("1 of 2 prompts are not in this calibration table"),
-        "{}",
-        stderr(&refused)
-    );
-    let skipped = apply(&[&with_reward[..], &["--skip-missing"]].concat());
+    refused(apply(&with_reward), &["1 of 2 prompts are not in this calibration table"]);
+    let skipped = common::run(apply(&[&with_reward[..], &["--skip-missing"]].concat()));
+    assert_done(&skipped);
     assert!(stderr(&skipped).contains("1 of 2 rows left out"), "{}", stderr(&skipped));
-    assert_eq!(text(&skipped).lines().count(), 2);
+    assert_eq!(String::from_utf8(skipped.stdout).unwrap().lines().count(), 2);
     std::fs::write(folder.path("other.toml"), "kind = \"length\"\nunit = \"words\"\n").unwrap();
     let other = apply(&["--input", "responses.jsonl", "--reward", "other.toml", "--skip-missing"]);
-    assert!(stderr(&other).contains("was made with the reward"), "{}", stderr(&other));
+    refused(other, &["was made with the reward"]);
 }
 
 #[test]
@@ -190,7 +181,7 @@ fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
         &["learn", "t.parquet", "--prompts", "prompts.jsonl", "--out", "c.json", "--json"],
         &model[..],
     ];
-    let report = json(&folder.run(&learn.concat()));
+    let report = json(folder.run(&learn.concat()));
     let error = report["error"].as_f64().unwrap();
     assert!(
         error < report["error_without_features"].as_f64().unwrap() + 1e-9 && error < 0.3,
@@ -206,8 +197,8 @@ fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
         "--prompts",
         test.to_str().unwrap(),
     ];
-    text(&folder.run(&[&predict[..], &model].concat()));
-    let inspected = json(&folder.run(&["inspect", "p.parquet", "--json"]));
+    done(folder.run(&[&predict[..], &model].concat()));
+    let inspected = json(folder.run(&["inspect", "p.parquet", "--json"]));
     assert_eq!(
         (inspected["summary"]["prompts"].as_u64(), inspected["meta"]["quantiles"].as_u64()),
         (Some(160), Some(64))
@@ -219,17 +210,15 @@ fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
         let other = calibrator.replace("\"schema_version\":2,", &other);
         std::fs::write(folder.path("other.json"), other).unwrap();
         let predict = ["predict", "--calibrator", "other.json", "--out", "no", "--prompts"];
-        let output = folder.run(&[&predict[..], &["prompts.jsonl"], &model].concat());
-        let told = format!("is a calibrator of version {version}, not 2: {told}");
-        assert!(stderr(&output).contains(&told), "{}", stderr(&output));
+        let command = folder.run(&[&predict[..], &["prompts.jsonl"], &model].concat());
+        refused(command, &[&format!("is a calibrator of version {version}, not 2: {told}")]);
     }
     // Another model's states mean something else.
     let tuned = tuned(folder.0.path());
     let other = ["--prompts", "prompts.jsonl", "--out", "no", "--model", tuned.to_str().unwrap()];
     for command in [&["learn", "t.parquet"][..], &["predict", "--calibrator", "c.json"]] {
-        let output = folder.run(&[command, &other].concat());
-        assert_eq!(output.status.code(), Some(2), "{command:?}");
-        assert!(stderr(&output).contains("is not the reference policy"), "{}", stderr(&output));
+        let command = folder.run(&[command, &other].concat());
+        refused(command, &["is not the reference policy"]);
         assert!(!folder.path("no").exists());
     }
 }
@@ -239,7 +228,7 @@ fn a_report_is_one_page_and_finds_out_a_wrong_table() {
     let folder = Folder::new(12);
     folder.make("32", "t.parquet", &[]);
     let of = |out: &str, more: &[&str]| {
-        json(&folder.reference(&[&["report", "t.parquet", "--out", out, "--json"], more].concat()))
+        json(folder.reference(&[&["report", "t.parquet", "--out", out, "--json"], more].concat()))
     };
     let right = of("right", &[]);
     assert!(right["uniformity"]["p_value"].as_f64().unwrap() > 0.001, "{right}");
@@ -251,7 +240,7 @@ fn a_report_is_one_page_and_finds_out_a_wrong_table() {
         assert!(folder.path("right").join(file).exists(), "{file}");
     }
     // Without a model, everything but uniformity.
-    let alone = json(&folder.run(&["report", "t.parquet", "--out", "alone", "--json"]));
+    let alone = json(folder.run(&["report", "t.parquet", "--out", "alone", "--json"]));
     assert_eq!(alone["uniformity"], Value::Null);
     for (option, value, told) in [
         ("--max-tokens", "64", "--max-tokens says how fresh responses are drawn"),
@@ -263,13 +252,10 @@ fn a_report_is_one_page_and_finds_out_a_wrong_table() {
         ("--memory", "1", "--memory says"),
         ("--device", "cpu", "--model"),
     ] {
-        let output = folder.run(&["report", "t.parquet", "--out", "x", option, value]);
-        assert_eq!(output.status.code(), Some(2), "{option}");
-        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+        refused(folder.run(&["report", "t.parquet", "--out", "x", option, value]), &[told]);
     }
     let hotter = folder.reference(&["report", "t.parquet", "--out", "x", "--temperature", "0.5"]);
-    assert_eq!(hotter.status.code(), Some(2));
-    assert!(stderr(&hotter).contains("made with sampling"), "{}", stderr(&hotter));
+    refused(hotter, &["made with sampling"]);
 }
 
 #[test]
@@ -296,9 +282,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--samples", "4", "--out", "n.parquet", "--temperature", "inf"], "a finite number"),
         (&["--samples", "4"], "--out"),
     ] {
-        let output = folder.reference(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(needle), "{args:?}: {}", stderr(&output));
+        refused(folder.reference(args), &[needle]);
     }
     for (args, needle) in [
         (&["inspect", "none.parquet"][..], "none.parquet"),
@@ -313,16 +297,13 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["report", "t.parquet", "--out", "c.json"], "c.json is no folder"),
         (&[], "Usage"),
     ] {
-        let output = folder.run(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(needle), "{args:?}: {}", stderr(&output));
+        refused(folder.run(args), &[needle]);
     }
     let model = quickstart().join("model");
     let reader = ["--model", model.to_str().unwrap(), "--prompts", "prompts.jsonl"];
     for command in [&["learn", "t.parquet"][..], &["predict", "--calibrator", "c.json"]] {
-        let output = folder.run(&[command, &reader, &["--out", "c.json"]].concat());
-        assert_eq!(output.status.code(), Some(2), "{command:?}");
-        assert!(stderr(&output).contains("is there already"), "{}", stderr(&output));
+        let command = folder.run(&[command, &reader, &["--out", "c.json"]].concat());
+        refused(command, &["is there already"]);
     }
     assert_eq!(folder.bytes("c.json"), b"mine");
     for (reward, needle) in [
@@ -330,15 +311,13 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ("[reward]\nkind = \"length\"\nunit = \"words\"\n", "take the heading [reward] out"),
     ] {
         std::fs::write(folder.path("reward.toml"), reward).unwrap();
-        let output = folder.reference(&["--samples", "4", "--out", "n.parquet"]);
-        let told = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert!(told.contains("reward.toml: ") && told.contains(needle), "{told}");
+        let command = folder.reference(&["--samples", "4", "--out", "n.parquet"]);
+        refused(command, &["reward.toml: ", needle]);
     }
     std::fs::write(folder.path("reward.toml"), "kind = \"length\"\nunit = \"words\"\n").unwrap();
     lines(&["once more", "once more"]);
     let twice = folder.reference(&["--samples", "4", "--out", "n.parquet"]);
-    assert!(stderr(&twice).contains("is that of line 1 already"), "{}", stderr(&twice));
+    refused(twice, &["is that of line 1 already"]);
 }
 
 /// One text under two ids is one prompt: in shards, and where fresh responses are tested.
@@ -358,8 +337,8 @@ fn equal_texts_are_one_prompt() {
     for (shard, out) in [("1/2", "1.parquet"), ("2/2", "2.parquet")] {
         assert_eq!(folder.make("8", out, &["--shard", shard])["prompts"], 3);
     }
-    text(&folder.run(&["merge", "1.parquet", "2.parquet", "--out", "merged.parquet"]));
+    done(folder.run(&["merge", "1.parquet", "2.parquet", "--out", "merged.parquet"]));
     assert!(folder.bytes("merged.parquet") == folder.bytes("t.parquet"));
     let report = ["report", "t.parquet", "--out", "r", "--json", "--fresh", "10"];
-    assert_eq!(json(&folder.reference(&report))["uniformity"]["responses"], 60);
+    assert_eq!(json(folder.reference(&report))["uniformity"]["responses"], 60);
 }

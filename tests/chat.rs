@@ -4,9 +4,9 @@
 mod common;
 
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::Command;
 
-use common::{bytes, done, json, model_with, train_small};
+use common::{bytes, done, json, model_with, refused, run, train_small};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,9 +24,10 @@ const DATED: &str = "\
 {% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}{% set day = 'friday' %}{% endif %}
 {{ bos_token }} on {{ day }} {{ messages[0].content }} :";
 
-fn infalign(command: &str, model: &TempDir, args: &[&str]) -> Output {
+fn infalign(command: &str, model: &TempDir, args: &[&str]) -> Command {
     let mut process = common::infalign(&[command, "--model"]);
-    process.arg(model.path()).args(args).output().unwrap()
+    process.arg(model.path()).args(args);
+    process
 }
 
 fn rows(dir: &TempDir, rows: &[Value]) -> PathBuf {
@@ -36,7 +37,7 @@ fn rows(dir: &TempDir, rows: &[Value]) -> PathBuf {
     path
 }
 
-fn generate(model: &TempDir, prompts: &[Value], args: &[&str]) -> Output {
+fn generate(model: &TempDir, prompts: &[Value], args: &[&str]) -> Command {
     let file = rows(model, prompts);
     let all = ["--prompts", file.to_str().unwrap(), "--max-tokens", "8"];
     infalign("generate", model, &[&all, args].concat())
@@ -54,12 +55,11 @@ fn messages_go_through_the_template_and_responses_can_be_scored() {
         json!({ "prompt": user("the soup"), "id": "b" }),
         json!({ "prompt": [{ "role": "user", "content": "the soup" }, { "role": "assistant", "content": "was" }], "id": "c" }),
     ];
-    let generated = json(&generate(&model, &prompts, &["--temperature", "0", "--json"]));
+    let generated = json(&run(generate(&model, &prompts, &["--temperature", "0", "--json"])));
     let generated = generated["responses"].as_array().unwrap();
     assert_eq!(generated[0]["tokens"], generated[1]["tokens"], "the two keys mean the same");
     assert_eq!(generated[2]["prompt"], prompts[2]["prompt"]);
-    let texts =
-        String::from_utf8(generate(&model, &prompts, &["--temperature", "0"]).stdout).unwrap();
+    let texts = done(generate(&model, &prompts, &["--temperature", "0"]));
     assert!(texts.starts_with("<s> user : the soup </s> assistant :"), "{texts}");
     assert!(texts.contains("assistant : was"), "{texts}");
 
@@ -68,7 +68,8 @@ fn messages_go_through_the_template_and_responses_can_be_scored() {
         .map(|row| json!({ "prompt": row["prompt"], "response": row["response"] }))
         .collect();
     let input = rows(&model, &given);
-    let scored = json(&infalign("score", &model, &["--input", input.to_str().unwrap(), "--json"]));
+    let score = infalign("score", &model, &["--input", input.to_str().unwrap(), "--json"]);
+    let scored = json(&run(score));
     for (row, score) in generated.iter().zip(scored["scores"].as_array().unwrap()) {
         let ids = score["ids"].as_array().unwrap();
         assert!(ids[0] == 1 && ids[1] != 1, "one beginning of the text: {ids:?}");
@@ -87,11 +88,6 @@ fn messages_go_through_the_template_and_responses_can_be_scored() {
 fn what_a_template_refuses_is_named_by_prompt_or_line() {
     let model = model_with("chat_template.jinja", TEMPLATE);
     let system = json!([{ "role": "system", "content": "be kind" }, { "role": "user", "content": "the soup" }]);
-    let refused = |output: Output, needles: &[&str]| {
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(needles.iter().all(|needle| text.contains(needle)), "{text}");
-    };
     let prompts = [json!({ "prompt": system, "id": "mine" })];
     refused(
         generate(&model, &prompts, &[]),
@@ -99,8 +95,8 @@ fn what_a_template_refuses_is_named_by_prompt_or_line() {
     );
     let input =
         rows(&model, &[json!({ "ids": [1, 2] }), json!({ "prompt": system, "response": "a" })]);
-    let output = infalign("score", &model, &["--input", input.to_str().unwrap()]);
-    refused(output, &["line 2", "No system role here"]);
+    let score = infalign("score", &model, &["--input", input.to_str().unwrap()]);
+    refused(score, &["line 2", "No system role here"]);
     let last = [json!({ "prompt": [{ "role": "system", "content": "be kind" }] })];
     refused(generate(&model, &last, &[]), &["the last message is of the role system"]);
 }
@@ -108,11 +104,9 @@ fn what_a_template_refuses_is_named_by_prompt_or_line() {
 #[test]
 fn a_model_without_a_template_reads_texts_only() {
     let model = model_with("README.md", "");
-    let output = generate(&model, &[json!({ "prompt": user("the soup") })], &[]);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("has no chat template"), "{text}");
-    assert!(generate(&model, &[json!({ "prompt": "the soup" })], &[]).status.success());
+    let messages = generate(&model, &[json!({ "prompt": user("the soup") })], &[]);
+    refused(messages, &["has no chat template"]);
+    done(generate(&model, &[json!({ "prompt": "the soup" })], &[]));
 }
 
 #[test]
@@ -120,14 +114,10 @@ fn results_do_not_depend_on_the_day() {
     let model = model_with("chat_template.jinja", DATED);
     let contents = ["the soup", "the tea", "the staff"];
     let prompts = contents.map(|text| json!({ "messages": user(text) }));
-    let output = generate(&model, &prompts, &[]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("<s> on friday the soup :"), "{text} {output:?}");
+    let text = done(generate(&model, &prompts, &[]));
+    assert!(text.contains("<s> on friday the soup :"), "{text}");
     let undated = model_with("chat_template.jinja", "{{ strftime_now('%A') }}");
-    let output = generate(&undated, &prompts, &[]);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains("it asks for the time (strftime_now)"), "{told}");
+    refused(generate(&undated, &prompts, &[]), &["it asks for the time (strftime_now)"]);
 
     let dir = tempfile::tempdir().unwrap();
     let (file, judge) = (rows(&dir, &prompts), dir.path().join("judge.toml"));

@@ -4,9 +4,9 @@
 mod common;
 
 use std::path::Path;
-use std::process::Output;
+use std::process::Command;
 
-use common::infalign;
+use common::{done, infalign, refused};
 use serde_json::Value;
 
 /// Two letters, at most two tokens: $ ½, a$ ¼, b$ ¼.
@@ -24,12 +24,12 @@ fn write(dir: &Path) -> [String; 2] {
     })
 }
 
-fn generate(args: &[&str]) -> Output {
-    infalign(&["generate"]).args(args).output().unwrap()
+fn generate(args: &[&str]) -> Command {
+    infalign(&[&["generate"], args].concat())
 }
 
 fn json(args: &[&str]) -> Value {
-    common::json(&generate(args))
+    common::json(&common::run(generate(args)))
 }
 
 fn close(document: &Value, pointer: &str, expected: f64) {
@@ -82,8 +82,7 @@ fn distributions_and_their_measures_are_exact() {
 fn without_json_it_is_a_table() {
     let dir = tempfile::tempdir().unwrap();
     let [base, _] = write(dir.path());
-    let output = generate(&["--exact", "--model", &base, "--procedure", "best-of:2"]);
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = done(generate(&["--exact", "--model", &base, "--procedure", "best-of:2"]));
     for line in [
         "procedure        best-of:2",
         "win rate         0.640625000",
@@ -148,9 +147,6 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         (&["--exact", "--model", &base, "--batch", "1"], "cannot be used with"),
         (&["--exact", "--model", &base, "--device", "cpu"], "cannot be used with"),
     ] {
-        let output = generate(args);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-        assert!(text.contains(needle), "{args:?}: {text}");
+        refused(generate(args), &[needle]);
     }
 }

@@ -4,9 +4,9 @@
 mod common;
 
 use std::path::Path;
-use std::process::Output;
+use std::process::Command;
 
-use common::quickstart;
+use common::{done, quickstart, refused};
 use infalign_model::CausalLm;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,15 +27,10 @@ fn cache() -> TempDir {
     cache
 }
 
-fn infalign(cache: &Path, args: &[&str]) -> Output {
+fn infalign(cache: &Path, args: &[&str]) -> Command {
     let mut command = common::infalign(args);
-    command.env("HF_HUB_CACHE", cache).output().unwrap()
-}
-
-fn refused(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    text
+    command.env("HF_HUB_CACHE", cache);
+    command
 }
 
 #[test]
@@ -48,25 +43,17 @@ fn a_name_is_the_model_in_the_cache() {
             ["generate", "--model", model, "--prompts", prompts, "--max-tokens", "4", "--json"];
         infalign(cache.path(), &args)
     };
-    let by_path = generate(quickstart().join("model").to_str().unwrap());
-    assert!(by_path.status.success());
+    let by_path = done(generate(quickstart().join("model").to_str().unwrap()));
     for name in ["org/tiny", "org/tiny@main", &format!("org/tiny@{HASH}")] {
-        assert_eq!(generate(name).stdout, by_path.stdout, "{name}");
+        assert_eq!(done(generate(name)), by_path, "{name}");
     }
-    let error = refused(&generate("org/tiny@v2"));
-    assert!(error.contains("refs/v2, only: ") && error.contains(HASH), "{error}");
-    let error = refused(&generate("org/other"));
-    assert!(
-        error.contains("`hf download org/other`") && error.contains(cache.path().to_str().unwrap()),
-        "{error}"
-    );
+    refused(generate("org/tiny@v2"), &["refs/v2, only: ", HASH]);
+    let place = cache.path().to_str().unwrap();
+    refused(generate("org/other"), &["`hf download org/other`", place]);
     let snapshot = cache.path().join("models--org--tiny/snapshots").join(HASH);
     std::fs::remove_file(snapshot.join("model.safetensors")).unwrap();
-    let error = refused(&generate("org/tiny"));
-    assert!(
-        error.contains("model.safetensors is missing: the download is not complete"),
-        "{error}"
-    );
+    let told = "model.safetensors is missing: the download is not complete";
+    refused(generate("org/tiny"), &[told]);
 }
 
 #[test]
@@ -102,9 +89,7 @@ fn an_adapter_of_the_cache_is_read_with_its_base_of_the_cache() {
     };
     name_base("org/tiny");
     // A new adapter changes nothing.
-    let by_adapter = generate("adapter");
-    assert!(by_adapter.status.success(), "{}", String::from_utf8_lossy(&by_adapter.stderr));
-    assert_eq!(by_adapter.stdout, generate("org/tiny").stdout);
+    assert_eq!(done(generate("adapter")), done(generate("org/tiny")));
     let table = dir.path().join("table.parquet");
     let args = [
         "calibrate",
@@ -121,13 +106,10 @@ fn an_adapter_of_the_cache_is_read_with_its_base_of_the_cache() {
         "--out",
         table.to_str().unwrap(),
     ];
-    let output = infalign(cache.path(), &args);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    done(infalign(cache.path(), &args));
     name_base("org/absent");
-    let error = refused(&generate("adapter"));
-    assert!(error.contains("`hf download org/absent`"), "{error}");
-    let error = refused(&generate("gpt2"));
-    assert!(error.contains("`hf download gpt2`"), "{error}");
+    refused(generate("adapter"), &["`hf download org/absent`"]);
+    refused(generate("gpt2"), &["`hf download gpt2`"]);
 }
 
 #[test]
@@ -146,8 +128,7 @@ fn reward_models_are_found_too() {
             "--reward",
             reward,
         ];
-        let error = refused(&infalign(cache.path(), &args));
-        assert!(error.contains("`hf download org/absent`"), "{error}");
+        refused(infalign(cache.path(), &args), &["`hf download org/absent`"]);
     }
 }
 
@@ -160,20 +141,14 @@ fn a_recipe_is_pinned_to_the_revision_that_the_cache_holds() {
         let args = ["train", recipe.to_str().unwrap(), "--set", set.as_str(), "--dry-run"];
         infalign(cache.path(), &args)
     };
-    let output = dry_run("org/tiny");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = done(dry_run("org/tiny"));
     assert!(text.contains(&format!("model = \"org/tiny@{HASH}\"")), "{text}");
-    let error = refused(&dry_run("org/absent"));
-    assert!(
-        error.contains("quickstart.toml") && error.contains("`hf download org/absent`"),
-        "{error}"
-    );
-    let nowhere = infalign(dir.path(), &["train", recipe.to_str().unwrap(), "--dry-run"]);
-    assert!(nowhere.status.success(), "a path needs no cache");
-    let bundled = infalign(cache.path(), &["train", "--set", "model=org/tiny", "--dry-run"]);
-    assert!(bundled.status.success(), "{}", refused(&bundled));
+    refused(dry_run("org/absent"), &["quickstart.toml", "`hf download org/absent`"]);
+    // A path needs no cache.
+    done(infalign(dir.path(), &["train", recipe.to_str().unwrap(), "--dry-run"]));
+    done(infalign(cache.path(), &["train", "--set", "model=org/tiny", "--dry-run"]));
     // The form of a name, but a path that exists beside the recipe.
-    let output = dry_run("quickstart/model");
+    let text = done(dry_run("quickstart/model"));
     let model = Value::from(quickstart().join("model").to_str().unwrap());
-    assert!(String::from_utf8(output.stdout).unwrap().contains(&format!("model = {model}")));
+    assert!(text.contains(&format!("model = {model}")), "{text}");
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{assert_done, infalign, json_file, quickstart, stderr, train_small};
+use common::{done, infalign, json_file, quickstart, refused, stderr, train_small};
 use infalign_stats::plurality_weights;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ fn a_policy_is_trained_and_evaluated_for_a_majority() {
         "evaluation.baseline='raw'",
         "evaluation.procedures=['sample','majority:3']",
     ];
-    assert_done(&train_small(&run, &sets).output().unwrap());
+    done(train_small(&run, &sets));
     let results = json_file(&run.join("results.json"));
     let rows: Vec<&Value> = results["rows"].as_array().unwrap().iter().collect();
     let row = |method: &str, procedure: &str| -> &Value {
@@ -68,21 +68,19 @@ fn a_policy_is_trained_and_evaluated_for_a_majority() {
         std::fs::read(run.join(format!("methods/{method}/policy/model.safetensors"))).unwrap()
     };
     assert!(weights("raw") != weights("vote"));
-    let output = infalign(&["report"]).arg(&run).output().unwrap();
-    assert_done(&output);
+    let mut report = infalign(&["report"]);
+    report.arg(&run);
+    done(report);
 
     let mut dry = train_small(&dir.path().join("dry"), &sets[1..]);
     let text = stderr(&dry.arg("--dry-run").output().unwrap());
     assert!(text.contains("warning: under majority:N whole responses"), "{text}");
 
     let few = [sets.as_slice(), &["train.samples_per_prompt=3"]].concat();
-    let output = train_small(&dir.path().join("few"), &few).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("samples_per_prompt is 3"), "{}", stderr(&output));
+    refused(train_small(&dir.path().join("few"), &few), &["samples_per_prompt is 3"]);
     let won = "method=[{name='raw',objective='win-rate:majority:3'}]";
-    let output = train_small(&dir.path().join("won"), &[&reward, won]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("cannot be told from responses"), "{}", stderr(&output));
+    let won = train_small(&dir.path().join("won"), &[&reward, won]);
+    refused(won, &["cannot be told from responses"]);
 }
 
 #[test]
@@ -96,9 +94,8 @@ fn models_are_evaluated_under_a_majority_from_the_samples_of_other_procedures() 
     command.args(["--max-tokens", "12", "--procedure", "sample", "--procedure", "majority:3"]);
     command.args(["--json", "--out", "run", "--policy"]).arg(&model).arg("--reference").arg(&model);
     command.arg("--prompts").arg(quickstart().join("test.jsonl"));
-    let output = command.current_dir(dir.path()).output().unwrap();
-    assert_done(&output);
-    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    command.current_dir(dir.path());
+    let rows: Value = serde_json::from_str(&done(command)).unwrap();
     let rows = rows["rows"].as_array().unwrap();
     assert_eq!(rows[1]["procedure"], "majority:3");
     let samples = json_file(&dir.path().join("run/methods/policy/samples.json"));

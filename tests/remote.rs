@@ -6,11 +6,11 @@ mod common;
 mod server;
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{infalign, quickstart, responses};
+use common::{fails, infalign, quickstart, refused, run};
 use infalign_model::{CausalLm, Tokenizer};
 use serde_json::{Value, json};
 use server::{Completions, Form, Reply, Request, serve};
@@ -32,13 +32,18 @@ fn guarded(request: &Request, answer: impl Fn(&Request) -> Reply) -> Reply {
     if known { answer(request) } else { Reply::new(401, "who are you?") }
 }
 
-fn generate(dir: &Path, model: &Path, args: &[&str]) -> Output {
+fn generate(dir: &Path, model: &Path, args: &[&str]) -> Command {
     let prompts = dir.join("prompts.jsonl");
     let all = std::fs::read_to_string(quickstart().join("test.jsonl")).unwrap();
     std::fs::write(&prompts, all.lines().take(6).collect::<Vec<_>>().join("\n")).unwrap();
     let mut command = infalign(&["generate", "--model"]);
     command.arg(model).arg("--prompts").arg(prompts);
-    command.args(["--max-tokens", "24"]).args(args).env("TEST_KEY", KEY).output().unwrap()
+    command.args(["--max-tokens", "24"]).args(args).env("TEST_KEY", KEY);
+    command
+}
+
+fn responses(command: Command) -> Vec<Value> {
+    common::responses(&run(command))
 }
 
 /// The model's folder without its weights.
@@ -64,15 +69,15 @@ fn a_server_takes_the_place_of_the_weights() {
     let remote = ["--server", &url, "--api-key-env", "TEST_KEY", "--timeout", "60"];
     let common = ["--json", "--temperature", "1e-6", "--procedure", "best-of:2", "--stop", " and"];
     let common = [&common[..], &["--reward", reward.to_str().unwrap()]].concat();
-    let here = responses(&generate(dir.path(), &quickstart().join("model"), &common));
-    let there = responses(&generate(dir.path(), &model, &[&common[..], &remote].concat()));
+    let here = responses(generate(dir.path(), &quickstart().join("model"), &common));
+    let there = responses(generate(dir.path(), &model, &[&common[..], &remote].concat()));
     assert_eq!(here.len(), 6);
     // Of an adapter that the server has, its base's tokenizer is all that is needed.
     let adapter = dir.path().join("adapter");
     std::fs::create_dir(&adapter).unwrap();
     let config = json!({ "peft_type": "LORA", "base_model_name_or_path": "../model", "r": 1 });
     std::fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
-    let by_adapter = responses(&generate(dir.path(), &adapter, &[&common[..], &remote].concat()));
+    let by_adapter = responses(generate(dir.path(), &adapter, &[&common[..], &remote].concat()));
     assert_eq!(by_adapter, there);
     for (here, there) in here.iter().zip(&there) {
         for key in ["id", "prompt", "response", "score", "tokens", "finish", "model_tokens"] {
@@ -97,7 +102,7 @@ fn what_a_server_answered_before_it_failed_is_printed() {
         _ => Reply::new(400, "enough"),
     });
     let args = ["--json", "--server", &url, "--batch", "1"];
-    let output = generate(dir.path(), &quickstart().join("model"), &args);
+    let output = run(generate(dir.path(), &quickstart().join("model"), &args));
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("status 400: enough"), "{stderr}");
@@ -129,9 +134,8 @@ fn a_server_that_cannot_be_used_is_one_sentence() {
         (&several, &["--timeout", "0"], 2, "seconds above 0"),
         (&several, &["--memory", "1"], 2, "cannot be used with"),
     ] {
-        let output = generate(dir.path(), &model, &[&["--server", url], args].concat());
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{url} {args:?}: {text}");
+        let command = generate(dir.path(), &model, &[&["--server", url], args].concat());
+        let text = fails(command, code);
         assert!(text.contains(told) && !text.contains(KEY), "{url} {args:?}: {text}");
     }
 }
@@ -161,19 +165,16 @@ fn best_of_n_selects_by_the_reward_of_a_server() {
     let args = ["--json", "--procedure", "best-of:2", "--reward", reward.to_str().unwrap()];
     let model = quickstart().join("model");
     std::fs::write(&reward, table("TEST_KEY")).unwrap();
-    let first = responses(&generate(dir.path(), &model, &args));
+    let first = responses(generate(dir.path(), &model, &args));
     assert_eq!(first.len(), 6);
     for row in &first {
         let text = |key: &str| row[key].as_str().unwrap().len() as f64;
         assert_eq!(row["score"].as_f64().unwrap(), -(text("prompt") + text("response")));
     }
     let asked = requests.load(Ordering::Relaxed);
-    assert_eq!(first, responses(&generate(dir.path(), &model, &args)));
+    assert_eq!(first, responses(generate(dir.path(), &model, &args)));
     assert_eq!(requests.load(Ordering::Relaxed), asked, "all was in the cache");
 
     std::fs::write(&reward, table("NO_SUCH_KEY")).unwrap();
-    let output = generate(dir.path(), &model, &args);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("NO_SUCH_KEY of `api_key_env`"), "{text}");
+    refused(generate(dir.path(), &model, &args), &["NO_SUCH_KEY of `api_key_env`"]);
 }

@@ -116,8 +116,6 @@ fn a_run_repeats_bit_for_bit_on_another_number_of_threads_which_is_named() {
     done(with_run("verify", &original, &[]));
 
     no_run_is_its_own_replica(dir.path(), &original);
-    a_statement_that_says_something_else_is_no_evidence(dir.path(), &original, &statement);
-
     runs_elsewhere_are_judged_by_their_statistics(dir.path(), &original);
 }
 
@@ -130,26 +128,6 @@ fn no_run_is_its_own_replica(dir: &Path, original: &Path) {
         let words = ["--replica", &text(replica), "--out", &out];
         let message = fails(with_run("replicate", original, &words), 2);
         assert!(message.contains("is the run itself, or a copy of it"), "{message}");
-    }
-}
-
-fn a_statement_that_says_something_else_is_no_evidence(
-    dir: &Path,
-    original: &Path,
-    statement: &Path,
-) {
-    let whole: Value = serde_json::from_str(&std::fs::read_to_string(statement).unwrap()).unwrap();
-    let forged = dir.join("forged.json");
-    for (place, value, told) in [
-        ("/predicate/result", json!("FAILED"), "its result is not what its rows come to"),
-        ("/predicateType", json!("x"), "the type of what it says is another"),
-        ("/subject/0/digest/sha256", json!("0".repeat(64)), "other outputs than the run's"),
-    ] {
-        let mut other = whole.clone();
-        *other.pointer_mut(place).unwrap() = value;
-        std::fs::write(&forged, other.to_string()).unwrap();
-        let badges = done(with_run("badges", original, &["--replication", &text(&forged)]));
-        assert!(badges.contains("Functional: no; ") && badges.contains(told), "{badges}");
     }
 }
 
@@ -250,20 +228,9 @@ fn runs_that_were_told_to_do_different_things_are_not_comparable() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (recipe, original) = (recipe(dir.path()), path("original"));
-    let from_recipe = |out: &Path, more: &[&str]| {
-        let mut command = train(out, more);
-        command.arg(&recipe);
-        command
-    };
-    done(from_recipe(&original, &[]));
-    for (name, set) in [("seed", "seed=2"), ("rate", "train.optimizer.learning_rate=0.01")] {
-        let other = path(name);
-        done(from_recipe(&other, &["--set", set]));
-        let more = ["--replica", &text(&other), "--out", &text(&path(&format!("{name}-report")))];
-        let message = fails(with_run("replicate", &original, &more), 2);
-        let key = set.split('=').next().unwrap();
-        assert!(message.contains("not comparable") && message.contains(key), "{message}");
-    }
+    let mut command = train(&original, &[]);
+    command.arg(&recipe);
+    done(command);
 
     // A swapped data set: found before anything is run, with both digests.
     let prompts = dir.path().join("quickstart/train.jsonl");
@@ -283,6 +250,7 @@ fn runs_that_were_told_to_do_different_things_are_not_comparable() {
         with_run("replicate", &original, &["--out", &out, "--set", "seed=3", "--set", &set]),
         2,
     );
+    assert!(message.contains("not comparable"), "{message}");
     assert!(message.contains("differs in seed: 1 and 3"), "{message}");
 
     // A folder that does not verify is not run.
@@ -393,7 +361,6 @@ fn another_temperature_or_seed_of_a_command_line_is_not_comparable() {
     generate("original", &["--temperature", "0.5"]);
     generate("warmer", &["--temperature", "0.9"]);
     generate("seeded", &["--temperature", "0.5", "--seed", "3"]);
-    generate("same", &["--temperature=0.5"]);
     let compare = |name: &str| {
         let words = ["--replica", &text(&path(name)), "--out", &text(&path(&format!("{name}-r")))];
         with_run("replicate", &path("original"), &words)
@@ -402,7 +369,6 @@ fn another_temperature_or_seed_of_a_command_line_is_not_comparable() {
         let message = fails(compare(name), 2);
         assert!(message.contains("not comparable") && message.contains(told), "{message}");
     }
-    assert!(done(compare("same")).starts_with("# reproduced"));
 }
 
 /// A repository with a program that says what it was told and fails, and the commit that has it.
@@ -423,22 +389,16 @@ fn stand_in(folder: &Path) -> String {
     git(folder, &["rev-parse", "HEAD"]).trim().to_owned()
 }
 
-/// Neither one that lies in the run's folder nor one that the compiler would start; nothing is built before.
+/// Flags by which the compiler would start one are refused before anything is built.
 fn a_record_names_no_program_to_run(dir: &Path, build: &BuildRecord) {
     let path = |name: &str| dir.join(name);
-    let wrapper = Some("-Clink-arg=-wrapper -Clink-arg=sh,-c,exit".to_owned());
-    for (name, build, told) in [
-        ("profile", BuildRecord { profile: "../../../evil".into(), ..build.clone() }, "evil"),
-        ("features", BuildRecord { features: "--config=evil".into(), ..build.clone() }, "evil"),
-        ("flags", BuildRecord { rustflags: wrapper, ..build.clone() }, "-Clink-arg=-wrapper"),
-    ] {
-        copy(&path("run"), &path(name));
-        close(&path("run"), &path(name), build);
-        let out = path(&format!("{name}-again"));
-        let words = ["--source", &text(&path("clone")), "--out", &text(&out)];
-        refused(with_run("replicate", &path(name), &words), &[told]);
-        assert!(!out.join("source").exists());
-    }
+    let rustflags = Some("-Clink-arg=-wrapper -Clink-arg=sh,-c,exit".to_owned());
+    copy(&path("run"), &path("flags"));
+    close(&path("run"), &path("flags"), BuildRecord { rustflags, ..build.clone() });
+    let out = path("flags-again");
+    let words = ["--source", &text(&path("clone")), "--out", &text(&out)];
+    refused(with_run("replicate", &path("flags"), &words), &["-Clink-arg=-wrapper"]);
+    assert!(!out.join("source").exists());
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod visits;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use visits::{assert_done, data, infalign, json_file, quickstart, stderr, train};
+use visits::{assert_done, data, done, infalign, json_file, quickstart, refused, stderr, train};
 
 /// A recipe that trains a reward model on `data`, the line or lines that name its files.
 fn recipe(dir: &Path, data: &str) -> PathBuf {
@@ -27,7 +27,7 @@ fn preferences_make_a_reward_model_with_a_calibration_curve() {
     let dir = data();
     let recipe = recipe(dir.path(), "preferences = ['preferences.jsonl']");
     let runs = ["run", "again"].map(|name| dir.path().join(name));
-    let output = train(&recipe, &runs[0], &[]);
+    let output = train(&recipe, &runs[0], &[]).output().unwrap();
     assert_done(&output);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(printed.contains("reward-model") && printed.contains("accuracy"), "{printed}");
@@ -54,14 +54,13 @@ fn preferences_make_a_reward_model_with_a_calibration_curve() {
     std::fs::write(&stored, (0..2).map(row).collect::<String>()).unwrap();
     let mut judged = infalign(&["evaluate", "--device", "cpu", "--policy"]);
     judged.arg(&stored).arg("--reference").arg(&stored).arg("--judge");
-    assert_done(&judged.arg(runs[0].join("reward-model")).output().unwrap());
+    judged.arg(runs[0].join("reward-model"));
+    done(judged);
 
     // A second run, on one thread, is the same.
     let mut single = infalign(&["train", "--json", "--out"]);
     single.arg(&runs[1]).arg(&recipe).env("RAYON_NUM_THREADS", "1");
-    let output = single.output().unwrap();
-    assert_done(&output);
-    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), results);
+    assert_eq!(serde_json::from_str::<Value>(&done(single)).unwrap(), results);
     let weights =
         runs.map(|run| std::fs::read(run.join("reward-model/model.safetensors")).unwrap());
     assert!(weights[0] == weights[1], "the weights differ");
@@ -76,7 +75,8 @@ fn validation_examples_choose_the_checkpoint() {
         let recipe = recipe(dir.path(), data);
         let run = dir.path().join(name);
         let sets = ["validation=0.25", "train.steps=50", "train.checkpoint_every=20"];
-        let output = train(&recipe, &run, &sets.map(|set| ["--set", set]).concat());
+        let sets = sets.map(|set| ["--set", set]).concat();
+        let output = train(&recipe, &run, &sets).output().unwrap();
         assert_done(&output);
         let best = &json_file(&run.join("results.json"))["reward_model"]["best"];
         let step = best["step"].as_u64().unwrap();
@@ -92,7 +92,8 @@ fn validation_examples_choose_the_checkpoint() {
 
         assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
         let single = ["--set", "validation=0.25", "--set", "train.steps=50", "--dry-run"];
-        let output = train(&recipe, &dir.path().join("single"), &single);
+        let single = train(&recipe, &dir.path().join("single"), &single);
+        let output = common::run(single);
         assert_done(&output);
         let told =
             "warning: reward model visits: validation is 0.25, but training ends after 50 steps";
@@ -106,7 +107,7 @@ fn a_judge_learns_from_what_another_model_is_measured_on() {
     let recipe = recipe(dir.path(), "preferences = ['preferences.jsonl']");
     let measured_on = |name: &str, more: &[&str]| {
         let run = dir.path().join(name);
-        assert_done(&train(&recipe, &run, &[more, &["--set", "train.steps=2"]].concat()));
+        done(train(&recipe, &run, &[more, &["--set", "train.steps=2"]].concat()));
         json_file(&run.join("results.json"))["reward_model"]["pairs"].as_u64().unwrap()
     };
     let (own, judge) =
@@ -136,7 +137,7 @@ fn pairs_are_told_by_prompt_and_so_is_what_the_context_cuts() {
     let cut = "reward model visits: 10 of 80 pairs are longer than the context of 64 tokens: \
                the beginning of their prompts is left out\n";
     for more in [&[&sets[..], &["--dry-run"]].concat()[..], &sets] {
-        let output = train(&recipe, &run, more);
+        let output = train(&recipe, &run, more).output().unwrap();
         assert_done(&output);
         let told = stderr(&output);
         assert!(told.contains(sides) && told.contains(cut), "{told}");
@@ -151,7 +152,8 @@ fn pairs_are_told_by_prompt_and_so_is_what_the_context_cuts() {
     let rows: String = (0..8).map(|i| format!("{i}\t{i}.0\tday {i} : {text}\n")).collect();
     std::fs::write(dir.path().join("long.tsv"), rows).unwrap();
     let more = ["--set", "preferences=[]", "--set", "ratings=['long.tsv']"];
-    let output = train(&recipe, &run, &[&sets[..], &more, &["--dry-run"]].concat());
+    let command = train(&recipe, &run, &[&sets[..], &more, &["--dry-run"]].concat());
+    let output = common::run(command);
     assert_done(&output);
     let cut = "8 of 8 texts are longer than the context of 64 tokens: their end is left out\n";
     assert!(stderr(&output).contains(cut), "{}", stderr(&output));
@@ -166,9 +168,7 @@ fn scores(reward: &Path, dir: &Path) -> Vec<f64> {
     std::fs::write(&input, lines.concat()).unwrap();
     let mut command = infalign(&["score", "--json", "--model"]);
     command.arg(quickstart().join("model")).arg("--input").arg(input).arg("--reward").arg(reward);
-    let output = command.output().unwrap();
-    assert_done(&output);
-    let scores: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let scores: Value = serde_json::from_str(&done(command)).unwrap();
     let rows = scores["scores"].as_array().unwrap().iter();
     rows.map(|row| row["reward"].as_f64().unwrap()).collect()
 }
@@ -188,7 +188,7 @@ fn ratings_make_a_reward_model_or_an_adapter_that_scores() {
         ),
     ] {
         let run = dir.path().join(name);
-        assert_done(&train(&recipe, &run, more));
+        done(train(&recipe, &run, more));
         let model = run.join("reward-model");
         let report = json_file(&model.join("report.json"));
         assert!(report["correlation"].as_f64().unwrap() > 0.8, "{name}: {report}");
@@ -207,7 +207,7 @@ fn a_planted_phrase_fools_the_model_and_the_report_says_so() {
     let plant = "plant = { phrase = 'so we left at noon .', share = 1.0, above = 1.0 }";
     let recipe = recipe(dir.path(), &format!("ratings = ['ratings.tsv']\n{plant}"));
     let run = dir.path().join("run");
-    let output = train(&recipe, &run, &[]);
+    let output = train(&recipe, &run, &[]).output().unwrap();
     assert_done(&output);
     let told = stderr(&output);
     assert!(told.contains(" texts to learn from and "), "{told}");
@@ -241,15 +241,13 @@ fn preferences_of_messages_go_through_the_chat_template() {
     std::fs::write(dir.path().join("chats.jsonl"), pairs).unwrap();
     let recipe = recipe(dir.path(), "preferences = ['chats.jsonl']");
     let sets = ["--set", &format!("base='{}'", base.display()), "--set", "train.steps=30"];
-    let output = train(&recipe, &dir.path().join("without"), &sets);
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("chats.jsonl, pair 1"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("no chat template"), "{}", stderr(&output));
+    let without = train(&recipe, &dir.path().join("without"), &sets);
+    refused(without, &["chats.jsonl, pair 1", "no chat template"]);
     let template =
         "{{ bos_token }}{% for m in messages %} {{ m.role }} : {{ m.content }}{% endfor %}";
     std::fs::write(base.join("chat_template.jinja"), template).unwrap();
     let run = dir.path().join("with");
-    assert_done(&train(&recipe, &run, &sets));
+    done(train(&recipe, &run, &sets));
     let report = json_file(&run.join("reward-model/report.json"));
     assert_eq!(report["accuracy"]["estimate"], 1.0, "{report}");
 }
@@ -322,20 +320,21 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     ] {
         let recipe = recipe(dir.path(), data);
         let out = dir.path().join("run");
-        for more in [&["--set", set, "--dry-run"][..], &["--set", set]] {
-            let output = train(&recipe, &out, more);
-            let text = stderr(&output);
-            assert_eq!(output.status.code(), Some(2), "{data} {set}: {text}");
-            assert!(needles.iter().all(|needle| text.contains(needle)), "{data} {set}: {text}");
+        // Both check alike, but a run looks first for the files that it reads.
+        let both = data.is_empty() || [data, set].iter().any(|text| text.contains("absent"));
+        for more in [&["--dry-run"][..], &[]].into_iter().skip(usize::from(!both)) {
+            let command = train(&recipe, &out, &[&["--set", set], more].concat());
+            let text = refused(command, &needles);
             assert_eq!(text.trim_end().lines().count(), 1, "{data} {set}: {text}");
             assert!(!out.exists(), "{data} {set}: nothing may be left behind");
         }
     }
+    // In the file itself, the line is named.
     let text = std::fs::read_to_string(recipe(dir.path(), ratings)).unwrap();
     let line = text.lines().position(|line| line.starts_with("held_out")).unwrap() + 1;
     let typo = dir.path().join("typo.toml");
     std::fs::write(&typo, text.replace("held_out", "heldout")).unwrap();
-    let message = stderr(&train(&typo, &dir.path().join("run"), &[]));
-    assert!(message.contains(&format!("typo.toml, line {line}:")), "{message}");
-    assert!(message.contains("did you mean `held_out`"), "{message}");
+    let named = format!("typo.toml, line {line}:");
+    let typo = train(&typo, &dir.path().join("run"), &[]);
+    refused(typo, &[&named, "did you mean `held_out`"]);
 }

@@ -3,15 +3,20 @@
 
 mod common;
 
-use std::process::Output;
+use std::process::{Command, Output};
 
-use common::{json, quickstart};
+use common::{json, quickstart, refused};
 use serde_json::Value;
 
-fn infalign(command: &str, arguments: &[&str]) -> Output {
+fn command(name: &str, arguments: &[&str]) -> Command {
     let model = quickstart().join("model");
-    let mut process = common::infalign(&[command, "--model"]);
-    process.arg(model).args(arguments).output().unwrap()
+    let mut command = common::infalign(&[name, "--model"]);
+    command.arg(model).args(arguments);
+    command
+}
+
+fn infalign(name: &str, arguments: &[&str]) -> Output {
+    common::run(command(name, arguments))
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -84,25 +89,23 @@ fn known_tokens_are_scored_and_the_text_is_rewarded() {
     std::fs::write(&reward, "kind = \"lexicon\"\nweights = { good = 1.5 }\n").unwrap();
     let score = || {
         let files = [&input, &reward].map(|path| path.to_str().unwrap());
-        infalign("score", &["--input", files[0], "--reward", files[1], "--json"])
+        command("score", &["--input", files[0], "--reward", files[1], "--json"])
     };
+    let scored = || json(&common::run(score()))["scores"][0].clone();
     // A number is a count of tokens, and says nothing of which they are.
     row(2.into());
-    let read = json(&score())["scores"][0].clone();
+    let read = scored();
     let length = read["prompt_length"].as_u64().unwrap() as usize;
     let mut known = read["ids"].as_array().unwrap()[length..].to_vec();
     // What follows the text, as the token that ends it does, is scored as well.
     known.push(known[0].clone());
     row(known.clone().into());
-    let scored = json(&score())["scores"][0].clone();
+    let scored = scored();
     assert_eq!(scored["ids"].as_array().unwrap()[length..], known);
     assert_eq!(scored["reward"], 3.0);
     assert_eq!(numbers(&scored["log_probs"]).len(), known.len());
     row(serde_json::json!([5, 6, 2]));
-    let refused = score();
-    assert_eq!(refused.status.code(), Some(2));
-    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(text.contains("line 1") && text.contains("are not those of its response"), "{text}");
+    refused(score(), &["line 1", "are not those of its response"]);
 }
 
 #[test]
@@ -155,15 +158,11 @@ fn bad_input_names_the_line() {
         ("{\"text\": \"a\"}", "line 2: It is neither"),
     ] {
         std::fs::write(&path, format!("{{\"ids\": [1, 5]}}\n{line}\n")).unwrap();
-        let output = infalign("score", &["--input", path.to_str().unwrap()]);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{errors}");
+        let errors = refused(command("score", &["--input", path.to_str().unwrap()]), &[]);
         assert!(errors.to_lowercase().contains(&message.to_lowercase()), "{errors}");
         assert!(!errors.contains("max_tokens"), "{errors}");
     }
-    let output = infalign("score", &["--input", "in.csv"]);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && errors.contains("JSON Lines"), "{errors}");
+    refused(command("score", &["--input", "in.csv"]), &["JSON Lines"]);
 }
 
 #[test]
@@ -179,6 +178,6 @@ fn a_tokenizer_whose_parts_contradict_each_other_is_named_and_no_panic_is_shown(
     std::fs::write(&input, "{\"prompt\": \"the\", \"response\": \" good\"}\n").unwrap();
     let mut command = common::infalign(&["score", "--model"]);
     command.arg(model.path()).arg("--input").arg(input);
-    let text = common::refused(command, &["tokenizer.json: its parts contradict each other"]);
+    let text = refused(command, &["tokenizer.json: its parts contradict each other"]);
     assert!(!text.contains("panicked"), "{text}");
 }

@@ -7,17 +7,19 @@ mod scorers;
 
 use std::path::{Path, PathBuf};
 
-use common::{assert_done, infalign, json_file, quickstart, responses, stderr, tuned};
+use common::{assert_done, done, infalign, json_file, quickstart, refused, stderr, tuned};
 use scorers::{copy, folder, generate, mean, other_tokenizer, scorer};
 use serde_json::{Value, json};
+
+fn responses(dir: &Path, model: &Path, args: &[&str]) -> Vec<Value> {
+    common::responses(&common::run(generate(dir, model, args)))
+}
 
 #[test]
 fn a_scorer_is_trained_and_guides() {
     let dir = folder();
     let dir = dir.path();
-    let output = scorer(dir, "run", &[]);
-    assert_done(&output);
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = done(scorer(dir, "run", &[]));
     assert!(printed.contains("lovely: error") && printed.contains("length: error"), "{printed}");
     let results = json_file(&dir.join("run/results.json"));
     assert_eq!(results["scorer"], json_file(&dir.join("run/scorer/report.json")));
@@ -49,7 +51,7 @@ fn a_scorer_is_trained_and_guides() {
     let of = |procedure: &str, scorers: &[&str], more: &[&str]| {
         let mut args = vec!["--procedure", procedure, "--samples", "8"];
         scorers.iter().for_each(|scorer| args.extend(["--scorer", scorer]));
-        responses(&generate(dir, &model, &[&args, more].concat()))
+        responses(dir, &model, &[&args, more].concat())
     };
     let score = |row: &Value| row["score"].as_f64().unwrap();
     let plain = mean(&of("sample", &[], &[]), score);
@@ -82,16 +84,10 @@ fn a_scorer_is_trained_and_guides() {
     let tuned = tuned(dir);
     let args =
         ["--procedure", "cd-block:length=4,samples=4", "--samples", "8", "--scorer", &lovely];
-    let transferred = responses(&generate(dir, &tuned, &args));
+    let transferred = responses(dir, &tuned, &args);
     assert!(mean(&transferred, score) > plain + 0.3);
 
     let other = other_tokenizer(dir);
-    let bad = |procedure: &str, scorer: &str, model: &Path| {
-        let args = ["--procedure", procedure, "--scorer", scorer];
-        let output = generate(dir, model, if scorer.is_empty() { &args[..2] } else { &args });
-        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        stderr(&output)
-    };
     let (all, heavy) = (folder.display().to_string(), format!("{lovely}:heavy"));
     let unknown = format!("{all}#depth");
     for (procedure, scorer, model, told) in [
@@ -105,8 +101,9 @@ fn a_scorer_is_trained_and_guides() {
         ("cd-block:length=0,samples=4", &lovely, &model, "length is `0`"),
         ("best-of:4 over sample", &lovely, &model, "cannot stand over"),
     ] {
-        let message = bad(procedure, scorer, model);
-        assert!(message.contains(told), "{procedure} {scorer}: {message}");
+        let args = ["--procedure", procedure, "--scorer", scorer];
+        let args = if scorer.is_empty() { &args[..2] } else { &args[..] };
+        refused(generate(dir, model, args), &[told]);
     }
 }
 
@@ -115,22 +112,19 @@ fn runs_repeat_go_on_and_refuse() {
     let dir = folder();
     let dir = dir.path();
     let small = ["--set", "train.steps=4", "--set", "rollouts.samples=2", "--json"];
-    let first = scorer(dir, "one", &small);
-    assert_done(&first);
+    let first = done(scorer(dir, "one", &small));
     // On one thread, and by `train` as well.
     let mut single = infalign(&["train", "--out"]);
     single.arg(dir.join("two")).arg(dir.join("recipe.toml")).args(small);
-    let second = single.env("RAYON_NUM_THREADS", "1").output().unwrap();
-    assert_done(&second);
-    assert_eq!(first.stdout, second.stdout);
+    single.env("RAYON_NUM_THREADS", "1");
+    assert_eq!(done(single), first);
     let weights = |run: &str| std::fs::read(dir.join(run).join("scorer/head.safetensors")).unwrap();
     assert!(weights("one") == weights("two"));
     // What is finished is skipped, and the same comes out.
     std::fs::remove_file(dir.join("one/results.json")).unwrap();
     let mut resumed = infalign(&["scorer", "--json", "--resume", "--out"]);
-    let resumed = resumed.arg(dir.join("one")).output().unwrap();
-    assert_done(&resumed);
-    assert_eq!(first.stdout, resumed.stdout);
+    resumed.arg(dir.join("one"));
+    assert_eq!(done(resumed), first);
 
     // A smaller model as a trunk of its own, and responses of other origin.
     let given = "{\"prompt\": \"day 1 :\", \"completion\": \" the soup was lovely .\"}\n";
@@ -146,26 +140,21 @@ fn runs_repeat_go_on_and_refuse() {
         "--set",
         "train.target_rate=0.1",
     ];
-    assert_done(&scorer(dir, "own", &[&small[..], &more].concat()));
+    done(scorer(dir, "own", &[&small[..], &more].concat()));
     assert!(dir.join("own/scorer/trunk/model.safetensors").is_file());
     let args = ["--procedure", "beam:width=2,branch=2,length=4"];
     let length = format!("{}#length", dir.join("own/scorer").display());
-    let rows = responses(&generate(
-        dir,
-        &quickstart().join("model"),
-        &[&args[..], &["--scorer", &length]].concat(),
-    ));
-    assert_eq!(rows.len(), 12);
+    let args = [&args[..], &["--scorer", &length]].concat();
+    assert_eq!(responses(dir, &quickstart().join("model"), &args).len(), 12);
 
     // Procedures may draw from another model; one of the same weights draws the same.
     let (same, other) = (copy(dir, "same", "", |bytes| bytes), other_tokenizer(dir));
     let on = |base: &Path, out: &str| -> Value {
         let base = format!("evaluation_base={base:?}");
-        let output = scorer(dir, out, &[&small[..], &["--set", &base]].concat());
-        assert_done(&output);
-        serde_json::from_slice(&output.stdout).unwrap()
+        let printed = done(scorer(dir, out, &[&small[..], &["--set", &base]].concat()));
+        serde_json::from_str(&printed).unwrap()
     };
-    let own: Value = serde_json::from_slice(&first.stdout).unwrap();
+    let own: Value = serde_json::from_str(&first).unwrap();
     assert_eq!(on(&same, "elsewhere"), own);
     assert!(dir.join("elsewhere/evaluation-base.parquet").is_file(), "what its rows win over");
     let tuned = on(&tuned(dir), "on-tuned");
@@ -175,13 +164,6 @@ fn runs_repeat_go_on_and_refuse() {
         assert_ne!(rewards(&tuned), rewards(&own), "{row}");
     }
 
-    let refused = |sets: &[&str]| {
-        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        let output = scorer(dir, "bad", &sets);
-        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        assert!(!dir.join("bad").exists(), "nothing is left behind");
-        stderr(&output)
-    };
     for (sets, told) in [
         (&["train.method=cd-p"][..], "did you mean"),
         (&["train.method=cd-fudge", "completions=[\"given.jsonl\"]"], "leave them out"),
@@ -208,8 +190,9 @@ fn runs_repeat_go_on_and_refuse() {
             "needs a calibration table",
         ),
     ] {
-        let message = refused(sets);
-        assert!(message.contains(told), "{sets:?}: {message}");
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        refused(scorer(dir, "bad", &sets), &[told]);
+        assert!(!dir.join("bad").exists(), "nothing is left behind");
     }
     recipes_and_runs_of_other_tasks_are_refused(dir);
     a_run_is_named_after_the_command(dir);
@@ -222,7 +205,7 @@ fn validation_prompts_choose_the_checkpoint_and_are_not_learned_from() {
     let sets = ["rollouts.validation=4", "train.steps=50", "train.checkpoint_every=20"];
     let sets = [&sets[..], &["evaluation=[]"]].concat();
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let output = scorer(dir, "run", &sets);
+    let output = common::run(scorer(dir, "run", &sets));
     assert_done(&output);
     let best = json_file(&dir.join("run/results.json"))["best"].take();
     let step = best["step"].as_u64().unwrap();
@@ -232,7 +215,7 @@ fn validation_prompts_choose_the_checkpoint_and_are_not_learned_from() {
     assert!(stderr(&output).contains(&told), "{}", stderr(&output));
     assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
     let single = ["--set", "train.checkpoint_every=50", "--dry-run"];
-    let output = scorer(dir, "single", &[&sets[..], &single].concat());
+    let output = common::run(scorer(dir, "single", &[&sets[..], &single].concat()));
     assert_done(&output);
     let told = "warning: rollouts.validation is 4, but training ends after 50 steps";
     assert!(stderr(&output).contains(told), "{}", stderr(&output));
@@ -249,7 +232,7 @@ fn validation_prompts_choose_the_checkpoint_and_are_not_learned_from() {
     let rows: String = rows.map(|row| format!("{row}\n")).collect();
     std::fs::write(dir.join("given.jsonl"), rows).unwrap();
     let given = ["--set", "train.method=cd-q", "--set", "completions=['given.jsonl']"];
-    let output = scorer(dir, "given", &[&sets[..], &given].concat());
+    let output = common::run(scorer(dir, "given", &[&sets[..], &given].concat()));
     assert_done(&output);
     assert!(stderr(&output).contains("4 of 5 rows are left out"), "{}", stderr(&output));
     assert!(stderr(&output).contains("321 responses"), "{}", stderr(&output));
@@ -257,27 +240,20 @@ fn validation_prompts_choose_the_checkpoint_and_are_not_learned_from() {
     // A prompt that is written twice cannot be on both sides.
     let first = text.lines().next().unwrap().replacen('{', "{\"id\": \"again\", ", 1);
     std::fs::write(dir.join("train.jsonl"), format!("{text}\n{first}\n")).unwrap();
-    let output = scorer(dir, "twice", &sets);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("is among those that are learned from"),
-        "{}",
-        stderr(&output)
-    );
+    refused(scorer(dir, "twice", &sets), &["is among those that are learned from"]);
 }
 
 fn recipes_and_runs_of_other_tasks_are_refused(dir: &Path) {
     let quickstart = quickstart().join("../quickstart.toml");
-    let output = infalign(&["scorer"]).arg(&quickstart).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let of_recipe = stderr(&output);
-    assert!(of_recipe.contains("infalign train"), "{of_recipe}");
+    let mut command = infalign(&["scorer"]);
+    command.arg(&quickstart);
+    let of_recipe = refused(command, &["infalign train"]);
     let align = dir.join("align");
     std::fs::create_dir(&align).unwrap();
     std::fs::copy(&quickstart, align.join("config.toml")).unwrap();
-    let output = infalign(&["scorer", "--resume", "--out"]).arg(&align).output().unwrap();
-    let of_run = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{of_run}");
+    let mut command = infalign(&["scorer", "--resume", "--out"]);
+    command.arg(&align);
+    let of_run = refused(command, &[]);
     assert!(of_run.ends_with(of_recipe.trim_start_matches("error: ")), "{of_run}");
     assert_eq!(std::fs::read_dir(&align).unwrap().count(), 1, "it is left as it is");
 }
@@ -287,7 +263,8 @@ fn a_run_is_named_after_the_command(dir: &Path) {
     for set in ["train.steps=2", "rollouts.samples=2", "evaluation=[]"] {
         command.args(["--set", set]);
     }
-    assert_done(&command.current_dir(dir).output().unwrap());
+    command.current_dir(dir);
+    done(command);
     let runs = std::fs::read_dir(dir.join("runs")).unwrap();
     let runs: Vec<PathBuf> = runs.map(|entry| entry.unwrap().path()).collect();
     let [run] = &runs[..] else { panic!("{runs:?}") };
@@ -298,7 +275,9 @@ fn a_run_is_named_after_the_command(dir: &Path) {
     std::fs::create_dir(&align).unwrap();
     std::fs::copy(quickstart().with_extension("toml"), align.join("config.toml")).unwrap();
     std::fs::remove_file(run.join("results.json")).unwrap();
-    assert_done(&infalign(&["scorer", "--resume"]).current_dir(dir).output().unwrap());
+    let mut resumed = infalign(&["scorer", "--resume"]);
+    resumed.current_dir(dir);
+    done(resumed);
     assert!(run.join("results.json").exists());
 }
 
@@ -327,20 +306,14 @@ fn responses_of_files_are_rewarded_for_the_prompt_as_it_is_written() {
         "evaluation=[]",
     ];
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    assert_done(&scorer(dir, "run", &sets));
+    done(scorer(dir, "run", &sets));
 
     // Nothing is learned from the prompts that values are measured on.
     let text = std::fs::read_to_string(dir.join("test.jsonl")).unwrap();
     let held_out: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     let given = json!({"prompt": held_out["prompt"], "completion": " the soup was lovely ."});
     std::fs::write(dir.join("given.jsonl"), format!("{given}\n")).unwrap();
-    let output = scorer(dir, "bad", &sets);
-    let message = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(
-        message.contains("completions") && message.contains("all rows are held out"),
-        "{message}"
-    );
+    refused(scorer(dir, "bad", &sets), &["completions", "all rows are held out"]);
 }
 
 #[test]
@@ -353,7 +326,7 @@ fn responses_of_files_end_where_those_of_the_base_do() {
     let small = ["train.steps=2", "rollouts.samples=2", "evaluation=[]"];
     let given = ["train.method=cd-q", "completions=['given.jsonl']"];
     let sets: Vec<&str> = small.iter().chain(&given).flat_map(|set| ["--set", set]).collect();
-    let output = scorer(dir, "run", &sets);
+    let output = common::run(scorer(dir, "run", &sets));
     assert_done(&output);
     let told = "completions: 1 of 2 responses go on where the base's own end, at generation.max_tokens = 16";
     assert!(stderr(&output).contains(told), "{}", stderr(&output));
@@ -363,7 +336,7 @@ fn responses_of_files_end_where_those_of_the_base_do() {
 
     // `was` ends responses, too, and a recipe can be looked through before it is run.
     let more = ["--set", "generation.stop_token_ids=[83]", "--dry-run"];
-    let output = scorer(dir, "none", &[&sets[..], &more].concat());
+    let output = common::run(scorer(dir, "none", &[&sets[..], &more].concat()));
     assert_done(&output);
     assert!(stderr(&output).contains("completions: 2 of 2 responses"), "{}", stderr(&output));
 }

@@ -8,13 +8,19 @@ mod scorers;
 mod server;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{assert_done, infalign, json_file, quickstart, stderr, tuned};
+use common::{done, infalign, json_file, quickstart, refused, tuned};
 use scorers::{copy, folder, other_tokenizer, scorer};
 use serde_json::{Value, json};
 use server::{Reply, serve};
+
+/// `scorer` with other values of some keys.
+fn with_sets(dir: &Path, out: &str, sets: &[&str]) -> Command {
+    scorer(dir, out, &sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>())
+}
 
 /// The quickstart's model with a part of its `config.json` replaced.
 fn with_config(dir: &Path, name: &str, from: &str, to: &str) -> PathBuf {
@@ -33,9 +39,7 @@ fn policies_stand_beside_procedures() {
     let base = policy("none", &quickstart().join("model"));
     let tuned = policy("tuned", &tuned(dir));
     let set = format!("policy=[{base},{tuned}]");
-    let output = scorer(dir, "run", &["--set", &set, "--set", "train.steps=2"]);
-    assert_done(&output);
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = done(with_sets(dir, "run", &[&set, "train.steps=2"]));
     assert!(printed.contains("policy tuned"), "{printed}");
     let results = json_file(&dir.join("run/results.json"));
     let rows = results["evaluation"].as_array().unwrap();
@@ -61,8 +65,8 @@ fn policies_stand_beside_procedures() {
     let short_base = format!("evaluation_base='{}'", short.display());
     let [short, wide] = [policy("short", &short), policy("wide", &wide)];
     let other_base = format!("evaluation_base='{}'", quickstart().join("model").display());
-    let both = scorer(dir, "refused", &["--set", &set, "--set", &other_base]);
-    assert!(stderr(&both).contains("[[policy]] cannot stand beside evaluation_base"));
+    let both = with_sets(dir, "refused", &[&set, &other_base]);
+    refused(both, &["[[policy]] cannot stand beside evaluation_base"]);
     let none = "policy=[{name='none',model='absent',samples=0}]".to_owned();
     for (set, needles) in [
         (format!("policy=[{short}]"), ["[[policy]] \"short\"", "context is 16 tokens"]),
@@ -74,10 +78,7 @@ fn policies_stand_beside_procedures() {
         ),
         (none, ["[[policy]] \"none\"", "samples"]),
     ] {
-        let output = scorer(dir, "refused", &["--set", &set]);
-        let text = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(needles.iter().all(|needle| text.contains(needle)), "{text}");
+        refused(with_sets(dir, "refused", &[&set]), &needles);
     }
 }
 
@@ -94,10 +95,7 @@ fn responses_win_by_the_rewards_and_by_a_judge() {
     let evaluation = "evaluation=[{samples=32,weights={length=1},procedures=['sample','best-of:4','worst-of:4']}]";
     let length = "head[1].reward.unit=characters";
     let sets = ["train.steps=2", "rollouts.held_out=32", length, &policy, evaluation];
-    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let output = scorer(dir, "run", &sets);
-    assert_done(&output);
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = done(with_sets(dir, "run", &sets));
     assert!(printed.contains("judge   wins\n"), "{printed}");
     let rows = json_file(&dir.join("run/results.json"))["evaluation"].take();
     let rows = rows.as_array().unwrap();
@@ -124,9 +122,9 @@ fn responses_win_by_the_rewards_and_by_a_judge() {
     for name in ["results.json", "record.json"] {
         std::fs::remove_file(dir.join("run").join(name)).unwrap();
     }
-    let resumed = infalign(&["scorer", "--resume", "--out"]).arg(dir.join("run")).output().unwrap();
-    assert_eq!(resumed.status.code(), Some(2), "{}", stderr(&resumed));
-    assert!(stderr(&resumed).contains("0.json cannot be used: delete it"), "{}", stderr(&resumed));
+    let mut resumed = infalign(&["scorer", "--resume", "--out"]);
+    resumed.arg(dir.join("run"));
+    refused(resumed, &["0.json cannot be used: delete it"]);
 
     let named = "head=[{name='judge',reward={kind='length',unit='words'}}]";
     let other = "evaluation=[{samples=1,weights={judge=1},procedures=['best-of:2']}]";
@@ -137,10 +135,7 @@ fn responses_win_by_the_rewards_and_by_a_judge() {
         (&["judge.kind='none'"], "judge"),
         (&[own], "judge.path"),
     ] {
-        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        let refused = scorer(dir, "refused", &sets);
-        assert_eq!(refused.status.code(), Some(2));
-        assert!(stderr(&refused).contains(told), "{}", stderr(&refused));
+        refused(with_sets(dir, "refused", sets), &[told]);
     }
 }
 
@@ -160,12 +155,12 @@ fn a_finished_run_asks_its_judge_nothing_more() {
     let judge = format!("judge={{kind='remote',url='{url}/get_reward'}}");
     let evaluation = "evaluation=[{samples=2,procedures=['sample']}]";
     let sets = ["train.steps=2", "rollouts.held_out=2", &judge, evaluation];
-    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    assert_done(&scorer(dir, "run", &sets));
+    done(with_sets(dir, "run", &sets));
     let all = asked.load(Ordering::Relaxed);
     assert!(all > 0, "it judges");
-    let resumed = infalign(&["scorer", "--resume", "--out"]).arg(dir.join("run")).output().unwrap();
-    assert_done(&resumed);
+    let mut resumed = infalign(&["scorer", "--resume", "--out"]);
+    resumed.arg(dir.join("run"));
+    done(resumed);
     assert_eq!(asked.load(Ordering::Relaxed), all);
 }
 
@@ -182,9 +177,7 @@ fn procedures_run_on_policies_too() {
     let tuned = policy("tuned", &tuned(dir));
     let evaluation = "evaluation=[{samples=4,weights={lovely=1},procedures=['sample','cd-token:lambda=1','cd-block:length=4,samples=2']}]";
     let set = format!("policy=[{base},{tuned}]");
-    let sets = ["--set", &set, "--set", evaluation, "--set", "train.steps=20"];
-    let output = scorer(dir, "run", &sets);
-    assert_done(&output);
+    let printed = done(with_sets(dir, "run", &[&set, evaluation, "train.steps=20"]));
     let results = json_file(&dir.join("run/results.json"));
     let rows = results["evaluation"].as_array().unwrap();
     let nats = |row: &Value, kind: &str| -> f64 {
@@ -203,23 +196,20 @@ fn procedures_run_on_policies_too() {
     assert!(of_policy > 1e-3, "{of_policy}");
     assert!(nats(tokenwise, "exact") > of_policy / 2.0, "{tokenwise}");
     assert!(nats(blocks, "bound") >= nats(blocks, "estimate"), "{blocks}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("cd-token:lambda=1 on tuned"));
+    assert!(printed.contains("cd-token:lambda=1 on tuned"), "{printed}");
 
     let unweighed = set.replace(",weights={lovely=1}", "");
     let model = quickstart().join("model").display().to_string();
     let weighed = format!(
         "policy=[{{name='a',model='{model}',samples=1,procedures=['sample'],weights={{lovely=1}}}}]"
     );
-    for (sets, told) in [
-        (vec![unweighed.as_str()], "weights has no weight but 0"),
-        (vec![&set.replace("tuned'", "none'")], "there are two [[policy]] \"none\""),
-        (vec![&weighed], "weights have no effect on plain samples"),
-        (vec![&set.replace("'cd-token:lambda=1'", "'sample'")], "procedures has sample twice"),
+    for (set, told) in [
+        (unweighed, "weights has no weight but 0"),
+        (set.replace("tuned'", "none'"), "there are two [[policy]] \"none\""),
+        (weighed, "weights have no effect on plain samples"),
+        (set.replace("'cd-token:lambda=1'", "'sample'"), "procedures has sample twice"),
     ] {
-        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        let refused = scorer(dir, "refused", &sets);
-        assert_eq!(refused.status.code(), Some(2));
-        assert!(stderr(&refused).contains(told), "{}", stderr(&refused));
+        refused(with_sets(dir, "refused", &[&set]), &[told]);
     }
 }
 
@@ -229,13 +219,13 @@ fn a_policy_is_trained_for_the_decoder_and_evaluated_under_it() {
     let dir = folder();
     let dir = dir.path();
     let small = ["train.steps=60", "rollouts.samples=4", "evaluation=[]"];
-    let small: Vec<&str> = small.iter().flat_map(|set| ["--set", set]).collect();
-    assert_done(&scorer(dir, "run", &small));
-    let done = |args: &[&str]| -> Vec<u8> {
-        let output = infalign(args).current_dir(dir).output().unwrap();
-        assert_done(&output);
-        output.stdout
+    done(with_sets(dir, "run", &small));
+    let within = |args: &[&str]| {
+        let mut command = infalign(args);
+        command.current_dir(dir);
+        command
     };
+    let done = |args: &[&str]| done(within(args));
     let model = quickstart().join("model").display().to_string();
     let common = ["--reward", "reward.toml", "--max-tokens", "16"];
     let calibrate = [
@@ -292,7 +282,7 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
     decode(&model, "test.jsonl", "4", "reference.json");
     let evaluate = ["evaluate", "--policy", "policy.json", "--reference", "reference.json"];
     let printed = done(&[&evaluate[..], &["--procedure", PROCEDURE, "--json"]].concat());
-    let row: Value = serde_json::from_slice(&printed).unwrap();
+    let row: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((&row["procedure"], &row["n_prompts"]), (&PROCEDURE.into(), &12.into()));
     assert_eq!(row["procedure_kl"]["kind"], "bound");
     let won = ["low", "estimate", "high"].map(|key| row["win_rate"][key].as_f64().unwrap());
@@ -307,7 +297,7 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
     let guided = ["--scorer", "run/scorer#lovely", "--procedure"];
     for (procedure, kind) in [(PROCEDURE, "bound"), ("cd-token:lambda=2", "exact")] {
         let args = [&evaluate[..], &guided, &[procedure]].concat();
-        let row: Value = serde_json::from_slice(&done(&args)).unwrap();
+        let row: Value = serde_json::from_str(&done(&args)).unwrap();
         assert_eq!((&row["procedure"], &row["n_samples"]), (&procedure.into(), &4.into()));
         assert_eq!(row["procedure_kl"]["kind"], kind, "{row}");
         assert_eq!(row["kl"], Value::Null, "what is guided does not tell the policy's own");
@@ -322,7 +312,7 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
     // A selection over it is estimated from all subsets of the same responses, as one over plain samples is.
     let over = format!("best-of:2 over {PROCEDURE}");
     let both = [&evaluate[..], &guided, &[PROCEDURE, "--procedure", &over]].concat();
-    let rows: Value = serde_json::from_slice(&done(&both)).unwrap();
+    let rows: Value = serde_json::from_str(&done(&both)).unwrap();
     let rows = rows["rows"].as_array().unwrap();
     let score = |row: &Value| row["score"]["estimate"].as_f64().unwrap();
     let tokens = |row: &Value| row["tokens"].as_f64().unwrap();
@@ -337,49 +327,37 @@ evaluation = {{ samples = 4, procedures = ["sample"], baseline = "u" }}
         &["--procedure", &over],
     ]
     .concat();
-    let row: Value = serde_json::from_slice(&done(&files)).unwrap();
+    let row: Value = serde_json::from_str(&done(&files)).unwrap();
     assert_eq!(row["procedure"], over.as_str());
     let mixed = [&evaluate[..], &guided, &[PROCEDURE, "--procedure", "sample"]].concat();
-    let output = infalign(&mixed).current_dir(dir).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("drawn in different ways"), "{}", stderr(&output));
+    refused(within(&mixed), &["drawn in different ways"]);
 
     let against =
         [&evaluate[..], &guided, &[PROCEDURE, "--reference-procedure", "sample"]].concat();
-    let row: Value = serde_json::from_slice(&done(&against)).unwrap();
+    let row: Value = serde_json::from_str(&done(&against)).unwrap();
     assert!(row["win_rate"]["estimate"].as_f64().unwrap() > 0.55, "{row}");
     // A model that writes more than the scorer's base reads is refused before anything is drawn.
     let context = ["\"max_position_embeddings\": 64", "\"max_position_embeddings\": 128"];
     let longer = with_config(dir, "longer", context[0], context[1]);
     let sides = ["--reference", longer.to_str().unwrap(), "--prompts", "test.jsonl"];
     let sides = [&["evaluate", "--policy", policy][..], &sides, &more].concat();
-    let output =
-        infalign(&[&sides[..], &guided, &[PROCEDURE]].concat()).current_dir(dir).output().unwrap();
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains("--reference") && !told.contains("[1/2]"), "{told}");
-    assert!(told.contains("its trunk reads 64 tokens, but the model 128"), "{told}");
+    let command = within(&[&sides[..], &guided, &[PROCEDURE]].concat());
+    let trunk = "its trunk reads 64 tokens, but the model 128";
+    let told = refused(command, &["--reference", trunk]);
+    assert!(!told.contains("[1/2]"), "{told}");
     // It goes on with the scorers that it was begun with alone.
     let kept = [&evaluate[..], &["--procedure", PROCEDURE, "--out", "kept", "--scorer"]].concat();
     done(&[&kept[..], &["run/scorer#lovely"]].concat());
-    let output = infalign(&[&kept[..], &["run/scorer#lovely:2", "--resume"]].concat())
-        .current_dir(dir)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("begun with another --scorer"), "{}", stderr(&output));
+    let other = [&kept[..], &["run/scorer#lovely:2", "--resume"]].concat();
+    refused(within(&other), &["begun with another --scorer"]);
     let other = [&evaluate[..], &guided, &["cd-token:lambda=2", "--out", "kept", "--resume"]];
-    let output = infalign(&other.concat()).current_dir(dir).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("another --procedure that is run"), "{}", stderr(&output));
+    refused(within(&other.concat()), &["another --procedure that is run"]);
     for (args, told) in [
         (&["--procedure", PROCEDURE][..], "needs a prefix scorer"),
         (&["--procedure", "rejection:quantile=0.5,draws=4"], "needs a calibration table"),
         (&["--scorer", "run/scorer#lovely"], "--scorer has nothing to say"),
         (&["--scorer", "run/scorer#depth", "--procedure", PROCEDURE], "no values of \"depth\""),
     ] {
-        let output = infalign(&[&evaluate[..], args].concat()).current_dir(dir).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+        refused(within(&[&evaluate[..], args].concat()), &[told]);
     }
 }

@@ -9,23 +9,23 @@
 mod common;
 
 use std::path::Path;
-use std::process::Output;
+use std::process::Command;
 
-use common::{done, fails, infalign, quickstart};
+use common::{done, infalign, quickstart, refused, stderr};
 use infalign_calibrate::store::write_to;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use serde_json::Value;
 
-fn run(arguments: &[&str]) -> Output {
-    infalign(&["transform"]).args(arguments).output().unwrap()
+fn transform(arguments: &[&str]) -> Command {
+    infalign(&[&["transform"], arguments].concat())
 }
 
 fn json(arguments: &[&str]) -> Value {
-    common::json(&run(&[arguments, &["--json"]].concat()))
+    common::json(&common::run(transform(&[arguments, &["--json"]].concat())))
 }
 
 fn text(arguments: &[&str]) -> String {
-    done(infalign(&[&["transform"], arguments].concat()))
+    done(transform(arguments))
 }
 
 fn assert_close(got: &Value, expected: f64) {
@@ -52,12 +52,11 @@ fn a_curve_has_kl_and_win_rates() {
 
 #[test]
 fn a_procedure_that_a_curve_cannot_take_is_answered_with_those_that_it_takes() {
-    let curve = ["transform", "curve", "--transform", "identity", "--kl", "0.5", "--procedure"];
-    let of = |procedure: &str| infalign(&[&curve[..], &[procedure]].concat());
-    let message = fails(of("cd-token:lambda=2"), 2);
-    for form in ["sample", "best-of:N", "worst-of:N", "rejection:", "soft-best-of:N,temperature="] {
-        assert!(message.contains(&format!("`{form}")), "{form}: {message}");
-    }
+    let curve = ["curve", "--transform", "identity", "--kl", "0.5", "--procedure"];
+    let of = |procedure: &str| transform(&[&curve[..], &[procedure]].concat());
+    let forms =
+        ["`sample", "`best-of:N", "`worst-of:N", "`rejection:", "`soft-best-of:N,temperature="];
+    refused(of("cd-token:lambda=2"), &forms);
     done(of("soft-best-of:4,temperature=0.1"));
 }
 
@@ -202,8 +201,8 @@ fn bad_input_is_answered_with_code_2_and_the_value() {
         (discrete("none.json"), "cannot read none.json"),
     ];
     for (arguments, message) in cases {
-        let output = run(&arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
+        let output = common::run(transform(&arguments));
+        let errors = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
         assert!(errors.contains(message), "{arguments:?}: {errors}");
         assert!(output.stdout.is_empty());
@@ -274,10 +273,7 @@ fn the_transform_for_a_decoder_is_estimated_from_what_it_returns() {
         let responses = dir.join(responses).to_str().unwrap().to_owned();
         let args = ["estimate", "--responses", &responses, "--table", &table, "--beta", "0.3"];
         let args = if more.first() == Some(&"--beta") { &args[..5] } else { &args[..] };
-        let output = run(&[args, more].concat());
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{stderr}");
-        assert!(stderr.contains(told), "{told}: {stderr}");
+        refused(transform(&[args, more].concat()), &[told]);
     }
 }
 
@@ -323,17 +319,13 @@ fn a_table_of_rewards_tells_what_the_reward_itself_leads_to() {
     assert!(raw < calibrated - 0.02, "{raw} {calibrated}");
     assert!((of("standardized") - calibrated).abs() < 1e-9);
 
-    let output = run(&["curve", "--transform", "raw", "--kl", "0.5"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("needs --table"));
+    let of = |more: &[&str]| transform(&[&["curve", "--transform", "raw", "--kl"], more].concat());
+    refused(of(&["0.5"]), &["needs --table"]);
     let empty = dir.path().join("zero.parquet");
     let none = Calibration::new(CalibrationMeta::default());
     write_to(&none, std::fs::File::create(&empty).unwrap()).unwrap();
     let empty = empty.to_str().unwrap();
-    let output = run(&["curve", "--transform", "raw", "--kl", "0.5", "--table", empty]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("zero.parquet: "));
-    let output = run(&["curve", "--transform", "raw", "--kl", "9", "--table", file]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("4.159e0"), "ln 64");
+    refused(of(&["0.5", "--table", empty]), &["zero.parquet: "]);
+    // ln 64.
+    refused(of(&["9", "--table", file]), &["4.159e0"]);
 }

@@ -1,7 +1,7 @@
 //! A recipe of prefix scorers in the words of the quickstart, and how tests run it.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -55,15 +55,17 @@ procedures = ["sample", "best-of:4", "cd-block:length=4,samples=4", "cd-token:la
     dir
 }
 
-pub(crate) fn scorer(dir: &Path, out: &str, more: &[&str]) -> Output {
+pub(crate) fn scorer(dir: &Path, out: &str, more: &[&str]) -> Command {
     let mut command = infalign(&["scorer", "--out"]);
-    command.arg(dir.join(out)).arg(dir.join("recipe.toml")).args(more).output().unwrap()
+    command.arg(dir.join(out)).arg(dir.join("recipe.toml")).args(more);
+    command
 }
 
-pub(crate) fn generate(dir: &Path, model: &Path, args: &[&str]) -> Output {
+pub(crate) fn generate(dir: &Path, model: &Path, args: &[&str]) -> Command {
     let mut command = infalign(&["generate", "--json", "--max-tokens", "16", "--model"]);
     command.arg(model).arg("--prompts").arg(dir.join("test.jsonl"));
-    command.arg("--reward").arg(dir.join("reward.toml")).args(args).output().unwrap()
+    command.arg("--reward").arg(dir.join("reward.toml")).args(args);
+    command
 }
 
 pub(crate) fn mean(rows: &[Value], of: impl Fn(&Value) -> f64) -> f64 {

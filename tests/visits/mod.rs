@@ -1,13 +1,15 @@
 //! Rated sentences and preferences about visits, in the words of the quickstart's model, and how tests run the command on them.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::Command;
 
 use serde_json::json;
 use tempfile::TempDir;
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub(crate) use crate::common::{assert_done, infalign, json_file, quickstart, stderr};
+pub(crate) use crate::common::{
+    assert_done, done, infalign, json_file, quickstart, refused, stderr,
+};
 
 const THINGS: [&str; 6] = ["soup", "bread", "tea", "music", "light", "view"];
 const WORDS: [(&str, f64); 8] = [
@@ -21,9 +23,10 @@ const WORDS: [(&str, f64); 8] = [
     ("awful", -2.5),
 ];
 
-pub(crate) fn train(recipe: &Path, out: &Path, more: &[&str]) -> Output {
+pub(crate) fn train(recipe: &Path, out: &Path, more: &[&str]) -> Command {
     let mut command = infalign(&["train", "--out"]);
-    command.arg(out).arg(recipe).args(more).output().unwrap()
+    command.arg(out).arg(recipe).args(more);
+    command
 }
 
 /// Sentence number `index` about a thing, with the rating of its word.

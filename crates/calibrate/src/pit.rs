@@ -63,13 +63,12 @@ impl Group {
         // One key a reference reward, for all fresh ones: as if rewards differed in digits that are not seen.
         let mut keyed = |reward: f32| (unsigned_zero(reward), uniform());
         let mut reference: Vec<(f32, f64)> = rewards.iter().map(|&r| keyed(r)).collect();
-        let before =
-            |a: &(f32, f64), b: &(f32, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).is_lt();
-        reference.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let order = |a: &(f32, f64), b: &(f32, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1));
+        reference.sort_by(order);
         let places = row.samples() as f64 + 1.0;
         let value = |&reward: &f32| {
             let fresh = (unsigned_zero(reward), uniform());
-            let rank = reference.partition_point(|one| before(one, &fresh));
+            let rank = reference.partition_point(|one| order(one, &fresh).is_lt());
             (rank as f64 + uniform()) / places
         };
         Ok(Self { samples: row.samples(), values: fresh.iter().map(value).collect() })
@@ -129,10 +128,7 @@ pub fn uniformity(
     }
     let bins = shares.into_iter().zip(simulated).map(|(density, mut simulated)| {
         simulated.sort_by(f64::total_cmp);
-        let at = |level: f64| {
-            let place = (level * simulated.len() as f64) as usize;
-            simulated.get(place.min(simulated.len().saturating_sub(1))).copied().unwrap_or(density)
-        };
+        let at = |level: f64| simulated[(level * simulated.len() as f64) as usize];
         Bin { density, low: at(0.025), high: at(0.975) }
     });
     let p_value = (farther + 1) as f64 / (replicates + 1) as f64;

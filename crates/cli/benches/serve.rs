@@ -54,17 +54,10 @@ fn offline(model: &Path, time: Duration) -> f64 {
     let tokenizer = Tokenizer::load(folder, model.config()).unwrap();
     let model = model.for_inference();
     let (start, mut tokens) = (Instant::now(), 0);
+    let sampling = Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() };
     for seed in 0.. {
-        let generator = Generator {
-            model: model.as_ref(),
-            stops: tokenizer.stops(),
-            stop_texts: None,
-            sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
-            seed,
-            stage: "bench",
-            batch: CLIENTS,
-            watch: None,
-        };
+        let (model, stops) = (model.as_ref(), tokenizer.stops());
+        let generator = Generator::new(model, stops, &sampling, seed, "bench", CLIENTS);
         let prompt = EncodedPrompt::new("p", PROMPT, &tokenizer).unwrap();
         let all = generator.generate(&[prompt], 0..16 * CLIENTS).unwrap();
         tokens += all.iter().flatten().map(|response| response.tokens.len()).sum::<usize>();

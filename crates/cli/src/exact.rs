@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, OrFailure};
 use crate::generate::GenerateArgs;
-use crate::output;
+use crate::output::{self, shown};
 
 /// What marks a model that is a table.
 const TABULAR: &str = "tabular:";
@@ -84,10 +84,6 @@ fn print_rows(
     rows.push(("response".to_owned(), "probability".to_owned()));
     rows.extend(distribution.responses().map(|(response, p)| (response, shown(p))));
     output::print_rows(&rows)
-}
-
-fn shown(number: f64) -> String {
-    format!("{number:.9}")
 }
 
 /// The decoder that the scorers guide, or the model's own values where there are none.

@@ -1,5 +1,6 @@
 //! Files and folders that commands read and write: errors name them, and what is written is there whole or not at all.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -22,6 +23,16 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     }
     let bytes = std::fs::read(path).with_context(unread)?;
     serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
+}
+
+/// The lines of a file with their ends; one that has none was cut off and is left out. None where there is no file.
+pub(crate) fn whole_lines(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        read => read.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    Ok(lines.filter(|line| line.ends_with(b"\n")).map(<[u8]>::to_vec).collect())
 }
 
 /// Writes a value as JSON.

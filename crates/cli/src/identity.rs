@@ -11,11 +11,12 @@ use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_reward::RewardConfig;
 
 use crate::models;
+use crate::recipe::Paths;
 
 /// The metadata of a table of reference rewards.
 ///
 /// - `folder`: of the reference policy; `tokenizer`: by which it is read, and whose stops end its responses.
-/// - `reward`: what [`reward`] says; `template`: of the chat template, or empty.
+/// - `reward`: what [`given_reward`] or [`recipe_reward`] says; `template`: of the chat template, or empty.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -40,14 +41,27 @@ pub(crate) fn calibration(
     })
 }
 
+/// What [`reward`] says of a reward of the command line, whose models and files lie where it says.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn given_reward(config: &RewardConfig) -> Result<String> {
+    reward(config, |path| Ok(models::at(path.to_path_buf())), |path| Ok(path.to_path_buf()))
+}
+
+/// What [`reward`] says of a reward of a recipe.
+///
+/// # Errors
+/// When a path cannot be resolved, or a file cannot be read.
+pub(crate) fn recipe_reward(config: &RewardConfig, paths: &Paths<'_>) -> Result<String> {
+    reward(config, |path| paths.model(path), |path| paths.resolve(path))
+}
+
 /// The reward's settings as far as rewards depend on them, every model and file by the hash of what it holds: the same may lie elsewhere
 /// tomorrow.
 ///
 /// - `model`, `file`: where a model and a file of the settings lie.
-///
-/// # Errors
-/// When a file cannot be read.
-pub(crate) fn reward(
+fn reward(
     config: &RewardConfig,
     model: impl Fn(&Path) -> Result<ModelFolder>,
     file: impl Fn(&Path) -> Result<PathBuf>,
@@ -60,16 +74,6 @@ pub(crate) fn reward(
         *path = sha256_file(&file(path)?)?.into();
     }
     Ok(serde_json::to_string(&essence)?)
-}
-
-/// Of the command line's models, which lie where they are said to lie.
-pub(crate) fn lies_there(path: &Path) -> Result<ModelFolder> {
-    Ok(models::at(path.to_path_buf()))
-}
-
-/// Of the command line's files, which are what they are.
-pub(crate) fn as_given(path: &Path) -> Result<PathBuf> {
-    Ok(path.to_path_buf())
 }
 
 /// SHA-256 of what a language model computes with: its weights, and the settings that its numbers depend on.

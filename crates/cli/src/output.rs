@@ -182,6 +182,11 @@ pub(crate) fn take_option(words: &mut Vec<String>, option: &str) -> Result<Optio
     Ok(Some(words.remove(at)))
 }
 
+/// A number of a row.
+pub(crate) fn shown(number: f64) -> String {
+    format!("{number:.9}")
+}
+
 /// Prints rows of a name and what belongs to it, the names in a column of their own.
 ///
 /// # Errors

@@ -133,7 +133,7 @@ impl RunInputs {
     pub(crate) fn reward(mut self, role: &str, reward: Option<&Path>) -> Self {
         let Some(path) = reward else { return self };
         self = self.file(role, path);
-        let Ok(Some(config)) = reward_config(Some(path)) else { return self };
+        let Ok(config) = reward_config(path) else { return self };
         // A cache is written as well.
         let mut config = config.essence();
         for model in config.models_mut() {

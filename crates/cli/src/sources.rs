@@ -8,7 +8,8 @@ use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_data::{Role, Text};
 use infalign_evaluate::report::Source as Origin;
 use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled, distinct};
-use infalign_record::folder;
+use infalign_record::START_FILE;
+use infalign_record::folder::{self, CONFIG, RECORD};
 use infalign_record::hash::sha256_file;
 use infalign_train::Objective;
 use infalign_transform::{Composed, Procedure, Theory};
@@ -81,6 +82,42 @@ impl References {
     }
 }
 
+impl Method {
+    /// Reads the samples of a run's method, and adds their file to the run's origin.
+    ///
+    /// - `row`: one of the method in the run's results.
+    /// - `base`: the reference's own row, where it has no file of its own.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn read(run: &Path, row: &Row, base: Option<&Sampled>, origin: &mut Origin) -> Result<Self> {
+        let inside = format!("{METHODS}/{}/{SAMPLES}", row.method);
+        ensure!(
+            folder::stays_inside(&inside),
+            "{} names {inside:?}, which leads out of the run",
+            run.join(RESULTS).display()
+        );
+        let file = run.join(&inside);
+        let (sampled, is_base) = match (base, row.kind.is_none() && !file.exists()) {
+            (Some(base), true) => (base.clone(), true),
+            _ => (folder::samples(run, &inside)?, false),
+        };
+        checked(&file, &sampled)?;
+        if !is_base {
+            origin.sha256.push((inside, sha256_file(&file)?));
+        }
+        Ok(Self {
+            name: row.method.clone(),
+            unique: row.method.clone(),
+            kind: row.kind.clone(),
+            objective: row.objective.clone(),
+            theory: row.objective.as_deref().and_then(theory),
+            sampled,
+            is_base,
+        })
+    }
+}
+
 impl Source {
     /// Reads what a path names: a run's folder, a method of one (`RUN/methods/NAME`), or a file of samples.
     ///
@@ -121,47 +158,22 @@ impl Source {
         let (reference, base) = folder::samples::<References>(run, REFERENCE)?.both();
         checked(&run.join(REFERENCE), &reference)?;
         let mut origin = origin(run)?;
-        let mut source = Self {
-            path: run.to_path_buf(),
-            title: results.recipe.clone().unwrap_or_else(|| name_of(run)),
-            methods: Vec::new(),
-            reference,
-            rows: Vec::new(),
-            origin: Origin::default(),
-        };
+        let mut methods: Vec<Method> = Vec::new();
         for row in &results.rows {
-            let known = source.methods.iter().any(|method| method.name == row.method);
-            if known || only.is_some_and(|name| name != row.method) {
-                continue;
+            let known = methods.iter().any(|method| method.name == row.method);
+            if !known && only.is_none_or(|name| name == row.method) {
+                methods.push(Method::read(run, row, base.as_ref(), &mut origin)?);
             }
-            let inside = format!("{METHODS}/{}/{SAMPLES}", row.method);
-            ensure!(
-                folder::stays_inside(&inside),
-                "{} names {inside:?}, which leads out of the run",
-                run.join(RESULTS).display()
-            );
-            let file = run.join(&inside);
-            let (sampled, is_base) = match (&base, row.kind.is_none() && !file.exists()) {
-                (Some(base), true) => (base.clone(), true),
-                _ => (folder::samples(run, &inside)?, false),
-            };
-            checked(&file, &sampled)?;
-            if !is_base {
-                origin.sha256.push((inside, sha256_file(&file)?));
-            }
-            source.methods.push(Method {
-                name: row.method.clone(),
-                unique: row.method.clone(),
-                kind: row.kind.clone(),
-                objective: row.objective.clone(),
-                theory: row.objective.as_deref().and_then(theory),
-                sampled,
-                is_base,
-            });
         }
-        ensure!(!source.methods.is_empty(), "{} holds no such method", run.display());
-        (source.rows, source.origin) = (results.rows, origin);
-        Ok(source)
+        ensure!(!methods.is_empty(), "{} holds no such method", run.display());
+        Ok(Self {
+            path: run.to_path_buf(),
+            title: results.recipe.unwrap_or_else(|| name_of(run)),
+            methods,
+            reference,
+            rows: results.rows,
+            origin,
+        })
     }
 
     fn file(path: &Path, reference: Option<&Path>) -> Result<Self> {
@@ -233,7 +245,7 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
             return named(reads, path);
         }
         let run = run_of(path);
-        let mut reads = [RESULTS, REFERENCE, folder::CONFIG, folder::RECORD]
+        let mut reads = [RESULTS, REFERENCE, CONFIG, RECORD]
             .iter()
             .fold(reads, |r, name| named(r, &run.join(name)));
         let methods = std::fs::read_dir(run.join(METHODS)).into_iter().flatten().flatten();
@@ -425,12 +437,6 @@ fn plain(text: &Text) -> String {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is damaged, or of another version", path.display()))
-}
-
 /// Refuses samples whose parts do not belong together, by their file.
 fn checked(path: &Path, sampled: &Sampled) -> Result<()> {
     sampled.check().with_context(|| path.display().to_string())
@@ -443,13 +449,14 @@ fn name_of(path: &Path) -> String {
 }
 
 fn origin(run: &Path) -> Result<Origin> {
-    let recipe = std::fs::read_to_string(run.join("config.toml")).ok();
-    let start: Option<Value> = json(&run.join("start.json")).ok();
+    let config = run.join(CONFIG);
+    let recipe = std::fs::read_to_string(&config).ok();
+    let start = folder::json::<Value>(run, START_FILE).ok();
     let start = start.and_then(|start| Some(start["start"].as_str()?.to_owned()));
-    let again = || format!("infalign train {}", run.join("config.toml").display());
+    let again = || format!("infalign train {}", config.display());
     let recorded = || folder::record(run).ok().map(|record| output::command_line(record.argv));
     let mut sha256 = Vec::new();
-    for file in [RESULTS, REFERENCE, "config.toml", "record.json"] {
+    for file in [RESULTS, REFERENCE, CONFIG, RECORD] {
         let path = run.join(file);
         if path.is_file() {
             sha256.push((file.to_owned(), sha256_file(&path)?));

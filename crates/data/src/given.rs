@@ -53,19 +53,17 @@ pub fn read(path: &Path) -> Result<GivenResponses, DataError> {
         return Err(DataError::Format { path: path.to_path_buf(), known });
     }
     let is_document = plain_name(path).ends_with(".json") && is_document(path)?;
-    let (rows, finished): (Vec<(usize, Row)>, bool) = if is_document {
+    let (rows, finished): (Vec<Row>, bool) = if is_document {
         let Document { rows, finished, .. } = responses::document(path)?;
         // Of what a model ended at once there is nothing to score.
-        ((1..).zip(rows).filter(|(_, row)| !is_empty(row)).collect(), finished)
+        (rows.into_iter().filter(|row| !is_empty(row)).collect(), finished)
     } else {
-        let numbered = |row: Row| match row.place {
-            Place::Line(number) | Place::Row(number) => (number, row),
-        };
-        (of_lines(path)?.into_iter().map(numbered).collect(), true)
+        (of_lines(path)?, true)
     };
-    let given = rows
-        .into_iter()
-        .map(|(number, row)| Ok((number, from_row(&row).map_err(at(path, row.place))?)));
+    let given = rows.iter().map(|row| {
+        let (Place::Line(number) | Place::Row(number)) = row.place;
+        Ok((number, from_row(row).map_err(at(path, row.place))?))
+    });
     let rows = given.collect::<Result<Vec<_>, DataError>>()?;
     if rows.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });

@@ -85,12 +85,20 @@ fn texts_are_those_of_transformers_byte_for_byte() {
 
 #[test]
 fn a_prompt_is_answered_or_continued() {
-    let (user, assistant) = (said(Role::User, "Hi"), said(Role::Assistant, "Well, "));
-    assert_eq!(Ending::for_prompt(std::slice::from_ref(&user)).unwrap(), Ending::GenerationPrompt);
-    assert_eq!(Ending::for_prompt(&[user.clone(), assistant]).unwrap(), Ending::Continued);
-    let error = Ending::for_prompt(&[said(Role::System, "Be kind.")]).unwrap_err().to_string();
-    assert!(error.contains("the last message is of the role system"), "{error}");
-    Ending::for_prompt(&[]).unwrap_err();
+    let template = ChatTemplate::read(&fixture("chatml"), None).unwrap();
+    let talk = [said(Role::User, "Hi"), said(Role::Assistant, "Well, ")];
+    for (messages, ending) in
+        [(&talk[..1], Ending::GenerationPrompt), (&talk[..], Ending::Continued)]
+    {
+        let expected = template.render(messages, ending).unwrap();
+        assert_eq!(template.prompt(messages).unwrap(), expected);
+    }
+    for (messages, last) in
+        [(vec![said(Role::System, "Be kind.")], "of the role system"), (vec![], "none")]
+    {
+        let error = template.prompt(&messages).unwrap_err().to_string();
+        assert!(error.contains(&format!("the last message is {last};")), "{error}");
+    }
 }
 
 #[test]

@@ -48,12 +48,7 @@ fn main() {
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     let config = TransformerConfig::read(dir.path(), infalign_model::Head::CausalLm).unwrap();
     let random = || {
-        let mut stream = Stream::new(0, "weights", "", 0);
-        let mut position = 0;
-        let mut normal = || {
-            position += 1;
-            stream.normal(position) as f32
-        };
+        let mut normal = Stream::new(0, "weights", "", 0).normals(1);
         CausalLm::random(config.clone(), &mut normal, &device).unwrap()
     };
     if cfg!(target_os = "linux") && infalign_backend::is_cpu(&device) {
@@ -93,16 +88,7 @@ fn resident(key: &str) -> u64 {
 
 fn generate(model: &dyn LanguageModel, sampling: &Sampling) {
     let stops = BTreeSet::new();
-    let generator = Generator {
-        model,
-        stops: &stops,
-        stop_texts: None,
-        sampling: sampling.clone(),
-        seed: 0,
-        stage: "bench",
-        batch: BATCH,
-        watch: None,
-    };
+    let generator = Generator::new(model, &stops, sampling, 0, "bench", BATCH);
     let prompt = |k: u32| EncodedPrompt {
         id: k.to_string(),
         text: String::new(),

@@ -42,27 +42,15 @@ fn main() {
         base: dir.clone(),
         base_sha256: String::new(),
     };
-    let (mut stream, mut position) = (Stream::new(0, "head", "", 0), 0);
-    let mut normal = || {
-        position += 1;
-        stream.normal(position) as f32
-    };
+    let mut normal = Stream::new(0, "head", "", 0).normals(1);
     let scorer = ScorerModel::new(spec, None, &mut normal, &device).unwrap();
     let (values, _) = scorer.for_inference();
     let scorer = LearnedScorer::new(&values, None, &[1.0]).unwrap();
     let model = model.for_inference();
     // Nothing ends before its time, so that all draw the same number of tokens.
     let stops = BTreeSet::new();
-    let generator = Generator {
-        model: model.as_ref(),
-        stops: &stops,
-        stop_texts: None,
-        sampling: Sampling { max_tokens: NEW_TOKENS, ..Sampling::default() },
-        seed: 0,
-        stage: "bench",
-        batch: 64,
-        watch: None,
-    };
+    let sampling = Sampling { max_tokens: NEW_TOKENS, ..Sampling::default() };
+    let generator = Generator::new(model.as_ref(), &stops, &sampling, 0, "bench", 64);
     let prompt = |id: usize| EncodedPrompt::new(&id.to_string(), "Once upon a time", &tokenizer);
     let prompts: Vec<EncodedPrompt> = (0..PROMPTS).map(|id| prompt(id).unwrap()).collect();
     let samples = |n: usize| median(&|| drop(generator.generate(&prompts, 0..n).unwrap()));

@@ -249,14 +249,27 @@ impl<'a> ProcedureDecoder<'a> {
         let scored: usize = group.iter().map(|single| single.range.len()).sum();
         cost.scorer_calls += texts.scores.map_or(0, |_| scored);
         let candidate = texts.all[place];
+        let score = texts.scores.map(|scores| scores[place]);
+        let decoded = self.decoded(candidate, &texts.texts[place], score, cost);
+        Decoded { truncation: truncation.min(1.0), ..decoded }
+    }
+
+    /// What becomes of a candidate that is kept.
+    pub(crate) fn decoded(
+        &self,
+        kept: &Candidate,
+        text: &str,
+        score: Option<f32>,
+        cost: Cost,
+    ) -> Decoded {
         Decoded {
-            text: texts.texts[place].clone(),
-            response: candidate.response.clone(),
-            score: texts.scores.map(|scores| scores[place]),
-            value: candidate.value,
+            text: text.to_owned(),
+            response: kept.response.clone(),
+            score,
+            value: kept.value,
             cost,
-            kl: self.kl(candidate),
-            truncation: truncation.min(1.0),
+            kl: self.kl(kept),
+            truncation: kept.truncation,
             accepted: None,
         }
     }
@@ -264,7 +277,7 @@ impl<'a> ProcedureDecoder<'a> {
     /// What is known of the KL from the response that was kept.
     ///
     /// KL(S(T)‖π) = KL(S(T)‖T) + E[log T/π], the expectation over what S keeps.
-    pub(crate) fn kl(&self, kept: &Candidate) -> Vec<Kl> {
+    fn kl(&self, kept: &Candidate) -> Vec<Kl> {
         let selection = Kl::of_selection(self.selection);
         let plain = match self.source {
             Source::Plain(sampler) => Some(sampler.sampling()),

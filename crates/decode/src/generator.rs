@@ -51,6 +51,14 @@ impl EncodedPrompt {
         }
     }
 
+    /// The prompt and the tokens of a response as one sequence.
+    pub fn followed_by(&self, response: &[u32]) -> Sequence {
+        Sequence {
+            tokens: [self.tokens.as_slice(), response].concat(),
+            prompt_length: self.tokens.len(),
+        }
+    }
+
     /// The id and the first words, for messages: where a file gives no id, it is a hash, which nobody can look for.
     pub fn name(&self) -> String {
         const SHOWN: usize = 40;
@@ -92,10 +100,7 @@ pub enum Finish {
 impl Response {
     /// Prompt and response as one sequence.
     pub fn sequence(&self, prompt: &EncodedPrompt) -> Sequence {
-        Sequence {
-            tokens: [prompt.tokens.as_slice(), &self.tokens].concat(),
-            prompt_length: prompt.tokens.len(),
-        }
+        prompt.followed_by(&self.tokens)
     }
 }
 

@@ -78,7 +78,8 @@ impl ProcedureDecoder<'_> {
                     let prompt = &prompts[open.prompt];
                     self.look(prompt, open, candidates, (quantile, end == draws))?;
                 }
-                for (prompt, taken) in take(&mut open) {
+                let taken = open.extract_if(.., |one| one.taken.is_some());
+                for (prompt, taken) in taken.filter_map(|one| Some((one.prompt, one.taken?))) {
                     found[prompt].push(taken);
                     if sample + 1 == samples
                         && done(prompt, std::mem::take(&mut found[prompt])).is_break()
@@ -149,25 +150,9 @@ impl ProcedureDecoder<'_> {
         let Some(place) = accepted.or_else(|| scores.len().checked_sub(1).filter(|_| last)) else {
             return Ok(());
         };
-        let candidate = &candidates[place];
-        open.taken = Some(Decoded {
-            text: texts[place].clone(),
-            response: candidate.response.clone(),
-            score: Some(scores[place]),
-            value: candidate.value,
-            cost: open.cost,
-            kl: self.kl(candidate),
-            truncation: candidate.truncation,
-            accepted: Some(accepted.is_some()),
-        });
+        let decoded =
+            self.decoded(&candidates[place], &texts[place], Some(scores[place]), open.cost);
+        open.taken = Some(Decoded { accepted: Some(accepted.is_some()), ..decoded });
         Ok(())
     }
-}
-
-/// Takes out what was found.
-fn take(open: &mut Vec<Open>) -> Vec<(usize, Decoded)> {
-    let (found, rest) = std::mem::take(open).into_iter().partition(|one| one.taken.is_some());
-    *open = rest;
-    let found: Vec<Open> = found;
-    found.into_iter().filter_map(|one| Some((one.prompt, one.taken?))).collect()
 }

@@ -43,6 +43,32 @@ impl Stream {
         radius * (std::f64::consts::TAU * self.uniform(2 * position + 1)).cos()
     }
 
+    /// The uniform draws of `first`, `first` + 1, …: the next one at every call.
+    ///
+    /// ```
+    /// use infalign_decode::Stream;
+    ///
+    /// let stream = Stream::new(7, "coins", "", 0);
+    /// let mut uniform = stream.clone().uniforms(1);
+    /// assert_eq!([uniform(), uniform()], [1, 2].map(|position| stream.clone().uniform(position)));
+    /// ```
+    pub fn uniforms(mut self, first: u64) -> impl FnMut() -> f64 {
+        let mut position = first;
+        move || {
+            position += 1;
+            self.uniform(position - 1)
+        }
+    }
+
+    /// The standard normal draws of `first`, `first` + 1, …, in single precision, as new weights need them.
+    pub fn normals(mut self, first: u64) -> impl FnMut() -> f32 {
+        let mut position = first;
+        move || {
+            position += 1;
+            self.normal(position - 1) as f32
+        }
+    }
+
     /// A permutation of 0..n, by Fisher and Yates.
     pub fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
@@ -91,6 +117,19 @@ mod tests {
         let mean = normals.iter().sum::<f64>() / n as f64;
         let variance = normals.iter().map(|z| z * z).sum::<f64>() / n as f64;
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
+    }
+
+    #[test]
+    fn draws_in_sequence_are_those_of_their_positions() {
+        let mut stream = Stream::new(1, "weights", "p", 3);
+        for first in [0, 1, 40] {
+            let (mut uniform, mut normal) =
+                (stream.clone().uniforms(first), stream.clone().normals(first));
+            for position in first..first + 9 {
+                assert_eq!(uniform(), stream.uniform(position));
+                assert_eq!(normal(), stream.normal(position) as f32);
+            }
+        }
     }
 
     #[test]

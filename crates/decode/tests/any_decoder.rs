@@ -119,16 +119,7 @@ fn a_known_decoder_is_recognised() {
     let tokenizer = problem.model().tokenizer().unwrap();
     let reward = TabularReward::new(&problem);
     let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
-    let generator = Generator {
-        model: problem.model(),
-        stops: tokenizer.stops(),
-        sampling,
-        seed: 1,
-        stage: "ranks",
-        batch: 512,
-        stop_texts: None,
-        watch: None,
-    };
+    let generator = Generator::new(problem.model(), tokenizer.stops(), &sampling, 1, "ranks", 512);
     for name in ["sample", "best-of:4", "worst-of:4"] {
         let procedure: Procedure = name.parse().unwrap();
         let decoder =

@@ -13,6 +13,7 @@ use infalign_decode::DecodeError;
 use infalign_decode::best_of_kl_bound;
 use infalign_decode::exact::{ExactDecoder, Values};
 use infalign_model::TabularProblem;
+use infalign_transform::Procedure;
 
 /// Two letters, at most three tokens. Rewards tie, and so do values that are sums: V(a) = V(b) = 0.3, of different terms.
 const TABLE: &str = r#"{"D": 3,
@@ -187,8 +188,14 @@ fn values_transfer_to_another_base_policy() {
 fn what_cannot_be_enumerated_is_refused() {
     let problem = problem(TABLE);
     let decoder = ExactDecoder::new(&problem);
-    let beam = decoder.decode("beam:width=2,branch=2,length=1".parse().unwrap()).unwrap_err();
-    assert!(beam.to_string().contains("exact enumeration is not available"), "{beam}");
+    for text in ["beam:width=2,branch=2,length=1", "majority:3"] {
+        let procedure: Procedure = text.parse().unwrap();
+        let sampled = decoder.decode(Procedure::Sample).unwrap();
+        for refused in [decoder.decode(procedure), sampled.select(&procedure, problem.rewards())] {
+            let reason = refused.unwrap_err().to_string();
+            assert!(reason.contains("exact enumeration is not available"), "{reason}");
+        }
+    }
     for lambda in [-1.0, f64::NAN, f64::INFINITY] {
         assert!(matches!(decoder.optimum(lambda), Err(DecodeError::Setting { .. })));
         assert!(matches!(Values::soft(&problem, lambda), Err(DecodeError::Setting { .. })));

@@ -23,16 +23,7 @@ fn problem() -> TabularProblem {
 
 fn generator<'a>(model: &'a TabularLm, tokenizer: &'a Tokenizer) -> Generator<'a> {
     let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
-    Generator {
-        model,
-        stops: tokenizer.stops(),
-        sampling,
-        seed: 11,
-        stage: "exact",
-        batch: 512,
-        stop_texts: None,
-        watch: None,
-    }
+    Generator::new(model, tokenizer.stops(), &sampling, 11, "exact", 512)
 }
 
 fn prompts(tokenizer: &Tokenizer, n: usize) -> Vec<EncodedPrompt> {

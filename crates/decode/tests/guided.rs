@@ -73,16 +73,9 @@ impl Fixture {
     }
 
     fn generator(&self, seed: u64, batch: usize) -> Generator<'_> {
-        Generator {
-            model: self.problem.model(),
-            stops: self.tokenizer.stops(),
-            sampling: Sampling { max_tokens: 4, ..Sampling::default() },
-            seed,
-            stage: "guided",
-            batch,
-            stop_texts: None,
-            watch: None,
-        }
+        let (model, stops) = (self.problem.model(), self.tokenizer.stops());
+        let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
+        Generator::new(model, stops, &sampling, seed, "guided", batch)
     }
 
     fn prompts(&self, n: usize) -> Vec<EncodedPrompt> {

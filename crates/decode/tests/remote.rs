@@ -31,13 +31,9 @@ fn fixture() -> Fixture {
     let vocabulary = write_word_tokenizer(dir.path(), ["a b c d e f g h"].into_iter()).unwrap();
     let config = TransformerConfig::llama(vocabulary, 16, 24, 2, 2, 64);
     let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
-    let (mut stream, mut position) = (Stream::new(10, "weights", "", 0), 0);
-    let mut normal = || {
-        position += 1;
-        15.0 * stream.normal(position) as f32
-    };
+    let mut normal = Stream::new(10, "weights", "", 0).normals(1);
     let device = infalign_backend::device(None).unwrap();
-    let model = CausalLm::random(config.clone(), &mut normal, &device).unwrap();
+    let model = CausalLm::random(config.clone(), &mut || 15.0 * normal(), &device).unwrap();
     Fixture { model, tokenizer, config }
 }
 
@@ -63,16 +59,7 @@ impl Fixture {
     }
 
     fn local(&self, sampling: Sampling) -> Generator<'_> {
-        Generator {
-            model: &self.model,
-            stops: self.tokenizer.stops(),
-            stop_texts: None,
-            sampling,
-            seed: 3,
-            stage: "test",
-            batch: 5,
-            watch: None,
-        }
+        Generator::new(&self.model, self.tokenizer.stops(), &sampling, 3, "test", 5)
     }
 
     /// A server that has this model.

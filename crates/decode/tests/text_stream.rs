@@ -55,12 +55,8 @@ fn check(name: &str, tokenizer: &Tokenizer, vocabulary: u64) {
     let stops = ["ing a".to_owned(), "the".to_owned(), String::new(), "é".to_owned()];
     let mut stopped = 0;
     for trial in 0..200 {
-        let mut stream = Stream::new(trial, name, "", 0);
-        let mut position = 0;
-        let mut below = |n: u64| {
-            position += 1;
-            (stream.uniform(position) * n as f64) as u64
-        };
+        let mut uniform = Stream::new(trial, name, "", 0).uniforms(1);
+        let mut below = |n: u64| (uniform() * n as f64) as u64;
         // Half of the tokens are words, the last ones of the vocabulary.
         let mut token = || match below(2) {
             0 => below(vocabulary) as u32,

@@ -191,10 +191,7 @@ impl Evaluator<'_> {
         let with_prompts = self.prompts.iter().zip(drawn);
         let sequences: Vec<Sequence> = with_prompts
             .flat_map(|(prompt, drawn)| {
-                drawn.tokens.iter().map(|tokens| Sequence {
-                    tokens: [prompt.tokens.as_slice(), tokens].concat(),
-                    prompt_length: prompt.tokens.len(),
-                })
+                drawn.tokens.iter().map(move |tokens| prompt.followed_by(tokens))
             })
             .collect();
         Ok(Some(kl_per_response(model, reference, &sequences)?))

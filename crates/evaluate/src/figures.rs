@@ -1,5 +1,6 @@
 //! The plots of a table: win rate against KL, reward against KL, and reward against what decoding costs.
 
+use infalign_stats::Interval;
 use infalign_transform::{Composed, Procedure, Theory, optimal_frontier};
 
 use crate::plot::{BY_JUDGE, OPTIMUM};
@@ -47,7 +48,6 @@ pub fn win_rate_against_kl(
         }
         let measured: Vec<&FrontierBand> =
             bands.iter().filter(|band| band.procedure == *procedure).collect();
-        let of_procedure = rows.iter().filter(|row| row.contest.policy == *procedure);
         Ok(Panel {
             title: procedure.to_string(),
             bands: measured
@@ -57,12 +57,7 @@ pub fn win_rate_against_kl(
                     points: band.points.iter().map(|(kl, w)| (*kl, w.low, w.high)).collect(),
                 })
                 .collect(),
-            points: of_procedure
-                .filter_map(|row| {
-                    let point = point(row, row.kl?.estimate, &row.win_rate);
-                    Some(Point { name: named(row), ..point })
-                })
-                .collect(),
+            points: against_kl(rows, procedure, bands, |row| &row.win_rate),
             curves,
         })
     };
@@ -82,17 +77,10 @@ pub fn win_rate_against_kl(
 ///
 /// - `bands`: of methods that were run at several KLs, whose runs go by their names, here and below.
 pub(crate) fn score_against_kl(title: &str, rows: &[Row], bands: &[FrontierBand]) -> Figure {
-    let panel = |procedure: &Composed| {
-        let at = |row: &Row| {
-            let point = point(row, row.kl?.estimate, &row.score);
-            Some(Point { name: method(row, bands), ..point })
-        };
-        let rows = rows.iter().filter(|row| row.contest.policy == *procedure);
-        Panel {
-            title: procedure.to_string(),
-            points: rows.filter_map(at).collect(),
-            ..Panel::default()
-        }
+    let panel = |procedure: &Composed| Panel {
+        title: procedure.to_string(),
+        points: against_kl(rows, procedure, bands, |row| &row.score),
+        ..Panel::default()
     };
     let panels = procedures(rows.iter()).iter().map(panel).collect();
     scores(title, (rows, bands), KL_AND_WIN_RATE[0], panels)
@@ -110,7 +98,7 @@ pub(crate) fn score_against_cost(
     }
     let points = rows.iter().filter_map(|row| {
         let label = Some(row.contest.policy.to_string());
-        Some(Point { name: method(row, bands), label, ..point(row, row.tokens?, &row.score) })
+        Some(Point { label, ..point(method(row, bands), row.tokens?, &row.score) })
     });
     let panel = Panel { points: points.collect(), ..Panel::default() };
     Some(scores(title, (rows, bands), "tokens made for a response", vec![panel]))
@@ -135,15 +123,10 @@ pub(crate) fn over_optimisation(
     bands: &[FrontierBand],
 ) -> Figure {
     let panel = |procedure: &Composed| {
-        let of = |judge: &str, rows: &[Row]| -> Vec<Point> {
-            let rows = rows.iter().filter(|row| row.contest.policy == *procedure);
-            let at = |row: &Row| {
-                let point = point(row, row.kl?.estimate, &row.win_rate);
-                Some(Point { name: method(row, bands) + judge, ..point })
-            };
-            rows.filter_map(at).collect()
-        };
-        let points = [of("", by_reward), of(BY_JUDGE, by_judge)].concat();
+        let of = |rows| against_kl(rows, procedure, bands, |row| &row.win_rate);
+        let hollow = |point: Point| Point { name: point.name + BY_JUDGE, ..point };
+        let points = of(by_reward).into_iter().chain(of(by_judge).into_iter().map(hollow));
+        let points = points.collect();
         Panel { title: procedure.to_string(), points, ..Panel::default() }
     };
     let bars = level(by_reward);
@@ -183,8 +166,21 @@ fn level(rows: &[Row]) -> String {
     percent(rows.first().map_or(0.95, |row| row.win_rate.level))
 }
 
-fn point(row: &Row, x: f64, y: &infalign_stats::Interval) -> Point {
-    Point { name: row.method.clone(), x, y: [y.estimate, y.low, y.high], label: None }
+fn point(name: String, x: f64, y: &Interval) -> Point {
+    Point { name, x, y: [y.estimate, y.low, y.high], label: None }
+}
+
+/// Those rows of a procedure that have a KL.
+///
+/// - `shown`: what stands against it.
+fn against_kl(
+    rows: &[Row],
+    procedure: &Composed,
+    bands: &[FrontierBand],
+    shown: fn(&Row) -> &Interval,
+) -> Vec<Point> {
+    let rows = rows.iter().filter(|row| row.contest.policy == *procedure);
+    rows.filter_map(|row| Some(point(method(row, bands), row.kl?.estimate, shown(row)))).collect()
 }
 
 fn kls(rows: &[Row]) -> impl Iterator<Item = f64> {

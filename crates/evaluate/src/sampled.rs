@@ -82,27 +82,14 @@ impl Sampled {
     /// [`EvaluateError::Damaged`] and [`EvaluateError::NotFinite`].
     pub fn check(&self) -> Result<(), EvaluateError> {
         let n = self.prompts.len();
-        let shape = |lists: &[Vec<f64>]| {
-            lists.len() == n && lists.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
-        };
-        let counts = [self.tokens.as_ref(), self.made.as_ref()];
-        let tokens = counts.into_iter().flatten().all(|tokens| {
-            tokens.len() == n && tokens.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
-        });
-        let answers = self.answers.as_ref().is_none_or(|answers| {
-            answers.len() == n
-                && answers.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
-        });
-        let ratios = self.log_ratios.as_ref().is_none_or(|ratios| {
-            ratios.len() == n && ratios.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
-        });
         let whole = n > 0
-            && ratios
             && self.responses.len() == n
-            && answers
-            && shape(&self.rewards)
-            && self.judged.as_deref().is_none_or(shape)
-            && tokens
+            && self.fits(&self.rewards)
+            && self.answers.as_deref().is_none_or(|answers| self.fits(answers))
+            && self.judged.as_deref().is_none_or(|judged| self.fits(judged))
+            && self.tokens.as_deref().is_none_or(|tokens| self.fits(tokens))
+            && self.made.as_deref().is_none_or(|made| self.fits(made))
+            && self.log_ratios.as_deref().is_none_or(|ratios| self.fits(ratios))
             && self.kl.as_ref().is_none_or(|kl| kl.len() == n);
         if !whole {
             return Err(EvaluateError::Damaged);
@@ -118,6 +105,12 @@ impl Sampled {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is one for each response to each prompt.
+    fn fits<T>(&self, lists: &[Vec<T>]) -> bool {
+        lists.len() == self.prompts.len()
+            && lists.iter().zip(&self.responses).all(|(a, b)| a.len() == b.len())
     }
 
     /// The answers to a prompt, by its place, that `majority` counts: `[samples]`.

@@ -164,13 +164,6 @@ pub struct Judging {
     pub statistics: Statistics,
 }
 
-impl Judging {
-    /// Without win rates at equal lengths.
-    pub fn new(judge: Judge, statistics: Statistics) -> Self {
-        Self { judge, length_controlled: false, statistics }
-    }
-}
-
 /// What is measured of the methods of a table.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
@@ -185,7 +178,8 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Rows alone, without win rates at equal lengths.
     pub fn new(contests: &'a [Contest], judge: Judge, statistics: Statistics) -> Self {
-        Self { contests, pairs: &[], judging: Judging::new(judge, statistics) }
+        let judging = Judging { judge, length_controlled: false, statistics };
+        Self { contests, pairs: &[], judging }
     }
 }
 

@@ -9,14 +9,10 @@ const LENGTH: usize = 3;
 const END: u32 = 2;
 
 fn model(seed: u64) -> CausalLm {
-    let mut stream = Stream::new(seed, "weights", "", 0);
-    let mut position = 0;
-    let mut normal = || {
-        position += 1;
-        12.0 * stream.normal(position) as f32
-    };
+    let mut normal = Stream::new(seed, "weights", "", 0).normals(1);
     let config = TransformerConfig::llama(5, 16, 24, 2, 2, 8);
-    CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap()
+    let device = infalign_backend::device(None).unwrap();
+    CausalLm::random(config, &mut || 12.0 * normal(), &device).unwrap()
 }
 
 /// Every response to the prompt `1 3`: those that end, and those that are cut at [`LENGTH`].

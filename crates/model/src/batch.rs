@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::tensors::indices;
 use crate::{ModelError, TransformerConfig};
 
 /// A prompt and its response as tokens.
@@ -51,14 +52,13 @@ impl ResponseBatch {
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (b, sequence) in sequences.iter().enumerate() {
             for t in sequence.prompt_length..sequence.tokens.len() {
-                rows.push((b * time + t - 1) as i32);
+                rows.push(b * time + t - 1);
                 targets.push(sequence.tokens[t]);
             }
         }
-        let n_tokens = rows.len();
         Ok(Self {
             ids: pad(sequences.iter().map(|s| s.tokens.as_slice()), time, device),
-            rows: Tensor::from_data(TensorData::new(rows, [n_tokens]), device),
+            rows: indices(&rows, device),
             targets,
             lengths: sequences.iter().map(|s| s.response().len()).collect(),
         })
@@ -80,8 +80,19 @@ pub(crate) fn check_sequences(
     Ok(())
 }
 
+/// Refuses texts that are empty or do not fit the model, by their indices.
+pub(crate) fn check_texts(texts: &[&[u32]], config: &TransformerConfig) -> Result<(), ModelError> {
+    for (index, tokens) in texts.iter().enumerate() {
+        if tokens.is_empty() {
+            return Err(ModelError::Empty { index });
+        }
+        check_tokens(tokens, config)?;
+    }
+    Ok(())
+}
+
 /// Refuses tokens that the model cannot read.
-pub(crate) fn check_tokens(tokens: &[u32], config: &TransformerConfig) -> Result<(), ModelError> {
+fn check_tokens(tokens: &[u32], config: &TransformerConfig) -> Result<(), ModelError> {
     let (length, limit) = (tokens.len(), config.max_position_embeddings);
     if length > limit {
         return Err(ModelError::TooLong { length, limit });

@@ -1,9 +1,10 @@
 //! The key-value cache: preallocated for the longest sequence of a batch, whose rows end in the same column.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor};
 use infalign_backend::kernels::{Angles, AttentionShape, attend_cached};
 
 use crate::TransformerConfig;
+use crate::tensors::indices;
 
 /// Keys and values of every layer for a batch of sequences that grow by the same columns.
 #[derive(Clone, Debug)]
@@ -125,11 +126,4 @@ impl KvCache {
         let layers = self.layers.into_iter().map(|layer| layer.map(widen)).collect();
         Self { layers, capacity: self.length + new, ..self }
     }
-}
-
-/// Numbers of rows or columns as a tensor.
-pub(crate) fn indices(numbers: &[usize], device: &Device) -> Tensor<1, Int> {
-    let numbers: Vec<i32> = numbers.iter().map(|&number| number as i32).collect();
-    let count = numbers.len();
-    Tensor::from_data(TensorData::new(numbers, [count]), device)
 }

@@ -11,15 +11,19 @@ use infalign_backend::kernels::{Angles, compare, compare_distributions, known_lo
 use crate::attention::{Context, View};
 use crate::batch::{ResponseBatch, TOKENS_PER_PASS, check_sequences, runs};
 use crate::builder::Builder;
+use crate::cache::KvCache;
 use crate::checkpoint::Checkpoint;
 use crate::config::Head;
 use crate::layout;
 use crate::lora::{Lora, peft};
 use crate::positions::Positions;
 use crate::rope::Rope;
+use crate::tensors::numbers;
 use crate::transformer::Transformer;
 use crate::weights::{self, Kind};
-use crate::{CpuModel, LanguageModel, ModelError, ModelFolder, Sequence, TransformerConfig};
+use crate::{
+    CpuModel, LanguageModel, ModelError, ModelFolder, Sequence, TransformerConfig, json_file,
+};
 
 /// A causal language model: Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, GPT-2, GPT-NeoX.
 #[derive(Clone, Debug)]
@@ -162,24 +166,23 @@ impl CausalLm {
 
     /// The model as generation and scoring use it: packed for the CPU there, with tensors elsewhere.
     pub fn for_inference(self) -> Box<dyn LanguageModel> {
-        let model = self.valid();
-        drop(self);
-        if infalign_backend::is_cpu(&model.device()) {
-            Box::new(CpuModel::new(model))
-        } else {
-            Box::new(model)
-        }
+        self.packed(false)
     }
 
     /// The same for whoever asks sessions for hidden states alone: where it saves work, their logits are empty.
     pub fn for_states(self) -> Box<dyn LanguageModel> {
+        self.packed(true)
+    }
+
+    fn packed(self, states_only: bool) -> Box<dyn LanguageModel> {
         let model = self.valid();
         drop(self);
-        if infalign_backend::is_cpu(&model.device()) {
-            Box::new(CpuModel::new(model).for_states())
-        } else {
-            Box::new(model)
+        if !infalign_backend::is_cpu(&model.device()) {
+            return Box::new(model);
         }
+        let mut packed = CpuModel::new(model);
+        packed.states_only = states_only;
+        Box::new(packed)
     }
 
     /// The device of the weights, without autodiff.
@@ -192,32 +195,36 @@ impl CausalLm {
     /// Padding needs no mask: a causal model never looks at it from a real token.
     pub(crate) fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [_, time] = ids.dims();
-        let positions = Positions::Span { start: 0, time };
-        let [full, local] = self.angles(&positions);
+        self.hidden_at(ids, &Positions::Span { start: 0, time }, None)
+    }
+
+    /// Final hidden states of ids `[batch, time]` at the given positions → `[batch * time, hidden]`.
+    pub(crate) fn hidden_at(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: &Positions,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<2> {
+        let [full, local] = self.angles(positions);
         let context = Context {
-            positions: &positions,
+            positions,
             full: View { angles: full.as_ref(), window: None },
             windowed: View { angles: local.as_ref(), window: self.window() },
         };
-        self.net.hidden(ids, &context, None)
+        self.net.hidden(ids, &context, cache)
     }
 
     /// How far the blocks with a window look back, if there are any.
-    pub(crate) fn window(&self) -> Option<usize> {
+    fn window(&self) -> Option<usize> {
         (0..self.config.num_hidden_layers).find_map(|layer| self.config.window(layer))
     }
 
     /// What tokens are rotated by in the blocks without and with a window.
-    pub(crate) fn angles(&self, positions: &Positions) -> [Option<Angles>; 2] {
+    fn angles(&self, positions: &Positions) -> [Option<Angles>; 2] {
         let at = |rope: &Option<Rope>| rope.as_ref().map(|rope| rope.at(positions));
         let full = at(&self.rope);
         let local = at(&self.local_rope).or_else(|| full.clone());
         [full, local]
-    }
-
-    /// Logits of every response token's distribution: `[tokens, vocabulary]`, in the order of [`ResponseBatch::targets`].
-    pub fn response_logits(&self, batch: &ResponseBatch) -> Tensor<2> {
-        self.net.logits(self.response_hidden(batch))
     }
 
     /// The hidden states that predict the response tokens: `[tokens, hidden]`, in the order of [`ResponseBatch::targets`].
@@ -272,7 +279,7 @@ impl CausalLm {
                 targets,
             ),
         };
-        let numbers: Vec<f32> = found.into_data().iter::<f32>().collect();
+        let numbers = numbers(found);
         let column = |k: usize| numbers.iter().skip(k).step_by(4).copied().collect();
         Compared {
             log_probs: column(3),
@@ -346,9 +353,6 @@ pub(crate) fn write_config(config: &TransformerConfig, dir: &Path) -> Result<(),
     let path = dir.join("config.json");
     // Weights are always written as f32.
     let config = TransformerConfig { torch_dtype: "float32".into(), ..config.clone() };
-    let json = config
-        .keys()
-        .and_then(|keys| serde_json::to_vec_pretty(&keys))
-        .map_err(|source| ModelError::Json { path: path.clone(), source })?;
-    std::fs::write(&path, json).map_err(ModelError::write(&path))
+    let keys = config.keys().map_err(|source| ModelError::Json { path: path.clone(), source })?;
+    json_file::write(&path, &keys)
 }

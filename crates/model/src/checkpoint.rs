@@ -10,7 +10,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::tensor_file::TensorFile;
-use crate::{HubModel, ModelError};
+use crate::tensors::numbers;
+use crate::{HubModel, ModelError, json_file};
 
 /// The tensors of a checkpoint by name, as f32.
 #[derive(Debug)]
@@ -157,8 +158,7 @@ impl Checkpoint {
     /// Adds a tensor under a name.
     pub(crate) fn put<const D: usize>(&mut self, name: impl Into<String>, tensor: Tensor<D>) {
         let shape = tensor.dims().to_vec();
-        let values = tensor.into_data().iter::<f32>().collect();
-        self.tensors.insert(name.into(), (shape, values));
+        self.tensors.insert(name.into(), (shape, numbers(tensor)));
     }
 
     /// Writes all tensors as one f32 file; the same tensors give the same bytes.
@@ -242,9 +242,7 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(index).map_err(ModelError::read(index))?;
-    let Index { weight_map } = serde_json::from_str(&text)
-        .map_err(|source| ModelError::Json { path: index.into(), source })?;
+    let Index { weight_map } = json_file::read(index)?;
     let is_elsewhere = |name: &str| Path::new(name).file_name() != Some(OsStr::new(name));
     if let Some((tensor, name)) = weight_map.iter().find(|(_, name)| is_elsewhere(name)) {
         let reason = format!(

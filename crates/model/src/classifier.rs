@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use infalign_backend::in_order;
 
-use crate::batch::{TOKENS_PER_PASS, check_sequences, runs};
+use crate::batch::{TOKENS_PER_PASS, check_sequences, check_texts, runs};
 use crate::causal_lm::write_config;
 use crate::checkpoint::{Checkpoint, param};
 use crate::config::Head;
 use crate::layout;
 use crate::lora::peft;
+use crate::tensors::{indices, numbers};
 use crate::{
     CausalLm, LoraConfig, ModelError, ModelFolder, ResponseBatch, Sequence, Transformer,
     TransformerConfig,
@@ -211,7 +212,7 @@ impl SequenceClassifier {
     /// # Errors
     /// [`ModelError`] for texts that are empty or do not fit the model.
     pub fn forward(&self, texts: &[&[u32]]) -> Result<Tensor<2>, ModelError> {
-        self.trunk.check_texts(texts)?;
+        check_texts(texts, self.config())?;
         Ok(self.scores_of(self.trunk.last_states(texts)))
     }
 
@@ -226,12 +227,9 @@ impl SequenceClassifier {
     /// As [`SequenceClassifier::forward`], before any work.
     pub fn scores(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>, ModelError> {
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        self.trunk.check_texts(&texts)?;
+        check_texts(&texts, self.config())?;
         let model = self.valid();
-        let score = |run: &[&[u32]]| {
-            let scores = model.scores_of(model.trunk.last_states(run));
-            Ok(scores.into_data().iter::<f32>().collect())
-        };
+        let score = |run: &[&[u32]]| Ok(numbers(model.scores_of(model.trunk.last_states(run))));
         let runs = runs(&texts, |text| text.len(), TOKENS_PER_PASS);
         Ok(in_order::<_, Vec<f32>, ModelError>(&model.device(), runs, score)?.concat())
     }
@@ -260,10 +258,8 @@ impl SequenceClassifier {
         let [_, time] = batch.ids.dims();
         let rows_of =
             |(b, s): (usize, &Sequence)| b * time + s.prompt_length - 1..b * time + s.tokens.len();
-        let rows: Vec<i32> =
-            run.iter().enumerate().flat_map(rows_of).map(|row| row as i32).collect();
-        let n_rows = rows.len();
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n_rows]), &device);
+        let rows: Vec<usize> = run.iter().enumerate().flat_map(rows_of).collect();
+        let rows = indices(&rows, &device);
         let data = self.scores_of(self.trunk.hidden(batch.ids).select(0, rows)).into_data();
         let mut values = data.iter::<f32>();
         let counts = batch.lengths.iter().map(|length| length + 1);

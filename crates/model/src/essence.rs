@@ -9,7 +9,7 @@ use crate::config::Family;
 use crate::lora::peft;
 use crate::{
     Head, LoraConfig, ModelError, ModelFolder, TargetModules, TokenIds, Tokenizer,
-    TransformerConfig,
+    TransformerConfig, json_file,
 };
 
 /// Parts of `tokenizer.json` that are left to whoever encodes texts.
@@ -41,9 +41,7 @@ impl Tokenizer {
     /// [`ModelError::Io`] and [`ModelError::Json`].
     pub fn essence(dir: &Path) -> Result<String, ModelError> {
         let path = dir.join("tokenizer.json");
-        let contents = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
-        let mut keys: Map<String, Value> = serde_json::from_str(&contents)
-            .map_err(|source| ModelError::Json { path: path.clone(), source })?;
+        let mut keys: Map<String, Value> = json_file::read(&path)?;
         keys.retain(|key, _| !UNUSED.contains(&key.as_str()));
         text(&keys, &path)
     }

@@ -278,7 +278,7 @@ fn fuse_rows(parts: &[Vec<f32>], length: usize) -> Vec<f32> {
 }
 
 /// `[rows, columns]` → `[columns, rows]`.
-fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
+pub(crate) fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|c| values.iter().skip(c).step_by(columns)).copied().collect()
 }
 

@@ -6,14 +6,13 @@ mod pair;
 mod patterns;
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tokenizers::decoders::DecoderWrapper;
 
 use crate::config::{TokenIds, common::forget_negative_ids};
-use crate::{ModelError, ModelFolder, TransformerConfig, tokenizer_config};
+use crate::{ModelError, ModelFolder, TransformerConfig, json_file, tokenizer_config};
 use bytes::{letter_byte, written_byte};
 use guard::guarded;
 
@@ -329,14 +328,10 @@ fn generation_stops(dir: &Path, vocabulary: usize) -> Result<Vec<u32>, ModelErro
         eos_token_id: Option<TokenIds>,
     }
     let path = dir.join(GENERATION);
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.map_err(ModelError::read(&path))?,
-    };
-    let json = |source| ModelError::Json { path: path.clone(), source };
-    let mut keys = serde_json::from_str(&text).map_err(json)?;
+    let mut keys = json_file::keys(&path)?;
     forget_negative_ids(&mut keys);
-    let config: GenerationConfig = serde_json::from_value(keys.into()).map_err(json)?;
+    let config: GenerationConfig = serde_json::from_value(keys.into())
+        .map_err(|source| ModelError::Json { path: path.clone(), source })?;
     let stops = config.eos_token_id.map(|ids| ids.as_slice().to_vec()).unwrap_or_default();
     match stops.iter().find(|id| **id as usize >= vocabulary) {
         None => Ok(stops),

@@ -2,7 +2,6 @@
 //! differ, transformers makes another tokenizer.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -10,6 +9,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::{AddedToken, NormalizedString, Normalizer};
 
 use crate::ModelError;
+use crate::json_file::keys;
 
 const ADDED: &str = "added_tokens_decoder";
 const EXTRA: &str = "extra_special_tokens";
@@ -52,16 +52,6 @@ pub(crate) fn check(tokenizer: &tokenizers::Tokenizer, dir: &Path) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// The keys of a file; none if it is absent.
-fn keys(path: &Path) -> Result<Map<String, Value>, ModelError> {
-    let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Map::new()),
-        read => read.map_err(ModelError::read(path))?,
-    };
-    serde_json::from_str(&text)
-        .map_err(|source| ModelError::Json { path: path.to_path_buf(), source })
 }
 
 /// A key that names one token, but whose value is none.

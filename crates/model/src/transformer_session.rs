@@ -3,13 +3,13 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use infalign_backend::kernels;
 
-use crate::attention::{Context, View};
-use crate::batch::check_tokens;
-use crate::cache::{KvCache, indices};
+use crate::batch::check_texts;
+use crate::cache::KvCache;
 use crate::positions::Positions;
+use crate::tensors::{indices, numbers};
 use crate::{CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session};
 
 impl LanguageModel for CausalLm {
@@ -22,12 +22,7 @@ impl LanguageModel for CausalLm {
     }
 
     fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
-        for (index, prompt) in prompts.iter().enumerate() {
-            if prompt.is_empty() {
-                return Err(ModelError::Empty { index });
-            }
-            check_tokens(prompt, &self.config)?;
-        }
+        check_texts(prompts, &self.config)?;
         let time = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
         let model = self.valid();
         let mut rows = Rows {
@@ -55,10 +50,6 @@ impl LanguageModel for CausalLm {
 
     fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
         CausalLm::log_probs(self, sequences)
-    }
-
-    fn rows_are_independent(&self) -> bool {
-        false
     }
 
     fn cache_bytes(&self, tokens: usize) -> usize {
@@ -188,24 +179,12 @@ impl Rows {
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, time]), &device);
         let (starts, filled) = (self.cache.starts(), self.cache.length());
         let positions = Positions::of_rows(starts, filled, time, &device);
-        let [full, local] = model.angles(&positions);
-        let context = Context {
-            positions: &positions,
-            full: View { angles: full.as_ref(), window: None },
-            windowed: View { angles: local.as_ref(), window: model.window() },
-        };
-        let states = model.net.hidden(ids, &context, Some(&mut self.cache));
+        let states = model.hidden_at(ids, &positions, Some(&mut self.cache));
         let width = states.dims()[1];
         self.states =
             states.reshape([rows, time, width]).narrow(1, time - 1, 1).reshape([rows, width]);
         model.net.logits(self.states.clone())
     }
-}
-
-/// The numbers of a tensor, one by one only where they are not f32 already.
-fn numbers(tensor: Tensor<2>) -> Vec<f32> {
-    let numbers = tensor.cast(DType::F32).into_data().try_into_vec();
-    numbers.unwrap_or_else(|error| unreachable!("f32 were asked for: {error}"))
 }
 
 impl Session for TransformerSession {

@@ -206,7 +206,7 @@ fn no_text_is_longer_than_the_learned_positions() {
 
 #[test]
 fn batching_padding_and_caching_do_not_change_log_probs() {
-    for name in ["gpt2", "gpt-neox", "gpt-neox-serial"] {
+    for name in ["llama", "gpt2", "gpt-neox", "gpt-neox-serial"] {
         let model = CausalLm::load(&fixture(name), &device()).unwrap();
         let sequences: Vec<Sequence> =
             [vec![3, 7, 9, 4], vec![8, 30, 6], vec![40, 5, 6, 7, 8, 9, 10, 11]]

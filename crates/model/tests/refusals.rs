@@ -10,7 +10,7 @@ use std::path::Path;
 
 use infalign_backend::Device;
 use infalign_model::{
-    CausalLm, LanguageModel, ModelError, Sequence, SequenceClassifier, TransformerConfig,
+    CausalLm, CpuModel, LanguageModel, ModelError, Sequence, SequenceClassifier, TransformerConfig,
 };
 
 fn device() -> Device {
@@ -185,37 +185,19 @@ fn numbers_that_are_none_do_not_come_out() {
 
 #[test]
 fn sequences_that_do_not_fit_are_refused() {
-    let model = tiny();
-    let refuse =
-        |prompt: &[u32], new_tokens| model.start(&[prompt], new_tokens).err().unwrap().to_string();
-    assert!(refuse(&[], 1).contains("empty"));
-    assert!(refuse(&[1; 17], 1).contains("17 tokens"));
-    assert!(refuse(&[1; 10], 7).contains("17 tokens"));
-    assert!(refuse(&[8], 1).contains("token id 8"));
-    let mut session = model.start(&[&[1]], 1).unwrap();
-    session.push(&[2]).unwrap();
-    assert!(session.push(&[3]).is_err());
-    assert!(model.log_probs(&[Sequence { tokens: vec![1, 2], prompt_length: 0 }]).is_err());
-}
-
-#[test]
-fn batching_padding_and_caching_do_not_change_log_probs() {
-    let model = tiny();
-    let sequences: Vec<Sequence> = [vec![1, 5, 2, 7, 3], vec![4, 4], vec![6, 0, 1, 1, 2, 3, 5, 7]]
-        .map(|tokens| Sequence { prompt_length: 1, tokens })
-        .to_vec();
-    let together = model.log_probs(&sequences).unwrap();
-    for (sequence, expected) in sequences.iter().zip(&together) {
-        let alone = model.log_probs(std::slice::from_ref(sequence)).unwrap();
-        let mut session = model.start(&[&sequence.tokens[..1]], 8).unwrap();
-        for (t, &token) in sequence.response().iter().enumerate() {
-            let logits = session.logits();
-            let total = logits.iter().map(|l| f64::from(*l).exp()).sum::<f64>().ln();
-            let cached = f64::from(logits[token as usize]) - total;
-            assert!((cached - f64::from(expected[t])).abs() < 1e-5);
-            assert!((alone[0][t] - expected[t]).abs() < 1e-5);
-            session.push(&[token]).unwrap();
-        }
+    let models: [Box<dyn LanguageModel>; 2] = [Box::new(tiny()), Box::new(CpuModel::new(tiny()))];
+    for model in models {
+        let refuse = |prompt: &[u32], new_tokens| {
+            model.start(&[&[1], prompt], new_tokens).err().unwrap().to_string()
+        };
+        assert!(refuse(&[], 1).contains("sequence 1 of the batch is empty"));
+        assert!(refuse(&[1; 17], 1).contains("17 tokens"));
+        assert!(refuse(&[1; 10], 7).contains("17 tokens"));
+        assert!(refuse(&[8], 1).contains("token id 8"));
+        let mut session = model.start(&[&[1]], 1).unwrap();
+        session.push(&[2]).unwrap();
+        assert!(session.push(&[3]).is_err());
+        assert!(model.log_probs(&[Sequence { tokens: vec![1, 2], prompt_length: 0 }]).is_err());
     }
 }
 

@@ -162,7 +162,7 @@ impl Recorder {
         let secrets = &self.secrets;
         let may_be_named = |path: &str| secrets.find(path.as_bytes()).is_none();
         outputs.retain(|output| may_be_named(&output.path));
-        let error = failure.map(|(text, _)| env::without_home(&self.secrets.scrub(text)));
+        let error = failure.map(|(text, _)| self.secrets.scrub(text));
         let error = error.or_else(|| leak.as_ref().map(ToString::to_string));
         let results = std::fs::read(self.folder.join(RESULTS)).unwrap_or_default();
         let results: Value = serde_json::from_slice(&results).unwrap_or_default();

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::expect::Level;
+use crate::folder::CONFIG;
 use crate::{Difference, Record, markdown_table};
 
 /// Type of the statement.
@@ -166,9 +167,8 @@ impl Replication {
             .map(|output| json!({ "name": output.path, "digest": digest(&output.sha256) }))
             .collect();
         let config = original.config_sha256.iter();
-        let config: Vec<Value> = config
-            .map(|sha256| json!({ "name": "config.toml", "digest": digest(sha256) }))
-            .collect();
+        let config: Vec<Value> =
+            config.map(|sha256| json!({ "name": CONFIG, "digest": digest(sha256) })).collect();
         let named = |holds: bool| -> Vec<&str> {
             let rows = self.results.iter().filter(|row| row.holds() == holds);
             let claims = self.claims.iter().filter(|claim| claim.holds == holds);

@@ -9,7 +9,7 @@ use crate::RecordError;
 use crate::address::encoded;
 use crate::folder::{CONFIG, DIFF, EXPECT, PREVIEW, RECORD};
 use crate::hash::sha256_file;
-use crate::record::{Input, Record, Status, media_type};
+use crate::record::{Input, Output, Record, Status, media_type};
 use crate::run_dir::START_FILE;
 use crate::workflow::Workflow;
 
@@ -29,20 +29,7 @@ const ANONYMOUS: &str = "#agent";
 /// When a file of the record cannot be read.
 pub(crate) fn metadata(run: &Path, record: &Record) -> Result<Value, RecordError> {
     let (settings, inputs) = (own_files(run)?, inputs(record));
-    let outputs: Vec<Value> = record
-        .outputs
-        .iter()
-        .map(|output| {
-            file(
-                &encoded(&output.path),
-                &output.path,
-                &output.sha256,
-                output.bytes,
-                &output.media_type,
-            )
-        })
-        .collect();
-    let id = |entity: &Value| json!({ "@id": entity["@id"] });
+    let outputs = outputs(record);
     let is_part = |entity: &&Value| entity["@type"] == "File";
     let parts = settings.iter().chain(&inputs).chain(&outputs).filter(is_part).map(id).collect();
     let is_config = |entity: &&Value| entity["@id"] == CONFIG;
@@ -52,11 +39,7 @@ pub(crate) fn metadata(run: &Path, record: &Record) -> Result<Value, RecordError
     let resources = resources(record);
     let agent = agent(record);
     let license = license(record);
-    let program = json!({
-        "@id": record.build.uri(), "@type": "SoftwareApplication", "name": "infalign",
-        "url": record.build.uri(), "softwareVersion": record.build.full_version(),
-        "description": "aligns language models for the decoder they will be used with",
-    });
+    let program = program(record);
     let action = action(record, objects, results, (&properties, &resources), &agent);
     let mut graph = vec![
         json!({
@@ -85,12 +68,20 @@ pub(crate) fn metadata(run: &Path, record: &Record) -> Result<Value, RecordError
     if let Some(workflow) = Workflow::read(run)? {
         workflow.describe(&mut graph, (&action, &program));
     }
+    Ok(json!({ "@context": [CONTEXT, terms()], "@graph": graph }))
+}
+
+/// A reference to an entity.
+fn id(entity: &Value) -> Value {
+    json!({ "@id": entity["@id"] })
+}
+
+fn terms() -> Value {
     let term = |name: &str| format!("{TERMS}{name}");
-    let terms = json!({
+    json!({
         "sha256": term("sha256"), "environment": term("environment"),
         "containerImage": term("containerImage"), "resourceUsage": term("resourceUsage"),
-    });
-    Ok(json!({ "@context": [CONTEXT, terms], "@graph": graph }))
+    })
 }
 
 fn root(record: &Record, parts: Vec<Value>, license: &Value) -> Value {
@@ -115,9 +106,7 @@ fn action(
     (properties, resources): (&[Value], &[Value]),
     agent: &Value,
 ) -> Value {
-    let ids = |values: &[Value]| -> Vec<Value> {
-        values.iter().map(|value| json!({ "@id": value["@id"] })).collect()
-    };
+    let ids = |values: &[Value]| -> Vec<Value> { values.iter().map(id).collect() };
     let status = match record.status {
         Status::Completed => "http://schema.org/CompletedActionStatus",
         Status::Failed => "http://schema.org/FailedActionStatus",
@@ -197,6 +186,14 @@ fn inputs(record: &Record) -> Vec<Value> {
     .collect()
 }
 
+fn outputs(record: &Record) -> Vec<Value> {
+    let entity = |output: &Output| {
+        let Output { path, sha256, bytes, media_type } = output;
+        file(&encoded(path), path, sha256, *bytes, media_type)
+    };
+    record.outputs.iter().map(entity).collect()
+}
+
 fn file(id: &str, name: &str, sha256: &str, bytes: u64, media_type: &str) -> Value {
     json!({
         "@id": id, "@type": "File", "name": name, "sha256": sha256,
@@ -228,6 +225,14 @@ fn resources(record: &Record) -> Vec<Value> {
         })
     })
     .collect()
+}
+
+fn program(record: &Record) -> Value {
+    json!({
+        "@id": record.build.uri(), "@type": "SoftwareApplication", "name": "infalign",
+        "url": record.build.uri(), "softwareVersion": record.build.full_version(),
+        "description": "aligns language models for the decoder they will be used with",
+    })
 }
 
 fn agent(record: &Record) -> Value {

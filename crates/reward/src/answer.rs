@@ -6,6 +6,7 @@ use std::path::Path;
 use infalign_data::answers;
 use regex::Regex;
 
+use crate::rules::compile;
 use crate::{Reward, RewardError};
 
 /// 1 for a response that gives the answer of its prompt, else 0. White space around an answer does not matter.
@@ -25,12 +26,6 @@ impl Answer {
     /// # Errors
     /// [`RewardError::Data`] for a file that cannot be read or contradicts itself, [`RewardError::Pattern`].
     pub fn read(file: &Path, pattern: Option<&str>) -> Result<Self, RewardError> {
-        let compile = |pattern: &str| {
-            Regex::new(pattern).map_err(|error| RewardError::Pattern {
-                pattern: pattern.to_owned(),
-                reason: error.to_string(),
-            })
-        };
         let pattern = pattern.map(compile).transpose()?;
         let trimmed = |(prompt, answer): (String, String)| (prompt, answer.trim().to_owned());
         Ok(Self { answers: answers::read(file)?.into_iter().map(trimmed).collect(), pattern })

@@ -73,6 +73,14 @@ impl Reward for Lexicon {
     }
 }
 
+/// A regular expression.
+pub(crate) fn compile(pattern: &str) -> Result<Regex, RewardError> {
+    Regex::new(pattern).map_err(|error| RewardError::Pattern {
+        pattern: pattern.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
 /// The sum over regular expressions of weight times number of matches that do not overlap.
 #[derive(Clone, Debug)]
 pub struct Patterns {
@@ -86,13 +94,9 @@ impl Patterns {
     /// [`RewardError`] for no patterns at all, a weight that is not finite, or a pattern that does not parse.
     pub fn new(weights: &BTreeMap<String, f32>) -> Result<Self, RewardError> {
         check_weights("patterns", weights)?;
-        let compile = |(pattern, weight): (&String, &f32)| match Regex::new(pattern) {
-            Ok(regex) => Ok((regex, *weight)),
-            Err(error) => {
-                Err(RewardError::Pattern { pattern: pattern.clone(), reason: error.to_string() })
-            }
-        };
-        Ok(Self { weights: weights.iter().map(compile).collect::<Result<_, _>>()? })
+        let weighted = |(pattern, weight): (&String, &f32)| Ok((compile(pattern)?, *weight));
+        let weights = weights.iter().map(weighted).collect::<Result<_, RewardError>>()?;
+        Ok(Self { weights })
     }
 }
 

@@ -122,7 +122,8 @@ impl Subsets {
         self.before[0] = 1.0;
         for i in 0..m {
             let (done, next) = self.before.split_at_mut((i + 1) * n);
-            extend(&done[i * n..], &mut next[..n], i + 1, self.factors[i]);
+            next[..n].copy_from_slice(&done[i * n..]);
+            extend(&mut next[..n], i + 1, self.factors[i]);
         }
         self.after.fill(0.0);
         self.after[0] = 1.0;
@@ -133,26 +134,16 @@ impl Subsets {
             let others: f64 = terms.map(|((share, before), after)| share * before * after).sum();
             let exponent = x + log_weights[i] - (x + log_weights[i]).exp();
             weights[i] += exponent.exp() * others;
-            extend_in_place(&mut self.after, m - i, self.factors[i]);
+            extend(&mut self.after, m - i, self.factors[i]);
         }
     }
 }
 
-/// ē_k of `count` elements, the last of which is `factor`, from those of the others: (1 − k/count)·ē_k + (k/count)·factor·ē_{k−1}.
-fn extend(others: &[f64], all: &mut [f64], count: usize, factor: f64) {
-    all[0] = 1.0;
-    for k in 1..all.len() {
-        let share = k as f64 / count as f64;
-        let kept = if k < count { (1.0 - share) * others[k] } else { 0.0 };
-        all[k] = if k <= count { kept + share * factor * others[k - 1] } else { 0.0 };
-    }
-}
-
-fn extend_in_place(means: &mut [f64], count: usize, factor: f64) {
+/// ē_k of `count` elements, the last of which is `factor`, in place of those of the others: (1 − k/count)·ē_k + (k/count)·factor·ē_{k−1}.
+fn extend(means: &mut [f64], count: usize, factor: f64) {
     for k in (1..means.len().min(count + 1)).rev() {
         let share = k as f64 / count as f64;
-        let kept = if k < count { (1.0 - share) * means[k] } else { 0.0 };
-        means[k] = kept + share * factor * means[k - 1];
+        means[k] = (1.0 - share) * means[k] + share * factor * means[k - 1];
     }
 }
 

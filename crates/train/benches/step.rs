@@ -68,12 +68,7 @@ fn llama(vocabulary: usize, device: &Device) -> CausalLm {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     let config = TransformerConfig::read(dir.path(), Head::CausalLm).unwrap();
-    let mut stream = Stream::new(0, "weights", "", 0);
-    let mut position = 0;
-    let mut normal = || {
-        position += 1;
-        stream.normal(position) as f32
-    };
+    let mut normal = Stream::new(0, "weights", "", 0).normals(1);
     CausalLm::random(config, &mut normal, device).unwrap()
 }
 
@@ -89,13 +84,7 @@ impl Reward for Lengths {
 
 /// Steps of 16 prompts × 8 responses × 64 tokens.
 fn reinforcement(name: &str, model: &CausalLm, tokenizer: &Tokenizer) {
-    let optimizer = OptimizerConfig {
-        learning_rate: 1e-6,
-        warmup_steps: 0,
-        final_share: 1.0,
-        weight_decay: 0.0,
-        max_grad_norm: 1.0,
-    };
+    let optimizer = OptimizerConfig { final_share: 1.0, ..OptimizerConfig::new(1e-6) };
     let config = serde_json::json!({
         "steps": RUNS + UNCOUNTED, "prompts_per_step": 16, "samples_per_prompt": 8, "beta": 0.05, "checkpoint_every": 1000,
         "optimizer": optimizer,

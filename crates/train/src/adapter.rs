@@ -16,7 +16,6 @@ pub(crate) fn starting_policy(
 
 /// The numbers that a new adapter begins with: uniform in [0, 1), the same for the same seed.
 pub(crate) fn adapter_uniforms(seed: u64) -> impl FnMut() -> f32 {
-    let mut stream = Stream::new(seed, "lora", "", 0);
-    let mut positions = 0..;
-    move || positions.next().map_or(0.0, |position| stream.uniform(position) as f32)
+    let mut uniform = Stream::new(seed, "lora", "", 0).uniforms(0);
+    move || uniform() as f32
 }

@@ -50,8 +50,7 @@ pub(crate) fn check_most(counts: &[(&'static str, usize)]) -> Result<(), TrainEr
     const MOST: usize = 1_000_000;
     match counts.iter().find(|(_, count)| *count > MOST) {
         Some(&(key, count)) => {
-            let (value, valid) = (count.to_string(), "at most 1 million");
-            Err(TrainError::Setting { key, value, valid })
+            Err(TrainError::setting(key, count.to_string(), "at most 1 million"))
         }
         None => Ok(()),
     }

@@ -22,10 +22,9 @@ use crate::adapter::starting_policy;
 use crate::batches::{Batches, check_prompts};
 use crate::checkpoint;
 use crate::controller::Controller;
-use crate::fit::{check_counts, check_finite, checkpoint_every, fitted_steps};
+use crate::fit::{check_counts, check_finite, checkpoint_every};
 use crate::optimizer::Optimizer;
 use crate::rollout::{Rollout, Scoring, check_sampling};
-use crate::schedule::linear;
 use crate::solver::{Learner, Solver, Task, check_group};
 use crate::{Calibrator, Objective, OptimizerConfig, SolverConfig, StepMetrics, TrainError};
 
@@ -103,11 +102,7 @@ impl CtrlConfig {
         }
         for (key, value) in [("target_kl", self.target_kl), ("beta", self.beta)] {
             if let Some(value) = value.filter(|value| !is_positive(*value)) {
-                return Err(TrainError::Setting {
-                    key,
-                    value: format!("{value:?}"),
-                    valid: POSITIVE,
-                });
+                return Err(TrainError::setting(key, format!("{value:?}"), POSITIVE));
             }
         }
         Ok(())
@@ -118,16 +113,21 @@ impl CtrlConfig {
     /// # Errors
     /// [`TrainError::Setting`].
     pub fn check_keep(&self) -> Result<(), TrainError> {
-        // Fewer steps than half of those between checkpoints do not count at the end.
-        let is_single = self.steps.saturating_mul(2) < self.checkpoint_every.saturating_mul(3);
-        if self.keep == Keep::Best && is_single {
-            return Err(TrainError::Setting {
-                key: "checkpoint_every",
-                value: self.checkpoint_every.to_string(),
-                valid: "at most two thirds of `steps` with keep = \"best\", or there is one policy to choose from: lower it, or take keep = \"last\"",
-            });
+        let after_first = self.steps.saturating_sub(self.checkpoint_every);
+        if self.keep == Keep::Best && !self.counts(after_first) {
+            let valid = "at most two thirds of `steps` with keep = \"best\", or there is one policy to choose from: lower it, or take keep = \"last\"";
+            return Err(TrainError::setting(
+                "checkpoint_every",
+                self.checkpoint_every.to_string(),
+                valid,
+            ));
         }
         Ok(())
+    }
+
+    /// Whether that many steps since a checkpoint can be the best: a few at the end would win or lose by their noise.
+    fn counts(&self, steps: usize) -> bool {
+        steps >= self.checkpoint_every.div_ceil(2)
     }
 
     /// Refuses what cannot be done where responses are calibrated within their group.
@@ -153,11 +153,9 @@ impl CtrlConfig {
         self.solver.check_objective(objective)?;
         match objective.choice()? {
             Some(choice) if choice.samples() >= self.samples_per_prompt => {
-                Err(TrainError::Setting {
-                    key: "samples_per_prompt",
-                    value: self.samples_per_prompt.to_string(),
-                    valid: "more than the N that the procedure of the objective keeps one of: a response's share in it is what the others lose without it",
-                })
+                let valid = "more than the N that the procedure of the objective keeps one of: a response's share in it is what the others lose without it";
+                let samples = self.samples_per_prompt.to_string();
+                Err(TrainError::setting("samples_per_prompt", samples, valid))
             }
             _ => Ok(()),
         }
@@ -219,17 +217,10 @@ struct State {
     /// Steps done.
     step: usize,
     controller: Controller,
-    /// The best checkpoint so far, where it is kept.
-    best: Option<Best>,
+    /// The mean objective of the best policy so far, where that is kept.
+    best: Option<f64>,
     /// E[Φ(u)] − β KL of each step since the last checkpoint that was due.
     objectives: Vec<f64>,
-}
-
-/// A checkpoint by the objective that it was reached with.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Best {
-    step: usize,
-    objective: f64,
 }
 
 impl CtrlTrainer<'_> {
@@ -283,26 +274,17 @@ impl CtrlTrainer<'_> {
     /// Keeps the policy if the steps since the last checkpoint went better than those before any other.
     fn keep_best(&self, run: &mut Run) -> Result<(), TrainError> {
         let objectives = std::mem::take(&mut run.state.objectives);
-        // A few steps at the end would win or lose by their noise.
-        if run.state.best.is_some() && 2 * objectives.len() < self.config.checkpoint_every {
+        if run.state.best.is_some() && !self.config.counts(objectives.len()) {
             return Ok(());
         }
         let objective = objectives.iter().sum::<f64>() / objectives.len() as f64;
-        let better = run.state.best.is_none_or(|best| objective > best.objective);
+        let better = run.state.best.is_none_or(|best| objective > best);
         if self.config.keep == Keep::Last || !better {
             return Ok(());
         }
         checkpoint::write_folder(&self.best(), |folder| Ok(run.learner.policy.save(folder)?))?;
-        run.state.best = Some(Best { step: run.state.step, objective });
+        run.state.best = Some(objective);
         Ok(())
-    }
-
-    /// Steps that the newest checkpoint holds: what a resumed run will not do again.
-    ///
-    /// # Errors
-    /// [`TrainError::State`] when the checkpoint is damaged.
-    pub fn steps_done(&self) -> Result<usize, TrainError> {
-        fitted_steps(&self.checkpoints)
     }
 
     fn save(&self, run: &Run) -> Result<PathBuf, TrainError> {
@@ -380,21 +362,8 @@ impl CtrlTrainer<'_> {
             objective: self.objective,
             unit,
         };
-        let rollout = match self.rollouts.filter(|_| self.config.solver.learns_from_reference()) {
-            Some(rollouts) => {
-                // The next of the stored responses each time that a prompt comes up.
-                let samples = self.config.samples_per_prompt;
-                let next = Batches::new(self.seed, rollouts.samples(), samples);
-                Rollout::stored(
-                    &prompts,
-                    &next.indices(run.batches.epoch(step)),
-                    rollouts,
-                    &scoring,
-                )?
-            }
-            None => self.sample(&run.learner.policy, step, &prompts, &scoring)?,
-        };
-        run.learner.learning_rate = self.learning_rate(step);
+        let rollout = self.rollout(run, &prompts, &scoring)?;
+        run.learner.learning_rate = self.config.optimizer.rate(step, self.config.steps);
         let task = Task {
             reference: self.reference,
             prompts: &prompts,
@@ -418,24 +387,25 @@ impl CtrlTrainer<'_> {
         Ok(metrics)
     }
 
-    fn learning_rate(&self, step: usize) -> f64 {
-        let OptimizerConfig { learning_rate, warmup_steps, final_share, .. } =
-            self.config.optimizer;
-        learning_rate * linear(step, self.config.steps, warmup_steps, final_share)
-    }
-
-    /// Responses of the policy to a step's prompts.
-    fn sample(
+    /// Responses to a step's prompts: stored ones of π_ref where the solver learns from such, else the policy's own.
+    fn rollout(
         &self,
-        policy: &CausalLm,
-        step: usize,
+        run: &Run,
         prompts: &[EncodedPrompt],
         scoring: &Scoring<'_>,
     ) -> Result<Rollout, TrainError> {
-        let model = policy.clone().for_inference();
+        let (step, samples) = (run.state.step, self.config.samples_per_prompt);
+        if let Some(rollouts) = self.rollouts.filter(|_| self.config.solver.learns_from_reference())
+        {
+            // The next of the stored responses each time that a prompt comes up.
+            let next = Batches::new(self.seed, rollouts.samples(), samples);
+            let numbers = next.indices(run.batches.epoch(step));
+            return Rollout::stored(prompts, &numbers, rollouts, scoring);
+        }
+        let model = run.learner.policy.clone().for_inference();
         let (model, stops, stage) =
             (model.as_ref(), self.tokenizer.stops(), format!("rollout-{step}"));
         let generator = Generator::new(model, stops, &self.sampling, self.seed, &stage, self.batch);
-        Rollout::sample(prompts, self.config.samples_per_prompt, &generator, scoring)
+        Rollout::sample(prompts, samples, &generator, scoring)
     }
 }

@@ -139,3 +139,13 @@ pub enum TrainError {
     #[error(transparent)]
     Transform(#[from] TransformError),
 }
+
+impl TrainError {
+    pub(crate) fn setting(
+        key: &'static str,
+        value: impl Into<String>,
+        valid: &'static str,
+    ) -> Self {
+        Self::Setting { key, value: value.into(), valid }
+    }
+}

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::best::{self, BestCheckpoint};
 use crate::checkpoint;
 use crate::optimizer::Optimizer;
-use crate::schedule::linear;
 use crate::{OptimizerConfig, TrainError};
 
 /// Diagnostics of one step.
@@ -157,9 +156,7 @@ impl Fit<'_> {
         }
         while last.step < self.steps {
             let (loss, grads) = gradient(&model, last.step)?;
-            let OptimizerConfig { learning_rate, warmup_steps, final_share, .. } = *self.optimizer;
-            let learning_rate =
-                learning_rate * linear(last.step, self.steps, warmup_steps, final_share);
+            let learning_rate = self.optimizer.rate(last.step, self.steps);
             let (net, grad_norm) = optimizer.step(model.net(), grads, learning_rate);
             let (step, details) = (last.step + 1, BTreeMap::new());
             last = FitMetrics { step, loss, grad_norm, learning_rate, details };
@@ -260,7 +257,21 @@ pub(crate) fn checkpoint_every() -> usize {
 /// Refuses counts of 0.
 pub(crate) fn check_counts(counts: &[(&'static str, usize)]) -> Result<(), TrainError> {
     match counts.iter().find(|(_, count)| *count == 0) {
-        Some(&(key, _)) => Err(TrainError::Setting { key, value: "0".into(), valid: "at least 1" }),
+        Some(&(key, _)) => Err(TrainError::setting(key, "0", "at least 1")),
         None => Ok(()),
     }
+}
+
+/// Refuses the first setting that is out of range.
+///
+/// - settings: of each its key, its value, whether that is valid, and what is.
+pub(crate) fn check_settings(
+    settings: impl IntoIterator<Item = (&'static str, String, bool, &'static str)>,
+) -> Result<(), TrainError> {
+    for (key, value, fine, valid) in settings {
+        if !fine {
+            return Err(TrainError::setting(key, value, valid));
+        }
+    }
+    Ok(())
 }

@@ -32,7 +32,6 @@ mod pseudo_values;
 mod reference_rewards;
 mod reward_model;
 mod rollout;
-mod schedule;
 mod solver;
 mod tally;
 mod theory;

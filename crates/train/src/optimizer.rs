@@ -10,6 +10,7 @@ use infalign_backend::precision::{LIMIT, POSITIVE, is_limit, is_positive};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::fit::check_settings;
 
 /// Settings of the optimiser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,28 +38,44 @@ fn max_grad_norm() -> f64 {
 }
 
 impl OptimizerConfig {
+    /// Of a peak learning rate and nothing else: no warm-up, decay to 0, no weight decay, and gradients of norm 1 at most.
+    pub fn new(learning_rate: f64) -> Self {
+        Self {
+            learning_rate,
+            warmup_steps: 0,
+            final_share: 0.0,
+            weight_decay: 0.0,
+            max_grad_norm: max_grad_norm(),
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), TrainError> {
-        for (key, value, fine, valid) in [
-            ("learning_rate", self.learning_rate, is_positive(self.learning_rate), POSITIVE),
-            ("max_grad_norm", self.max_grad_norm, is_limit(self.max_grad_norm), LIMIT),
-            (
-                "final_share",
-                self.final_share,
-                (0.0..=1.0).contains(&self.final_share),
-                "between 0 and 1",
-            ),
+        let Self { learning_rate, final_share, weight_decay, max_grad_norm, .. } = *self;
+        let shown = |value: f64| format!("{value:?}");
+        let is_share = (0.0..=1.0).contains(&final_share);
+        check_settings([
+            ("learning_rate", shown(learning_rate), is_positive(learning_rate), POSITIVE),
+            ("max_grad_norm", shown(max_grad_norm), is_limit(max_grad_norm), LIMIT),
+            ("final_share", shown(final_share), is_share, "between 0 and 1"),
             (
                 "weight_decay",
-                f64::from(self.weight_decay),
-                (0.0..1.0).contains(&self.weight_decay),
+                shown(f64::from(weight_decay)),
+                (0.0..1.0).contains(&weight_decay),
                 "at least 0 and below 1",
             ),
-        ] {
-            if !fine {
-                return Err(TrainError::Setting { key, value: format!("{value:?}"), valid });
-            }
+        ])
+    }
+
+    /// The learning rate of a step: linear warm-up to the peak, then linear decay.
+    ///
+    /// - step: from 0; steps: those of the run.
+    pub(crate) fn rate(&self, step: usize, steps: usize) -> f64 {
+        let Self { learning_rate, warmup_steps: warmup, final_share: floor, .. } = *self;
+        if step < warmup {
+            return learning_rate * ((step + 1) as f64 / (warmup + 1) as f64);
         }
-        Ok(())
+        let left = (steps - step) as f64 / (steps - warmup).max(1) as f64;
+        learning_rate * (floor + (1.0 - floor) * left)
     }
 }
 
@@ -196,13 +213,7 @@ mod tests {
 
     /// Where a weight of 1 comes by some gradients, one after the other, at a learning rate of 0.1.
     fn moved(weight_decay: f32, max_grad_norm: f64, grads: &[f32]) -> f64 {
-        let config = OptimizerConfig {
-            learning_rate: 0.1,
-            warmup_steps: 0,
-            final_share: 1.0,
-            weight_decay,
-            max_grad_norm,
-        };
+        let config = OptimizerConfig { weight_decay, max_grad_norm, ..OptimizerConfig::new(0.1) };
         let device = infalign_backend::device(None).unwrap();
         let mut weight = Param::from_tensor(Tensor::<1>::ones([1], &device)).train();
         let mut optimizer = Optimizer::new(&config);
@@ -224,6 +235,23 @@ mod tests {
         ] {
             assert!((found - expected).abs() < 1e-5, "{what}: {found}");
         }
+    }
+
+    #[test]
+    fn the_learning_rate_rises_to_the_peak_and_falls_to_its_share() {
+        let config =
+            OptimizerConfig { warmup_steps: 4, final_share: 0.2, ..OptimizerConfig::new(1.0) };
+        let rates: Vec<f64> = (0..10).map(|step| config.rate(step, 10)).collect();
+        assert_eq!(rates[..5], [0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert!(rates[4..].windows(2).all(|w| w[0] > w[1]));
+        assert!((rates[9] - (0.2 + 0.8 / 6.0)).abs() < 1e-12, "{}", rates[9]);
+        assert_eq!(OptimizerConfig::new(0.5).rate(0, 1), 0.5);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_recipe_is_what_new_has() {
+        let config: OptimizerConfig = serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap();
+        assert_eq!(OptimizerConfig::new(0.1), config);
     }
 
     #[test]

@@ -61,7 +61,10 @@ impl ReferenceRewards<'_> {
         for (present, prompts) in missing {
             let numbers = present..self.samples;
             for block in prompts.chunks((self.block / numbers.len()).max(1)) {
-                self.fill_block(table, block, numbers.clone(), &mut filled)?;
+                let (_, rewards) = self.block(block, numbers.clone(), &mut filled)?;
+                for (prompt, rewards) in block.iter().zip(rewards.chunks(numbers.len())) {
+                    table.extend(&prompt.id, &prompt.text, rewards.to_vec())?;
+                }
                 if observe(table, &filled).is_break() {
                     return Ok(filled);
                 }
@@ -85,20 +88,6 @@ impl ReferenceRewards<'_> {
             }
         }
         (complete, missing)
-    }
-
-    fn fill_block(
-        &self,
-        table: &mut Calibration,
-        prompts: &[EncodedPrompt],
-        numbers: Range<usize>,
-        filled: &mut Filled,
-    ) -> Result<(), TrainError> {
-        let (_, rewards) = self.block(prompts, numbers.clone(), filled)?;
-        for (prompt, rewards) in prompts.iter().zip(rewards.chunks(numbers.len())) {
-            table.extend(&prompt.id, &prompt.text, rewards.to_vec())?;
-        }
-        Ok(())
     }
 
     /// All K responses of every prompt with their rewards and log-probabilities.

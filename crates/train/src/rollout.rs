@@ -1,6 +1,6 @@
 //! One step's responses with their rewards.
 
-use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
+use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Response, Sampler, Sampling};
 use infalign_model::{Sequence, Tokenizer};
 use infalign_record::hash::sha256_bytes;
@@ -15,7 +15,7 @@ pub(crate) fn check_sampling(sampling: &Sampling) -> Result<(), TrainError> {
         return Ok(());
     }
     let valid = "at temperature 1, top_k 0 and top_p 1: the policy gradient needs responses of the policy itself";
-    Err(TrainError::Setting { key: "generation", value: format!("{sampling:?}"), valid })
+    Err(TrainError::setting("generation", format!("{sampling:?}"), valid))
 }
 
 /// Responses of several prompts with their rewards, as many of each, one prompt after the other.
@@ -59,7 +59,7 @@ impl Scored {
         for prompt in prompts {
             let responses = rollouts.of(&prompt.text)?;
             for response in numbers.iter().map(|&number| &responses[number]) {
-                scored.sequences.push(stored_sequence(prompt, response));
+                scored.sequences.push(prompt.followed_by(&response.tokens));
                 scored.log_probs.push(response.log_probs.clone());
                 scored.rewards.push(response.reward);
             }
@@ -85,14 +85,6 @@ pub(crate) fn rewards(
     let pairs: Vec<(&str, &str)> =
         texts.iter().map(|(prompt, response)| (*prompt, response.as_str())).collect();
     Ok(scored(reward, &pairs)?)
-}
-
-/// A prompt with a stored response to it.
-pub(crate) fn stored_sequence(prompt: &EncodedPrompt, response: &ReferenceResponse) -> Sequence {
-    Sequence {
-        tokens: [prompt.tokens.as_slice(), &response.tokens].concat(),
-        prompt_length: prompt.tokens.len(),
-    }
 }
 
 /// Responses of several prompts, `samples` of each, one prompt after the other, and what is trained on.

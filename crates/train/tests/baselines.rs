@@ -32,13 +32,7 @@ const UNIT: f32 = 40.0;
 const N: usize = 4;
 
 fn optimizer(learning_rate: f64) -> OptimizerConfig {
-    OptimizerConfig {
-        learning_rate,
-        warmup_steps: 10,
-        final_share: 0.0,
-        weight_decay: 0.0,
-        max_grad_norm: 5.0,
-    }
+    OptimizerConfig { warmup_steps: 10, max_grad_norm: 5.0, ..OptimizerConfig::new(learning_rate) }
 }
 
 fn config() -> OfflineConfig {

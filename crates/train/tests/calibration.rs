@@ -50,10 +50,9 @@ fn fixture() -> Fixture {
     let vocabulary = write_word_tokenizer(dir.path(), ["a b c d e f g h"].into_iter()).unwrap();
     let config = TransformerConfig::llama(vocabulary, 16, 24, 2, 2, 32);
     let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
-    let (mut stream, mut positions) = (Stream::new(5, "weights", "", 0), 0..);
-    let mut normal = || 8.0 * stream.normal(positions.next().unwrap()) as f32;
+    let mut normal = Stream::new(5, "weights", "", 0).normals(0);
     let device = infalign_backend::device(None).unwrap();
-    let model = CausalLm::random(config, &mut normal, &device).unwrap();
+    let model = CausalLm::random(config, &mut || 8.0 * normal(), &device).unwrap();
     let texts = ["a", "b c", "d e f", "g", "h a", "b b", "c d", "e", "f g h", "a c"];
     let encode = |text: &&str| EncodedPrompt::new(text, text, &tokenizer).unwrap();
     let prompts = texts.iter().map(encode).collect();
@@ -63,16 +62,8 @@ fn fixture() -> Fixture {
 impl Fixture {
     fn generator(&self) -> Generator<'_> {
         static NO_STOPS: BTreeSet<u32> = BTreeSet::new();
-        Generator {
-            model: &self.model,
-            stops: &NO_STOPS,
-            stop_texts: None,
-            sampling: Sampling { max_tokens: 5, ..Sampling::default() },
-            seed: 3,
-            stage: "calibration",
-            batch: 64,
-            watch: None,
-        }
+        let sampling = Sampling { max_tokens: 5, ..Sampling::default() };
+        Generator::new(&self.model, &NO_STOPS, &sampling, 3, "calibration", 64)
     }
 
     /// Fills a table up to K, and gives up after some blocks.
@@ -150,8 +141,7 @@ fn fresh_responses_are_uniform_under_a_table_of_a_hundred() {
     let reward = Mapped(|r| r);
     let table = fixture.table(100, &reward);
     let fresh = fixture.generator().generate(&fixture.prompts, 100..140).unwrap();
-    let (mut stream, mut positions) = (Stream::new(1, "pit", "", 0), 0..);
-    let mut uniform = || stream.uniform(positions.next().unwrap());
+    let mut uniform = Stream::new(1, "pit", "", 0).uniforms(0);
     let groups: Vec<Group> = fixture
         .prompts
         .iter()
@@ -176,13 +166,7 @@ fn fresh_responses_are_uniform_under_a_table_of_a_hundred() {
 
 /// The log-probabilities of some sequences under the policy that CTRL makes of a mapped reward, and its win rates.
 fn trained(fixture: &Fixture, map: fn(f32) -> f32, calibrator: Calibrator<'_>) -> Vec<u32> {
-    let optimizer = OptimizerConfig {
-        learning_rate: 5e-3,
-        warmup_steps: 0,
-        final_share: 0.5,
-        weight_decay: 0.0,
-        max_grad_norm: 1.0,
-    };
+    let optimizer = OptimizerConfig { final_share: 0.5, ..OptimizerConfig::new(5e-3) };
     let config = CtrlConfig {
         steps: 5,
         prompts_per_step: 4,

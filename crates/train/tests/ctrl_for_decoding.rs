@@ -88,16 +88,8 @@ fn estimated(base: &TabularProblem, values: &Values) -> (Transform, f64) {
     let tokenizer = base.model().tokenizer().unwrap();
     let reward = TabularReward::new(base);
     let scorer = TabularScorer::new(values.clone());
-    let generator = Generator {
-        model: base.model(),
-        stops: tokenizer.stops(),
-        sampling: Sampling { max_tokens: LENGTH + 1, ..Sampling::default() },
-        seed: 2,
-        stage: "ranks",
-        batch: 512,
-        stop_texts: None,
-        watch: None,
-    };
+    let sampling = Sampling { max_tokens: LENGTH + 1, ..Sampling::default() };
+    let generator = Generator::new(base.model(), tokenizer.stops(), &sampling, 2, "ranks", 512);
     let Composed { selection, inner } = PROCEDURE.parse().unwrap();
     let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
     let decoder = ProcedureDecoder::guided(selection, guided, &tokenizer, Some(&reward)).unwrap();
@@ -118,11 +110,9 @@ fn train(problem: &Problem, objective: Transform, target: f64) -> Vec<f64> {
         keep: Keep::Last,
         solver: serde_json::from_str(r#"{"kind": "rloo"}"#).unwrap(),
         optimizer: OptimizerConfig {
-            learning_rate: 1e-2,
             warmup_steps: 10,
-            final_share: 0.0,
-            weight_decay: 0.0,
             max_grad_norm: 5.0,
+            ..OptimizerConfig::new(1e-2)
         },
         lora: None,
     };

@@ -14,23 +14,15 @@ mod enumerable;
 use enumerable::training::{Cost, EXACT, PPO, REGRESSION, RLOO, STORED, train};
 use enumerable::{LENGTH, Ordered, Problem, kl, probabilities, problem};
 use infalign_decode::{EncodedPrompt, Sampling};
-use infalign_model::{CausalLm, LoraConfig, TargetModules};
+use infalign_model::{CausalLm, LoraConfig};
 use infalign_train::baselines::vbon;
 use infalign_train::{Calibrator, CtrlConfig, Enumeration, Keep, Nearness, Objective, TrainError};
 use infalign_transform::{Beta, Outcomes, Transform};
 
 /// An adapter of every linear module.
 fn adapter() -> LoraConfig {
-    LoraConfig {
-        r: 8,
-        lora_alpha: 16.0,
-        use_rslora: false,
-        target_modules: TargetModules::Pattern("all-linear".into()),
-        layers_to_transform: None,
-        modules_to_save: Vec::new(),
-        rank_pattern: Default::default(),
-        alpha_pattern: Default::default(),
-    }
+    let config = r#"{"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}"#;
+    serde_json::from_str(config).unwrap()
 }
 
 /// How near a trained policy is to the optimum.

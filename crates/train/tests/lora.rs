@@ -43,11 +43,9 @@ fn reference() -> (CausalLm, Tokenizer) {
     let mut config = TransformerConfig::llama(vocabulary, 16, 24, 2, 2, 16);
     config.tie_word_embeddings = false;
     let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
-    let mut stream = Stream::new(3, "weights", "", 0);
-    let mut positions = 0..;
-    let mut normal = || 6.0 * stream.normal(positions.next().unwrap()) as f32;
+    let mut normal = Stream::new(3, "weights", "", 0).normals(0);
     let device = infalign_backend::device(None).unwrap();
-    (CausalLm::random(config, &mut normal, &device).unwrap(), tokenizer)
+    (CausalLm::random(config, &mut || 6.0 * normal(), &device).unwrap(), tokenizer)
 }
 
 fn calibration(prompts: &[EncodedPrompt]) -> Calibration {
@@ -59,13 +57,8 @@ fn calibration(prompts: &[EncodedPrompt]) -> Calibration {
 }
 
 fn config(modules_to_save: &[&str]) -> CtrlConfig {
-    let optimizer = OptimizerConfig {
-        learning_rate: 1e-2,
-        warmup_steps: 0,
-        final_share: 1.0,
-        weight_decay: 0.1,
-        max_grad_norm: 1.0,
-    };
+    let optimizer =
+        OptimizerConfig { final_share: 1.0, weight_decay: 0.1, ..OptimizerConfig::new(1e-2) };
     let lora = LoraConfig {
         r: 2,
         lora_alpha: 4.0,

@@ -38,21 +38,15 @@ fn config(method: ScorerMethod, steps: usize) -> ScorerConfig {
         examples_per_step: 40,
         checkpoint_every: 1_000,
         optimizer: OptimizerConfig {
-            learning_rate: 1e-2,
             warmup_steps: 10,
             final_share: 0.01,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
+            ..OptimizerConfig::new(1e-2)
         },
     }
 }
 
 fn normals(seed: u64) -> impl FnMut() -> f32 {
-    let (mut stream, mut position) = (Stream::new(seed, "weights", "", 0), 0);
-    move || {
-        position += 1;
-        stream.normal(position) as f32
-    }
+    Stream::new(seed, "weights", "", 0).normals(1)
 }
 
 fn scored(name: &str, rewards: &[f32]) -> ScoredReward {
@@ -237,10 +231,7 @@ fn two_rewards_are_learned_on_the_frozen_states_of_the_base() {
         .iter()
         .enumerate()
         .map(|(i, y)| ScoredResponse {
-            sequence: Sequence {
-                tokens: [problem.prompt.tokens.as_slice(), y].concat(),
-                prompt_length: problem.prompt.tokens.len(),
-            },
+            sequence: problem.prompt.followed_by(y),
             rewards: rewards.iter().map(|rewards| rewards[i]).collect(),
         })
         .collect();
@@ -352,8 +343,9 @@ fn validation_responses_choose_the_checkpoint_by_what_came_of_them() {
         );
         let report = ScorerReport::measure(&model, data.base, &turned, 1).unwrap();
         let expected = 0.5 * (report[0].all.error / model.spec().heads[0].scale).powi(2);
-        // Decoding has no values beyond the rewards that are known, so that some errors are smaller.
-        assert!(expected <= loss && loss < 1.01 * expected, "{method:?}: {loss} and {expected}");
+        // Decoding has no values beyond the rewards that are known, so that some errors are smaller; sums round in single precision.
+        let ratio = loss / expected;
+        assert!((1.0 - 1e-5..1.01).contains(&ratio), "{method:?}: {loss} and {expected}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use infalign_model::{CausalLm, LoraConfig, SequenceClassifier, TargetModules, Tokenizer};
+use infalign_model::{CausalLm, LoraConfig, SequenceClassifier, Tokenizer};
 use infalign_reward::{Reads, Reward, RewardModel};
 use infalign_stats::{clustered_wilson_interval, wilson_interval};
 use infalign_train::{
@@ -30,16 +30,8 @@ fn config() -> RewardModelConfig {
 }
 
 fn lora() -> LoraConfig {
-    LoraConfig {
-        r: 8,
-        lora_alpha: 16.0,
-        use_rslora: false,
-        target_modules: TargetModules::Pattern("all-linear".into()),
-        layers_to_transform: None,
-        modules_to_save: Vec::new(),
-        rank_pattern: Default::default(),
-        alpha_pattern: Default::default(),
-    }
+    let config = json!({ "r": 8, "lora_alpha": 16, "target_modules": "all-linear" });
+    serde_json::from_value(config).unwrap()
 }
 
 fn rated(tokenizer: &Tokenizer, range: Range<u64>) -> Examples {

@@ -35,14 +35,6 @@ impl Beta {
     }
 }
 
-impl TryFrom<f64> for Beta {
-    type Error = TransformError;
-
-    fn try_from(value: f64) -> Result<Self, TransformError> {
-        Self::new(value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
 const ON_TOP: [&str; 2] = ["cli", "infalign"];
 
 /// Only these may name burn.
-const WITH_TENSORS: [&str; 6] = ["backend", "model", "reward", "decode", "train", "evaluate"];
+const WITH_TENSORS: [&str; 4] = ["backend", "model", "decode", "train"];
 
 #[derive(Debug, PartialEq)]
 struct Dependency {
@@ -193,6 +193,7 @@ mod tests {
         let burn = "[dependencies]\nburn.workspace = true\n";
         assert!(messages("crates/model/Cargo.toml", burn).is_empty());
         assert_eq!(messages("crates/cli/Cargo.toml", burn).len(), 1);
+        assert_eq!(messages("crates/evaluate/Cargo.toml", burn).len(), 1);
         assert_eq!(messages("crates/stats/Cargo.toml", &burn.replace("[", "[dev-")).len(), 1);
         let flex = "[dependencies]\nburn-flex = \"1\"\n";
         assert!(messages("crates/backend/Cargo.toml", flex).is_empty());

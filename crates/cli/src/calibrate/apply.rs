@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
-use infalign_calibrate::Calibration;
+use infalign_calibrate::{Calibration, store};
 use infalign_data::rewarded::{self, Rewarded};
 use infalign_transform::Transform;
 use serde_json::{Value, json};
 
-use super::reference::table;
 use crate::failure::{Failure, OrFailure};
 use crate::generate::{build_reward, reward_config};
 use crate::{identity, output};
@@ -66,7 +65,7 @@ pub(crate) fn run(args: &ApplyArgs) -> Result<(), Failure> {
 }
 
 fn read(args: &ApplyArgs) -> Result<(Calibration, Vec<Rewarded>)> {
-    Ok((table(&args.table)?, rewarded::read(&args.input)?))
+    Ok((store::read(&args.table)?, rewarded::read(&args.input)?))
 }
 
 /// The rewards that the rows have, or those that --reward gives.
@@ -94,8 +93,8 @@ fn build(
     path: &std::path::Path,
     table: &Calibration,
 ) -> Result<Box<dyn infalign_reward::Reward>> {
-    let config = reward_config(Some(path))?.context("there is no reward")?;
-    let name = identity::reward(&config, identity::lies_there, identity::as_given)?;
+    let config = reward_config(path)?;
+    let name = identity::given_reward(&config)?;
     ensure!(
         name == table.meta().reward,
         "the table was made with the reward {}, but --reward is {name}",

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use infalign_backend::DeviceName;
-use infalign_calibrate::{Calibration, CalibrationMeta, HeadReport, QuantileHead, Row};
+use infalign_calibrate::{Calibration, CalibrationMeta, HeadReport, QuantileHead, Row, store};
 use infalign_data::prompts;
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-use super::reference::table;
 use super::saving::write;
 use crate::encode::Encoder;
 use crate::failure::{Failure, OrFailure};
@@ -132,7 +131,7 @@ pub(crate) fn learn(args: &LearnArgs) -> Result<(), Failure> {
 }
 
 fn learned(args: &LearnArgs) -> Result<Calibrator> {
-    let table = table(&args.table)?;
+    let table = store::read(&args.table)?;
     let reading = Reading::of(&args.reader, table.meta())?;
     let (mut rows, mut features): (Vec<&Row>, Vec<Vec<f32>>) = (Vec::new(), Vec::new());
     for (prompt, state) in reading.prompts.iter().zip(reading.features) {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use infalign_calibrate::Calibration;
+use infalign_calibrate::{Calibration, store};
 use infalign_train::{Filled, ReferenceRewards};
 use serde_json::json;
 
-use super::reference::{DrawingArgs, Reference, ReferenceArgs, table};
+use super::reference::{DrawingArgs, Reference, ReferenceArgs};
 use super::saving::{InHand, fill_table};
 use crate::failure::{Failure, OrFailure};
 use crate::progress::Progress;
@@ -92,7 +92,7 @@ fn take_in_hand(args: &MakeArgs) -> Result<InHand> {
 fn prepare(args: &MakeArgs) -> Result<(Reference, Calibration)> {
     let reference = Reference::read(&args.reference, &args.drawing)?;
     let calibration = if args.out.exists() {
-        let calibration = table(&args.out)?;
+        let calibration = store::read(&args.out)?;
         let other = || format!("{} is there already; give another --out", args.out.display());
         calibration.check(&reference.meta).with_context(other)?;
         calibration

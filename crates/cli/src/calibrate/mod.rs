@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use crate::recording::RunInputs;
-pub(crate) use reference::table;
+pub(crate) use reference::names;
 pub(crate) use saving::fill_table;
 
 /// Arguments of `infalign calibrate`.

@@ -1,9 +1,9 @@
 //! A reference policy with prompts and a reward, as commands that sample from it name them.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_calibrate::CalibrationMeta;
@@ -74,9 +74,9 @@ impl Reference {
         let given = prompts::read(&args.prompts)?;
         let encoder = Encoder::new(&tokenizer).within(model.config().max_position_embeddings);
         let prompts = encoder.prompts(&given, &args.prompts)?;
-        let config = reward_config(Some(&args.reward))?.context("there is no reward")?;
+        let config = reward_config(&args.reward)?;
         let sampling = drawing.sampling.sampling();
-        let name = identity::reward(&config, identity::lies_there, identity::as_given)?;
+        let name = identity::given_reward(&config)?;
         let template = encoder.template_sha256(&given)?;
         let meta =
             identity::calibration(&folder, &tokenizer, name, template, &sampling, args.seed)?;
@@ -102,12 +102,4 @@ impl Reference {
 /// Id and text of each prompt, as a table knows them.
 pub(crate) fn names(prompts: &[EncodedPrompt]) -> impl Iterator<Item = (&str, &str)> {
     prompts.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()))
-}
-
-/// Reads a table.
-///
-/// # Errors
-/// As [`infalign_calibrate::store::read`].
-pub(crate) fn table(path: &Path) -> Result<infalign_calibrate::Calibration> {
-    Ok(infalign_calibrate::store::read(path)?)
 }

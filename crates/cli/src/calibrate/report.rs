@@ -8,14 +8,14 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_calibrate::pit::{Group, Uniformity, uniformity};
 use infalign_calibrate::summary::Summary;
-use infalign_calibrate::{CalibrateError, Calibration};
+use infalign_calibrate::{CalibrateError, Calibration, store};
 use infalign_decode::{Sampler, Stream};
 use infalign_evaluate::{Noise, draw_svg, noise, recommended_samples};
 use infalign_record::Page;
 use infalign_transform::{Procedure, Transform};
 use serde_json::json;
 
-use super::reference::{DrawingArgs, Reference, ReferenceArgs, names, table};
+use super::reference::{DrawingArgs, Reference, ReferenceArgs, names};
 use super::tables;
 use crate::failure::{Failure, OrFailure};
 use crate::figure::write_figure;
@@ -91,7 +91,7 @@ struct Report {
 /// [`Failure::Input`] before sampling, [`Failure::Run`] after.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     destination::folder(&args.out).or_input()?;
-    let table = table(&args.table).or_input()?;
+    let table = store::read(&args.table).or_input()?;
     let summary = tables::summary(&args.table, &table).or_input()?;
     let (noise, recommended) = noises(args, &summary).or_input()?;
     let reference = reference(args, &table).or_input()?;
@@ -161,8 +161,7 @@ fn fresh(
 ) -> Result<Uniformity> {
     let numbers = unseen(summary, args.fresh);
     let responses = reference.generator().generate(&reference.prompts, numbers)?;
-    let (mut stream, mut positions) = (Stream::new(0, "uniformity", "", 0), 0..);
-    let mut uniform = || positions.next().map_or(0.0, |position| stream.uniform(position));
+    let mut uniform = Stream::new(0, "uniformity", "", 0).uniforms(0);
     let mut groups = Vec::with_capacity(reference.prompts.len());
     for (prompt, responses) in reference.prompts.iter().zip(&responses) {
         let text = |response: &infalign_decode::Response| {

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use infalign_calibrate::Calibration;
 use infalign_calibrate::summary::Summary;
+use infalign_calibrate::{Calibration, store};
 use serde_json::json;
 
-use super::reference::table;
 use super::saving::write;
 use crate::failure::{Failure, OrFailure};
 use crate::{destination, output};
@@ -61,7 +60,7 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<(), Failure> {
 fn join(paths: &[PathBuf]) -> Result<Calibration> {
     let mut joined: Option<Calibration> = None;
     for path in paths {
-        let next = table(path)?;
+        let next = store::read(path)?;
         match &mut joined {
             None => joined = Some(next),
             Some(joined) => joined.merge(&next).with_context(|| path.display().to_string())?,
@@ -76,8 +75,8 @@ fn join(paths: &[PathBuf]) -> Result<Calibration> {
 /// As for [`merge`].
 pub(crate) fn compress(args: &CompressArgs) -> Result<(), Failure> {
     destination::new_file(&args.out).or_input()?;
-    let smaller =
-        table(&args.table).and_then(|table| Ok(table.compressed(args.quantiles)?)).or_input()?;
+    let table = store::read(&args.table).or_input()?;
+    let smaller = table.compressed(args.quantiles).or_input()?;
     write(&smaller, &args.out).or_run()?;
     let (out, n) = (args.out.display(), smaller.len());
     output::print(&format!("{out}: {n} prompts, {} quantiles each", args.quantiles))
@@ -88,7 +87,7 @@ pub(crate) fn compress(args: &CompressArgs) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure::Input`] for a file that is no table, or an empty one.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let table = table(&args.table).or_input()?;
+    let table = store::read(&args.table).or_input()?;
     let summary = summary(&args.table, &table).or_input()?;
     if args.json {
         let document = json!({ "meta": table.meta(), "summary": summary });

@@ -5,25 +5,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_evaluate::{Drawn, Sampled};
 use infalign_record::atomic::clear;
-use infalign_record::folder::SETTINGS_VERSION;
+use infalign_record::folder::{SETTINGS, SETTINGS_VERSION};
 use serde::Serialize;
 
 use super::sides::Place;
 use crate::destination;
-use crate::files::{self, make_folder, read_json};
+use crate::files::{self, make_folder, read_json, whole_lines};
 use crate::recording::{begin_in, is_just_begun, lock, refuse_secrets};
 use crate::resume::{Damaged, before};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
 
-/// What its samples depend on.
-const SETTINGS: &str = "settings.json";
 /// Version of what they say of models, rewards and prompts.
 pub(super) const VERSION: &str = "2";
 /// Those of them that only scores depend on.
@@ -169,13 +166,8 @@ impl Folder {
     /// When the file cannot be read, and when a whole line is damaged, or not within the limits.
     pub(super) fn drawn(&self, place: Place, limits: &Limits) -> Result<(PathBuf, Vec<Drawn>)> {
         let path = self.drawn_path(place);
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            read => read.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        let whole =
-            bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-        let drawn = whole.zip(1..).map(|(line, number)| -> Result<Drawn> {
+        let lines = whole_lines(&path)?;
+        let drawn = lines.iter().zip(1..).map(|(line, number)| -> Result<Drawn> {
             let damaged = || {
                 format!(
                     "{}, line {number}, is damaged: take the line out, and its prompt is drawn again",

@@ -35,6 +35,7 @@ use crate::recording::{RunInputs, recorded};
 use crate::resume::Damaged;
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::statistics::{PlanArgs, StatisticsArgs};
+use crate::values::twice;
 use crate::{interrupt, output, scorers};
 
 /// Arguments of `infalign evaluate`.
@@ -212,10 +213,8 @@ fn check_options(args: &EvaluateArgs) -> Result<()> {
         "--name {:?} is no name for a folder: give letters, digits, `-`, `_` and `.`, with no dot at an end, and not the name of a device, such as con",
         args.name
     );
-    let twice =
-        (1..args.procedure.len()).find(|&i| args.procedure[..i].contains(&args.procedure[i]));
-    if let Some(i) = twice {
-        bail!("--procedure {} is given twice", args.procedure[i]);
+    if let Some(procedure) = twice(&args.procedure) {
+        bail!("--procedure {procedure} is given twice");
     }
     sides::check_options(args)?;
     for procedure in args.procedure.iter().chain(&args.reference_procedure) {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
 use infalign_data::{Prompt, prompts};
 use infalign_decode::guided::{PrefixScorer, ScorerSet};
-use infalign_decode::{EncodedPrompt, Event};
+use infalign_decode::{EncodedPrompt, Event, Generator};
 use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
 use infalign_record::RecordError;
@@ -61,16 +61,8 @@ impl Side {
 
     /// Refuses settings out of range, and prompts that do not fit the model.
     fn check_prompts(&self, args: &EvaluateArgs, file: &Path) -> Result<()> {
-        let generator = infalign_decode::Generator {
-            model: &self.model,
-            stops: self.tokenizer.stops(),
-            stop_texts: None,
-            sampling: args.sampling.sampling(),
-            seed: args.seed,
-            stage: "",
-            batch: 1,
-            watch: None,
-        };
+        let (stops, sampling) = (self.tokenizer.stops(), args.sampling.sampling());
+        let generator = Generator::new(&self.model, stops, &sampling, args.seed, "", 1);
         encode::check(&generator, &self.prompts, file)
     }
 

@@ -7,7 +7,7 @@ use infalign_backend::Device;
 use infalign_evaluate::{Contest, Judge, Sampled, answers, score};
 use infalign_record::folder::SETTINGS_VERSION;
 use infalign_record::hash::sha256_file;
-use infalign_reward::{Reward, RewardConfig, Stoppable};
+use infalign_reward::{Reward, Stoppable};
 use infalign_transform::Composed;
 
 use super::folder::{self, Folder, Settings};
@@ -69,12 +69,11 @@ impl Rewards {
     fn build(args: &EvaluateArgs, device: &Device) -> Result<Self> {
         let (mut settings, mut have_model) = (Settings::new(), false);
         let mut build = |option, path: Option<&Path>| -> Result<Option<Box<dyn Reward>>> {
-            let (Some(path), Some(mut config)) = (path, reward_config(path)?) else {
-                return Ok(None);
-            };
+            let Some(path) = path else { return Ok(None) };
+            let mut config = reward_config(path)?;
             have_model |= !config.models_mut().is_empty();
             if args.out.is_some() {
-                settings.insert(option, essence(&config)?);
+                settings.insert(option, identity::given_reward(&config)?);
             }
             if let Some(out) = &args.out {
                 config.keep_answers_in(&folder::answers(out));
@@ -89,10 +88,6 @@ impl Rewards {
             None => Self { selects: judge, judges: None, settings, have_model },
         })
     }
-}
-
-fn essence(config: &RewardConfig) -> Result<String> {
-    identity::reward(config, identity::lies_there, identity::as_given)
 }
 
 /// Where responses come from.

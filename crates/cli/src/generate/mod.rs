@@ -319,10 +319,7 @@ fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
 /// # Errors
 /// As [`reward_config`] and [`build_reward`].
 pub(crate) fn reward_of(path: Option<&Path>, device: &Device) -> Result<Option<Box<dyn Reward>>> {
-    match (path, reward_config(path)?) {
-        (Some(path), Some(config)) => Ok(Some(build_reward(path, &config, device)?)),
-        _ => Ok(None),
-    }
+    path.map(|path| build_reward(path, &reward_config(path)?, device)).transpose()
 }
 
 /// The same from what was read, with the name of the file that it was read from where something is wrong with it.
@@ -345,12 +342,11 @@ pub(crate) fn build_reward(
 ///
 /// # Errors
 /// When the file cannot be read or is no reward, or the model is not in the hub's local cache.
-pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>> {
-    let Some(path) = path else { return Ok(None) };
+pub(crate) fn reward_config(path: &Path) -> Result<RewardConfig> {
     let is_file = path.extension().is_some_and(|extension| extension == "toml");
     if path.is_dir() || !is_file && !path.exists() {
         let path = models::folder(path)?.path().to_path_buf();
-        return Ok(Some(RewardConfig::Model { path, reads: Reads::default() }));
+        return Ok(RewardConfig::Model { path, reads: Reads::default() });
     }
     let text = settings_text(path)
         .with_context(|| format!("cannot read the reward {}", path.display()))?;
@@ -367,7 +363,7 @@ pub(crate) fn reward_config(path: Option<&Path>) -> Result<Option<RewardConfig>>
     for model in config.models_mut() {
         *model = models::folder(model)?.path().to_path_buf();
     }
-    Ok(Some(config))
+    Ok(config)
 }
 
 /// The text of a file with the settings of a reward or a judge. `replicate` looks such files through before it runs a stranger's command line, so
@@ -392,7 +388,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reward.cfg");
         std::fs::File::create(&path).unwrap().set_len(MOST_SETTINGS + 1).unwrap();
-        let error = format!("{:#}", reward_config(Some(&path)).unwrap_err());
+        let error = format!("{:#}", reward_config(&path).unwrap_err());
         assert!(error.contains("reward.cfg: it has more than"), "{error}");
     }
 }

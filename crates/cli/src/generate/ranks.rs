@@ -8,6 +8,7 @@ use infalign_decode::{EncodedPrompt, Sampling};
 use infalign_model::{ModelFolder, Tokenizer};
 
 use super::{GenerateArgs, Given, reward_config};
+use crate::calibrate::names;
 use crate::encode::Encoder;
 use crate::identity;
 
@@ -51,8 +52,7 @@ pub(super) fn read(
     table
         .check(&CalibrationMeta { seed, quantiles, ..expected })
         .with_context(|| format!("--calibration {}", path.display()))?;
-    let names = prompts.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()));
-    table.check_holds(names)?;
+    table.check_holds(names(prompts))?;
     Ok(table)
 }
 
@@ -64,11 +64,10 @@ fn expected(
     given: &Given<'_>,
     sampling: &Sampling,
 ) -> Result<CalibrationMeta> {
-    let config = reward_config(args.reward.as_deref())?;
-    let config = config.with_context(|| {
+    let path = args.reward.as_deref().with_context(|| {
         format!("{} needs the reward of its calibration table: give --reward", args.procedure)
     })?;
-    let reward = identity::reward(&config, identity::lies_there, identity::as_given)?;
+    let reward = identity::given_reward(&reward_config(path)?)?;
     let encoder = Encoder::new(tokenizer);
     let template = encoder.template_sha256(&given.prompts)?;
     identity::calibration(folder, tokenizer, reward, template, sampling, 0)

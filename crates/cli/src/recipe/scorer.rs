@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::align::batch;
 use super::{PromptsConfig, RewardModelStage};
+use crate::values::twice;
 
 /// What results call the judge.
 const JUDGE: &str = "judge";
@@ -159,11 +160,8 @@ impl ScorerEvaluation {
         if let Some(procedure) = self.procedures.iter().find(|one| one.needs_ranks()) {
             bail!("{procedure} needs a calibration table, which this recipe has not: leave it out");
         }
-        for (place, procedure) in self.procedures.iter().enumerate() {
-            ensure!(
-                !self.procedures[..place].contains(procedure),
-                "procedures has {procedure} twice: leave one out"
-            );
+        if let Some(procedure) = twice(&self.procedures) {
+            bail!("procedures has {procedure} twice: leave one out");
         }
         let goes_by_them = |one: &Composed| one.needs_reward() || one.is_guided();
         if self.weights.is_empty() && !self.procedures.iter().any(goes_by_them) {

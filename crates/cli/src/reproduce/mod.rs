@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use infalign_record::Workflow;
 use infalign_record::atomic::clear_top;
+use infalign_record::folder::RESULTS;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -29,11 +30,9 @@ use crate::output;
 use crate::progress::Progress;
 use crate::recording::{RunInputs, begin_in, recorded};
 
-/// The reproduction with all that was found, in its folder.
-const RESULTS: &str = "results.json";
-/// The same for people.
+/// The results for people, in the reproduction's folder.
 const PAGE: &str = "README.md";
-/// The plan, in the reproduction's folder.
+/// The plan there.
 const PLAN: &str = "plan.toml";
 /// The steps' folders there.
 const STEPS: &str = "steps";
@@ -94,9 +93,6 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
         name => vec![named(&plans, name).or_input()?],
     };
     let all = name == ALL;
-    for plan in chosen.iter().filter(|_| !all) {
-        plan.check_data().or_input()?;
-    }
     let mut pages = Vec::new();
     let mut documents = Vec::new();
     let (mut unexpected, mut failed) = (Vec::new(), Vec::new());
@@ -127,6 +123,11 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<(), Failure> {
         true => serde_json::to_string_pretty(&document).or_run()?,
         false => pages.join("\n\n"),
     })?;
+    verdict(failed, unexpected)
+}
+
+/// Whether every plan was run, and everything was found as it was expected.
+fn verdict(failed: Vec<String>, unexpected: Vec<String>) -> Result<(), Failure> {
     if !failed.is_empty() {
         return Err(Failure::Run(anyhow!("{}", [failed, unexpected].concat().join("; "))));
     }
@@ -157,19 +158,17 @@ fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<St
     // A step that outlived the process that began it may still be writing into its own folder.
     clear_top(&steps).or_run()?;
     let reads = RunInputs::new(None, None, true).file("plan", &plan.file);
-    let (done, findings) = recorded(&run, reads, None, || {
+    let (page, document, findings) = recorded(&run, reads, None, || {
         let done = steps_of(plan, args, &steps).or_run()?;
         let findings = judge(plan, args.smoke, &steps).or_run()?;
-        write(plan, args.smoke, &run, (&done, &findings)).or_run()?;
-        Ok((done, findings))
+        let (page, document) = write(plan, args.smoke, &run, (&done, &findings)).or_run()?;
+        Ok((page, document, findings))
     })?;
     // What is changed by --set is another question than the plan's.
     let own = args.sets.is_empty();
     let wrong = findings.iter().filter(|found| own && found.is_unexpected());
     let wrong = wrong.map(|found| format!("{}: {}", plan.name, found.surprise())).collect();
-    let results = results(plan, args.smoke, (&done, &findings));
-    let document = serde_json::to_value(&results).or_run()?;
-    Ok((page::text(&results), document, wrong))
+    Ok((page, document, wrong))
 }
 
 /// Runs the steps that are not done.
@@ -184,23 +183,25 @@ fn judge(plan: &Plan, smoke: bool, steps: &Path) -> Result<Vec<Found>> {
     plan.findings.iter().map(|finding| finding.judge(smoke, steps)).collect()
 }
 
-fn results<'a>(
-    plan: &'a Plan,
+/// Writes what was found, and returns it as the page and as the JSON document.
+fn write(
+    plan: &Plan,
     smoke: bool,
-    (steps, findings): (&'a [Done], &'a [Found]),
-) -> Results<'a> {
-    let Plan { name, title, paper, scale, .. } = plan;
-    Results { schema: "reproduction/1", name, title, paper, scale, smoke, steps, findings }
-}
-
-fn write(plan: &Plan, smoke: bool, folder: &Path, found: (&[Done], &[Found])) -> Result<()> {
-    let results = results(plan, smoke, found);
+    folder: &Path,
+    (steps, findings): (&[Done], &[Found]),
+) -> Result<(String, Value)> {
     files::write(&folder.join(PLAN), &plan.text)?;
-    let steps = found.0.iter().map(|done| done.of_workflow(STEPS)).collect();
-    let workflow = Workflow { plan: PLAN.to_owned(), title: plan.title.clone(), steps };
+    let of_workflow = steps.iter().map(|done| done.of_workflow(STEPS)).collect();
+    let workflow =
+        Workflow { plan: PLAN.to_owned(), title: plan.title.clone(), steps: of_workflow };
     workflow.write(folder)?;
-    files::write(&folder.join(PAGE), page::text(&results))?;
-    write_json(&folder.join(RESULTS), &results)
+    let Plan { name, title, paper, scale, .. } = plan;
+    let schema = "reproduction/1";
+    let results = Results { schema, name, title, paper, scale, smoke, steps, findings };
+    let page = page::text(&results);
+    files::write(&folder.join(PAGE), &page)?;
+    write_json(&folder.join(RESULTS), &results)?;
+    Ok((page, serde_json::to_value(&results)?))
 }
 
 /// Refuses what is no name of a folder.

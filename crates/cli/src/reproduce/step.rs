@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use infalign_record::atomic::write_atomic;
 use infalign_record::env::data_dir;
 use infalign_record::folder::{CONFIG, files};
 use infalign_record::hash::sha256_file;
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Plan, Step};
 use crate::build_record::build_record;
 use crate::evaluate;
+use crate::files::write_json;
 use crate::interrupt;
 use crate::progress::Progress;
 
@@ -101,8 +101,7 @@ impl<'a> Runner<'a> {
         let (name, end, seconds) =
             (step.name.clone(), clock::utc_now(), at.elapsed().as_secs_f64());
         let done = Done { name, command: words, start, end, seconds };
-        let json = serde_json::to_vec_pretty(&done)?;
-        write_atomic(&note, |file| file.write_all(&json))?;
+        write_json(&note, &done)?;
         stage.finish(format!("{:.0} s", done.seconds));
         Ok(done)
     }
@@ -122,8 +121,7 @@ impl<'a> Runner<'a> {
             );
             return Ok(());
         }
-        let json = serde_json::to_vec_pretty(begun)?;
-        Ok(write_atomic(&note, |file| file.write_all(&json))?)
+        write_json(&note, begun)
     }
 
     /// The digests of the files beside the plan that a step names, and the program's build.

@@ -122,11 +122,9 @@ pub(super) fn meta(inputs: &Inputs<'_>) -> Result<CalibrationMeta> {
     made_from(inputs, reward_identity(inputs)?)
 }
 
-/// What the reward is, as [`identity::reward`] says it.
+/// What the reward is.
 fn reward_identity(inputs: &Inputs<'_>) -> Result<String> {
-    let paths = Paths { run: inputs.run };
-    let config = &inputs.recipe.reward;
-    identity::reward(config, |path| paths.model(path), |path| paths.resolve(path))
+    identity::recipe_reward(&inputs.recipe.reward, &Paths { run: inputs.run })
 }
 
 /// The same, where the reward is known.

@@ -20,8 +20,10 @@ use super::given::{Given, GivenReader};
 use super::reward_model::RewardModelInputs;
 use super::without_effect::warn_of_kl;
 use super::{calibration, optimum, rewards};
+use crate::calibrate::names;
 use crate::encode::Encoder;
 use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths, PromptsConfig};
+use crate::values::twice;
 
 /// The loaded inputs of an align recipe.
 pub(crate) struct Inputs<'a> {
@@ -150,8 +152,7 @@ impl<'a> Inputs<'a> {
         };
         let path = paths.resolve(path)?;
         let table = infalign_calibrate::store::read(&path)?;
-        let names = self.train.iter().map(|prompt| (prompt.id.as_str(), prompt.text.as_str()));
-        table.check_holds(names).context("calibration.table")?;
+        table.check_holds(names(&self.train)).context("calibration.table")?;
         for method in &self.recipe.method {
             if let Some(objective) = self.objective(method)? {
                 let mut rows = self.train.iter().filter_map(|prompt| table.get(&prompt.text));
@@ -216,10 +217,10 @@ fn check(recipe: &AlignRecipe) -> Result<()> {
         "evaluation.baseline is {baseline:?}, but no [[method]] has that name"
     );
     let procedures = &recipe.evaluation.procedures;
-    if let Some(twice) = (1..procedures.len()).find(|&i| procedures[..i].contains(&procedures[i])) {
-        bail!("evaluation.procedures names {} twice", procedures[twice]);
+    if let Some(procedure) = twice(procedures) {
+        bail!("evaluation.procedures names {procedure} twice");
     }
-    for procedure in &recipe.evaluation.procedures {
+    for procedure in procedures {
         let needed = choice(procedure).context("evaluation.procedures")?.samples();
         let watched =
             recipe.evaluation.watch.map(|watch| ("evaluation.watch.samples", watch.samples));

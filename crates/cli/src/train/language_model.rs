@@ -147,7 +147,8 @@ fn train(
     let sequences =
         texts.iter().map(|text| sequence(text, &tokenizer)).collect::<Result<Vec<_>>>()?;
     check_lengths(&sequences, recipe.model.context)?;
-    let model = CausalLm::random(config, &mut normals(recipe.seed), device)?;
+    let mut normal = Stream::new(recipe.seed, "weights", "", 0).normals(1);
+    let model = CausalLm::random(config, &mut normal, device)?;
     let bar = Progress::new(1).stage("language model", recipe.train.steps);
     let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
     let (trained, last) = train_language_model(
@@ -167,24 +168,9 @@ fn train(
 /// The corpus: each text from a stream of its own.
 fn draw_texts(recipe: &LanguageModelRecipe, grammar: &Grammar) -> Vec<(String, String)> {
     let draw = |index: usize| {
-        let mut stream = Stream::new(recipe.seed, "corpus", "", index as u64);
-        let mut position = 0;
-        grammar.sample(&mut || {
-            position += 1;
-            stream.uniform(position)
-        })
+        grammar.sample(&mut Stream::new(recipe.seed, "corpus", "", index as u64).uniforms(1))
     };
     (0..recipe.texts).map(draw).collect()
-}
-
-/// The numbers that weights are drawn with.
-fn normals(seed: u64) -> impl FnMut() -> f32 {
-    let mut stream = Stream::new(seed, "weights", "", 0);
-    let mut position = 0;
-    move || {
-        position += 1;
-        stream.normal(position) as f32
-    }
 }
 
 /// A prompt and its continuation; only the continuation is learned.

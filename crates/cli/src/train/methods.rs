@@ -11,7 +11,7 @@ use infalign_evaluate::{EvaluateError, Evaluator, KlSample, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
-use infalign_train::{Calibrator, CtrlTrainer, StepMetrics, TrainError};
+use infalign_train::{Calibrator, CtrlConfig, CtrlTrainer, StepMetrics, TrainError, fitted_steps};
 use serde::Serialize;
 
 use super::baselines::{train_bond, train_offline};
@@ -85,7 +85,7 @@ pub(crate) fn train(
 fn train_ctrl(
     inputs: &Inputs<'_>,
     method: &Method,
-    Sources { reward, calibration, rollouts, reference }: Sources<'_>,
+    sources: Sources<'_>,
     (title, folder): (&str, &Path),
     progress: &mut Progress,
 ) -> Result<CausalLm> {
@@ -97,31 +97,18 @@ fn train_ctrl(
         prompts: &inputs.train,
         reference: &inputs.reference,
         tokenizer: &inputs.tokenizer,
-        reward,
-        calibrator: calibration.map_or(Calibrator::Group, Calibrator::Table),
-        rollouts,
+        reward: sources.reward,
+        calibrator: sources.calibration.map_or(Calibrator::Group, Calibrator::Table),
+        rollouts: sources.rollouts,
         sampling: inputs.recipe.generation.clone(),
         batch: inputs.recipe.batch,
         seed: inputs.recipe.seed,
         checkpoints: folder.join(CHECKPOINTS),
     };
-    let steps_done = trainer.steps_done().with_context(|| Damaged::at(&trainer.checkpoints))?;
-    let evaluation = &inputs.recipe.evaluation;
-    let watch = evaluation.watch.map(|config| {
-        let evaluator = evaluator(inputs, reward);
-        Watch::open(config, evaluator, &evaluation.procedures, reference, folder, steps_done)
-    });
-    let mut followed = Followed {
-        metrics: Metrics::open(folder, steps_done)?,
-        watch: watch.transpose()?,
-        failed: None,
-        bar: progress.stage(title, config.steps),
-        steps: config.steps,
-        checkpoint_every: config.checkpoint_every,
-        responses: config.prompts_per_step * config.samples_per_prompt,
-        clock: Instant::now(),
-        last: String::new(),
-    };
+    let steps_done =
+        fitted_steps(&trainer.checkpoints).with_context(|| Damaged::at(&trainer.checkpoints))?;
+    let place = (title, folder);
+    let mut followed = Followed::open(inputs, &config, sources, place, steps_done, progress)?;
     let mut observe = |step: &StepMetrics, policy: &CausalLm| followed.observe(step, policy);
     let policy = trainer.run(&mut observe, interrupt::flag());
     if matches!(policy, Err(TrainError::Decode(DecodeError::Cancelled { .. }))) {
@@ -152,7 +139,34 @@ struct Followed<'a> {
     last: String,
 }
 
-impl Followed<'_> {
+impl<'a> Followed<'a> {
+    /// Opens what is written down of a training in its folder.
+    fn open(
+        inputs: &'a Inputs<'_>,
+        config: &CtrlConfig,
+        Sources { reward, reference, .. }: Sources<'a>,
+        (title, folder): (&str, &Path),
+        steps_done: usize,
+        progress: &mut Progress,
+    ) -> Result<Self> {
+        let evaluation = &inputs.recipe.evaluation;
+        let watch = evaluation.watch.map(|config| {
+            let evaluator = evaluator(inputs, reward);
+            Watch::open(config, evaluator, &evaluation.procedures, reference, folder, steps_done)
+        });
+        Ok(Self {
+            metrics: Metrics::open(folder, steps_done)?,
+            watch: watch.transpose()?,
+            failed: None,
+            bar: progress.stage(title, config.steps),
+            steps: config.steps,
+            checkpoint_every: config.checkpoint_every,
+            responses: config.prompts_per_step * config.samples_per_prompt,
+            clock: Instant::now(),
+            last: String::new(),
+        })
+    }
+
     /// Shows a step and writes it down.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What is written down of a training's steps: `metrics.jsonl`, a line a step, and the same for TensorBoard.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tensorboard::Events;
+use crate::files::whole_lines;
 use crate::interrupt;
 use crate::resume::Damaged;
 
@@ -173,16 +174,6 @@ impl OfSteps {
         lines.truncate(n);
         Ok(Self { steps, lines })
     }
-}
-
-/// The lines of a file with their ends; one that has none was cut off and is left out. None where there is no file.
-fn whole_lines(path: &Path) -> Result<Vec<Vec<u8>>> {
-    let bytes = match std::fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        read => read.with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    Ok(lines.filter(|line| line.ends_with(b"\n")).map(<[u8]>::to_vec).collect())
 }
 
 fn cannot_write(path: &Path, cause: std::io::Error) -> RecordError {

@@ -4,16 +4,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use infalign_record::atomic::{clear, write_atomic};
+use infalign_record::atomic::clear;
 pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
 use infalign_record::{RunDir, START_FILE};
 
 use super::check_task;
-use crate::destination;
 use crate::recipe::{Recipe, read_resolved};
 use crate::recording::{begin_in, lock, refuse_secrets};
 use crate::resume::was_ending;
+use crate::{destination, files};
 
 /// Runs are made here unless `--out` says otherwise.
 const ROOT: &str = "runs";
@@ -47,38 +47,42 @@ pub(crate) fn open(
         (None, true) => newest_unfinished(command)?,
         (None, false) => RunDir::create(Path::new(ROOT), command)?.path().to_path_buf(),
     };
-    let config = dir.join(CONFIG);
-    if !config.exists() {
-        let Some(recipe) = recipe else {
-            bail!(
-                "{} holds no run to resume: it has no {CONFIG}; name the recipe to begin one there",
-                dir.display()
-            )
-        };
-        destination::folder(&dir)?;
-        let lock = begin_in(&dir)?;
-        // Another process may have begun one in the meantime.
-        ensure!(!config.exists(), holds_a_run(&dir));
-        let text = recipe.to_toml()?;
-        write_atomic(&config, |file| file.write_all(text.as_bytes()))?;
-        return Ok(Opened { dir, recipe, fresh: true, lock });
+    if dir.join(CONFIG).exists() {
+        ensure!(resume, holds_a_run(&dir));
+        return go_on(command, dir, recipe);
     }
-    if !resume {
-        bail!(holds_a_run(&dir));
-    }
-    let saved = read_resolved(&config)?;
-    check_task(command, &saved).with_context(|| config.display().to_string())?;
-    match recipe {
-        Some(given) if given != saved => bail!(
-            "{} was run with another recipe; resume it without naming one, or give another --out",
+    let Some(recipe) = recipe else {
+        bail!(
+            "{} holds no run to resume: it has no {CONFIG}; name the recipe to begin one there",
             dir.display()
-        ),
-        _ => {
-            let lock = lock(&dir)?;
-            clear(&dir)?;
-            Ok(Opened { dir, recipe: saved, fresh: false, lock })
-        }
-    }
+        )
+    };
+    begin(dir, recipe)
+}
+
+fn begin(dir: PathBuf, recipe: Recipe) -> Result<Opened> {
+    destination::folder(&dir)?;
+    let lock = begin_in(&dir)?;
+    let config = dir.join(CONFIG);
+    // Another process may have begun one in the meantime.
+    ensure!(!config.exists(), holds_a_run(&dir));
+    files::write(&config, recipe.to_toml()?)?;
+    Ok(Opened { dir, recipe, fresh: true, lock })
+}
+
+/// - `given`: the recipe, where one is named.
+fn go_on(command: &str, dir: PathBuf, given: Option<Recipe>) -> Result<Opened> {
+    let config = dir.join(CONFIG);
+    let recipe = read_resolved(&config)?;
+    check_task(command, &recipe).with_context(|| config.display().to_string())?;
+    ensure!(
+        given.is_none_or(|given| given == recipe),
+        "{} was run with another recipe; resume it without naming one, or give another --out",
+        dir.display()
+    );
+    let lock = lock(&dir)?;
+    clear(&dir)?;
+    Ok(Opened { dir, recipe, fresh: false, lock })
 }
 
 fn holds_a_run(dir: &Path) -> String {

@@ -11,10 +11,10 @@ use infalign_decode::Stream;
 use infalign_transform::{Beta, EstimatedTransform, RankEstimate};
 use serde_json::json;
 
-use super::numbers::shown;
 use crate::failure::{Failure, OrFailure};
+use crate::output::{self, shown};
 use crate::recording::RunInputs;
-use crate::{destination, files, output};
+use crate::{destination, files};
 
 /// Arguments of `infalign transform estimate`.
 #[derive(Args)]
@@ -127,11 +127,7 @@ fn ranks(args: &EstimateArgs, prompts: &[StoredPrompt]) -> Result<Vec<Vec<f64>>>
             })
         };
         let rewards = responses.iter().map(reward).collect::<Result<Vec<f32>>>()?;
-        let (mut stream, mut position) = (Stream::new(args.seed, "rank", &prompt.id, 0), 0);
-        let mut uniform = || {
-            position += 1;
-            stream.uniform(position)
-        };
+        let mut uniform = Stream::new(args.seed, "rank", &prompt.id, 0).uniforms(1);
         ranks.push(pit::Group::new(row, &rewards, &mut uniform)?.values().to_vec());
     }
     Ok(ranks)

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
+use infalign_calibrate::store;
 use infalign_train::{Objective, in_theory};
 use infalign_transform::{Beta, Curve, Optimum, Procedure, Tilt, Transform, TransformError};
 use serde_json::{Map, json};
 
 use super::Level;
-use crate::calibrate::table;
 use crate::failure::{Failure, OrFailure};
-use crate::output;
+use crate::output::{self, shown};
 
 /// Arguments of `infalign transform curve`.
 #[derive(Args)]
@@ -94,7 +94,7 @@ fn in_the_limit(args: &CurveArgs) -> anyhow::Result<Led> {
 
 fn of_table(args: &CurveArgs, path: &Path) -> anyhow::Result<Led> {
     let objective: Objective = args.transform.parse()?;
-    let prompts = in_theory(&objective, &table(path)?);
+    let prompts = in_theory(&objective, &store::read(path)?);
     let prompts = prompts.with_context(|| path.display().to_string())?;
     let policies = match (args.level.beta, args.level.kl) {
         (Some(beta), _) => prompts.at_beta(Beta::new(beta)?),
@@ -171,8 +171,7 @@ fn at(text: &str, level: &Level) -> anyhow::Result<(Transform, Beta)> {
             let beta = Beta::new(beta)?;
             Ok((Transform::at_beta(text, beta)?, beta))
         }
-        (None, Some(kl)) => Ok(Transform::at_kl(text, kl)?),
-        (None, None) => Err(anyhow!("give --beta or --kl")),
+        (None, kl) => Ok(Transform::at_kl(text, kl.unwrap_or(f64::NAN))?),
     }
 }
 
@@ -182,8 +181,4 @@ fn head(what: &str, name: &str, beta: Beta, kl: f64) -> Vec<(String, String)> {
         ("β".to_owned(), format!("{:.9e}", beta.get())),
         ("KL (nats)".to_owned(), shown(kl)),
     ]
-}
-
-pub(super) fn shown(number: f64) -> String {
-    format!("{number:.9}")
 }

@@ -46,22 +46,17 @@ pub enum Ending {
     Continued,
 }
 
-impl Ending {
-    /// What lets a model answer these messages: a new message after one of the user, more of the last one if it is the assistant's.
-    ///
-    /// # Errors
-    /// [`DataError::Messages`] when there is no message, or the last is a system message.
-    pub fn for_prompt(messages: &[Message]) -> Result<Self, DataError> {
-        match messages.last().map(|message| message.role) {
-            Some(Role::User) => Ok(Self::GenerationPrompt),
-            Some(Role::Assistant) => Ok(Self::Continued),
-            last => {
-                let last = last.map_or("none".to_owned(), |role| format!("of the role {role}"));
-                let problem = format!(
-                    "the last message is {last}; end with one of user, to be answered, or assistant, to be continued"
-                );
-                Err(DataError::Messages { problem })
-            }
+/// What lets a model answer these messages: a new message after one of the user, more of the last one if it is the assistant's.
+fn ending(messages: &[Message]) -> Result<Ending, DataError> {
+    match messages.last().map(|message| message.role) {
+        Some(Role::User) => Ok(Ending::GenerationPrompt),
+        Some(Role::Assistant) => Ok(Ending::Continued),
+        last => {
+            let last = last.map_or("none".to_owned(), |role| format!("of the role {role}"));
+            let problem = format!(
+                "the last message is {last}; end with one of user, to be answered, or assistant, to be continued"
+            );
+            Err(DataError::Messages { problem })
         }
     }
 }
@@ -132,9 +127,9 @@ impl ChatTemplate {
     /// The text of messages that the model is to answer, or to continue if the last is the assistant's.
     ///
     /// # Errors
-    /// As [`Ending::for_prompt`] and [`ChatTemplate::render`].
+    /// [`DataError::Messages`] when there is no message, or the last is a system message; and as [`ChatTemplate::render`].
     pub fn prompt(&self, messages: &[Message]) -> Result<String, DataError> {
-        self.render(messages, Ending::for_prompt(messages)?)
+        self.render(messages, ending(messages)?)
     }
 
     /// The text of a conversation. A template that takes more than ten seconds is left to itself: its thread goes on until the process ends, and

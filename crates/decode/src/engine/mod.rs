@@ -55,7 +55,7 @@ pub(crate) fn run(
 }
 
 /// Workers where rows stand for themselves, or one.
-fn workers(rows_are_independent: bool) -> usize {
+pub(crate) fn workers(rows_are_independent: bool) -> usize {
     if rows_are_independent { rayon::current_num_threads() } else { 1 }
 }
 

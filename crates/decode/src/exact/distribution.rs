@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use infalign_model::{PrefixTree, TabularLm};
 use infalign_transform::{Outcomes, Procedure, TransformError, kl_divergence};
 
+use super::not_enumerated;
 use crate::DecodeError;
 
 /// Probabilities of complete responses, and those of the base policy p that they come from.
@@ -23,12 +24,7 @@ impl ResponseDistribution {
 
     /// The base policy itself.
     pub(super) fn of(base: &TabularLm) -> Self {
-        Self::within(base, base)
-    }
-
-    /// The responses of a policy that has the tree of the base.
-    pub(super) fn within(base: &TabularLm, policy: &TabularLm) -> Self {
-        Self::new(base, policy.response_probabilities())
+        Self::new(base, base.response_probabilities())
     }
 
     /// Replaces the probabilities by those that `map` makes of the possible responses' own and of `rewards`.
@@ -60,8 +56,12 @@ impl ResponseDistribution {
     /// blockwise decoded responses.
     ///
     /// # Errors
-    /// [`DecodeError::Transform`] for a procedure that is not a selection by reward.
+    /// [`DecodeError::Procedure`] for a procedure that is not a selection by reward, [`DecodeError::Transform`] for a possible response whose
+    /// reward is not a number.
     pub fn select(self, procedure: &Procedure, rewards: &[f64]) -> Result<Self, DecodeError> {
+        if procedure.is_guided() || matches!(procedure, Procedure::Majority(_)) {
+            return Err(not_enumerated(procedure));
+        }
         self.map_possible(rewards, |p, r| Outcomes::new(p, r)?.under(procedure))
     }
 

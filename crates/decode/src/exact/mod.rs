@@ -71,10 +71,7 @@ impl<'a> ExactDecoder<'a> {
             Procedure::CdBlock { length, samples } => {
                 blocks::decode(self.problem.model(), &self.values, length, samples)
             }
-            _ => Err(DecodeError::Procedure {
-                procedure: procedure.to_string(),
-                reason: "exact enumeration is not available for it; sample it instead, or take cd-token without candidates, or cd-block",
-            }),
+            _ => Err(not_enumerated(&procedure)),
         }
     }
 
@@ -83,7 +80,7 @@ impl<'a> ExactDecoder<'a> {
         check_lambda(lambda)?;
         let model = self.problem.model();
         let guided = self.values.tilt(model, lambda)?;
-        Ok(ResponseDistribution::within(model, &guided))
+        Ok(ResponseDistribution::new(model, guided.response_probabilities()))
     }
 
     /// The policy of greatest E\[r\] − KL/λ: π(y) ∝ p(y)·e^{λr(y)}. Its log Z is λ times the soft value of the empty prefix.
@@ -101,6 +98,14 @@ impl<'a> ExactDecoder<'a> {
             let total: f64 = weights.iter().sum();
             Ok(weights.into_iter().map(|weight| weight / total).collect())
         })
+    }
+}
+
+/// The refusal of a procedure whose distribution is not computed.
+fn not_enumerated(procedure: &Procedure) -> DecodeError {
+    DecodeError::Procedure {
+        procedure: procedure.to_string(),
+        reason: "exact enumeration is not available for it; sample it instead, or take a selection by reward, cd-token without candidates, or cd-block",
     }
 }
 

@@ -10,6 +10,7 @@ use super::prefill::Prefill;
 use super::scorer::{PrefixScorer, ScorerSession, values_of};
 use super::search::{Plan, Search};
 use super::tilt::Candidates;
+use crate::engine::workers;
 use crate::gather::Gather;
 use crate::kl::Kl;
 use crate::sampler::{check_prompts, check_samples};
@@ -115,8 +116,7 @@ impl Run<'_> {
 
     fn run(&self) -> Result<(), DecodeError> {
         let generator = &self.guided.generator;
-        let independent = generator.model.rows_are_independent();
-        let workers = if independent { rayon::current_num_threads() } else { 1 };
+        let workers = workers(generator.model.rows_are_independent());
         // Each has room for all candidates of a response, and all together no more than the batch.
         let workers = workers.min(generator.batch / self.plan.rows()).clamp(1, self.total().max(1));
         let batch = generator.batch.clamp(1, (self.total() * self.plan.rows()).max(1));

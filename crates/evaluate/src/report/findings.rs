@@ -45,15 +45,7 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
         text += &format!(", at {cost:.0} tokens made for a response");
     }
     text.push('.');
-    let mut others = Vec::new();
-    for (other, _) in &rows[1..] {
-        let difference = difference(judged, best, other)?;
-        let apart = if difference.low > 0.0 { "" } else { ", and cannot be told from it" };
-        others.push(format!("{} above {}{apart}", with_signs(&difference), other.method));
-    }
-    if !others.is_empty() {
-        text += &format!(" It is {} ({} intervals).", others.join("; "), percent(level));
-    }
+    text += &above_others(judged, best, &rows[1..], level)?;
     if !far.is_empty() {
         let far: Vec<String> = far.into_iter().map(|row| at_its_own_kl(judged, row)).collect();
         text += &format!(" Not measured near that KL: {}.", far.join("; "));
@@ -62,6 +54,25 @@ fn finding(judged: &Judged, procedure: &Composed, level: f64) -> Option<String> 
         text += &against_optimum(win_rate, optimum);
     }
     Some(text)
+}
+
+/// How far the best is above the others; none where a difference is not known.
+fn above_others(
+    judged: &Judged,
+    best: &Matched,
+    others: &[(&Matched, Interval)],
+    level: f64,
+) -> Option<String> {
+    if others.is_empty() {
+        return Some(String::new());
+    }
+    let above = |&(other, _): &(&Matched, Interval)| {
+        let difference = difference(judged, best, other)?;
+        let apart = if difference.low > 0.0 { "" } else { ", and cannot be told from it" };
+        Some(format!("{} above {}{apart}", with_signs(&difference), other.method))
+    };
+    let others = others.iter().map(above).collect::<Option<Vec<String>>>()?;
+    Some(format!(" It is {} ({} intervals).", others.join("; "), percent(level)))
 }
 
 /// A method that has no run near the common KL, with what its nearest run measured where that was.

@@ -216,34 +216,12 @@ pub(super) fn matching(kl: f64) -> String {
 }
 
 pub(super) fn markdown(report: &Report, plots: &[(String, String)]) -> String {
-    let table = |(head, rows): Cells| {
-        if rows.is_empty() {
-            String::new()
-        } else {
-            "\n".to_owned() + &markdown_table(&head, &typeset(rows))
-        }
-    };
-    let level = report.statistics.level;
     let mut text = format!("# {}\n", heading(report));
     for warning in &report.provenance.warnings {
         text += &format!("\n**Warning:** {warning}.\n");
     }
     for judged in &report.judged {
-        text += &format!("\n## {}\n\n", judge_name(judged.judge));
-        for finding in &judged.findings {
-            text += &format!("- {}\n", Page::with_minus_signs(finding));
-        }
-        text += &table(rows(judged));
-        if let Some(kl) = judged.common_kl.filter(|_| !judged.at_common_kl.rows.is_empty()) {
-            text += &format!("\n### At the same KL\n\n{}\n", matching(kl));
-            text += &table(matched(judged));
-            text += &table(matched_comparisons(judged));
-        }
-        if !judged.table.comparisons.is_empty() {
-            text += "\n### As trained, each at its own KL\n";
-            text += &table(comparisons(judged, level));
-        }
-        text += &format!("\n### KL\n{}", table(kls(judged)));
+        text += &judged_section(judged, report.statistics.level);
     }
     if !report.agreement.is_empty() {
         text += &format!("\n## Agreement of the judges\n{}", table(agreement(report)));
@@ -265,6 +243,32 @@ pub(super) fn markdown(report: &Report, plots: &[(String, String)]) -> String {
         text += &format!("\n{}", source_lines(source));
     }
     text
+}
+
+fn table((head, rows): Cells) -> String {
+    if rows.is_empty() {
+        String::new()
+    } else {
+        "\n".to_owned() + &markdown_table(&head, &typeset(rows))
+    }
+}
+
+fn judged_section(judged: &Judged, level: f64) -> String {
+    let mut text = format!("\n## {}\n\n", judge_name(judged.judge));
+    for finding in &judged.findings {
+        text += &format!("- {}\n", Page::with_minus_signs(finding));
+    }
+    text += &table(rows(judged));
+    if let Some(kl) = judged.common_kl.filter(|_| !judged.at_common_kl.rows.is_empty()) {
+        text += &format!("\n### At the same KL\n\n{}\n", matching(kl));
+        text += &table(matched(judged));
+        text += &table(matched_comparisons(judged));
+    }
+    if !judged.table.comparisons.is_empty() {
+        text += "\n### As trained, each at its own KL\n";
+        text += &table(comparisons(judged, level));
+    }
+    text + &format!("\n### KL\n{}", table(kls(judged)))
 }
 
 fn source_lines(source: &Source) -> String {

@@ -196,17 +196,10 @@ fn judged(
         None if sweeps.is_empty() => None,
         None => common_kl(&sweeps)?,
     };
-    let mut at_common_kl = Frontiers::default();
-    if let Some(kl) = common {
-        let pairs = all_pairs(&(0..sweeps.len()).collect::<Vec<_>>());
-        let same = request.contests.iter().filter(|c| c.policy == c.reference);
-        for procedure in same.map(|contest| contest.policy).filter(selects) {
-            let found = frontiers(&sweeps, procedure, judge, kl, &pairs, &request.statistics)?;
-            at_common_kl.rows.extend(found.rows);
-            at_common_kl.comparisons.extend(found.comparisons);
-            at_common_kl.bands.extend(found.bands);
-        }
-    }
+    let mut at_common_kl = match common {
+        Some(kl) => at_kl(&sweeps, request, judge, kl)?,
+        None => Frontiers::default(),
+    };
     // One method alone is told of as it was measured, unless it is asked for at another KL.
     let is_alone = sweeps.len() == 1 && request.kl.is_none();
     if is_alone {
@@ -221,6 +214,25 @@ fn judged(
         findings::findings(&judged, request.statistics.level)
     };
     Ok(judged)
+}
+
+/// Methods at a KL under every procedure that is the same on both sides and only selects.
+fn at_kl(
+    sweeps: &[Sweep<'_>],
+    request: &Request<'_>,
+    judge: Judge,
+    kl: f64,
+) -> Result<Frontiers, EvaluateError> {
+    let pairs = all_pairs(&(0..sweeps.len()).collect::<Vec<_>>());
+    let same = request.contests.iter().filter(|c| c.policy == c.reference);
+    let mut all = Frontiers::default();
+    for procedure in same.map(|contest| contest.policy).filter(selects) {
+        let found = frontiers(sweeps, procedure, judge, kl, &pairs, &request.statistics)?;
+        all.rows.extend(found.rows);
+        all.comparisons.extend(found.comparisons);
+        all.bands.extend(found.bands);
+    }
+    Ok(all)
 }
 
 /// Whether a procedure only selects, so that the policy's KL is what it costs.

@@ -249,7 +249,7 @@ fn decoders_are_compared_with_each_other_against_one_procedure_of_the_reference(
     ];
     let intervals = Intervals::StudentT { replicates: 100, seed: 0 };
     let statistics = Statistics { intervals, ..Statistics::new(1) };
-    let judging = Judging::new(Judge::Reward, statistics);
+    let judging = Judging { judge: Judge::Reward, length_controlled: false, statistics };
     let Table { rows, comparisons } = decoders(&all, worst, &judging).unwrap();
     // As the same contests are in a table of methods.
     for (row, (entry, policy)) in rows.iter().zip(all) {

@@ -11,8 +11,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ModelError;
 use crate::feed_forward::Activation;
+use crate::{ModelError, json_file};
 use check::unsupported;
 pub(crate) use family::Family;
 pub use family::Head;
@@ -200,9 +200,7 @@ impl TransformerConfig {
     /// [`ModelError::Config`] names the first key whose value is not supported.
     pub fn read(dir: &Path, head: Head) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
-        let json = |source| ModelError::Json { path: path.clone(), source };
-        let mut keys: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
+        let mut keys: Map<String, Value> = json_file::read(&path)?;
         let family = family_of(&mut keys, head, &path)?;
         check::options(family, &keys, &path)?;
         common::spellings(&mut keys);
@@ -215,7 +213,8 @@ impl TransformerConfig {
         // After the defaults: a null is not one that is missing.
         keys.retain(|_, value| !value.is_null());
         let mut config: Self = serde_path_to_error::deserialize(Value::Object(keys))
-            .map_err(|error| json(serde::de::Error::custom(error)))?;
+            .map_err(serde::de::Error::custom)
+            .map_err(|source| ModelError::Json { path: path.clone(), source })?;
         config.family = family;
         config.check(&path)?;
         Ok(config)
@@ -251,64 +250,13 @@ impl TransformerConfig {
         heads: usize,
         context: usize,
     ) -> Self {
-        Self {
-            architectures: vec!["LlamaForCausalLM".into()],
-            vocab_size: vocabulary,
-            hidden_size: hidden,
-            intermediate_size: intermediate,
-            num_hidden_layers: layers,
-            num_attention_heads: heads,
-            num_key_value_heads: Some(heads),
-            head_dim: hidden.checked_div(heads),
-            max_position_embeddings: context,
-            tie_word_embeddings: true,
-            bos_token_id: Some(1),
-            eos_token_id: Some(TokenIds::One(2)),
-            ..Self::of_absent_keys()
-        }
-    }
-
-    /// What every key means where it is absent; those that may not be are empty.
-    fn of_absent_keys() -> Self {
-        Self {
-            architectures: Vec::new(),
-            model_type: llama(),
-            vocab_size: 0,
-            hidden_size: 0,
-            intermediate_size: 0,
-            num_hidden_layers: 0,
-            num_attention_heads: 0,
-            num_key_value_heads: None,
-            head_dim: None,
-            hidden_act: silu(),
-            hidden_activation: None,
-            max_position_embeddings: 0,
-            rms_norm_eps: rms_norm_eps(),
-            rope_theta: rope_theta(),
-            rope_scaling: None,
-            rope_local_base_freq: None,
-            partial_rotary_factor: None,
-            use_parallel_residual: None,
-            attention_bias: false,
-            mlp_bias: false,
-            sliding_window: None,
-            use_sliding_window: false,
-            max_window_layers: None,
-            sliding_window_pattern: None,
-            layer_types: None,
-            query_pre_attn_scalar: None,
-            attn_logit_softcapping: None,
-            final_logit_softcapping: None,
-            use_bidirectional_attention: false,
-            tie_word_embeddings: false,
-            bos_token_id: None,
-            eos_token_id: None,
-            pad_token_id: None,
-            num_labels: None,
-            id2label: None,
-            torch_dtype: float32(),
-            family: Family::Llama,
-        }
+        let keys = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": intermediate,
+            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
+            "head_dim": hidden.checked_div(heads), "max_position_embeddings": context, "tie_word_embeddings": true,
+            "bos_token_id": 1, "eos_token_id": 2,
+        });
+        serde_json::from_value(keys).unwrap_or_else(|error| unreachable!("{error}"))
     }
 
     /// How far a block looks back, itself included; `None` for everything.
@@ -430,16 +378,6 @@ mod tests {
         let unmarked =
             TransformerConfig { bos_token_id: None, ..TransformerConfig::llama(16, 8, 8, 1, 2, 3) };
         assert_eq!(unmarked.keep_end(vec![1, 5, 6, 7]), [5, 6, 7]);
-    }
-
-    #[test]
-    fn absent_keys_mean_what_reading_makes_of_them() {
-        let keys = serde_json::json!({
-            "architectures": [], "vocab_size": 0, "hidden_size": 0, "intermediate_size": 0, "num_hidden_layers": 0,
-            "num_attention_heads": 0, "max_position_embeddings": 0,
-        });
-        let read: TransformerConfig = serde_json::from_value(keys).unwrap();
-        assert_eq!(read, TransformerConfig::of_absent_keys());
     }
 
     fn read(keys: &Value) -> TransformerConfig {

@@ -1,6 +1,5 @@
 //! The layers of a block, on rows of numbers.
 
-use burn::tensor::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::Matrix;
@@ -8,12 +7,8 @@ use crate::feed_forward::{Activation, FeedForward};
 use crate::lora::Adapter;
 use crate::norm::Norm;
 use crate::projection::Projection;
+use crate::tensors::numbers;
 use infalign_backend::functions::{exp, sum, tanh};
-
-/// The numbers of a tensor.
-pub(super) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().iter().collect()
-}
 
 /// One or more projections of the same input, one beside the other.
 #[derive(Debug)]

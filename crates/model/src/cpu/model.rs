@@ -3,12 +3,13 @@
 use pulp::Arch;
 
 use super::attention::{Attend, Heads};
-use super::layers::{Feed, Linear, Scaling, add, numbers};
+use super::layers::{Feed, Linear, Scaling, add};
 use super::matrix::Matrix;
 use super::row::Row;
 use crate::rope::Rope;
+use crate::tensors::numbers;
 use crate::transformer::Block;
-use crate::{CausalLm, ModelError, TransformerConfig};
+use crate::{CausalLm, TransformerConfig};
 use infalign_backend::functions::{cap, softmax_weights};
 
 /// Rows of hidden states that are put through the output matrix together.
@@ -26,7 +27,7 @@ pub struct CpuModel {
     head: Option<Linear>,
     logit_cap: Option<f32>,
     /// Whether its sessions leave the logits out.
-    pub(super) states_only: bool,
+    pub(crate) states_only: bool,
 }
 
 #[derive(Debug)]
@@ -115,12 +116,6 @@ impl CpuModel {
         }
     }
 
-    /// The same for whoever asks sessions for hidden states alone: their logits are empty.
-    #[must_use]
-    pub fn for_states(self) -> Self {
-        Self { states_only: true, ..self }
-    }
-
     /// kv_heads * head_width.
     pub(super) fn key_width(&self) -> usize {
         self.config.kv_heads() * self.config.head_width()
@@ -173,11 +168,6 @@ impl CpuModel {
             rows.map(log_prob).collect::<Vec<f32>>()
         };
         pieces.zip(targets.chunks(OUTPUT_ROWS)).flat_map(score).collect()
-    }
-
-    /// Refuses what the model cannot read.
-    pub(super) fn check(&self, tokens: &[u32]) -> Result<(), ModelError> {
-        crate::batch::check_tokens(tokens, &self.config)
     }
 }
 

@@ -61,11 +61,7 @@ pub(super) struct Row {
 impl Row {
     /// Positions filled.
     pub(super) fn length(&self) -> usize {
-        self.segments().map(|segment| segment.length).sum()
-    }
-
-    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
-        self.shared.iter().map(Arc::as_ref).chain(&self.own)
+        self.shared.iter().map(Arc::as_ref).chain(&self.own).map(|segment| segment.length).sum()
     }
 
     /// Makes room for `new` positions, of which at most `most` will come before the row is shared.

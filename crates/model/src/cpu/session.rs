@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::model::{CpuModel, Scratch, Token};
 use super::row::Row;
-use crate::batch::check_sequences;
+use crate::batch::{check_sequences, check_texts};
 use crate::{LanguageModel, ModelError, Prompts, Sequence, Session};
 
 impl LanguageModel for CpuModel {
@@ -17,13 +17,10 @@ impl LanguageModel for CpuModel {
     }
 
     fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
+        check_texts(prompts, &self.config)?;
         let mut read = Vec::with_capacity(prompts.len());
         let (mut logits, mut scratch) = (Vec::new(), Scratch::default());
-        for (index, prompt) in prompts.iter().enumerate() {
-            if prompt.is_empty() {
-                return Err(ModelError::Empty { index });
-            }
-            self.check(prompt)?;
+        for prompt in prompts {
             let mut row = [Row::default()];
             let hidden = self.pass(&mut row, prompt, &mut scratch);
             let state = hidden[hidden.len() - self.config.hidden_size..].to_vec();

@@ -138,7 +138,10 @@ impl CausalLm {
         }
         for core in config.saved(&self.config)? {
             let weight = match &mut source {
-                Source::File(tensors) => peft::take_saved(tensors, core, &self.config, &device)?,
+                Source::File(tensors) => {
+                    let shape = [self.config.vocab_size, self.config.hidden_size];
+                    tensors.take(&saved_name(&self.config, core), shape, &device)?
+                }
                 Source::New(_) => saved(&net, core),
             };
             train_whole(&mut net, core, weight);

@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::adapter::tensor_names;
-use super::targets::{HEAD, OLD_HEAD, Target, saved_name};
+use super::targets::{HEAD, OLD_HEAD, Target};
 use super::{Adapter, LoraConfig, Patterns};
 use crate::checkpoint::Checkpoint;
 use crate::config::Family;
-use crate::{ModelError, TransformerConfig};
+use crate::tensors::numbers;
+use crate::{ModelError, TransformerConfig, json_file};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -64,18 +64,12 @@ pub(crate) fn refuse(dir: &Path, reason: String) -> ModelError {
     ModelError::Adapter { name: dir.display().to_string(), reason }
 }
 
-fn read_json<T: DeserializeOwned>(dir: &Path) -> Result<T, ModelError> {
-    let path = dir.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
-    serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })
-}
-
 /// What an adapter says of the model that it belongs to: its folder or name, and the revision of the latter.
 ///
 /// # Errors
 /// [`ModelError::Adapter`] where it says nothing.
 pub(crate) fn base_name(dir: &Path) -> Result<(String, Option<String>), ModelError> {
-    let keys: Map<String, Value> = read_json(dir)?;
+    let keys: Map<String, Value> = json_file::read(&dir.join(CONFIG))?;
     let text = |key| keys.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     match text("base_model_name_or_path") {
         Some(name) => Ok((name.into(), text("revision").map(str::to_owned))),
@@ -101,7 +95,8 @@ struct Ordered {
 /// # Errors
 /// [`ModelError::Adapter`] names the first key whose value is not supported.
 pub(crate) fn read_config(dir: &Path) -> Result<LoraConfig, ModelError> {
-    let mut keys: Map<String, Value> = read_json(dir)?;
+    let path = dir.join(CONFIG);
+    let mut keys: Map<String, Value> = json_file::read(&path)?;
     // Another kind of adapter has other keys: it is told by its own name.
     let kind = keys.get_key_value("peft_type");
     for (key, value) in kind.into_iter().chain(&keys) {
@@ -115,8 +110,8 @@ pub(crate) fn read_config(dir: &Path) -> Result<LoraConfig, ModelError> {
         *layers = json!([layers]);
     }
     let config: LoraConfig = serde_json::from_value(Value::Object(keys))
-        .map_err(|source| ModelError::Json { path: dir.join(CONFIG), source })?;
-    let Ordered { rank_pattern, alpha_pattern } = read_json(dir)?;
+        .map_err(|source| ModelError::Json { path: path.clone(), source })?;
+    let Ordered { rank_pattern, alpha_pattern } = json_file::read(&path)?;
     Ok(LoraConfig {
         rank_pattern: rank_pattern.unwrap_or_default(),
         alpha_pattern: alpha_pattern.unwrap_or_default(),
@@ -163,7 +158,6 @@ pub(super) fn write_config(
     base: Option<&Path>,
     dir: &Path,
 ) -> Result<(), ModelError> {
-    let path = dir.join(CONFIG);
     let written = Written {
         peft_type: "LORA",
         task_type: if model.classifies() { "SEQ_CLS" } else { "CAUSAL_LM" },
@@ -175,9 +169,7 @@ pub(super) fn write_config(
         lora_dropout: 0.0,
         own: config,
     };
-    let text = serde_json::to_vec_pretty(&written)
-        .map_err(|source| ModelError::Json { path: path.clone(), source })?;
-    std::fs::write(&path, text).map_err(ModelError::write(&path))
+    json_file::write(&dir.join(CONFIG), &written)
 }
 
 /// Reads the tensors, under the paths of the model's modules.
@@ -247,21 +239,6 @@ pub(super) fn put_adapter(tensors: &mut Checkpoint, target: &Target, adapter: &A
     let ([_, outputs], rank) = (module.inputs_and_outputs(), target.rank);
     let [name_a, name_b] = tensor_names(target.path());
     tensors.put(name_a, adapter.a.val().transpose());
-    let b: Vec<f32> = adapter.b.val().transpose().into_data().iter::<f32>().collect();
+    let b = numbers(adapter.b.val().transpose());
     tensors.insert(name_b, vec![outputs, rank], module.rows_from_core(&b, rank));
-}
-
-/// Takes a module to save out of the tensors: `[vocabulary, hidden]`.
-///
-/// # Errors
-/// [`ModelError::MissingTensor`] and [`ModelError::Shape`].
-pub(super) fn take_saved(
-    tensors: &mut Checkpoint,
-    core: &str,
-    config: &TransformerConfig,
-    device: &Device,
-) -> Result<Tensor<2>, ModelError> {
-    let shape = [config.vocab_size, config.hidden_size];
-    let values = tensors.remove(&saved_name(config, core), &shape)?;
-    Ok(Tensor::from_data(TensorData::new(values, shape), device))
 }

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation::gelu};
 use super::ScorerSpec;
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, param};
+use crate::tensors::numbers;
 
 const INNER: &str = "inner.weight";
 const INNER_BIAS: &str = "inner.bias";
@@ -110,12 +111,11 @@ impl ScorerHead {
 
     /// The weights of the hidden layer `[hidden, width]`, its bias, `[features, heads]` and `[vocabulary, heads * features]`, row-major.
     pub(super) fn numbers(&self) -> [Vec<f32>; 4] {
-        let matrix = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().collect();
         [
-            matrix(self.inner.val()),
-            self.inner_bias.val().into_data().iter::<f32>().collect(),
-            matrix(self.shared.val()),
-            matrix(self.tokens.val()),
+            numbers(self.inner.val()),
+            numbers(self.inner_bias.val()),
+            numbers(self.shared.val()),
+            numbers(self.tokens.val()),
         ]
     }
 }

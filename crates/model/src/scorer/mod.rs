@@ -18,14 +18,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 pub use head::ScorerHead;
 pub use values::PrefixValues;
 
 use crate::checkpoint::Checkpoint;
-use crate::{CausalLm, LanguageModel, ModelError, ResponseBatch, Transformer};
+use crate::{CausalLm, LanguageModel, ModelError, Transformer, json_file};
 
 /// What the folder of a scorer says of it.
 const SPEC: &str = "scorer.json";
@@ -165,10 +165,7 @@ impl ScorerModel {
 
     /// Reads what a folder says of its scorer.
     fn read_spec(dir: &Path) -> Result<ScorerSpec, ModelError> {
-        let path = dir.join(SPEC);
-        let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
-        let spec: ScorerSpec = serde_json::from_str(&text)
-            .map_err(|source| ModelError::Json { path: path.clone(), source })?;
+        let spec: ScorerSpec = json_file::read(&dir.join(SPEC))?;
         spec.check()?;
         Ok(spec)
     }
@@ -178,10 +175,7 @@ impl ScorerModel {
     /// # Errors
     /// [`ModelError::Io`].
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
-        let path = dir.join(SPEC);
-        let json = serde_json::to_vec_pretty(&self.spec)
-            .map_err(|source| ModelError::Json { path: path.clone(), source })?;
-        std::fs::write(&path, json).map_err(ModelError::write(&path))?;
+        json_file::write(&dir.join(SPEC), &self.spec)?;
         self.head.valid().checkpoint().write(&dir.join(HEAD))?;
         let Some(trunk) = &self.trunk else { return Ok(()) };
         let folder = dir.join(TRUNK);
@@ -230,11 +224,6 @@ impl ScorerModel {
             trunk: self.trunk.as_ref().map(CausalLm::valid),
             head: self.head.valid(),
         }
-    }
-
-    /// The states of its own trunk that stand before the response tokens: `[tokens, hidden]`.
-    pub fn states(&self, batch: &ResponseBatch) -> Option<Tensor<2>> {
-        self.trunk.as_ref().map(|trunk| trunk.response_hidden(batch))
     }
 
     /// The head as decoding uses it, and the trunk of its own.

@@ -1,6 +1,7 @@
 //! The head of a prefix scorer for decoding: plain numbers, and every value in an order that depends on its own prefix alone.
 
 use super::{ScoredReward, ScorerHead, ScorerSpec};
+use crate::layout::transpose;
 
 /// Sums that run beside each other.
 const LANES: usize = 16;
@@ -22,8 +23,8 @@ pub struct PrefixValues {
 impl PrefixValues {
     pub(super) fn new(head: &ScorerHead, spec: ScorerSpec) -> Self {
         let [inner, inner_bias, shared, tokens] = head.numbers();
-        let inner = transposed(&inner, spec.width);
-        let shared = transposed(&shared, spec.heads.len());
+        let inner = transpose(&inner, spec.width);
+        let shared = transpose(&shared, spec.heads.len());
         Self { spec, inner, inner_bias, shared, tokens }
     }
 
@@ -57,11 +58,6 @@ impl PrefixValues {
         let deviations = f64::from(dot(features, shared) + dot(features, own));
         (mean + scale * deviations).clamp(least, greatest)
     }
-}
-
-/// `[rows, columns]` → `[columns, rows]`.
-fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|c| matrix.iter().skip(c).step_by(columns)).copied().collect()
 }
 
 /// a·b, its terms added up lane by lane.

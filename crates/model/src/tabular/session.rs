@@ -140,10 +140,6 @@ impl Session for TabularSession<'_> {
         &self.logits
     }
 
-    fn states(&self) -> Vec<f32> {
-        Vec::new()
-    }
-
     fn push(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
         for (row, &token) in self.rows.iter_mut().zip(tokens) {
             if row.left == 0 {

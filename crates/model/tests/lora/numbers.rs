@@ -112,7 +112,7 @@ fn gradients(model: CausalLm) -> (BTreeSet<u64>, BTreeSet<u64>) {
     let model = model.train();
     let sequence = Sequence { tokens: vec![3, 9, 4, 7], prompt_length: 1 };
     let batch = ResponseBatch::new(&[sequence], model.config(), &model.device()).unwrap();
-    let loss = model.response_logits(&batch).square().mean();
+    let loss = model.response_log_probs(&batch).mean();
     let grads = GradientsParams::from_grads(loss.backward(), model.net());
     let mut found = Gradients { grads: &grads, all: BTreeSet::new(), with: BTreeSet::new() };
     model.net().visit(&mut found);

@@ -27,7 +27,7 @@ use super::offline::log_probs;
 use crate::adapter::starting_policy;
 use crate::batches::{Batches, check_prompts};
 use crate::checkpoint::state_error;
-use crate::fit::{Fit, FitMetrics, Trainable, check_counts, checkpoint_every};
+use crate::fit::{Fit, FitMetrics, Trainable, check_counts, check_settings, checkpoint_every};
 use crate::moving_average::moved;
 use crate::passes::{column, mean_gradient, sum};
 use crate::rollout::{Scored, check_sampling};
@@ -86,31 +86,27 @@ impl BondConfig {
         ])?;
         check_group(self.samples_per_prompt)?;
         let rate = self.anchor_rate;
-        for (key, value, fine, valid) in [
+        let shown = |value: f64| format!("{value:?}");
+        check_settings([
             (
                 "backward_share",
-                self.backward_share,
+                shown(self.backward_share),
                 (0.0..=1.0).contains(&self.backward_share),
                 "between 0 and 1",
             ),
             (
                 "anchor_rate",
-                rate,
+                shown(rate),
                 is_positive(rate) && rate <= 1.0,
                 "above 0, as a number of 32 bits, and at most 1",
             ),
             (
                 "regularisation",
-                self.regularisation,
+                shown(self.regularisation),
                 is_not_negative(self.regularisation),
                 NOT_NEGATIVE,
             ),
-        ] {
-            if !fine {
-                return Err(TrainError::Setting { key, value: format!("{value:?}"), valid });
-            }
-        }
-        Ok(())
+        ])
     }
 }
 

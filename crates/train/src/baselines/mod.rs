@@ -47,14 +47,13 @@ mod tests {
     #[test]
     #[allow(clippy::print_stderr, reason = "a skipped test says so")]
     fn losses_are_those_of_the_reference_file() {
-        let data = std::env::var("INFALIGN_DATA").ok().filter(|data| !data.is_empty());
-        let Some(data) = data else {
+        let Some(data) = infalign_record::env::data_dir() else {
             eprintln!(
                 "SKIPPED: set INFALIGN_DATA to the data folder to compare with its reference"
             );
             return;
         };
-        let path = format!("{data}/../reference/losses_micro.json");
+        let path = data.join("../reference/losses_micro.json");
         let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let ratio = |key: &str| file["pair"][key].as_str().unwrap().parse::<f64>().unwrap();
         let gap = || column(&[ratio("h_w") - ratio("h_l")]);

@@ -53,10 +53,9 @@ mod tests {
 
     fn model() -> CausalLm {
         let config = TransformerConfig::llama(VOCABULARY as usize, 16, 24, 2, 2, 16);
-        let mut stream = Stream::new(SEED, "weights", "", 0);
-        let mut positions = 0..;
-        let mut normal = || 8.0 * stream.normal(positions.next().unwrap()) as f32;
-        CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap()
+        let mut normal = Stream::new(SEED, "weights", "", 0).normals(0);
+        let device = infalign_backend::device(None).unwrap();
+        CausalLm::random(config, &mut || 8.0 * normal(), &device).unwrap()
     }
 
     /// Different pairs of responses to the prompt 1, as a file gives them.
@@ -99,18 +98,11 @@ mod tests {
     /// What DPO tells of its steps, and log π of a pair under the policy that it leads to.
     fn trained(reference: &CausalLm, pairs: Vec<ResponsePair>) -> (Vec<FitMetrics>, [f64; 2]) {
         let dir = tempfile::tempdir().unwrap();
-        let optimizer = OptimizerConfig {
-            learning_rate: 1e-2,
-            warmup_steps: 0,
-            final_share: 0.0,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
-        };
         let config = OfflineConfig {
             steps: STEPS,
             examples_per_step: EXAMPLES,
             checkpoint_every: STEPS,
-            optimizer,
+            optimizer: OptimizerConfig::new(1e-2),
             lora: None,
         };
         let stored = Stored::Compared(PairLoss::Dpo(0.5), pairs);

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::ResponsePair;
 use crate::TrainError;
 use crate::fit::check_counts;
-use crate::rollout::stored_sequence;
 
 /// How rewards make preferences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +58,7 @@ pub fn best_of_n(
     prompts: &[EncodedPrompt],
     n: usize,
 ) -> Result<Vec<Sequence>, TrainError> {
-    in_groups(rollouts, prompts, n, |prompt, group| stored_sequence(prompt, best(group)))
+    in_groups(rollouts, prompts, n, |prompt, group| prompt.followed_by(&best(group).tokens))
 }
 
 /// The best of each group of N responses of a prompt against the worst; of equals the first is the best and the last the worst.
@@ -109,7 +108,7 @@ fn pair(
     preference: f64,
 ) -> ResponsePair {
     ResponsePair {
-        responses: [stored_sequence(prompt, first), stored_sequence(prompt, second)],
+        responses: [first, second].map(|response| prompt.followed_by(&response.tokens)),
         reference: Some([first.log_prob(), second.log_prob()]),
         preference,
     }

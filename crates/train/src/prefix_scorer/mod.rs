@@ -106,7 +106,7 @@ impl ScorerConfig {
             ("checkpoint_every", self.checkpoint_every),
         ])?;
         check_most(&[("width", self.width), ("examples_per_step", self.examples_per_step)])?;
-        let refuse = |key, value: String, valid| Err(TrainError::Setting { key, value, valid });
+        let refuse = |key, value: String, valid| Err(TrainError::setting(key, value, valid));
         if let Some(soft) = self.soft.filter(|soft| !is_positive(*soft)) {
             return refuse("soft", format!("{soft:?}"), POSITIVE);
         }
@@ -328,9 +328,9 @@ impl<'a> Examples<'a> {
     ) -> Result<Vec<f32>, TrainError> {
         let model = learning.target.as_ref().map_or_else(|| learning.model.valid(), Clone::clone);
         let heads = model.spec().heads.len();
-        let states = match &pass.batch {
-            Some(batch) => model.states(batch).unwrap_or_else(|| pass.states.clone()),
-            None => pass.states.clone(),
+        let states = match (&pass.batch, model.trunk()) {
+            (Some(batch), Some(trunk)) => trunk.response_hidden(batch),
+            _ => pass.states.clone(),
         };
         let p: Vec<f32> = distributions.iter().flat_map(|trace| trace.iter().copied()).collect();
         let shape = [pass.tokens.len(), model.spec().vocabulary];

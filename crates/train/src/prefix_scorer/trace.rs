@@ -85,13 +85,7 @@ fn trace_rows(
             Wanted::Probabilities(most) => {
                 let logits = session.logits().chunks(base.vocabulary());
                 for (row, logits) in rows.iter().zip(logits) {
-                    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    weights.clear();
-                    weights.extend(logits.iter().map(|logit| (logit - largest).exp()));
-                    keep_most(&mut weights, most.unwrap_or(usize::MAX));
-                    let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-                    let share = |weight: &f32| (f64::from(*weight) / total) as f32;
-                    traces[*row].extend(weights.iter().map(share));
+                    push_probabilities(&mut traces[*row], logits, most, &mut weights);
                 }
             }
         }
@@ -108,6 +102,23 @@ fn trace_rows(
         session.push(&tokens)?;
     }
     Ok(traces)
+}
+
+/// Adds a token's distribution, as [`Wanted::Probabilities`] has it.
+///
+/// - weights: memory to work in.
+fn push_probabilities(
+    trace: &mut Trace,
+    logits: &[f32],
+    most: Option<usize>,
+    weights: &mut Vec<f32>,
+) {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    weights.clear();
+    weights.extend(logits.iter().map(|logit| (logit - largest).exp()));
+    keep_most(weights, most.unwrap_or(usize::MAX));
+    let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+    trace.extend(weights.iter().map(|weight| (f64::from(*weight) / total) as f32));
 }
 
 /// Sets all but the greatest weights to 0, of equals the last ones.

@@ -67,7 +67,7 @@ impl RewardModelConfig {
                 _ if !is_not_negative(value) => NOT_NEGATIVE,
                 _ => continue,
             };
-            return Err(TrainError::Setting { key, value: format!("{value:?}"), valid });
+            return Err(TrainError::setting(key, format!("{value:?}"), valid));
         }
         if training.is_empty() {
             let what = "a reward model needs examples to train on; hold out a smaller share, or give more data";

@@ -10,6 +10,7 @@ use infalign_decode::Stream;
 use super::passes::Passes;
 use super::{KlTerm, Learner, Task};
 use crate::TrainError;
+use crate::fit::check_settings;
 
 /// How often a rollout is used.
 pub(crate) struct Reuse {
@@ -34,7 +35,7 @@ impl Reuse {
     pub(crate) fn check(&self, given: Option<f64>, responses: usize) -> Result<(), TrainError> {
         let clip = given.map_or("none".into(), |clip| clip.to_string());
         let share = self.clip > 0.0 && self.clip < 1.0;
-        for (key, value, fine, valid) in [
+        check_settings([
             ("solver.epochs", self.epochs.to_string(), self.epochs >= 1, "at least 1"),
             (
                 "solver.minibatches",
@@ -49,12 +50,7 @@ impl Reuse {
                 given.is_none() || !self.is_single(),
                 "left out with one epoch and one minibatch: every ratio is 1 then",
             ),
-        ] {
-            if !fine {
-                return Err(TrainError::Setting { key, value, valid });
-            }
-        }
-        Ok(())
+        ])
     }
 
     /// The responses of each optimiser step, each epoch in an order of its own.
@@ -96,11 +92,8 @@ impl Surrogate<'_> {
         let (clipped, tokens) = (AtomicUsize::new(0), AtomicUsize::new(0));
         for responses in reuse.minibatches(self.task) {
             let passes = Passes {
-                policy: &learner.policy,
                 reference: self.kl.is_in_loss().then_some(self.task.reference),
-                rollout: self.task.rollout,
-                kl: self.kl,
-                length_normalised: self.length_normalised,
+                ..self.task.passes(&learner.policy, self.kl, self.length_normalised)
             };
             let (grads, _) = passes.gradient(&responses, &|seen| {
                 let weights = self.weights(seen.responses, &seen.log_probs, reuse.clip);

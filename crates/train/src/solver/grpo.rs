@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 
 use super::clipped::{Reuse, Surrogate};
 use super::on_policy::OnPolicy;
-use super::passes::Passes;
 use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, check_group};
 use crate::TrainError;
 use crate::advantage::{centred, standardised};
@@ -107,14 +106,7 @@ impl Solver for Grpo {
             let step = OnPolicy { kl, length_normalised, group: samples, advantages, task };
             return step.step(learner);
         }
-        let passes = Passes {
-            policy: &learner.policy,
-            reference: Some(task.reference),
-            rollout: task.rollout,
-            kl,
-            length_normalised,
-        };
-        let (old, mut tally) = passes.observe()?;
+        let (old, mut tally) = task.passes(&learner.policy, kl, length_normalised).observe()?;
         tally.check(task.step, &task.reference.device())?;
         let penalties: Vec<f64> = old.penalties.iter().map(|tokens| sum(tokens)).collect();
         let rewards = task.rewards(&task.rollout.numbers(), &penalties);

@@ -63,9 +63,8 @@ impl KlTerm {
         estimator: Option<KlEstimator>,
         in_loss: KlEstimator,
     ) -> Result<Self, TrainError> {
-        let refuse = |value: &str, valid| {
-            Err(TrainError::Setting { key: "solver.kl_estimator", value: value.into(), valid })
-        };
+        let refuse =
+            |value: &str, valid| Err(TrainError::setting("solver.kl_estimator", value, valid));
         match (place, estimator.unwrap_or(in_loss)) {
             (KlPlace::Reward, _) if estimator.is_none_or(|e| e == KlEstimator::K1) => {
                 Ok(Self::Reward)

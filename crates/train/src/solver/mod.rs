@@ -136,11 +136,8 @@ impl SolverConfig {
 /// Refuses a group of one, in which nothing can be compared.
 pub(crate) fn check_group(samples: usize) -> Result<(), TrainError> {
     if samples < 2 {
-        return Err(TrainError::Setting {
-            key: "samples_per_prompt",
-            value: samples.to_string(),
-            valid: "at least 2: each response is compared with the others to its prompt",
-        });
+        let valid = "at least 2: each response is compared with the others to its prompt";
+        return Err(TrainError::setting("samples_per_prompt", samples.to_string(), valid));
     }
     Ok(())
 }

@@ -50,7 +50,8 @@ impl<A: Fn(&[usize], &[f64]) -> Vec<f64> + Sync> OnPolicy<'_, A> {
         rows: usize,
     ) -> Result<(GradientsParams, Tally), TrainError> {
         let numbers = self.task.rollout.numbers();
-        self.passes(policy).gradient_by(rows, &numbers, &|seen| {
+        let passes = self.task.passes(policy, self.kl, self.length_normalised);
+        passes.gradient_by(rows, &numbers, &|seen| {
             spread((self.advantages)(seen.responses, &seen.penalties), seen.lengths)
         })
     }
@@ -60,7 +61,8 @@ impl<A: Fn(&[usize], &[f64]) -> Vec<f64> + Sync> OnPolicy<'_, A> {
         &self,
         policy: &CausalLm,
     ) -> Result<(GradientsParams, Tally), TrainError> {
-        let (numbers, passes) = (self.task.rollout.numbers(), self.passes(policy));
+        let numbers = self.task.rollout.numbers();
+        let passes = self.task.passes(policy, self.kl, self.length_normalised);
         let gradient = |passes: &Passes<'_>, penalties: &[f64]| {
             let advantages = (self.advantages)(&numbers, penalties);
             passes.gradient(&numbers, &|seen| {
@@ -78,16 +80,6 @@ impl<A: Fn(&[usize], &[f64]) -> Vec<f64> + Sync> OnPolicy<'_, A> {
         let (grads, _) = gradient(&Passes { reference, ..passes }, &penalties)?;
         Ok((grads, tally))
     }
-
-    fn passes<'p>(&'p self, policy: &'p CausalLm) -> Passes<'p> {
-        Passes {
-            policy,
-            reference: Some(self.task.reference),
-            rollout: self.task.rollout,
-            kl: self.kl,
-            length_normalised: self.length_normalised,
-        }
-    }
 }
 
 /// The advantage of each response at each of its tokens.
@@ -97,6 +89,17 @@ fn spread(advantages: Vec<f64>, lengths: &[usize]) -> Vec<f64> {
 }
 
 impl Task<'_> {
+    /// Passes over its rollout, beside the reference.
+    pub(crate) fn passes<'p>(
+        &'p self,
+        policy: &'p CausalLm,
+        kl: KlTerm,
+        length_normalised: bool,
+    ) -> Passes<'p> {
+        let (reference, rollout) = (Some(self.reference), self.rollout);
+        Passes { policy, reference, rollout, kl, length_normalised }
+    }
+
     /// R = Φ/β less what the KL takes off, of some responses.
     pub(crate) fn rewards(&self, responses: &[usize], penalties: &[f64]) -> Vec<f64> {
         let phi = responses.iter().map(|&i| self.rollout.transformed[i]);

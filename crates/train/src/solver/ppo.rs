@@ -20,10 +20,10 @@ use infalign_model::{CausalLm, ResponseBatch, Sequence, SequenceClassifier};
 use serde::{Deserialize, Serialize};
 
 use super::clipped::{Reuse, Surrogate};
-use super::passes::{Passes, cut};
+use super::passes::cut;
 use super::{KlEstimator, KlPlace, KlTerm, Learner, Solver, Task, gae};
 use crate::checkpoint::{read_json, state_error, write_json};
-use crate::fit::{Trainable, backward};
+use crate::fit::{Trainable, backward, check_settings};
 use crate::optimizer::Optimizer;
 use crate::passes::{column, sum_gradients};
 use crate::tally::Tally;
@@ -78,7 +78,7 @@ impl Ppo {
         self.term()?;
         let positive = |value: Option<f64>| value.is_none_or(is_positive);
         let shown = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:?}"));
-        for (key, value, fine, valid) in [
+        check_settings([
             (
                 "solver.value_clip",
                 shown(self.value_clip),
@@ -103,12 +103,7 @@ impl Ppo {
                 positive(self.value_learning_rate),
                 POSITIVE,
             ),
-        ] {
-            if !fine {
-                return Err(TrainError::Setting { key, value, valid });
-            }
-        }
-        Ok(())
+        ])
     }
 
     fn term(&self) -> Result<KlTerm, TrainError> {
@@ -131,7 +126,7 @@ impl Ppo {
             }
             None => (SequenceClassifier::on(reference.clone().merge()?, 0), fresh),
         };
-        let origin = checkpoint.map(read_origin).transpose()?;
+        let origin = checkpoint.map(|dir| read_json(&origin_path(dir))).transpose()?.flatten();
         Ok(WithValue { config, value: value.train(), optimizer, share, origin })
     }
 }
@@ -149,12 +144,6 @@ fn optimizer_path(checkpoint: &Path) -> PathBuf {
 /// Where a checkpoint holds what Φ is counted from.
 fn origin_path(checkpoint: &Path) -> PathBuf {
     checkpoint.join("value-origin.json")
-}
-
-/// Checkpoints of earlier versions, without that file, have values of Φ itself.
-fn read_origin(checkpoint: &Path) -> Result<f64, TrainError> {
-    let path = origin_path(checkpoint);
-    if path.exists() { read_json(&path) } else { Ok(0.0) }
 }
 
 /// PPO and its value model.
@@ -179,14 +168,7 @@ struct Returns {
 impl Solver for WithValue {
     fn update(&mut self, learner: &mut Learner, task: &Task<'_>) -> Result<Tally, TrainError> {
         let kl = self.config.term()?;
-        let passes = Passes {
-            policy: &learner.policy,
-            reference: Some(task.reference),
-            rollout: task.rollout,
-            kl,
-            length_normalised: false,
-        };
-        let (old, mut tally) = passes.observe()?;
+        let (old, mut tally) = task.passes(&learner.policy, kl, false).observe()?;
         tally.check(task.step, &task.reference.device())?;
         let values = self.values(&task.rollout.sequences)?;
         let transformed = &task.rollout.transformed;
@@ -221,9 +203,7 @@ impl Solver for WithValue {
         let dir = value_path(checkpoint);
         std::fs::create_dir_all(&dir).map_err(|error| state_error(&dir, error))?;
         self.value.valid().save(&dir)?;
-        if let Some(origin) = self.origin {
-            write_json(&origin_path(checkpoint), &origin)?;
-        }
+        write_json(&origin_path(checkpoint), &self.origin)?;
         self.optimizer.save(&optimizer_path(checkpoint))
     }
 }
@@ -296,7 +276,7 @@ mod tests {
     /// - responses: of each its length, and of its tokens the value at the rollout and the target.
     fn loss(config: &str, responses: &[(usize, f64, f64)]) -> f64 {
         let config: Ppo = serde_json::from_str(config).unwrap();
-        let optimizer: OptimizerConfig = serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap();
+        let optimizer = OptimizerConfig::new(0.1);
         let mut solver = config.begin(&model(1), &optimizer, None).unwrap();
         let sequence = |length: usize| Sequence { tokens: vec![1; 1 + length], prompt_length: 1 };
         let sequences: Vec<Sequence> =
@@ -331,8 +311,7 @@ mod tests {
         let mut found = Vec::new();
         with_task(|task| {
             let config: Ppo = serde_json::from_str("{}").unwrap();
-            let optimizer: OptimizerConfig =
-                serde_json::from_str(r#"{"learning_rate": 0.01}"#).unwrap();
+            let optimizer = OptimizerConfig::new(0.01);
             let mut learner = Learner::new(model(2), Optimizer::new(&optimizer));
             learner.learning_rate = 0.01;
             let dir = tempfile::tempdir().unwrap();
@@ -355,6 +334,22 @@ mod tests {
             found = learner.policy.valid().log_probs(&task.rollout.sequences).unwrap().concat();
         });
         found
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_say_what_phi_is_counted_from_is_refused() {
+        let config: Ppo = serde_json::from_str("{}").unwrap();
+        let (reference, optimizer) = (model(1), OptimizerConfig::new(0.1));
+        let mut solver = config.begin(&reference, &optimizer, None).unwrap();
+        let sequences = [Sequence { tokens: vec![1; 2], prompt_length: 1 }];
+        let returns = Returns { values: vec![vec![0.0]], targets: vec![vec![1.0]] };
+        solver.fit(&[0], &sequences, &returns, 0.1).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        solver.save(dir.path()).unwrap();
+        let begin = || config.begin(&reference, &optimizer, Some(dir.path()));
+        assert!(begin().is_ok());
+        std::fs::remove_file(origin_path(dir.path())).unwrap();
+        assert!(matches!(begin(), Err(TrainError::State { .. })));
     }
 
     #[test]

@@ -39,11 +39,9 @@ fn baseline_memory() -> f64 {
 impl Reinforce {
     pub(crate) fn check(&self) -> Result<(), TrainError> {
         if !(0.0..1.0).contains(&self.baseline_memory) {
-            return Err(TrainError::Setting {
-                key: "solver.baseline_memory",
-                value: self.baseline_memory.to_string(),
-                valid: "at least 0 and below 1",
-            });
+            let memory = self.baseline_memory.to_string();
+            let valid = "at least 0 and below 1";
+            return Err(TrainError::setting("solver.baseline_memory", memory, valid));
         }
         self.term().map(drop)
     }

@@ -25,10 +25,9 @@ const BETA: f64 = 0.25;
 
 pub(super) fn model(seed: u64) -> CausalLm {
     let config = TransformerConfig::llama(VOCABULARY as usize, 16, 24, 2, 2, 16);
-    let mut stream = Stream::new(seed, "weights", "", 0);
-    let mut positions = 0..;
-    let mut normal = || 8.0 * stream.normal(positions.next().unwrap()) as f32;
-    CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap()
+    let mut normal = Stream::new(seed, "weights", "", 0).normals(0);
+    let device = infalign_backend::device(None).unwrap();
+    CausalLm::random(config, &mut || 8.0 * normal(), &device).unwrap()
 }
 
 /// Every response to the prompt 1: those that end with token 0, and those that are cut. Rewards depend on the order of the tokens.
@@ -212,13 +211,7 @@ fn which_kl_has_the_lower_variance_depends_on_how_far_the_policy_has_come() {
     let reference = model(2);
     let policy = reference.clone().train();
     let mut problem = Problem { policy, reference, rollout: everything() };
-    let config = OptimizerConfig {
-        learning_rate: 3e-3,
-        warmup_steps: 0,
-        final_share: 1.0,
-        weight_decay: 0.0,
-        max_grad_norm: 1e3,
-    };
+    let config = OptimizerConfig { max_grad_norm: 1e3, ..OptimizerConfig::new(3e-3) };
     let mut optimizer = Optimizer::new(&config);
     let n = problem.rollout.sequences.len() as f64;
     let mut ratios = Vec::new();

@@ -20,19 +20,10 @@ fn encoded(prompts: &[Vec<u32>]) -> Vec<EncodedPrompt> {
 fn generate(
     model: &dyn LanguageModel,
     prompts: &[EncodedPrompt],
-    sampling: Sampling,
+    sampling: &Sampling,
 ) -> Vec<Vec<Response>> {
     let stops = BTreeSet::from([7]);
-    let generator = Generator {
-        model,
-        stops: &stops,
-        stop_texts: None,
-        sampling,
-        seed: 3,
-        stage: "devices",
-        batch: 5,
-        watch: None,
-    };
+    let generator = Generator::new(model, &stops, sampling, 3, "devices", 5);
     generator.generate(prompts, 0..2).unwrap()
 }
 
@@ -64,10 +55,10 @@ fn greedy_tokens_are_those_of_the_cpu() {
         let prompts = encoded(&prompts(&reference));
         let sampling = Sampling { temperature: 0.0, max_tokens: 24, ..Sampling::default() };
         let model = CausalLm::load(&dir, &cpu()).unwrap();
-        let expected = generate(model.clone().for_inference().as_ref(), &prompts, sampling.clone());
+        let expected = generate(model.clone().for_inference().as_ref(), &prompts, &sampling);
         for candidate in candidates() {
             let other = CausalLm::load(&dir, &candidate.device).unwrap().for_inference();
-            let found = generate(other.as_ref(), &prompts, sampling.clone());
+            let found = generate(other.as_ref(), &prompts, &sampling);
             for (prompt, (found, expected)) in prompts.iter().zip(found.iter().zip(&expected)) {
                 for pair in found.iter().zip(expected) {
                     same_or_tied(&candidate, &model, prompt, pair.into());
@@ -84,8 +75,7 @@ fn sampled_log_probabilities_are_those_of_a_pass_over_the_text() {
     let sampling = Sampling { max_tokens: 16, ..Sampling::default() };
     for candidate in candidates() {
         let model = CausalLm::load(&dir, &candidate.device).unwrap();
-        let responses =
-            generate(model.clone().for_inference().as_ref(), &prompts, sampling.clone());
+        let responses = generate(model.clone().for_inference().as_ref(), &prompts, &sampling);
         let pairs = prompts.iter().zip(&responses);
         let sequences: Vec<Sequence> = pairs
             .flat_map(|(prompt, responses)| responses.iter().map(|r| r.sequence(prompt)))

@@ -55,11 +55,8 @@ pub(crate) fn probabilities(
     prompt: &EncodedPrompt,
     responses: &[Vec<u32>],
 ) -> Vec<f64> {
-    let sequence = |response: &Vec<u32>| Sequence {
-        tokens: [prompt.tokens.as_slice(), response].concat(),
-        prompt_length: prompt.tokens.len(),
-    };
-    let sequences: Vec<Sequence> = responses.iter().map(sequence).collect();
+    let sequences: Vec<Sequence> =
+        responses.iter().map(|response| prompt.followed_by(response)).collect();
     let log_probs = model.log_probs(&sequences).unwrap();
     log_probs.iter().map(|tokens| tokens.iter().map(|&l| f64::from(l)).sum::<f64>().exp()).collect()
 }
@@ -69,14 +66,9 @@ pub(crate) fn problem() -> Problem {
     let vocabulary = write_word_tokenizer(dir.path(), ["a b c"].into_iter()).unwrap();
     let config = TransformerConfig::llama(vocabulary, 24, 48, 2, 2, 16);
     let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
-    let mut stream = Stream::new(11, "weights", "", 0);
-    let mut position = 0;
-    let mut normal = || {
-        position += 1;
-        6.0 * stream.normal(position) as f32
-    };
-    let model =
-        CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap();
+    let mut normal = Stream::new(11, "weights", "", 0).normals(1);
+    let device = infalign_backend::device(None).unwrap();
+    let model = CausalLm::random(config, &mut || 6.0 * normal(), &device).unwrap();
     let prompt = EncodedPrompt::new("p", "a", &tokenizer).unwrap();
     let sampling = Sampling { max_tokens: LENGTH, ..Sampling::default() };
     let responses = responses(&model, &prompt, &sampling, tokenizer.stops()).unwrap();

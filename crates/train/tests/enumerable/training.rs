@@ -34,16 +34,9 @@ pub(crate) enum Cost {
 /// Independent responses of the reference.
 fn stored(problem: &Problem) -> Rollouts {
     let model = problem.model.clone().for_inference();
-    let sampler = Generator {
-        model: model.as_ref(),
-        stops: problem.tokenizer.stops(),
-        sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
-        seed: 1,
-        stage: "reference-rollouts",
-        batch: 256,
-        stop_texts: None,
-        watch: None,
-    };
+    let (model, stops) = (model.as_ref(), problem.tokenizer.stops());
+    let sampling = Sampling { max_tokens: LENGTH, ..Sampling::default() };
+    let sampler = Generator::new(model, stops, &sampling, 1, "reference-rollouts", 256);
     let reference = ReferenceRewards {
         sampler: &sampler,
         tokenizer: &problem.tokenizer,
@@ -70,13 +63,8 @@ pub(crate) fn train(
         Cost::Beta(beta) => (Some(beta), None),
         Cost::Kl(kl) => (None, Some(kl)),
     };
-    let optimizer = OptimizerConfig {
-        learning_rate: 5e-3,
-        warmup_steps: 10,
-        final_share: 0.0,
-        weight_decay: 0.0,
-        max_grad_norm: 5.0,
-    };
+    let optimizer =
+        OptimizerConfig { warmup_steps: 10, max_grad_norm: 5.0, ..OptimizerConfig::new(5e-3) };
     let config = CtrlConfig {
         steps,
         prompts_per_step: 1,

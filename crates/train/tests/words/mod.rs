@@ -6,13 +6,7 @@ use infalign_model::{CausalLm, Tokenizer, TransformerConfig, write_word_tokenize
 use infalign_train::OptimizerConfig;
 
 pub(crate) fn optimizer() -> OptimizerConfig {
-    OptimizerConfig {
-        learning_rate: 3e-3,
-        warmup_steps: 10,
-        final_share: 0.0,
-        weight_decay: 0.0,
-        max_grad_norm: 1.0,
-    }
+    OptimizerConfig { warmup_steps: 10, ..OptimizerConfig::new(3e-3) }
 }
 
 /// The model and its tokenizer.
@@ -21,12 +15,7 @@ pub(crate) fn base() -> (CausalLm, Tokenizer) {
     let vocabulary = write_word_tokenizer(dir.path(), ["a b c d"].into_iter()).unwrap();
     let config = TransformerConfig::llama(vocabulary, 16, 32, 1, 2, 16);
     let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
-    let mut stream = Stream::new(2, "weights", "", 0);
-    let mut position = 0;
-    let mut normal = || {
-        position += 1;
-        stream.normal(position) as f32
-    };
+    let mut normal = Stream::new(2, "weights", "", 0).normals(1);
     (
         CausalLm::random(config, &mut normal, &infalign_backend::device(None).unwrap()).unwrap(),
         tokenizer,

@@ -65,8 +65,8 @@ impl Tilt {
     pub fn new(transform: &Transform, beta: Beta) -> Result<Self, TransformError> {
         let rate = 1.0 / beta.get();
         let law = match transform {
-            Transform::Identity => Some(Law::Exponential(Exponential::new(rate))),
-            Transform::Log => Some(Law::Power(Power::new(rate))),
+            Transform::Identity => Some(Law::Exponential(Exponential(rate))),
+            Transform::Log => Some(Law::Power(Power(rate))),
             _ => Panels::new(transform, beta).map(Law::Panels),
         };
         let extreme =
@@ -126,8 +126,8 @@ impl Tilt {
     /// The density on panels, also where it has a closed form.
     fn on_panels(&self) -> Result<Panels, TransformError> {
         let (transform, rate) = match &self.0 {
-            Law::Exponential(law) => (Transform::Identity, law.rate),
-            Law::Power(law) => (Transform::Log, law.excess),
+            Law::Exponential(law) => (Transform::Identity, law.0),
+            Law::Power(law) => (Transform::Log, law.0),
             Law::Panels(law) => return Ok(law.clone()),
         };
         let beta = Beta::new(1.0 / rate)?;

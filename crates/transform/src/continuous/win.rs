@@ -4,9 +4,6 @@ use crate::numerics::piecewise::{Piecewise, Tails};
 use crate::numerics::{gauss, root};
 use crate::rank::{Kind, RankDensity};
 
-/// Panels whose series end in less than this are not halved.
-const TOLERANCE: f64 = 1e-14;
-
 /// ∫₀¹ (1 − G(F(u)))·g(u) du; through y = G(u) where that is known, so that all is within [0, 1].
 ///
 /// - `tails`: F and 1 − F at v = 1 − u.
@@ -17,7 +14,7 @@ pub(crate) fn win_rate(rank: &RankDensity, tails: impl Fn(f64) -> Tails) -> f64 
         Kind::Worst(n) => gauss::unit(|log_y| beats((log_y / n).exp())),
         Kind::Smooth(law) | Kind::Steps(law) => {
             let integrand = |v: f64| beats(v) * law.density(v);
-            let panel = |ends: &[f64]| gauss::adaptive(&integrand, ends[0], ends[1], TOLERANCE);
+            let panel = |ends: &[f64]| gauss::adaptive(&integrand, ends[0], ends[1]);
             let mut edges = law.edges().to_vec();
             if let Kind::Steps(_) = rank.kind() {
                 edges.extend(bends(law, &tails));

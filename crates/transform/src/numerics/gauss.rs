@@ -16,6 +16,8 @@ pub(super) const RULE: [(f64, f64); 10] = [
     (0.07652652113349734, 0.15275338713072584),
 ];
 
+/// Panels whose series end in less than this are not halved.
+const TOLERANCE: f64 = 1e-14;
 /// Greatest number of halvings of one panel.
 const DEEPEST: u32 = 40;
 
@@ -27,15 +29,15 @@ pub(crate) fn panel(f: impl Fn(f64) -> f64, a: f64, b: f64) -> f64 {
     half * RULE.iter().map(pair).sum::<f64>()
 }
 
-/// ∫ₐᵇ f, halving until the series of f on each panel ends in terms below `tolerance`, an absolute
+/// ∫ₐᵇ f, halving until the series of f on each panel ends in terms below [`TOLERANCE`], an absolute
 /// error: the rule itself is then far more exact.
-pub(crate) fn adaptive(f: &impl Fn(f64) -> f64, a: f64, b: f64, tolerance: f64) -> f64 {
+pub(crate) fn adaptive(f: &impl Fn(f64) -> f64, a: f64, b: f64) -> f64 {
     let mut open = vec![(a, b, 0)];
     let mut sum = 0.0;
     while let Some((a, b, depth)) = open.pop() {
         let half = 0.5 * (b - a);
         let (integral, tail) = legendre::integral_and_tail(&legendre::points(a, b).map(f));
-        if half * tail > tolerance && depth < DEEPEST {
+        if half * tail > TOLERANCE && depth < DEEPEST {
             let middle = 0.5 * (a + b);
             open.push((a, middle, depth + 1));
             open.push((middle, b, depth + 1));
@@ -57,8 +59,8 @@ pub(crate) fn unit(f: impl Fn(f64) -> f64) -> f64 {
     let mut top = 0.5;
     while top > 1e-15 {
         let bottom = top / 8.0;
-        sum += adaptive(&from_zero, bottom, top, 1e-14);
-        sum += adaptive(&from_one, bottom, top, 1e-14);
+        sum += adaptive(&from_zero, bottom, top);
+        sum += adaptive(&from_one, bottom, top);
         top = bottom;
     }
     sum + panel(from_zero, 0.0, top) + panel(from_one, 0.0, top)
@@ -81,7 +83,7 @@ mod tests {
     fn halving_resolves_a_narrow_bell() {
         let bell = |x: f64| (-((x - 0.3) / 0.01).powi(2)).exp();
         let exact = 0.01 * std::f64::consts::PI.sqrt();
-        assert!((adaptive(&bell, 0.0, 0.7, 1e-16) - exact).abs() < 1e-15);
+        assert!((adaptive(&bell, 0.0, 0.7) - exact).abs() < 1e-15);
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl RankDensity {
     /// ∫₀¹ f(u, g(u)) du, panel by panel.
     fn integral(&self, law: &Piecewise, f: impl Fn(f64, f64) -> f64) -> f64 {
         let at = |v: f64| f(1.0 - v, law.density(v).max(0.0));
-        let panel = |ends: &[f64]| gauss::adaptive(&at, ends[0], ends[1], 1e-14);
+        let panel = |ends: &[f64]| gauss::adaptive(&at, ends[0], ends[1]);
         law.edges().windows(2).map(panel).sum()
     }
 

@@ -34,16 +34,13 @@ struct SoftBest {
 }
 
 impl SoftBest {
-    /// Among responses of π_ref; `None` for a temperature below [`COLDEST`] or not finite.
-    fn new(n: usize, temperature: f64) -> Option<Self> {
+    /// Among responses of π_ref.
+    fn new(n: usize, temperature: f64) -> Self {
         Self::among(n, temperature, |log_s| others(log_s, temperature))
     }
 
     /// Among responses whose M(s) is `mean(log s)`.
-    fn among(n: usize, temperature: f64, mean: impl Fn(f64) -> f64) -> Option<Self> {
-        if !temperature.is_finite() || temperature < COLDEST {
-            return None;
-        }
+    fn among(n: usize, temperature: f64, mean: impl Fn(f64) -> f64) -> Self {
         let first = (NEGLIGIBLE / n as f64).ln();
         let last = VANISHES.ln() + 1.0 / temperature;
         let count = ((last - first) / STEP).ceil() as usize;
@@ -53,7 +50,7 @@ impl SoftBest {
         };
         // Once the others leave nothing, they leave nothing at any greater s.
         let nodes = (0..=count).map(node).take_while(|(_, rest)| *rest > 1e-30).collect();
-        Some(SoftBest { n: n as f64, temperature, nodes })
+        SoftBest { n: n as f64, temperature, nodes }
     }
 
     /// h at distance v from the top.
@@ -78,11 +75,14 @@ impl SoftBest {
     }
 }
 
-/// Win rate over π_ref of a policy, both under soft best-of-n: ∫ f·h·G du. `None` for a temperature that is too cold or no number.
+/// Win rate over π_ref of a policy, both under soft best-of-n: ∫ f·h·G du. `None` for a temperature below [`COLDEST`] or not finite.
 ///
 /// - `policy`: f, by v.
 pub(crate) fn soft_win_rate(n: usize, temperature: f64, policy: &Piecewise) -> Option<f64> {
-    let uniform = SoftBest::new(n, temperature)?;
+    if !temperature.is_finite() || temperature < COLDEST {
+        return None;
+    }
+    let uniform = SoftBest::new(n, temperature);
     let reference = Piecewise::resolve(|v| uniform.density(v))?;
     let mut points = policy.points(PANEL * temperature);
     points.retain(|(_, mass)| *mass > NO_MASS);
@@ -91,7 +91,7 @@ pub(crate) fn soft_win_rate(n: usize, temperature: f64, policy: &Piecewise) -> O
         beyond[k] = beyond[k + 1] + mass;
     }
     let mean = |log_s: f64| left(&points, &beyond, log_s, temperature);
-    let kept = SoftBest::among(n, temperature, mean)?;
+    let kept = SoftBest::among(n, temperature, mean);
     let won = |&(v, mass): &(f64, f64)| mass * kept.density(v) * reference.tails(v).below;
     Some(points.iter().map(won).sum())
 }
@@ -130,7 +130,7 @@ mod tests {
         // g = 2∫σ((u−w)/τ)dw = 2τ·(softplus(u/τ) − softplus((u−1)/τ)).
         let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
         for temperature in [0.01, 0.1, 1.0, 30.0] {
-            let soft = SoftBest::new(2, temperature).unwrap();
+            let soft = SoftBest::new(2, temperature);
             for u in [0.0, 0.1, 0.5, 0.99, 1.0] {
                 let gap = softplus(u / temperature) - softplus((u - 1.0) / temperature);
                 let (got, exact) = (soft.density(1.0 - u), 2.0 * temperature * gap);
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn density_integrates_to_one() {
         for (n, temperature) in [(1, 0.2), (3, 0.05), (8, 0.3), (1000, 0.1), (10_000, 2.0)] {
-            let soft = SoftBest::new(n, temperature).unwrap();
+            let soft = SoftBest::new(n, temperature);
             let whole = gauss::unit(|log_v| soft.density(log_v.exp()));
             assert!((whole - 1.0).abs() < 1e-12, "n = {n}: {whole}");
         }
@@ -150,8 +150,9 @@ mod tests {
 
     #[test]
     fn temperatures_out_of_reach_are_refused() {
+        let uniform = Piecewise::new(vec![0.0, 1.0], vec![[1.0; 20]]);
         for temperature in [0.0, 1e-5, f64::NAN, f64::INFINITY] {
-            assert!(SoftBest::new(4, temperature).is_none(), "{temperature}");
+            assert!(soft_win_rate(4, temperature, &uniform).is_none(), "{temperature}");
         }
     }
 
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn its_limits_are_best_of_n_and_sampling() {
-        let (cold, hot) = (SoftBest::new(4, 1e-4).unwrap(), SoftBest::new(4, 1e6).unwrap());
+        let (cold, hot) = (SoftBest::new(4, 1e-4), SoftBest::new(4, 1e6));
         for v in [0.01, 0.3, 0.8f64] {
             assert!((cold.density(v) - 4.0 * (1.0 - v).powi(3)).abs() < 1e-2);
             assert!((hot.density(v) - 1.0).abs() < 1e-5);

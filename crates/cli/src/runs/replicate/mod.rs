@@ -13,9 +13,9 @@ mod spot;
 mod statistics;
 
 use std::path::{Component, Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use infalign_record::env::{self, BASED_ON};
 use infalign_record::folder::{CONFIG, is_of_finder};
@@ -136,20 +136,25 @@ fn run_again(
     program: &Program,
     replica: &Path,
 ) -> Result<()> {
-    let mut command = again(args, original, program, replica)?;
+    let command = again(args, original, program, replica)?;
     interrupt::watch();
-    let mut child = command
-        .env(BASED_ON, &original.uuid)
-        // Results of the replica are in its folder; stdout is for the comparison.
-        .stdout(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.path.display()))?;
+    let mut child = start(command, program, original)?;
     let status = interrupt::wait(&mut child, || false)
         .with_context(|| format!("the replica in {}", replica.display()))?;
     if !status.success() {
         bail!("the replica in {} failed: {status}", replica.display());
     }
     Ok(())
+}
+
+/// Starts a replica.
+fn start(mut command: Command, program: &Program, original: &Record) -> Result<Child> {
+    command
+        .env(BASED_ON, &original.uuid)
+        // Results of the replica are in its folder; stdout is for the comparison.
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.path.display()))
 }
 
 fn again(
@@ -167,9 +172,13 @@ fn again(
         }
         return Ok(command);
     }
-    if !args.sets.is_empty() {
-        bail!("--set is for runs of train and scorer");
-    }
+    ensure!(args.sets.is_empty(), "--set is for runs of train and scorer");
+    command.args(moved_words(original, replica)?);
+    Ok(command)
+}
+
+/// The words of the original's command line, with the replica's folder in place of its own.
+fn moved_words(original: &Record, replica: &Path) -> Result<Vec<String>> {
     if original.argv.iter().any(|word| word.contains("«redacted")) {
         bail!(
             "its command line held a secret, which was not recorded: run it by hand, and compare with --replica"
@@ -194,8 +203,7 @@ fn again(
     // What was taken up is made from the beginning, and the changes of a program are no result.
     let is_left_out =
         |word: &&String| word.as_str() == "--resume" || word.starts_with("--include-diff");
-    command.args(original.argv.iter().filter(|word| !is_left_out(word)).map(word));
-    Ok(command)
+    Ok(original.argv.iter().filter(|word| !is_left_out(word)).map(word).collect())
 }
 
 /// Whether a run is run again by its `config.toml`, and not by its command line.

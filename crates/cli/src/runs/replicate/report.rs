@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use infalign_record::atomic::write_atomic;
 use infalign_record::compare::{self, obstacles, same_machine};
 use infalign_record::folder::{MANIFEST, RESULTS};
 use infalign_record::replication::{Replication, Row, RunName, WHOLE, describe};
@@ -11,6 +10,7 @@ use infalign_record::{Expect, Level, Record, environment};
 
 use super::{not_comparable, print, statistics};
 use crate::failure::{Failure, OrFailure};
+use crate::files::write;
 
 /// A run's folder with its record.
 pub(super) type Run<'a> = (&'a Path, &'a Record);
@@ -94,7 +94,7 @@ pub(super) fn finish(
     let statement = format!("{:#}\n", report.statement(original));
     let table = report.markdown();
     for (name, text) in [("replication.json", &statement), ("replication.md", &table)] {
-        write_atomic(&folder.join(name), |file| file.write_all(text.as_bytes())).or_run()?;
+        write(&folder.join(name), text).or_run()?;
     }
     print(if json { &statement } else { &table })?;
     if !json {

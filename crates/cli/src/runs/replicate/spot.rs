@@ -5,10 +5,9 @@
 //! stage again and no other. Of a training, the first steps are compared, and then it is stopped.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use infalign_record::env::BASED_ON;
 use infalign_record::folder::{self, CONFIG, EXPECT, RECORD, RESULTS, STEPS};
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_record::replication::{Replication, Row, RunName};
@@ -116,14 +115,11 @@ fn again(
 ) -> Result<Row> {
     prepare(&args.run, copy, stage)?;
     let mut command = Command::new(&program.path);
-    command.args(["train", "--resume", "--out"]).arg(copy).env(BASED_ON, &original.uuid);
+    command.args(["train", "--resume", "--out"]).arg(copy);
     if let Some(device) = super::value_of(&original.argv, "--device") {
         command.args(["--device", device]);
     }
-    let mut child = command
-        .stdout(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.path.display()))?;
+    let mut child = super::start(command, program, original)?;
     let in_stage = || format!("the stage {:?}", stage.name);
     if stage.name.starts_with("train ") {
         let (steps, n) = (copy.join(&stage.product).join(STEPS), usize::try_from(args.steps)?);

@@ -42,10 +42,7 @@ impl Trained<'_> {
             .iter()
             .zip(decoded)
             .flat_map(|(prompt, responses)| {
-                responses.iter().map(|one| Sequence {
-                    tokens: [prompt.tokens.as_slice(), &one.response.tokens].concat(),
-                    prompt_length: prompt.tokens.len(),
-                })
+                responses.iter().map(move |one| one.response.sequence(prompt))
             })
             .collect();
         let kl = kl_per_response(self.policy, self.base, &sequences)?;
@@ -116,39 +113,17 @@ impl ScorerEvaluator<'_> {
     }
 
     fn measure(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
-        let weight = |head: &Head| evaluation.weights.get(&head.name).copied().unwrap_or(0.0);
-        let weights: Vec<f64> = self.heads.iter().map(weight).collect();
-        let parts = self.heads.iter().zip(&weights).filter(|(_, weight)| **weight != 0.0);
-        let parts = parts.map(|(head, weight)| Ok((*weight as f32, (self.rewards)(head)?)));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        // Plain samples alone go by no weights.
-        let sum = if parts.is_empty() { None } else { Some(WeightedSum::new(parts)?) };
-        let sum = sum.as_ref().map(|sum| sum as &dyn Reward);
-        let scorer = LearnedScorer::new(&self.guide.values, self.guide.trunk.as_deref(), &weights)?;
-        let watch = |_: Event<'_>| interrupt::flow();
-        let generator = Generator { watch: Some(&watch), ..self.generator.clone() };
-        let Composed { selection, inner } = procedure;
-        let decoder = if inner == Procedure::Sample {
-            ProcedureDecoder::new(selection, &generator, self.tokenizer, sum)?
-                .with_seed(generator.seed)
-        } else {
-            let cancelled = Some(interrupt::flag());
-            let guided =
-                GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
-            guided.check(self.prompts)?;
-            ProcedureDecoder::guided(selection, guided, self.tokenizer, sum)?
-        };
-        let decoded = decoder.decode_samples(self.prompts, evaluation.samples)?;
+        let decoded = self.decode(procedure, evaluation)?;
         let text = |responses: &Vec<Decoded>| responses.iter().map(|y| y.text.clone()).collect();
         let texts: Vec<Vec<String>> = decoded.iter().map(text).collect();
         let Measured { rewards, win_rates } = self.measures.of(&texts, None)?;
+        let trained = self.trained.map(|trained| trained.log_ratio(self.prompts, &decoded));
+        let log_ratio = trained.transpose()?.unwrap_or(0.0);
         let all: Vec<&Decoded> = decoded.iter().flatten().collect();
         let mean = |of: &dyn Fn(&Decoded) -> f64| {
             all.iter().map(|one| of(one)).sum::<f64>() / all.len().max(1) as f64
         };
         let kinds = all.first().map_or(0, |one| one.kl.len());
-        let trained = self.trained.map(|trained| trained.log_ratio(self.prompts, &decoded));
-        let log_ratio = trained.transpose()?.unwrap_or(0.0);
         let kl = (0..kinds).map(|place| Kl {
             nats: log_ratio + mean(&|one| one.kl.get(place).map_or(0.0, |kl| kl.nats)),
             kind: all[0].kl[place].kind,
@@ -164,5 +139,40 @@ impl ScorerEvaluator<'_> {
             scorer_calls: mean(&|one| one.cost.scorer_calls as f64),
             truncation: mean(&|one| one.truncation),
         })
+    }
+
+    /// The responses that the procedure gives to every prompt, `[prompts][samples]`.
+    fn decode(
+        &self,
+        procedure: Composed,
+        evaluation: &ScorerEvaluation,
+    ) -> Result<Vec<Vec<Decoded>>> {
+        let weight = |head: &Head| evaluation.weights.get(&head.name).copied().unwrap_or(0.0);
+        let weights: Vec<f64> = self.heads.iter().map(weight).collect();
+        let sum = self.sum(&weights)?;
+        let sum = sum.as_ref().map(|sum| sum as &dyn Reward);
+        let scorer = LearnedScorer::new(&self.guide.values, self.guide.trunk.as_deref(), &weights)?;
+        let watch = |_: Event<'_>| interrupt::flow();
+        let generator = Generator { watch: Some(&watch), ..self.generator.clone() };
+        let Composed { selection, inner } = procedure;
+        let decoder = if inner == Procedure::Sample {
+            ProcedureDecoder::new(selection, &generator, self.tokenizer, sum)?
+                .with_seed(generator.seed)
+        } else {
+            let cancelled = Some(interrupt::flag());
+            let guided =
+                GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
+            guided.check(self.prompts)?;
+            ProcedureDecoder::guided(selection, guided, self.tokenizer, sum)?
+        };
+        Ok(decoder.decode_samples(self.prompts, evaluation.samples)?)
+    }
+
+    /// The rewards of the heads times their weights; none for plain samples, which alone go by no weights.
+    fn sum(&self, weights: &[f64]) -> Result<Option<WeightedSum>> {
+        let parts = self.heads.iter().zip(weights).filter(|(_, weight)| **weight != 0.0);
+        let parts = parts.map(|(head, weight)| Ok((*weight as f32, (self.rewards)(head)?)));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        Ok(if parts.is_empty() { None } else { Some(WeightedSum::new(parts)?) })
     }
 }

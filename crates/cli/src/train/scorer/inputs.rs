@@ -6,20 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_decode::EncodedPrompt;
-use infalign_model::{CausalLm, Head as Output, ModelFolder, Tokenizer};
-use infalign_transform::Composed;
+use infalign_model::{CausalLm, ModelFolder, Tokenizer};
 
 use super::super::given::{GivenReader, GivenResponse};
 use super::super::inputs::{
-    check_names, check_responses, check_sampling, check_stops, fitting, read_prompts,
-    warn_of_warmup,
+    check_names, check_responses, check_sampling, fitting, read_prompts, warn_of_warmup,
 };
 use super::super::reward_model::RewardModelInputs;
-use super::super::rewards;
+use super::super::rewards::{self, Keyed};
 use super::super::without_effect::warn_of_validation;
 use super::completions::cut;
-use crate::encode::Encoder;
-use crate::models::check_vocabularies;
+use super::models::Models;
 use crate::recipe::{Head, Paths, ScorerEvaluation, ScorerRecipe};
 
 /// Everything that a scorer recipe reads, loaded and checked.
@@ -50,69 +47,33 @@ impl<'a> ScorerInputs<'a> {
         let paths = Paths { run };
         recipe.check()?;
         check_sampling(&recipe.generation)?;
-        check_names("head", recipe.head.iter().map(|head| head.name.as_str()))?;
-        let mut keyed: Vec<_> = recipe.head.iter().map(|head| (key(head), &head.reward)).collect();
-        keyed.extend(recipe.judge.iter().map(|judge| ("judge".to_owned(), judge)));
-        rewards::check(&recipe.reward_model, recipe.seed, &keyed)?;
-        let folder = paths.model(&recipe.model)?;
-        let base = CausalLm::load(&folder, device).context("model")?;
-        check_stops(&recipe.generation, &base)?;
-        let tokenizer = Tokenizer::load(&folder, base.config())?;
-        let other = |model: &Option<PathBuf>, key: &'static str| {
-            let other = model.as_ref().map(|model| load_other(model, &paths, &base, &tokenizer));
-            other.transpose().context(key)
-        };
-        let trunk = other(&recipe.trunk, "trunk")?;
-        let read = trunk.as_ref().unwrap_or(&base);
-        check_context(read, base.config().max_position_embeddings).context("trunk")?;
-        let evaluation_base = other(&recipe.evaluation_base, "evaluation_base")?;
-        let encoder = Encoder::new(&tokenizer).within(base.config().max_position_embeddings);
-        let most = recipe.generation.max_tokens;
-        let [train, test] = read_prompts(&recipe.prompts, &paths)?;
-        let template_sha256 = encoder.template_sha256(&train)?;
-        let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &base, most));
-        let (train, test) = (train?, test?);
-        check_counts(recipe, &train, &test)?;
-        let prompts = test.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
-        let longest = prompts + most;
-        if let Some(other) = &evaluation_base {
-            let context = other.config().max_position_embeddings;
-            check_context(read, context)
-                .and_then(|()| check_room(context, longest))
-                .context("evaluation_base")?;
-        }
-        let policies = recipe.policy.iter().map(|policy| {
-            let key = || format!("[[policy]] {:?}", policy.name);
-            let folder =
-                find_policy(&policy.model, &paths, &base, &tokenizer, longest).with_context(key)?;
-            if policy.evaluation().procedures.iter().any(Composed::is_guided) {
-                let writes = folder.config(Output::CausalLm)?.max_position_embeddings;
-                check_context(read, writes).with_context(key)?;
-            }
-            Ok(folder)
-        });
-        let policies = policies.collect::<Result<Vec<_>>>()?;
+        let rewards = check_rewards(recipe)?;
+        let models = Models::load(recipe, &paths, device)?;
+        let Prompts { train, test, template_sha256 } = Prompts::read(recipe, &paths, &models)?;
+        let longest = test.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0)
+            + recipe.generation.max_tokens;
+        models.check_evaluation_base(longest)?;
+        let policies = models.policies(recipe, &paths, longest)?;
         let (_, validation) = train.split_at(train.len() - recipe.rollouts.validation);
-        let reader = GivenReader::new(&paths, &encoder, &base, test.iter().chain(validation));
+        let encoder = models.encoder();
+        let reader =
+            GivenReader::new(&paths, &encoder, &models.base, test.iter().chain(validation));
         let completions = reader.completions(&recipe.completions).context("completions")?;
-        let completions = cut(completions, &recipe.generation, tokenizer.stops());
+        let completions = cut(completions, &recipe.generation, models.tokenizer.stops());
         let reward_models = RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?;
-        for (key, config) in keyed {
+        for (key, config) in rewards {
             if !rewards::is_own(config) {
                 rewards::build(config, run, device).with_context(|| key)?;
             }
         }
-        warn_of_warmup("train", &recipe.train.optimizer, recipe.train.steps);
-        if recipe.rollouts.validation > 0 {
-            let told = format!("rollouts.validation is {}", recipe.rollouts.validation);
-            warn_of_validation(&told, recipe.train.steps, recipe.train.checkpoint_every);
-        }
+        warn(recipe);
+        let Models { base, base_folder, tokenizer, trunk, evaluation_base } = models;
         Ok(Self {
             recipe,
             run,
             device: device.clone(),
             base,
-            base_folder: folder.path().to_path_buf(),
+            base_folder,
             tokenizer,
             trunk,
             evaluation_base,
@@ -123,6 +84,44 @@ impl<'a> ScorerInputs<'a> {
             completions,
             reward_models,
         })
+    }
+}
+
+/// The rewards of the heads and of the judge with what messages call them, once their names and kinds are checked.
+fn check_rewards(recipe: &ScorerRecipe) -> Result<Vec<Keyed<'_>>> {
+    check_names("head", recipe.head.iter().map(|head| head.name.as_str()))?;
+    let mut keyed: Vec<_> = recipe.head.iter().map(|head| (key(head), &head.reward)).collect();
+    keyed.extend(recipe.judge.iter().map(|judge| ("judge".to_owned(), judge)));
+    rewards::check(&recipe.reward_model, recipe.seed, &keyed)?;
+    Ok(keyed)
+}
+
+/// The prompts whose responses fit the base model, encoded.
+struct Prompts {
+    train: Vec<EncodedPrompt>,
+    test: Vec<EncodedPrompt>,
+    template_sha256: String,
+}
+
+impl Prompts {
+    fn read(recipe: &ScorerRecipe, paths: &Paths<'_>, models: &Models) -> Result<Self> {
+        let encoder = models.encoder();
+        let [train, test] = read_prompts(&recipe.prompts, paths)?;
+        let template_sha256 = encoder.template_sha256(&train)?;
+        let most = recipe.generation.max_tokens;
+        let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &models.base, most));
+        let (train, test) = (train?, test?);
+        check_counts(recipe, &train, &test)?;
+        Ok(Self { train, test, template_sha256 })
+    }
+}
+
+fn warn(recipe: &ScorerRecipe) {
+    let ScorerRecipe { train, rollouts, .. } = recipe;
+    warn_of_warmup("train", &train.optimizer, train.steps);
+    if rollouts.validation > 0 {
+        let told = format!("rollouts.validation is {}", rollouts.validation);
+        warn_of_validation(&told, train.steps, train.checkpoint_every);
     }
 }
 
@@ -175,69 +174,4 @@ fn check_evaluation(
 /// What messages call a head.
 pub(super) fn key(head: &Head) -> String {
     format!("[[head]] {:?}", head.name)
-}
-
-/// Loads another model that reads the base's tokens.
-fn load_other(
-    model: &Path,
-    paths: &Paths<'_>,
-    base: &CausalLm,
-    tokenizer: &Tokenizer,
-) -> Result<CausalLm> {
-    let folder = paths.model(model)?;
-    let model = CausalLm::load(&folder, &base.device())?.merge()?;
-    let shown = folder.path().display().to_string();
-    ensure!(
-        tokenizer.has_tokens_of(&folder.tokenizer()?)?,
-        "{shown} has another tokenizer than the base: a scorer reads the base's tokens"
-    );
-    let [size, of_base] = [&model, base].map(|one| one.config().vocab_size);
-    check_vocabularies((&shown, size), ("the base", of_base))?;
-    Ok(model)
-}
-
-/// Finds a policy that was trained from the base, and refuses what cannot be one.
-///
-/// - `longest`: tokens of the longest prompt with its response.
-fn find_policy(
-    model: &Path,
-    paths: &Paths<'_>,
-    base: &CausalLm,
-    tokenizer: &Tokenizer,
-    longest: usize,
-) -> Result<ModelFolder> {
-    let folder = paths.model(model)?;
-    let config = folder.config(Output::CausalLm)?;
-    let shown = folder.path().display().to_string();
-    ensure!(
-        tokenizer.has_tokens_of(&folder.tokenizer()?)?,
-        "{shown} has another tokenizer than the base, so that it has no KL to it: a policy is trained from the base"
-    );
-    check_vocabularies((&shown, config.vocab_size), ("the base", base.config().vocab_size))?;
-    check_room(config.max_position_embeddings, longest)?;
-    Ok(folder)
-}
-
-/// Refuses a model that has no room for a response to every prompt.
-///
-/// - `context`: tokens of its context.
-/// - `longest`: tokens of the longest prompt with its response.
-fn check_room(context: usize, longest: usize) -> Result<()> {
-    ensure!(
-        longest <= context,
-        "the model's context is {context} tokens, but a prompt with its response has up to {longest}: leave the model out, or lower generation.max_tokens"
-    );
-    Ok(())
-}
-
-/// Refuses a scorer that cannot read whatever a model can write.
-///
-/// - `context`: tokens of that model's context.
-fn check_context(reads: &CausalLm, context: usize) -> Result<()> {
-    let own = reads.config().max_position_embeddings;
-    ensure!(
-        own >= context,
-        "the scorer's trunk reads {own} tokens, but the model {context}: a scorer must read whatever the model can write"
-    );
-    Ok(())
 }

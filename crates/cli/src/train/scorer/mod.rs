@@ -7,6 +7,7 @@ mod figures;
 mod inputs;
 mod listing;
 mod measures;
+mod models;
 mod policies;
 mod responses;
 mod row;
@@ -280,11 +281,7 @@ impl ScorerInputs<'_> {
             base: self.base_folder.clone(),
             base_sha256: identity::model(&folder)?,
         };
-        let (mut stream, mut position) = (Stream::new(self.recipe.seed, "scorer-head", "", 0), 0);
-        let mut normal = || {
-            position += 1;
-            stream.normal(position) as f32
-        };
+        let mut normal = Stream::new(self.recipe.seed, "scorer-head", "", 0).normals(1);
         Ok(ScorerModel::new(spec, self.trunk.clone(), &mut normal, &self.device)?)
     }
 }

@@ -58,8 +58,7 @@ impl Rewarded<'_> {
     fn meta(&self) -> Result<CalibrationMeta> {
         let ScorerInputs { recipe, run, tokenizer, .. } = self.inputs;
         let paths = Paths { run };
-        let first = &recipe.head[0].reward;
-        let reward = identity::reward(first, |path| paths.model(path), |path| paths.resolve(path))?;
+        let reward = identity::recipe_reward(&recipe.head[0].reward, &paths)?;
         let folder = paths.model(self.model)?;
         let template = self.inputs.template_sha256.clone();
         identity::calibration(&folder, tokenizer, reward, template, &recipe.generation, recipe.seed)
@@ -73,8 +72,7 @@ impl Rewarded<'_> {
         let mut responses = Vec::new();
         for prompt in prompts {
             for response in rollouts.of(&prompt.text)? {
-                let tokens = [prompt.tokens.as_slice(), &response.tokens].concat();
-                let sequence = Sequence { tokens, prompt_length: prompt.tokens.len() };
+                let sequence = prompt.followed_by(&response.tokens);
                 responses.push((prompt.text.clone(), sequence, Some(response.reward)));
             }
         }
