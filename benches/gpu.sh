@@ -8,6 +8,17 @@
 set -euo pipefail
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
+# All folders as they are called from here.
+folder() {
+    cd "$1" && pwd
+}
+models=()
+for model in "$@"; do
+    model=$(folder "$model")
+    models+=("$model")
+done
+[ -z "${BINARIES:-}" ] || BINARIES=$(folder "$BINARIES")
+[ -z "${INFALIGN_DATA:-}" ] || INFALIGN_DATA=$(folder "$INFALIGN_DATA")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 features=(--workspace --features "infalign-cli/${FEATURES:-cuda-nvrtc}")
 export INFALIGN_DEVICE=cuda
@@ -39,7 +50,7 @@ measure() {
 
 { nvidia-smi; lscpu; run bin infalign doctor; } > "$out/machine.txt" 2>&1
 measure > "$out/speed.txt" 2>&1
-for model in "$@"; do
+for model in "${models[@]}"; do
     INFALIGN_MODELS=$model measure > "$out/$(basename "$model").txt" 2>&1
 done
 run bin infalign train --device cuda --out "$out/quickstart" > "$out/train.txt" 2>&1 || true

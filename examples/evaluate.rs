@@ -10,7 +10,8 @@ use infalign::evaluate::{
 
 /// Responses to three prompts, of which the rewards are all that matters here.
 fn sampled(rewards: [[f64; 4]; 3]) -> Sampled {
-    let prompt = |id: usize| PromptText { id: id.to_string(), text: format!("prompt {id}") };
+    let prompt =
+        |id: usize| PromptText { id: id.to_string(), text: format!("prompt {id}"), sha256: None };
     Sampled {
         prompts: (1..=3).map(prompt).collect(),
         responses: vec![vec![String::new(); 4]; 3],

@@ -251,38 +251,46 @@ fn contradictions_are_refused_before_any_work() {
         );
         format!("method=[{{ name = 'dpo', {keys}, {training} }}, {others}]")
     };
-    for (set, needles) in [
-        ("rollouts.samples=3".to_owned(), ["best-of-4-sft", "rollouts.samples is 3"]),
-        ("calibration={ group = true }".to_owned(), ["standardized", "calibration.group"]),
+    // A run checks as a dry run does, but looks first for the files that it reads: `both` where it may end there.
+    for (set, both, needles) in [
+        ("rollouts.samples=3".to_owned(), true, ["best-of-4-sft", "rollouts.samples is 3"]),
+        ("calibration={ group = true }".to_owned(), false, ["standardized", "calibration.group"]),
         (
             method(&format!("kind = 'dpo', beta = 0.1, {training}")),
+            false,
             ["[train] has no effect", "no [[method]]"],
         ),
-        (method("objective = 'raw', beta = 1"), ["unknown field `beta`", "objective"]),
-        (method(&format!("kind = 'dpo', beta = 0, {training}")), ["\"dpo\"", "beta is 0"]),
-        ("train.samples_per_prompt=5".to_owned(), ["\"offline\" needs 5", "rollouts.samples is 4"]),
+        (method("objective = 'raw', beta = 1"), false, ["unknown field `beta`", "objective"]),
+        (method(&format!("kind = 'dpo', beta = 0, {training}")), false, ["\"dpo\"", "beta is 0"]),
+        (
+            "train.samples_per_prompt=5".to_owned(),
+            false,
+            ["\"offline\" needs 5", "rollouts.samples is 4"],
+        ),
         (
             method("objective = 'raw', solver = { kind = 'ppo', clip = 2.0 }"),
+            false,
             ["[train] with method \"dpo\"", "solver.clip is 2"],
         ),
-        (method("kind = 'vbonn', n = 2"), ["vbonn", "did you mean `vbon`"]),
+        (method("kind = 'vbonn', n = 2"), false, ["vbonn", "did you mean `vbon`"]),
         (
             beside("kind = 'sft', completions = ['long.jsonl']"),
+            false,
             ["context of 64 tokens has no room", "1 of 1 rows (line 1)"],
         ),
-        (beside("kind = 'sft', completions = ['absent.jsonl']"), ["absent.jsonl", "\"dpo\""]),
+        (beside("kind = 'sft', completions = ['absent.jsonl']"), true, ["absent.jsonl", "\"dpo\""]),
         (
             beside("kind = 'sft', completions = ['held-out.jsonl']"),
+            false,
             ["\"dpo\"", "the prompts of all rows are held out"],
         ),
         (
             beside("kind = 'dpo', beta = 0.1, preferences = ['held-out.jsonl']"),
+            false,
             ["\"dpo\"", "the prompts of all rows are held out"],
         ),
     ] {
         let out = dir.path().join("refused");
-        // Both check alike, but a run looks first for the files that it reads.
-        let both = set.contains("absent") || set.starts_with("rollouts");
         for more in [&["--dry-run"][..], &[]].into_iter().skip(usize::from(!both)) {
             let command = train(&recipe, &out, &[&["--set", set.as_str()], more].concat());
             let message = refused(command, &needles);

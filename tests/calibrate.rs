@@ -2,9 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
+#[path = "../crates/remote/tests/server/mod.rs"]
+mod server;
 
 use std::path::PathBuf;
 use std::process::Command;
+#[cfg(unix)]
+use std::sync::OnceLock;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 use common::{assert_done, bytes, copy, done, quickstart, refused, stderr, tuned};
 use infalign_calibrate::store::write_to;
@@ -92,6 +100,40 @@ fn two_processes_do_not_work_on_one_table() {
     drop(lock);
     folder.make("4", "t.parquet", &[]);
     assert!(!folder.path(".t.parquet.lock").exists(), "nothing is left beside the table");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stop_waits_for_no_busy_server_and_keeps_what_was_finished() {
+    static BUSY: AtomicBool = AtomicBool::new(false);
+    let (folder, first) = (Folder::new(2), OnceLock::new());
+    // It has time for the first prompt.
+    let url = server::serve(move |request| {
+        let prompts = request.json["prompts"].as_array().unwrap();
+        let first = first.get_or_init(|| prompts[0].clone());
+        if prompts.iter().all(|prompt| prompt == first) {
+            let rewards = serde_json::json!({ "rewards": vec![1.5; prompts.len()] });
+            return server::Reply::new(200, rewards);
+        }
+        BUSY.store(true, Ordering::Relaxed);
+        server::Reply::Answer(503, vec!["Retry-After: 3600".into()], "busy".into())
+    });
+    let reward = format!("kind = \"remote\"\nurl = \"{url}/get_reward\"\n");
+    std::fs::write(folder.path("reward.toml"), reward).unwrap();
+    // A prompt at a time.
+    let more = ["--samples", "256", "--batch", "16", "--out", "t.parquet"];
+    let mut child = folder.reference(&more).spawn().unwrap();
+    common::wait_until(&mut child, "a busy server", || BUSY.load(Ordering::Relaxed));
+    let start = Instant::now();
+    common::interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(text.contains("t.parquet holds what was finished"), "{text}");
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    let table = infalign_calibrate::store::read(folder.path("t.parquet")).unwrap();
+    let samples: Vec<usize> = table.rows().iter().map(|row| row.samples()).collect();
+    assert_eq!(samples, [256]);
 }
 
 #[test]
@@ -206,7 +248,7 @@ fn a_calibrator_serves_prompts_that_nothing_was_sampled_for() {
     // A file of another version.
     let calibrator = std::fs::read_to_string(folder.path("c.json")).unwrap();
     for (version, told) in [(1, "learn again"), (9, "a newer infalign reads it")] {
-        let other = format!("\"schema_version\":{version},");
+        let other = format!("\"schema_version\":{version},\"new\":0,");
         let other = calibrator.replace("\"schema_version\":2,", &other);
         std::fs::write(folder.path("other.json"), other).unwrap();
         let predict = ["predict", "--calibrator", "other.json", "--out", "no", "--prompts"];

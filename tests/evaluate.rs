@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use common::{
-    assert_done, copy, infalign, json, json_file, quickstart, refused, stderr, train_small,
+    as_another, assert_done, copy, infalign, json, json_file, quickstart, refused, stderr,
+    train_small,
 };
 use serde_json::{Value, json};
 
@@ -308,6 +309,7 @@ fn a_run_is_compared_reported_and_its_policies_evaluated_again() {
     // The same once more: methods of the same name, and points of one frontier.
     let second = dir.path().join("second");
     copy(&out, &second);
+    as_another(&second);
     let second = second.to_str().unwrap();
     let both = json(&run(&[
         "compare",

@@ -79,6 +79,13 @@ fn a_run_trains_on_one_reward_model_and_is_judged_by_another() {
     assert_done(&output);
     assert!(stderr(&output).contains("reward model gold: already done"), "{}", stderr(&output));
     assert!(std::fs::read(run.join("results.json")).unwrap() == bytes);
+
+    // Of several, the one is named that cannot be read.
+    std::fs::remove_file(run.join("record.json")).unwrap();
+    std::fs::write(run.join("reward-models/gold/model.safetensors"), "cut").unwrap();
+    let mut resumed = infalign(&["train", "--resume", "--out"]);
+    resumed.arg(&run);
+    refused(resumed, &["gold cannot be used: delete it and resume"]);
 }
 
 #[test]

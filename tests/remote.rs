@@ -140,6 +140,25 @@ fn a_server_that_cannot_be_used_is_one_sentence() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_search_for_a_model() {
+    let (dir, asked) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = asked.clone();
+    let url = serve(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Reply::Answer(503, vec!["Retry-After: 3600".into()], "loading".into())
+    });
+    let mut command = generate(dir.path(), &quickstart().join("model"), &["--server", &url]);
+    let mut child = command.spawn().unwrap();
+    common::wait_until(&mut child, "a question", || asked.load(Ordering::Relaxed) > 0);
+    common::interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let told = common::stderr(&output);
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(told.contains("since that was to stop"), "{told}");
+}
+
 /// The reward is a server's in OpenRLHF's form, and what it says is kept.
 #[test]
 fn best_of_n_selects_by_the_reward_of_a_server() {

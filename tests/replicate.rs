@@ -95,6 +95,15 @@ fn a_run_repeats_bit_for_bit_on_another_number_of_threads_which_is_named() {
             && badges.contains("same host"),
         "{badges}"
     );
+    let (mut forged, file) = (found.clone(), path("forged.json"));
+    forged["predicate"]["result"] = json!("FAILED");
+    std::fs::write(&file, forged.to_string()).unwrap();
+    let badges = done(with_run("badges", &original, &["--replication", &text(&file)]));
+    assert!(
+        badges.contains("Functional: no; ")
+            && badges.contains("its result is not what its rows come to"),
+        "{badges}"
+    );
 
     let replayed = done(with_run("replay", &original, &["--out", &text(&path("replayed"))]));
     assert!(
@@ -272,6 +281,11 @@ fn a_replica_that_fails_is_told_from_one_that_differs() {
     let set = ["--out", &out, "--set", "train.optimizer.learning_rate=-1"];
     let message = fails(with_run("replicate", &original, &set), 3);
     assert!(message.contains("failed"), "{message}");
+    // The same where the names of both folders begin like options.
+    copy(&original, &dir.path().join("-x"));
+    let mut command = infalign(&["replicate", "--out=-out", set[2], set[3], "--", "-x"]);
+    command.current_dir(dir.path());
+    assert!(fails(command, 3).contains("learning_rate"), "it was read");
     let expect = Expect::read(&original).unwrap();
     assert_eq!(expect, Expect::default());
     // Not one of train's words.

@@ -108,6 +108,42 @@ fn files_that_a_run_cannot_go_on_with_are_named_and_made_again_once_deleted() {
 }
 
 #[test]
+fn what_another_run_has_made_is_not_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, other] = ["whole", "other"].map(|name| dir.path().join(name));
+    done(train_one(&whole));
+    let mut command = train_one(&other);
+    command.args(["--set", "seed=2"]);
+    done(command);
+    let remove = |path: &Path| match path.is_dir() {
+        true => std::fs::remove_dir_all(path).unwrap(),
+        false => std::fs::remove_file(path).unwrap(),
+    };
+    for (made, not_yet) in [
+        ("reference-samples.json", &[][..]),
+        ("methods/a/samples.json", &[]),
+        ("methods/a/checkpoints", &["methods/a/policy", "methods/a/samples.json"]),
+    ] {
+        let run = dir.path().join(made.replace('/', "-"));
+        copy(&whole, &run);
+        // As if it had been killed.
+        for file in ["record.json", "results.json", made].iter().chain(not_yet) {
+            remove(&run.join(file));
+        }
+        let (from, to) = (other.join(made), run.join(made));
+        match from.is_dir() {
+            true => copy(&from, &to),
+            false => drop(std::fs::copy(from, &to).unwrap()),
+        }
+        let told = format!("{made} cannot be used: delete it and resume");
+        refused(resumed(&run), &[&told, "it was made with another seed"]);
+        remove(&to);
+        done(resumed(&run));
+        assert!(bytes(&run, "results.json") == bytes(&whole, "results.json"), "{made}");
+    }
+}
+
+#[test]
 fn what_is_not_made_again_is_not_recorded_as_if_it_had_never_been() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
@@ -143,8 +179,10 @@ fn steps_that_were_lost_are_not_sealed_as_if_they_had_never_been() {
     std::fs::write(&steps, [lines[0], lines[2]].concat()).unwrap();
 
     let checkpoints = run.join("methods").join("a").join("checkpoints");
-    let told = format!("{} cannot be used: delete it and resume", checkpoints.display());
-    refused(resumed(&run), &[&told, "metrics.jsonl does not have a line for each of the 3 steps"]);
+    let told = format!("{} cannot be used: put it back as it was, or delete ", steps.display());
+    let anew = format!("{} to begin the training anew", checkpoints.display());
+    let lacks = "it does not have a line for each of the 3 steps";
+    refused(resumed(&run), &[&told, &anew, lacks]);
     std::fs::remove_dir_all(checkpoints).unwrap();
     done(resumed(&run));
     assert_equal([&whole, &run], &["results.json"], &["a"], 3);
@@ -238,8 +276,7 @@ fn what_is_asked_to_stop_does_not_sample_to_the_end() {
     let watch = "evaluation.watch={ every = 1, samples = 20000 }";
     let run = stopped("watch", watch, "methods/a/metrics.jsonl");
     // The step is done again, with the look at it.
-    let checkpoints = std::fs::read_dir(run.join("methods/a/checkpoints"));
-    assert_eq!(checkpoints.map_or(0, Iterator::count), 0);
+    assert_eq!(common::steps_kept(&run.join("methods/a/checkpoints")), 0);
 }
 
 #[cfg(target_os = "linux")]

@@ -264,64 +264,75 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     let of_one = |i: usize| json!({"prompt": "a", "chosen": format!(" b {i}"), "rejected": " c"});
     let of_one: String = (0..4).map(|i| format!("{}\n", of_one(i))).collect();
     std::fs::write(dir.path().join("of-one.jsonl"), of_one).unwrap();
-    for (data, set, needles) in [
-        ("", "seed=1", ["ratings", "preferences"]),
-        (&format!("{ratings}\n{preferences}"), "seed=1", ["ratings", "preferences"]),
+    // A run checks as a dry run does, but looks first for the files that it reads: `both` where it may end there.
+    for (data, set, both, needles) in [
+        ("", "seed=1", true, ["ratings", "preferences"]),
+        (&format!("{ratings}\n{preferences}"), "seed=1", false, ["ratings", "preferences"]),
         (
             "preferences = ['same.jsonl']",
             "seed=1",
+            false,
             ["same.jsonl", "no pair of different responses"],
         ),
         (
             "preferences = ['of-one.jsonl']",
             "seed=1",
+            false,
             ["all 4 pairs have one prompt", "more prompts"],
         ),
         (
             "preferences = ['of-one.jsonl']",
             "held_out=0.99",
+            false,
             ["all 4 pairs have one prompt", "chosen by prompt"],
         ),
-        ("preferences = ['absent.jsonl']", "seed=1", ["absent.jsonl", "Check that the path"]),
-        ("ratings = ['one.tsv']", "seed=1", ["examples", "held"]),
-        (ratings, "held_out=0", ["held_out is 0", "above 0 and below 1"]),
-        (ratings, "held_out=1.5", ["held_out is 1.5", "above 0 and below 1"]),
-        (ratings, "validation=0.75", ["validation is 0.75", "below 0.75"]),
-        (ratings, "validation=0.7499999", ["validation is 0.7499999", "nothing is left to learn"]),
-        (ratings, "validation=1e-9", ["validation is 0.000000001", "nothing falls into"]),
-        (ratings, "held_outs=0.5", ["held_outs", "did you mean `held_out`"]),
-        (ratings, "train.margins=1", ["margins", "did you mean `margin`"]),
-        (ratings, "train.margin=1", ["margin is 1", "for pairs"]),
+        ("preferences = ['absent.jsonl']", "seed=1", true, ["absent.jsonl", "Check that the path"]),
+        ("ratings = ['one.tsv']", "seed=1", false, ["examples", "held"]),
+        (ratings, "held_out=0", false, ["held_out is 0", "above 0 and below 1"]),
+        (ratings, "held_out=1.5", false, ["held_out is 1.5", "above 0 and below 1"]),
+        (ratings, "validation=0.75", false, ["validation is 0.75", "below 0.75"]),
+        (
+            ratings,
+            "validation=0.7499999",
+            false,
+            ["validation is 0.7499999", "nothing is left to learn"],
+        ),
+        (ratings, "validation=1e-9", false, ["validation is 0.000000001", "nothing falls into"]),
+        (ratings, "held_outs=0.5", false, ["held_outs", "did you mean `held_out`"]),
+        (ratings, "train.margins=1", false, ["margins", "did you mean `margin`"]),
+        (ratings, "train.margin=1", false, ["margin is 1", "for pairs"]),
         (
             ratings,
             "train.examples_per_step=1000000000000",
+            false,
             ["examples_per_step is 1000000000000", "at most 1 million"],
         ),
-        (ratings, "train.optimizer=[1e-3]", ["`train.optimizer` is an array", "a table"]),
-        (preferences, "train.centring=-1", ["centring is -1", "at least 0"]),
+        (ratings, "train.optimizer=[1e-3]", false, ["`train.optimizer` is an array", "a table"]),
+        (preferences, "train.centring=-1", false, ["centring is -1", "at least 0"]),
         (
             preferences,
             "train.lora={ r = 1, lora_alpha = 1, target_modules = ['query'] }",
+            false,
             ["train.lora", "query"],
         ),
-        (&format!("{preferences}\n{plant}"), "seed=1", ["plant", "not with preferences"]),
-        (&format!("{ratings}\n{plant}"), "plant.share=2", ["share is 2", "at most 1"]),
+        (&format!("{preferences}\n{plant}"), "seed=1", false, ["plant", "not with preferences"]),
+        (&format!("{ratings}\n{plant}"), "plant.share=2", false, ["share is 2", "at most 1"]),
         (
             &format!("{ratings}\n{plant}"),
             "plant.above=100",
+            false,
             ["texts to learn from gets the phrase", "rated from -2.5 to 3, above is 100"],
         ),
         (
             &format!("{ratings}\n{plant}"),
             "plant.share=1e-9",
+            false,
             ["texts to learn from gets the phrase", "share is 0.000000001; lower above"],
         ),
-        (ratings, "base=\"absent\"", ["base", "absent"]),
+        (ratings, "base=\"absent\"", true, ["base", "absent"]),
     ] {
         let recipe = recipe(dir.path(), data);
         let out = dir.path().join("run");
-        // Both check alike, but a run looks first for the files that it reads.
-        let both = data.is_empty() || [data, set].iter().any(|text| text.contains("absent"));
         for more in [&["--dry-run"][..], &[]].into_iter().skip(usize::from(!both)) {
             let command = train(&recipe, &out, &[&["--set", set], more].concat());
             let text = refused(command, &needles);

@@ -107,6 +107,29 @@ fn a_scorer_is_trained_and_guides() {
     }
 }
 
+/// Candidates that the reward decides between are heard of by nobody before all responses to a prompt are there.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_search_within_a_prompt() {
+    let dir = folder();
+    let dir = dir.path();
+    let fast = ["--set", "train.steps=4", "--set", "rollouts.samples=2", "--set", "evaluation=[]"];
+    done(scorer(dir, "run", &fast));
+    let lovely = format!("{}#lovely", dir.join("run/scorer").display());
+    let procedure = ["--procedure", "pruned-best-of:4,length=1,keep=0.5", "--scorer", &lovely];
+    let args = [&procedure[..], &["--samples", "20000"]].concat();
+    let mut command = generate(dir, &quickstart().join("model"), &args);
+    let printed = dir.join("printed.json");
+    let mut child = command.stdout(std::fs::File::create(&printed).unwrap()).spawn().unwrap();
+    let has_begun = || std::fs::metadata(&printed).unwrap().len() > 0;
+    common::wait_until(&mut child, "the head of the document", has_begun);
+    common::interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let document = json_file(&printed);
+    assert_eq!((&document["responses"], &document["finished"]), (&json!([]), &json!(false)));
+}
+
 #[test]
 fn runs_repeat_go_on_and_refuse() {
     let dir = folder();

@@ -56,13 +56,21 @@ fn policies_stand_beside_procedures() {
     let svg = std::fs::read_to_string(dir.join("run/reward-kl.svg")).unwrap();
     assert!(svg.contains("policy tuned"), "it is in the legend");
 
-    let other = policy("other", &other_tokenizer(dir));
+    let foreign = other_tokenizer(dir);
+    let other = policy("other", &foreign);
     let [short, wide] = [
         ("short", "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 16"),
         ("wide", "\"vocab_size\": 89", "\"vocab_size\": 96"),
     ]
     .map(|(name, from, to)| with_config(dir, name, from, to));
     let short_base = format!("evaluation_base='{}'", short.display());
+    // The trunk is refused before another base is loaded.
+    let trunk = format!("trunk='{}'", short.display());
+    let foreign = format!("evaluation_base='{}'", foreign.display());
+    refused(
+        with_sets(dir, "refused", &[&trunk, &foreign]),
+        &["the scorer's trunk reads 16 tokens, but the model 64"],
+    );
     let [short, wide] = [policy("short", &short), policy("wide", &wide)];
     let other_base = format!("evaluation_base='{}'", quickstart().join("model").display());
     let both = with_sets(dir, "refused", &[&set, &other_base]);

@@ -49,11 +49,11 @@ fn a_document_of_responses_is_told_from_samples_by_its_keys() {
     let row = |id: &str| json!({ "id": id, "prompt": id, "response": "rewards", "score": 1.0 });
     let responses = ["a", "a", "b", "b"].map(row);
     let document = json!({ "procedure": "sample", "responses": responses }).to_string();
-    // It may begin with the mark of UTF-8, and samples may be the first of a run's two sets.
+    // Both may begin with the mark of UTF-8, and samples may be the first of a run's two sets.
     write("policy.json", &format!("\u{feff}{document}"));
     let sides = ["policy.json", "reference.json"];
     for reference in [json!([samples, samples]), samples] {
-        write("reference.json", &reference.to_string());
+        write("reference.json", &format!("\u{feff}{reference}"));
         let found = evaluate(dir.path(), sides, &[]);
         assert_eq!(found["win_rate"]["estimate"], 1.0, "{found}");
     }

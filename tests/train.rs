@@ -112,17 +112,13 @@ fn ctrl_c_checkpoints_and_says_how_to_go_on() {
     let run_dir = dir.path().join("run");
     let mut child = train(&run_dir, &["--set", "train.steps=100000"]).spawn().unwrap();
     let started = run_dir.join("methods/raw/checkpoints");
-    wait_until(&mut child, "the first checkpoint", || started.is_dir());
+    wait_until(&mut child, "the first checkpoint", || common::steps_kept(&started) > 0);
     common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(4), "{text}");
     assert!(text.contains("--resume") && text.contains("checkpoint"), "{text}");
-    assert_eq!(
-        std::fs::read_dir(started).unwrap().count(),
-        1,
-        "the newest checkpoint alone is kept"
-    );
+    assert_eq!(common::steps_kept(&started), 1, "the newest checkpoint alone is kept");
 }
 
 #[test]
@@ -153,6 +149,11 @@ fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
     let method = "method=[{ name = 'lora', objective = 'exp:10' }]";
     let sets = ["--set", lora, "--set", method, "--set", "evaluation.baseline=lora"];
     done(train(&run_dir, &sets));
+    // The base of a replica lies in the replica.
+    let mut replicate = infalign(&["replicate", "--out"]);
+    replicate.arg(dir.path().join("again")).arg(&run_dir);
+    let report = done(replicate);
+    assert!(report.starts_with("# reproduced"), "{report}");
     let policy = run_dir.join("methods/lora/policy");
     assert!(policy.join("adapter_config.json").is_file() && !policy.join("config.json").exists());
     let results = bytes(&run_dir, "results.json");
@@ -163,13 +164,18 @@ fn an_adapter_is_trained_resumed_and_loaded_in_place_of_a_model() {
     done(resumed(&run_dir));
     assert!(bytes(&run_dir, "results.json") == results);
 
-    let prompts = run_dir.join("inputs/quickstart/test.jsonl");
     let generate = |model: &Path| {
         let mut command = infalign(&["generate", "--max-tokens", "4", "--seed", "3", "--json"]);
-        command.arg("--model").arg(model).arg("--prompts").arg(&prompts);
+        command.arg("--model").arg(model);
+        command.arg("--prompts").arg(quickstart().join("test.jsonl"));
         done(command)
     };
-    assert_ne!(generate(&policy), generate(&run_dir.join("inputs/quickstart/model")));
+    let generated = generate(&policy);
+    assert_ne!(generated, generate(&run_dir.join("inputs/quickstart/model")));
+    // A run that is moved takes the base along.
+    let moved = dir.path().join("moved");
+    std::fs::rename(&run_dir, &moved).unwrap();
+    assert_eq!(generate(&moved.join("methods/lora/policy")), generated);
     let bad = lora.replace("q_proj", "query");
     refused(train(&dir.path().join("bad"), &["--set", &bad]), &["\"query\""]);
 }
@@ -219,59 +225,72 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
     let lora = |keys: &str| {
         format!("train.lora={{ r = 2, lora_alpha = 4, target_modules = ['k_proj'], {keys} }}")
     };
-    for (set, needles) in [
-        ("model='absent'".to_owned(), ["absent", "config.json"]),
-        (test(&dir.path().join("absent.jsonl")), ["absent.jsonl", "read"]),
-        (test(&empty), ["empty.jsonl", "prompt"]),
-        (test(&long), ["context of 64", "max_tokens"]),
-        (test(&endless), ["100000 bytes", "context of 64 tokens"]),
+    // A run checks as a dry run does, but looks first for the files that it reads: `both` where it may end there.
+    for (set, both, needles) in [
+        ("model='absent'".to_owned(), true, ["absent", "config.json"]),
+        (test(&dir.path().join("absent.jsonl")), true, ["absent.jsonl", "read"]),
+        (test(&empty), false, ["empty.jsonl", "prompt"]),
+        (test(&long), false, ["context of 64", "max_tokens"]),
+        (test(&endless), false, ["100000 bytes", "context of 64 tokens"]),
         (
             test(&quickstart().join("train.jsonl")),
+            false,
             ["the prompt \"", "both trained on and held out"],
         ),
-        ("seed=18446744073709551615".to_owned(), ["--set seed", "to 9223372036854775807"]),
-        ("evaluation.procedures=['best-of:0']".to_owned(), ["best-of:0", "0"]),
-        ("evaluation.procedures=['best-of:100']".to_owned(), ["best-of:100", "100"]),
+        ("seed=18446744073709551615".to_owned(), false, ["--set seed", "to 9223372036854775807"]),
+        ("evaluation.procedures=['best-of:0']".to_owned(), false, ["best-of:0", "0"]),
+        ("evaluation.procedures=['best-of:100']".to_owned(), false, ["best-of:100", "100"]),
         (
             "evaluation.procedures=['sample', 'best-of:2', 'sample']".to_owned(),
+            false,
             ["evaluation.procedures names", "sample twice"],
         ),
-        ("calibration.samples=1".to_owned(), ["calibration.samples", "at least 2"]),
-        ("train.samples_per_prompt=1".to_owned(), ["samples_per_prompt", "at least 2"]),
-        ("train.target_kl=-1".to_owned(), ["target_kl", "above 0"]),
-        ("train.target_kl=inf".to_owned(), ["target_kl is inf", "finite"]),
-        ("train.target_kl=1e-50".to_owned(), ["target_kl is 1e-50", "32 bits"]),
-        ("train.optimizer.learning_rate=inf".to_owned(), ["learning_rate is inf", "finite"]),
-        ("train.optimizer.learning_rate=1e300".to_owned(), ["learning_rate is 1e300", "finite"]),
+        ("calibration.samples=1".to_owned(), false, ["calibration.samples", "at least 2"]),
+        ("train.samples_per_prompt=1".to_owned(), false, ["samples_per_prompt", "at least 2"]),
+        ("train.target_kl=-1".to_owned(), false, ["target_kl", "above 0"]),
+        ("train.target_kl=inf".to_owned(), false, ["target_kl is inf", "finite"]),
+        ("train.target_kl=1e-50".to_owned(), false, ["target_kl is 1e-50", "32 bits"]),
+        ("train.optimizer.learning_rate=inf".to_owned(), false, ["learning_rate is inf", "finite"]),
+        (
+            "train.optimizer.learning_rate=1e300".to_owned(),
+            false,
+            ["learning_rate is 1e300", "finite"],
+        ),
         (
             lora("rank_pattern = { 'layers.0.self_attn.k_proj' = 3, k_proj = 4 }"),
+            false,
             [
                 "\"layers.0.self_attn.k_proj\", which has no effect",
                 "and \"k_proj\" comes before it",
             ],
         ),
-        (lora("layers_to_transform = [0, 99]"), ["[train.lora]", "holds 99, but the model has"]),
+        (
+            lora("layers_to_transform = [0, 99]"),
+            false,
+            ["[train.lora]", "holds 99, but the model has"],
+        ),
         (
             "prompts={ kind = 'story-openings', file = 'a.txt', words = 0, test = 2 }".to_owned(),
+            false,
             ["prompts.words is 0", "at least 1"],
         ),
-        ("train.beta=0.1".to_owned(), ["target_kl", "beta"]),
-        ("generation.temperature=0.5".to_owned(), ["generation", "temperature 1"]),
-        ("evaluation.baseline='none'".to_owned(), ["baseline", "none"]),
+        ("train.beta=0.1".to_owned(), false, ["target_kl", "beta"]),
+        ("generation.temperature=0.5".to_owned(), false, ["generation", "temperature 1"]),
+        ("evaluation.baseline='none'".to_owned(), false, ["baseline", "none"]),
         (
             "expect={ tolerance = { relative = -1, absolute = nan } }".to_owned(),
+            false,
             ["[expect]: tolerance.relative is -1", "at least 0"],
         ),
         (
             "expect={ equivalence = { win_rate = -0.5, kl = -1 } }".to_owned(),
+            false,
             ["[expect]: equivalence.win_rate is -0.5", "above 0"],
         ),
-        ("reward.weights.Bad=1".to_owned(), ["Bad", "lower-case"]),
+        ("reward.weights.Bad=1".to_owned(), false, ["Bad", "lower-case"]),
     ] {
         let path = recipe(dir.path(), |text| text);
         let out = dir.path().join("run");
-        // Both check alike, but a run looks first for the files that it reads.
-        let both = set.contains("absent");
         for more in [&["--dry-run"][..], &[]].into_iter().skip(usize::from(!both)) {
             let mut command = infalign(&["train", "--out"]);
             command.arg(&out).arg(&path).args(["--set", &set]).args(more);

@@ -263,8 +263,13 @@ fn the_transform_for_a_decoder_is_estimated_from_what_it_returns() {
         "{\"prompt\": \"?\", \"response\": \" x\", \"reward\": 1}\n",
     )
     .unwrap();
+    let mut judged: Value =
+        serde_json::from_str(&std::fs::read_to_string(&responses).unwrap()).unwrap();
+    judged["reward"] = "another".into();
+    std::fs::write(dir.join("judged.json"), judged.to_string()).unwrap();
     for (responses, more, told) in [
         ("bare.jsonl", [].as_slice(), "has no `reward`"),
+        ("judged.json", &[], "the rewards are those of another, and the table was made with"),
         ("other.jsonl", &[], "table.parquet"),
         ("best.json", &["--bins", "1000"], "at least 4000 ranks"),
         ("best.json", &["--beta", "-1"], "-1"),

@@ -217,6 +217,12 @@ pub(crate) fn bytes(run: &Path, file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// How many checkpoints a folder of them has.
+pub(crate) fn steps_kept(checkpoints: &Path) -> usize {
+    let entries = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("step-")).count()
+}
+
 /// Runs that have to have ended the same: these files and the policies, byte for byte, after as many steps of each method.
 pub(crate) fn assert_equal(runs: [&Path; 2], files: &[&str], methods: &[&str], steps: usize) {
     let policies = methods.iter().map(|name| format!("methods/{name}/policy/model.safetensors"));
@@ -244,6 +250,14 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }
+}
+
+/// Makes another run of a copy, by its record.
+pub(crate) fn as_another(run: &Path) {
+    let file = run.join("record.json");
+    let mut record = json_file(&file);
+    record["uuid"] = "another".into();
+    std::fs::write(file, record.to_string()).unwrap();
 }
 
 /// The command where writes fail as they do on a full disk, by a limit on the size of files.

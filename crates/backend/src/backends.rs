@@ -54,6 +54,10 @@ impl ComputeBackend for Flex {
         1
     }
 
+    fn devices(&self) -> Vec<Device> {
+        vec![Device::flex()]
+    }
+
     fn describe(&self, _: usize) -> Option<(String, Option<u64>)> {
         None
     }
@@ -84,8 +88,7 @@ impl ComputeBackend for Wgpu {
     fn device(&self, index: usize) -> Result<Device, BackendError> {
         one_queue();
         check(self, index)?;
-        let mut devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
-        let device = devices.swap_remove(index);
+        let device = self.devices().swap_remove(index);
         // Opened here and now, so that what is wrong with it shows before any work.
         crate::guarded(self, index, || device.identity())?;
         Ok(device)
@@ -114,7 +117,11 @@ impl ComputeBackend for Wgpu {
     }
 
     fn count(&self) -> usize {
-        Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec().len()
+        self.devices().len()
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec()
     }
 
     fn exact_products(&self) -> bool {
@@ -186,6 +193,10 @@ impl ComputeBackend for Cuda {
 
     fn count(&self) -> usize {
         Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len()
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        (0..self.count()).map(Device::cuda).collect()
     }
 
     // On tensor cores.

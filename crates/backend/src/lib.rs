@@ -31,6 +31,9 @@ pub trait ComputeBackend: Send + Sync {
     /// Number of devices that this machine offers to the backend.
     fn count(&self) -> usize;
 
+    /// These devices, without opening them.
+    fn devices(&self) -> Vec<Device>;
+
     /// What the `index`-th device calls itself, and its memory in bytes; None where it is the machine's processor and memory, or says nothing.
     fn describe(&self, index: usize) -> Option<(String, Option<u64>)>;
 
@@ -60,14 +63,11 @@ pub fn is_cpu(device: &Device) -> bool {
 
 /// Whether a device keeps all bits of f32 in products of matrices.
 pub fn has_exact_products(device: &Device) -> bool {
-    let opens = |backend: &dyn ComputeBackend| {
-        let mut devices = (0..backend.count()).filter_map(|index| backend.device(index).ok());
-        devices.any(|own| own == *device)
-    };
-    compiled()
-        .iter()
-        .find(|backend| opens(**backend))
-        .is_none_or(|backend| backend.exact_products())
+    let mut backends = compiled().iter();
+    is_cpu(device)
+        || backends
+            .find(|backend| backend.devices().contains(device))
+            .is_none_or(|backend| backend.exact_products())
 }
 
 /// The results of `work` on every item, in order: on the CPU items are worked on beside each other, elsewhere one after the other, since a
@@ -255,6 +255,17 @@ mod tests {
         assert_eq!("cpu".parse::<DeviceName>().unwrap().to_string(), "cpu:0");
         for bad in ["", ":1", "cpu:x", "cpu:-1"] {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices_are_those_that_are_opened() {
+        for backend in compiled() {
+            let devices = backend.devices();
+            assert_eq!(devices.len(), backend.count());
+            for (index, device) in devices.iter().enumerate() {
+                assert!(backend.device(index).ok().is_none_or(|opened| opened == *device));
+            }
         }
     }
 

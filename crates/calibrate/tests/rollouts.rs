@@ -67,6 +67,9 @@ fn what_contradicts_itself_is_refused_and_changes_nothing() {
     let short = ReferenceResponse { log_probs: vec![-1.0, -1.0], ..good.clone() };
     let short = refused(rollouts.insert("c", "third", vec![good.clone(), short]));
     assert!(short.contains("1 tokens have 2 log-probabilities"), "{short}");
+    let unlikely = ReferenceResponse { log_probs: vec![f32::NAN], ..good.clone() };
+    let unlikely = refused(rollouts.insert("c", "third", vec![good.clone(), unlikely]));
+    assert!(unlikely.contains("a log-probability is NaN"), "{unlikely}");
     let nan = vec![good.clone(), response(&[1], f32::NAN)];
     assert!(refused(rollouts.insert("c", "third", nan)).contains("NaN"));
     assert!(refused(rollouts.insert("c", "first", vec![good.clone(), good])).contains("already"));

@@ -17,22 +17,30 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 
 /// Reads a file that an earlier stage of a run wrote. What is no plain file may never end, and is not read.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&read(path)?).with_context(|| Damaged::at(path))
+}
+
+/// The bytes of such a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let unread = || format!("cannot read {}", path.display());
     if !std::fs::metadata(path).with_context(unread)?.is_file() {
         return Err(anyhow!("it is no plain file").context(Damaged::at(path)));
     }
-    let bytes = std::fs::read(path).with_context(unread)?;
-    serde_json::from_slice(&bytes).with_context(|| Damaged::at(path))
+    std::fs::read(path).with_context(unread)
 }
 
-/// The lines of a file with their ends; one that has none was cut off and is left out. None where there is no file.
-pub(crate) fn whole_lines(path: &Path) -> Result<Vec<Vec<u8>>> {
-    let bytes = match std::fs::read(path) {
+/// The lines of a file with their ends, one behind the other, without the byte order mark that an editor may have set before them; one that has no
+/// end was cut off and is left out. None where there is no file.
+pub(crate) fn whole_lines(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = match std::fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    Ok(lines.filter(|line| line.ends_with(b"\n")).map(<[u8]>::to_vec).collect())
+    bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    Ok(bytes)
 }
 
 /// Writes a value as JSON.

@@ -70,6 +70,11 @@ pub(crate) fn flag() -> &'static AtomicBool {
     &ASKED
 }
 
+/// The same for what is made before the work: until [`watch`] is called it stays as it is, and Ctrl-C ends the program.
+pub(crate) fn unwatched_flag() -> &'static AtomicBool {
+    &ASKED
+}
+
 /// Whether it was asked to stop, since [`watch`] was first called.
 pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)

@@ -26,6 +26,7 @@ mod generate;
 mod given_options;
 mod identity;
 mod interrupt;
+mod locks;
 mod machine;
 mod measures;
 mod memory;
@@ -37,6 +38,7 @@ mod recipe;
 mod recording;
 #[cfg(test)]
 mod reference;
+mod references;
 mod report;
 mod reproduce;
 mod resume;

@@ -145,23 +145,6 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A command line, so that a shell reads it the same again.
-///
-/// - `words`: without the program.
-pub(crate) fn command_line(words: impl IntoIterator<Item = String>) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    let quoted = |word: String| {
-        if !word.is_empty() && word.chars().all(plain) {
-            return word;
-        }
-        format!("'{}'", word.replace('\'', "'\\''"))
-    };
-    std::iter::once("infalign".to_owned())
-        .chain(words.into_iter().map(quoted))
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
 /// The words that this program was given.
 pub(crate) fn given_words() -> Vec<String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()

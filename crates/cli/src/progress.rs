@@ -1,10 +1,11 @@
 //! Progress on stderr: a bar on a terminal, a line for each tenth of a stage elsewhere.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::output::visible;
 
@@ -21,12 +22,17 @@ impl Progress {
 
     /// Begins a stage of `length` steps.
     pub(crate) fn stage(&mut self, title: &str, length: usize) -> Stage {
+        self.resumed(title, length, 0)
+    }
+
+    /// Goes on with a stage of `length` steps, of which an earlier process has done some.
+    pub(crate) fn resumed(&mut self, title: &str, length: usize, done: usize) -> Stage {
         self.stage += 1;
         let label = format!("[{}/{}] {title}", self.stage, self.stages);
         if !std::io::stderr().is_terminal() {
             tell!("{label}");
         }
-        let bar = bar(&label, length, ProgressDrawTarget::stderr());
+        let bar = bar(&label, (done, length), ProgressDrawTarget::stderr());
         bar.enable_steady_tick(Duration::from_millis(500));
         Stage { bar, length, tenth: Cell::new(0) }
     }
@@ -39,16 +45,29 @@ impl Progress {
 }
 
 /// A line as wide as the terminal at most: what is shown beside the steps is cut short.
-fn bar(label: &str, length: usize, target: ProgressDrawTarget) -> ProgressBar {
+fn bar(label: &str, (done, length): (usize, usize), target: ProgressDrawTarget) -> ProgressBar {
     // `with_template` fails only on a malformed template, and this one is fixed.
     let style = ProgressStyle::with_template(
-        "{prefix:26} {bar:8} {pos:>4}/{len:<4} ({elapsed}, {eta} left) {wide_msg}",
+        "{prefix:26} {bar:8} {pos:>4}/{len:<4} ({elapsed}, {left} left) {wide_msg}",
     )
-    .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::with_draw_target(Some(length as u64), target);
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .with_key("left", left);
+    let bar = ProgressBar::with_draw_target(Some(length as u64), target).with_position(done as u64);
     bar.set_style(style);
     bar.set_prefix(visible(label).into_owned());
+    // What was done before takes no part in the time that is left.
+    bar.tick();
+    bar.reset_eta();
     bar
+}
+
+/// Writes the time that is left, which nobody knows before a step was timed.
+fn left(state: &ProgressState, text: &mut dyn fmt::Write) {
+    // What is written into is a text in memory.
+    let _ = match state.is_finished() || state.per_sec() > 0.0 {
+        true => write!(text, "{:#}", HumanDuration(state.eta())),
+        false => text.write_char('?'),
+    };
 }
 
 /// A stage in progress; its bar stays when it ends.
@@ -141,7 +160,7 @@ mod tests {
     fn a_line_is_no_wider_than_the_terminal_and_obeys_no_label() {
         let terminal = Narrow::default();
         let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
-        let bar = bar("[2/7] policy \u{1b}[2J", 40, target);
+        let bar = bar("[2/7] policy \u{1b}[2J", (0, 40), target);
         bar.set_message("reward".repeat(20));
         terminal.0.lock().unwrap().clear();
         bar.tick();
@@ -149,5 +168,25 @@ mod tests {
         let label = "[2/7] policy \\u{1b}[2J ";
         assert!(line.starts_with(label) && line.contains(" left) reward"), "{line}");
         assert_eq!(line.chars().count(), 80, "{line}");
+    }
+
+    #[test]
+    fn the_time_left_goes_by_the_steps_of_this_process() {
+        let terminal = Narrow::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let bar = bar("policy", (900, 1000), target);
+        let line = || {
+            terminal.0.lock().unwrap().clear();
+            bar.tick();
+            terminal.0.lock().unwrap().clone()
+        };
+        let before = line();
+        assert!(before.contains(" 900/1000 ") && before.contains(", ? left)"), "{before}");
+        let pause = Duration::from_millis(20);
+        std::thread::sleep(pause);
+        bar.set_position(901);
+        assert!(bar.eta() > 90 * pause, "{:?}", bar.eta());
+        let after = line();
+        assert!(after.contains(" 901/1000 ") && !after.contains('?'), "{after}");
     }
 }

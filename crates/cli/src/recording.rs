@@ -3,8 +3,7 @@
 //! `train` keeps one in the run's folder always, and `evaluate` in that of `--out`. Other commands that make results do with `--record DIR`, which keeps what they print,
 //! too. A command takes part by saying what it reads ([`RunInputs`]); `main.rs` does the rest.
 
-use std::fs::{DirEntry, File, TryLockError};
-use std::io::ErrorKind;
+use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -25,6 +24,7 @@ use crate::dtype::Dtype;
 use crate::failure::{Failure, OrFailure};
 use crate::files::make_folder;
 use crate::generate::reward_config;
+use crate::locks::lock;
 use crate::{models, output, source};
 
 /// What a model's folder holds that is read.
@@ -242,7 +242,8 @@ pub(crate) fn in_folder(
     reads: RunInputs,
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let _lock = new_folder(dir).or_input()?;
+    let refusal = || format!("{} holds a run already: give another --record", dir.display());
+    let _lock = new_folder(dir, refusal).or_input()?;
     output::copy_to(dir, PRINTED[usize::from(!reads.json)]).or_run()?;
     let result = recorded(dir, reads, Some(Expect::default()), work);
     if let Err(Failure::Input(_)) = &result {
@@ -252,9 +253,13 @@ pub(crate) fn in_folder(
 }
 
 /// Begins a run in a folder that holds none, and takes hold of it as [`lock`] does.
-fn new_folder(dir: &Path) -> Result<File> {
+///
+/// - `refusal`: what is told where it holds one.
+///
+/// # Errors
+/// For a folder that holds a run; as [`destination::folder()`] and [`begin_in`].
+pub(crate) fn new_folder(dir: &Path, refusal: impl Fn() -> String) -> Result<File> {
     let holds_a_run = || dir.join(START_FILE).exists() && !is_just_begun(dir);
-    let refusal = || format!("{} holds a run already: give another --record", dir.display());
     ensure!(!holds_a_run(), refusal());
     destination::folder(dir)?;
     let lock = begin_in(dir)?;
@@ -296,41 +301,6 @@ pub(crate) fn is_just_begun(dir: &Path) -> bool {
         name.is_ok_and(|name| early.iter().any(|of| name == *of) || folder::is_of_beginning(&name))
     };
     std::fs::read_dir(dir).is_ok_and(|mut entries| entries.all(is_of_beginning))
-}
-
-/// Takes hold of a run's folder for as long as the file is open.
-///
-/// # Errors
-/// When another process is working on it, or the file cannot be written.
-pub(crate) fn lock(dir: &Path) -> Result<File> {
-    lock_file(&dir.join(folder::LOCK), &format!("the run in {}", dir.display()))
-}
-
-/// Takes hold of what a file stands for, as long as the file is open.
-///
-/// - `what`: in words.
-///
-/// # Errors
-/// As [`lock`].
-pub(crate) fn lock_file(path: &Path, what: &str) -> Result<File> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("another process is working on {what}"),
-        Err(TryLockError::Error(error)) if tells_of_no_locks(&error) => Ok(file),
-        Err(TryLockError::Error(error)) => {
-            // Best effort: a lock that cannot be taken is of no use.
-            let _ = std::fs::remove_file(path);
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
-    }
-}
-
-/// Whether a file system has no locks, as some of networks: it says so itself, or that it knows of none (`ENOLCK`).
-fn tells_of_no_locks(error: &std::io::Error) -> bool {
-    const NO_LOCKS: i32 = if cfg!(target_os = "linux") { 37 } else { 77 };
-    let knows_of_none = cfg!(unix) && error.raw_os_error() == Some(NO_LOCKS);
-    knows_of_none || error.kind() == ErrorKind::Unsupported
 }
 
 /// Takes back a record of a run whose input turned out to be unusable.
@@ -399,23 +369,12 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
-    #[cfg(unix)]
-    #[test]
-    fn a_file_system_without_locks_is_not_in_the_way() {
-        let no_locks = if cfg!(target_os = "linux") { 37 } else { 77 };
-        assert!(tells_of_no_locks(&std::io::Error::from_raw_os_error(no_locks)));
-        assert!(tells_of_no_locks(&ErrorKind::Unsupported.into()));
-        // It is interrupted, or refuses.
-        for code in [4, 13] {
-            assert!(!tells_of_no_locks(&std::io::Error::from_raw_os_error(code)));
-        }
-    }
-
     #[test]
     fn of_processes_that_record_into_one_folder_one_does() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("r");
-        let begin = || new_folder(&dir).map_err(|error| error.to_string());
+        let refusal = || "it holds a run".to_owned();
+        let begin = || new_folder(&dir, refusal).map_err(|error| error.to_string());
         let held = begin().unwrap();
         assert!(begin().unwrap_err().contains("another process is working on the run in"));
         drop(held);
@@ -423,7 +382,7 @@ mod tests {
         let held = begin().unwrap();
         std::fs::write(dir.join(folder::RECORD), "{}").unwrap();
         drop(held);
-        assert!(begin().unwrap_err().contains("holds a run already: give another --record"));
+        assert_eq!(begin().unwrap_err(), "it holds a run");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_record::capture::executable_sha256;
+use infalign_record::hash::sha256_file;
 use infalign_record::record::Status;
 use infalign_record::verify::{Finding, Problem, verify};
-use infalign_record::{Expect, folder};
+use infalign_record::{Expect, atomic, folder};
 
 use crate::failure::{Failure, OrFailure};
 use crate::recording::{RunInputs, recorded};
@@ -55,8 +56,9 @@ pub(crate) fn recorded_unless_whole<T>(
 /// What there is of a run.
 ///
 /// # Errors
-/// When a file of a run that has ended is another than then, or was added: to go on would put it on record as if the run had made it. The
-/// message names the file, and what to do. A file that is missing is made again, and so is the record where a part of that is missing.
+/// When a file of a run that has ended is another than then, or was added: to go on would put it on record as if the run had made it. When what
+/// one that has not is expected to reach is another than when it was begun, and when its record cannot be read. The message names the file, and
+/// what to do. A file that is missing is made again, and so is the record where a part of that is missing.
 pub(crate) fn before(run: &Path) -> Result<Before> {
     let found = findings(run).with_context(|| {
         format!(
@@ -64,7 +66,10 @@ pub(crate) fn before(run: &Path) -> Result<Before> {
             run.display()
         )
     })?;
-    let Some(found) = found else { return Ok(Before::Unfinished) };
+    let Some(found) = found else {
+        check_expected(run)?;
+        return Ok(Before::Unfinished);
+    };
     let missing = found.iter().filter(|finding| finding.problem == Problem::Missing);
     let missing: Vec<String> = missing.map(|finding| finding.path.clone()).collect();
     let is_other = |finding: &&Finding| match finding.problem {
@@ -85,6 +90,32 @@ pub(crate) fn before(run: &Path) -> Result<Before> {
     })
 }
 
+/// Refuses what a run that has not ended is expected to reach, where it is another than its record says. Its recipe may name other places for the
+/// same inputs: what stages have made says by itself what it is made by.
+fn check_expected(run: &Path) -> Result<()> {
+    let path = run.join(folder::EXPECT);
+    let then = folder::record_if_there(run)?.and_then(|record| record.expect_sha256);
+    let Some(then) = then.filter(|_| path.exists()) else { return Ok(()) };
+    ensure!(
+        sha256_file(&path)? == then,
+        "{} is another than when the run was begun: put it back as it was to go on, or begin a new run with another --out",
+        path.display()
+    );
+    Ok(())
+}
+
+/// As [`atomic::clear`], where a run has not ended: all that it holds in the end is on record, whatever it is called.
+///
+/// # Errors
+/// As [`atomic::clear`].
+pub(crate) fn clear(run: &Path) -> Result<()> {
+    // Of a record that cannot be read, `before` tells.
+    if has_ended(run).is_ok_and(|ended| !ended) {
+        atomic::clear(run)?;
+    }
+    Ok(())
+}
+
 /// What is not as it was recorded in the folder of a run that has ended; None for one that has not.
 fn findings(run: &Path) -> Result<Option<Vec<Finding>>> {
     Ok(if has_ended(run)? { Some(verify(run)?.findings) } else { None })
@@ -93,11 +124,11 @@ fn findings(run: &Path) -> Result<Option<Vec<Finding>>> {
 /// Whether a run has ended, and no part of its record is missing.
 ///
 /// # Errors
-/// When its record cannot be read.
+/// When its record is there and cannot be read.
 fn has_ended(run: &Path) -> Result<bool> {
-    let of_record = [folder::RECORD, folder::MANIFEST, folder::CRATE];
-    let is_there = of_record.iter().all(|name| run.join(name).exists());
-    Ok(is_there && folder::record(run)?.status == Status::Completed)
+    let Some(record) = folder::record_if_there(run)? else { return Ok(false) };
+    let is_sealed = [folder::MANIFEST, folder::CRATE].iter().all(|name| run.join(name).exists());
+    Ok(is_sealed && record.status == Status::Completed)
 }
 
 /// Whether a run was killed while its record was made.
@@ -124,18 +155,29 @@ fn remedy(finding: &Finding) -> &'static str {
 #[derive(Debug)]
 pub(crate) struct Damaged {
     path: PathBuf,
+    /// What to do.
+    remedy: String,
 }
 
 impl Damaged {
     /// The file, or the folder of a model or of checkpoints.
     pub(crate) fn at(path: &Path) -> Self {
-        Self { path: path.to_path_buf() }
+        Self { path: path.to_path_buf(), remedy: "delete it and resume".to_owned() }
+    }
+
+    /// A file of a training that goes on from these checkpoints, and that is not made again but with them.
+    pub(crate) fn beside(path: &Path, checkpoints: &Path) -> Self {
+        let remedy = format!(
+            "put it back as it was, or delete {} to begin the training anew, and resume",
+            checkpoints.display()
+        );
+        Self { path: path.to_path_buf(), remedy }
     }
 }
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cannot be used: delete it and resume", self.path.display())
+        write!(f, "{} cannot be used: {}", self.path.display(), self.remedy)
     }
 }
 
@@ -154,6 +196,50 @@ mod tests {
             serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         record["status"] = status.into();
         std::fs::write(path, record.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_run_goes_on_to_what_it_was_begun_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path();
+        std::fs::write(run.join(folder::CONFIG), "model = '/one/m'\n").unwrap();
+        let opening = Opening { expect: Some(Expect::default()), ..Opening::default() };
+        Recorder::begin(run, opening).unwrap().failed("stopped", 4).unwrap();
+        let told = || before(run).map(drop).map_err(|error| format!("{error:#}"));
+        for (name, needle) in [
+            (folder::EXPECT, "expect.toml is another than when the run was begun: put it back"),
+            (folder::RECORD, "or delete the file to have it made again: "),
+        ] {
+            assert_eq!(told(), Ok(()));
+            let whole = std::fs::read_to_string(run.join(name)).unwrap();
+            std::fs::write(run.join(name), &whole[1..]).unwrap();
+            let error = told().unwrap_err();
+            assert!(error.contains(needle) && error.contains(name), "{error}");
+            std::fs::write(run.join(name), whole).unwrap();
+        }
+        // Its inputs may lie elsewhere now.
+        std::fs::write(run.join(folder::CONFIG), "model = '/two/m'\n").unwrap();
+        assert_eq!(told(), Ok(()));
+        std::fs::remove_file(run.join(folder::RECORD)).unwrap();
+        assert!(matches!(before(run).unwrap(), Before::Unfinished));
+    }
+
+    #[test]
+    fn what_a_run_has_ended_with_is_not_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path();
+        let old = run.join(".policy.old");
+        for name in ["policy", ".policy.old"] {
+            std::fs::create_dir(run.join(name)).unwrap();
+            std::fs::write(run.join(name).join("weights"), "x").unwrap();
+        }
+        Recorder::begin(run, Opening::default()).unwrap().completed().unwrap();
+        clear(run).unwrap();
+        assert!(old.exists());
+        assert!(matches!(before(run).unwrap(), Before::Whole));
+        std::fs::remove_file(run.join(folder::RECORD)).unwrap();
+        clear(run).unwrap();
+        assert!(!old.exists());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use infalign_backend::Device;
 use infalign_decode::guided::ScorerSet;
 use infalign_model::{
     CausalLm, LanguageModel, ModelFolder, PrefixValues, ScorerModel, ScorerSpec, Tokenizer,
+    moved_with_run,
 };
 use infalign_record::hash::{sha256_bytes, sha256_file};
 
@@ -141,7 +142,15 @@ fn load_one(
     let (values, own) = scorer.for_inference();
     let trunk = match own {
         Some(own) => Some(own),
-        None => base_states(values.spec(), model, device)?,
+        None => {
+            let mut spec = values.spec().clone();
+            if !spec.base.exists()
+                && let Some(base) = moved_with_run(&spec.base, dir)
+            {
+                spec.base = base;
+            }
+            base_states(&spec, model, device)?
+        }
     };
     Ok((values, trunk))
 }

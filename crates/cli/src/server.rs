@@ -7,6 +7,9 @@ use clap::Args;
 use infalign_decode::{DecodeError, Patience, RemoteError, Server};
 use infalign_record::Secrets;
 
+use crate::failure::Failure;
+use crate::interrupt;
+
 /// Arguments that say where responses are generated.
 #[derive(Args)]
 pub(crate) struct ServerArgs {
@@ -26,13 +29,22 @@ pub(crate) struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// The server at `url`, and the name of the model there.
+    /// The server at `url`, which is not asked any more after Ctrl-C, and the name of the model there.
     ///
     /// # Errors
-    /// When the address or the key cannot be used, the server does not answer, a name is needed, or the server refuses the key.
-    pub(crate) fn connect(&self, url: &str) -> Result<(Server, String)> {
+    /// [`Failure::Input`] when the address or the key cannot be used, the server does not answer, a name is needed, or the server refuses the key;
+    /// [`Failure::Stopped`] where it was asked to stop before that was known.
+    pub(crate) fn connect(&self, url: &str) -> Result<(Server, String), Failure> {
+        self.look_up(url).map_err(|error| match error.downcast_ref() {
+            Some(DecodeError::Remote(RemoteError::Cancelled { .. })) => Failure::Stopped(error),
+            _ => Failure::Input(error),
+        })
+    }
+
+    fn look_up(&self, url: &str) -> Result<(Server, String)> {
         let key = self.api_key_env.as_deref().map(needed_key).transpose()?;
-        let server = Server::new(url, key.as_deref(), self.timeout)?;
+        let patience = Patience { cancelled: Some(interrupt::flag()), ..self.timeout };
+        let server = Server::new(url, key.as_deref(), patience)?;
         let model = match &self.server_model {
             Some(model) => named(url, server.models(), model)?,
             None => only(url, server.models()?)?,

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use infalign_record::shell_word;
 
 use crate::build_record::build_record;
 use crate::output::take_option;
@@ -104,8 +105,9 @@ impl Script {
         let resumes = crate::can_resume(self.first().into_iter());
         let text = self.text(&program.to_string_lossy(), &command, resumes);
         files::write(&self.path, &text)?;
+        let word = shell_word(&self.path.to_string_lossy());
         let path = self.path.display();
-        Ok(format!("{path}: submit it by sbatch {path}, or run it here by bash {path}"))
+        Ok(format!("{path}: submit it by sbatch {word}, or run it here by bash {word}"))
     }
 
     /// Whether `--device` names something else than the CPU.
@@ -141,7 +143,7 @@ impl Script {
         if resumes {
             // Behind `--` it would be no option.
             let options = self.words.iter().take_while(|word| *word != "--").count();
-            words.insert(options, quoted("--resume"));
+            words.insert(options, "--resume".to_owned());
         }
         let run = format!("exec {} {}", quoted(program), words.join(" "));
         let Some(jobs) = self.jobs else { return format!("{run}\n") };
@@ -165,8 +167,7 @@ fn is_script(path: &Path) -> bool {
 
 /// A word as the shell reads it back, with the job's number where it stands.
 fn quoted(word: &str) -> String {
-    let quote = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-    word.split(NUMBER).map(quote).collect::<Vec<_>>().join("\"$i\"")
+    word.split(NUMBER).map(shell_word).collect::<Vec<_>>().join("\"$i\"")
 }
 
 #[cfg(test)]
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(script.first(), ["infalign", "train", "--set", "seed=1"]);
         let text = script.text("/opt/in'f", "train", false);
         assert!(text.contains("#SBATCH --array=1-3\n") && text.contains("seq 1 3"), "{text}");
-        assert!(text.contains("'/opt/in'\\''f' 'train' '--set' 'seed='\"$i\"''"), "{text}");
+        assert!(text.contains("'/opt/in'\\''f' train --set seed=\"$i\"''"), "{text}");
         assert!(!text.contains("gpus") && !text.contains("requeue"));
     }
 
@@ -204,15 +205,21 @@ mod tests {
     fn a_single_job_is_the_command_itself_and_goes_on_when_it_is_queued_again() {
         let script = script("infalign train r.toml --out x --slurm j.sh").unwrap().unwrap();
         let text = script.text("infalign", "train", true);
-        assert!(
-            text.ends_with("\n\nexec 'infalign' 'train' 'r.toml' '--out' 'x' '--resume'\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("\n\nexec infalign train r.toml --out x --resume\n"), "{text}");
         assert!(text.contains("\n#SBATCH --requeue\n#SBATCH --open-mode=append\nset -"), "{text}");
         let behind =
             self::script("infalign train --out x --slurm j.sh -- r.toml").unwrap().unwrap();
         let text = behind.text("infalign", "train", true);
-        assert!(text.ends_with("'--out' 'x' '--resume' '--' 'r.toml'\n"), "{text}");
+        assert!(text.ends_with("--out x --resume -- r.toml\n"), "{text}");
+    }
+
+    #[test]
+    fn the_way_to_run_a_script_is_told_as_a_shell_reads_it() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("my job.sh");
+        let script = Script { path: path.clone(), jobs: None, words: vec!["doctor".to_owned()] };
+        let told = script.write().unwrap();
+        assert!(told.ends_with(&format!("by bash '{}'", path.display())), "{told}");
     }
 
     #[test]

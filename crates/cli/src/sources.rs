@@ -1,24 +1,26 @@
 //! Stored samples, as commands name them: a run's folder, a method of one, or a file.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_data::{Role, Text};
 use infalign_evaluate::report::Source as Origin;
 use infalign_evaluate::{Contest, Entry, Judge, Label, PromptText, Row, Sampled, distinct};
-use infalign_record::START_FILE;
 use infalign_record::folder::{self, CONFIG, RECORD};
 use infalign_record::hash::sha256_file;
+use infalign_record::record::Record;
+use infalign_record::{START_FILE, command_line};
 use infalign_train::Objective;
 use infalign_transform::{Composed, Procedure, Theory};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::output;
+use crate::measures;
 use crate::recording::RunInputs;
+use crate::references::References;
 use crate::train::RESULTS;
 
 /// What a run's folder holds of the reference.
@@ -27,6 +29,9 @@ pub(crate) const REFERENCE: &str = "reference-samples.json";
 pub(crate) const METHODS: &str = "methods";
 /// What each of them holds.
 pub(crate) const SAMPLES: &str = "samples.json";
+
+/// With which a file of UTF-8 may begin.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A method with its samples.
 pub(crate) struct Method {
@@ -52,6 +57,8 @@ pub(crate) struct Source {
     /// What the run's evaluation came to.
     pub(crate) rows: Vec<Row>,
     pub(crate) origin: Origin,
+    /// Of a run or an evaluation, where it can be read.
+    pub(crate) record: Option<Record>,
 }
 
 /// What is needed of `results.json`, whoever wrote it.
@@ -62,24 +69,6 @@ struct Results {
     #[serde(default)]
     seed: u64,
     rows: Vec<Row>,
-}
-
-/// `reference-samples.json` of a recipe's run has the reference's own row besides.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum References {
-    Both(Box<Sampled>, Box<Sampled>),
-    One(Box<Sampled>),
-}
-
-impl References {
-    /// The reference, and its own row where there is one.
-    fn both(self) -> (Sampled, Option<Sampled>) {
-        match self {
-            Self::Both(reference, base) => (*reference, Some(*base)),
-            Self::One(reference) => (*reference, None),
-        }
-    }
 }
 
 impl Method {
@@ -133,11 +122,8 @@ impl Source {
         if path.join(REFERENCE).is_file() {
             return Self::run(path, None);
         }
-        let run = path.parent().and_then(Path::parent);
-        match (run.filter(|run| run.join(REFERENCE).is_file()), path.file_name()) {
-            (Some(run), Some(name)) if path.join(SAMPLES).is_file() => {
-                Self::run(run, Some(&name.to_string_lossy()))
-            }
+        match method_of(path) {
+            Some((run, name)) if path.join(SAMPLES).is_file() => Self::run(&run, Some(&name)),
             _ => bail!(
                 "{} holds no evaluation: give the folder of a finished run, which has {REFERENCE}, RUN/{METHODS}/NAME of one, or a file of samples",
                 path.display()
@@ -155,7 +141,7 @@ impl Source {
         let results = run.join(RESULTS);
         ensure!(results.is_file(), "{} has no {RESULTS}: the run has not finished", run.display());
         let results: Results = folder::json(run, RESULTS)?;
-        let (reference, base) = folder::samples::<References>(run, REFERENCE)?.both();
+        let References { reference, base } = folder::samples(run, REFERENCE)?;
         checked(&run.join(REFERENCE), &reference)?;
         let mut origin = origin(run)?;
         let mut methods: Vec<Method> = Vec::new();
@@ -173,6 +159,7 @@ impl Source {
             reference,
             rows: results.rows,
             origin,
+            record: folder::record(run).ok(),
         })
     }
 
@@ -209,6 +196,7 @@ impl Source {
             reference: theirs,
             rows: Vec::new(),
             origin,
+            record: None,
         })
     }
 
@@ -250,7 +238,8 @@ pub(crate) fn read_by(reads: RunInputs, paths: &[PathBuf], reference: Option<&Pa
             .fold(reads, |r, name| named(r, &run.join(name)));
         let methods = std::fs::read_dir(run.join(METHODS)).into_iter().flatten().flatten();
         let mut methods: Vec<PathBuf> = methods.map(|entry| entry.path()).collect();
-        methods.retain(|one| run == path || one.file_name() == path.file_name());
+        let only = method_of(path).map(|(_, name)| name);
+        methods.retain(|one| run == *path || name_of(one) == only.as_deref().unwrap_or_default());
         methods.sort();
         for method in methods {
             reads = named(reads, &method.join(SAMPLES));
@@ -273,7 +262,7 @@ fn refuse_twice(paths: &[PathBuf]) -> Result<()> {
 /// Reads several, and gives methods of the same name others.
 ///
 /// # Errors
-/// As [`Source::read`], for a path that is given twice, and for a reference's samples beside folders alone.
+/// As [`Source::read`], for a path or a run's method that is given twice, and for a reference's samples beside folders alone.
 pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Vec<Source>> {
     refuse_twice(paths)?;
     ensure!(
@@ -282,6 +271,7 @@ pub(crate) fn read_all(paths: &[PathBuf], reference: Option<&Path>) -> Result<Ve
     );
     let mut sources =
         paths.iter().map(|path| Source::read(path, reference)).collect::<Result<Vec<_>>>()?;
+    measures::refuse_copies(&sources)?;
     let names: Vec<String> =
         sources.iter().flat_map(|s| s.methods.iter().map(|m| m.name.clone())).collect();
     let twice = |name: &str| names.iter().filter(|other| *other == name).count() > 1;
@@ -320,14 +310,32 @@ pub(crate) fn contests(
 
 /// The seed of the recipe of the run that the first path names, otherwise 0.
 pub(crate) fn recipe_seed(paths: &[PathBuf]) -> u64 {
-    let results = paths.first().map(|path| folder::json::<Results>(run_of(path), RESULTS));
+    let results = paths.first().map(|path| folder::json::<Results>(&run_of(path), RESULTS));
     results.and_then(Result::ok).map_or(0, |results| results.seed)
 }
 
+/// The run that a folder is a method of, and the method's name.
+fn method_of(path: &Path) -> Option<(PathBuf, String)> {
+    let method = |path: &Path| {
+        let run = path.ancestors().nth(2).filter(|run| run.join(REFERENCE).is_file())?;
+        Some((run.to_path_buf(), path.file_name()?.to_string_lossy().into_owned()))
+    };
+    // Of a path with fewer parts, the run lies above where it starts.
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_))).count();
+    let by_names = match path.components().rev().take(2).all(|part| part != Component::ParentDir) {
+        true if parts < 3 => std::path::absolute(path).ok(),
+        true => Some(path.to_path_buf()),
+        false => None,
+    };
+    let by_names = by_names.and_then(|path| method(&path));
+    // Links may lead to it, too.
+    by_names.or_else(|| method(&dunce::canonicalize(path).ok()?))
+}
+
 /// The run that a folder is, or is a method of.
-fn run_of(path: &Path) -> &Path {
-    let method = path.ancestors().nth(2).filter(|run| run.join(REFERENCE).is_file());
-    method.filter(|_| !path.join(REFERENCE).is_file()).unwrap_or(path)
+fn run_of(path: &Path) -> PathBuf {
+    let method = method_of(path).filter(|_| !path.join(REFERENCE).is_file());
+    method.map_or_else(|| path.to_path_buf(), |(run, _)| run)
 }
 
 /// The reward, and the judge where all sources have one.
@@ -357,15 +365,12 @@ fn whole(path: &Path) -> Result<Option<Sampled>> {
         return Ok(None);
     }
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     let is_list = text.trim_ascii_start().starts_with(b"[");
-    if !holds_rewards(&text, is_list) {
+    if !holds_rewards(text, is_list) {
         return Ok(None);
     }
-    let sampled = if is_list {
-        serde_json::from_slice(&text).map(|sets: References| sets.both().0)
-    } else {
-        serde_json::from_slice(&text)
-    };
+    let sampled = serde_json::from_slice(text).map(|sets: References| sets.reference);
     Ok(Some(sampled.with_context(|| path.display().to_string())?))
 }
 
@@ -381,7 +386,7 @@ fn holds_rewards(text: &[u8], is_list: bool) -> bool {
 }
 
 fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result<Sampled> {
-    let StoredResponses { procedure, prompts } = stored;
+    let StoredResponses { procedure, prompts, .. } = stored;
     let procedure = procedure.map(|text| made_by(path, &text)).transpose()?;
     let procedure = procedure.filter(|procedure| *procedure != Procedure::Sample.into());
     let mut sampled = Sampled { procedure, ..Sampled::default() };
@@ -402,7 +407,8 @@ fn from_rows(path: &Path, stored: StoredResponses, need_rewards: bool) -> Result
     sampled.tokens = counted.then(|| counts(|response| response.tokens));
     sampled.made = costed.then(|| counts(|response| response.made));
     for StoredPrompt { prompt, responses } in prompts {
-        sampled.prompts.push(PromptText { id: prompt.id, text: plain(&prompt.text) });
+        let (text, sha256) = (plain(&prompt.text), Some(prompt.digest()));
+        sampled.prompts.push(PromptText { id: prompt.id, text, sha256 });
         sampled.rewards.push(responses.iter().map(|one| one.reward.unwrap_or(0.0)).collect());
         sampled.responses.push(responses.into_iter().map(|one| one.text).collect());
     }
@@ -453,8 +459,8 @@ fn origin(run: &Path) -> Result<Origin> {
     let recipe = std::fs::read_to_string(&config).ok();
     let start = folder::json::<Value>(run, START_FILE).ok();
     let start = start.and_then(|start| Some(start["start"].as_str()?.to_owned()));
-    let again = || format!("infalign train {}", config.display());
-    let recorded = || folder::record(run).ok().map(|record| output::command_line(record.argv));
+    let again = || command_line(["train", &config.to_string_lossy()]);
+    let recorded = || folder::record(run).ok().map(|record| command_line(record.argv));
     let mut sha256 = Vec::new();
     for file in [RESULTS, REFERENCE, CONFIG, RECORD] {
         let path = run.join(file);

@@ -27,13 +27,22 @@ impl Prompt {
     #[must_use]
     pub fn new(text: impl Into<Text>) -> Self {
         let text = text.into();
-        let digest = match &text {
-            Text::Plain(text) => Sha256::digest(text.as_bytes()),
-            Text::Messages(messages) => Sha256::digest(json!(messages).to_string()),
-        };
-        let id = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { id, text }
+        Self { id: digest(&text), text }
     }
+
+    /// The id that its text gives, whatever its own is.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        digest(&self.text)
+    }
+}
+
+fn digest(text: &Text) -> String {
+    let digest = match text {
+        Text::Plain(text) => Sha256::digest(text.as_bytes()),
+        Text::Messages(messages) => Sha256::digest(json!(messages).to_string()),
+    };
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the prompts of a `.txt` or `.txt.gz` file, one a line, or of a file of rows in any format

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::lines::{BYTE_ORDER_MARK, at, described, open, plain_name};
 use crate::prompts::Prompt;
-use crate::rows::{self, Row, Unique};
+use crate::rows::{self, Row, Unique, kind};
 use crate::{DataError, Place, Text};
 
 /// A response and what is known of it.
@@ -38,6 +38,8 @@ pub struct StoredPrompt {
 pub struct StoredResponses {
     /// The procedure that made each response, where the file says so, as documents of `infalign generate --json` do.
     pub procedure: Option<String>,
+    /// What gave the rewards, where the file says so.
+    pub reward: Option<String>,
     /// At least one.
     pub prompts: Vec<StoredPrompt>,
 }
@@ -50,9 +52,11 @@ pub struct StoredResponses {
 /// response, with a reward that is no finite number, or with the id of another prompt.
 pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
     let is_document = plain_name(path).ends_with(".json");
-    let Document { procedure, finished, rows } = match is_document {
+    let Document { procedure, reward, finished, rows } = match is_document {
         true => document(path)?,
-        false => Document { procedure: None, finished: true, rows: rows::read(path)? },
+        false => {
+            Document { procedure: None, reward: None, finished: true, rows: rows::read(path)? }
+        }
     };
     if !finished {
         return Err(DataError::Unfinished { path: path.to_path_buf() });
@@ -77,12 +81,13 @@ pub fn read(path: &Path) -> Result<StoredResponses, DataError> {
     if prompts.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "response" });
     }
-    Ok(StoredResponses { procedure, prompts })
+    Ok(StoredResponses { procedure, reward, prompts })
 }
 
 /// What `infalign generate --json` prints.
 pub(crate) struct Document {
     procedure: Option<String>,
+    reward: Option<String>,
     /// Whether all prompts have their responses. They get them as these end: the longest are missing first.
     pub(crate) finished: bool,
     /// Counted from 1.
@@ -104,10 +109,24 @@ pub(crate) fn document(path: &Path) -> Result<Document, DataError> {
         Value::Object(values) => Ok(Row { place: Place::Row(place), values }),
         _ => Err(at(path, Place::Row(place))("It is no object.".to_owned())),
     };
-    let procedure = value.get("procedure").and_then(Value::as_str).map(str::to_owned);
+    let procedure = procedure_of(&value).map_err(at(path, Place::Line(1)))?;
+    // Other programs may mean something else by it.
+    let reward = value.get("reward").and_then(Value::as_str).map(str::to_owned);
     let finished = value.get("finished") != Some(&Value::Bool(false));
     let rows = rows.into_iter().zip(1..).map(row).collect::<Result<Vec<Row>, DataError>>()?;
-    Ok(Document { procedure, finished, rows })
+    Ok(Document { procedure, reward, finished, rows })
+}
+
+/// The procedure that a document says; none where it is null, too.
+fn procedure_of(document: &Value) -> Result<Option<String>, String> {
+    match document.get("procedure") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(other) => {
+            let what = kind(other);
+            Err(format!("The key `procedure` of the document is {what}, but has to be text."))
+        }
+    }
 }
 
 /// A file as one JSON value; its text is no longer in memory.
@@ -177,12 +196,12 @@ mod tests {
         let table = plain("r.csv", "prompt,response,reward,tokens\na,x,0.25,7\n");
         let document = plain(
             "r.json",
-            "\u{feff}{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1], \"model_tokens\": 9}], \"finished\": true}",
+            "\u{feff}{\"procedure\": \"best-of:2\", \"responses\": [{\"id\": \"one\", \"prompt\": \"a\", \"response\": \"x\", \"score\": 0.25, \"tokens\": [1], \"model_tokens\": 9}], \"reward\": {\"kind\": \"x\"}, \"finished\": true}",
         );
         let table = read(table.path()).unwrap();
         assert_eq!((table.procedure, table.prompts[0].responses[0].reward), (None, Some(0.25)));
-        let StoredResponses { procedure, prompts: read } = read(document.path()).unwrap();
-        assert_eq!(procedure.as_deref(), Some("best-of:2"));
+        let StoredResponses { procedure, reward, prompts: read } = read(document.path()).unwrap();
+        assert_eq!((procedure.as_deref(), reward), (Some("best-of:2"), None));
         assert_eq!((read[0].prompt.id.as_str(), read[0].responses[0].tokens), ("one", Some(1)));
         assert_eq!(read[0].responses[0].made, Some(9));
     }
@@ -217,6 +236,11 @@ mod tests {
                 ": the key `score` is there twice. The file has to be one JSON document.",
             ),
             ("r.json", "{\"responses\": [1]}", "row 1: It is no object"),
+            (
+                "r.json",
+                "{\"procedure\": 4, \"responses\": []}",
+                "The key `procedure` of the document is a number, but",
+            ),
             (
                 "r.json",
                 "{\"responses\": [{\"prompt\": \"a\", \"response\": \"x\"}], \"finished\": false}",

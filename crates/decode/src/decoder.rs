@@ -160,6 +160,21 @@ impl<'a> ProcedureDecoder<'a> {
         samples: usize,
         done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
     ) -> Result<(), DecodeError> {
+        self.decode_each_within((), prompts, samples, done)
+    }
+
+    /// The same within some room, such as a permit to generate, which is dropped once nothing more is drawn: the reward may be waited for
+    /// longer. `rejection` draws by rewards, and has it to the end.
+    ///
+    /// # Errors
+    /// As [`ProcedureDecoder::decode_each`].
+    pub fn decode_each_within(
+        &self,
+        room: impl Sized,
+        prompts: &[EncodedPrompt],
+        samples: usize,
+        done: &mut (dyn FnMut(usize, Vec<Decoded>) -> ControlFlow<()> + Send),
+    ) -> Result<(), DecodeError> {
         if let Procedure::Rejection { quantile, draws } = self.selection {
             return self.reject_each(prompts, samples, (quantile, draws.get()), done);
         }
@@ -187,6 +202,7 @@ impl<'a> ProcedureDecoder<'a> {
                     Err(_) => ControlFlow::Break(()),
                 }
             });
+            drop(room);
             drop(sender);
             let selected =
                 selecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -205,11 +205,14 @@ struct Counting<'a> {
     drawn: AtomicUsize,
     /// What they say of every token in place of its log-probability.
     says: Option<f32>,
+    /// The most rows that they take.
+    rows: usize,
 }
 
 impl<'a> Counting<'a> {
     fn of(model: &'a dyn LanguageModel) -> Self {
-        Self { model, prompts: 0.into(), most: 0.into(), draws: false, drawn: 0.into(), says: None }
+        let [prompts, most, drawn] = [0, 0, 0].map(AtomicUsize::new);
+        Self { model, prompts, most, draws: false, drawn, says: None, rows: usize::MAX }
     }
 }
 
@@ -238,6 +241,9 @@ impl LanguageModel for Counting<'_> {
     }
     fn cache_bytes(&self, tokens: usize) -> usize {
         self.model.cache_bytes(tokens)
+    }
+    fn most_rows(&self, _: usize) -> usize {
+        self.rows
     }
 }
 
@@ -276,6 +282,19 @@ fn prompts_of_a_large_batch_are_not_all_read_at_once() {
     let most = model.most.load(Ordering::Relaxed);
     assert!((10_000..=16_384).contains(&most), "{most}");
     assert_eq!(model.prompts.load(Ordering::Relaxed), 900);
+}
+
+#[test]
+fn a_batch_has_no_more_rows_than_the_model_takes() {
+    let fixture = fixture();
+    let model = Counting { rows: 3, ..Counting::of(&fixture.model) };
+    let prompt =
+        |k: usize| EncodedPrompt { id: k.to_string(), text: String::new(), tokens: vec![1] };
+    let prompts: Vec<EncodedPrompt> = (0..20).map(prompt).collect();
+    let generator = Generator { model: &model, ..fixture.generator(20) };
+    assert_eq!(generator.generate(&prompts, 0..1).unwrap().len(), 20);
+    // Each with a token of its own.
+    assert_eq!(model.most.load(Ordering::Relaxed), 3);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod server;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -99,11 +99,8 @@ const DRAWN: Sampling = Sampling {
 };
 
 fn server(url: &str) -> Server {
-    let patience = Patience {
-        time_out: Duration::from_secs(20),
-        tries: 3,
-        first_wait: Duration::from_millis(2),
-    };
+    let first_wait = Duration::from_millis(2);
+    let patience = Patience { tries: 3, first_wait, ..Patience::new(Duration::from_secs(20)) };
     Server::new(url, Some("open sesame"), patience).unwrap()
 }
 
@@ -305,6 +302,22 @@ fn a_server_that_stays_out_of_order_is_given_up() {
 }
 
 #[test]
+fn a_wait_for_a_busy_server_can_be_cancelled() {
+    static CANCELLED: AtomicBool = AtomicBool::new(false);
+    let url = serve(|_| {
+        CANCELLED.store(true, Ordering::Relaxed);
+        Reply::Answer(503, vec!["Retry-After: 3600".into()], "busy".into())
+    });
+    let patience = Patience::new(Duration::from_secs(20));
+    let patience = Patience { cancelled: Some(&CANCELLED), ..patience };
+    let (fixture, server) = (fixture(), Server::new(&url, None, patience).unwrap());
+    let begin = Instant::now();
+    let error = fixture.remote(&server, GREEDY).generate(&fixture.prompts(), 0..1).unwrap_err();
+    assert!(matches!(error, DecodeError::Cancelled { .. }), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn a_refusal_is_final_and_quoted() {
     for (status, body, told) in [
         (400, r#"{"error": {"message": "the prompt is too long"}}"#, "the prompt is too long"),
@@ -321,8 +334,8 @@ fn a_refusal_is_final_and_quoted() {
 #[test]
 fn a_hanging_server_runs_into_the_time_out() {
     let fixture = fixture();
-    let patience =
-        Patience { time_out: Duration::from_millis(200), tries: 2, first_wait: Duration::ZERO };
+    let patience = Patience::new(Duration::from_millis(200));
+    let patience = Patience { tries: 2, first_wait: Duration::ZERO, ..patience };
     let server = Server::new(&serve(|_| Reply::Silence), None, patience).unwrap();
     let error = fixture.remote(&server, GREEDY).generate(&fixture.prompts(), 0..1).unwrap_err();
     let message = error.to_string();

@@ -85,7 +85,8 @@ mod tests {
     fn whatever_could_not_be_measured_is_told_without_a_single_score() {
         let statistics = Statistics::new(0);
         let outline = |n: usize, samples: usize| {
-            let prompt = |k: usize| PromptText { id: format!("p{k}"), text: "Say".into() };
+            let prompt =
+                |k: usize| PromptText { id: format!("p{k}"), text: "Say".into(), sha256: None };
             Sampled::outline((0..n).map(prompt).collect(), samples, None)
         };
         let told = |policy: &Sampled, procedure: &str, statistics: &Statistics, halves: bool| {

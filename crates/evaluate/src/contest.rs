@@ -220,7 +220,7 @@ fn kept(
         .collect()
 }
 
-/// Refuses samples of other prompts, or of the same in another order.
+/// Refuses samples of other prompts, whatever their ids, or of the same in another order.
 pub(crate) fn same_prompts(first: Named<'_>, second: Named<'_>) -> Result<(), EvaluateError> {
     let refuse = |problem: String| {
         let (first, second) = (first.0.to_owned(), second.0.to_owned());
@@ -230,15 +230,32 @@ pub(crate) fn same_prompts(first: Named<'_>, second: Named<'_>) -> Result<(), Ev
     if ours.len() != theirs.len() {
         return refuse(format!("{} against {} of them", ours.len(), theirs.len()));
     }
-    match ours.iter().zip(theirs).position(|(a, b)| a.id != b.id) {
-        Some(place) => refuse(format!(
-            "prompt {} is `{}` and `{}`",
-            place + 1,
-            ours[place].id,
-            theirs[place].id
-        )),
-        None => Ok(()),
-    }
+    let mut pairs = ours.iter().zip(theirs).zip(1..);
+    let problem = pairs.find_map(|((a, b), number)| {
+        if a.id != b.id {
+            return Some(format!("prompt {number} is `{}` and `{}`", a.id, b.id));
+        }
+        let told = || {
+            let [ours, theirs] = pieces([&a.text, &b.text]);
+            format!("prompt {number}, `{}`, is {ours:?} and {theirs:?}", a.id)
+        };
+        (!a.may_have(b.sha256.as_ref()) && a.text != b.text).then(told)
+    });
+    problem.map_or(Ok(()), refuse)
+}
+
+/// What tells one text from another in messages: a piece of each, from where they differ.
+fn pieces(texts: [&str; 2]) -> [String; 2] {
+    const SHOWN: usize = 60;
+    let [a, b] = texts.map(str::chars);
+    let same = a.zip(b).take_while(|(a, b)| a == b).count();
+    texts.map(|text| {
+        let mut rest = text.chars().skip(same);
+        let piece: String = rest.by_ref().take(SHOWN).collect();
+        let before = if same > 0 { "…" } else { "" };
+        let after = if rest.next().is_some() { "…" } else { "" };
+        format!("{before}{piece}{after}")
+    })
 }
 
 #[cfg(test)]
@@ -320,6 +337,34 @@ mod tests {
         assert!(message.contains("A and B") && message.contains("prompt 2 is"), "{message}");
         second.prompts.pop();
         assert!(compare(&second).contains("2 against 1"));
+    }
+
+    #[test]
+    fn other_texts_of_the_same_ids_are_refused_where_they_are_known() {
+        let contest = Contest::same(Procedure::Sample.into());
+        let of = |text: &str, sha256: Option<&str>| {
+            let mut samples = samples(0.0);
+            samples.prompts[1].text = text.into();
+            samples.prompts[1].sha256 = sha256.map(str::to_owned);
+            samples
+        };
+        let compare = |a: &Sampled, b: &Sampled| {
+            contributions(("A", a), ("B", b), &contest, Judge::Reward).map(|all| all.wins)
+        };
+        let first = of("a cold saturday", Some("0a"));
+        let message = compare(&first, &of("a foggy friday", Some("0b"))).unwrap_err().to_string();
+        assert!(
+            message.contains("prompt 2, `p1`, is \"…cold saturday\" and \"…foggy friday\""),
+            "{message}"
+        );
+        // What chat templates make of a prompt may differ, and older samples do not tell.
+        for other in [
+            of("<user> a cold saturday", Some("0a")),
+            of("a foggy friday", None),
+            of("a cold saturday", Some("0b")),
+        ] {
+            assert!(compare(&first, &other).is_ok() && compare(&other, &first).is_ok());
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::{EvaluateError, Kl, PromptText, Sampled, answers, kl_per_response, sc
 pub struct Evaluator<'a> {
     /// Prompts, held out from training.
     pub prompts: &'a [EncodedPrompt],
+    /// [`PromptText::sha256`] of each; empty where they are not known.
+    pub prompts_sha256: &'a [String],
     /// Responses to each.
     pub samples: usize,
     /// π_ref, from which the KL is; none where it has other tokens.
@@ -150,16 +152,17 @@ impl Evaluator<'_> {
         };
         let responses = self.prompts.iter().zip(drawn).map(texts).collect::<Result<Vec<_>, _>>()?;
         let asked = || self.prompts.iter().map(|prompt| prompt.text.as_str());
-        let prompt = |prompt: &EncodedPrompt| PromptText {
+        let prompt = |(place, prompt): (usize, &EncodedPrompt)| PromptText {
             id: prompt.id.clone(),
             text: prompt.text.clone(),
+            sha256: self.prompts_sha256.get(place).cloned(),
         };
         let length = |drawn: &Drawn| drawn.tokens.iter().map(Vec::len).collect();
         let kl = self.kl(model, drawn)?;
         let by_prompt = kl.as_ref().map(|kl| kl.chunks(self.samples));
         let ratios = |kl: &[KlSample]| kl.iter().map(|one| one.k1 as f32).collect();
         Ok(Sampled {
-            prompts: self.prompts.iter().map(prompt).collect(),
+            prompts: self.prompts.iter().enumerate().map(prompt).collect(),
             procedure,
             rewards: score(self.reward, asked(), &responses)?,
             judged: self.judge.map(|judge| score(judge, asked(), &responses)).transpose()?,

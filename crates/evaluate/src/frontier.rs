@@ -271,7 +271,11 @@ mod tests {
         for prompt in 0..prompts {
             let mut stream = Stream::new(3, stage, &prompt.to_string(), 0);
             let kl = truth * (1.0 + 0.3 * stream.normal(100));
-            all.prompts.push(PromptText { id: prompt.to_string(), text: String::new() });
+            all.prompts.push(PromptText {
+                id: prompt.to_string(),
+                text: String::new(),
+                sha256: None,
+            });
             all.responses.push(vec![String::new(); 16]);
             all.rewards.push((0..16).map(|k| stream.uniform(k).powf(1.0 / a)).collect());
             all.kl.get_or_insert_default().push(KlSample { exact: kl, k1: kl, k3: kl });

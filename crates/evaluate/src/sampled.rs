@@ -25,6 +25,17 @@ pub struct PromptText {
     pub id: String,
     /// The text.
     pub text: String,
+    /// The first 16 hexadecimal digits of the SHA-256 of the prompt as it was given, whatever a chat template has made of it; absent where
+    /// that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+impl PromptText {
+    /// Whether the prompt as it was given has a digest, as far as is known: where one of the two is not there, it may have.
+    pub fn may_have(&self, sha256: Option<&String>) -> bool {
+        self.sha256.as_ref().zip(sha256).is_none_or(|(ours, theirs)| ours == theirs)
+    }
 }
 
 /// Responses to the same prompts by one model, with their rewards: several to each prompt, as many of one as of another or not.
@@ -230,7 +241,7 @@ mod tests {
 
     #[test]
     fn samples_that_do_not_belong_together_are_refused() {
-        let prompt = |id: &str| PromptText { id: id.into(), text: "x".into() };
+        let prompt = |id: &str| PromptText { id: id.into(), text: "x".into(), sha256: None };
         let whole = Sampled {
             prompts: vec![prompt("a"), prompt("b")],
             responses: vec![vec!["x".into()], vec!["y".into(), "z".into()]],

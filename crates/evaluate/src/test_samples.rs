@@ -10,9 +10,10 @@ pub(crate) fn samples(shift: f64) -> Sampled {
         vec![5.0, 5.0, 7.0, 9.0 + shift],
     ];
     let kl = |exact: f64| KlSample { exact, k1: exact + 0.05, k3: exact };
+    let prompt = |p: usize| PromptText { id: format!("p{p}"), text: "Say".into(), sha256: None };
     let text = |prompt: usize, sample: usize| format!(" response {sample} to {prompt}");
     Sampled {
-        prompts: (0..2).map(|p| PromptText { id: format!("p{p}"), text: "Say".into() }).collect(),
+        prompts: (0..2).map(prompt).collect(),
         responses: (0..2).map(|p| (0..4).map(|s| text(p, s)).collect()).collect(),
         rewards,
         tokens: Some(vec![vec![3; 4]; 2]),

@@ -33,7 +33,11 @@ fn samples(name: &str, probabilities: &[f64], rewards: &[f64], shape: [usize; 2]
                 place.unwrap_or(0)
             })
             .collect();
-        sampled.prompts.push(PromptText { id: prompt.to_string(), text: String::new() });
+        sampled.prompts.push(PromptText {
+            id: prompt.to_string(),
+            text: String::new(),
+            sha256: None,
+        });
         sampled.rewards.push(responses.iter().map(|&response| rewards[response]).collect());
         // The judge has a mind of its own.
         let judged = responses.iter().map(|&response| (7 * response % 5) as f64).collect();

@@ -143,7 +143,8 @@ impl CausalLm {
     }
 
     /// The same model with its weights rounded to bf16, in half the memory, for one that is not trained. It computes in bf16 and sums in f32,
-    /// but for norms, rotations and softmaxes, which are f32 throughout; so are logits. On the CPU what generation packs is f32 again.
+    /// but for norms, rotations and softmaxes, which are f32 throughout; logits are products like others, rounded to bf16. On the CPU what generation
+    /// packs is f32 again, and so is all that it computes.
     ///
     /// # Errors
     /// [`ModelError::NoBf16`] where the device does not compute with it.
@@ -305,7 +306,7 @@ impl CausalLm {
     /// log π(token | everything before it) of every response token, in nats, at temperature 1 over the whole vocabulary.
     ///
     /// # Errors
-    /// [`ModelError`] for sequences that do not fit the model, before any work.
+    /// [`ModelError`] for sequences that do not fit the model, before any work; and [`ModelError::Logits`].
     pub fn log_probs(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, ModelError> {
         check_sequences(sequences, &self.config)?;
         let model = self.valid();
@@ -313,13 +314,14 @@ impl CausalLm {
             let batch = ResponseBatch::new(pass, &model.config, &model.device())?;
             let picked = model.response_log_probs(&batch).into_data();
             let mut values = picked.iter::<f32>();
-            Ok::<_, ModelError>(
-                batch
-                    .lengths
-                    .iter()
-                    .map(|&n| values.by_ref().take(n).collect())
-                    .collect::<Vec<Vec<f32>>>(),
-            )
+            let of = |(sequence, &n): (&Sequence, &usize)| {
+                let log_probs: Vec<f32> = values.by_ref().take(n).collect();
+                if log_probs.iter().any(|log_prob| log_prob.is_nan()) {
+                    return Err(ModelError::Logits { tokens: sequence.tokens.len() });
+                }
+                Ok(log_probs)
+            };
+            pass.iter().zip(&batch.lengths).map(of).collect::<Result<Vec<_>, ModelError>>()
         };
         let passes = in_order(&model.device(), model.passes(sequences), score)?;
         Ok(passes.into_iter().flatten().collect())

@@ -171,6 +171,16 @@ pub enum ModelError {
         /// `max_position_embeddings`.
         limit: usize,
     },
+    /// A batch of more numbers than the device's kernels can tell apart.
+    #[error(
+        "{rows} responses at a time are more than the device's kernels take, which count in 32 bits: generate at most {most} together"
+    )]
+    Batch {
+        /// Rows of the batch.
+        rows: usize,
+        /// As many as it may have.
+        most: usize,
+    },
     /// Prompts that another model has read.
     #[error(
         "these prompts were read by a model of another kind: have them read by the model that continues them"

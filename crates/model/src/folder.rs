@@ -8,6 +8,8 @@ use crate::{Head, HubModel, ModelError, TransformerConfig};
 /// What every folder of a model holds that is no adapter's.
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
+/// What the folder of a run holds.
+const RUN: &str = "start.json";
 
 /// A folder in Hugging Face's layout, or in PEFT's; then the rest of the model lies in the folder of its base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +44,8 @@ impl ModelFolder {
     }
 
     /// The folder of the model that an adapter belongs to; `None` where the folder holds no adapter. `base_model_name_or_path` is a folder
-    /// seen from where the program runs or from the adapter's, or a name in the hub's cache, there at the adapter's `revision`.
+    /// seen from where the program runs or from the adapter's, or a name in the hub's cache, there at the adapter's `revision`. A folder that is
+    /// not there any more may have been moved with the run that both are parts of.
     ///
     /// # Errors
     /// [`ModelError::Adapter`] where it is none of them, with what [`HubModel::locate`] says of a name, or holds an adapter itself.
@@ -51,9 +54,11 @@ impl ModelFolder {
             return Ok(None);
         }
         let (name, revision) = peft::base_name(&self.path)?;
-        let mut folders = [PathBuf::from(&name), self.path.join(&name)].into_iter();
+        let given = Path::new(&name);
+        let mut folders = [given.to_path_buf(), self.path.join(given)].into_iter();
         let holds_model = |dir: &PathBuf| dir.join(CONFIG).is_file() || peft::is_adapter(dir);
-        let base = match folders.find(holds_model) {
+        let moved = || moved_with_run(given, &self.path).filter(|_| given.is_absolute());
+        let base = match folders.find(holds_model).or_else(moved) {
             Some(folder) => folder,
             None => self.base_on_hub(&name, revision)?,
         };
@@ -115,6 +120,24 @@ impl ModelFolder {
         }
         Ok(self.base()?.unwrap_or_else(|| self.path.clone()))
     }
+}
+
+/// Where a model lies that was moved with the run that it is a part of, or with one around that.
+///
+/// - `model`: its folder before.
+/// - `part`: another part of the run, where it lies now.
+pub fn moved_with_run(model: &Path, part: &Path) -> Option<PathBuf> {
+    let part = dunce::canonicalize(part).ok()?;
+    let runs = part.ancestors().filter(|dir| dir.join(RUN).is_file());
+    let mut places = runs.flat_map(|run| ends(model).map(move |end| run.join(end)));
+    places.find(|dir| dir.join(CONFIG).is_file())
+}
+
+/// The ends of a path, from the longest to that of two parts: one alone may be the name of anything.
+fn ends(path: &Path) -> impl Iterator<Item = &Path> {
+    let mut rest = path.components();
+    let ends = std::iter::from_fn(move || rest.next().map(|_| rest.as_path()));
+    ends.filter(|end| end.components().count() >= 2)
 }
 
 /// A folder whose base, if it is an adapter, is a folder too.

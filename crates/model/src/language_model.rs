@@ -48,6 +48,12 @@ pub trait LanguageModel: Send + Sync {
         0
     }
 
+    /// The most rows that a session takes where it has so many columns: as many as its longest row has tokens, and those that rows may still take.
+    fn most_rows(&self, columns: usize) -> usize {
+        let _ = columns;
+        usize::MAX
+    }
+
     /// A batch with a row for each prompt, of which there is at least one; each may take `new_tokens` tokens.
     ///
     /// # Errors
@@ -176,7 +182,8 @@ pub trait Session: Send {
     /// - `chosen`: each below the number of prompts; none appends nothing.
     ///
     /// # Errors
-    /// [`ModelError::TooLong`] when a prompt and the new tokens do not fit the model; then the batch stays as it was. And [`ModelError::Other`].
+    /// [`ModelError::TooLong`] when a prompt and the new tokens do not fit the model, and [`ModelError::Batch`] when there are more rows than
+    /// [`LanguageModel::most_rows`]; then the batch stays as it was. And [`ModelError::Other`].
     fn join(
         &mut self,
         prompts: &Prompts,

@@ -53,7 +53,7 @@ pub use classifier::{ClassifierNet, SequenceClassifier};
 pub use config::{Head, RopeScaling, TokenIds, TransformerConfig};
 pub use cpu::CpuModel;
 pub use error::ModelError;
-pub use folder::ModelFolder;
+pub use folder::{ModelFolder, moved_with_run};
 pub use hub::HubModel;
 pub use language_model::{LanguageModel, Prompts, Session};
 pub use lora::{LoraConfig, Patterns, TargetModules};

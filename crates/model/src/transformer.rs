@@ -111,7 +111,7 @@ impl Transformer {
         self.norm.forward(x)
     }
 
-    /// hidden: `[rows, hidden]` → logits `[rows, vocabulary]`, in f32.
+    /// hidden: `[rows, hidden]` → logits `[rows, vocabulary]`, as f32; of weights in bf16 they are rounded to bf16.
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let logits = match &self.lm_head {
             Some(head) => head.forward(hidden),

@@ -10,7 +10,7 @@ use crate::batch::check_texts;
 use crate::cache::KvCache;
 use crate::positions::Positions;
 use crate::tensors::{indices, numbers};
-use crate::{CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session};
+use crate::{CausalLm, LanguageModel, ModelError, Prompts, Sequence, Session, TransformerConfig};
 
 impl LanguageModel for CausalLm {
     fn vocabulary(&self) -> usize {
@@ -24,6 +24,7 @@ impl LanguageModel for CausalLm {
     fn read(&self, prompts: &[&[u32]]) -> Result<Prompts, ModelError> {
         check_texts(prompts, &self.config)?;
         let time = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
+        self.check_rows(prompts.len(), time)?;
         let model = self.valid();
         let mut rows = Rows {
             cache: KvCache::new(
@@ -56,6 +57,38 @@ impl LanguageModel for CausalLm {
         let f32s = self.config.cache_bytes(tokens);
         f32s / size_of::<f32>() * self.net.embed_tokens.val().dtype().size()
     }
+
+    fn most_rows(&self, columns: usize) -> usize {
+        if infalign_backend::is_cpu(&self.device()) {
+            return usize::MAX;
+        }
+        most_rows(&self.config, columns)
+    }
+}
+
+impl CausalLm {
+    fn check_rows(&self, rows: usize, columns: usize) -> Result<(), ModelError> {
+        match infalign_backend::is_cpu(&self.device()) {
+            true => Ok(()),
+            false => check_rows(&self.config, rows, columns),
+        }
+    }
+}
+
+/// Refuses more rows than kernels of GPUs can count the numbers of.
+fn check_rows(config: &TransformerConfig, rows: usize, columns: usize) -> Result<(), ModelError> {
+    let most = most_rows(config, columns);
+    if rows > most { Err(ModelError::Batch { rows, most }) } else { Ok(()) }
+}
+
+fn most_rows(config: &TransformerConfig, columns: usize) -> usize {
+    kernels::MOST_NUMBERS / widest_row(config, columns)
+}
+
+/// Numbers of a row in the largest tensor of a step: logits, keys or values of a block, or what its feed-forward layer has within.
+fn widest_row(config: &TransformerConfig, columns: usize) -> usize {
+    let keys = (config.kv_heads() * config.head_width()).saturating_mul(columns);
+    config.vocab_size.max(config.intermediate_size).max(keys)
 }
 
 /// Sequences and their cache.
@@ -163,6 +196,11 @@ impl Rows {
         self.left.iter().copied().max().unwrap_or(0)
     }
 
+    /// Columns up to the last one filled that any row has a token in.
+    fn columns(&self) -> usize {
+        self.cache.length() - self.cache.starts().iter().copied().min().unwrap_or(0)
+    }
+
     /// The rows of both, those of `other` last.
     fn join(&self, other: &Self) -> Self {
         Self {
@@ -229,7 +267,13 @@ impl Session for TransformerSession {
         if chosen.is_empty() {
             return Ok(());
         }
-        let mut read = prompts.state::<Rows>()?.select(chosen);
+        let read = prompts.state::<Rows>()?;
+        let held = self.rows.as_ref();
+        let rows = chosen.len() + held.map_or(0, |held| held.left.len());
+        let room = new_tokens.max(held.map_or(0, Rows::room));
+        let columns = read.columns().max(held.map_or(0, Rows::columns)).saturating_add(room);
+        self.model.check_rows(rows, columns)?;
+        let mut read = read.select(chosen);
         let (length, limit) =
             (read.cache.length().saturating_add(new_tokens), self.model.context());
         if length > limit {
@@ -251,7 +295,28 @@ impl Session for TransformerSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TransformerConfig;
+
+    #[test]
+    fn a_row_is_as_wide_as_its_widest_tensor() {
+        let config = TransformerConfig::llama(100, 8, 120, 1, 2, 64);
+        assert_eq!(widest_row(&config, 3), 120);
+        // A key of 8 numbers for each column.
+        assert_eq!(widest_row(&config, 60), 480);
+        let config = TransformerConfig { vocab_size: 900, ..config };
+        assert_eq!(widest_row(&config, 60), 900);
+    }
+
+    #[test]
+    fn rows_of_more_numbers_than_kernels_count_are_refused() {
+        let config = TransformerConfig::llama(1_000, 8, 120, 1, 2, 64);
+        check_rows(&config, 4_294_967, 60).unwrap();
+        let refused = check_rows(&config, 4_294_968, 60);
+        let told = ModelError::Batch { rows: 4_294_968, most: 4_294_967 };
+        assert_eq!(refused.unwrap_err().to_string(), told.to_string());
+        // The keys of 1,000 columns.
+        check_rows(&config, 536_870, 1_000).unwrap();
+        assert!(matches!(check_rows(&config, 536_871, 1_000), Err(ModelError::Batch { .. })));
+    }
 
     #[test]
     fn logits_are_the_rows_own_and_stay_where_they_are_until_they_are_read() {

@@ -75,6 +75,34 @@ fn a_base_is_found_beside_its_adapter_or_within_it() {
 }
 
 #[test]
+fn a_base_is_found_where_it_was_moved_with_the_run_of_its_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("outer/run");
+    let policy = run.join("methods/a/policy");
+    base(&run.join("inputs/model"));
+    for was in ["before/run/inputs/model", "before/outer/other/model"] {
+        let was = dir.path().join(was);
+        adapter(&policy, &json!({ "base_model_name_or_path": was }));
+        let error = CausalLm::load(&policy, &device()).unwrap_err().to_string();
+        assert!(error.contains("no folder with a config.json"), "it is no run's: {error}");
+    }
+    std::fs::write(run.join("start.json"), "{}").unwrap();
+    let error = CausalLm::load(&policy, &device()).unwrap_err().to_string();
+    assert!(error.contains("no folder with a config.json"), "of another name: {error}");
+    std::fs::write(dir.path().join("outer/start.json"), "{}").unwrap();
+    for was in ["before/run/inputs/model", "before/outer/run/inputs/model"] {
+        let was = dir.path().join(was);
+        adapter(&policy, &json!({ "base_model_name_or_path": was }));
+        assert_eq!(log_probs(&CausalLm::load(&policy, &device()).unwrap()), expected());
+    }
+    // What lies where it was goes before.
+    copy("llama", &dir.path().join("before/run/inputs/model"));
+    let was = dir.path().join("before/run/inputs/model");
+    adapter(&policy, &json!({ "base_model_name_or_path": was }));
+    assert_eq!(ModelFolder::from(&policy).base().unwrap(), Some(was));
+}
+
+#[test]
 fn a_base_is_found_in_the_hubs_cache_at_its_revision_and_so_is_the_adapter() {
     let cache = tempfile::tempdir().unwrap();
     let snapshot = |model: &str| cache.path().join(model).join("snapshots").join(HASH);

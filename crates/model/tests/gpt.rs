@@ -203,31 +203,3 @@ fn no_text_is_longer_than_the_learned_positions() {
     let sequence = Sequence { tokens: vec![5; 65], prompt_length: 1 };
     assert!(matches!(model.log_probs(&[sequence]), Err(ModelError::TooLong { .. })));
 }
-
-#[test]
-fn batching_padding_and_caching_do_not_change_log_probs() {
-    for name in ["llama", "gpt2", "gpt-neox", "gpt-neox-serial"] {
-        let model = CausalLm::load(&fixture(name), &device()).unwrap();
-        let sequences: Vec<Sequence> =
-            [vec![3, 7, 9, 4], vec![8, 30, 6], vec![40, 5, 6, 7, 8, 9, 10, 11]]
-                .map(|tokens| Sequence { prompt_length: tokens.len() - 2, tokens })
-                .to_vec();
-        let together = model.log_probs(&sequences).unwrap();
-        let prompts: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..s.prompt_length]).collect();
-        let mut session = model.start(&prompts, 2).unwrap();
-        for t in [0, 1] {
-            let tokens: Vec<u32> = sequences.iter().map(|s| s.response()[t]).collect();
-            let rows = session.logits().chunks(model.vocabulary());
-            for (((logits, &token), sequence), together) in
-                rows.zip(&tokens).zip(&sequences).zip(&together)
-            {
-                let total = logits.iter().map(|l| f64::from(*l).exp()).sum::<f64>().ln();
-                let cached = f64::from(logits[token as usize]) - total;
-                let alone = model.log_probs(std::slice::from_ref(sequence)).unwrap()[0][t];
-                assert!((cached - f64::from(together[t])).abs() < 1e-5, "{name}");
-                assert!((alone - together[t]).abs() < 1e-5, "{name}");
-            }
-            session.push(&tokens).unwrap();
-        }
-    }
-}

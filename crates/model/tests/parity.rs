@@ -106,6 +106,39 @@ fn log_probabilities_of_given_tokens() {
     }
 }
 
+/// The session goes on with some token where a response has ended.
+#[test]
+fn batching_padding_and_caching_do_not_change_log_probs() {
+    let sequence = |prompt_length: usize, tokens: std::ops::Range<u32>| Sequence {
+        tokens: tokens.map(|t| 7 * t % 48).collect(),
+        prompt_length,
+    };
+    let sequences = [sequence(1, 2..11), sequence(5, 20..31), sequence(3, 30..35)];
+    let prompts = sequences.each_ref().map(|s| &s.tokens[..s.prompt_length]);
+    for name in CAUSAL {
+        for (kind, model) in both(&CausalLm::load(&fixture(name).0, &device()).unwrap()) {
+            let together = model.log_probs(&sequences).unwrap();
+            let mut session = model.start(&prompts, 8).unwrap();
+            let mut cached: [Vec<f32>; 3] = Default::default();
+            for step in 0..8 {
+                let tokens = sequences.each_ref().map(|s| s.response().get(step).copied());
+                let rows = session.logits().chunks(model.vocabulary());
+                for ((logits, token), cached) in rows.zip(tokens).zip(&mut cached) {
+                    let total = logits.iter().map(|l| f64::from(*l).exp()).sum::<f64>().ln();
+                    let log_prob = |token: u32| (f64::from(logits[token as usize]) - total) as f32;
+                    cached.extend(token.map(log_prob));
+                }
+                session.push(&tokens.map(Option::unwrap_or_default)).unwrap();
+            }
+            for (row, sequence) in sequences.iter().enumerate() {
+                let alone = model.log_probs(std::slice::from_ref(sequence)).unwrap().concat();
+                assert_close(&format!("{name} {kind}, row {row}"), &alone, &together[row]);
+                assert_close(&format!("{name} {kind}, cache {row}"), &cached[row], &together[row]);
+            }
+        }
+    }
+}
+
 /// More than are put through the output matrix together.
 #[test]
 fn log_probabilities_of_a_long_response() {
@@ -199,6 +232,24 @@ fn packed_numbers_are_the_same_bits_in_any_batch() {
             one_by_one.extend_from_slice(session.logits());
         }
         assert_eq!(together, one_by_one, "{name}");
+    }
+}
+
+/// Of weights that bf16 holds, the same bits.
+#[test]
+fn bf16_rounds_weights_and_nothing_else_on_the_cpu() {
+    let cpu = infalign_backend::device(Some(&"cpu".parse().unwrap())).unwrap();
+    for name in CAUSAL {
+        let (dir, reference) = fixture(name);
+        let copy = tempfile::tempdir().unwrap();
+        CausalLm::load(&dir, &cpu).unwrap().in_bf16().unwrap().save(copy.path()).unwrap();
+        let rounded = CausalLm::load(copy.path(), &cpu).unwrap();
+        let models = [rounded.clone(), rounded.in_bf16().unwrap()].map(CausalLm::for_inference);
+        for prompt in prompts(&reference) {
+            let [plain, bf16] =
+                models.each_ref().map(|m| m.start(&[&prompt], 1).unwrap().logits().to_vec());
+            assert_eq!(plain, bf16, "{name}");
+        }
     }
 }
 

@@ -177,10 +177,13 @@ fn numbers_that_are_none_do_not_come_out() {
     let others = file.iter().filter(|(name, _)| *name != "model.norm.weight");
     let tensors = others.chain([("model.norm.weight", norm)]).collect::<Vec<_>>();
     std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
-    let model = CausalLm::load(dir.path(), &device()).unwrap().for_inference();
-    let sequence = Sequence { tokens: vec![1, 2, 3, 4], prompt_length: 1 };
-    let error = model.log_probs(&[sequence]).unwrap_err().to_string();
-    assert!(error.contains("no finite numbers"), "{error}");
+    let model = CausalLm::load(dir.path(), &device()).unwrap();
+    let models: [Box<dyn LanguageModel>; 2] = [Box::new(model.clone()), model.for_inference()];
+    for model in models {
+        let sequence = Sequence { tokens: vec![1, 2, 3, 4], prompt_length: 1 };
+        let error = model.log_probs(&[sequence]).unwrap_err().to_string();
+        assert!(error.contains("no finite numbers"), "{error}");
+    }
 }
 
 #[test]

@@ -129,12 +129,19 @@ fn available(verified: &Verified, evidence: &Evidence) -> (&'static str, Vec<Str
             input.path
         )
     }));
-    let persistent = evidence
-        .identifier
-        .as_ref()
-        .is_some_and(|id| id.starts_with("swh:1:") || id.starts_with("https://doi.org/"));
+    let persistent = evidence.identifier.as_deref().is_some_and(is_persistent);
     let name = if persistent { "Artifacts Available" } else { "Artifacts Available (local)" };
     (name, reasons)
+}
+
+/// Whether an identifier is one of Software Heritage, or a DOI however it is written: by itself, with `doi:`, or as an address.
+fn is_persistent(identifier: &str) -> bool {
+    let identifier = identifier.trim().to_ascii_lowercase();
+    let bare = identifier.trim_start_matches("https://").trim_start_matches("http://");
+    let before = ["doi:", "doi.org/", "dx.doi.org/", "www.doi.org/"];
+    let doi = before.iter().find_map(|before| bare.strip_prefix(*before)).unwrap_or(bare);
+    let is_doi = doi.starts_with("10.") && doi.contains('/');
+    identifier.starts_with("swh:1:") || is_doi
 }
 
 fn functional(broken: &[String], verified: &Verified, evidence: &Evidence) -> Badge {
@@ -262,6 +269,22 @@ mod tests {
         assert_eq!(given(&run, &Evidence::default()), Vec::<&str>::new());
         for badge in badges(&run, &Evidence::default()).unwrap() {
             assert!(!badge.verdict.unwrap_err().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_doi_is_known_however_it_is_written() {
+        for identifier in [
+            "10.5281/zenodo.1234",
+            "doi:10.5281/zenodo.1234",
+            "https://doi.org/10.5281/zenodo.1234",
+            "http://dx.doi.org/10.5281/zenodo.1234",
+            "swh:1:dir:0123",
+        ] {
+            assert!(is_persistent(identifier), "{identifier}");
+        }
+        for identifier in ["", "10.5281", "https://example.org/10.5281/x", "doi.org"] {
+            assert!(!is_persistent(identifier), "{identifier}");
         }
     }
 

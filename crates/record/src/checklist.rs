@@ -2,6 +2,7 @@
 
 use crate::Record;
 use crate::hash::head;
+use crate::shell::command_line;
 use crate::verify::Verified;
 
 /// A question with its answer.
@@ -41,7 +42,7 @@ pub fn checklist(verified: &Verified) -> Vec<Answer> {
             if settings {
                 "config.toml has every setting, defaults included".to_owned()
             } else {
-                format!("the command line has them: infalign {}", record.argv.join(" "))
+                format!("the command line has them: {}", command_line(&record.argv))
             },
         ),
         answer("Are the data and models identified?", !record.inputs.is_empty(), inputs(record)),
@@ -137,14 +138,20 @@ fn cost(record: &Record) -> String {
     let memory = record
         .peak_memory_bytes
         .map_or(String::new(), |bytes| format!(", {} MiB at most", bytes >> 20));
-    let steps = record.steps.map_or(String::new(), |steps| format!(", {steps} training steps"));
-    format!("{seconds}{memory}{steps}")
+    let (of, before) = match record.last_process() {
+        Some(last) => (format!("{last}: "), "; in all "),
+        None => (String::new(), ", "),
+    };
+    let steps =
+        record.steps.map_or(String::new(), |steps| format!("{before}{steps} training steps"));
+    format!("{of}{seconds}{memory}{steps}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recorder::tests::finished_run;
+    use crate::recorder::Recorder;
+    use crate::recorder::tests::{finished_run, opening};
     use crate::verify::verify;
 
     #[test]
@@ -160,5 +167,19 @@ mod tests {
         assert_eq!(of("changed after").answer, "Yes");
         std::fs::write(run.join("results.json"), "{}").unwrap();
         assert_eq!(checklist(&verify(&run).unwrap())[0].answer, "No");
+    }
+
+    #[test]
+    fn time_and_memory_of_a_run_that_went_on_are_those_of_its_last_process() {
+        let root = tempfile::tempdir().unwrap();
+        let run = finished_run(root.path(), "run");
+        let told = cost(&crate::folder::record(&run).unwrap());
+        assert!(!told.contains("the last of") && told.ends_with(", 2 training steps"), "{told}");
+        let record = Recorder::begin(&run, opening(&[])).unwrap().completed().unwrap();
+        let told = cost(&record);
+        assert!(told.starts_with("the last of 2 processes: "), "{told}");
+        assert!(told.ends_with("; in all 2 training steps"), "{told}");
+        let page = crate::preview::html(&record);
+        assert!(page.contains(" seconds of the last of 2 processes."), "{page}");
     }
 }

@@ -33,9 +33,16 @@ const READ: [&str; 13] = [
     "--reward",
     "--table",
 ];
-/// Options without a value.
-const FLAGS: [&str; 6] =
-    ["--exact", "--include-diff", "--json", "--length-controlled", "--resume", "--skip-missing"];
+/// Options without a value, of the commands whose command lines are compared.
+pub const FLAGS: [&str; 7] = [
+    "--decoders",
+    "--exact",
+    "--include-diff",
+    "--json",
+    "--length-controlled",
+    "--resume",
+    "--skip-missing",
+];
 /// Commands whose words that belong to no option are places, but for those that name a command.
 const OF_FILES: [&str; 3] = ["calibrate", "compare", "report"];
 /// These, and their commands.
@@ -51,32 +58,44 @@ const WORDS: &str = "its words";
 /// What is told by a command line, without the program: the values of every option, and its other words. Places are left out, and so is what says
 /// where it runs.
 pub(crate) fn told(argv: &[String]) -> BTreeMap<String, String> {
+    let given = given(argv);
+    // The command is the first word that belongs to no option.
+    let command = given.iter().find(|(option, _)| *option == WORDS).and_then(|(_, word)| *word);
+    let reads_files = command.is_some_and(|command| OF_FILES.contains(&command));
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // The command is the first word that is no option.
-    let command = argv.iter().find(|word| !is_option(word));
-    let reads_files = command.is_some_and(|word| OF_FILES.contains(&word.as_str()));
+    for (option, value) in given {
+        let told = match value {
+            Some(DEFAULT) if reads_files && option == WORDS => continue,
+            _ if OF_PLACE.contains(&option) => continue,
+            Some(word) if option == WORDS => {
+                let is_place = reads_files && !COMMANDS.contains(&word);
+                (if is_place { PLACE } else { word }).to_owned()
+            }
+            Some(value) => without_places(option, value),
+            None => "given".to_owned(),
+        };
+        found.entry(option.to_owned()).or_default().push(told);
+    }
+    found.into_iter().map(|(option, values)| (option, values.join(" "))).collect()
+}
+
+/// The options with their values, where they have any, and every word that belongs to none, as the value of [`WORDS`].
+fn given(argv: &[String]) -> Vec<(&str, Option<&str>)> {
     let mut words = argv.iter().map(String::as_str).peekable();
+    let mut found = Vec::new();
     while let Some(word) = words.next() {
-        if reads_files && word == DEFAULT {
-            continue;
+        if word == "--" {
+            found.extend(words.by_ref().map(|word| (WORDS, Some(word))));
+            break;
         }
-        if !is_option(word) {
-            let is_place = reads_files && !COMMANDS.contains(&word);
-            let word = if is_place { PLACE } else { word };
-            found.entry(WORDS.to_owned()).or_default().push(word.to_owned());
-            continue;
-        }
-        let (option, value) = match word.split_once('=') {
+        found.push(match word.split_once('=') {
+            _ if !is_option(word) => (WORDS, Some(word)),
             Some((option, value)) => (option, Some(value)),
             None if FLAGS.contains(&word) => (word, None),
             None => (word, words.next_if(|next| !is_option(next))),
-        };
-        if !OF_PLACE.contains(&option) {
-            let value = value.map_or("given".to_owned(), |value| without_places(option, value));
-            found.entry(option.to_owned()).or_default().push(value);
-        }
+        });
     }
-    found.into_iter().map(|(option, values)| (option, values.join(" "))).collect()
+    found
 }
 
 fn is_option(word: &str) -> bool {
@@ -110,6 +129,9 @@ mod tests {
         for (a, b) in [
             ("generate --record a --model m", "--record=b generate --model=/x/m --device cuda"),
             ("compare a b --json", "compare --json x/a y/b"),
+            ("compare --decoders a b", "compare --decoders x/a y/b"),
+            ("--record r compare a b", "compare x/a y/b --record r"),
+            ("compare -- -a -b", "compare x/a y/b"),
             ("calibrate --samples 2 --out a/t", "calibrate make --out=t --samples=2"),
             ("generate --scorer /a/s#r:0.5", "generate --scorer b/s#r:0.5"),
             ("transform curve --transform table:/a", "transform curve --transform table:b"),
@@ -129,6 +151,7 @@ mod tests {
             ("generate --scorer s#r:0.5", "generate --scorer s#r:0.6"),
             ("transform plot x --procedure a b", "transform plot x --procedure a c"),
             ("compare a b", "compare a"),
+            ("compare --decoders a b", "compare a b"),
             (
                 "transform plot x --out report --procedure a b",
                 "transform plot x --out report --procedure a c",

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+pub use crate::command_line::FLAGS;
 use crate::command_line::told;
 use crate::expect::{Level, Tolerance};
 use crate::folder::{self, CONFIG, SETTINGS, SETTINGS_VERSION, stays_inside};
@@ -12,6 +13,14 @@ use crate::hash::head;
 use crate::record::Record;
 use crate::steps::{TIMING, divergence};
 use crate::{RecordError, folder::refused};
+
+/// Files that name the folder of a base, and the key by which they do.
+const OF_BASE: [(&str, &str); 2] =
+    [("adapter_config.json", "base_model_name_or_path"), ("scorer.json", "base")];
+/// Digests of the settings that a file was made by, which are compared by themselves; files of older programs have none.
+const MADE_BY: &str = "made_by";
+/// What else samples tell of a prompt, but for those of older programs.
+const OF_PROMPT: &str = "sha256";
 
 /// A file of both runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +116,9 @@ fn input_obstacles(a: &Record, b: &Record) -> Vec<String> {
         .collect()
 }
 
-/// The digests of all inputs of a name, in the order in which they were read.
-fn inputs_by_name(record: &Record) -> BTreeMap<String, Vec<String>> {
+/// The digests of a run's inputs, in the order in which they were read, by what they are for, and by their names where several are for the same.
+#[must_use]
+pub fn inputs_by_name(record: &Record) -> BTreeMap<String, Vec<String>> {
     let alone = |role: &str| record.inputs.iter().filter(|input| input.role == role).count() == 1;
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for input in &record.inputs {
@@ -162,7 +172,7 @@ fn begins_with_drive(text: &str) -> bool {
     matches!(text.as_bytes(), [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic())
 }
 
-/// Every output of the first run beside that of the second.
+/// Every output of the first run beside that of the second. Where the inputs are the same, the base of an adapter or a scorer may lie elsewhere.
 ///
 /// - `tolerance`: within which numbers of JSON files count as [`Level::Tolerance`].
 ///
@@ -175,6 +185,7 @@ pub fn files(
 ) -> Result<Vec<FileComparison>, RecordError> {
     let theirs: BTreeMap<&str, &str> =
         b.outputs.iter().map(|output| (output.path.as_str(), output.sha256.as_str())).collect();
+    let same_inputs = input_obstacles(a, b).is_empty();
     let mut found = Vec::new();
     for output in &a.outputs {
         let path = output.path.clone();
@@ -186,7 +197,7 @@ pub fn files(
             Some(digest) if *digest == output.sha256 => {
                 FileComparison { path, level: Level::Bitwise, note: String::new() }
             }
-            Some(_) => contents(&path, original, replica, tolerance),
+            Some(_) => contents(&path, (original, replica), tolerance, same_inputs),
         };
         found.push(comparison);
     }
@@ -199,12 +210,24 @@ pub fn files(
 }
 
 /// Compares two files of different bytes by what they mean.
-fn contents(path: &str, original: &Path, replica: &Path, tolerance: &Tolerance) -> FileComparison {
+///
+/// - `path`: from the folder of each run; `tolerance`: as for [`files`].
+/// - `same_inputs`: whether the base of an adapter or a scorer may lie elsewhere.
+#[must_use]
+pub fn contents(
+    path: &str,
+    (original, replica): (&Path, &Path),
+    tolerance: &Tolerance,
+    same_inputs: bool,
+) -> FileComparison {
+    let name = path.rsplit('/').next();
+    let names_base = |(file, _): &&(&str, &str)| same_inputs && name == Some(*file);
+    let base = OF_BASE.iter().find(names_base).map(|(_, key)| *key);
     let both = || Some((folder::text(original, path).ok()?, folder::text(replica, path).ok()?));
     let other = || (Level::Differs, "other bytes".to_owned());
     let (level, note) = match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
         "jsonl" => both().map_or_else(other, |(a, b)| steps(&a, &b)),
-        "json" => both().map_or_else(other, |(a, b)| documents(&a, &b, tolerance)),
+        "json" => both().map_or_else(other, |(a, b)| documents(&a, &b, tolerance, base)),
         _ => other(),
     };
     FileComparison { path: path.to_owned(), level, note }
@@ -218,16 +241,19 @@ fn steps(a: &str, b: &str) -> (Level, String) {
     (Level::Differs, found.describe())
 }
 
-fn documents(a: &str, b: &str, tolerance: &Tolerance) -> (Level, String) {
+/// - `base`: the key of the folder of a base, where that may be another.
+fn documents(a: &str, b: &str, tolerance: &Tolerance, base: Option<&str>) -> (Level, String) {
     let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
     let (Some(a), Some(b)) = (parse(a), parse(b)) else {
         return (Level::Differs, "no JSON".to_owned());
     };
-    let mut worst = (Level::Bitwise, "but for times or layout".to_owned());
+    let but = if base.is_some() { "where its base lies" } else { "times or layout" };
+    let mut worst = (Level::Bitwise, format!("but for {but}"));
     let differs = |place: &str, a: &Value, b: &Value| format!("{place}: {a} and {b}");
     walk((&a, &b), "", &mut |place, a, b| {
         let level = match (a.as_f64(), b.as_f64()) {
             _ if a == b => Level::Bitwise,
+            _ if base == Some(place) && a.is_string() && b.is_string() => Level::Bitwise,
             (Some(a), Some(b)) if tolerance.holds(a, b) => Level::Tolerance,
             _ => Level::Differs,
         };
@@ -241,9 +267,9 @@ fn documents(a: &str, b: &str, tolerance: &Tolerance) -> (Level, String) {
 /// Visits what two documents have in the same places, from the top; times are passed over.
 fn walk((a, b): (&Value, &Value), place: &str, visit: &mut impl FnMut(&str, &Value, &Value)) {
     match (a, b) {
-        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
-            for (name, a) in x.iter().filter(|(name, _)| !TIMING.contains(&name.as_str())) {
-                walk((a, &y[name]), &format!("{place}.{name}"), visit);
+        (Value::Object(x), Value::Object(y)) if names(x, y).eq(names(y, x)) => {
+            for name in names(x, y).filter(|name| !TIMING.contains(&name.as_str())) {
+                walk((&x[name], &y[name]), &format!("{place}.{name}"), visit);
             }
         }
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
@@ -253,6 +279,16 @@ fn walk((a, b): (&Value, &Value), place: &str, visit: &mut impl FnMut(&str, &Val
         }
         _ => visit(place.trim_start_matches('.'), a, b),
     }
+}
+
+/// The keys by which an object is compared with another.
+fn names<'o>(
+    object: &'o Map<String, Value>,
+    other: &'o Map<String, Value>,
+) -> impl Iterator<Item = &'o String> {
+    let is_prompt = ["id", "text"].iter().all(|key| object.contains_key(*key));
+    let lacks = move |name: &str| is_prompt && name == OF_PROMPT && !other.contains_key(name);
+    object.keys().filter(move |name| *name != MADE_BY && !lacks(name))
 }
 
 /// Whether two runs had the same program on the same kind of machine, with a backend that repeats bit for bit: then their results
@@ -380,16 +416,53 @@ mod tests {
     }
 
     #[test]
+    fn the_base_of_an_adapter_may_lie_elsewhere_where_the_inputs_are_the_same() {
+        let (_root, a, b) = two();
+        let (mut ra, mut rb) = (record(&a), record(&b));
+        let path = "methods/a/policy/adapter_config.json";
+        let write = |run: &Path, record: &mut Record, r: usize| {
+            let base = run.join("inputs/model");
+            let text = serde_json::json!({ "r": r, "base_model_name_or_path": base }).to_string();
+            std::fs::create_dir_all(run.join("methods/a/policy")).unwrap();
+            std::fs::write(run.join(path), &text).unwrap();
+            record.outputs = vec![crate::record::Output {
+                path: path.to_owned(),
+                sha256: crate::hash::sha256_bytes(text.as_bytes()),
+                bytes: text.len() as u64,
+                media_type: "application/json".to_owned(),
+            }];
+        };
+        write(&a, &mut ra, 2);
+        write(&b, &mut rb, 2);
+        let level = |rb: &Record| {
+            files((&a, &ra), (&b, rb), &Tolerance::default()).unwrap().remove(0).level
+        };
+        assert_eq!(level(&rb), Level::Bitwise);
+        let digest = std::mem::replace(&mut rb.inputs[0].sha256, "0".repeat(64));
+        assert_eq!(level(&rb), Level::Differs);
+        rb.inputs[0].sha256 = digest;
+        write(&b, &mut rb, 3);
+        assert_eq!(level(&rb), Level::Differs);
+    }
+
+    #[test]
     fn numbers_within_tolerance_and_beyond_are_told_apart() {
-        let level = |a: &str, b: &str| documents(a, b, &Tolerance::default()).0;
+        let level = |a: &str, b: &str| documents(a, b, &Tolerance::default(), None).0;
         assert_eq!(level("{\"a\": 1.0}", "{\"a\":1.0}"), Level::Bitwise);
         assert_eq!(level("[1.0, 2.0]", "[1.0, 2.000001]"), Level::Tolerance);
         assert_eq!(level("[1.0, 2.000001, 1]", "[1.0, 2.0, 2]"), Level::Differs);
         assert_eq!(level("{\"a\": 1}", "{\"b\": 1}"), Level::Differs);
         assert_eq!(level("{\"a\": \"x\"}", "{\"a\": \"y\"}"), Level::Differs);
         assert_eq!(level("{\"seconds\": 1}", "{\"seconds\": 2}"), Level::Bitwise);
+        assert_eq!(level("[{\"made_by\": {}, \"a\": 1}]", "[{\"a\": 1}]"), Level::Bitwise);
+        let prompt = |more: &str| format!("{{\"id\": \"p\", \"text\": \"t\"{more}}}");
+        let (older, one, other) =
+            (prompt(""), prompt(", \"sha256\": \"0a\""), prompt(", \"sha256\": \"0b\""));
+        assert_eq!((level(&older, &one), level(&one, &older)), (Level::Bitwise, Level::Bitwise));
+        assert_eq!(level(&one, &other), Level::Differs);
+        assert_eq!(level("{\"sha256\": \"0a\"}", "{}"), Level::Differs);
         assert_eq!(
-            documents("[{\"k\":1}]", "[{\"k\":2}]", &Tolerance::default()).1,
+            documents("[{\"k\":1}]", "[{\"k\":2}]", &Tolerance::default(), None).1,
             "[0].k: 1 and 2"
         );
     }

@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Component, Path};
 
 use serde::de::DeserializeOwned;
@@ -128,6 +129,9 @@ const DEVICES: [&str; 22] = [
     "com9", "lpt1", "lpt2", "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
+/// The most characters of a name that a folder is given: file systems take 255 bytes, and some names get more behind them.
+pub const LONGEST_NAME: usize = 200;
+
 /// Whether a folder can have a name on every system: of letters, digits, `-`, `_` and `.`, none of these dots at an end, and not that of a device,
 /// such as `con`.
 #[must_use]
@@ -194,8 +198,13 @@ fn json_within<T: DeserializeOwned>(
     name: &str,
     most: u64,
 ) -> Result<T, RecordError> {
-    serde_json::from_str(&text_within(folder, name, most)?).map_err(|error| {
-        refused(&folder.join(name), &format!("it is not what is expected there: {error}"))
+    let text = text_within(folder, name, most)?;
+    serde_json::from_str(&text).map_err(|error| {
+        // The key is looked for where something is wrong alone: it takes its time, and files of samples are large.
+        let mut again = serde_json::Deserializer::from_str(&text);
+        let keyed = serde_path_to_error::deserialize::<_, T>(&mut again).err();
+        let what = keyed.map_or_else(|| error.to_string(), |error| error.to_string());
+        refused(&folder.join(name), &format!("it is not what is expected there: {what}"))
     })
 }
 
@@ -217,6 +226,17 @@ pub fn record(folder: &Path) -> Result<Record, RecordError> {
     match no_plain_text(&record) {
         Some(what) => Err(refused(&folder.join(RECORD), &what)),
         None => Ok(record),
+    }
+}
+
+/// As [`record`]; none where the folder has no such file.
+///
+/// # Errors
+/// As [`record`], for a file that is there.
+pub fn record_if_there(folder: &Path) -> Result<Option<Record>, RecordError> {
+    match record(folder) {
+        Err(RecordError::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => Ok(None),
+        record => record.map(Some),
     }
 }
 
@@ -335,6 +355,10 @@ mod tests {
         let uuid = error(r#"{"schema": "record/1", "uuid": 5}"#);
         assert!(uuid.contains("uuid: invalid type: integer `5`"), "{uuid}");
         assert!(error("{").contains("EOF"));
+        fs::write(folder.path().join(RESULTS), r#"{"kl": [{"exact": null}]}"#).unwrap();
+        type Kl = std::collections::BTreeMap<String, Vec<std::collections::BTreeMap<String, f64>>>;
+        let keyed = json::<Kl>(folder.path(), RESULTS).unwrap_err().to_string();
+        assert!(keyed.contains("kl[0].exact: invalid type: null"), "{keyed}");
         assert!(error(&"[".repeat(100_000)).contains("recursion"));
         let file = fs::File::create(folder.path().join(RECORD)).unwrap();
         file.set_len(MAX_BYTES + 1).unwrap();

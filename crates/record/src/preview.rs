@@ -6,6 +6,7 @@ use crate::Page;
 use crate::address::encoded;
 use crate::page::{breakable, escaped};
 use crate::record::Record;
+use crate::shell::command_line;
 
 /// Where it looks otherwise than reports, whose tables are wide.
 const STYLE: &str = "body{max-width:62rem}td:first-child{white-space:normal}\
@@ -64,7 +65,8 @@ fn drawn(path: &str) -> &str {
 
 /// How the run ended, and what to do with its folder, as HTML.
 fn summary(record: &Record) -> String {
-    let seconds = record.seconds.map_or(String::new(), |s| format!(" after {s:.1} seconds"));
+    let last = record.last_process().map_or(String::new(), |last| format!(" of {last}"));
+    let seconds = record.seconds.map_or(String::new(), |s| format!(" after {s:.1} seconds{last}"));
     let error = record.error.as_ref().map_or(String::new(), |error| format!(": {error}"));
     format!(
         "<p>{}. Check this folder with <code>infalign verify</code> or <code>sha256sum -c manifest-sha256.txt</code>, and run it again \
@@ -238,8 +240,9 @@ fn numbers(metrics: &Metrics) -> Vec<(String, String)> {
 fn run(record: &Record) -> Vec<(String, String)> {
     let host = &record.host;
     let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
+    let last = record.last_process().map_or(String::new(), |last| format!(", {last}"));
     let rows = [
-        ("command", Some(format!("infalign {}", record.argv.join(" ")))),
+        ("command", Some(command_line(&record.argv))),
         ("seed", record.seed.as_ref().map(|seed| seed.master.to_string())),
         (
             "device",
@@ -249,7 +252,7 @@ fn run(record: &Record) -> Vec<(String, String)> {
         ("processor", host.cpu.model.clone()),
         ("system", Some(format!("{} {}", host.os, host.architecture))),
         ("memory", host.memory_bytes.map(gib)),
-        ("greatest use of memory", record.peak_memory_bytes.map(gib)),
+        ("greatest use of memory", record.peak_memory_bytes.map(|bytes| gib(bytes) + &last)),
         ("job", record.scheduler.as_ref().map(|job| format!("{} {}", job.kind, job.job))),
         ("exit code", record.exit.map(|code| code.to_string())),
         ("steps", record.steps.map(|steps| steps.to_string())),
@@ -353,6 +356,9 @@ mod tests {
         record.outputs[0].path = "\"><b>.svg".to_owned();
         let page = html(&record);
         assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
-        assert!(page.contains("&lt;script&gt;") && page.contains("rows[a].kl"));
+        assert!(
+            page.contains("infalign '&lt;script&gt;'") && page.contains("rows[a].kl"),
+            "{page}"
+        );
     }
 }

@@ -105,6 +105,14 @@ pub struct Record {
     pub license: Option<String>,
 }
 
+impl Record {
+    /// What time and memory are of, where several processes worked on the run: `the last of 3 processes`.
+    pub(crate) fn last_process(&self) -> Option<String> {
+        let earlier = self.earlier.len();
+        (earlier > 0).then(|| format!("the last of {} processes", earlier + 1))
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

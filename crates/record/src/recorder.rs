@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::atomic::write_atomic;
+use crate::atomic::{sync_files, write_atomic};
 use crate::build_record::BuildRecord;
 use crate::capture::{Gpu, Host, Scheduler, executable_sha256, peak_memory_bytes, threads};
 use crate::expect::Expect;
@@ -124,7 +124,7 @@ impl Recorder {
             steps: None,
             peak_memory_bytes: None,
             overhead_seconds: None,
-            earlier: earlier(run),
+            earlier: earlier(run)?,
             based_on: env::based_on(),
             agent,
             license,
@@ -162,6 +162,9 @@ impl Recorder {
         let secrets = &self.secrets;
         let may_be_named = |path: &str| secrets.find(path.as_bytes()).is_none();
         outputs.retain(|output| may_be_named(&output.path));
+        // Nothing is on record that a power cut could still take.
+        sync_files(&self.folder, outputs.iter().map(|output| output.path.as_str()))
+            .map_err(RecordError::io("write", &self.folder))?;
         let error = failure.map(|(text, _)| self.secrets.scrub(text));
         let error = error.or_else(|| leak.as_ref().map(ToString::to_string));
         let results = std::fs::read(self.folder.join(RESULTS)).unwrap_or_default();
@@ -308,12 +311,12 @@ fn keep_papers(run: &Path, opening: &Opening, secrets: &Secrets) -> Result<(), R
 /// The first file that a run reads and that is another than when the run was begun, by its role and its name; none where the run has no record.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// As [`folder::record_if_there`], and when a file cannot be read.
 pub fn changed_input(
     run: &Path,
     inputs: &[InputFile],
 ) -> Result<Option<(String, String)>, RecordError> {
-    let Ok(last) = folder::record(run) else { return Ok(None) };
+    let Some(last) = folder::record_if_there(run)? else { return Ok(None) };
     let secrets = Secrets::here();
     for file in inputs {
         let now = input(run, file, &secrets)?;
@@ -385,10 +388,9 @@ fn lines(path: &Path) -> std::io::Result<usize> {
     Ok(found + usize::from(last != b'\n'))
 }
 
-/// The processes that worked on a run before, from the record that the last of them left. One that cannot be read is passed over: it
-/// describes the past, and the work goes on.
-fn earlier(run: &Path) -> Vec<Attempt> {
-    let Ok(last) = folder::record(run) else { return Vec::new() };
+/// The processes that worked on a run before, from the record that the last of them left.
+fn earlier(run: &Path) -> Result<Vec<Attempt>, RecordError> {
+    let Some(last) = folder::record_if_there(run)? else { return Ok(Vec::new()) };
     let mut earlier = last.earlier;
     earlier.push(Attempt {
         start: last.start,
@@ -398,7 +400,7 @@ fn earlier(run: &Path) -> Vec<Attempt> {
         host: last.host.id,
         build_id: last.build.build_id,
     });
-    earlier
+    Ok(earlier)
 }
 
 /// A UUID of version 8: the digest of what no two runs share.

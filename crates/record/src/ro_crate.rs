@@ -11,6 +11,7 @@ use crate::folder::{CONFIG, DIFF, EXPECT, PREVIEW, RECORD};
 use crate::hash::sha256_file;
 use crate::record::{Input, Output, Record, Status, media_type};
 use crate::run_dir::START_FILE;
+use crate::shell::command_line;
 use crate::workflow::Workflow;
 
 const CONTEXT: &str = "https://w3id.org/ro/crate/1.1/context";
@@ -114,7 +115,7 @@ fn action(
     };
     let mut action = json!({
         "@id": action_id(record), "@type": "CreateAction", "name": format!("infalign {}", record.command),
-        "description": format!("infalign {}", record.argv.join(" ")),
+        "description": command_line(&record.argv),
         "instrument": {"@id": record.build.uri()}, "agent": {"@id": agent["@id"]},
         "startTime": offset(&record.start), "endTime": record.end.as_deref().map(offset), "actionStatus": status,
         "object": objects, "result": results,

@@ -47,7 +47,7 @@ pub struct Workflow {
 pub struct WorkflowStep {
     /// Its name, which is no other's.
     pub name: String,
-    /// The command line, without the program.
+    /// The command line, as [`crate::command_line()`] writes it.
     pub command: String,
     /// UTC, RFC 3339.
     pub start: String,
@@ -186,7 +186,7 @@ impl WorkflowStep {
         let made = outputs.iter().filter(is_its);
         let action = json!({
             "@id": self.action(), "@type": "CreateAction", "name": self.name,
-            "description": format!("infalign {}", self.command), "instrument": { "@id": program },
+            "description": self.command, "instrument": { "@id": program },
             "agent": run["agent"],
             "startTime": offset(&self.start), "endTime": offset(&self.end),
             "actionStatus": "http://schema.org/CompletedActionStatus",
@@ -224,7 +224,7 @@ mod tests {
         std::fs::write(run.join("plan.toml"), "title = 'a plan'").unwrap();
         let step = WorkflowStep {
             name: "one".into(),
-            command: "doctor".into(),
+            command: "infalign doctor".into(),
             start: "2026-11-23T08:00:00Z".into(),
             end: "2026-11-23T08:00:01Z".into(),
             made: "steps/one".into(),
@@ -241,6 +241,7 @@ mod tests {
         assert_eq!(entity("./")["mainEntity"]["@id"], "plan.toml");
         assert_eq!(entity("plan.toml")["step"][0]["@id"], "#step-one");
         assert_eq!(entity("#action-one")["result"][0]["@id"], "steps/one.json");
+        assert_eq!(entity("#action-one")["description"], "infalign doctor");
         assert_eq!(entity("#control-one")["object"]["@id"], "#action-one");
         let main = graph.iter().find(|entity| entity["instrument"]["@id"] == "plan.toml").unwrap();
         assert_eq!(entity(ORGANIZATION)["result"]["@id"], main["@id"]);

@@ -1,6 +1,5 @@
 //! HTTP: one request, and as many tries as it takes.
 
-use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -56,7 +55,8 @@ impl Client {
     ///   try may be made.
     ///
     /// # Errors
-    /// [`RemoteError::NoAnswer`], [`RemoteError::Refused`] and [`RemoteError::Server`].
+    /// [`RemoteError::NoAnswer`], [`RemoteError::Refused`], [`RemoteError::Server`], and [`RemoteError::Cancelled`] as [`Patience::cancelled`]
+    /// has it.
     pub fn ask(
         &self,
         url: &str,
@@ -65,6 +65,9 @@ impl Client {
     ) -> Result<String, RemoteError> {
         let mut tries = 0;
         loop {
+            if self.patience.is_cancelled() {
+                return Err(RemoteError::Cancelled { url: url.into() });
+            }
             tries += 1;
             match self.try_once(url, request) {
                 Ok(body) => return Ok(body),
@@ -74,7 +77,7 @@ impl Client {
                     let Some(share) = share else {
                         return Err(RemoteError::NoAnswer { url: url.into(), tries, reason });
                     };
-                    thread::sleep(self.patience.wait(tries, asked, share));
+                    self.patience.sleep(self.patience.wait(tries, asked, share));
                 }
             }
         }

@@ -30,6 +30,12 @@ pub enum RemoteError {
         /// What went wrong the last time.
         reason: String,
     },
+    /// Nobody wants the answer any more.
+    #[error("{url} was not asked, or not again, since that was to stop")]
+    Cancelled {
+        /// What was to be asked.
+        url: String,
+    },
     /// A server refused a request, which it would refuse again.
     #[error("{url} refused the request with status {status}: {message}")]
     Refused {

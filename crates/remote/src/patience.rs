@@ -1,11 +1,15 @@
 //! How long to wait for a server, and how often to ask again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crate::RemoteError;
 
 /// The longest time-out, in seconds: a year, so that it can be added to any time.
 const LONGEST_TIME_OUT: u64 = 31_536_000;
+/// The longest time from one look at the flag to the next, in a wait.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How long to wait for a server, and how often to ask again.
 #[derive(Clone, Copy, Debug)]
@@ -16,12 +20,14 @@ pub struct Patience {
     pub tries: u32,
     /// The longest wait before the second try. It doubles with each further one.
     pub first_wait: Duration,
+    /// When it becomes true, waits end and nothing more is asked; a request that is on its way ends.
+    pub cancelled: Option<&'static AtomicBool>,
 }
 
 impl Patience {
     /// Five tries, and up to 7.5 seconds between the first and the last: enough for a server that is busy or starts anew.
     pub fn new(time_out: Duration) -> Self {
-        Self { time_out, tries: 5, first_wait: Duration::from_millis(500) }
+        Self { time_out, tries: 5, first_wait: Duration::from_millis(500), cancelled: None }
     }
 
     /// As [`Patience::new`], of seconds above 0, at most a year.
@@ -42,6 +48,22 @@ impl Patience {
         let longest = self.first_wait.saturating_mul(2_u32.saturating_pow(tries - 1));
         let own = longest.min(self.time_out).mul_f64(0.5 + 0.5 * uniform);
         asked.map_or(own, |asked| asked.min(self.time_out))
+    }
+
+    /// Whether nobody wants an answer any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// Sleeps, until nobody wants an answer any more.
+    pub(crate) fn sleep(&self, wait: Duration) {
+        let longest = if self.cancelled.is_some() { LOOK } else { wait };
+        let mut left = wait;
+        while !left.is_zero() && !self.is_cancelled() {
+            let part = left.min(longest);
+            thread::sleep(part);
+            left -= part;
+        }
     }
 }
 

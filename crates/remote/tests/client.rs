@@ -4,9 +4,9 @@
 mod server;
 
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use infalign_remote::{Client, Patience, RemoteError};
 use serde_json::json;
@@ -21,7 +21,8 @@ fn client(url: &str) -> Client {
 }
 
 fn client_within(url: &str, time_out: Duration) -> Client {
-    let patience = Patience { time_out, tries: 3, first_wait: Duration::from_millis(1) };
+    let first_wait = Duration::from_millis(1);
+    let patience = Patience { tries: 3, first_wait, ..Patience::new(time_out) };
     Client::new(url, Some("open sesame"), patience).unwrap()
 }
 
@@ -73,6 +74,34 @@ fn failures_that_stay_are_told() {
     let url = serve(|_| Reply::new(404, "{\"detail\": \"Not Found\"}"));
     let error = client(&url).ask(&url, None, |_| Some(0.0)).unwrap_err().to_string();
     assert!(error.contains("status 404: Not Found"), "{error}");
+}
+
+#[test]
+fn a_wait_ends_where_nobody_wants_the_answer_any_more() {
+    static CANCELLED: AtomicBool = AtomicBool::new(false);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let url = serve(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Reply::Answer(503, vec!["Retry-After: 3600".into()], "busy".into())
+    });
+    let patience = Patience { cancelled: Some(&CANCELLED), ..Patience::new(LONG) };
+    let client = Client::new(&url, None, patience).unwrap();
+    let start = Instant::now();
+    // In the middle of the wait.
+    let mut cancel = |_: u32| {
+        std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            CANCELLED.store(true, Ordering::Relaxed);
+        });
+        Some(0.0)
+    };
+    for _ in 0..2 {
+        let error = client.ask(&url, None, &mut cancel).unwrap_err();
+        assert!(matches!(error, RemoteError::Cancelled { .. }), "{error}");
+    }
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+    assert_eq!(requests.load(Ordering::Relaxed), 1, "and nothing more is asked");
 }
 
 #[test]

@@ -70,11 +70,23 @@ fn append_whole(path: &Path, lines: &[u8]) -> io::Result<()> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     // Against other processes that have the file; closing it unlocks it.
-    file.lock()?;
+    file.lock().or_else(unless_impossible)?;
     cut_off(&mut file)?;
     file.seek(SeekFrom::End(0))?;
     file.write_all(lines)?;
-    file.sync_data()
+    file.sync_data().or_else(unless_impossible)
+}
+
+/// Passes over what a file system, of a network or of a program, says where it has no locks, or cannot be asked to bring a file to the disk. It is
+/// that of `is_impossible` of `infalign_record::atomic`, on which this crate does not depend.
+fn unless_impossible(cause: io::Error) -> io::Result<()> {
+    // ENOLCK, ENOTSUP and EOPNOTSUPP, for which there is no kind everywhere, of Linux, and of macOS and the BSDs.
+    let is_linux = cfg!(any(target_os = "linux", target_os = "android"));
+    let numbers: &[i32] = if is_linux { &[37, 95] } else { &[77, 45, 102] };
+    let by_number = cfg!(unix) && cause.raw_os_error().is_some_and(|n| numbers.contains(&n));
+    let is_impossible =
+        by_number || matches!(cause.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput);
+    if is_impossible { Ok(()) } else { Err(cause) }
 }
 
 /// Takes away a last line without an end, of a file that was read as a cache's.
@@ -195,6 +207,15 @@ mod tests {
             let error = read(&path).unwrap_err().to_string();
             assert!(error.contains("cache.jsonl, line 3"), "{line}: {error}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_locks_is_not_in_the_way() {
+        // ENOLCK, EOPNOTSUPP, EINVAL; and EINTR, EIO, ENOSPC.
+        let taken = [37, 95, 22, 4, 5, 28]
+            .map(|number| unless_impossible(io::Error::from_raw_os_error(number)).is_ok());
+        assert_eq!(taken, [true, true, true, false, false, false]);
     }
 
     #[test]

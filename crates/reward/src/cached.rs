@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -19,6 +20,8 @@ pub struct Cached {
     reward: Box<dyn Reward>,
     identity: String,
     batch: NonZeroUsize,
+    /// Whether each pair of a batch is asked for by itself.
+    apart: bool,
     known: Mutex<HashMap<Key, f32>>,
     file: Option<PathBuf>,
 }
@@ -29,7 +32,13 @@ impl Cached {
     /// - `identity`: tells the reward from all others that share a file with it, or may one day.
     /// - `batch`: the most pairs that the reward is asked for together.
     pub fn new(reward: Box<dyn Reward>, identity: &str, batch: NonZeroUsize) -> Self {
-        Self { reward, identity: identity.to_owned(), batch, known: Mutex::default(), file: None }
+        let (identity, known) = (identity.to_owned(), Mutex::default());
+        Self { reward, identity, batch, apart: false, known, file: None }
+    }
+
+    /// Asks for each pair of a batch by itself, for all at the same time, and keeps what comes as it comes.
+    pub(crate) fn apart(self) -> Self {
+        Self { apart: true, ..self }
     }
 
     /// Keeps rewards in a file, too, where one is given, and takes those that it holds from there. It is made where it is not there, and is
@@ -74,6 +83,40 @@ impl Cached {
         (0..keys.len()).filter(|&idx| new(&keys[idx])).collect()
     }
 
+    /// Asks for some pairs, and keeps their rewards.
+    fn ask(&self, keys: &[Key], pairs: &[(&str, &str)]) -> Result<(), RewardError> {
+        let rewards = self.reward.score(pairs)?;
+        self.keep(&keys.iter().copied().zip(rewards).collect::<Vec<_>>())
+    }
+
+    /// The same, of each pair on a thread of its own; what has come is kept together. A failure is told once all others have their answers.
+    fn ask_apart(&self, keys: &[Key], pairs: &[(&str, &str)]) -> Result<(), RewardError> {
+        std::thread::scope(|scope| {
+            let (sender, answers) = channel();
+            let each = keys.iter().zip(pairs).map(|(&key, &pair)| {
+                let sender = sender.clone();
+                scope.spawn(move || -> Result<(), RewardError> {
+                    if let Some(&reward) = self.reward.score(&[pair])?.first() {
+                        // It is listened to until all have ended.
+                        let _ = sender.send((key, reward));
+                    }
+                    Ok(())
+                })
+            });
+            let asking: Vec<_> = each.collect();
+            drop(sender);
+            let mut kept = Ok(());
+            while let Ok(first) = answers.recv() {
+                let scored: Vec<_> = std::iter::once(first).chain(answers.try_iter()).collect();
+                kept = kept.and(self.keep(&scored));
+            }
+            let joined = asking
+                .into_iter()
+                .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            joined.collect::<Result<(), RewardError>>().and(kept)
+        })
+    }
+
     fn keep(&self, scored: &[(Key, f32)]) -> Result<(), RewardError> {
         let mut known = self.known();
         for (key, reward) in scored {
@@ -97,10 +140,12 @@ impl Reward for Cached {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
         let keys: Vec<Key> = pairs.iter().map(|pair| self.key(pair)).collect();
         for batch in self.missing(&keys).chunks(self.batch.get()) {
+            let keys: Vec<Key> = batch.iter().map(|&idx| keys[idx]).collect();
             let asked: Vec<_> = batch.iter().map(|&idx| pairs[idx]).collect();
-            let rewards = self.reward.score(&asked)?;
-            let keys = batch.iter().map(|&idx| keys[idx]);
-            self.keep(&keys.zip(rewards).collect::<Vec<_>>())?;
+            match self.apart {
+                true => self.ask_apart(&keys, &asked)?,
+                false => self.ask(&keys, &asked)?,
+            }
         }
         let known = self.known();
         let reward = |(key, (_, response)): (&Key, &(&str, &str))| {
@@ -185,6 +230,25 @@ mod tests {
             let (second, calls) = cached(1);
             let second = second.with_file(Some(&file)).unwrap();
             assert_eq!(second.score(&rest).unwrap(), [1.0 / 3.0; 2]);
+            assert!(taken(&calls).is_empty(), "the file has both");
+        }
+    }
+
+    #[test]
+    fn of_pairs_that_are_asked_for_apart_a_failure_or_a_panic_costs_none_of_the_others() {
+        for end in ["fail", "panic"] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("cache.jsonl");
+            let first = cached(3).0.apart().with_file(Some(&file)).unwrap();
+            let pairs = [("a", "x"), (end, ""), ("b", "yy")];
+            let call = std::panic::AssertUnwindSafe(|| first.score(&pairs));
+            assert!(!matches!(std::panic::catch_unwind(call), Ok(Ok(_))));
+            let (second, calls) = cached(3);
+            let second = second.apart().with_file(Some(&file)).unwrap();
+            for cached in [first, second] {
+                assert_eq!(cached.score(&[pairs[2], pairs[0]]).unwrap(), [2.0 / 3.0, 1.0 / 3.0]);
+                assert_eq!(cached.unknown(&pairs), 1);
+            }
             assert!(taken(&calls).is_empty(), "the file has both");
         }
     }

@@ -128,7 +128,7 @@ pub enum RewardError {
     },
     /// A server that scores brought nothing that can be used.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(RemoteError),
     /// A reward that gave fewer rewards than it was asked for.
     #[error("the response {response:?} was given to a reward that did not score it")]
     NotScored {
@@ -162,6 +162,15 @@ pub enum RewardError {
     /// A failure of a reward from outside this crate.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<RemoteError> for RewardError {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Cancelled { .. } => Self::Stopped,
+            error => Self::Remote(error),
+        }
+    }
 }
 
 impl RewardError {

@@ -88,9 +88,22 @@ impl Preference {
     /// # Errors
     /// [`RewardError`] for an address, a time-out, a key or a cache that cannot be used.
     pub fn new(config: &PreferenceConfig, keys: ApiKeys<'_>) -> Result<Self, RewardError> {
+        Self::new_until(None, config, keys)
+    }
+
+    /// The same, which asks nothing more once a flag is set, and waits no longer before it asks again.
+    ///
+    /// # Errors
+    /// As [`Preference::new`].
+    pub fn new_until(
+        stop: Option<&'static AtomicBool>,
+        config: &PreferenceConfig,
+        keys: ApiKeys<'_>,
+    ) -> Result<Self, RewardError> {
         let config = PreferenceConfig { url: completions(&config.url), ..config.clone() };
         let key = key(keys, config.api_key_env.as_deref())?;
         let patience = Patience::of_seconds(config.timeout_seconds)?;
+        let patience = Patience { cancelled: stop, ..patience };
         let client = Client::new(&config.url, key.as_deref(), patience)?;
         // What an answer depends on.
         let identity =
@@ -104,15 +117,10 @@ impl Preference {
             left: Arc::clone(&left),
         };
         let cached = Cached::new(Box::new(asker), &identity, config.parallel)
+            .apart()
             .with_file(config.cache.as_deref())?;
         let PreferenceConfig { url, parallel, most_requests: most, .. } = config;
-        Ok(Self { cached, url, example, parallel, most, left, stop: None })
-    }
-
-    /// Asks nothing more once a flag is set.
-    #[must_use]
-    pub fn stopping_at(self, stop: &'static AtomicBool) -> Self {
-        Self { stop: Some(stop), ..self }
+        Ok(Self { cached, url, example, parallel, most, left, stop })
     }
 
     /// Which response of each pair is better.
@@ -212,19 +220,7 @@ impl Asker {
 
 impl Reward for Asker {
     fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
-        // As many threads as requests at a time, which is how many pairs come together.
-        std::thread::scope(|scope| {
-            let asking: Vec<_> = pairs
-                .iter()
-                .map(|&(prompt, two)| {
-                    scope.spawn(move || self.ask(prompt, two).map(Verdict::to_number))
-                })
-                .collect();
-            let answer = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            asking.into_iter().map(answer).collect()
-        })
+        pairs.iter().map(|(prompt, two)| self.ask(prompt, two).map(Verdict::to_number)).collect()
     }
 }
 

@@ -7,6 +7,7 @@ mod server;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use infalign_reward::{Preference, PreferenceConfig, Verdict};
 use serde_json::{Value, json};
@@ -68,6 +69,32 @@ fn answers_are_kept_and_the_number_of_questions_is_limited() {
     assert_eq!(asked.load(Ordering::Relaxed), 3);
     assert_eq!(judge(0).verdicts(&PAIRS).unwrap(), [first, second, first]);
     assert_eq!(asked.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_question_that_fails_costs_no_answer_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("judge.jsonl");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let url = serve(move |request| {
+        // The failure comes first.
+        let fails = request.json["messages"][1]["content"].as_str().unwrap().contains("same");
+        if fails && counted.load(Ordering::Relaxed) < 3 {
+            counted.fetch_add(1, Ordering::Relaxed);
+            return Reply::new(400, "no");
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        counted.fetch_add(1, Ordering::Relaxed);
+        longest(request)
+    });
+    let judge = |most| Preference::new(&config(&url, Some(&cache), most), &|_| None).unwrap();
+    let error = judge(3).verdicts(&PAIRS).unwrap_err().to_string();
+    assert!(error.contains("status 400"), "{error}");
+    let (first, second) = (Verdict::First, Verdict::Second);
+    assert_eq!(judge(0).verdicts(&PAIRS[..2]).unwrap(), [first, second]);
+    assert_eq!(judge(1).verdicts(&PAIRS).unwrap(), [first, second, first]);
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
 }
 
 #[test]

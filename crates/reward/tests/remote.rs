@@ -38,7 +38,8 @@ fn right(request: &Request) -> Reply {
 }
 
 fn remote(url: &str, time_out: Duration) -> RemoteReward {
-    let patience = Patience { time_out, tries: 3, first_wait: Duration::from_millis(2) };
+    let first_wait = Duration::from_millis(2);
+    let patience = Patience { tries: 3, first_wait, ..Patience::new(time_out) };
     RemoteReward::new(&format!("{url}/get_reward"), Some("open sesame"), patience).unwrap()
 }
 

@@ -223,7 +223,7 @@ fn on_engine(
         Ok(decoder.with_seed(asked.draws.seed))
     });
     match begun(decoder, ready) {
-        Some(decoder) => deliver(state, asked, senders, &decoder),
+        Some(decoder) => deliver(state, asked, senders, &decoder, ()),
         None => Ok(()),
     }
 }
@@ -262,7 +262,7 @@ fn guided(
     let Some(decoder) = begun(decoder, ready) else { return Ok(()) };
     let room = state.guided.enter(asked.responses(), senders.results.closed());
     match Handle::current().block_on(room) {
-        Some(_room) => deliver(state, asked, senders, &decoder),
+        Some(room) => deliver(state, asked, senders, &decoder, room),
         None => Ok(()),
     }
 }
@@ -293,11 +293,14 @@ fn begun<D>(
 }
 
 /// Sends the responses to each prompt as soon as they are there.
+///
+/// - room: what they are drawn in, which is free again before the reward has chosen among the last.
 fn deliver(
     state: &State,
     asked: &Asked,
     senders: &Senders,
     decoder: &ProcedureDecoder<'_>,
+    room: impl Sized,
 ) -> Result<(), DecodeError> {
     state.metrics.prompt_tokens.add(asked.prompt_tokens());
     let mut done = |prompt, decoded: Vec<Decoded>| {
@@ -309,7 +312,7 @@ fn deliver(
             Err(_) => ControlFlow::Break(()),
         }
     };
-    decoder.decode_each(&asked.prompts, asked.n, &mut done)
+    decoder.decode_each_within(room, &asked.prompts, asked.n, &mut done)
 }
 
 /// Sends tokens to whoever answers, where it needs them before they are a response.

@@ -104,9 +104,11 @@ impl Metrics {
         write_now(&mut text, now);
         self.write_counters(&mut text);
         let first = "infalign_time_to_first_token_seconds";
-        self.first_token.write(&mut text, first, "From a request to the first part of its answer.");
+        let help = "From a request, once it is read, to the first part of its answer.";
+        self.first_token.write(&mut text, first, help);
         let whole = "infalign_request_duration_seconds";
-        self.duration.write(&mut text, whole, "From a request to the end of its answer.");
+        let help = "From a request, once it is read, to the end of its answer.";
+        self.duration.write(&mut text, whole, help);
         text
     }
 

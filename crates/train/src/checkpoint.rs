@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use infalign_record::atomic::write_dir_atomic;
+use infalign_record::atomic::{clear, write_dir_atomic};
 use infalign_record::folder::{MANIFEST, files};
 use infalign_record::hash::sha256_file;
 use infalign_record::manifest::{self, Manifest};
+use infalign_reward::RewardError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,7 +25,7 @@ pub(crate) fn write(
     save: impl FnOnce(&Path) -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
     let older = list(dir);
-    let path = dir.join(format!("step-{step:06}"));
+    let path = of_step(dir, step);
     write_folder(&path, |temporary| {
         save(temporary)?;
         optimizer.save(&optimizer_path(temporary))?;
@@ -32,6 +33,29 @@ pub(crate) fn write(
     })?;
     remove(older.iter().filter(|old| **old != path));
     Ok(path)
+}
+
+/// What ends a training whose reward was told to stop: with the checkpoint of the steps done, which is saved unless it is there. Where none is
+/// done, there is nothing to keep.
+pub(crate) fn stopped(
+    dir: &Path,
+    step: usize,
+    save: impl FnOnce() -> Result<PathBuf, TrainError>,
+) -> TrainError {
+    if step == 0 {
+        return RewardError::Stopped.into();
+    }
+    let there = of_step(dir, step);
+    let kept = if there.exists() { Ok(there) } else { save() };
+    match kept {
+        Ok(dir) => TrainError::Interrupted { step, dir },
+        Err(error) => error,
+    }
+}
+
+/// Where the checkpoint of a step is.
+fn of_step(dir: &Path, step: usize) -> PathBuf {
+    dir.join(format!("step-{step:06}"))
 }
 
 /// Writes a folder whole or not at all, the digests of its files included.
@@ -61,11 +85,14 @@ pub(crate) fn newest(dir: &Path) -> Option<PathBuf> {
 }
 
 /// The newest complete checkpoint of `DIR`, if there is one, to go on from: its files are those that were written. Older ones, whose removal was
-/// cut short, are removed.
+/// cut short, are removed, and one that was being replaced is put back.
 ///
 /// # Errors
-/// As [`check`].
+/// As [`check`] and [`clear`].
 pub(crate) fn intact(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
+    if dir.exists() {
+        clear(dir)?;
+    }
     let mut all = list(dir);
     let Some(path) = all.pop() else { return Ok(None) };
     check(&path)?;
@@ -194,6 +221,17 @@ mod tests {
         std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
         let message = intact(dir.path()).unwrap_err().to_string();
         assert!(message.contains("model.json") && message.contains("symbolic link"), "{message}");
+    }
+
+    #[test]
+    fn the_best_one_is_there_again_after_a_kill_while_it_was_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let best = dir.path().join("best");
+        let newest = written(dir.path(), 7);
+        write_folder(&best, |folder| write_json(&folder.join("model.json"), &"weights")).unwrap();
+        std::fs::rename(&best, dir.path().join(".best.old")).unwrap();
+        assert_eq!(intact(dir.path()).unwrap(), Some(newest));
+        check(&best).unwrap();
     }
 
     #[test]

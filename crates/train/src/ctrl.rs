@@ -10,12 +10,13 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use infalign_backend::precision::{POSITIVE, is_positive};
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig, Tokenizer};
-use infalign_reward::Reward;
+use infalign_reward::{Reward, RewardError};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::starting_policy;
@@ -227,7 +228,8 @@ impl CtrlTrainer<'_> {
     /// Trains from the newest checkpoint, or from the reference, to the last step, and returns the policy.
     ///
     /// - observe: called after every step, with the policy that it led to; its error ends the run without a checkpoint of that step.
-    /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
+    /// - interrupted: when it becomes true, the run checkpoints after the current step and stops; a reward that is stopped by itself has it
+    ///   checkpoint after the step before, where there was one.
     ///
     /// # Errors
     /// [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from, [`TrainError::State`] a file of one that is
@@ -241,7 +243,14 @@ impl CtrlTrainer<'_> {
         let mut run = self.begin()?;
         let (unit, beta) = (self.calibrator.reward_unit(), self.config.first_beta(self.objective)?);
         while run.state.step < self.config.steps {
-            let metrics = self.step(&mut run, unit)?;
+            let metrics = match self.step(&mut run, unit) {
+                // Before anything was learned in this step.
+                Err(TrainError::Reward(RewardError::Stopped)) => {
+                    let save = || self.save(&run);
+                    return Err(checkpoint::stopped(&self.checkpoints, run.state.step, save));
+                }
+                metrics => metrics?,
+            };
             observe(&metrics, &run.learner.policy)?;
             run.state.objectives.push(metrics.reward_transformed - beta * metrics.kl);
             let stop = interrupted.load(Ordering::Relaxed);
@@ -352,6 +361,7 @@ impl CtrlTrainer<'_> {
 
     /// Samples, scores, and lets the solver improve the policy.
     fn step(&self, run: &mut Run, unit: f64) -> Result<StepMetrics, TrainError> {
+        let start = Instant::now();
         let (step, beta) = (run.state.step, run.state.controller.beta());
         let prompts: Vec<EncodedPrompt> =
             run.batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
@@ -384,7 +394,7 @@ impl CtrlTrainer<'_> {
         check_finite(&self.checkpoints, metrics.step, &found)?;
         run.state.step += 1;
         run.state.controller.observe(metrics.kl, run.state.step);
-        Ok(metrics)
+        Ok(StepMetrics { seconds: start.elapsed().as_secs_f64(), ..metrics })
     }
 
     /// Responses to a step's prompts: stored ones of π_ref where the solver learns from such, else the policy's own.

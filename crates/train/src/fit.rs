@@ -1,13 +1,14 @@
 //! The loop that all trainers but CTRL share: gradients, steps, checkpoints.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use infalign_model::{CausalLm, SequenceClassifier};
+use infalign_reward::RewardError;
 use serde::{Deserialize, Serialize};
 
 use crate::best::{self, BestCheckpoint};
@@ -137,7 +138,8 @@ impl Fit<'_> {
     /// - gradient: the loss of a step, from 0, and its gradient; it depends on the model and the step alone.
     /// - validate: the loss of examples that are not learned from, which is taken at every checkpoint; the model of the least is kept.
     /// - observe: called after every step; its error ends the run without a checkpoint of that step.
-    /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
+    /// - interrupted: when it becomes true, the run checkpoints after the current step and stops; a reward that is stopped by itself has it
+    ///   checkpoint after the step before, where there was one.
     ///
     /// # Errors
     /// [`TrainError::Interrupted`] and [`TrainError::Diverged`] name the checkpoint to go on from.
@@ -155,7 +157,13 @@ impl Fit<'_> {
             best::intact(self.checkpoints)?;
         }
         while last.step < self.steps {
-            let (loss, grads) = gradient(&model, last.step)?;
+            let (loss, grads) = match gradient(&model, last.step) {
+                Err(TrainError::Reward(RewardError::Stopped)) => {
+                    let save = || self.save(&model, &optimizer, &last);
+                    return Err(checkpoint::stopped(self.checkpoints, last.step, save));
+                }
+                found => found?,
+            };
             let learning_rate = self.optimizer.rate(last.step, self.steps);
             let (net, grad_norm) = optimizer.step(model.net(), grads, learning_rate);
             let (step, details) = (last.step + 1, BTreeMap::new());
@@ -171,8 +179,7 @@ impl Fit<'_> {
             observe(&last)?;
             let stop = interrupted.load(Ordering::Relaxed);
             if stop || due {
-                let save = |folder: &Path| model.save(folder);
-                let dir = checkpoint::write(self.checkpoints, last.step, &optimizer, &last, save)?;
+                let dir = self.save(&model, &optimizer, &last)?;
                 if stop && !ends {
                     return Err(TrainError::Interrupted { step: last.step, dir });
                 }
@@ -183,6 +190,16 @@ impl Fit<'_> {
         }
         let (best, folder) = best::intact(self.checkpoints)?;
         Ok(Fitted { model: model.load(&folder)?, last, best: Some(best) })
+    }
+
+    fn save<T: Trainable>(
+        &self,
+        model: &T,
+        optimizer: &Optimizer,
+        last: &FitMetrics,
+    ) -> Result<PathBuf, TrainError> {
+        let save = |folder: &Path| model.save(folder);
+        checkpoint::write(self.checkpoints, last.step, optimizer, last, save)
     }
 
     /// Takes the validation loss of a model into the step's diagnostics, and keeps the model if it is the best.

@@ -3,8 +3,9 @@
 use burn::module::Module;
 use infalign_backend::kernels::rows_at_once;
 use infalign_decode::Sampling;
-use infalign_model::{CausalLm, LanguageModel, TOKENS_PER_PASS};
+use infalign_model::{CausalLm, LanguageModel, TOKENS_PER_PASS, TransformerConfig};
 
+use crate::passes::per_pass;
 use crate::{CtrlConfig, TrainError};
 
 const F32: u64 = size_of::<f32>() as u64;
@@ -15,13 +16,13 @@ const F32: u64 = size_of::<f32>() as u64;
 pub struct MemoryNeed {
     /// Weights of the policy and of the reference; those that an adapter leaves alone, once.
     pub weights: u64,
-    /// Gradients, and their sum over the passes of a step.
+    /// Gradients of the passes that run or wait to be added up, at most two a thread on the CPU, and the sum of all.
     pub gradients: u64,
     /// The optimiser's two means of every trained weight.
     pub optimizer: u64,
     /// Keys and values of the responses that are generated together.
     pub cache: u64,
-    /// What a forward pass keeps for its backward pass.
+    /// What the passes that run beside each other, one a thread on the CPU, keep from forward to backward.
     pub activations: u64,
     /// The output layer of a pass, policy's and reference's: of a GPU a block of rows each, of the CPU nothing worth counting. What a loss
     /// with exact KL, capped logits or an adapted output matrix takes besides is not counted.
@@ -54,22 +55,30 @@ impl MemoryNeed {
         };
         let longest = prompt + sampling.max_tokens;
         let responses = config.prompts_per_step.saturating_mul(config.samples_per_prompt);
-        let pass = TOKENS_PER_PASS.max(longest).min(responses.saturating_mul(longest));
         let on_cpu = infalign_backend::is_cpu(&reference.device());
-        let vocabulary = reference.config().vocab_size;
+        let passes = responses.div_ceil(per_pass(longest)).max(1);
+        let threads = rayon::current_num_threads();
+        let (running, begun) = match on_cpu {
+            true => (threads.min(passes), (2 * threads).min(passes)),
+            false => (1, 1),
+        };
+        let tokens = running * TOKENS_PER_PASS.max(longest);
+        let tokens = tokens.min(responses.saturating_mul(longest));
+        let model = reference.config();
         Ok(Self {
             weights: (base + trained) * F32,
-            gradients: 2 * trained * F32,
+            gradients: (begun as u64 + 1) * trained * F32,
             optimizer: 2 * trained * F32,
             cache: (batch as u64).saturating_mul(reference.cache_bytes(longest) as u64),
-            activations: pass as u64 * activations(reference, longest) * F32,
-            logits: if on_cpu { 0 } else { logits(pass, vocabulary) },
+            activations: tokens as u64 * activations(model, longest, on_cpu) * F32,
+            logits: if on_cpu { 0 } else { logits(tokens, model.vocab_size) },
         })
     }
 
-    /// Bytes without which nothing goes: a step may take less at a time than is counted here, but has to hold its gradients.
+    /// Bytes without which nothing goes: a step may take less at a time than is counted here, but has to hold the gradients of a pass beside
+    /// their sum, which are as large as the optimiser's two means.
     pub fn least(&self) -> u64 {
-        (self.weights + self.optimizer).saturating_add(self.gradients.max(self.cache))
+        (self.weights + self.optimizer).saturating_add(self.optimizer.max(self.cache))
     }
 
     /// Bytes at the fullest moment: rollouts and gradients take turns.
@@ -84,18 +93,24 @@ fn logits(rows: usize, vocabulary: usize) -> u64 {
     2 * (rows_at_once(rows, vocabulary, u64::MAX) * vocabulary) as u64 * F32
 }
 
-/// Numbers that the blocks keep for each token of texts of a length.
-fn activations(model: &CausalLm, length: usize) -> u64 {
-    let config = model.config();
+/// Numbers that the blocks keep for each token of texts of a length. Of capped scores those of all blocks are kept; of others a GPU holds those of
+/// a block at a time, and the CPU none.
+fn activations(config: &TransformerConfig, length: usize, on_cpu: bool) -> u64 {
+    let blocks = config.num_hidden_layers;
     let kv = config.kv_heads() * config.head_width();
+    let block = 8 * config.hidden_size + 4 * kv + 4 * config.intermediate_size;
+    let of_scores = match config.attn_logit_softcapping {
+        Some(_) => blocks,
+        None => usize::from(!on_cpu),
+    };
     let scores = 2 * config.num_attention_heads * length;
-    let block = 8 * config.hidden_size + 4 * kv + scores + 4 * config.intermediate_size;
-    (config.num_hidden_layers * block) as u64
+    (blocks * block + of_scores * scores) as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use infalign_model::{Head, TransformerConfig};
+    use infalign_model::Head;
+    use rayon::ThreadPoolBuilder;
 
     use super::*;
 
@@ -133,6 +148,35 @@ mod tests {
         assert_eq!(need.logits, 0);
         let step = need.gradients + need.activations;
         assert_eq!(need.total(), need.weights + need.optimizer + step);
+    }
+
+    #[test]
+    fn of_the_cpu_as_many_passes_are_counted_as_are_begun_beside_each_other() {
+        let of = |threads: usize, prompts: usize| {
+            let mut config = settings();
+            config["prompts_per_step"] = prompts.into();
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| need(config, 5))
+        };
+        // 256 responses of 16 tokens a pass, and of each token 64 + 32 + 64 numbers.
+        for (threads, prompts, begun, tokens) in
+            [(1, 600, 2, 4_096), (3, 600, 5, 3 * 4_096), (8, 600, 5, 1_200 * 16), (8, 3, 1, 6 * 16)]
+        {
+            let need = of(threads, prompts);
+            assert_eq!(need.gradients, 4 * (begun + 1) * 744, "{threads} threads");
+            assert_eq!(need.activations, 4 * tokens * 160, "{threads} threads");
+            assert_eq!(need.least(), of(1, prompts).least(), "fewer threads would do");
+        }
+    }
+
+    #[test]
+    fn scores_count_where_they_are_held() {
+        let mut model = TransformerConfig::llama(10, 8, 16, 3, 2, 64);
+        let scores = 2 * 2 * 50;
+        assert_eq!(activations(&model, 50, true), 3 * 160);
+        assert_eq!(activations(&model, 50, false), 3 * 160 + scores);
+        model.attn_logit_softcapping = Some(30.0);
+        assert_eq!(activations(&model, 50, true), 3 * (160 + scores));
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub struct StepMetrics {
     pub entropy: f64,
     /// Tokens.
     pub response_length: f64,
+    /// Tokens of all its responses, however these are weighed. Not written.
+    #[serde(skip)]
+    pub tokens: usize,
+    /// Seconds that it took, without what observes it, and without checkpoints. Not written.
+    #[serde(skip)]
+    pub seconds: f64,
     /// Share of tokens whose gradient was cut since their probability had moved far enough; 0 where a rollout is used once.
     pub clip_fraction: f64,
     /// Loss of the value model, ½ (V − what came of it)², in squared units of Φ. Of PPO alone.

@@ -16,7 +16,7 @@ pub(crate) fn per_pass(tokens: usize) -> usize {
 }
 
 /// The sum of the gradients of passes 0, …, n − 1, and what else they found. It is taken in the order of the passes, so
-/// that the number of threads does not change it.
+/// that the number of threads does not change it, and as they end, so that few gradients stand beside it.
 pub(crate) fn sum_gradients<M: Module, T: Send>(
     net: &M,
     n: usize,
@@ -25,11 +25,10 @@ pub(crate) fn sum_gradients<M: Module, T: Send>(
     let mut accumulator = GradientsAccumulator::new();
     let mut found = Vec::with_capacity(n);
     let on_cpu = net.devices().iter().all(is_cpu);
-    for result in beside_each_other(on_cpu, n, run) {
-        let (part, grads) = result?;
+    beside_each_other(on_cpu, n, run, |(part, grads)| {
         accumulator.accumulate(net, grads);
         found.push(part);
-    }
+    })?;
     Ok((found, accumulator.grads()))
 }
 
@@ -73,8 +72,9 @@ pub(crate) fn mean_loss(
         let mean = loss(passes[index])?.into_scalar::<f64>();
         Ok(mean * passes[index].len() as f64)
     };
-    let sums = beside_each_other(is_cpu(device), passes.len(), sum);
-    Ok(sums.into_iter().sum::<Result<f64, TrainError>>()? / n as f64)
+    let mut sums = Vec::with_capacity(passes.len());
+    beside_each_other(is_cpu(device), passes.len(), sum, |sum| sums.push(sum))?;
+    Ok(sums.into_iter().sum::<f64>() / n as f64)
 }
 
 /// The sum of numbers of a response's tokens.

@@ -93,7 +93,7 @@ impl ReferenceRewards<'_> {
     /// All K responses of every prompt with their rewards and log-probabilities.
     ///
     /// - meta: what they are made from; prompts: equal texts count once.
-    /// - observe: called after every block; it stops the work by [`ControlFlow::Break`], and then there are none.
+    /// - observe: called after every block; it stops the work by [`ControlFlow::Break`], and then there are none, unless that was the last.
     ///
     /// # Errors
     /// [`TrainError`] when sampling or scoring fails, a reward is no finite number, or K is 0.
@@ -118,7 +118,7 @@ impl ReferenceRewards<'_> {
                 });
                 rollouts.insert(&prompt.id, &prompt.text, scored.collect())?;
             }
-            if observe(&filled).is_break() {
+            if observe(&filled).is_break() && filled.prompts < distinct.len() {
                 return Ok(None);
             }
         }

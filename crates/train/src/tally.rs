@@ -66,7 +66,7 @@ impl Tally {
         Ok(())
     }
 
-    /// The step's diagnostics.
+    /// The step's diagnostics, but for the time that it took.
     pub(crate) fn metrics(
         &self,
         step: usize,
@@ -87,6 +87,8 @@ impl Tally {
             beta,
             entropy: self.entropy / self.tokens as f64,
             response_length: self.tokens as f64 / n,
+            tokens: self.tokens,
+            seconds: 0.0,
             clip_fraction: self.clip_fraction,
             value_loss: self.value_loss,
             log_prob_gap: self.log_prob_gap,
@@ -130,6 +132,24 @@ mod tests {
         let tally = Tally { kl: 3.0, entropy: 2.0, tokens: 4, ..Tally::default() };
         let metrics = tally.metrics(1, &rollout, 0.1, 0.0, 0.0);
         assert_eq!((metrics.kl, metrics.entropy, metrics.response_length), (1.5, 0.5, 2.0));
+    }
+
+    #[test]
+    fn tokens_count_whatever_their_responses_weigh() {
+        let of = |length: usize| Sequence { tokens: vec![1; 1 + length], prompt_length: 1 };
+        let rollout = Rollout {
+            sequences: vec![of(10), of(30)],
+            raw: vec![0.0; 2],
+            calibrated: vec![0.5; 2],
+            transformed: vec![0.5; 2],
+            of_reference: true,
+            ..Rollout::default()
+        };
+        let log_ratios = vec![9_f64.ln(), 0.0];
+        let tally = Tally { tokens: 40, log_ratios, ..Tally::default() };
+        let metrics = tally.metrics(1, &rollout, 0.1, 0.0, 0.0);
+        assert!((metrics.response_length - 12.0).abs() < 1e-9, "{metrics:?}");
+        assert_eq!(metrics.tokens, 40);
     }
 
     #[test]

@@ -10,13 +10,14 @@ mod enumerable;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use enumerable::{LENGTH, Ordered, Problem, kl, probabilities, problem};
 use infalign_calibrate::CalibrationMeta;
 use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
 use infalign_decode::{EncodedPrompt, Sampling, Stream};
 use infalign_model::CausalLm;
+use infalign_reward::{Reward, RewardError};
 use infalign_train::baselines::{
     BondConfig, BondTrainer, Labels, OfflineConfig, OfflineTrainer, PairLoss, ResponsePair, Stored,
     best_of_n, best_worst_pairs, pairs, target_gap,
@@ -214,6 +215,17 @@ fn bond(
     checkpoints: &Path,
     stop_after: usize,
 ) -> Result<CausalLm, TrainError> {
+    bond_by(&Ordered, problem, config, checkpoints, stop_after)
+}
+
+/// The same by a reward.
+fn bond_by(
+    reward: &dyn Reward,
+    problem: &Problem,
+    config: &BondConfig,
+    checkpoints: &Path,
+    stop_after: usize,
+) -> Result<CausalLm, TrainError> {
     let stop = AtomicBool::new(false);
     // The same prompt many times, under names of their own, so that their draws differ.
     let named = |i: usize| EncodedPrompt { id: i.to_string(), ..problem.prompt.clone() };
@@ -223,7 +235,7 @@ fn bond(
         prompts: &prompts,
         reference: &problem.model,
         tokenizer: &problem.tokenizer,
-        reward: &Ordered,
+        reward,
         sampling: Sampling { max_tokens: LENGTH, ..Sampling::default() },
         batch: 256,
         seed: 1,
@@ -329,6 +341,34 @@ fn resumed_baselines_give_the_same_policies() {
         assert_eq!(all(&resumed), all(&expected));
         assert_ne!(all(&resumed), problem.reference);
     }
+}
+
+/// Told to stop at a call, counted from 0.
+struct Stopping(AtomicUsize);
+
+impl Reward for Stopping {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        match self.0.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err(RewardError::Stopped),
+            _ => Ordered.score(pairs),
+        }
+    }
+}
+
+#[test]
+fn a_reward_that_is_stopped_costs_no_step_of_bond() {
+    let (problem, dir) = (problem(), tempfile::tempdir().unwrap());
+    let config = BondConfig { steps: 3, prompts_per_step: 2, ..bond_config() };
+    // A step asks for the policy's responses, and for the anchor's.
+    for (call, step) in [(5, 2), (1, 2)] {
+        let reward = Stopping(AtomicUsize::new(call));
+        let stop = bond_by(&reward, &problem, &config, dir.path(), 0);
+        let Err(TrainError::Interrupted { step: found, .. }) = stop else { panic!("{stop:?}") };
+        assert_eq!(found, step);
+    }
+    let resumed = bond(&problem, &config, dir.path(), 0).unwrap();
+    let resumed = probabilities(&resumed, &problem.prompt, &problem.responses);
+    assert_eq!(resumed, bonded(&problem, &config));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -12,10 +13,10 @@ use infalign_calibrate::rollouts::Rollouts;
 use infalign_calibrate::{Calibration, CalibrationMeta};
 use infalign_decode::{EncodedPrompt, Generator, Sampling, Stream};
 use infalign_model::{CausalLm, Tokenizer, TransformerConfig, write_word_tokenizer};
-use infalign_reward::{Length, LengthUnit};
+use infalign_reward::{Length, LengthUnit, Reward, RewardError};
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, Keep, Objective, OptimizerConfig, ReferenceRewards,
-    StepMetrics, TrainError, fitted_steps,
+    Calibrator, CtrlConfig, CtrlTrainer, Filled, Keep, Objective, OptimizerConfig,
+    ReferenceRewards, StepMetrics, TrainError, fitted_steps,
 };
 
 const STEPS: usize = 4;
@@ -77,6 +78,16 @@ fn fixture() -> Fixture {
 }
 
 fn stored(model: &CausalLm, tokenizer: &Tokenizer, prompts: &[EncodedPrompt]) -> Rollouts {
+    sampled(model, tokenizer, prompts, usize::MAX).unwrap()
+}
+
+/// Stored responses, unless they are stopped before the last prompt.
+fn sampled(
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    prompts: &[EncodedPrompt],
+    stop_at: usize,
+) -> Option<Rollouts> {
     let model = model.clone().for_inference();
     let sampling = Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() };
     let sampler =
@@ -84,8 +95,19 @@ fn stored(model: &CausalLm, tokenizer: &Tokenizer, prompts: &[EncodedPrompt]) ->
     let reward = &Length { unit: LengthUnit::Words };
     let reference =
         ReferenceRewards { sampler: &sampler, tokenizer, reward, samples: STORED, block: STORED };
-    let mut observe = |_: &_| ControlFlow::Continue(());
-    reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap().unwrap()
+    let mut observe = |filled: &Filled| match filled.prompts >= stop_at {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap()
+}
+
+#[test]
+fn reference_responses_that_are_all_there_when_they_are_stopped_stay() {
+    let Fixture { model, tokenizer, prompts, rollouts, .. } = fixture();
+    let n = prompts.len();
+    assert_eq!(sampled(&model, &tokenizer, &prompts, n - 1), None);
+    assert_eq!(sampled(&model, &tokenizer, &prompts, n), Some(rollouts));
 }
 
 impl Fixture {
@@ -112,7 +134,7 @@ impl Fixture {
         }
     }
 
-    /// Trains, and stops where `stop_after` steps are done.
+    /// Trains, and stops where `stop_after` steps are done. Times are left out.
     fn train(
         &self,
         config: &CtrlConfig,
@@ -125,7 +147,7 @@ impl Fixture {
         let interrupted = AtomicBool::new(false);
         let mut observe = |metrics: &StepMetrics, _: &CausalLm| {
             interrupted.store(metrics.step == stop_after, Ordering::Relaxed);
-            observe(metrics);
+            observe(&without_time(metrics));
             Ok(())
         };
         trainer.run(&mut observe, &interrupted)
@@ -138,6 +160,11 @@ impl Fixture {
         let policy = self.train(config, dir.path(), 0, &mut observe).unwrap();
         (seen, policy)
     }
+}
+
+/// The metrics of a step, but for how long it took.
+fn without_time(metrics: &StepMetrics) -> StepMetrics {
+    StepMetrics { seconds: 0.0, ..metrics.clone() }
 }
 
 /// The parameters of a network in their order.
@@ -174,6 +201,47 @@ fn a_resumed_run_gives_the_same_policy_with_every_solver() {
         assert_eq!(seen, again, "{solver}");
         assert!(parameters(&expected) != parameters(&fixture.model), "{solver}");
     }
+}
+
+/// Rewards as the fixture does, and is told to stop at a call, counted from 0.
+struct Stopping(AtomicUsize);
+
+impl Reward for Stopping {
+    fn score(&self, pairs: &[(&str, &str)]) -> Result<Vec<f32>, RewardError> {
+        match self.0.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err(RewardError::Stopped),
+            _ => Length { unit: LengthUnit::Words }.score(pairs),
+        }
+    }
+}
+
+#[test]
+fn a_reward_that_is_stopped_costs_no_step_before() {
+    let fixture = fixture();
+    let config = CtrlConfig { checkpoint_every: 100, ..config(SOLVERS[0], 8) };
+    let (expected, policy) = fixture.run(&config);
+    let (dir, objective) = (tempfile::tempdir().unwrap(), "identity".parse().unwrap());
+    let mut seen = Vec::new();
+    let mut stopped_at = |call: usize| {
+        let reward = Stopping(AtomicUsize::new(call));
+        let trainer = fixture.trainer(&config, &objective, dir.path());
+        let mut observe = |metrics: &StepMetrics, _: &CausalLm| {
+            seen.push(without_time(metrics));
+            Ok(())
+        };
+        let trainer = CtrlTrainer { reward: &reward, ..trainer };
+        trainer.run(&mut observe, &AtomicBool::new(false)).unwrap_err()
+    };
+    assert!(matches!(stopped_at(0), TrainError::Reward(RewardError::Stopped)));
+    for (call, step) in [(2, 2), (0, 2), (1, 3)] {
+        let error = stopped_at(call);
+        assert!(matches!(error, TrainError::Interrupted { step: of, .. } if of == step), "{error}");
+        assert_eq!(fitted_steps(dir.path()).unwrap(), step);
+    }
+    let mut observe = |metrics: &StepMetrics| seen.push(metrics.clone());
+    let resumed = fixture.train(&config, dir.path(), 0, &mut observe).unwrap();
+    assert_eq!(seen, expected);
+    assert!(parameters(&resumed) == parameters(&policy));
 }
 
 #[test]
@@ -260,6 +328,26 @@ fn what_an_observer_cannot_take_ends_the_run_without_a_checkpoint_of_it() {
         (error.as_str(), fitted_steps(&trainer.checkpoints).unwrap()),
         ("the disk is full", 2)
     );
+}
+
+#[test]
+fn the_time_of_a_step_is_its_own() {
+    let fixture = fixture();
+    let (config, objective) = (wild(0.05), "identity".parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (start, pause, mut all) = (Instant::now(), Duration::from_millis(50), 0.0);
+    let mut observe = |metrics: &StepMetrics, _: &CausalLm| {
+        assert!(metrics.seconds > 0.0 && metrics.tokens > 0, "{metrics:?}");
+        all += metrics.seconds;
+        std::thread::sleep(pause);
+        Ok(())
+    };
+    fixture
+        .trainer(&config, &objective, dir.path())
+        .run(&mut observe, &AtomicBool::new(false))
+        .unwrap();
+    let most = start.elapsed().saturating_sub(STEPS as u32 * pause);
+    assert!(all < most.as_secs_f64(), "{all} s of {most:?}");
 }
 
 #[test]

@@ -137,15 +137,15 @@ impl<B: AlignmentKernels> Backward<B, 1> for TurnBack<B> {
 struct Attend;
 
 impl<B: AlignmentKernels> Kernel<B, 3> for Attend {
-    type Numbers = AttentionShape;
+    type Numbers = (AttentionShape, u64);
 
-    fn forward([q, k, v]: [FloatTensor<B>; 3], shape: AttentionShape) -> FloatTensor<B> {
+    fn forward([q, k, v]: [FloatTensor<B>; 3], shape: (AttentionShape, u64)) -> FloatTensor<B> {
         B::attend(q, k, v, shape)
     }
 
     fn gradients(
         [q, k, v]: [FloatTensor<B>; 3],
-        shape: AttentionShape,
+        shape: (AttentionShape, u64),
         grad: FloatTensor<B>,
         _: [bool; 3],
     ) -> [Option<FloatTensor<B>>; 3] {
@@ -261,7 +261,7 @@ impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        shape: AttentionShape,
+        shape: (AttentionShape, u64),
     ) -> FloatTensor<Self> {
         tracked::<Attend, B, C, 3>([q, k, v], shape)
     }
@@ -275,7 +275,7 @@ impl<B: AlignmentKernels, C: CheckpointStrategy> AlignmentKernels for Autodiff<B
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        shape: AttentionShape,
+        shape: (AttentionShape, u64),
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [q, k, v, grad] = constants::<B, C, _>([q, k, v, grad]);
         let (q, k, v) = B::attend_backward(q, k, v, grad, shape);

@@ -46,6 +46,9 @@ pub fn rows_at_once(rows: usize, vocabulary: usize, buffer: u64) -> usize {
     rows.div_ceil(blocks.max(1)).max(1)
 }
 
+/// The most numbers of a tensor that kernels of GPUs take, which count in 32 bits.
+pub const MOST_NUMBERS: usize = u32::MAX as usize - 1;
+
 /// Sizes of causal self-attention over a batch of texts of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
@@ -129,12 +132,12 @@ pub trait AlignmentKernels: Backend {
         turn: f32,
     ) -> FloatTensor<Self>;
 
-    /// [`attend`].
+    /// [`attend_within`], with its bytes behind the shape.
     fn attend(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        shape: AttentionShape,
+        shape: (AttentionShape, u64),
     ) -> FloatTensor<Self>;
 
     /// Gradients of `q`, `k` and `v`.
@@ -143,7 +146,7 @@ pub trait AlignmentKernels: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        shape: AttentionShape,
+        shape: (AttentionShape, u64),
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// [`project`].
@@ -251,6 +254,12 @@ pub fn rotate(x: Tensor<2>, angles: &Angles, width: usize) -> Tensor<2> {
 /// - q: `[batch * time, heads * width]`, and so the result.
 /// - k, v: `[batch * time, kv_heads * width]`.
 pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
+    attend_within(u64::MAX, [q, k, v], shape)
+}
+
+/// [`attend`] of q, k and v, which on a GPU takes as many texts at a time as have their scores in so many bytes, or in a buffer of the device where
+/// that holds less; at least one.
+pub fn attend_within(bytes: u64, [q, k, v]: [Tensor<2>; 3], shape: AttentionShape) -> Tensor<2> {
     let [rows, _] = q.dims();
     assert_eq!(q.dims(), [rows, shape.heads * shape.width], "queries");
     assert_eq!(k.dims(), [rows, shape.kv_heads * shape.width], "keys");
@@ -260,7 +269,7 @@ pub fn attend(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -
     }
     if has_kernel(&q) && shape.cap.is_none() && !exceeds_kernels(&q, &shape) {
         let (k, v) = (k.into_dispatch(), v.into_dispatch());
-        return Tensor::from_dispatch(Dispatch::attend(q.into_dispatch(), k, v, shape));
+        return Tensor::from_dispatch(Dispatch::attend(q.into_dispatch(), k, v, (shape, bytes)));
     }
     composed::attend(q, k, v, shape)
 }
@@ -351,7 +360,7 @@ pub fn project(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 
 /// log softmax(hidden · weight) at one target a row: `[rows, 1]`. The matrix `[rows, vocabulary]` never stands as a whole: on a GPU
 /// [`rows_at_once`] of it.
-/// Of f32 or bf16; the softmax and the result are f32.
+/// Of f32 or bf16, to which logits are rounded, too; the softmax and the result are f32.
 ///
 /// - hidden: `[rows, width]`.
 /// - weight: `[width, vocabulary]`.
@@ -407,7 +416,7 @@ pub fn compare(
     compare_distributions(log_probs(ours, our_weight), log_probs(theirs, their_weight), targets)
 }
 
-/// hidden · weight, as f32.
+/// hidden · weight, rounded to the type of both, as f32.
 fn logits(hidden: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     hidden.matmul(weight).cast(DType::F32)
 }

@@ -103,7 +103,7 @@ impl Rollouts {
     /// - `id`: for people; `text`: the prompt as the model reads it.
     ///
     /// # Errors
-    /// [`CalibrateError::Rollouts`] for another number of them, and for a response that is empty or has not a log-probability a token;
+    /// [`CalibrateError::Rollouts`] for another number of them, and for a response that is empty or has not a finite log-probability a token;
     /// [`CalibrateError::NotFinite`]; [`CalibrateError::Duplicate`]. Nothing is added then.
     pub fn insert(
         &mut self,
@@ -140,7 +140,9 @@ impl Rollouts {
                 return refuse(format!("{tokens} tokens have {log_probs} log-probabilities"));
             }
             check_rewards(id, &[response.reward], 0)?;
-            check_rewards(id, &response.log_probs, 0)?;
+            if let Some(value) = response.log_probs.iter().find(|value| !value.is_finite()) {
+                return refuse(format!("a log-probability is {value}"));
+            }
         }
         if self.places.contains_key(key) {
             return Err(CalibrateError::Duplicate(id.clone()));

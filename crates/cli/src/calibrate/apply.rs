@@ -101,7 +101,7 @@ fn build(
         table.meta().reward
     );
     let device = infalign_backend::device(args.device.as_ref())?;
-    build_reward(path, &config, &device)
+    build_reward(path, &config, &device, None)
 }
 
 fn print(

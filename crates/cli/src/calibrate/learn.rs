@@ -78,6 +78,12 @@ struct Calibrator {
     report: HeadReport,
 }
 
+/// What calibrators of all versions have.
+#[derive(Deserialize)]
+struct Version {
+    schema_version: u32,
+}
+
 /// Prompts, and what the model makes of them.
 struct Reading {
     meta: CalibrationMeta,
@@ -175,9 +181,10 @@ fn predicted(args: &PredictArgs) -> Result<Calibration> {
 fn read(path: &Path) -> Result<Calibrator> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the calibrator {}", path.display()))?;
-    let calibrator: Calibrator = serde_json::from_str(&text)
-        .map_err(|error| anyhow!("{} is not a calibrator: {error}", path.display()))?;
-    let version = calibrator.schema_version;
+    let unread =
+        |error: serde_json::Error| anyhow!("{} is not a calibrator: {error}", path.display());
+    // The version comes first: another has other fields.
+    let Version { schema_version: version } = serde_json::from_str(&text).map_err(unread)?;
     let newer = version > SCHEMA_VERSION;
     let advice = if newer { "a newer infalign reads it" } else { "learn again" };
     ensure!(
@@ -185,6 +192,7 @@ fn read(path: &Path) -> Result<Calibrator> {
         "{} is a calibrator of version {version}, not {SCHEMA_VERSION}: {advice}",
         path.display()
     );
+    let calibrator: Calibrator = serde_json::from_str(&text).map_err(unread)?;
     ensure!(
         calibrator.samples >= 2 && calibrator.head.is_whole(calibrator.quantiles),
         "{} is damaged, its parts contradict each other: learn again",

@@ -10,7 +10,7 @@ use infalign_train::{Filled, ReferenceRewards};
 use serde_json::json;
 
 use super::reference::{DrawingArgs, Reference, ReferenceArgs};
-use super::saving::{InHand, fill_table};
+use super::saving::{InHand, fill_table, filled};
 use crate::failure::{Failure, OrFailure};
 use crate::progress::Progress;
 use crate::recording::RunInputs;
@@ -112,7 +112,8 @@ fn fill(args: &MakeArgs, reference: &Reference, table: &mut Calibration) -> Resu
         samples: args.samples,
         block: BATCHES_PER_BLOCK * reference.batch,
     };
-    let bar = Progress::new(1).stage("calibration", reference.prompts.len());
+    let (done, all) = filled(table, &reference.prompts, args.samples);
+    let bar = Progress::new(1).resumed("calibration", all, done);
     let show = |filled: &Filled| bar.set(filled.prompts, describe(filled));
     let filled = fill_table(&rewards, &reference.prompts, (table, &args.out), show)?;
     bar.finish(describe(&filled));

@@ -15,7 +15,7 @@ use infalign_reward::Reward;
 use crate::encode::Encoder;
 use crate::generate::{build_reward, reward_config};
 use crate::sampling::{BatchArgs, SamplingArgs};
-use crate::{encode, identity, models};
+use crate::{encode, identity, interrupt, models};
 
 /// Names the random streams of reference responses, as in `infalign train`.
 const STAGE: &str = "calibration";
@@ -80,7 +80,8 @@ impl Reference {
         let template = encoder.template_sha256(&given)?;
         let meta =
             identity::calibration(&folder, &tokenizer, name, template, &sampling, args.seed)?;
-        let reward = build_reward(&args.reward, &config, &device)?;
+        let stop = interrupt::unwatched_flag();
+        let reward = build_reward(&args.reward, &config, &device, Some(stop))?;
         let model = model.for_inference();
         let batch = drawing.batch.size(model.as_ref(), &prompts, &sampling);
         let mut reference =

@@ -1,17 +1,19 @@
 //! A table in the making, written now and then, so that a killed process loses little.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use infalign_calibrate::{Calibration, store};
 use infalign_decode::EncodedPrompt;
-use infalign_train::{Filled, ReferenceRewards};
+use infalign_reward::RewardError;
+use infalign_train::{Filled, ReferenceRewards, TrainError};
 
-use crate::recording::lock_file;
+use crate::locks::lock_file;
 use crate::{files, interrupt};
 
 /// Time from one writing to the next.
@@ -29,9 +31,10 @@ pub(crate) fn fill_table(
     (table, path): (&mut Calibration, &Path),
     show: impl Fn(&Filled),
 ) -> Result<Filled> {
-    let (mut last, mut failed) = (Instant::now(), None);
+    let (mut last, mut failed, mut done) = (Instant::now(), None, Filled::default());
     let mut observe = |table: &Calibration, filled: &Filled| {
         show(filled);
+        done = *filled;
         if last.elapsed() > EVERY {
             failed = write(table, path).err();
             last = Instant::now();
@@ -42,7 +45,22 @@ pub(crate) fn fill_table(
     failed.map_or(Ok(()), Err)?;
     // Whatever happened: what was finished stays.
     write(table, path)?;
-    Ok(filled?)
+    match filled {
+        // As after a whole block.
+        Err(TrainError::Reward(RewardError::Stopped)) if interrupt::asked() => Ok(done),
+        filled => Ok(filled?),
+    }
+}
+
+/// How many of the prompts, equal texts counting once, have as many rewards as that in a table, and how many there are.
+pub(crate) fn filled(
+    table: &Calibration,
+    prompts: &[EncodedPrompt],
+    samples: usize,
+) -> (usize, usize) {
+    let texts: HashSet<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+    let is_filled = |text: &&&str| table.get(text).is_some_and(|row| row.samples() >= samples);
+    (texts.iter().filter(is_filled).count(), texts.len())
 }
 
 /// A table that this process alone works on, by `.NAME.lock` beside it, which is removed at the end.
@@ -59,14 +77,8 @@ impl InHand {
     pub(crate) fn take(table: &Path) -> Result<Self> {
         let what = table.display().to_string();
         let lock = table.with_file_name(lock_name(table));
-        // Another process may remove its own in the moment between opening it and taking it.
-        for _ in 0..3 {
-            let file = lock_file(&lock, &what)?;
-            if lock.exists() {
-                return Ok(Self { lock, _file: file });
-            }
-        }
-        bail!("another process is working on {what}")
+        let file = lock_file(&lock, &what)?;
+        Ok(Self { lock, _file: file })
     }
 }
 
@@ -92,4 +104,24 @@ pub(crate) fn write(table: &Calibration, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     store::write_to(table, &mut bytes)?;
     files::write(path, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_calibrate::CalibrationMeta;
+
+    use super::*;
+
+    #[test]
+    fn equal_texts_count_once() {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("1", "a", vec![0.0, 2.0]).unwrap();
+        let prompts = [("1", "a"), ("2", "a"), ("3", "b")].map(|(id, text)| EncodedPrompt {
+            id: id.to_owned(),
+            text: text.to_owned(),
+            tokens: vec![1],
+        });
+        assert_eq!(filled(&table, &prompts, 2), (1, 2));
+        assert_eq!(filled(&table, &prompts, 3), (0, 2));
+    }
 }

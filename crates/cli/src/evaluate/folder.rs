@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use infalign_evaluate::{Drawn, Sampled};
-use infalign_record::atomic::clear;
-use infalign_record::folder::{SETTINGS, SETTINGS_VERSION};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use infalign_evaluate::{Drawn, PromptText, Sampled};
+use infalign_record::folder::{SETTINGS, SETTINGS_VERSION, json};
 use serde::Serialize;
 
 use super::sides::Place;
 use crate::destination;
 use crate::files::{self, make_folder, read_json, whole_lines};
-use crate::recording::{begin_in, is_just_begun, lock, refuse_secrets};
-use crate::resume::{Damaged, before};
+use crate::locks::lock;
+use crate::recording::{begin_in, is_just_begun, refuse_secrets};
+use crate::resume::{Before, Damaged, before, clear};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
 
@@ -61,12 +61,17 @@ pub(super) struct Folder {
     dir: PathBuf,
     /// What the policy is called.
     name: String,
+    /// What there was of the evaluation.
+    pub(super) before: Before,
     _lock: File,
 }
 
 /// What the samples of an evaluation depend on; none of a folder that holds no evaluation.
-pub(crate) fn settings(dir: &Path) -> Option<BTreeMap<String, String>> {
-    serde_json::from_slice(&std::fs::read(dir.join(SETTINGS)).ok()?).ok()
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn settings(dir: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    Ok(if is_begun(dir) { Some(json(dir, SETTINGS)?) } else { None })
 }
 
 /// Whether a folder holds an evaluation, finished or not.
@@ -98,32 +103,56 @@ pub(super) fn answers(dir: &Path) -> PathBuf {
     dir.join(ANSWERS)
 }
 
+/// Takes hold of an evaluation that is there, before anything in its folder is read: what another process has yet to write there would be missed.
+///
+/// # Errors
+/// As [`lock`].
+pub(super) fn hold(dir: &Path) -> Result<Option<File>> {
+    if is_begun(dir) { lock(dir).map(Some) } else { Ok(None) }
+}
+
 impl Folder {
     /// Begins an evaluation, or goes on with one of the same settings. What scores may be another as long as nothing is scored: an address may
     /// have been wrong.
     ///
+    /// - held: what [`hold`] gave.
+    ///
     /// # Errors
     /// As [`check`], when the settings are others, when another process works on it, when it has ended and a file is another than then, and
     /// when a file cannot be written.
-    pub(super) fn open(dir: &Path, resume: bool, name: &str, settings: &Settings) -> Result<Self> {
+    pub(super) fn open(
+        dir: &Path,
+        resume: bool,
+        name: &str,
+        settings: &Settings,
+        held: Option<File>,
+    ) -> Result<Self> {
         check(dir, resume)?;
-        let lock = if is_begun(dir) {
-            lock(dir)?
-        } else {
-            refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
-            begin_in(dir)?
+        let goes_on = held.is_some();
+        let lock = match held {
+            Some(lock) => lock,
+            None => {
+                refuse_secrets("what the samples depend on", &serde_json::to_string(settings)?)?;
+                begin_in(dir)?
+            }
         };
         // Another process may have begun one in the meantime.
         check(dir, resume)?;
-        let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), _lock: lock };
+        ensure!(
+            goes_on || !is_begun(dir),
+            "another process has begun an evaluation in {}: go on with it by --resume",
+            dir.display()
+        );
         clear(dir)?;
-        before(dir)?;
+        let before = before(dir)?;
+        let folder = Self { dir: dir.to_path_buf(), name: name.to_owned(), before, _lock: lock };
         let path = dir.join(SETTINGS);
         let scored = Place::BOTH.iter().any(|place| folder.samples_path(*place).exists());
         if is_begun(dir) {
             let begun = self::settings(dir).with_context(|| {
                 format!("{} is damaged: begin a new evaluation with another --out", path.display())
             })?;
+            let begun = begun.unwrap_or_default();
             same(dir, settings, &begun, scored)?;
         }
         if !scored {
@@ -134,17 +163,23 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Samples of a side that were scored already.
+    /// Samples of a side that were scored already, in whose place what was drawn of it is of no use.
+    ///
+    /// - outline: what they have to be of.
     ///
     /// # Errors
-    /// When the file is damaged.
-    pub(super) fn samples(&self, place: Place) -> Result<Option<Sampled>> {
+    /// When the file is damaged, or holds other samples.
+    pub(super) fn samples(&self, place: Place, outline: &Sampled) -> Result<Option<Sampled>> {
         let path = self.samples_path(place);
         if !path.exists() {
             return Ok(None);
         }
         let sampled: Sampled = read_json(&path)?;
         sampled.check().with_context(|| Damaged::at(&path))?;
+        if let Some(what) = other_than(outline, &sampled) {
+            return Err(anyhow!("its samples have other {what}").context(Damaged::at(&path)));
+        }
+        self.forget_drawn(place);
         Ok(Some(sampled))
     }
 
@@ -154,9 +189,13 @@ impl Folder {
     /// When they hold a secret, or the file cannot be written.
     pub(super) fn keep(&self, place: Place, sampled: &Sampled) -> Result<()> {
         write(&self.samples_path(place), sampled)?;
+        self.forget_drawn(place);
+        Ok(())
+    }
+
+    fn forget_drawn(&self, place: Place) {
         // Best effort: what is left of it is in the samples.
         let _ = std::fs::remove_file(self.drawn_path(place));
-        Ok(())
     }
 
     /// Where what is drawn of a side is written down, and what is there already, by prompts. A last line that was cut off is no loss: its
@@ -167,7 +206,8 @@ impl Folder {
     pub(super) fn drawn(&self, place: Place, limits: &Limits) -> Result<(PathBuf, Vec<Drawn>)> {
         let path = self.drawn_path(place);
         let lines = whole_lines(&path)?;
-        let drawn = lines.iter().zip(1..).map(|(line, number)| -> Result<Drawn> {
+        let lines = lines.split_inclusive(|byte| *byte == b'\n');
+        let drawn = lines.zip(1..).map(|(line, number)| -> Result<Drawn> {
             let damaged = || {
                 format!(
                     "{}, line {number}, is damaged: take the line out, and its prompt is drawn again",
@@ -199,6 +239,23 @@ impl Folder {
 
     fn drawn_path(&self, place: Place) -> PathBuf {
         self.dir.join(DRAWN[place as usize])
+    }
+}
+
+/// What samples are of that the evaluation does not ask for, in words.
+fn other_than(outline: &Sampled, sampled: &Sampled) -> Option<&'static str> {
+    let counts = |one: &Sampled| one.responses.iter().map(Vec::len).collect::<Vec<_>>();
+    let same_prompt = |(asked, stored): (&PromptText, &PromptText)| {
+        asked.id == stored.id && asked.text == stored.text && asked.may_have(stored.sha256.as_ref())
+    };
+    let n_prompts = [outline, sampled].map(|one| one.prompts.len());
+    let mut prompts = outline.prompts.iter().zip(&sampled.prompts);
+    if n_prompts[0] != n_prompts[1] || !prompts.all(same_prompt) {
+        Some("prompts")
+    } else if counts(sampled) != counts(outline) {
+        Some("numbers of responses")
+    } else {
+        (sampled.procedure != outline.procedure).then_some("procedures")
     }
 }
 
@@ -266,10 +323,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("e");
         let open = |resume, settings: &Settings| {
-            Folder::open(&dir, resume, "a", settings).map(drop).map_err(|error| error.to_string())
+            let open = |held| Folder::open(&dir, resume, "a", settings, held);
+            hold(&dir).and_then(open).map(drop).map_err(|error| error.to_string())
         };
-        // It begins where there is none yet, too.
-        drop(Folder::open(&root.path().join("new"), true, "a", &settings("1")).unwrap());
+        // It begins where there is none yet, too, but not where another process began one in the meantime.
+        let new = root.path().join("new");
+        let begin = || Folder::open(&new, true, "a", &settings("1"), None);
+        drop(begin().unwrap());
+        let told = begin().map(drop).unwrap_err().to_string();
+        assert!(told.contains("another process has begun an evaluation in"), "{told}");
         // What a process left that was killed before it had settings.
         RunDir::at(&dir).unwrap();
         for name in [LOCK, ".part-x1"] {
@@ -282,7 +344,7 @@ mod tests {
         assert!(other.contains("another --seed: it was 1 and is 2"), "{other}");
         let fewer: Settings = [("--seed", "1".to_owned())].into();
         assert!(open(true, &fewer).unwrap_err().contains("another --policy"), "a key that is gone");
-        let held = Folder::open(&dir, true, "a", &settings("1")).unwrap();
+        let held = hold(&dir).unwrap();
         assert!(open(true, &settings("1")).unwrap_err().contains("another process"));
         drop(held);
         // What scores may be mended as long as nothing is scored.
@@ -304,10 +366,49 @@ mod tests {
     }
 
     #[test]
+    fn samples_of_other_prompts_numbers_or_procedures_are_not_gone_on_with() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("e");
+        let folder = Folder::open(&dir, false, "a", &settings("1"), None).unwrap();
+        let of = |id: &str, samples: usize, procedure: Option<&str>| {
+            let sha256 = Some("0a".to_owned());
+            let prompt = PromptText { id: id.to_owned(), text: "t".to_owned(), sha256 };
+            let procedure = procedure.map(|text| text.parse().unwrap());
+            Sampled::outline(vec![prompt], samples, procedure)
+        };
+        let wanted = of("p", 2, None);
+        let scored = Sampled { rewards: vec![vec![0.0; 2]], ..wanted.clone() };
+        folder.keep(Place::Policy, &scored).unwrap();
+        let drawn = folder.drawn_path(Place::Policy);
+        // As if it had been killed before it was removed.
+        std::fs::write(&drawn, "{}\n").unwrap();
+        for (other, told) in [
+            (of("q", 2, None), "its samples have other prompts"),
+            (of("p", 3, None), "its samples have other numbers of responses"),
+            (of("p", 2, Some("best-of:2")), "its samples have other procedures"),
+        ] {
+            let error = folder.samples(Place::Policy, &other).unwrap_err();
+            assert!(error.is::<Damaged>() && format!("{error:#}").contains(told), "{error:#}");
+        }
+        assert!(drawn.exists());
+        let digest = |sha256: Option<&str>| {
+            let mut other = wanted.clone();
+            other.prompts[0].sha256 = sha256.map(str::to_owned);
+            folder.samples(Place::Policy, &other)
+        };
+        digest(Some("0b")).unwrap_err();
+        assert!(drawn.exists());
+        assert_eq!(folder.samples(Place::Policy, &wanted).unwrap(), Some(scored));
+        assert!(!drawn.exists());
+        // Samples of older versions, or an outline without the prompts as they were given.
+        digest(None).unwrap();
+    }
+
+    #[test]
     fn lines_that_were_cut_off_are_drawn_again() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("e");
-        let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
+        let folder = Folder::open(&dir, false, "a", &settings("1"), None).unwrap();
         let drawn = Drawn {
             prompt: "p".into(),
             tokens: vec![vec![1, 2], vec![8, 1, 2]],
@@ -333,7 +434,7 @@ mod tests {
     fn responses_that_the_evaluation_cannot_have_drawn_are_damage() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("e");
-        let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
+        let folder = Folder::open(&dir, false, "a", &settings("1"), None).unwrap();
         let whole = r#"{"prompt":"p","tokens":[[1,2],[8]],"made":[2,1]}"#;
         let estimate = r#","kl":[{"nats":0.5,"kind":"exact"}]}"#;
         for (from, to) in [
@@ -359,7 +460,7 @@ mod tests {
     fn damage_before_the_last_line_is_named_and_nothing_is_thrown_away() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("e");
-        let folder = Folder::open(&dir, false, "a", &settings("1")).unwrap();
+        let folder = Folder::open(&dir, false, "a", &settings("1"), None).unwrap();
         let path = dir.join(DRAWN[0]);
         std::fs::write(&path, "{\n{}\n").unwrap();
         let error = folder.drawn(Place::Policy, &LIMITS).unwrap_err().to_string();

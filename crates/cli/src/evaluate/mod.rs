@@ -19,7 +19,7 @@ use clap::Args;
 use infalign_backend::DeviceName;
 use infalign_evaluate::{Asked, Contest, check as check_samples};
 use infalign_record::Expect;
-use infalign_record::folder::can_be_named;
+use infalign_record::folder::{LONGEST_NAME, can_be_named};
 use infalign_reward::Preference;
 use infalign_transform::Composed;
 
@@ -31,8 +31,8 @@ use self::pairwise::Pairwise;
 use self::sides::{Place, Prepared};
 use crate::failure::{Failure, OrFailure};
 use crate::given_options::GivenOptions;
-use crate::recording::{RunInputs, recorded};
-use crate::resume::Damaged;
+use crate::recording::RunInputs;
+use crate::resume::{Damaged, recorded_unless_whole};
 use crate::sampling::{BatchArgs, SamplingArgs};
 use crate::statistics::{PlanArgs, StatisticsArgs};
 use crate::values::twice;
@@ -152,6 +152,8 @@ impl EvaluateArgs {
 pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     interrupt::watch();
     check_options(args).or_input()?;
+    // Before the answers that it keeps are read.
+    let held = args.out.as_deref().map(folder::hold).transpose().or_input()?.flatten();
     let pairwise = args.pairwise.as_deref().map(|file| Pairwise::read(args, file)).transpose();
     let pairwise = pairwise.or_input()?;
     let preference = pairwise.as_ref().map(Pairwise::build).transpose().or_input()?;
@@ -166,10 +168,11 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         None => evaluate(None)?,
         Some(out) => {
             let settings = prepared.settings(args).or_input()?;
-            let folder = Folder::open(out, args.resume, &args.name, &settings);
+            let folder = Folder::open(out, args.resume, &args.name, &settings, held);
             let folder = folder.or_input()?;
-            let expect = Some(Expect::default());
-            recorded(out, args.reads(), expect, || evaluate(Some(&folder)))?
+            let (reads, expect) = (args.reads(), Some(Expect::default()));
+            let work = || evaluate(Some(&folder));
+            recorded_unless_whole(out, &folder.before, reads, expect, work)?
         }
     };
     output::print(text.trim_end())
@@ -212,6 +215,11 @@ fn check_options(args: &EvaluateArgs) -> Result<()> {
         can_be_named(&args.name),
         "--name {:?} is no name for a folder: give letters, digits, `-`, `_` and `.`, with no dot at an end, and not the name of a device, such as con",
         args.name
+    );
+    ensure!(
+        args.name.len() <= LONGEST_NAME,
+        "--name has {} characters: give at most {LONGEST_NAME}",
+        args.name.len()
     );
     if let Some(procedure) = twice(&args.procedure) {
         bail!("--procedure {procedure} is given twice");

@@ -33,6 +33,8 @@ struct Side {
     prompts: Vec<EncodedPrompt>,
     /// SHA-256 of their tokens.
     prompts_sha256: String,
+    /// What tells the texts that were given.
+    given_sha256: Vec<String>,
     /// What guides the responses among which procedures choose; none: plain samples.
     procedure: Option<Composed>,
     /// What guides it, where something does.
@@ -55,8 +57,18 @@ impl Side {
         // As they were read, and so with what chat template and tokenizer make of them.
         let read = prompts.iter().map(|prompt| &prompt.tokens).collect::<Vec<_>>();
         let prompts_sha256 = sha256_bytes(&serde_json::to_vec(&read)?);
+        let given_sha256 = given.iter().map(Prompt::digest).collect();
         let scorers = scorers::load(scorers, &folder, &tokenizer, device)?;
-        Ok(Self { model, folder, tokenizer, prompts, prompts_sha256, procedure, scorers })
+        Ok(Self {
+            model,
+            folder,
+            tokenizer,
+            prompts,
+            prompts_sha256,
+            given_sha256,
+            procedure,
+            scorers,
+        })
     }
 
     /// Refuses settings out of range, and prompts that do not fit the model.
@@ -139,11 +151,12 @@ impl Models {
     /// What will be sampled of a side.
     pub(super) fn outline(&self, place: Place) -> Sampled {
         let side = &self.sides[place as usize];
-        let prompt = |prompt: &EncodedPrompt| PromptText {
+        let prompt = |(prompt, sha256): (&EncodedPrompt, &String)| PromptText {
             id: prompt.id.clone(),
             text: prompt.text.clone(),
+            sha256: Some(sha256.clone()),
         };
-        let prompts = side.prompts.iter().map(prompt).collect();
+        let prompts = side.prompts.iter().zip(&side.given_sha256).map(prompt).collect();
         Sampled::outline(prompts, self.samples, side.procedure)
     }
 
@@ -182,8 +195,7 @@ impl Models {
     ) -> Result<Sampled> {
         let side = &self.sides[place as usize];
         let evaluator = self.evaluator(args, rewards, side)?;
-        let bar = progress.stage(place.name(), side.prompts.len());
-        let drawn = draw(&evaluator, side, place, folder, bar)?;
+        let drawn = draw(&evaluator, side, place, folder, progress)?;
         Ok(evaluator.measure(&side.model, side.procedure, &drawn)?)
     }
 
@@ -196,6 +208,7 @@ impl Models {
         let sampling = args.sampling.sampling();
         Ok(Evaluator {
             prompts: &side.prompts,
+            prompts_sha256: &side.given_sha256,
             samples: self.samples,
             reference: self.no_kl.is_none().then_some(&self.sides[Place::Reference as usize].model),
             tokenizer: &side.tokenizer,
@@ -271,7 +284,7 @@ fn draw(
     side: &Side,
     place: Place,
     folder: Option<&Folder>,
-    bar: Stage,
+    progress: &mut Progress,
 ) -> Result<Vec<Drawn>> {
     let limits = Limits {
         samples: evaluator.samples,
@@ -286,6 +299,7 @@ fn draw(
         side.prompts.iter().map(|prompt| known.get(&prompt.id).cloned()).collect();
     let missing: Vec<usize> = (0..drawn.len()).filter(|&place| drawn[place].is_none()).collect();
     let done = drawn.len() - missing.len();
+    let bar = progress.resumed(place.name(), drawn.len(), done);
     let (start, failed) = (Instant::now(), None);
     let mut keeping = Keeping { drawn, done, tokens: 0, start, file, failed, bar };
     let result = draw_missing(evaluator, side, place.stage(), &missing, &mut keeping);

@@ -47,9 +47,8 @@ impl<'a> Pairwise<'a> {
     /// # Errors
     /// For an address, a key or another setting that cannot be used.
     pub(super) fn build(&self) -> Result<Preference> {
-        let preference = Preference::new(&self.config, &api_key)
-            .with_context(|| self.file.display().to_string())?;
-        Ok(preference.stopping_at(interrupt::flag()))
+        Preference::new_until(Some(interrupt::flag()), &self.config, &api_key)
+            .with_context(|| self.file.display().to_string())
     }
 
     /// Refuses a key that the server refuses, and a model that is not among those that it lists. One that lists none, or does not answer now,

@@ -78,8 +78,9 @@ impl Rewards {
             if let Some(out) = &args.out {
                 config.keep_answers_in(&folder::answers(out));
             }
-            let reward = build_reward(path, &config, device)?;
-            Ok(Some(Box::new(Stoppable::new(reward, interrupt::flag()))))
+            let stop = interrupt::flag();
+            let reward = build_reward(path, &config, device, Some(stop))?;
+            Ok(Some(Box::new(Stoppable::new(reward, stop))))
         };
         let judge = build("--judge", args.judge.as_deref())?;
         let reward = build("--reward", args.reward.as_deref())?;
@@ -176,7 +177,8 @@ impl Prepared {
     pub(super) fn sides(&self, args: &EvaluateArgs, folder: Option<&Folder>) -> Result<Sides> {
         let mut progress = Progress::new(Place::BOTH.len());
         let mut side = |place: Place| -> Result<Sampled> {
-            if let Some(sampled) = folder.map(|f| f.samples(place)).transpose()?.flatten() {
+            let there = folder.map(|folder| folder.samples(place, &self.outline(place)));
+            if let Some(sampled) = there.transpose()?.flatten() {
                 progress.skip(place.name());
                 return Ok(sampled);
             }

@@ -7,6 +7,7 @@ mod ranks;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
@@ -14,11 +15,12 @@ use infalign_backend::{Device, DeviceName};
 use infalign_data::{Prompt, prompts};
 use infalign_decode::guided::GuidedGenerator;
 use infalign_decode::{
-    Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator, StopTexts,
+    DecodeError, Decoded, EncodedPrompt, Event, Generator, ProcedureDecoder, RemoteGenerator,
+    StopTexts,
 };
 use infalign_model::{CausalLm, Head, Tokenizer, TransformerConfig};
 use infalign_record::env::hub_cache;
-use infalign_reward::{Reads, Reward, RewardConfig};
+use infalign_reward::{Reads, Reward, RewardConfig, RewardError};
 use infalign_transform::Composed;
 
 use crate::dtype::Dtype;
@@ -82,7 +84,7 @@ pub(crate) struct GenerateArgs {
     /// Device: cpu, cuda, wgpu, with :INDEX for another than the first.
     #[arg(long)]
     device: Option<DeviceName>,
-    /// Type of the model's weights: once loaded, bf16 takes half their memory, and it is faster on GPUs; on the CPU it only rounds. Logits are f32.
+    /// Type of the model's weights: once loaded, bf16 takes half their memory, and it is faster on GPUs, where logits are rounded to bf16, too; on the CPU it only rounds the weights.
     #[arg(long, value_enum, default_value_t, conflicts_with_all = ["exact", "server", "calibration"])]
     dtype: Dtype,
     #[command(flatten)]
@@ -214,7 +216,8 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device);
     let scorers = scorers.or_input()?;
     let scorer = scorers.weighted(&scorers.weights()).or_input()?;
-    let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled: None };
+    let cancelled = Some(interrupt::flag());
+    let guided = GuidedGenerator { generator, scorer: &scorer, procedure: inner, cancelled };
     guided.check(&prompts).map_err(|error| Failure::Input(encode::advised(error)))?;
     let decoder = ProcedureDecoder::guided(selection, guided, &tokenizer, reward.as_deref());
     let decoder = decoder.or_input()?;
@@ -228,7 +231,7 @@ fn on_server(args: &GenerateArgs, url: &str, given: &Given<'_>) -> Result<(), Fa
     let tokenizer = Tokenizer::load(&folder, &config).or_input()?;
     let prompts = encode(&tokenizer, &config, given).or_input()?;
     check_samples(args, &prompts).or_input()?;
-    let (server, model) = args.remote.connect(url).or_input()?;
+    let (server, model) = args.remote.connect(url)?;
     let generator = RemoteGenerator {
         server: &server,
         model: &model,
@@ -299,7 +302,10 @@ fn print_each(
     let decoded = decoder.decode_each(prompts, args.samples.get(), &mut done);
     let printed = printing.end()?;
     failed.map_or(Ok(()), Err)?;
-    decoded.or_run()?;
+    // It is told below, as all that is stopped.
+    if !matches!(decoded, Err(DecodeError::Reward(RewardError::Stopped))) {
+        decoded.or_run()?;
+    }
     if interrupt::asked() && printed < prompts.len() {
         let n = prompts.len();
         let told = anyhow!("interrupted: {printed} of {n} prompts have responses");
@@ -311,18 +317,21 @@ fn print_each(
 fn reward(args: &GenerateArgs) -> Result<Option<Box<dyn Reward>>> {
     let Some(path) = &args.reward else { return Ok(None) };
     let device = infalign_backend::device(args.device.as_ref())?;
-    reward_of(Some(path), &device)
+    let stop = Some(interrupt::flag());
+    Ok(Some(build_reward(path, &reward_config(path)?, &device, stop)?))
 }
 
-/// What the reward of `--reward` computes with.
+/// What the reward of `--reward` computes with, which nothing stops.
 ///
 /// # Errors
 /// As [`reward_config`] and [`build_reward`].
 pub(crate) fn reward_of(path: Option<&Path>, device: &Device) -> Result<Option<Box<dyn Reward>>> {
-    path.map(|path| build_reward(path, &reward_config(path)?, device)).transpose()
+    path.map(|path| build_reward(path, &reward_config(path)?, device, None)).transpose()
 }
 
 /// The same from what was read, with the name of the file that it was read from where something is wrong with it.
+///
+/// - stop: once it is set, a server is not asked any more.
 ///
 /// # Errors
 /// For a setting out of range, and a model, a file or a key that is not there.
@@ -330,8 +339,9 @@ pub(crate) fn build_reward(
     path: &Path,
     config: &RewardConfig,
     device: &Device,
+    stop: Option<&'static AtomicBool>,
 ) -> Result<Box<dyn Reward>> {
-    let built = config.build(device, &hub_cache(), &api_key);
+    let built = config.build_until(stop, device, &hub_cache(), &api_key);
     match path.is_file() {
         true => built.with_context(|| path.display().to_string()),
         false => Ok(built?),

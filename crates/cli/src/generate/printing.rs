@@ -5,14 +5,15 @@ use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use anyhow::Result;
 use infalign_data::Prompt;
 use infalign_decode::{Decoded, EncodedPrompt};
 
-use super::GenerateArgs;
 use super::live::Live;
-use crate::failure::Failure;
-use crate::output;
+use super::{GenerateArgs, reward_config};
+use crate::failure::{Failure, OrFailure};
 use crate::progress::{Progress, Stage};
+use crate::{identity, output};
 
 /// Prints texts, or the JSON document row by row.
 pub(crate) struct Printing<'a, 'l> {
@@ -48,9 +49,9 @@ impl<'a, 'l> Printing<'a, 'l> {
     ) -> Result<Self, Failure> {
         if args.json {
             let procedure = serde_json::json!(args.procedure);
-            let seed = args.seed;
+            let (seed, reward) = (args.seed, reward(args).or_input()?);
             output::print(&format!(
-                "{{\"procedure\": {procedure}, \"seed\": {seed}, \"responses\": ["
+                "{{\"procedure\": {procedure}, \"seed\": {seed}, {reward}\"responses\": ["
             ))?;
         }
         let shown = std::io::stdout().is_terminal() || prompts.len() < 2;
@@ -147,6 +148,13 @@ impl<'a, 'l> Printing<'a, 'l> {
         self.printed += 1;
         output::print_on(&lines)
     }
+}
+
+/// The key of the document that says what scores the responses; empty where nothing does.
+fn reward(args: &GenerateArgs) -> Result<String> {
+    let Some(path) = &args.reward else { return Ok(String::new()) };
+    let reward = identity::given_reward(&reward_config(path)?)?;
+    Ok(format!("\"reward\": {}, ", serde_json::json!(reward)))
 }
 
 fn row(prompt: &Prompt, decoded: &Decoded) -> serde_json::Value {

@@ -1,8 +1,10 @@
 //! The page of commands, from their arguments as clap has them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use clap::{Arg, Command, CommandFactory as _};
+use infalign_record::compare::FLAGS;
 
 use crate::Cli;
 
@@ -93,6 +95,28 @@ fn a_value_that_may_be_left_out_is_shown_as_it_has_to_be_written() {
     command.build();
     let differing = command.get_arguments().find(|a| optional(a) != a.is_require_equals_set());
     assert!(differing.is_none(), "{differing:?}");
+}
+
+/// Without the list, an option would take the word that follows it for its value, where two runs are compared.
+#[test]
+fn the_options_without_a_value_are_known_to_the_comparison_of_command_lines() {
+    const COMPARED: [&str; 7] =
+        ["calibrate", "compare", "evaluate", "generate", "report", "score", "transform"];
+    fn flags(command: &Command, found: &mut BTreeSet<String>) {
+        let own = command.get_arguments().filter(|argument| {
+            !argument.get_action().takes_values() || argument.is_require_equals_set()
+        });
+        let named = own.filter_map(|argument| Some(format!("--{}", argument.get_long()?)));
+        found.extend(named.filter(|name| !["--help", "--version"].contains(&name.as_str())));
+        command.get_subcommands().for_each(|command| flags(command, found));
+    }
+    let mut command = Cli::command();
+    command.build();
+    let mut found = BTreeSet::new();
+    for name in COMPARED {
+        flags(command.find_subcommand(name).unwrap(), &mut found);
+    }
+    assert_eq!(found, BTreeSet::from(FLAGS.map(str::to_owned)));
 }
 
 /// In one line, with the full stop that clap takes off.

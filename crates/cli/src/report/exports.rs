@@ -1,5 +1,6 @@
 //! What other tools read: AlpacaEval's outputs, and lm-evaluation-harness's results.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -44,15 +45,24 @@ impl Export {
 }
 
 fn alpaca_eval(sources: &[Source]) -> Vec<(String, Value)> {
-    let mut all: Vec<(String, Value)> = Vec::new();
-    if let Some(first) = sources.first() {
-        all.push(("reference".to_owned(), outputs("reference", &first.reference)));
-    }
-    for (_, entry) in sources.iter().flat_map(Source::entries) {
-        let name = entry.label.method;
-        all.push((name.replace(['/', ' '], "-"), outputs(name, entry.sampled)));
-    }
-    all.into_iter().map(|(name, outputs)| (format!("alpaca-eval-{name}.json"), outputs)).collect()
+    let reference = sources.first().map(|first| ("reference", &first.reference));
+    let entries = sources.iter().flat_map(Source::entries);
+    let methods = entries.map(|(_, entry)| (entry.label.method, entry.sampled));
+    let mut taken = HashSet::new();
+    let document = |(name, sampled): (&str, &Sampled)| {
+        let own = not_taken(name.replace(['/', ' '], "-"), '-', &mut taken);
+        // A method may be called as the reference is.
+        let generator = if name == "reference" { own.as_str() } else { name };
+        (format!("alpaca-eval-{own}.json"), outputs(generator, sampled))
+    };
+    reference.into_iter().chain(methods).map(document).collect()
+}
+
+/// A name, or with a number behind it where it is taken; some file systems do not tell upper from lower case.
+fn not_taken(name: String, before: char, taken: &mut HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}{before}{number}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    names.find(|name| taken.insert(name.to_ascii_lowercase())).unwrap_or_default()
 }
 
 /// `[{"instruction", "output", "generator"}]`.
@@ -67,9 +77,11 @@ fn outputs(generator: &str, sampled: &Sampled) -> Value {
 /// A task a procedure and judge, a metric a method.
 fn lm_eval(report: &Report) -> Value {
     let (mut results, mut samples, mut versions) = (Map::new(), Map::new(), Map::new());
+    let mut taken = HashSet::new();
     for row in report.judged.iter().flat_map(|judged| &judged.table.rows) {
         let by = if row.judge == Judge::Judge { "_judge" } else { "" };
         let task = format!("infalign_{}{by}_{}", name_of(row), row.method);
+        let task = not_taken(task, '_', &mut taken);
         let (estimate, error) = (row.win_rate.estimate, row.win_rate_error);
         results.insert(
             task.clone(),
@@ -86,4 +98,19 @@ fn lm_eval(report: &Report) -> Value {
 fn name_of(row: &Row) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     row.contest.to_string().chars().map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_given_twice() {
+        let mut taken = HashSet::new();
+        let mut name = |name: &str| not_taken(name.to_owned(), '-', &mut taken);
+        assert_eq!(
+            ["reference", "reference", "Reference", "a"].map(&mut name),
+            ["reference", "reference-2", "Reference-3", "a"]
+        );
+    }
 }

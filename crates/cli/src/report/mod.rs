@@ -4,10 +4,11 @@ mod exports;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use infalign_evaluate::common_kl;
 use infalign_evaluate::report::{Member, Provenance, Report, Request, sweeps};
+use infalign_record::command_line;
 use infalign_transform::{Composed, Theory};
 
 use self::exports::Export;
@@ -145,7 +146,7 @@ fn command() -> Result<String> {
     for option in ["--record", "--out"] {
         take_option(&mut words, option)?;
     }
-    Ok(output::command_line(words))
+    Ok(command_line(words))
 }
 
 /// Says so where no method was measured near --kl.
@@ -172,7 +173,11 @@ fn write(
     report: &Report,
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
-    make_folder(out)?;
+    let made = make_folder(out);
+    match &args.out {
+        Some(_) => made?,
+        None => made.context("the page needs another folder: give one by --out")?,
+    }
     let theories = theories(sources);
     let json = serde_json::to_string_pretty(report)?;
     let figures = report.figures(&theories)?;

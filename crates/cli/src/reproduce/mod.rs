@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use infalign_record::Workflow;
 use infalign_record::atomic::clear_top;
-use infalign_record::folder::RESULTS;
+use infalign_record::folder::{RESULTS, record_if_there};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -30,6 +30,8 @@ use crate::output;
 use crate::progress::Progress;
 use crate::recording::{RunInputs, begin_in, recorded};
 
+/// As records call this command.
+const COMMAND: &str = "reproduce";
 /// The results for people, in the reproduction's folder.
 const PAGE: &str = "README.md";
 /// The plan there.
@@ -152,7 +154,10 @@ fn suffix(smoke: bool) -> &'static str {
 fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<String>), Failure> {
     let run = args.out.join(format!("{}{}", plan.name, suffix(args.smoke)));
     destination::folder(&args.out).or_input()?;
+    check_command(&run).or_input()?;
     let _lock = begin_in(&run).or_input()?;
+    // Another process may have begun one in the meantime.
+    check_command(&run).or_input()?;
     let steps = run.join(STEPS);
     make_folder(&steps).or_run()?;
     // A step that outlived the process that began it may still be writing into its own folder.
@@ -169,6 +174,17 @@ fn reproduce(plan: &Plan, args: &ReproduceArgs) -> Result<(String, Value, Vec<St
     let wrong = findings.iter().filter(|found| own && found.is_unexpected());
     let wrong = wrong.map(|found| format!("{}: {}", plan.name, found.surprise())).collect();
     Ok((page, document, wrong))
+}
+
+/// Refuses the run of another command.
+fn check_command(run: &Path) -> Result<()> {
+    let other = record_if_there(run)?.filter(|record| record.command != COMMAND);
+    ensure!(
+        other.is_none(),
+        "{} holds a run of another command: give another --out",
+        run.display()
+    );
+    Ok(())
 }
 
 /// Runs the steps that are not done.

@@ -1,6 +1,6 @@
 //! A reproduction as a page in Markdown.
 
-use infalign_record::markdown_table;
+use infalign_record::{command_line, markdown_table};
 
 use super::Results;
 use super::finding::{Found, Verdict};
@@ -32,6 +32,6 @@ fn finding(found: &Found) -> Vec<String> {
 }
 
 fn step(done: &Done) -> Vec<String> {
-    let command = format!("`infalign {}`", done.command.join(" "));
+    let command = format!("`{}`", command_line(&done.command));
     vec![done.name.clone(), command, format!("{:.0}", done.seconds)]
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use infalign_record::env::data_dir;
 use infalign_record::folder::{CONFIG, files};
 use infalign_record::hash::sha256_file;
-use infalign_record::{WorkflowStep, clock};
+use infalign_record::{WorkflowStep, clock, command_line};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Step};
@@ -32,7 +32,7 @@ pub(super) struct Done {
     start: String,
     /// When it ended.
     end: String,
-    /// How long it took.
+    /// How long it took; where it was stopped in between, since it went on, as `start` is then.
     pub(super) seconds: f64,
 }
 
@@ -43,7 +43,7 @@ impl Done {
     pub(super) fn of_workflow(&self, steps: &str) -> WorkflowStep {
         WorkflowStep {
             name: self.name.clone(),
-            command: self.command.join(" "),
+            command: command_line(&self.command),
             start: self.start.clone(),
             end: self.end.clone(),
             made: format!("{steps}/{}", self.name),
@@ -114,10 +114,10 @@ impl<'a> Runner<'a> {
                 serde_json::from_slice(&text).with_context(|| note.display().to_string())?;
             ensure!(
                 before == *begun,
-                "the step {} in {} was begun by another program, recipe or command (`infalign {}`): give another --out",
+                "the step {} in {} was begun by another program, recipe or command (`{}`): give another --out",
                 step.name,
                 self.steps.display(),
-                before.command.join(" ")
+                command_line(&before.command)
             );
             return Ok(());
         }
@@ -168,7 +168,7 @@ impl<'a> Runner<'a> {
         let status = interrupt::wait(&mut child, || false)
             .with_context(|| format!("the step {}", step.name))?;
         if !status.success() {
-            bail!("the step {} failed, {status}: infalign {}", step.name, words.join(" "));
+            bail!("the step {} failed, {status}: {}", step.name, command_line(&words));
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ fn watched(
     let checkpoints = folder.join(CHECKPOINTS);
     let done = fitted_steps(&checkpoints).with_context(|| Damaged::at(&checkpoints))?;
     let mut metrics = Metrics::open(folder, done)?;
-    let bar = progress.stage(title, steps);
+    let bar = progress.resumed(title, steps, done);
     let mut last = String::new();
     let mut observe = |step: &FitMetrics| -> Result<(), TrainError> {
         metrics.append(step)?;
@@ -93,7 +93,10 @@ fn watched(
         bar.set(step.step, last.clone());
         Ok(())
     };
-    let policy = run(&mut observe)?;
+    let policy = run(&mut observe).inspect_err(|_| {
+        // A reward that is stopped has a checkpoint of the step before, after which none was to follow. Why it ended is what is told.
+        let _ = metrics.sync();
+    })?;
     bar.finish(last);
     Ok(policy)
 }

@@ -10,7 +10,7 @@ use infalign_train::{Filled, ReferenceRewards};
 use super::inputs::Inputs;
 use super::rewards;
 use super::stages::{evaluator, stop_if_asked};
-use crate::calibrate::fill_table;
+use crate::calibrate::{fill_table, filled};
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::Paths;
@@ -87,14 +87,19 @@ fn fill(
     table: &mut Calibration,
     progress: &mut Progress,
 ) -> Result<()> {
-    let done = |row: &&infalign_calibrate::Row| row.samples() >= samples;
-    if table.rows().iter().filter(done).count() == inputs.train.len() {
+    let (done, all) = filled(table, &inputs.train, samples);
+    if done == all {
         progress.skip("calibration");
         return Ok(());
     }
-    let bar = progress.stage("calibration", inputs.train.len());
+    let bar = progress.resumed("calibration", all, done);
     let model = inputs.reference.clone().for_inference();
-    let evaluator = Evaluator { prompts: &inputs.train, samples, ..evaluator(inputs, reward) };
+    let evaluator = Evaluator {
+        prompts: &inputs.train,
+        prompts_sha256: &[],
+        samples,
+        ..evaluator(inputs, reward)
+    };
     let sampler = evaluator.generator(model.as_ref(), "calibration");
     let block = BATCHES_PER_BLOCK.saturating_mul(inputs.recipe.batch);
     let rewards = ReferenceRewards {

@@ -9,7 +9,7 @@ use infalign_data::{Prompt, Text, prompts, stories};
 use infalign_decode::{DecodeError, EncodedPrompt, Sampling, check_samples};
 use infalign_evaluate::choice;
 use infalign_model::{CausalLm, Tokenizer};
-use infalign_record::folder::can_be_named;
+use infalign_record::folder::{LONGEST_NAME, can_be_named};
 use infalign_reward::{Reward, RewardConfig};
 use infalign_train::baselines::vbon;
 use infalign_train::{Objective, OptimizerConfig};
@@ -36,6 +36,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) train: Vec<EncodedPrompt>,
     /// Prompts held out.
     pub(crate) test: Vec<EncodedPrompt>,
+    /// What tells their texts, as samples have it.
+    pub(crate) test_sha256: Vec<String>,
     /// SHA-256 of the chat template; empty where no prompt needs it.
     pub(crate) template_sha256: String,
     /// What files give each method to learn from.
@@ -68,6 +70,7 @@ impl<'a> Inputs<'a> {
         let most = recipe.generation.max_tokens;
         let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;
+        let test_sha256 = test.iter().map(Prompt::digest).collect();
         let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &reference, most));
         let (train, test) = (train?, test?);
         check_steps(recipe, &train)?;
@@ -85,6 +88,7 @@ impl<'a> Inputs<'a> {
             tokenizer,
             train,
             test,
+            test_sha256,
             template_sha256,
             given,
             reward_models: RewardModelInputs::load_all(&recipe.reward_model, &paths, device)?,
@@ -177,7 +181,7 @@ impl<'a> Inputs<'a> {
     ///
     /// # Errors
     /// When a rule is none, a model or a file cannot be read, or the key of a server is not there.
-    pub(crate) fn build(&self, config: &RewardConfig) -> Result<Box<dyn Reward>> {
+    fn build(&self, config: &RewardConfig) -> Result<Box<dyn Reward>> {
         rewards::build(config, self.run, &self.device)
     }
 }
@@ -371,8 +375,6 @@ pub(super) fn warn_of_warmup(key: &str, optimizer: &OptimizerConfig, steps: usiz
 
 /// Refuses names that are no names of folders on every system, or occur twice: some do not tell upper from lower case.
 pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
-    // File systems take 255 bytes, and some names get more behind them.
-    const LONGEST: usize = 200;
     let mut seen = HashSet::new();
     for name in names {
         ensure!(
@@ -380,8 +382,8 @@ pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) 
             "{what} name {name:?}: use letters, digits, - _ ., with no dot at an end, and not the name of a device, such as con"
         );
         ensure!(
-            name.len() <= LONGEST,
-            "{what} name {name:?} has {} characters: use at most {LONGEST}",
+            name.len() <= LONGEST_NAME,
+            "{what} name {name:?} has {} characters: use at most {LONGEST_NAME}",
             name.len()
         );
         ensure!(

@@ -12,7 +12,9 @@ use infalign_record::atomic::{write_atomic, write_dir_atomic};
 use infalign_train::{FitMetrics, train_language_model};
 
 use super::inputs::warn_of_warmup;
-use super::memory_check::{self, gib};
+use super::made_by::MadeBy;
+use super::memory_check::gib;
+use super::metrics::CHECKPOINTS;
 use super::run_dir::RESULTS;
 use crate::files::write_json;
 use crate::interrupt;
@@ -29,16 +31,22 @@ pub(crate) struct Corpus {
 
 /// Refuses what cannot be run, and draws the corpus.
 ///
+/// - there: bytes of memory, where that is known.
+///
 /// # Errors
 /// One sentence that names the key or the line at fault.
-pub(crate) fn check(recipe: &LanguageModelRecipe, run: &Path) -> Result<Corpus> {
+pub(crate) fn check(
+    recipe: &LanguageModelRecipe,
+    run: &Path,
+    there: Option<u64>,
+) -> Result<Corpus> {
     let path = Paths { run }.resolve(&recipe.grammar)?;
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read the grammar {}", path.display()))?;
     check_counts(recipe)?;
     recipe.train.check().context("[train]")?;
     check_sizes(&recipe.model)?;
-    check_memory(&recipe.model)?;
+    check_memory(&recipe.model, there)?;
     let grammar: Grammar = text.parse().with_context(|| path.display().to_string())?;
     let texts = draw_texts(recipe, &grammar);
     let prompts = distinct_prompts(recipe, &texts)?;
@@ -86,14 +94,14 @@ fn check_sizes(size: &ModelSize) -> Result<()> {
 }
 
 /// Refuses a model whose training needs more memory than there is, its embedding not counted.
-fn check_memory(size: &ModelSize) -> Result<()> {
+fn check_memory(size: &ModelSize, there: Option<u64>) -> Result<()> {
+    let Some(there) = there else { return Ok(()) };
     let ModelSize { hidden, intermediate, layers, heads, context } = *size;
     let [width, wide, blocks] = [hidden, intermediate, layers].map(|size| size as f64);
     let weights = blocks * width * (4.0 * width + 3.0 * wide);
     let angles = context as f64 * width / heads as f64;
     // A weight with its gradient and two means of the optimiser.
     let needed = (4.0 * (4.0 * weights + angles)) as u64;
-    let there = memory_check::available();
     ensure!(
         needed <= there,
         "[model] hidden = {hidden}, intermediate = {intermediate}, layers = {layers} and context = {context} need at least {} of memory, and there are {}: lower them",
@@ -114,6 +122,7 @@ pub(crate) fn execute(
     device: &Device,
     json: bool,
 ) -> Result<String> {
+    MadeBy::of(run)?.check_checkpoints(&run.join(CHECKPOINTS))?;
     write_prompts(run, &corpus.prompts)?;
     let dir = run.join("model");
     let (mut vocabulary, mut loss) = (0, 0.0);
@@ -149,14 +158,17 @@ fn train(
     check_lengths(&sequences, recipe.model.context)?;
     let mut normal = Stream::new(recipe.seed, "weights", "", 0).normals(1);
     let model = CausalLm::random(config, &mut normal, device)?;
-    let bar = Progress::new(1).stage("language model", recipe.train.steps);
+    let checkpoints = run.join(CHECKPOINTS);
+    // Of a damaged checkpoint, training tells.
+    let done = infalign_train::fitted_steps(&checkpoints).unwrap_or(0);
+    let bar = Progress::new(1).resumed("language model", recipe.train.steps, done);
     let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
     let (trained, last) = train_language_model(
         model,
         &sequences,
         &recipe.train,
         recipe.seed,
-        &run.join("checkpoints"),
+        &checkpoints,
         &mut observe,
         interrupt::flag(),
     )?;
@@ -239,6 +251,16 @@ fn config(size: &ModelSize, vocabulary: usize) -> TransformerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_is_compared_with_the_memory_that_is_known() {
+        let size = ModelSize { hidden: 64, intermediate: 128, layers: 2, heads: 4, context: 32 };
+        // Weights of two blocks with all that training keeps of each, and the angles.
+        let needed = 4 * (4 * 2 * 64 * (4 * 64 + 3 * 128) + 32 * 16);
+        assert!(check_memory(&size, None).is_ok() && check_memory(&size, Some(needed)).is_ok());
+        let message = check_memory(&size, Some(needed - 1)).unwrap_err().to_string();
+        assert!(message.contains("[model] hidden = 64"), "{message}");
+    }
 
     #[test]
     fn a_context_that_is_too_small_is_told_with_what_the_texts_need() {

@@ -1,7 +1,7 @@
 //! Whether a run fits into memory, told and checked before it begins.
 
 use anyhow::{Result, bail};
-use infalign_backend::DeviceName;
+use infalign_backend::{Device, DeviceName, is_cpu};
 use infalign_train::MemoryNeed;
 
 use super::inputs::Inputs;
@@ -15,7 +15,7 @@ const REMEDY: &str = "train an adapter ([train.lora]), take a smaller model, or 
 ///
 /// # Errors
 /// When what has to be there at once, at the least, is more than there is.
-pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<()> {
+pub(crate) fn check(inputs: &Inputs<'_>, there: Option<u64>) -> Result<()> {
     let prompts = inputs.train.iter().chain(&inputs.test);
     let longest = prompts.map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
     let (recipe, mut most) = (inputs.recipe, None::<MemoryNeed>);
@@ -32,8 +32,8 @@ pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<
         }
     }
     let Some(need) = most else { return Ok(()) };
-    let there = infalign_backend::memory(device).unwrap_or_else(available);
     tell!("{}", told(&need, there));
+    let Some(there) = there else { return Ok(()) };
     if need.least() > there {
         bail!(
             "the run does not fit into memory: it needs {} and there are {}; {REMEDY}",
@@ -47,17 +47,19 @@ pub(crate) fn check(inputs: &Inputs<'_>, device: Option<&DeviceName>) -> Result<
     Ok(())
 }
 
-/// Bytes of memory that are free for this process.
-pub(super) fn available() -> u64 {
-    Memory::now().available
+/// Bytes of the device's memory, of the machine's those that are free for this process; None where the device does not tell.
+///
+/// - name: what the device was opened by.
+pub(super) fn available(device: &Device, name: Option<&DeviceName>) -> Option<u64> {
+    if is_cpu(device) { Some(Memory::now().available) } else { infalign_backend::memory(name) }
 }
 
-fn told(need: &MemoryNeed, there: u64) -> String {
+fn told(need: &MemoryNeed, there: Option<u64>) -> String {
     let MemoryNeed { weights, gradients, optimizer, cache, activations, logits } = *need;
     format!(
-        "memory: about {} of {}: weights {}, optimiser {}, and in turns keys and values {}, or gradients {}, activations {} and logits {}",
+        "memory: about {}{}: weights {}, optimiser {}, and in turns keys and values {}, or gradients {}, activations {} and logits {}",
         gib(need.total()),
-        gib(there),
+        there.map(|there| format!(" of {}", gib(there))).unwrap_or_default(),
         gib(weights),
         gib(optimizer),
         gib(cache),
@@ -91,9 +93,11 @@ mod tests {
         };
         assert_eq!(need.least(), 7 << 30);
         assert_eq!(
-            told(&need, 16 << 30),
+            told(&need, Some(16 << 30)),
             "memory: about 8.0 GiB of 16.0 GiB: weights 3.0 GiB, optimiser 2.0 GiB, and in turns keys and values 100 MiB, or gradients \
              2.0 GiB, activations 1.0 GiB and logits 0 MiB"
         );
+        let of_unknown = told(&need, None);
+        assert!(of_unknown.starts_with("memory: about 8.0 GiB: weights"), "{of_unknown}");
     }
 }

@@ -1,7 +1,6 @@
 //! One method: train its policy, with checkpoints and metrics, and sample from it.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use infalign_calibrate::Calibration;
@@ -10,12 +9,13 @@ use infalign_decode::DecodeError;
 use infalign_evaluate::{EvaluateError, Evaluator, KlSample, Sampled};
 use infalign_model::CausalLm;
 use infalign_record::atomic::write_dir_atomic;
-use infalign_reward::Reward;
+use infalign_reward::{Reward, RewardError};
 use infalign_train::{Calibrator, CtrlConfig, CtrlTrainer, StepMetrics, TrainError, fitted_steps};
 use serde::Serialize;
 
 use super::baselines::{train_bond, train_offline};
 use super::inputs::Inputs;
+use super::made_by::MadeBy;
 use super::metrics::{CHECKPOINTS, Metrics, is_kept};
 use super::stages::{check_samples, evaluator, once, sample_all, stop_if_asked};
 use super::watch::Watch;
@@ -42,6 +42,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) rollouts: Option<&'a Rollouts>,
     /// The reference's responses to the prompts held out, which policies are compared with.
     pub(crate) reference: &'a Sampled,
+    pub(crate) made_by: &'a MadeBy,
 }
 
 /// Trains the policy of a method, given by its index, into `RUN/methods/NAME/policy`, or reads it back.
@@ -60,12 +61,14 @@ pub(crate) fn train(
     let title = format!("train {}", method.name);
     if policy_dir.exists() {
         progress.skip(&title);
+        sources.made_by.check_trained(&policy_dir, &folder.join(CHECKPOINTS))?;
         return inputs
             .reference
             .load_trained(&policy_dir)
             .with_context(|| Damaged::at(&policy_dir));
     }
     make_folder(&folder)?;
+    sources.made_by.check_checkpoints(&folder.join(CHECKPOINTS))?;
     let place = (title.as_str(), folder.as_path());
     let policy = match (&method.kind, method.kind.offline()) {
         (Kind::Bond { train }, _) => train_bond(inputs, train, sources, place, progress)?,
@@ -111,9 +114,19 @@ fn train_ctrl(
     let mut followed = Followed::open(inputs, &config, sources, place, steps_done, progress)?;
     let mut observe = |step: &StepMetrics, policy: &CausalLm| followed.observe(step, policy);
     let policy = trainer.run(&mut observe, interrupt::flag());
-    if matches!(policy, Err(TrainError::Decode(DecodeError::Cancelled { .. }))) {
+    if matches!(
+        policy,
+        Err(TrainError::Decode(DecodeError::Cancelled { .. })
+            | TrainError::Reward(RewardError::Stopped))
+    ) {
         // In the middle of a look at the policy: the steps since the newest checkpoint are done again, with that look.
         stop_if_asked()?;
+    }
+    if matches!(policy, Err(TrainError::Interrupted { .. })) {
+        // A reward that is stopped has a checkpoint of the step before, after which none was to follow. A power cut between the two leaves
+        // it without lines, as is told then.
+        followed.metrics.sync()?;
+        followed.watch.as_ref().map_or(Ok(()), Watch::sync)?;
     }
     let policy = policy?;
     followed.finish();
@@ -131,10 +144,6 @@ struct Followed<'a> {
     steps: usize,
     /// Steps from one checkpoint to the next.
     checkpoint_every: usize,
-    /// Of a step.
-    responses: usize,
-    /// When the last step ended.
-    clock: Instant,
     /// What was shown of the last step.
     last: String,
 }
@@ -158,11 +167,9 @@ impl<'a> Followed<'a> {
             metrics: Metrics::open(folder, steps_done)?,
             watch: watch.transpose()?,
             failed: None,
-            bar: progress.stage(title, config.steps),
+            bar: progress.resumed(title, config.steps, steps_done),
             steps: config.steps,
             checkpoint_every: config.checkpoint_every,
-            responses: config.prompts_per_step * config.samples_per_prompt,
-            clock: Instant::now(),
             last: String::new(),
         })
     }
@@ -172,8 +179,7 @@ impl<'a> Followed<'a> {
     /// # Errors
     /// When it cannot be written down, without which no checkpoint may follow; [`DecodeError::Cancelled`] where a look at the policy was stopped.
     fn observe(&mut self, step: &StepMetrics, policy: &CausalLm) -> Result<(), TrainError> {
-        let tokens = step.response_length * self.responses as f64;
-        let tokens_per_second = tokens / self.clock.elapsed().as_secs_f64();
+        let tokens_per_second = step.tokens as f64 / step.seconds;
         self.metrics.append(&Line { metrics: step, tokens_per_second })?;
         self.last = describe(step, tokens_per_second);
         self.bar.set(step.step, self.last.clone());
@@ -184,6 +190,9 @@ impl<'a> Followed<'a> {
                 Err(EvaluateError::Decode(stopped @ DecodeError::Cancelled { .. })) => {
                     return Err(stopped.into());
                 }
+                Err(EvaluateError::Reward(stopped @ RewardError::Stopped)) => {
+                    return Err(stopped.into());
+                }
                 Err(error) => self.failed = Some(error),
             }
         }
@@ -191,7 +200,6 @@ impl<'a> Followed<'a> {
             self.metrics.sync()?;
             self.watch.as_ref().map_or(Ok(()), Watch::sync)?;
         }
-        self.clock = Instant::now();
         Ok(())
     }
 
@@ -212,12 +220,13 @@ pub(crate) fn evaluate(
     method: &Method,
     policy: &CausalLm,
     evaluator: &Evaluator<'_>,
+    made_by: &MadeBy,
     progress: &mut Progress,
 ) -> Result<Sampled> {
     let path = folder(inputs, method).join(SAMPLES);
     let title = format!("evaluate {}", method.name);
     let make = |_: &Stage| sample_all(evaluator, policy, EVALUATION_STAGE);
-    let sampled = once(&path, (&title, 1), progress, make, summary)?;
+    let sampled = once((made_by, &path), (&title, 1), progress, make, summary)?;
     check_samples(&path, &sampled, evaluator)?;
     Ok(sampled)
 }

@@ -39,11 +39,11 @@ impl Metrics {
         let kept = OfSteps::read(&path, steps_done)?;
         if !kept.steps.iter().copied().eq((1..=steps_done).map(Some)) {
             let what = format!(
-                "{} does not have a line for each of the {steps_done} steps that are done, in their order",
-                path.display()
+                "it does not have a line for each of the {steps_done} steps that are done, in their order"
             );
             // Without checkpoints the steps are done again, and written down.
-            return Err(anyhow!(what).context(Damaged::at(&folder.join(CHECKPOINTS))));
+            let damaged = Damaged::beside(&path, &folder.join(CHECKPOINTS));
+            return Err(anyhow!(what).context(damaged));
         }
         let lines = Lines::behind(&path, &kept.lines)?;
         let shown = folder.join("tensorboard");
@@ -115,8 +115,8 @@ impl Lines {
     }
 
     /// Opens a file for more lines behind these.
-    fn behind(path: &Path, lines: &[Vec<u8>]) -> Result<Self> {
-        write_atomic(path, |file| lines.iter().try_for_each(|line| file.write_all(line)))?;
+    fn behind(path: &Path, lines: &[u8]) -> Result<Self> {
+        write_atomic(path, |file| file.write_all(lines))?;
         let file = OpenOptions::new()
             .append(true)
             .open(path)
@@ -156,7 +156,7 @@ impl Lines {
 struct OfSteps {
     /// The step of each line; none of a line that tells none.
     steps: Vec<Option<usize>>,
-    lines: Vec<Vec<u8>>,
+    lines: Vec<u8>,
 }
 
 impl OfSteps {
@@ -166,12 +166,14 @@ impl OfSteps {
             step: usize,
         }
         let mut lines = whole_lines(path)?;
-        let step = |line: &Vec<u8>| Some(serde_json::from_slice::<Line>(line).ok()?.step);
-        let mut steps: Vec<Option<usize>> = lines.iter().map(step).collect();
+        let each = || lines.split_inclusive(|byte| *byte == b'\n');
+        let step = |line: &[u8]| Some(serde_json::from_slice::<Line>(line).ok()?.step);
+        let mut steps: Vec<Option<usize>> = each().map(step).collect();
         let is_done = |step: &Option<usize>| step.is_some_and(|step| step <= steps_done);
         let n = steps.iter().rposition(is_done).map_or(0, |last| last + 1);
+        let end: usize = each().take(n).map(<[u8]>::len).sum();
         steps.truncate(n);
-        lines.truncate(n);
+        lines.truncate(end);
         Ok(Self { steps, lines })
     }
 }
@@ -194,6 +196,10 @@ mod tests {
     fn steps_go_on_behind_those_that_a_checkpoint_has() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(STEPS);
+        // As an editor may have left it.
+        std::fs::write(&path, format!("\u{feff}{}", lines(&[1, 2]))).unwrap();
+        drop(Metrics::open(dir.path(), 2).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines(&[1, 2]));
         for past in ["", "{\"step\":3}\n{\"ste", "\0\0\0\n{\"step\":4}\n"] {
             std::fs::write(&path, lines(&[1, 2]) + past).unwrap();
             let mut metrics = Metrics::open(dir.path(), 2).unwrap();
@@ -213,8 +219,12 @@ mod tests {
             let error = Metrics::open(dir.path(), 3).map(drop).unwrap_err();
             assert!(error.is::<Damaged>(), "{error:#}");
             let error = format!("{error:#}");
-            assert!(error.contains("checkpoints cannot be used: delete it"), "{error}");
-            assert!(error.contains("metrics.jsonl does not have a line"), "{error}");
+            assert!(error.contains("metrics.jsonl cannot be used: put it back"), "{error}");
+            assert!(
+                error.contains("or delete ") && error.contains("checkpoints to begin"),
+                "{error}"
+            );
+            assert!(error.contains("it does not have a line for each of the 3 steps"), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "nothing is thrown away");
         }
         Metrics::open(dir.path(), 0).unwrap();

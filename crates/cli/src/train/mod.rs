@@ -5,6 +5,7 @@ mod calibration;
 mod given;
 mod inputs;
 mod language_model;
+mod made_by;
 mod memory_check;
 mod methods;
 mod metrics;
@@ -173,14 +174,16 @@ impl<'a> Loaded<'a> {
         run: &'a Path,
         device: &Device,
     ) -> anyhow::Result<Self> {
+        // Before the reference is loaded, which counts with what is needed.
+        let there = memory_check::available(device, args.device.as_ref());
         Ok(match recipe {
             Recipe::Align(recipe) => {
                 let inputs = Inputs::load(recipe, run, device)?;
-                memory_check::check(&inputs, args.device.as_ref())?;
+                memory_check::check(&inputs, there)?;
                 Self::Align(Box::new(inputs))
             }
             Recipe::LanguageModel(recipe) => {
-                Self::LanguageModel(recipe, language_model::check(recipe, run)?)
+                Self::LanguageModel(recipe, language_model::check(recipe, run, there)?)
             }
             Recipe::RewardModel(recipe) => {
                 let inputs = RewardModelInputs::load(&recipe.stage, &Paths { run }, device)?;
@@ -205,10 +208,11 @@ impl<'a> Loaded<'a> {
     }
 }
 
-/// Refuses inputs that are others than when a run was begun, and files of its own that are others than when it ended; says what there is.
+/// Refuses files of a run's own as [`before`] does, and inputs that are others than when it was begun; says what there is.
 fn unchanged(run: &Path, reads: &RunInputs) -> anyhow::Result<Before> {
+    let before = before(run)?;
     reads.check_unchanged(run)?;
-    before(run)
+    Ok(before)
 }
 
 /// Why a run has not finished, and what to do: where a file that it left cannot be used, the error says that itself.

@@ -94,7 +94,7 @@ pub(super) fn compare<'a>(
         let procedures = &recipe.evaluation.procedures;
         Ok(all.nearness(policy, &objective, calibrator, config.beta, procedures)?)
     };
-    once(&path, (&title, 1), progress, make, summary).map(drop)
+    once((sources.made_by, &path), (&title, 1), progress, make, summary).map(drop)
 }
 
 fn summary(nearness: &Nearness) -> String {

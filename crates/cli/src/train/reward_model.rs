@@ -9,11 +9,13 @@ use infalign_model::{CausalLm, SequenceClassifier, Tokenizer};
 use infalign_record::atomic::write_dir_atomic;
 use infalign_stats::{Interval, ReliabilityBin, paired_difference};
 use infalign_train::{
-    BestCheckpoint, FitMetrics, RewardModelData, RewardModelReport, train_reward_model,
+    BestCheckpoint, FitMetrics, RewardModelData, RewardModelReport, fitted_steps,
+    train_reward_model,
 };
 use serde::Serialize;
 
 use super::inputs::warn_of_warmup;
+use super::made_by::MadeBy;
 use super::reward_data::{Planted, RewardData, RewardDataReader};
 use super::run_dir::RESULTS;
 use super::without_effect::warn_of_validation;
@@ -134,7 +136,9 @@ impl<'a> RewardModelInputs<'a> {
         progress: &mut Progress,
     ) -> Result<Report> {
         let config = &self.stage.train;
-        let bar = progress.stage(&self.title(), config.steps);
+        // Of a damaged checkpoint, training tells.
+        let done = fitted_steps(checkpoints).unwrap_or(0);
+        let bar = progress.resumed(&self.title(), config.steps, done);
         let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
         let RewardData { training, validation, .. } = &self.data;
         let (model, best) = train_reward_model(
@@ -255,6 +259,7 @@ pub(crate) fn execute(
 ) -> Result<String> {
     let dir = run.join("reward-model");
     let checkpoints = run.join("checkpoints");
+    MadeBy::of(run)?.check_checkpoints(&checkpoints)?;
     let report = inputs.train((&dir, &checkpoints), recipe.seed, &mut Progress::new(1))?;
     let text = format!("{}: {}", dir.display(), report.summary());
     let results = Results { recipe: &recipe.stage.name, seed: recipe.seed, reward_model: report };

@@ -1,15 +1,18 @@
 //! The rewards of a run: those that it is about, and the models among them that it trains itself.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail, ensure};
 use infalign_backend::Device;
 use infalign_record::env::hub_cache;
-use infalign_reward::{Reward, RewardConfig};
+use infalign_reward::{Reads, Reward, RewardConfig};
 
 use super::inputs::check_names;
+use super::made_by::MadeBy;
 use super::reward_model::RewardModelInputs;
 use crate::files::make_folder;
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::recipe::{AlignRecipe, Paths, RewardModelStage};
 use crate::server::api_key;
@@ -18,7 +21,7 @@ use crate::server::api_key;
 pub(super) type Keyed<'a> = (String, &'a RewardConfig);
 
 /// Folder of the reward models in a run's.
-pub(super) const FOLDER: &str = "reward-models";
+const FOLDER: &str = "reward-models";
 /// The same as recipes name it.
 const OWN: &str = "$RUN/reward-models";
 
@@ -89,6 +92,27 @@ fn check_twins(stages: &[RewardModelStage], seed: u64) -> Result<()> {
 /// # Errors
 /// When a rule is none, a model or a file cannot be read, or the key of a server is not there.
 pub(super) fn build(config: &RewardConfig, run: &Path, device: &Device) -> Result<Box<dyn Reward>> {
+    build_until(None, config, run, device)
+}
+
+/// The same to work with: a server is not asked any more after Ctrl-C.
+///
+/// # Errors
+/// As [`build`].
+pub(super) fn build_to_work(
+    config: &RewardConfig,
+    run: &Path,
+    device: &Device,
+) -> Result<Box<dyn Reward>> {
+    build_until(Some(interrupt::flag()), config, run, device)
+}
+
+fn build_until(
+    stop: Option<&'static AtomicBool>,
+    config: &RewardConfig,
+    run: &Path,
+    device: &Device,
+) -> Result<Box<dyn Reward>> {
     let mut config = config.clone();
     let paths = Paths { run };
     for model in config.models_mut() {
@@ -97,7 +121,17 @@ pub(super) fn build(config: &RewardConfig, run: &Path, device: &Device) -> Resul
     for file in config.files_mut() {
         *file = paths.resolve(file)?;
     }
-    Ok(config.build(device, &hub_cache(), &api_key)?)
+    Ok(config.build_until(stop, device, &hub_cache(), &api_key)?)
+}
+
+/// The first of a reward's models that the run trains itself and that cannot be read.
+pub(super) fn unreadable(config: &RewardConfig, run: &Path, device: &Device) -> Option<PathBuf> {
+    let cannot_be_read = |path: &PathBuf| {
+        let alone = RewardConfig::Model { path: path.clone(), reads: Reads::default() };
+        build(&alone, run, device).is_err()
+    };
+    let mut own = models(config).into_iter().filter(|path| path.starts_with(OWN));
+    Paths { run }.resolve(&own.find(cannot_be_read)?).ok()
 }
 
 /// Trains the run's reward models that are not there yet.
@@ -106,6 +140,7 @@ pub(super) fn build(config: &RewardConfig, run: &Path, device: &Device) -> Resul
 /// What stopped the training; the models that are finished stay.
 pub(super) fn train(
     models: &[RewardModelInputs<'_>],
+    made_by: &MadeBy,
     run: &Path,
     seed: u64,
     progress: &mut Progress,
@@ -113,12 +148,14 @@ pub(super) fn train(
     let folder = run.join(FOLDER);
     for model in models {
         let dir = folder.join(&model.stage.name);
+        let checkpoints = run.join("checkpoints").join(&model.stage.name);
         if dir.exists() {
             progress.skip(&model.title());
+            made_by.check_trained(&dir, &checkpoints)?;
             continue;
         }
         make_folder(&folder)?;
-        let checkpoints = run.join("checkpoints").join(&model.stage.name);
+        made_by.check_checkpoints(&checkpoints)?;
         let seed = model.stage.seed.unwrap_or(seed);
         model.train((&dir, &checkpoints), seed, progress)?;
     }

@@ -1,5 +1,6 @@
 //! Stored reference responses, which all methods that learn from such share.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use infalign_calibrate::CalibrationMeta;
 use infalign_calibrate::rollouts::{self, Rollouts};
 use infalign_decode::EncodedPrompt;
 use infalign_evaluate::Evaluator;
-use infalign_reward::Reward;
+use infalign_reward::{Reward, RewardError};
 use infalign_train::{Filled, ReferenceRewards, TrainError};
 
 use super::calibration::{BATCHES_PER_BLOCK, meta};
@@ -37,7 +38,12 @@ pub(crate) fn sample(
     let samples = config.samples;
     let draw = |meta, observe: Observe<'_>| {
         let model = inputs.reference.clone().for_inference();
-        let evaluator = Evaluator { prompts: &inputs.train, samples, ..evaluator(inputs, reward) };
+        let evaluator = Evaluator {
+            prompts: &inputs.train,
+            prompts_sha256: &[],
+            samples,
+            ..evaluator(inputs, reward)
+        };
         let sampler = evaluator.generator(model.as_ref(), STAGE);
         let responses = ReferenceRewards {
             sampler: &sampler,
@@ -79,12 +85,17 @@ pub(super) fn stored(
             .with_context(|| Damaged::at(path))?;
         return Ok(rollouts);
     }
-    let bar = progress.stage(title, prompts.len());
+    let texts: HashSet<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+    let bar = progress.stage(title, texts.len());
     let mut observe = |filled: &Filled| {
         bar.set(filled.prompts, format!("{samples} responses a prompt"));
         interrupt::flow()
     };
-    let rollouts = draw(meta, &mut observe)?.context(
+    let drawn = match draw(meta, &mut observe) {
+        Err(TrainError::Reward(RewardError::Stopped)) => None,
+        drawn => drawn?,
+    };
+    let rollouts = drawn.context(
         "stopped; reference responses are stored once all are there, and are drawn again",
     )?;
     let mut bytes = Vec::new();

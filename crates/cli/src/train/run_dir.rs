@@ -4,16 +4,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use infalign_record::atomic::clear;
 pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
 use infalign_record::{RunDir, START_FILE};
 
 use super::check_task;
+use crate::files;
+use crate::locks::lock;
 use crate::recipe::{Recipe, read_resolved};
-use crate::recording::{begin_in, lock, refuse_secrets};
-use crate::resume::was_ending;
-use crate::{destination, files};
+use crate::recording::{new_folder, refuse_secrets};
+use crate::resume::{clear, was_ending};
 
 /// Runs are made here unless `--out` says otherwise.
 const ROOT: &str = "runs";
@@ -61,12 +61,8 @@ pub(crate) fn open(
 }
 
 fn begin(dir: PathBuf, recipe: Recipe) -> Result<Opened> {
-    destination::folder(&dir)?;
-    let lock = begin_in(&dir)?;
-    let config = dir.join(CONFIG);
-    // Another process may have begun one in the meantime.
-    ensure!(!config.exists(), holds_a_run(&dir));
-    files::write(&config, recipe.to_toml()?)?;
+    let lock = new_folder(&dir, || holds_a_run(&dir))?;
+    files::write(&dir.join(CONFIG), recipe.to_toml()?)?;
     Ok(Opened { dir, recipe, fresh: true, lock })
 }
 
@@ -86,10 +82,12 @@ fn go_on(command: &str, dir: PathBuf, given: Option<Recipe>) -> Result<Opened> {
 }
 
 fn holds_a_run(dir: &Path) -> String {
-    format!(
-        "{} holds a run already: go on with it by --resume, or give another --out",
-        dir.display()
-    )
+    let what_to_do = if dir.join(CONFIG).exists() {
+        "go on with it by --resume, or give another --out"
+    } else {
+        "it has no config.toml to go on by, as one of another command; give another --out"
+    };
+    format!("{} holds a run already: {what_to_do}", dir.display())
 }
 
 /// Takes back a run whose inputs turned out to be unusable, so that it is neither in the way nor resumed. Only what [`open`] and the
@@ -97,7 +95,8 @@ fn holds_a_run(dir: &Path) -> String {
 pub(crate) fn abandon(dir: &Path) {
     // Best effort: the failure that led here is what is reported.
     let _ = std::fs::remove_dir_all(dir.join("inputs"));
-    for file in [CONFIG, LOCK, START_FILE] {
+    // The lock comes last: another process may begin once it is gone.
+    for file in [CONFIG, START_FILE, LOCK] {
         let _ = std::fs::remove_file(dir.join(file));
     }
     let _ = std::fs::remove_dir(dir);

@@ -7,15 +7,13 @@ use infalign_decode::{DecodeError, Event};
 use infalign_evaluate::{Drawing, EvaluateError, Evaluator, Sampled};
 use infalign_model::CausalLm;
 use infalign_reward::{Reward, RewardConfig, RewardError};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::calibration::calibrate;
 use super::inputs::Inputs;
+use super::made_by::{MadeBy, Product};
 use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
 use super::{optimum, rewards, rollouts};
-use crate::files::{read_json, write_json};
 use crate::interrupt;
 use crate::progress::{Progress, Stage};
 use crate::resume::Damaged;
@@ -31,13 +29,14 @@ pub(crate) fn execute(inputs: &Inputs<'_>) -> Result<Results> {
     let own = recipe.reward_model.len() + sampled;
     let compared = recipe.method.iter().filter(|m| recipe.evaluation.optimum && m.kind.is_ctrl());
     let mut progress = Progress::new(1 + own + 2 * recipe.method.len() + compared.count());
-    rewards::train(&inputs.reward_models, inputs.run, recipe.seed, &mut progress)?;
+    let made_by = MadeBy::of(inputs.run)?;
+    rewards::train(&inputs.reward_models, &made_by, inputs.run, recipe.seed, &mut progress)?;
     let reward = build(inputs, &recipe.reward)?;
     let judge = recipe.evaluation.judge.as_ref().map(|judge| build(inputs, judge)).transpose()?;
     let calibration = calibrate(inputs, reward.as_ref(), &mut progress)?;
     let rollouts = rollouts::sample(inputs, reward.as_ref(), &mut progress)?;
     let evaluator = Evaluator { judge: judge.as_deref(), ..evaluator(inputs, reward.as_ref()) };
-    let (reference, base) = reference_samples(inputs, &evaluator, &mut progress)?;
+    let (reference, base) = reference_samples(inputs, &evaluator, &made_by, &mut progress)?;
     stop_if_asked()?;
     let mut measured = vec![Measured::base(base)];
     let sources = Sources {
@@ -45,11 +44,13 @@ pub(crate) fn execute(inputs: &Inputs<'_>) -> Result<Results> {
         calibration: calibration.as_ref(),
         rollouts: rollouts.as_ref(),
         reference: &reference,
+        made_by: &made_by,
     };
     let mut all_responses = None;
     for (index, method) in recipe.method.iter().enumerate() {
         let policy = methods::train(inputs, index, sources, &mut progress)?;
-        let sampled = methods::evaluate(inputs, method, &policy, &evaluator, &mut progress)?;
+        let sampled =
+            methods::evaluate(inputs, method, &policy, &evaluator, &made_by, &mut progress)?;
         stop_if_asked()?;
         optimum::compare(inputs, method, &policy, sources, &mut all_responses, &mut progress)?;
         stop_if_asked()?;
@@ -60,11 +61,12 @@ pub(crate) fn execute(inputs: &Inputs<'_>) -> Result<Results> {
 
 /// Builds a reward; of one that the run has trained itself, a model that cannot be read is a file of the run.
 fn build(inputs: &Inputs<'_>, config: &RewardConfig) -> Result<Box<dyn Reward>> {
-    inputs.build(config).map_err(|error| {
+    rewards::build_to_work(config, inputs.run, &inputs.device).map_err(|error| {
         let of_model = matches!(error.downcast_ref::<RewardError>(), Some(RewardError::Model(_)));
-        match of_model && rewards::is_own(config) {
-            true => error.context(Damaged::at(&inputs.run.join(rewards::FOLDER))),
-            false => error,
+        let unreadable = || rewards::unreadable(config, inputs.run, &inputs.device);
+        match of_model.then(unreadable).flatten() {
+            Some(model) => error.context(Damaged::at(&model)),
+            None => error,
         }
     })
 }
@@ -81,7 +83,7 @@ pub(crate) fn stop_if_asked() -> Result<()> {
 /// Samples from a model, until it is asked to stop.
 ///
 /// # Errors
-/// As [`Evaluator::sample`]; [`DecodeError::Cancelled`] where it was stopped.
+/// As [`Evaluator::sample`]; [`DecodeError::Cancelled`] or [`RewardError::Stopped`] where it was stopped.
 pub(crate) fn sample(
     evaluator: &Evaluator<'_>,
     model: &CausalLm,
@@ -101,21 +103,26 @@ pub(crate) fn sample_all(
     stage: &str,
 ) -> Result<Sampled> {
     let sampled = sample(evaluator, model, stage);
-    if matches!(sampled, Err(EvaluateError::Decode(DecodeError::Cancelled { .. }))) {
+    if matches!(
+        sampled,
+        Err(EvaluateError::Decode(DecodeError::Cancelled { .. })
+            | EvaluateError::Reward(RewardError::Stopped))
+    ) {
         stop_if_asked()?;
     }
     Ok(sampled?)
 }
 
-/// What a stage makes and writes into a file, or what the file holds where an earlier run has finished the stage.
+/// What a stage makes and writes into a file, or what the file holds where an earlier process has finished the stage.
 ///
+/// - made_by: by which it has to be made.
 /// - title, length: of the stage, as it is shown.
 /// - summary: what is shown of it in the end.
 ///
 /// # Errors
-/// Those of `make`, and when the file cannot be written, or read where it is there.
-pub(crate) fn once<T: Serialize + DeserializeOwned>(
-    path: &Path,
+/// Those of `make`, and when the file cannot be written, or, where it is there, cannot be read or is of something else.
+pub(crate) fn once<T: Product>(
+    (made_by, path): (&MadeBy, &Path),
     (title, length): (&str, usize),
     progress: &mut Progress,
     make: impl FnOnce(&Stage) -> Result<T>,
@@ -123,11 +130,11 @@ pub(crate) fn once<T: Serialize + DeserializeOwned>(
 ) -> Result<T> {
     if path.exists() {
         progress.skip(title);
-        return read_json(path);
+        return made_by.read(path);
     }
     let bar = progress.stage(title, length);
     let made = make(&bar)?;
-    write_json(path, &made)?;
+    made_by.write(path, &made)?;
     bar.finish(summary(&made));
     Ok(made)
 }
@@ -136,6 +143,7 @@ pub(crate) fn once<T: Serialize + DeserializeOwned>(
 pub(crate) fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> Evaluator<'a> {
     Evaluator {
         prompts: &inputs.test,
+        prompts_sha256: &inputs.test_sha256,
         samples: inputs.recipe.evaluation.samples,
         reference: Some(&inputs.reference),
         tokenizer: &inputs.tokenizer,
@@ -151,6 +159,7 @@ pub(crate) fn evaluator<'a>(inputs: &'a Inputs<'_>, reward: &'a dyn Reward) -> E
 fn reference_samples(
     inputs: &Inputs<'_>,
     evaluator: &Evaluator<'_>,
+    made_by: &MadeBy,
     progress: &mut Progress,
 ) -> Result<(Sampled, Sampled)> {
     let path = inputs.run.join(REFERENCE);
@@ -162,7 +171,7 @@ fn reference_samples(
     };
     let (prompts, samples) = (inputs.test.len(), evaluator.samples);
     let summary = |_: &_| format!("{prompts} held-out prompts, {samples} responses each");
-    let both = once(&path, ("reference samples", 2), progress, make, summary)?;
+    let both = once((made_by, &path), ("reference samples", 2), progress, make, summary)?;
     check_samples(&path, &both.0, evaluator)?;
     check_samples(&path, &both.1, evaluator)?;
     Ok(both)
@@ -175,8 +184,11 @@ pub(crate) fn check_samples(
     evaluator: &Evaluator<'_>,
 ) -> Result<()> {
     let ids = sampled.prompts.iter().map(|prompt| &prompt.id);
+    // Those of older versions do not tell their texts.
+    let mut texts = sampled.prompts.iter().zip(evaluator.prompts_sha256);
     let fits = sampled.check().is_ok()
         && ids.eq(evaluator.prompts.iter().map(|prompt| &prompt.id))
+        && texts.all(|(stored, given)| stored.may_have(Some(given)))
         && sampled.rewards.iter().all(|rewards| rewards.len() == evaluator.samples)
         && sampled.judged.is_some() == evaluator.judge.is_some();
     if fits {

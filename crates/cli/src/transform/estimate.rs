@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use infalign_calibrate::{pit, store};
 use infalign_data::Text;
-use infalign_data::responses::{self, StoredPrompt};
+use infalign_data::responses::{self, StoredPrompt, StoredResponses};
 use infalign_decode::Stream;
 use infalign_transform::{Beta, EstimatedTransform, RankEstimate};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, OrFailure};
 use crate::output::{self, shown};
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &EstimateArgs) -> Result<(), Failure> {
     args.out.as_deref().map_or(Ok(()), destination::file).or_input()?;
     let stored = responses::read(&args.responses).or_input()?;
     let beta = Beta::new(args.beta).or_input()?;
-    let ranks = ranks(args, &stored.prompts).or_input()?;
+    let ranks = ranks(args, &stored).or_input()?;
     let by_prompt: Vec<&[f64]> = ranks.iter().map(Vec::as_slice).collect();
     let found = RankEstimate::of_clusters(args.bins, &by_prompt)
         .and_then(|estimate| estimate.optimum(beta));
@@ -103,11 +103,39 @@ fn print_json(
     output::print(&format!("{document:#}"))
 }
 
+/// Whether two rewards, as [`crate::identity`] tells them, are one, wherever the servers are that score.
+fn is_same_reward(ours: &str, theirs: &str) -> bool {
+    let anywhere = |reward: &str| {
+        let mut reward: Value = serde_json::from_str(reward).ok()?;
+        take_addresses(&mut reward);
+        Some(reward)
+    };
+    ours == theirs || anywhere(ours).is_some_and(|ours| anywhere(theirs) == Some(ours))
+}
+
+fn take_addresses(reward: &mut Value) {
+    match reward {
+        Value::Object(keys) => {
+            keys.remove("url");
+            keys.values_mut().for_each(take_addresses);
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(take_addresses),
+        _ => {}
+    }
+}
+
 /// The rank of every response to each prompt among the reference's own, ties broken at random.
-fn ranks(args: &EstimateArgs, prompts: &[StoredPrompt]) -> Result<Vec<Vec<f64>>> {
+fn ranks(args: &EstimateArgs, stored: &StoredResponses) -> Result<Vec<Vec<f64>>> {
     let table = store::read(&args.table)?;
+    let (ours, theirs) = (&table.meta().reward, stored.reward.as_ref());
+    if let Some(theirs) = theirs.filter(|theirs| !is_same_reward(ours, theirs)) {
+        bail!(
+            "{}: the rewards are those of {theirs}, and the table was made with {ours}: generate with the table's reward",
+            args.responses.display()
+        );
+    }
     let mut ranks = Vec::new();
-    for StoredPrompt { prompt, responses } in prompts {
+    for StoredPrompt { prompt, responses } in &stored.prompts {
         let Text::Plain(text) = &prompt.text else {
             bail!(
                 "{}: the prompt `{}` is of messages: give it as the text that the model reads",
@@ -131,4 +159,20 @@ fn ranks(args: &EstimateArgs, prompts: &[StoredPrompt]) -> Result<Vec<Vec<f64>>>
         ranks.push(pit::Group::new(row, &rewards, &mut uniform)?.values().to_vec());
     }
     Ok(ranks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reward_is_the_same_wherever_its_server_is() {
+        let of = |url: &str, batch: usize| {
+            json!({ "kind": "sum", "parts": [{ "kind": "remote", "url": url, "batch": batch }] })
+                .to_string()
+        };
+        assert!(is_same_reward(&of("http://a", 8), &of("http://b", 8)));
+        assert!(!is_same_reward(&of("http://a", 8), &of("http://a", 9)));
+        assert!(is_same_reward("a", "a") && !is_same_reward("a", "b"));
+    }
 }

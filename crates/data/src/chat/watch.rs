@@ -15,8 +15,8 @@ const STACK: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct Watch {
     patience: Duration,
-    /// Lives as long as the last thread that did not end in time.
-    abandoned: Mutex<Weak<()>>,
+    /// Each lives as long as a thread that did not end in time.
+    abandoned: Mutex<Vec<Weak<()>>>,
 }
 
 impl Watch {
@@ -36,7 +36,7 @@ impl Watch {
         let fail = |problem: String| Err(Error::new(ErrorKind::InvalidOperation, problem));
         let endless = || fail(format!("it does not end within {:?}", self.patience));
         let abandoned = || self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
-        if abandoned().strong_count() > 0 {
+        if abandoned().iter().any(|life| life.strong_count() > 0) {
             return endless();
         }
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -55,7 +55,9 @@ impl Watch {
                 fail("it makes the interpreter panic".to_owned())
             }
             Err(RecvTimeoutError::Timeout) => {
-                *abandoned() = life;
+                let mut abandoned = abandoned();
+                abandoned.retain(|life| life.strong_count() > 0);
+                abandoned.push(life);
                 endless()
             }
         }
@@ -86,6 +88,42 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    /// Some work may be begun beside other before either is abandoned.
+    #[test]
+    fn nothing_is_begun_until_all_that_was_abandoned_has_ended() {
+        let watch = Watch::new(Duration::from_secs(1));
+        let (begun, begins) = mpsc::channel();
+        let endless = || {
+            let (end, wait) = mpsc::channel::<()>();
+            let begun = begun.clone();
+            let work = move || {
+                let _ = begun.send(());
+                let _ = wait.recv();
+                Ok::<(), Error>(())
+            };
+            (end, work)
+        };
+        let ((first_end, first), (last_end, last)) = (endless(), endless());
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(watch.run(first).is_err()));
+            begins.recv_timeout(Duration::from_secs(30)).unwrap();
+            thread::sleep(Duration::from_millis(200));
+            scope.spawn(|| assert!(watch.run(last).is_err()));
+            begins.recv_timeout(Duration::from_secs(30)).unwrap();
+        });
+        drop(last_end);
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(10));
+            assert!(watch.run(|| Ok(1)).is_err(), "the first has not ended");
+        }
+        drop(first_end);
+        let started = Instant::now();
+        while watch.run(|| Ok(1)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(30));
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(crate) fn run(
     let total = prompts.len() * samples.len();
     let workers = workers(generator.model.rows_are_independent()).clamp(1, total.max(1));
     let share = generator.batch.clamp(1, total.max(1)).div_ceil(workers);
+    // A row enters behind another that is at its end.
+    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    let columns = longest.saturating_add(generator.sampling.max_tokens.saturating_mul(2));
+    let share = share.min(generator.model.most_rows(columns)).max(1);
     let local = Local { generator, prompts, finished, failed: Mutex::default() };
     let queue: Queue<&Local<'_>> = Queue::new(workers);
     queue.add(Arc::new(Job::new(&local, samples)));

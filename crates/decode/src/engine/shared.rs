@@ -42,7 +42,7 @@ impl Engine {
     /// When the system gives no thread.
     pub fn start(model: Arc<dyn LanguageModel>, batch: usize) -> std::io::Result<Self> {
         let workers = super::workers(model.rows_are_independent()).clamp(1, batch.max(1));
-        let share = batch.max(1).div_ceil(workers);
+        let share = batch.max(1).div_ceil(workers).min(model.most_rows(0)).max(1);
         let mut engine = Self { model, queue: Arc::new(Queue::new(workers)), workers: Vec::new() };
         for number in 0..workers {
             let (model, queue) = (engine.model.clone(), engine.queue.clone());

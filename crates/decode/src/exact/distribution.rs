@@ -59,10 +59,11 @@ impl ResponseDistribution {
     /// [`DecodeError::Procedure`] for a procedure that is not a selection by reward, [`DecodeError::Transform`] for a possible response whose
     /// reward is not a number.
     pub fn select(self, procedure: &Procedure, rewards: &[f64]) -> Result<Self, DecodeError> {
-        if procedure.is_guided() || matches!(procedure, Procedure::Majority(_)) {
-            return Err(not_enumerated(procedure));
-        }
-        self.map_possible(rewards, |p, r| Outcomes::new(p, r)?.under(procedure))
+        let selected = self.map_possible(rewards, |p, r| Outcomes::new(p, r)?.under(procedure));
+        selected.map_err(|error| match error {
+            DecodeError::Transform(TransformError::NotByRank(_)) => not_enumerated(procedure),
+            error => error,
+        })
     }
 
     pub(super) fn base(&self) -> &[f64] {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use infalign_model::{ModelError, Tokenizer, TransformerConfig};
 pub use infalign_remote::Patience;
+use infalign_remote::RemoteError;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -55,7 +56,8 @@ pub struct RemoteGenerator<'a> {
     pub stage: &'a str,
     /// Largest number of requests at a time, a thread each.
     pub batch: usize,
-    /// When it becomes true, no more requests are sent; those that are on their way end.
+    /// When it becomes true, no more requests are sent; those that are on their way end, after further tries unless [`Patience::cancelled`]
+    /// says the same.
     pub interrupted: Option<&'a AtomicBool>,
 }
 
@@ -84,7 +86,11 @@ impl Sampler for RemoteGenerator<'_> {
                 return Ok(());
             }
             let (prompt, sample) = (number / samples, first + number % samples);
-            let response = self.respond(&prompts[prompt], sample).inspect_err(|_| gather.stop())?;
+            let response = match self.respond(&prompts[prompt], sample) {
+                // As those that are not begun any more.
+                Err(DecodeError::Remote(RemoteError::Cancelled { .. })) => return Ok(()),
+                response => response.inspect_err(|_| gather.stop())?,
+            };
             let hand_on = |responses| finished(prompt, responses);
             if gather.add(prompt, sample, response, hand_on).is_break() {
                 gather.stop();

@@ -80,7 +80,7 @@ pub struct Figure {
     pub panels: Vec<Panel>,
 }
 
-/// Draws a figure as SVG.
+/// Draws a figure as SVG. Control characters of its texts, of which XML has none, are shown as `\u{fffd}`.
 ///
 /// # Errors
 /// [`EvaluateError::Plot`].
@@ -88,7 +88,8 @@ pub fn draw_svg(figure: &Figure) -> Result<String, EvaluateError> {
     let mut text = String::new();
     let area = SVGBackend::with_string(&mut text, draw::size(figure)).into_drawing_area();
     draw::draw(figure, area)?;
-    Ok(text)
+    let is_no_xml = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    Ok(text.replace(is_no_xml, "\u{fffd}"))
 }
 
 /// Draws a figure as PNG.
@@ -175,6 +176,13 @@ mod tests {
         // The legend's marker is there for those of the method's own name.
         assert_eq!(filled, [2, filled[1]]);
         assert!(hollow[1] > filled[1], "an outline: {hollow:?}, {filled:?}");
+    }
+
+    #[test]
+    fn control_characters_do_not_get_into_a_drawing() {
+        let title = "a\u{1}<b>\u{1b}[31mx".to_owned();
+        let svg = draw_svg(&Figure { title, ..of_point("a", 2.0) }).unwrap();
+        assert!(svg.contains("a\u{fffd}&lt;b&gt;\u{fffd}[31mx"), "{svg}");
     }
 
     #[test]

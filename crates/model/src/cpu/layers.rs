@@ -1,5 +1,6 @@
 //! The layers of a block, on rows of numbers.
 
+use burn::tensor::DType;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::Matrix;
@@ -101,7 +102,7 @@ pub(super) struct Scaling {
 
 impl Scaling {
     pub(super) fn new(norm: Norm) -> Self {
-        let weight = numbers(norm.weight.val().add_scalar(norm.offset));
+        let weight = numbers(norm.weight.val().cast(DType::F32).add_scalar(norm.offset));
         let bias = norm.bias.as_ref().map(|bias| numbers(bias.val()));
         Self { weight, bias, epsilon: norm.epsilon as f32 }
     }

@@ -1,7 +1,7 @@
 //! The low-rank update of one linear module.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use infalign_backend::kernels::project;
 
 use crate::checkpoint::param;
@@ -29,9 +29,9 @@ impl Adapter {
         project(project(x, self.a.val()).mul_scalar(self.scale), self.b.val())
     }
 
-    /// A `[inputs, rank]` and B·scale `[rank, outputs]`.
+    /// A `[inputs, rank]` and, as f32, B·scale `[rank, outputs]`.
     pub(crate) fn factors(self) -> [Tensor<2>; 2] {
-        [self.a.into_value(), self.b.into_value().mul_scalar(self.scale)]
+        [self.a.into_value(), self.b.into_value().cast(DType::F32).mul_scalar(self.scale)]
     }
 
     /// A·B·scale, what merging adds to the weight: `[inputs, outputs]`.
@@ -43,4 +43,20 @@ impl Adapter {
 /// The names of A and B of a module.
 pub(super) fn tensor_names(module: &str) -> [String; 2] {
     ["A", "B"].map(|matrix| format!("{module}.lora_{matrix}.weight"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensors::numbers;
+
+    #[test]
+    fn factors_of_weights_in_bf16_are_scaled_without_rounding() {
+        let device = infalign_backend::device(Some(&"cpu".parse().unwrap())).unwrap();
+        // The last of the seven bits of the mantissa; once and a half of it has one more.
+        let number: f32 = 1.0 + 1.0 / 128.0;
+        let matrix = Tensor::<2>::from_data([[number]], &device).cast(DType::BF16);
+        let [_, b] = Adapter::new("q_proj", matrix.clone(), matrix, 1.5).factors();
+        assert_eq!(numbers(b), [1.5 * number]);
+    }
 }

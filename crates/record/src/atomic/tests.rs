@@ -125,19 +125,28 @@ fn a_file_is_not_replaced_by_a_folder() {
 #[test]
 fn only_a_file_system_that_cannot_be_asked_is_excused_from_bringing_files_to_the_disk() {
     for kind in [ErrorKind::Unsupported, ErrorKind::InvalidInput] {
-        assert!(cannot_be_asked(&kind.into()), "{kind}");
+        assert!(is_impossible(&kind.into()), "{kind}");
     }
     for kind in [ErrorKind::StorageFull, ErrorKind::PermissionDenied, ErrorKind::Other] {
-        assert!(!cannot_be_asked(&kind.into()), "{kind}");
+        assert!(!is_impossible(&kind.into()), "{kind}");
     }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn what_a_file_system_answers_is_known_by_its_number() {
-    // EINVAL, EOPNOTSUPP and EIO.
-    let answers = [22, 95, 5].map(io::Error::from_raw_os_error);
-    assert_eq!(answers.each_ref().map(cannot_be_asked), [true, true, false]);
+    // EINVAL, EOPNOTSUPP and ENOLCK; EIO, EINTR and EACCES.
+    let answers = [22, 95, 37, 5, 4, 13].map(io::Error::from_raw_os_error);
+    let excused = [true, true, true, false, false, false];
+    assert_eq!(answers.each_ref().map(is_impossible), excused);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_no_reason_not_to_bring_the_others_to_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("a/b")).unwrap();
+    fs::write(folder.path().join("a/b/c"), "").unwrap();
+    sync_files(folder.path(), ["a/absent", "a/b/c"].into_iter()).unwrap();
 }
 
 #[cfg(not(windows))]
@@ -165,6 +174,33 @@ fn what_was_left_half_written_is_cleared_and_nothing_else() {
     clear(root.path()).unwrap();
     assert!(!path("methods/.part-a1b2").exists());
     assert!(path("methods").exists() && path(".mine").exists() && path("results.json").exists());
+}
+
+#[test]
+fn a_folder_that_was_being_replaced_is_put_back_or_deleted_where_another_has_its_name() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    // As if killed between the two renames, and while the old one was deleted.
+    fs::create_dir(path("checkpoints")).unwrap();
+    write_dir_atomic(&path("checkpoints/.best.old"), checkpoint("100")).unwrap();
+    write_dir_atomic(&path("checkpoints/step-7"), checkpoint("200")).unwrap();
+    write_dir_atomic(&path("checkpoints/.step-7.old"), checkpoint("100")).unwrap();
+    // None of these is of a folder that was being replaced.
+    for name in ["checkpoints/.mine.old", "checkpoints/list"] {
+        fs::write(path(name), "x").unwrap();
+    }
+    for name in ["checkpoints/.old", "checkpoints/.list.old"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    for _ in 0..2 {
+        clear(root.path()).unwrap();
+        let there = [".list.old", ".mine.old", ".old", "best", "list", "step-7"];
+        assert_eq!(names(&path("checkpoints")), there);
+        for (folder, step) in [("best", "100"), ("step-7", "200")] {
+            let weights = path("checkpoints").join(folder).join("optimizer/moments");
+            assert_eq!(fs::read_to_string(weights).unwrap(), step);
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,24 @@ fn a_run_is_on_record_from_its_beginning_and_killed_ones_stay_so() {
 }
 
 #[test]
+fn only_a_record_that_is_not_there_is_none() {
+    let root = tempfile::tempdir().unwrap();
+    let run = finished_run(root.path(), "run");
+    let path = run.join(RECORD);
+    let half = std::fs::read_to_string(&path).unwrap()[..300].to_owned();
+    std::fs::write(&path, &half).unwrap();
+    let begun = || Recorder::begin(&run, opening(&[]));
+    let told = [changed_input(&run, &[]).unwrap_err(), begun().unwrap_err()];
+    for error in told.map(|error| error.to_string()) {
+        assert!(error.contains("record.json is refused"), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), half, "it is left as it is");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(changed_input(&run, &[]).unwrap(), None);
+    assert_eq!(begun().unwrap().completed().unwrap().earlier, []);
+}
+
+#[test]
 fn what_sealed_an_attempt_is_gone_as_soon_as_the_next_is_on_record() {
     let root = tempfile::tempdir().unwrap();
     let run = RunDir::create(root.path(), "train").unwrap();

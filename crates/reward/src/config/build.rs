@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use infalign_backend::Device;
 use infalign_model::ModelFolder;
@@ -37,6 +38,22 @@ impl RewardConfig {
         cache: &Path,
         keys: ApiKeys<'_>,
     ) -> Result<Box<dyn Reward>, RewardError> {
+        self.build_until(None, device, cache, keys)
+    }
+
+    /// The same, of which a server is not asked any more, nor waited for before it is asked again, once a flag is set: scoring then ends with
+    /// [`RewardError::Stopped`].
+    ///
+    /// # Errors
+    /// As [`RewardConfig::build`].
+    pub fn build_until(
+        &self,
+        stop: Option<&'static AtomicBool>,
+        device: &Device,
+        cache: &Path,
+        keys: ApiKeys<'_>,
+    ) -> Result<Box<dyn Reward>, RewardError> {
+        let build = |one: &Self| one.build_until(stop, device, cache, keys);
         Ok(match self {
             Self::Length { unit } => Box::new(Length { unit: *unit }),
             Self::LogLength { unit, most } => Box::new(LogLength::new(*unit, *most)?),
@@ -49,14 +66,14 @@ impl RewardConfig {
                 let folder = ModelFolder::new(path.clone(), cache);
                 Box::new(RewardModel::load(&folder, *reads, device)?)
             }
-            Self::Remote(remote) => Box::new(remote.build(keys)?),
+            Self::Remote(remote) => Box::new(remote.build(stop, keys)?),
             Self::Sum { parts } => {
-                let part = |part: &Part| Ok((part.weight, part.reward.build(device, cache, keys)?));
+                let part = |part: &Part| Ok((part.weight, build(&part.reward)?));
                 let parts = parts.iter().map(part).collect::<Result<_, RewardError>>()?;
                 Box::new(WeightedSum::new(parts)?)
             }
             Self::Ensemble { of, by, k } => {
-                let members = of.iter().map(|member| member.build(device, cache, keys));
+                let members = of.iter().map(build);
                 Box::new(Ensemble::new(members.collect::<Result<_, _>>()?, *by, *k)?)
             }
         })
@@ -64,9 +81,14 @@ impl RewardConfig {
 }
 
 impl RemoteConfig {
-    fn build(&self, keys: ApiKeys<'_>) -> Result<Cached, RewardError> {
+    fn build(
+        &self,
+        stop: Option<&'static AtomicBool>,
+        keys: ApiKeys<'_>,
+    ) -> Result<Cached, RewardError> {
         let key = key(keys, self.api_key_env.as_deref())?;
         let patience = Patience::of_seconds(self.timeout_seconds)?;
+        let patience = Patience { cancelled: stop, ..patience };
         let batch = NonZeroUsize::new(self.batch).ok_or(RewardError::Setting {
             key: "batch",
             value: 0.0,

@@ -126,7 +126,7 @@ impl Ppo {
             }
             None => (SequenceClassifier::on(reference.clone().merge()?, 0), fresh),
         };
-        let origin = checkpoint.map(|dir| read_json(&origin_path(dir))).transpose()?.flatten();
+        let origin = checkpoint.map(|dir| read_json(&origin_path(dir))).transpose()?;
         Ok(WithValue { config, value: value.train(), optimizer, share, origin })
     }
 }
@@ -203,7 +203,9 @@ impl Solver for WithValue {
         let dir = value_path(checkpoint);
         std::fs::create_dir_all(&dir).map_err(|error| state_error(&dir, error))?;
         self.value.valid().save(&dir)?;
-        write_json(&origin_path(checkpoint), &self.origin)?;
+        if let Some(origin) = self.origin {
+            write_json(&origin_path(checkpoint), &origin)?;
+        }
         self.optimizer.save(&optimizer_path(checkpoint))
     }
 }
@@ -344,10 +346,13 @@ mod tests {
         let sequences = [Sequence { tokens: vec![1; 2], prompt_length: 1 }];
         let returns = Returns { values: vec![vec![0.0]], targets: vec![vec![1.0]] };
         solver.fit(&[0], &sequences, &returns, 0.1).unwrap();
+        solver.origin = Some(0.5);
         let dir = tempfile::tempdir().unwrap();
         solver.save(dir.path()).unwrap();
         let begin = || config.begin(&reference, &optimizer, Some(dir.path()));
-        assert!(begin().is_ok());
+        assert_eq!(begin().unwrap().origin, Some(0.5));
+        std::fs::write(origin_path(dir.path()), "null").unwrap();
+        assert!(matches!(begin(), Err(TrainError::State { .. })));
         std::fs::remove_file(origin_path(dir.path())).unwrap();
         assert!(matches!(begin(), Err(TrainError::State { .. })));
     }

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation::log_softmax};
 use infalign_backend::kernels::{
-    AdamWStep, Angles, AttentionShape, adamw, attend, attend_cached, compare, draw, gated_silu,
-    known_log_probs, log_probs, project, project_gated, project_onto, project_three, rms_norm,
-    rotate, rows_at_once, square_sum,
+    AdamWStep, Angles, AttentionShape, adamw, attend, attend_cached, attend_within, compare, draw,
+    gated_silu, known_log_probs, log_probs, project, project_gated, project_onto, project_three,
+    rms_norm, rotate, rows_at_once, square_sum,
 };
 
 use super::{Candidate, candidates, cpu};
@@ -327,6 +327,21 @@ fn attention_is_that_of_the_cpu() {
         let shape = AttentionShape { batch, heads, kv_heads, width, scale: 1.7, cap: None, window };
         let shapes = [heads, kv_heads, kv_heads].map(|heads| [batch * time, heads * width]);
         everywhere(&format!("{shape:?}"), shapes, |_, [q, k, v]| attend(q, k, v, shape));
+    }
+}
+
+#[test]
+fn attention_of_a_few_texts_at_a_time_is_that_of_all() {
+    let (batch, time, heads, kv_heads, width) = (5, 33, 4, 2, 8);
+    let (cap, window) = (None, None);
+    let shape = AttentionShape { batch, heads, kv_heads, width, scale: 1.7, cap, window };
+    let shapes = [heads, kv_heads, kv_heads].map(|heads| [batch * time, heads * width]);
+    let of_a_text = (heads * time * time * size_of::<f32>()) as u64;
+    // One at a time, and two, of which the last is alone.
+    for bytes in [1, 2 * of_a_text] {
+        everywhere(&format!("attention within {bytes} bytes"), shapes, |_, inputs| {
+            attend_within(bytes, inputs, shape)
+        });
     }
 }
 

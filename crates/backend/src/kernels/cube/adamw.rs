@@ -104,6 +104,8 @@ pub(super) fn square_sums(x: CubeTensor) -> CubeTensor {
     let count = x.meta.shape().num_elements();
     let blocks = count.div_ceil(BLOCK);
     let parts = room(&x, [blocks], DType::F32);
+    // Where the last block would end, too.
+    size(blocks * BLOCK);
     squares::launch(
         &parts.client,
         cubes(blocks),

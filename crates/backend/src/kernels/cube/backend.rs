@@ -60,6 +60,37 @@ fn ungrouped(x: CubeTensor, shape: &AttentionShape, time: usize) -> CubeTensor {
     by_token(CubeBackend::float_reshape(x, Shape::from(dims)), shape, shape.heads)
 }
 
+/// Texts whose scores so many bytes hold: at least one.
+///
+/// - size: bytes of a score.
+fn texts_at_once(bytes: u64, time: usize, size: usize, shape: &AttentionShape) -> usize {
+    let scores = (shape.heads * time * time * size).max(1);
+    usize::try_from(bytes).map_or(shape.batch, |held| (held / scores).clamp(1, shape.batch))
+}
+
+/// `work` on as many texts at a time as have their scores in so many bytes and in a buffer of the device, their results one below the other.
+fn by_texts<const N: usize, const M: usize>(
+    inputs: [CubeTensor; N],
+    (shape, bytes): (AttentionShape, u64),
+    work: impl Fn([CubeTensor; N], AttentionShape) -> [CubeTensor; M],
+) -> [CubeTensor; M] {
+    let q = &inputs[0];
+    let time = q.meta.shape()[0] / shape.batch;
+    let held = bytes.min(q.client.properties().memory.max_page_size);
+    let at_once = texts_at_once(held, time, q.dtype.size(), &shape);
+    if at_once == shape.batch {
+        return work(inputs, shape);
+    }
+    let mut found: [Vec<CubeTensor>; M] = std::array::from_fn(|_| Vec::new());
+    for first in (0..shape.batch).step_by(at_once) {
+        let end = (first + at_once).min(shape.batch);
+        let block = inputs.each_ref().map(|x| rows(x, first * time, end * time));
+        let parts = work(block, AttentionShape { batch: end - first, ..shape });
+        found.iter_mut().zip(parts).for_each(|(all, part)| all.push(part));
+    }
+    found.map(|parts| CubeBackend::float_cat(parts, 0))
+}
+
 /// What each token takes of each: `[batch, kv_heads, group · time, time]`.
 fn shares(q: CubeTensor, k: CubeTensor, time: usize, shape: &AttentionShape) -> CubeTensor {
     let scores = product(q, CubeBackend::float_swap_dims(k, 2, 3));
@@ -105,11 +136,19 @@ impl AlignmentKernels for CubeBackend {
         rotation::rotate(x, cos, sin, width, turn)
     }
 
-    fn attend(q: CubeTensor, k: CubeTensor, v: CubeTensor, shape: AttentionShape) -> CubeTensor {
-        let time = q.meta.shape()[0] / shape.batch;
-        let q = grouped(q, &shape);
-        let [k, v] = [k, v].map(|x| by_head(x, &shape, shape.kv_heads));
-        ungrouped(product(shares(q, k, time, &shape), v), &shape, time)
+    fn attend(
+        q: CubeTensor,
+        k: CubeTensor,
+        v: CubeTensor,
+        shape: (AttentionShape, u64),
+    ) -> CubeTensor {
+        let [y] = by_texts([q, k, v], shape, |[q, k, v], shape| {
+            let time = q.meta.shape()[0] / shape.batch;
+            let q = grouped(q, &shape);
+            let [k, v] = [k, v].map(|x| by_head(x, &shape, shape.kv_heads));
+            [ungrouped(product(shares(q, k, time, &shape), v), &shape, time)]
+        });
+        y
     }
 
     fn attend_backward(
@@ -117,20 +156,23 @@ impl AlignmentKernels for CubeBackend {
         k: CubeTensor,
         v: CubeTensor,
         grad: CubeTensor,
-        shape: AttentionShape,
+        shape: (AttentionShape, u64),
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let time = q.meta.shape()[0] / shape.batch;
-        let [q, grad] = [q, grad].map(|x| grouped(x, &shape));
-        let [k, v] = [k, v].map(|x| by_head(x, &shape, shape.kv_heads));
-        let turned = |x: CubeTensor| CubeBackend::float_swap_dims(x, 2, 3);
-        let shares = shares(q.clone(), k.clone(), time, &shape);
-        let of_shares = product(grad.clone(), turned(v));
-        let dv = product(turned(shares.clone()), grad);
-        let of_scores = attention::softmax_backward(&shares, of_shares, shape.scale);
-        let dk = product(turned(of_scores.clone()), q);
-        let dq = product(of_scores, k);
-        let [dk, dv] = [dk, dv].map(|x| by_token(x, &shape, shape.kv_heads));
-        (ungrouped(dq, &shape, time), dk, dv)
+        let [dq, dk, dv] = by_texts([q, k, v, grad], shape, |[q, k, v, grad], shape| {
+            let time = q.meta.shape()[0] / shape.batch;
+            let [q, grad] = [q, grad].map(|x| grouped(x, &shape));
+            let [k, v] = [k, v].map(|x| by_head(x, &shape, shape.kv_heads));
+            let turned = |x: CubeTensor| CubeBackend::float_swap_dims(x, 2, 3);
+            let shares = shares(q.clone(), k.clone(), time, &shape);
+            let of_shares = product(grad.clone(), turned(v));
+            let dv = product(turned(shares.clone()), grad);
+            let of_scores = attention::softmax_backward(&shares, of_shares, shape.scale);
+            let dk = product(turned(of_scores.clone()), q);
+            let dq = product(of_scores, k);
+            let [dk, dv] = [dk, dv].map(|x| by_token(x, &shape, shape.kv_heads));
+            [ungrouped(dq, &shape, time), dk, dv]
+        });
+        (dq, dk, dv)
     }
 
     fn project(x: CubeTensor, weight: CubeTensor) -> CubeTensor {

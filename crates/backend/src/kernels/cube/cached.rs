@@ -264,6 +264,7 @@ impl CachedAttention for CubeBackend {
             "what is cached is of the cache's type"
         );
         let [batch, _, capacity, width] = keys.meta.shape().dims();
+        size(keys.meta.shape().num_elements());
         let (count, dim) = elementwise(k.count * k.width);
         written::launch(
             &keys.client,
@@ -302,6 +303,7 @@ impl CachedAttention for CubeBackend {
         assert_eq!(q.dtype, keys.dtype, "queries and keys are of one type");
         let (q, turn) = (Rows::of(q), Turn::by(cos, sin));
         let capacity = keys.meta.shape()[2];
+        size(keys.meta.shape().num_elements());
         let [keys, values, starts] = [keys, values, starts].map(into_contiguous);
         let y = room(&q.tensor, [q.count, q.width], q.tensor.dtype);
         let units = shape.width.next_power_of_two().max(128);

@@ -58,7 +58,12 @@ impl AlignmentKernels for Flex {
         tensor(rotation::rotate(floats(&x), floats(&cos), floats(&sin), sizes), dims::<2>(&x))
     }
 
-    fn attend(q: FlexTensor, k: FlexTensor, v: FlexTensor, shape: AttentionShape) -> FlexTensor {
+    fn attend(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        (shape, _): (AttentionShape, u64),
+    ) -> FlexTensor {
         let [q, k, v] = [q, k, v].map(|tensor| tensor.to_contiguous());
         tensor(attention::forward(floats(&q), floats(&k), floats(&v), &shape), dims::<2>(&q))
     }
@@ -68,7 +73,7 @@ impl AlignmentKernels for Flex {
         k: FlexTensor,
         v: FlexTensor,
         grad: FlexTensor,
-        shape: AttentionShape,
+        (shape, _): (AttentionShape, u64),
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let [q, k, v, grad] = [q, k, v, grad].map(|tensor| tensor.to_contiguous());
         let given = [&q, &k, &v, &grad].map(floats);

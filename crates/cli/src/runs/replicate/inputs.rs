@@ -8,7 +8,7 @@ use infalign_record::env::{data_dir, with_home};
 use infalign_record::hash::sha256_file;
 use infalign_record::record::Input;
 
-use super::not_comparable;
+use super::{is_by_settings, not_comparable};
 
 /// Refuses inputs that are not here or are others. Those that lie in the run's own folder come with the program; names on the hub, which
 /// hold a revision, and keys that `sets` changes are compared after the run.
@@ -21,17 +21,24 @@ pub(super) fn check(original: &Record, sets: &[String]) -> Result<()> {
     let named = original.inputs.iter().filter(|input| {
         !given.iter().any(|key| input.role == *key || input.role.starts_with(&format!("{key} (")))
     });
-    let obstacles: Vec<String> = named.filter_map(obstacle).collect();
+    let by_settings = is_by_settings(original);
+    let obstacles: Vec<String> = named.filter_map(|input| obstacle(input, by_settings)).collect();
     if obstacles.is_empty() { Ok(()) } else { Err(not_comparable(&obstacles)) }
 }
 
-fn obstacle(input: &Input) -> Option<String> {
+/// - `by_settings`: whether `--set` can say where it lies.
+fn obstacle(input: &Input, by_settings: bool) -> Option<String> {
     let Input { role, path, sha256, .. } = input;
     let here = place(input)?;
     let what = format!("the input {path} ({role})");
     if !here.is_file() {
+        let then = if by_settings {
+            format!("say where it lies by --set {role}=PATH or INFALIGN_DATA")
+        } else {
+            "put it there, or run the command by hand and compare with --replica".to_owned()
+        };
         return Some(format!(
-            "{what} is not there; find the file whose SHA-256 is {sha256}, and say where it lies by --set {role}=PATH or INFALIGN_DATA"
+            "{what} is not there; find the file whose SHA-256 is {sha256}, and {then}"
         ));
     }
     match sha256_file(&here) {
@@ -66,13 +73,15 @@ mod tests {
         std::fs::write(&file, "abc").unwrap();
         let path = file.display().to_string();
         let right = sha256_file(&file).unwrap();
-        assert_eq!(obstacle(&input(&path, &right)), None);
-        assert!(obstacle(&input(&path, &"0".repeat(64))).unwrap().contains("is another"));
-        let missing = obstacle(&input("no/such/file", &right)).unwrap();
-        assert!(missing.contains("--set prompts.train=PATH") && missing.contains(&right));
+        assert_eq!(obstacle(&input(&path, &right), true), None);
+        assert!(obstacle(&input(&path, &"0".repeat(64)), true).unwrap().contains("is another"));
+        let missing = |by_settings| obstacle(&input("no/such/file", &right), by_settings).unwrap();
+        assert!(missing(true).contains("--set prompts.train=PATH"));
+        assert!(missing(true).contains(&right) && missing(false).contains(&right));
+        assert!(!missing(false).contains("--set") && missing(false).contains("--replica"));
         let on_hub = format!("org/name@{}/model.safetensors", "0".repeat(40));
         for elsewhere in ["$RUN/inputs/a", on_hub.as_str()] {
-            assert_eq!(obstacle(&input(elsewhere, &right)), None);
+            assert_eq!(obstacle(&input(elsewhere, &right), true), None);
         }
         for at_home in ["~/a.jsonl", r"~\a.jsonl"] {
             let home = std::env::home_dir().unwrap();
@@ -80,6 +89,9 @@ mod tests {
         }
         let other = dir.path().join("me@work.jsonl").display().to_string();
         std::fs::write(&other, "other").unwrap();
-        assert!(obstacle(&input(&other, &right)).unwrap().contains("is another"), "a mere path");
+        assert!(
+            obstacle(&input(&other, &right), true).unwrap().contains("is another"),
+            "a mere path"
+        );
     }
 }

@@ -120,13 +120,20 @@ fn new_folder(out: Option<&Path>) -> Result<PathBuf> {
     let Some(out) = out else {
         return Ok(RunDir::create(Path::new(ROOT), "replicate")?.path().to_path_buf());
     };
+    let out = &no_option(out);
     let mut entries = std::fs::read_dir(out).into_iter().flatten();
     if entries.any(|entry| !entry.is_ok_and(|entry| is_of_finder(&entry.file_name()))) {
         bail!("{} is not empty: give a new folder by --out", out.display());
     }
     destination::folder(out)?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    Ok(out.to_path_buf())
+    Ok(out.clone())
+}
+
+/// A path as a word that is no option, though its name may begin with a dash.
+fn no_option(path: &Path) -> PathBuf {
+    let begins = path.to_string_lossy().starts_with('-');
+    if begins { Path::new(".").join(path) } else { path.to_path_buf() }
 }
 
 /// Runs the original's command again into the folder `replica`.
@@ -165,7 +172,8 @@ fn again(
 ) -> Result<Command> {
     let mut command = Command::new(&program.path);
     if is_by_settings(original) {
-        command.arg(&original.command).arg(args.run.join(CONFIG)).arg("--out").arg(replica);
+        let config = no_option(&args.run.join(CONFIG));
+        command.arg(&original.command).arg(config).arg("--out").arg(replica);
         command.args(args.sets.iter().flat_map(|set| ["--set", set]));
         if let Some(device) = value_of(&original.argv, "--device") {
             command.args(["--device", device]);
@@ -185,25 +193,28 @@ fn moved_words(original: &Record, replica: &Path) -> Result<Vec<String>> {
         );
     }
     let old = own_folder(original)?;
-    // What the command writes lies in its folder.
-    let moved = |place: &str| match inside(place, &old) {
-        Some(rest) if rest.as_os_str().is_empty() => replica.display().to_string(),
-        Some(rest) => replica.join(rest).display().to_string(),
-        None => place.to_owned(),
+    // What the command writes lies in its folder. The folder alone is meant by its options only: a command or a procedure may be called like it.
+    let moved = |option: &str, place: &str| match inside(place, &old) {
+        Some(rest) if !rest.as_os_str().is_empty() => replica.join(rest).display().to_string(),
+        Some(_) if ["--out", "--record"].contains(&option) => replica.display().to_string(),
+        _ => place.to_owned(),
     };
-    let word = |word: &String| {
+    let word = |(at, word): (usize, &String)| {
         let word = env::with_home(word);
         match word.split_once('=') {
             Some((option, place)) if option.starts_with("--") => {
-                format!("{option}={}", moved(place))
+                format!("{option}={}", moved(option, place))
             }
-            _ => moved(&word),
+            _ => {
+                moved(at.checked_sub(1).map_or("", |before| original.argv[before].as_str()), &word)
+            }
         }
     };
     // What was taken up is made from the beginning, and the changes of a program are no result.
     let is_left_out =
-        |word: &&String| word.as_str() == "--resume" || word.starts_with("--include-diff");
-    Ok(original.argv.iter().filter(|word| !is_left_out(word)).map(word).collect())
+        |word: &String| word.as_str() == "--resume" || word.starts_with("--include-diff");
+    let words = original.argv.iter().enumerate().filter(|(_, word)| !is_left_out(word));
+    Ok(words.map(word).collect())
 }
 
 /// Whether a run is run again by its `config.toml`, and not by its command line.
@@ -277,6 +288,38 @@ mod tests {
         assert_eq!(found("./page", ".").as_deref(), Some("page"));
         assert_eq!((found("Xy/page", "X"), found("best-of:4", ".")), (None, None));
         assert_eq!((found("X/../page", "X"), found("./../page", ".")), (None, None));
+    }
+
+    #[test]
+    fn words_that_are_called_like_the_folder_stay_as_they_are() {
+        let moved = |words: &[&str]| {
+            let root = tempfile::tempdir().unwrap();
+            let opening = infalign_record::Opening {
+                command: words[0].to_owned(),
+                argv: words.iter().map(|word| (*word).to_owned()).collect(),
+                ..infalign_record::Opening::default()
+            };
+            let record = infalign_record::Recorder::begin(root.path(), opening).unwrap();
+            moved_words(&record.completed().unwrap(), Path::new("again")).unwrap().join(" ")
+        };
+        for (words, expected) in [
+            ("compare a b --record compare", "compare a b --record again"),
+            (
+                "generate --procedure sample --record=sample",
+                "generate --procedure sample --record=again",
+            ),
+            ("evaluate --name mine --out mine --resume", "evaluate --name mine --out again"),
+            ("report a --record r --out r/page", "report a --record again --out again/page"),
+            ("report a --out=./r --record r", "report a --out=again --record again"),
+        ] {
+            assert_eq!(moved(&words.split(' ').collect::<Vec<_>>()), expected);
+        }
+    }
+
+    #[test]
+    fn a_folder_whose_name_begins_with_a_dash_is_no_option() {
+        assert_eq!(no_option(Path::new("-x/config.toml")), Path::new("./-x/config.toml"));
+        assert_eq!(no_option(Path::new("a/-x")), Path::new("a/-x"));
     }
 
     #[test]

@@ -56,9 +56,9 @@ pub(super) fn differences(original: &Record, replica: &Record) -> Vec<String> {
 
 /// Whether a file is another in every process: the state of an optimizer, in which burn names the parameters at random, the digests of a
 /// checkpoint, its own among them, and what TensorBoard
-/// shows, which holds the time of every step.
+/// shows, which holds the time of every step. What checkpoints are made by is told by other files, and not by older programs.
 fn is_new(path: &str) -> bool {
-    ["optimizer.bpk", MANIFEST].iter().any(|name| path.ends_with(name))
+    ["optimizer.bpk", MANIFEST, "made-by.json"].iter().any(|name| path.ends_with(name))
         || path.contains("/tensorboard/")
 }
 

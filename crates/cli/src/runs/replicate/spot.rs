@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use infalign_record::compare::{self, FileComparison};
 use infalign_record::folder::{self, CONFIG, EXPECT, RECORD, RESULTS, STEPS};
 use infalign_record::hash::{sha256_bytes, sha256_file};
 use infalign_record::replication::{Replication, Row, RunName};
-use infalign_record::{Expect, Level, Record, START_FILE, divergence};
+use infalign_record::{Expect, Level, Record, START_FILE, Tolerance, divergence};
 
 use super::program::Program;
 use super::{ReplicateArgs, report};
@@ -52,7 +53,7 @@ pub(super) fn run(
         replica = Some(folder::record(&copy).or_run()?);
     }
     let replica = replica.ok_or_else(|| Failure::Input(anyhow!("the run has no stages")))?;
-    let same = infalign_record::compare::same_machine(original, &replica);
+    let same = compare::same_machine(original, &replica);
     let required = if same { expect.same_machine } else { Level::Differs };
     results.iter_mut().for_each(|row| row.required = required);
     let names: Vec<&str> = chosen.iter().map(|stage| stage.name.as_str()).collect();
@@ -131,16 +132,19 @@ fn again(
     }
     let status = interrupt::wait(&mut child, || false).with_context(in_stage)?;
     ensure!(status.success(), "{} failed: {status}", in_stage());
-    product(stage, original, copy)
+    product(stage, original, (&args.run, copy))
 }
 
 /// Compares what a stage made with what the run had made.
-fn product(stage: &Stage, original: &Record, copy: &Path) -> Result<Row> {
+fn product(stage: &Stage, original: &Record, (run, copy): (&Path, &Path)) -> Result<Row> {
     let digest = sha256_file(&copy.join(&stage.product))?;
     let recorded = original.outputs.iter().find(|output| output.path == stage.product);
     let same = recorded.is_some_and(|output| output.sha256 == digest);
+    let contents = || compare::contents(&stage.product, (run, copy), &Tolerance::default(), true);
     let (reached, note) = if same {
         (Level::Bitwise, String::new())
+    } else if let FileComparison { level: Level::Bitwise, note, .. } = contents() {
+        (Level::Bitwise, note)
     } else {
         (Level::Differs, format!("{} has other bytes", stage.product))
     };

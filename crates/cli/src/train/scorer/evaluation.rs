@@ -12,6 +12,7 @@ use infalign_model::{CausalLm, LanguageModel, PrefixValues, Sequence, Tokenizer}
 use infalign_reward::{Reward, WeightedSum};
 use infalign_transform::{Composed, Procedure};
 
+use super::super::made_by::MadeBy;
 use super::super::stages::{once, stop_if_asked};
 use super::measures::{Measured, Measures};
 use super::row::Row;
@@ -75,6 +76,7 @@ impl ScorerEvaluator<'_> {
         &self,
         evaluations: &[ScorerEvaluation],
         run: &Path,
+        made_by: &MadeBy,
         progress: &mut Progress,
     ) -> Result<Vec<Row>> {
         let folder = run.join("evaluation");
@@ -89,7 +91,7 @@ impl ScorerEvaluator<'_> {
                     self.row(*procedure, evaluation).with_context(key)
                 };
                 let stage = (title.as_str(), self.prompts.len());
-                let row = once(&path, stage, progress, make, Row::summary)?;
+                let row = once((made_by, &path), stage, progress, make, Row::summary)?;
                 self.measures.check(&row, &path)?;
                 rows.push(row);
                 stop_if_asked()?;

@@ -22,7 +22,7 @@ use infalign_record::atomic::write_dir_atomic;
 use infalign_reward::Reward;
 use infalign_train::{
     BestCheckpoint, FitMetrics, LengthReport, ScoredResponse, ScorerData, ScorerReport,
-    train_prefix_scorer,
+    fitted_steps, train_prefix_scorer,
 };
 use infalign_transform::Composed;
 use serde::Serialize;
@@ -34,6 +34,7 @@ use self::inputs::key;
 use self::measures::Measures;
 use self::responses::Rewarded;
 pub(crate) use self::row::{Measure, Row};
+use super::made_by::MadeBy;
 use super::rewards;
 use super::run_dir::RESULTS;
 use crate::figure::write_figure;
@@ -68,8 +69,9 @@ struct Results<'a> {
 pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let ScorerInputs { recipe, run, .. } = inputs;
     let mut progress = Progress::new(stages(inputs));
-    rewards::train(&inputs.reward_models, run, recipe.seed, &mut progress)?;
-    let build = |(_, config)| rewards::build(config, run, &inputs.device);
+    let made_by = MadeBy::of(run)?;
+    rewards::train(&inputs.reward_models, &made_by, run, recipe.seed, &mut progress)?;
+    let build = |(_, config)| rewards::build_to_work(config, run, &inputs.device);
     let all_rewards = recipe.measures().map(build).collect::<Result<Vec<_>>>()?;
     let heads = &all_rewards[..recipe.head.len()];
     let base = inputs.base.clone().for_inference();
@@ -83,8 +85,9 @@ pub(crate) fn execute(inputs: &ScorerInputs<'_>, json: bool) -> Result<String> {
     let learned = [learned, &sampling.completions()?].concat();
     let dir = run.join("scorer");
     let data = ScorerData { base: base.as_ref(), responses: &learned, validation };
-    let (reports, best) = inputs.train(&dir, &data, &held_out, &mut progress)?;
-    let rows = inputs.evaluate(&dir, (&sampling, held_out), &all_rewards, &mut progress)?;
+    let (reports, best) = inputs.train(&dir, &data, &held_out, &made_by, &mut progress)?;
+    let rows =
+        inputs.evaluate(&dir, (&sampling, held_out), &all_rewards, &made_by, &mut progress)?;
     if !rows.is_empty() {
         write_figure(run, "reward-kl", &figures::reward_against_kl(recipe, &rows))?;
         write_figure(run, "win-rate-kl", &figures::win_rate_against_kl(recipe, &rows))?;
@@ -136,12 +139,16 @@ impl ScorerInputs<'_> {
         dir: &Path,
         data: &ScorerData<'_>,
         held_out: &[ScoredResponse],
+        made_by: &MadeBy,
         progress: &mut Progress,
     ) -> Result<(Vec<ScorerReport>, Option<BestCheckpoint>)> {
         let config = &self.recipe.train;
-        let bar = progress.stage("scorer", config.steps);
-        let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
         let checkpoints = self.run.join("checkpoints/scorer");
+        made_by.check_checkpoints(&checkpoints)?;
+        // Of a damaged checkpoint, training tells.
+        let done = fitted_steps(&checkpoints).unwrap_or(0);
+        let bar = progress.resumed("scorer", config.steps, done);
+        let mut observe = |step: &FitMetrics| bar.set(step.step, format!("loss {:.3}", step.loss));
         let seed = self.recipe.seed;
         let (model, best) = train_prefix_scorer(
             self.new_scorer(data.responses)?,
@@ -180,6 +187,7 @@ impl ScorerInputs<'_> {
         dir: &Path,
         (sampling, held_out): (&Rewarded<'_>, Vec<ScoredResponse>),
         all_rewards: &[Box<dyn Reward>],
+        made_by: &MadeBy,
         progress: &mut Progress,
     ) -> Result<Vec<Row>> {
         if self.recipe.evaluation.is_empty() && self.recipe.policy.is_empty() {
@@ -198,13 +206,13 @@ impl ScorerInputs<'_> {
         };
         let measures = Measures::new(self, all_rewards, &plain);
         let guide = self.guide(dir, other.is_some())?;
-        let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
+        let rewards = |head: &Head| rewards::build_to_work(&head.reward, self.run, &self.device);
         let evaluator = self.evaluator(model, None, (&measures, &guide), &rewards);
-        let mut rows = evaluator.run(&self.recipe.evaluation, self.run, progress)?;
+        let mut rows = evaluator.run(&self.recipe.evaluation, self.run, made_by, progress)?;
         if !self.recipe.policy.is_empty() {
             let guide = self.guide(dir, true)?;
             let first = all_rewards[0].as_ref();
-            rows.extend(policies::rows(self, first, (&measures, &guide), progress)?);
+            rows.extend(policies::rows(self, first, (&measures, &guide), made_by, progress)?);
         }
         Ok(rows)
     }
@@ -221,7 +229,7 @@ impl ScorerInputs<'_> {
         evaluation: &ScorerEvaluation,
     ) -> Result<Row> {
         let policy = trained.policy.clone().for_inference();
-        let rewards = |head: &Head| rewards::build(&head.reward, self.run, &self.device);
+        let rewards = |head: &Head| rewards::build_to_work(&head.reward, self.run, &self.device);
         self.evaluator(policy.as_ref(), Some(trained), with, &rewards).row(procedure, evaluation)
     }
 

@@ -33,12 +33,12 @@ impl Models {
             other.transpose().context(key)
         };
         let trunk = other(&recipe.trunk, "trunk")?;
+        if let Some(trunk) = &trunk {
+            check_context(trunk, base.config().max_position_embeddings).context("trunk")?;
+        }
         let evaluation_base = other(&recipe.evaluation_base, "evaluation_base")?;
         let base_folder = folder.path().to_path_buf();
-        let models = Self { base, base_folder, tokenizer, trunk, evaluation_base };
-        let written = models.base.config().max_position_embeddings;
-        check_context(models.reader(), written).context("trunk")?;
-        Ok(models)
+        Ok(Self { base, base_folder, tokenizer, trunk, evaluation_base })
     }
 
     /// Encodes prompts for the base.

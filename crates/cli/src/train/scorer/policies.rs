@@ -9,6 +9,7 @@ use infalign_model::CausalLm;
 use infalign_reward::Reward;
 use infalign_transform::Procedure;
 
+use super::super::made_by::MadeBy;
 use super::super::stages::{once, sample_all, stop_if_asked};
 use super::evaluation::{Guide, Trained};
 use super::inputs::ScorerInputs;
@@ -28,6 +29,7 @@ pub(super) fn rows(
     inputs: &ScorerInputs<'_>,
     first: &dyn Reward,
     (measures, guide): (&Measures<'_>, &Guide),
+    made_by: &MadeBy,
     progress: &mut Progress,
 ) -> Result<Vec<Row>> {
     let folder = inputs.run.join("evaluation");
@@ -52,7 +54,7 @@ pub(super) fn rows(
                 }
                 .with_context(|| format!("[[policy]] {:?}: {procedure}", policy.name))
             };
-            let row = once(&path, (&title, 1), progress, make, Row::summary)?;
+            let row = once((made_by, &path), (&title, 1), progress, make, Row::summary)?;
             measures.check(&row, &path)?;
             rows.push(row);
             stop_if_asked()?;
@@ -72,6 +74,7 @@ fn row(
     let recipe = inputs.recipe;
     let evaluator = Evaluator {
         prompts: &inputs.test,
+        prompts_sha256: &[],
         samples: policy.samples,
         reference: Some(&inputs.base),
         tokenizer: &inputs.tokenizer,
