@@ -8,7 +8,7 @@ use infalign_record::capture::executable_sha256;
 use infalign_record::hash::sha256_file;
 use infalign_record::record::Status;
 use infalign_record::verify::{Finding, Problem, verify};
-use infalign_record::{Expect, atomic, folder};
+use infalign_record::{Expect, folder};
 
 use crate::failure::{Failure, OrFailure};
 use crate::recording::{RunInputs, recorded};
@@ -101,18 +101,6 @@ fn check_expected(run: &Path) -> Result<()> {
         "{} is another than when the run was begun: put it back as it was to go on, or begin a new run with another --out",
         path.display()
     );
-    Ok(())
-}
-
-/// As [`atomic::clear`], where a run has not ended: all that it holds in the end is on record, whatever it is called.
-///
-/// # Errors
-/// As [`atomic::clear`].
-pub(crate) fn clear(run: &Path) -> Result<()> {
-    // Of a record that cannot be read, `before` tells.
-    if has_ended(run).is_ok_and(|ended| !ended) {
-        atomic::clear(run)?;
-    }
     Ok(())
 }
 
@@ -222,24 +210,6 @@ mod tests {
         assert_eq!(told(), Ok(()));
         std::fs::remove_file(run.join(folder::RECORD)).unwrap();
         assert!(matches!(before(run).unwrap(), Before::Unfinished));
-    }
-
-    #[test]
-    fn what_a_run_has_ended_with_is_not_cleared_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = dir.path();
-        let old = run.join(".policy.old");
-        for name in ["policy", ".policy.old"] {
-            std::fs::create_dir(run.join(name)).unwrap();
-            std::fs::write(run.join(name).join("weights"), "x").unwrap();
-        }
-        Recorder::begin(run, Opening::default()).unwrap().completed().unwrap();
-        clear(run).unwrap();
-        assert!(old.exists());
-        assert!(matches!(before(run).unwrap(), Before::Whole));
-        std::fs::remove_file(run.join(folder::RECORD)).unwrap();
-        clear(run).unwrap();
-        assert!(!old.exists());
     }
 
     #[test]

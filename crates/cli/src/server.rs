@@ -37,6 +37,8 @@ impl ServerArgs {
     pub(crate) fn connect(&self, url: &str) -> Result<(Server, String), Failure> {
         self.look_up(url).map_err(|error| match error.downcast_ref() {
             Some(DecodeError::Remote(RemoteError::Cancelled { .. })) => Failure::Stopped(error),
+            // The last try failed meanwhile.
+            _ if interrupt::asked() => Failure::Stopped(error),
             _ => Failure::Input(error),
         })
     }

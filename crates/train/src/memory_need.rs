@@ -58,10 +58,7 @@ impl MemoryNeed {
         let on_cpu = infalign_backend::is_cpu(&reference.device());
         let passes = responses.div_ceil(per_pass(longest)).max(1);
         let threads = rayon::current_num_threads();
-        let (running, begun) = match on_cpu {
-            true => (threads.min(passes), (2 * threads).min(passes)),
-            false => (1, 1),
-        };
+        let (running, begun) = if on_cpu { at_once(threads, passes) } else { (1, 1) };
         let tokens = running * TOKENS_PER_PASS.max(longest);
         let tokens = tokens.min(responses.saturating_mul(longest));
         let model = reference.config();
@@ -86,6 +83,13 @@ impl MemoryNeed {
         let step = self.gradients + self.activations + self.logits;
         (self.weights + self.optimizer).saturating_add(step.max(self.cache))
     }
+}
+
+/// How many passes run beside each other on the CPU, and how many of them are begun and not added up yet: as many as threads go round for, then
+/// those that are left.
+fn at_once(threads: usize, passes: usize) -> (usize, usize) {
+    let left = passes % threads;
+    (threads.min(passes), (2 * threads).min(passes - left).max(left))
 }
 
 /// Bytes of two blocks of logits on a GPU whose buffers hold any, for so many rows.
@@ -160,7 +164,7 @@ mod tests {
         };
         // 256 responses of 16 tokens a pass, and of each token 64 + 32 + 64 numbers.
         for (threads, prompts, begun, tokens) in
-            [(1, 600, 2, 4_096), (3, 600, 5, 3 * 4_096), (8, 600, 5, 1_200 * 16), (8, 3, 1, 6 * 16)]
+            [(1, 600, 2, 4_096), (3, 600, 3, 3 * 4_096), (8, 600, 5, 1_200 * 16), (8, 3, 1, 6 * 16)]
         {
             let need = of(threads, prompts);
             assert_eq!(need.gradients, 4 * (begun + 1) * 744, "{threads} threads");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_evaluate::{Drawn, PromptText, Sampled};
+use infalign_record::atomic::clear;
 use infalign_record::folder::{SETTINGS, SETTINGS_VERSION, json};
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ use crate::destination;
 use crate::files::{self, make_folder, read_json, whole_lines};
 use crate::locks::lock;
 use crate::recording::{begin_in, is_just_begun, refuse_secrets};
-use crate::resume::{Before, Damaged, before, clear};
+use crate::resume::{Before, Damaged, before};
 use crate::sources::{METHODS, REFERENCE, SAMPLES};
 use crate::train::RESULTS;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use infalign_evaluate::Sampled;
 use infalign_record::compare::inputs_by_name;
-use infalign_record::folder::{self, CONFIG};
+use infalign_record::folder::{self, CONFIG, is_weights};
 use infalign_record::hash::sha256_bytes;
 use infalign_train::Nearness;
 use serde::de::DeserializeOwned;
@@ -27,6 +27,16 @@ const STAGE: &str = "stage";
 const INPUT: &str = "input ";
 /// What a folder of checkpoints says of it.
 const OF_CHECKPOINTS: &str = "made-by.json";
+/// What a model's folder may hold besides its weights that numbers depend on.
+const OF_MODELS: [&str; 7] = [
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+];
 /// How the names of checkpoints begin.
 const STEP: &str = "step-";
 
@@ -178,18 +188,24 @@ fn has_checkpoint(dir: &Path) -> bool {
     entries.any(|entry| entry.file_name().to_string_lossy().starts_with(STEP))
 }
 
-/// What differs, in words. A file of an input that one of the two lacks is no difference: models get files that nothing is computed with.
+/// What differs, in words. A file that one of the two lacks is no difference where nothing is computed with it: models get such files.
 fn difference(ours: &Digests, theirs: &Digests) -> Option<String> {
     let lacks = |key: &str| !ours.contains_key(key) || !theirs.contains_key(key);
     let mut keys = ours.keys().chain(theirs.keys());
     let differs = |key: &&String| {
-        ours.get(*key) != theirs.get(*key) && !(key.starts_with(INPUT) && lacks(key))
+        ours.get(*key) != theirs.get(*key) && (is_computed_with(key) || !lacks(key))
     };
     let key = keys.find(differs)?;
     Some(match theirs.get(key) {
         Some(stage) if key == STAGE => format!("it was made as {stage}"),
         _ => format!("it was made with another {key}"),
     })
+}
+
+/// Whether what a run makes may depend on that part of its recipe, or on that file of its inputs.
+fn is_computed_with(key: &str) -> bool {
+    let file = key.strip_prefix(INPUT).and_then(|input| input.rsplit_once('/'));
+    file.is_none_or(|(_, name)| is_weights(name.as_ref()) || OF_MODELS.contains(&name))
 }
 
 fn is_of_papers(key: &str) -> bool {
@@ -309,17 +325,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_a_model_gets_is_no_difference_and_a_table_of_the_recipe_is() {
+    fn a_file_without_effect_is_no_difference_and_weights_and_tables_of_the_recipe_are() {
         let of = |names: &[&str]| -> Digests {
             names.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect()
         };
-        let (few, more) =
-            (of(&["a", "input model/w"]), of(&["a", "input model/t", "input model/w"]));
+        let few = of(&["a", "input model/w"]);
+        let more = of(&["a", "input model/vocab.json", "input model/w"]);
         assert_eq!((difference(&few, &more), difference(&more, &few)), (None, None));
-        let table = of(&["a", "b", "input model/w"]);
-        for (ours, theirs) in [(&few, &table), (&table, &few)] {
-            let told = difference(ours, theirs).unwrap();
-            assert_eq!(told, "it was made with another b");
+        for added in ["b", "input model (base)/2.safetensors", "input model/config.json", "input c"]
+        {
+            let more = of(&["a", added, "input model/w"]);
+            for (ours, theirs) in [(&few, &more), (&more, &few)] {
+                let told = difference(ours, theirs).unwrap();
+                assert_eq!(told, format!("it was made with another {added}"));
+            }
         }
         let other = Digests::from([("input model/w".to_owned(), "1".to_owned())]);
         let changed: Digests = few.clone().into_iter().chain(other).collect();

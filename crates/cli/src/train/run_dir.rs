@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use infalign_record::atomic::clear;
 pub(crate) use infalign_record::folder::RESULTS;
 use infalign_record::folder::{CONFIG, LOCK};
 use infalign_record::{RunDir, START_FILE};
@@ -13,7 +14,7 @@ use crate::files;
 use crate::locks::lock;
 use crate::recipe::{Recipe, read_resolved};
 use crate::recording::{new_folder, refuse_secrets};
-use crate::resume::{clear, was_ending};
+use crate::resume::was_ending;
 
 /// Runs are made here unless `--out` says otherwise.
 const ROOT: &str = "runs";

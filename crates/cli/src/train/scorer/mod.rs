@@ -144,6 +144,9 @@ impl ScorerInputs<'_> {
     ) -> Result<(Vec<ScorerReport>, Option<BestCheckpoint>)> {
         let config = &self.recipe.train;
         let checkpoints = self.run.join("checkpoints/scorer");
+        if dir.exists() {
+            made_by.check_trained(dir, &checkpoints)?;
+        }
         made_by.check_checkpoints(&checkpoints)?;
         // Of a damaged checkpoint, training tells.
         let done = fitted_steps(&checkpoints).unwrap_or(0);
