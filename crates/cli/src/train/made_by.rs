@@ -306,7 +306,7 @@ mod tests {
         }
         let moved = ours.run.join("other.json");
         std::fs::copy(&path, &moved).unwrap();
-        let error = format!("{:#}", ours.read::<Sampled>(&moved).unwrap_err());
+        let error = format!("{:#}", ours.read::<(Sampled, Sampled)>(&moved).unwrap_err());
         assert!(error.contains("it was made as samples.json"), "{error}");
     }
 
