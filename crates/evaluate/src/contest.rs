@@ -207,7 +207,7 @@ fn kept(
     let choice = choice_among(method, sampled, procedure)?;
     let judged = sampled.by(judge)?;
     let prompts = sampled.prompts.par_iter().zip(judged).enumerate();
-    prompts
+    let kept: Vec<_> = prompts
         .map(|(place, (prompt, scores))| {
             let weights = weights(choice, sampled, place);
             let kept = weights.and_then(|weights| Kept::weighted(scores, &weights));
@@ -217,7 +217,9 @@ fn kept(
                 source,
             })
         })
-        .collect()
+        .collect();
+    // Of several prompts at fault the first is told, whichever thread was the fastest.
+    kept.into_iter().collect()
 }
 
 /// Refuses samples of other prompts, whatever their ids, or of the same in another order.
