@@ -28,7 +28,7 @@ const INPUT: &str = "input ";
 /// What a folder of checkpoints says of it.
 const OF_CHECKPOINTS: &str = "made-by.json";
 /// What a model's folder may hold besides its weights that numbers depend on.
-const OF_MODELS: [&str; 7] = [
+const COMPUTED_WITH: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "adapter_config.json",
@@ -205,7 +205,7 @@ fn difference(ours: &Digests, theirs: &Digests) -> Option<String> {
 /// Whether what a run makes may depend on that part of its recipe, or on that file of its inputs.
 fn is_computed_with(key: &str) -> bool {
     let file = key.strip_prefix(INPUT).and_then(|input| input.rsplit_once('/'));
-    file.is_none_or(|(_, name)| is_weights(name.as_ref()) || OF_MODELS.contains(&name))
+    file.is_none_or(|(_, name)| is_weights(name.as_ref()) || COMPUTED_WITH.contains(&name))
 }
 
 fn is_of_papers(key: &str) -> bool {
