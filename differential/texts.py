@@ -188,10 +188,18 @@ def compare_chats(program, folder, kind, summary):
             compare(summary, f"chat, {name}", f"{kind}, {row['prompt']}", got, ids)
 
 
+def text_ids(tokenizer, text):
+    """The ids of a text, without a second beginning where it has one of its own."""
+    ids = tokenizer(text)["input_ids"]
+    written = tokenizer(text, add_special_tokens=False)["input_ids"]
+    twice = len(ids) > len(written) and ids[:1] == ids[1:2] and written[:1] != written[1:2]
+    return ids[1:] if twice else ids
+
+
 def pair_ids(tokenizer, prompt, response):
     """The ids of one text; where a token would reach across the border, of each apart, without a space that nobody wrote."""
-    before = tokenizer(prompt)["input_ids"]
-    whole = tokenizer(prompt + response)["input_ids"]
+    before = text_ids(tokenizer, prompt)
+    whole = text_ids(tokenizer, prompt + response)
     if whole[: len(before)] == before and len(whole) > len(before):
         return whole
     alone, behind_a_line, line = (
@@ -215,7 +223,7 @@ def compare_pairs(program, folder, tokenizer, kind, draw, summary):
 def response_texts(tokenizer, prompt, ids):
     """The text of a response's ids by transformers: alone, and as what they add to the prompt's ids."""
     decode = partial(tokenizer.decode, skip_special_tokens=True)
-    before = tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else chat_ids(tokenizer, prompt)
+    before = text_ids(tokenizer, prompt) if isinstance(prompt, str) else chat_ids(tokenizer, prompt)
     alone, whole, start = decode(ids), decode(before + ids), decode(before)
     return {alone, whole.removeprefix(start)} if whole.startswith(start) else {alone}
 

@@ -230,7 +230,7 @@ fn bad_input_is_one_sentence_and_exit_code_2() {
         ("model='absent'".to_owned(), true, ["absent", "config.json"]),
         (test(&dir.path().join("absent.jsonl")), true, ["absent.jsonl", "read"]),
         (test(&empty), false, ["empty.jsonl", "prompt"]),
-        (test(&long), false, ["context of 64", "max_tokens"]),
+        (test(&long), false, ["long.jsonl: the model's context of 64", "(line 1): shorten"]),
         (test(&endless), false, ["100000 bytes", "context of 64 tokens"]),
         (
             test(&quickstart().join("train.jsonl")),
@@ -400,6 +400,31 @@ fn a_warm_up_that_outlasts_the_training_is_told() {
         let (code, text) = checked(recipe, "seed=2");
         assert!(code == Some(0) && !text.contains("warmup"), "{recipe}: {text}");
     }
+}
+
+#[test]
+fn prompts_that_no_step_reaches_are_told_where_responses_are_sampled_to_them() {
+    let (code, text) = checked("quickstart.toml", "train.steps=6");
+    let told = "warning: 6 steps of train.prompts_per_step = 32 reach 192 of 240 training prompts";
+    assert!(code == Some(0) && text.contains(told) && text.contains("(prompts.train)"), "{text}");
+    let (code, text) = checked("quickstart.toml", "train.steps=7");
+    assert!(code == Some(0) && !text.contains("training prompts"), "{text}");
+}
+
+#[test]
+fn what_responses_will_hold_in_memory_is_told_before_they_are_drawn() {
+    let (code, text) = checked("quickstart-scorer.toml", "rollouts.samples=64");
+    // 64 · 240 · 32 · 48 · 4 bytes.
+    let told = " for states, 48 numbers a token: rollouts.samples = 64 to each of 240 prompts, of up to 32 tokens";
+    assert!(code == Some(0) && text.contains("memory: up to 90 MiB of "), "{text}");
+    assert!(text.contains(told), "{text}");
+}
+
+#[test]
+fn a_calibration_may_have_more_responses_than_are_kept_of_others() {
+    // To 240 prompts, 120 million.
+    let (code, text) = checked("quickstart.toml", "calibration.samples=500000");
+    assert_eq!(code, Some(0), "{text}");
 }
 
 #[test]

@@ -272,6 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn a_p_value_counts_the_table_itself() {
+        // No simulated table is as far from uniform as rewards of 0 alone.
+        let group = Group { samples: 2, values: vec![0.0; 3] };
+        let mut state = 3;
+        let found = uniformity(&[group], 9, &mut || uniform(&mut state)).unwrap();
+        assert_eq!((found.distance, found.p_value), (1.0, 0.1));
+    }
+
+    #[test]
+    fn bands_hold_95_of_100_counts_of_a_bin() {
+        // Among so many rewards 400 fresh ones are independent: a bin has 20 of them, and 11 to 12 and 28 to 30 at the ends of the band.
+        let group = Group { samples: 1_000_000, values: vec![0.0; 400] };
+        let mut state = 4;
+        let found = uniformity(&[group], 999, &mut || uniform(&mut state)).unwrap();
+        for bin in found.bins {
+            assert!((0.5..=0.7).contains(&bin.low), "{bin:?}");
+            assert!((1.35..=1.55).contains(&bin.high), "{bin:?}");
+        }
+    }
+
+    #[test]
     fn the_distance_is_kolmogorovs() {
         assert_eq!(kolmogorov(vec![0.5]), 0.5);
         assert_eq!(kolmogorov(vec![0.9, 0.1, 0.2]), 2.0 / 3.0 - 0.2);

@@ -14,7 +14,7 @@ pub(crate) const STOPPED: u8 = 4;
 /// A failure of a command.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Usage or bad input: nothing was begun. Exit code 2.
+    /// Usage or bad input, a file that a run cannot go on with included. Exit code 2.
     Input(anyhow::Error),
     /// A check found something wrong, which stdout tells. Exit code 1.
     Check(anyhow::Error),

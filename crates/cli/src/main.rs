@@ -106,7 +106,7 @@ enum Command {
     Evaluate(Box<evaluate::EvaluateArgs>),
     /// One figure or table of a paper, from its plan: run what is left of it, and say what agrees.
     Reproduce(reproduce::ReproduceArgs),
-    /// Differences between evaluated methods, on the same prompts.
+    /// Differences between evaluated methods, or between decoders, on the same prompts.
     Compare(compare::CompareArgs),
     /// One page from runs and evaluations: tables, plots, responses side by side.
     Report(report::ReportArgs),

@@ -42,8 +42,8 @@ pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), F
     match full {
         Some(told) => Err(Failure::Run(anyhow!(
             "the device's memory is full ({told}): lower the batch (`batch` of the recipe, --batch or --memory), \
-             train.prompts_per_step, train.samples_per_prompt or generation.max_tokens; checkpoints are kept, and --resume goes on from \
-             the last"
+             train.prompts_per_step, train.samples_per_prompt or generation.max_tokens in a new run; checkpoints are kept, and --resume \
+             goes on from the last with the same settings, as on a larger device"
         ))),
         None => resume_unwind(panic),
     }

@@ -9,6 +9,9 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, P
 
 use crate::output::visible;
 
+/// What is shown beside prompts while their KL is measured.
+pub(crate) const KL: &str = "KL";
+
 /// The stages of a run, counted.
 pub(crate) struct Progress {
     stages: usize,

@@ -1,6 +1,7 @@
 //! Prompts with their ids: rows with the key `prompt` (or `messages`, or of preferences, `chosen` and `rejected`, which share one) and
 //! optionally `id`, or plain text, one a line.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,9 @@ use crate::dataset::{self, Preference, Record};
 use crate::lines::{at, numbered, plain_name};
 use crate::rows::{self, Row};
 use crate::{DataError, Place, Text};
+
+/// Rows that a message names by their places, where there are more.
+const MOST_NAMED: usize = 5;
 
 /// A prompt and the name that its random draws and its calibration go by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +112,7 @@ fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<(Place, Pro
     if prompts.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf(), what: "prompt" });
     }
-    let mut seen = HashMap::new();
+    let (mut seen, mut again) = (HashMap::new(), Vec::new());
     for (place, prompt) in &prompts {
         let refused = at(path, *place);
         if prompt.text.is_blank() {
@@ -117,15 +121,33 @@ fn checked(path: &Path, prompts: Vec<(Place, Prompt)>) -> Result<Vec<(Place, Pro
         if prompt.id.is_empty() {
             return Err(refused("The `id` is empty. Write one or remove the key.".to_owned()));
         }
-        if let Some(first) = seen.insert(&prompt.id, place) {
-            return Err(refused(format!(
-                "The id `{}` is that of {first} already (without `id`, equal prompts have \
-                 equal ids). Remove one of the two or give each an `id` of its own.",
-                prompt.id
-            )));
+        match seen.entry(prompt.id.as_str()) {
+            Entry::Vacant(new) => {
+                new.insert(*place);
+            }
+            Entry::Occupied(first) => again.push((*place, *first.get(), prompt.id.as_str())),
         }
     }
+    if let Some(&(place, first, id)) = again.first() {
+        return Err(at(path, place)(format!(
+            "The id `{id}` is that of {first} already (without `id`, equal prompts have \
+             equal ids). Remove one of the two or give each an `id` of its own.{}",
+            told_of_all(&again.iter().map(|(place, ..)| *place).collect::<Vec<_>>())
+        )));
+    }
     Ok(prompts)
+}
+
+/// Where rows stand whose ids earlier rows have, if it is more than one.
+fn told_of_all(again: &[Place]) -> String {
+    if again.len() < 2 {
+        return String::new();
+    }
+    let mut named: Vec<_> = again.iter().take(MOST_NAMED).map(Place::to_string).collect();
+    if again.len() > MOST_NAMED {
+        named.push("…".to_owned());
+    }
+    format!(" It is so with {} rows: {}.", again.len(), named.join(", "))
 }
 
 #[cfg(test)]
@@ -233,6 +255,18 @@ mod tests {
         assert!(equal.contains("line 3: ") && equal.contains("line 1 already"), "{equal}");
         let named = "{\"prompt\": \"a\", \"id\": \"x\"}\n{\"prompt\": \"b\", \"id\": \"x\"}";
         assert!(refused("p.jsonl", named).contains("The id `x`"));
+    }
+
+    #[test]
+    fn ids_that_occur_again_are_told_together() {
+        let one = refused("p.txt", "a\nb\na\n");
+        assert!(one.ends_with("an `id` of its own."), "{one}");
+        let three = refused("p.txt", "a\nb\na\nb\na\n");
+        assert!(three.contains("p.txt, line 3: ") && three.contains("line 1 already"), "{three}");
+        assert!(three.ends_with(" It is so with 3 rows: line 3, line 4, line 5."), "{three}");
+        let six = refused("p.txt", &"a\n".repeat(7));
+        let told = "6 rows: line 2, line 3, line 4, line 5, line 6, ….";
+        assert!(six.ends_with(told), "{six}");
     }
 
     #[test]

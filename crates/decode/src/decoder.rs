@@ -16,6 +16,8 @@ use crate::{DecodeError, EncodedPrompt, Finish, Response, Sampler, Sampling, Sto
 
 /// Names the random streams by which a selection draws.
 const STAGE: &str = "select";
+/// Prompts whose candidates wait for a slow reward; drawing waits beyond.
+const WAITING: usize = 16;
 
 /// What a response cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +86,8 @@ impl<'a> ProcedureDecoder<'a> {
     /// A decoder of a procedure that looks at complete responses only.
     ///
     /// # Errors
-    /// [`DecodeError::Procedure`] when a selection has no reward to select by, or the procedure needs a prefix scorer.
+    /// [`DecodeError::Procedure`] when a selection has no reward to select by, or the procedure needs a prefix scorer;
+    /// [`DecodeError::Transform`] for numbers out of range.
     pub fn new(
         procedure: Procedure,
         sampler: &'a dyn Sampler,
@@ -179,7 +182,7 @@ impl<'a> ProcedureDecoder<'a> {
             return self.reject_each(prompts, samples, (quantile, draws.get()), done);
         }
         let numbers = 0..self.selection.samples().saturating_mul(samples);
-        let (sender, receiver) = mpsc::channel::<(usize, Vec<Vec<Candidate>>)>();
+        let (sender, receiver) = mpsc::sync_channel::<(usize, Vec<Vec<Candidate>>)>(WAITING);
         std::thread::scope(|scope| {
             // A thread of its own: the sampler's would wait for the reward.
             let selecting = scope.spawn(move || {
@@ -405,6 +408,7 @@ fn check_selection(
     whole: Composed,
     reward: Option<&dyn Reward>,
 ) -> Result<(), DecodeError> {
+    selection.check()?;
     let refuse = |reason| Err(DecodeError::Procedure { procedure: whole.to_string(), reason });
     if selection.is_guided() {
         return refuse("it chooses among prefixes, which needs a prefix scorer");

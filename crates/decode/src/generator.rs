@@ -1,4 +1,4 @@
-//! What generation is asked for and what it returns; `engine.rs` does it.
+//! What generation is asked for and what it returns; `engine/` does it.
 
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -23,12 +23,12 @@ pub struct EncodedPrompt {
 }
 
 impl EncodedPrompt {
-    /// Encodes a prompt.
+    /// Encodes a prompt, as [`Tokenizer::encode_whole`].
     ///
     /// # Errors
     /// [`DecodeError::Prompt`] when the tokenizer refuses the text.
     pub fn new(id: &str, text: &str, tokenizer: &Tokenizer) -> Result<Self, DecodeError> {
-        Self::of_tokens(id, text, tokenizer.encode(text))
+        Self::of_tokens(id, text, tokenizer.encode_whole(text))
     }
 
     /// Encodes a prompt that a chat template wrote, special tokens included: none is added.

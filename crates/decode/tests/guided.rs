@@ -212,6 +212,35 @@ fn limited_candidates_draw_from_the_limited_tilt_and_the_error_is_bounded() {
 }
 
 #[test]
+fn a_selection_may_have_moved_by_what_any_of_its_candidates_lacks() {
+    let fixture = Fixture::new();
+    // At λ = 0, a token moves as much as the probability of what is left out: after "" and "b" it is $, of 0.2, after "a" $, of 0.25, after
+    // "ab" a, of 0.2, and after "ba" b, of 0.3. Elsewhere there are no more than two tokens.
+    let left_out = |one: &Decoded| -> f64 {
+        match &one.text[..2] {
+            "aa" => 0.45,
+            "ab" => 0.65,
+            "ba" => 0.7,
+            _ => 0.4,
+        }
+    };
+    let near = |one: &Decoded, expected: f64| (one.truncation - expected).abs() < 1e-6;
+    let procedure = "cd-token:lambda=0,candidates=2";
+    let guided = guided(fixture.generator(6, 512), &fixture.scorer, procedure.parse().unwrap());
+    let decoder =
+        ProcedureDecoder::guided(Procedure::Sample, guided, &fixture.tokenizer, None).unwrap();
+    let pairs = decoder.decode_samples(&fixture.prompts(200), 2).unwrap();
+    let kept = fixture.decode(&format!("best-of:2 over {procedure}"), 6, 512, 200);
+    for (pair, kept) in pairs.iter().zip(&kept) {
+        let sum: f64 = pair.iter().map(left_out).sum();
+        assert!(pair.iter().all(|one| near(one, left_out(one))), "{pair:?}");
+        assert!(near(kept, sum.min(1.0)), "{kept:?}, {sum}");
+    }
+    assert!(kept.iter().any(|one| one.truncation < 0.95));
+    assert!(kept.iter().any(|one| one.truncation == 1.0));
+}
+
+#[test]
 fn the_batch_changes_nothing_and_one_candidate_is_a_plain_sample() {
     let fixture = Fixture::new();
     for procedure in [
@@ -288,6 +317,20 @@ fn costs_and_kl_are_counted_and_labelled() {
         .kl();
     let bound = mean(&all, &of_kind(KlKind::Bound));
     assert!(bound >= kl && bound < kl + 0.3, "{bound} against {kl}");
+}
+
+#[test]
+fn tokenwise_decoding_asks_for_the_value_of_every_possible_token() {
+    let all = Fixture::new().decode("cd-token:lambda=1.5", 1, 512, 2_000);
+    // The tokens that are possible after each prefix on the way, and the reward of the response.
+    for (text, calls) in
+        [("", 3 + 1), ("a", 3 + 3 + 1), ("aa", 3 + 3 + 2 + 1), ("bb", 3 + 3 + 1 + 1)]
+    {
+        let of_text = all.iter().filter(|one| one.text == text);
+        let found: Vec<usize> = of_text.map(|one| one.cost.scorer_calls).collect();
+        assert!(!found.is_empty(), "{text:?}");
+        assert!(found.iter().all(|found| *found == calls), "{text:?}: {found:?}");
+    }
 }
 
 #[test]

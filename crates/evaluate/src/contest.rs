@@ -171,6 +171,15 @@ pub(crate) struct Contributions {
     pub(crate) theirs: Vec<f64>,
 }
 
+impl Contributions {
+    /// - `ours`, `theirs`: `[prompts]`, what each side keeps.
+    pub(crate) fn between(ours: &[Kept], theirs: &[Kept]) -> Self {
+        let wins = ours.iter().zip(theirs).map(|(ours, theirs)| ours.win_rate(theirs)).collect();
+        let means = |kept: &[Kept]| kept.iter().map(Kept::mean).collect();
+        Self { wins, ours: means(ours), theirs: means(theirs) }
+    }
+}
+
 /// The win rate of a method over the reference on each prompt: `[prompts]`, whose mean is that of the table.
 ///
 /// # Errors
@@ -181,7 +190,12 @@ pub fn win_rates(
     judge: Judge,
 ) -> Result<Vec<f64>, EvaluateError> {
     let policy = (entry.label.method, entry.sampled);
-    Ok(contributions(policy, ("the reference", entry.reference), contest, judge)?.wins)
+    Ok(contributions(policy, reference(entry), contest, judge)?.wins)
+}
+
+/// The reference of a method as messages name it.
+pub(crate) fn reference<'a>(entry: &Entry<'a>) -> Named<'a> {
+    ("the reference", entry.reference)
 }
 
 /// Win rates and expected scores of each prompt: the procedure goes by the reward, the judge decides.
@@ -194,12 +208,11 @@ pub(crate) fn contributions(
     same_prompts(policy, reference)?;
     let ours = kept(policy, &contest.policy, judge)?;
     let theirs = kept(reference, &contest.reference, judge)?;
-    let wins = ours.iter().zip(&theirs).map(|(ours, theirs)| ours.win_rate(theirs)).collect();
-    let means = |kept: &[Kept]| kept.iter().map(Kept::mean).collect();
-    Ok(Contributions { wins, ours: means(&ours), theirs: means(&theirs) })
+    Ok(Contributions::between(&ours, &theirs))
 }
 
-fn kept(
+/// What a procedure keeps of the responses to each prompt: `[prompts]`.
+pub(crate) fn kept(
     (method, sampled): Named<'_>,
     procedure: &Composed,
     judge: Judge,

@@ -103,6 +103,9 @@ pub enum EvaluateError {
         /// What was wrong.
         source: StatsError,
     },
+    /// Measuring the KL was told to stop.
+    #[error("measuring the KL was stopped")]
+    Stopped,
     /// A plot could not be drawn.
     #[error("cannot draw the plot: {0}")]
     Plot(String),

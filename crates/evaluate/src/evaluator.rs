@@ -79,12 +79,15 @@ impl Drawn {
 impl Evaluator<'_> {
     /// Samples from a model.
     ///
+    /// - `measuring`: as of [`Evaluator::measure`].
+    ///
     /// # Errors
     /// As [`Evaluator::draw`] and [`Evaluator::measure`]; [`DecodeError::Cancelled`] where the watch broke off a response.
     pub fn sample(
         &self,
         model: &CausalLm,
         drawing: &Drawing<'_>,
+        measuring: &dyn Fn(usize) -> ControlFlow<()>,
     ) -> Result<Sampled, EvaluateError> {
         let mut drawn: Vec<Option<Drawn>> = vec![None; self.prompts.len()];
         let all: Vec<usize> = (0..self.prompts.len()).collect();
@@ -96,7 +99,7 @@ impl Evaluator<'_> {
             drawn.ok_or_else(|| DecodeError::Cancelled { prompt: prompt.name() })
         };
         let drawn = drawn.into_iter().zip(self.prompts).map(of_prompt);
-        self.measure(model, None, &drawn.collect::<Result<Vec<_>, _>>()?)
+        self.measure(model, None, &drawn.collect::<Result<Vec<_>, _>>()?, measuring)
     }
 
     /// Draws plain responses to some of the prompts. Each depends on its prompt and number alone, whatever else is drawn.
@@ -130,14 +133,17 @@ impl Evaluator<'_> {
     /// The KL is left out where tokens are not drawn from the model's own distribution, of which these samples then say nothing.
     ///
     /// - `procedure`: what drew them; none where only the model did. `drawn`: of every prompt, in their order.
+    /// - `measuring`: told now and then of how many prompts the KL is measured; it breaks off the rest by [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// [`EvaluateError::Damaged`] for other prompts or numbers of responses; when the tokenizer, the reward or the judge fails.
+    /// [`EvaluateError::Damaged`] for other prompts or numbers of responses; when the tokenizer, the reward or the judge fails;
+    /// [`EvaluateError::Stopped`] where it was broken off.
     pub fn measure(
         &self,
         model: &CausalLm,
         procedure: Option<Composed>,
         drawn: &[Drawn],
+        measuring: &dyn Fn(usize) -> ControlFlow<()>,
     ) -> Result<Sampled, EvaluateError> {
         let fits = |(prompt, drawn): (&EncodedPrompt, &Drawn)| {
             let counts = [drawn.tokens.len(), drawn.made.len()];
@@ -158,7 +164,7 @@ impl Evaluator<'_> {
             sha256: self.prompts_sha256.get(place).cloned(),
         };
         let length = |drawn: &Drawn| drawn.tokens.iter().map(Vec::len).collect();
-        let kl = self.kl(model, drawn)?;
+        let kl = self.kl(model, drawn, measuring)?;
         let by_prompt = kl.as_ref().map(|kl| kl.chunks(self.samples));
         let ratios = |kl: &[KlSample]| kl.iter().map(|one| one.k1 as f32).collect();
         Ok(Sampled {
@@ -188,6 +194,7 @@ impl Evaluator<'_> {
         &self,
         model: &CausalLm,
         drawn: &[Drawn],
+        measuring: &dyn Fn(usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<KlSample>>, EvaluateError> {
         let own = self.sampling.of_vocabulary(model.vocabulary()).is_of_the_model_itself();
         let Some(reference) = self.reference.filter(|_| own) else { return Ok(None) };
@@ -197,7 +204,8 @@ impl Evaluator<'_> {
                 drawn.tokens.iter().map(move |tokens| prompt.followed_by(tokens))
             })
             .collect();
-        Ok(Some(kl_per_response(model, reference, &sequences)?))
+        let observe = |responses: usize| measuring(responses / self.samples);
+        Ok(Some(kl_per_response(model, reference, &sequences, &observe)?))
     }
 }
 
@@ -210,4 +218,26 @@ fn procedure_kl(drawn: &[Drawn]) -> Result<Option<Kl>, EvaluateError> {
     let means: Vec<f64> = drawn.iter().map(mean).collect();
     let (estimate, standard_error) = mean_and_standard_error(&means)?;
     Ok(Some(Kl { estimate, standard_error, kind: first.kind, k1: None, k3: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_decode::KlKind;
+
+    use super::*;
+
+    #[test]
+    fn the_kl_of_a_procedure_is_the_mean_over_responses_and_then_over_prompts() {
+        let of = |nats: [f64; 2]| Drawn {
+            prompt: String::new(),
+            tokens: vec![vec![1], vec![2]],
+            made: vec![1; 2],
+            kl: nats.map(|nats| infalign_decode::Kl { nats, kind: KlKind::Bound }).to_vec(),
+        };
+        // 2 and 4 on the two prompts.
+        let found = procedure_kl(&[of([1.0, 3.0]), of([2.0, 6.0])]).unwrap().unwrap();
+        assert!((found.estimate - 3.0).abs() < 1e-12, "{found:?}");
+        assert!((found.standard_error - 1.0).abs() < 1e-12, "{found:?}");
+        assert_eq!(found.kind, KlKind::Bound);
+    }
 }

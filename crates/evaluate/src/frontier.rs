@@ -349,6 +349,15 @@ mod tests {
     }
 
     #[test]
+    fn a_common_kl_lies_three_standard_errors_below_what_was_measured() {
+        // The prompts' KLs are 0.4 and 0.6: 0.5 with an error of 0.1.
+        let sampled = samples(0.0);
+        let sweep = Sweep { method: "one", points: vec![entry(&sampled, &sampled)] };
+        let kl = common_kl(&[sweep]).unwrap().unwrap();
+        assert!((kl - 0.2).abs() < 1e-12, "{kl}");
+    }
+
+    #[test]
     fn differences_at_a_kl_are_of_the_first_method_less_the_second() {
         let at_half_a_nat = |shift: f64| {
             let kl = KlSample { exact: 0.5, k1: 0.5, k3: 0.5 };

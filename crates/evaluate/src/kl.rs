@@ -1,8 +1,15 @@
 //! KL(π‖π_ref) of responses sampled from π, by three estimators.
 
-use infalign_backend::in_order;
+use std::ops::ControlFlow;
+
+use infalign_backend::{Device, in_order};
 use infalign_model::{CausalLm, ModelError, ResponseBatch, Sequence};
 use serde::{Deserialize, Serialize};
+
+use crate::EvaluateError;
+
+/// Passes for each thread from one look at whether to go on to the next.
+const PASSES: usize = 4;
 
 /// What one response, sampled from π, says of KL(π‖π_ref), in nats. Averaged over responses, all three estimate it without bias.
 ///
@@ -21,16 +28,20 @@ pub struct KlSample {
 
 /// The estimates of each response.
 ///
+/// - observe: told now and then how many responses are measured; it breaks off the rest by [`ControlFlow::Break`].
+///
 /// # Errors
-/// [`ModelError::Vocabularies`] for models of different vocabularies, and [`ModelError`] for sequences that do not fit both.
+/// [`ModelError::Vocabularies`] for models of different vocabularies, and [`ModelError`] for sequences that do not fit both;
+/// [`EvaluateError::Stopped`] where it was broken off.
 pub fn kl_per_response(
     policy: &CausalLm,
     reference: &CausalLm,
     sequences: &[Sequence],
-) -> Result<Vec<KlSample>, ModelError> {
+    observe: &dyn Fn(usize) -> ControlFlow<()>,
+) -> Result<Vec<KlSample>, EvaluateError> {
     let [ours, theirs] = [policy, reference].map(|model| model.config().vocab_size);
     if ours != theirs {
-        return Err(ModelError::Vocabularies { ours, theirs });
+        return Err(ModelError::Vocabularies { ours, theirs }.into());
     }
     sequences.iter().try_for_each(|sequence| reference.check(sequence))?;
     let (policy, reference) = (policy.valid(), reference.valid());
@@ -49,7 +60,28 @@ pub fn kl_per_response(
         Ok(batch.lengths.iter().map(response).collect())
     };
     let passes = policy.passes(sequences);
-    Ok(in_order::<_, Vec<KlSample>, ModelError>(&policy.device(), passes, measure)?.concat())
+    let block = PASSES * rayon::current_num_threads();
+    in_blocks((&passes, block), &policy.device(), measure, observe)
+}
+
+/// What is measured in some passes, in their order.
+///
+/// - block: passes that are measured before `observe` is told of how many sequences they are, with those before them.
+fn in_blocks(
+    (passes, block): (&[&[Sequence]], usize),
+    device: &Device,
+    measure: impl Fn(&[Sequence]) -> Result<Vec<KlSample>, ModelError> + Sync,
+    observe: &dyn Fn(usize) -> ControlFlow<()>,
+) -> Result<Vec<KlSample>, EvaluateError> {
+    let all: usize = passes.iter().map(|pass| pass.len()).sum();
+    let mut measured = Vec::with_capacity(all);
+    for block in passes.chunks(block) {
+        measured.extend(in_order(device, block.to_vec(), &measure)?.into_iter().flatten());
+        if observe(measured.len()).is_break() && measured.len() < all {
+            return Err(EvaluateError::Stopped);
+        }
+    }
+    Ok(measured)
 }
 
 fn token(exact: f64, log_ratio: f64) -> KlSample {
@@ -65,4 +97,47 @@ pub(crate) fn mean(samples: &[KlSample]) -> KlSample {
     let total = samples.iter().copied().fold(KlSample::default(), sum);
     let n = samples.len() as f64;
     KlSample { exact: total.exact / n, k1: total.k1 / n, k3: total.k3 / n }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn a_prompt_has_the_mean_of_its_responses_not_their_sum() {
+        let found = mean(&[
+            KlSample { exact: 0.2, k1: -0.1, k3: 0.3 },
+            KlSample { exact: 0.4, k1: 0.5, k3: 0.7 },
+        ]);
+        for (found, expected) in [(found.exact, 0.3), (found.k1, 0.2), (found.k3, 0.5)] {
+            assert!((found - expected).abs() < 1e-12, "{found} and not {expected}");
+        }
+    }
+
+    #[test]
+    fn passes_are_measured_in_blocks_and_broken_off_between_them() {
+        let sequence = |token| Sequence { tokens: vec![token; 2], prompt_length: 1 };
+        let sequences: Vec<Sequence> = (0..5).map(sequence).collect();
+        let passes = [&sequences[..1], &sequences[1..3], &sequences[3..4], &sequences[4..]];
+        let device = infalign_backend::device(None).unwrap();
+        let number =
+            |one: &Sequence| KlSample { k1: f64::from(one.tokens[1]), ..KlSample::default() };
+        let measure = |pass: &[Sequence]| Ok(pass.iter().map(number).collect());
+        let measured = |last: usize| {
+            let told = RefCell::new(Vec::new());
+            let observe = |done: usize| {
+                told.borrow_mut().push(done);
+                if done == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let found = in_blocks((&passes, 3), &device, measure, &observe);
+            let found = found.map(|all| all.iter().map(|one| one.k1).collect::<Vec<f64>>());
+            (found.map_err(|error| error.to_string()), told.into_inner())
+        };
+        let all: Result<Vec<f64>, String> = Ok(vec![0.0, 1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(measured(0), (all.clone(), vec![4, 5]));
+        assert_eq!(measured(5), (all, vec![4, 5]), "nothing is left to be broken off");
+        assert_eq!(measured(4), (Err("measuring the KL was stopped".to_owned()), vec![4]));
+    }
 }

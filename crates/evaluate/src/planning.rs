@@ -163,11 +163,72 @@ mod tests {
     }
 
     #[test]
+    fn the_side_that_takes_more_samples_tells_how_few_there_may_be() {
+        let (policy, reference) = (samples(0.7), samples(0.0));
+        let label = Label::named("a");
+        let entry = Entry { label, sampled: &policy, reference: &reference };
+        let effect = Effect { size: 0.05, power: 0.8 };
+        for [policy, reference] in [["sample", "best-of:2"], ["best-of:2", "sample"]] {
+            let contest =
+                Contest { policy: policy.parse().unwrap(), reference: reference.parse().unwrap() };
+            let statistics = Statistics::new(0);
+            let planned = plan(&entry, None, &contest, Judge::Reward, effect, &statistics).unwrap();
+            assert_eq!(planned.needs[0].samples, 4, "{contest}");
+        }
+    }
+
+    fn of(rewards: [[f64; 4]; 2]) -> Sampled {
+        Sampled { rewards: rewards.map(|all| all.to_vec()).to_vec(), ..samples(0.0) }
+    }
+
+    /// A policy that wins ¾ and ¼ against rewards of 0, a variance of 1/8, of which all is noise.
+    fn noisy() -> Sampled {
+        let first = [1.0, 1.0, -1.0, 1.0];
+        of([first, first.map(|reward: f64| -reward)])
+    }
+
+    /// Every response twice.
+    fn twice(sampled: &Sampled) -> Sampled {
+        fn each<T: Clone>(lists: &[Vec<T>]) -> Vec<Vec<T>> {
+            let both =
+                |all: &Vec<T>| all.iter().flat_map(|one| [one.clone(), one.clone()]).collect();
+            lists.iter().map(both).collect()
+        }
+        let (responses, rewards) = (each(&sampled.responses), each(&sampled.rewards));
+        Sampled { responses, rewards, ..sampled.clone() }
+    }
+
+    /// How many prompts a policy needs for an effect of 0.05.
+    fn needed(policy: &Sampled, reference: &Sampled, power: f64, samples: usize) -> usize {
+        let entry = Entry { label: Label::named("a"), sampled: policy, reference };
+        let contest = Contest::same("sample".parse().unwrap());
+        let (effect, statistics) = (Effect { size: 0.05, power }, Statistics::new(0));
+        let planned = plan(&entry, None, &contest, Judge::Reward, effect, &statistics).unwrap();
+        planned.needs.iter().find(|need| need.samples == samples).unwrap().prompts
+    }
+
+    #[test]
+    fn prompts_are_those_of_the_tests_level_and_the_effects_power() {
+        // By the equation of `Spread::prompts_needed` with a variance of 50 squared effects, and of a quarter of it.
+        for (power, four, sixteen) in [(0.8, 395, 101), (0.9, 528, 134)] {
+            for (samples, expected) in [(4, four), (16, sixteen)] {
+                let found = needed(&noisy(), &of([[0.0; 4]; 2]), power, samples);
+                assert!(found.abs_diff(expected) <= 2, "{found} of {samples} samples at {power}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pilot_is_as_large_as_the_smaller_side() {
+        let (policy, reference) = (noisy(), of([[0.0; 4]; 2]));
+        for (policy, reference) in [(&policy, &twice(&reference)), (&twice(&policy), &reference)] {
+            let found = needed(policy, reference, 0.8, 4);
+            assert!(found.abs_diff(395) <= 2, "{found}");
+        }
+    }
+
+    #[test]
     fn what_the_halves_do_not_agree_on_is_noise() {
-        let of = |rewards: [[f64; 4]; 2]| Sampled {
-            rewards: rewards.map(|all| all.to_vec()).to_vec(),
-            ..samples(0.0)
-        };
         let reference = of([[0.0; 4]; 2]);
         let (contest, effect) =
             (Contest::same("sample".parse().unwrap()), Effect { size: 0.05, power: 0.8 });

@@ -7,7 +7,7 @@ use infalign_transform::{Composed, Theory};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{Contributions, Named, choice_among, contributions, same_prompts, weights};
+use crate::contest::{Contributions, Named, choice_among, kept, reference, same_prompts, weights};
 use crate::divergence::{Kl, of_policy, of_procedure, to_reference};
 use crate::statistics::{Series, Statistics};
 use crate::{Contest, EvaluateError, Judge, Sampled, predicted_win_rate};
@@ -236,6 +236,40 @@ fn named<'a>((entry, _): &Cell<'a>) -> Named<'a> {
     (entry.label.method, entry.sampled)
 }
 
+/// Places of cells, those against the same procedure of the same reference together.
+fn by_reference(cells: &[Cell<'_>]) -> Vec<Vec<usize>> {
+    let is_same = |(entry, contest): &Cell<'_>, (other, others): &Cell<'_>| {
+        std::ptr::eq(entry.reference, other.reference) && contest.reference == others.reference
+    };
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (place, cell) in cells.iter().enumerate() {
+        match groups.iter_mut().find(|group| is_same(&cells[group[0]], cell)) {
+            Some(group) => group.push(place),
+            None => groups.push(vec![place]),
+        }
+    }
+    groups
+}
+
+/// The series of every cell; what a reference keeps is found once for all cells that are against it.
+fn values(cells: &[Cell<'_>], judge: Judge) -> Result<Vec<Vec<f64>>, EvaluateError> {
+    for cell in cells {
+        same_prompts(named(cell), reference(&cell.0))?;
+    }
+    let mut values = vec![Vec::new(); SERIES * cells.len()];
+    for group in by_reference(cells) {
+        let (entry, contest) = &cells[group[0]];
+        let theirs = kept(reference(entry), &contest.reference, judge)?;
+        for place in group {
+            let ours = kept(named(&cells[place]), &cells[place].1.policy, judge)?;
+            let Contributions { wins, ours, theirs } = Contributions::between(&ours, &theirs);
+            let of_cell = &mut values[SERIES * place..SERIES * (place + 1)];
+            of_cell.clone_from_slice(&[wins, ours, theirs]);
+        }
+    }
+    Ok(values)
+}
+
 /// - `pairs`: of cells, whose reference has the same procedure.
 fn measured(
     cells: &[Cell<'_>],
@@ -245,14 +279,7 @@ fn measured(
     for pair in cells.windows(2) {
         same_prompts(named(&pair[0]), named(&pair[1]))?;
     }
-    let mut values = Vec::with_capacity(SERIES * cells.len());
-    for cell in cells {
-        let (entry, contest) = cell;
-        let reference = ("the reference", entry.reference);
-        let Contributions { wins, ours, theirs } =
-            contributions(named(cell), reference, contest, judging.judge)?;
-        values.extend([wins, ours, theirs]);
-    }
+    let values = values(cells, judging.judge)?;
     let series = Series::new(&values, &judging.statistics)?;
     let mut rows: Vec<Row> = cells
         .par_iter()

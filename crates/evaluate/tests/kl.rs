@@ -1,6 +1,8 @@
 //! The KL estimate against enumeration: weighted by the policy's probabilities, it is the KL of the whole distributions.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::ops::ControlFlow;
+
 use infalign_decode::Stream;
 use infalign_evaluate::{KlSample, kl_per_response};
 use infalign_model::{CausalLm, Sequence, TransformerConfig};
@@ -30,6 +32,10 @@ fn responses() -> Vec<Sequence> {
     all.into_iter().map(|tokens| Sequence { tokens, prompt_length: 2 }).collect()
 }
 
+fn go_on(_: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 #[test]
 fn models_that_it_cannot_compare_are_refused() {
     for (vocabulary, context, told) in [
@@ -39,7 +45,8 @@ fn models_that_it_cannot_compare_are_refused() {
         let config = TransformerConfig::llama(vocabulary, 16, 24, 2, 2, context);
         let device = infalign_backend::device(None).unwrap();
         let reference = CausalLm::random(config, &mut || 0.0, &device).unwrap();
-        let error = kl_per_response(&model(1), &reference, &responses()).unwrap_err().to_string();
+        let error =
+            kl_per_response(&model(1), &reference, &responses(), &go_on).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
     }
 }
@@ -59,7 +66,7 @@ fn its_expectation_is_the_kl_of_the_distributions() {
     let (ours, theirs) = (log_prob(&policy), log_prob(&reference));
     assert!((ours.iter().map(|l| l.exp()).sum::<f64>() - 1.0).abs() < 1e-5);
     let exact: f64 = ours.iter().zip(&theirs).map(|(p, q)| p.exp() * (p - q)).sum();
-    let rows = kl_per_response(&policy, &reference, &all).unwrap();
+    let rows = kl_per_response(&policy, &reference, &all, &go_on).unwrap();
     let expected = |of: fn(&KlSample) -> f64| -> f64 {
         ours.iter().zip(&rows).map(|(p, kl)| p.exp() * of(kl)).sum()
     };
@@ -72,6 +79,6 @@ fn its_expectation_is_the_kl_of_the_distributions() {
     assert!(rows.iter().any(|kl| kl.k1 < 0.0), "a log-ratio has either sign");
     let log_ratios = ours.iter().zip(&theirs).map(|(p, q)| p - q);
     assert!(rows.iter().zip(log_ratios).all(|(kl, ratio)| (kl.k1 - ratio).abs() < 1e-3));
-    let itself = kl_per_response(&policy, &policy, &all).unwrap();
+    let itself = kl_per_response(&policy, &policy, &all, &go_on).unwrap();
     assert!(itself.iter().all(|kl| kl.exact.abs() < 1e-5 && kl.k1 == 0.0 && kl.k3 == 0.0));
 }

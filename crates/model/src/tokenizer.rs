@@ -143,16 +143,19 @@ impl Tokenizer {
         self.ids(text, false)
     }
 
-    /// Token ids of a whole text, as a reward model reads it: with the special tokens that the tokenizer adds, but without a second
-    /// beginning where a chat template has written one.
+    /// Token ids of a text, with the special tokens that the tokenizer adds, but without a second beginning where the text has one of its
+    /// own, such as that of a chat template.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_whole(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let (written, mut tokens) = (self.ids(text, false)?, self.ids(text, true)?);
         let begins_twice = |ids: &[u32]| matches!(ids, [first, second, ..] if first == second);
-        if tokens.len() > written.len() && begins_twice(&tokens) && !begins_twice(&written) {
-            tokens.remove(0);
+        let mut tokens = self.ids(text, true)?;
+        if begins_twice(&tokens) {
+            let written = self.ids(text, false)?;
+            if tokens.len() > written.len() && !begins_twice(&written) {
+                tokens.remove(0);
+            }
         }
         Ok(tokens)
     }

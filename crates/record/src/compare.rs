@@ -223,7 +223,7 @@ pub fn contents(
     let name = path.rsplit('/').next();
     let names_base = |(file, _): &&(&str, &str)| same_inputs && name == Some(*file);
     let base = OF_BASE.iter().find(names_base).map(|(_, key)| *key);
-    let both = || Some((folder::text(original, path).ok()?, folder::text(replica, path).ok()?));
+    let both = || folder::output(original, path).ok().zip(folder::output(replica, path).ok());
     let other = || (Level::Differs, "other bytes".to_owned());
     let (level, note) = match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
         "jsonl" => both().map_or_else(other, |(a, b)| steps(&a, &b)),

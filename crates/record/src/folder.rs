@@ -45,8 +45,8 @@ pub const OF_RECORD: [&str; 8] =
 
 /// Larger files of the record are refused.
 const MAX_BYTES: u64 = 64 << 20;
-/// Larger files of samples are, too.
-const MAX_SAMPLES: u64 = 4 << 30;
+/// Larger files that grow with a run's responses and steps are, too: beyond what a machine that has written them would hold.
+const MAX_OUTPUT: u64 = 64 << 30;
 /// More files, or deeper folders, are no run's.
 const MAX_FILES: usize = 200_000;
 const MAX_DEPTH: usize = 32;
@@ -163,6 +163,14 @@ pub fn text(folder: &Path, name: &str) -> Result<String, RecordError> {
     text_within(folder, name, MAX_BYTES)
 }
 
+/// A file that grows with a run's responses or steps as text: it may be larger than the files of the record.
+///
+/// # Errors
+/// As [`text`].
+pub fn output(folder: &Path, name: &str) -> Result<String, RecordError> {
+    text_within(folder, name, MAX_OUTPUT)
+}
+
 /// - `most`: in bytes; larger files are refused.
 fn text_within(folder: &Path, name: &str, most: u64) -> Result<String, RecordError> {
     let path = folder.join(name);
@@ -190,7 +198,7 @@ pub fn json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, RecordE
 /// # Errors
 /// As [`json`].
 pub fn samples<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, RecordError> {
-    json_within(folder, name, MAX_SAMPLES)
+    json_within(folder, name, MAX_OUTPUT)
 }
 
 fn json_within<T: DeserializeOwned>(
@@ -363,12 +371,13 @@ mod tests {
         let file = fs::File::create(folder.path().join(RECORD)).unwrap();
         file.set_len(MAX_BYTES + 1).unwrap();
         assert!(record(folder.path()).unwrap_err().to_string().contains("too large"));
-        // Samples may be larger.
+        // What grows with a run may be larger.
         let file = fs::File::create(folder.path().join("samples.json")).unwrap();
         file.set_len(MAX_BYTES + 1).unwrap();
         let of_samples = || samples::<serde_json::Value>(folder.path(), "samples.json");
         assert!(of_samples().unwrap_err().to_string().contains("expected value"));
-        file.set_len(MAX_SAMPLES + 1).unwrap();
+        assert_eq!(output(folder.path(), "samples.json").unwrap().len() as u64, MAX_BYTES + 1);
+        file.set_len(MAX_OUTPUT + 1).unwrap();
         assert!(of_samples().unwrap_err().to_string().contains("too large"));
     }
 }

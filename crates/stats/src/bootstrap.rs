@@ -372,6 +372,42 @@ mod tests {
     }
 
     #[test]
+    fn the_acceleration_is_the_skewness_of_the_deviations_over_six() {
+        // Σd³ = 27 − 3 and Σd² = 12: 24/(6·12^{3/2}), in whatever unit.
+        for unit in [1.0, 10.0] {
+            let found = acceleration(&[-1.0, -1.0, -1.0, 3.0].map(|d: f64| d * unit));
+            assert!((found - 0.096_225_045).abs() < 1e-8, "{found} in units of {unit}");
+        }
+    }
+
+    #[test]
+    fn levels_are_of_students_quantiles_widened_and_accelerated() {
+        let resamples = Resamples::new(&[&[0.0; 10]], 100, 0).unwrap();
+        // Φ(z/(1 − az)) at z = ±2.262157·√(10/9): the resamples lie as far on either side, without bias.
+        for (acceleration, expected) in
+            [(0.0, [0.008_550_6, 0.991_449_4]), (0.05, [0.016_564_7, 0.996_608_4])]
+        {
+            let found = resamples.levels(0.95, (0.0, 0.0), &[-1.0, 1.0], acceleration);
+            let near =
+                found.iter().zip(expected).all(|(found, level)| (found - level).abs() < 1e-6);
+            assert!(near, "{acceleration}: {found:?} and not {expected:?}");
+        }
+    }
+
+    #[test]
+    fn an_interval_is_accelerated_by_the_skewness_of_its_prompts() {
+        // Resamples spread evenly from −1 to 1, so that a level p is at 2p − 1, of a mean with Σd³ = 120 and Σd² = 40: a = 0.079057.
+        let resamples = Resamples {
+            values: vec![-1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 4.0, 4.0],
+            means: vec![0.0],
+            replicates: (1_u32..1_000).map(|k| f64::from(k) / 500.0 - 1.0).collect(),
+        };
+        let found = resamples.interval(0.95, first).unwrap();
+        let apart = (found.low + 0.955_177).abs().max((found.high - 0.996_702).abs());
+        assert!(apart < 1e-5, "{found:?}");
+    }
+
+    #[test]
     fn resamples_are_uniform_and_the_seeds_alone() {
         let (n, rounds) = (7, 20_000);
         let mut hits = [0; 8];

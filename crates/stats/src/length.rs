@@ -27,7 +27,7 @@ pub struct Lengths<'a> {
 /// - `prompts`: ours and theirs for each prompt; 2 or more.
 ///
 /// The interval is that of θ, whose variance is the sandwich A⁻¹·(n/(n−1))·Σ gᵢgᵢᵀ·A⁻¹ of the prompts' scores gᵢ, put through the logistic
-/// function. Costs O(M²) a prompt.
+/// function. Costs O(M²) a prompt, M the responses of a side that may be kept.
 ///
 /// # Errors
 /// [`StatsError::Unpaired`] for lists of different lengths, [`StatsError::TooFew`], [`StatsError::NotFinite`], [`StatsError::Level`], and
@@ -62,16 +62,21 @@ fn logistic(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Calls `pair(weight, outcome, Δ)` for every pair of a prompt.
+/// Calls `pair(weight, outcome, Δ)` for every pair of a prompt of which both may be kept.
 fn pairs((ours, theirs): &(Lengths<'_>, Lengths<'_>), mut pair: impl FnMut(f64, f64, f64)) {
-    for i in 0..ours.scores.len() {
-        for j in 0..theirs.scores.len() {
+    for i in kept(ours) {
+        for j in kept(theirs) {
             let (y, z) = (ours.scores[i], theirs.scores[j]);
             let won = f64::from(y > z) + 0.5 * f64::from(y == z);
             let weight = ours.weights[i] * theirs.weights[j];
             pair(weight, won, ours.lengths[i] - theirs.lengths[j]);
         }
     }
+}
+
+/// The places of what is kept at all.
+fn kept(side: &Lengths<'_>) -> impl Iterator<Item = usize> {
+    (0..side.scores.len()).filter(|&place| side.weights[place] != 0.0)
 }
 
 /// Standard deviation of the difference of lengths over all kept pairs.
@@ -231,6 +236,32 @@ mod tests {
             let error = length_controlled(&sides.prompts(), 0.95);
             assert_eq!(error, Err(StatsError::Separated), "{length}");
         }
+    }
+
+    #[test]
+    fn pairs_are_of_responses_that_may_be_kept() {
+        let ours = Lengths { scores: &[5.0, 2.0], lengths: &[9.0, 4.0], weights: &[0.0, 1.0] };
+        let theirs = Lengths {
+            scores: &[1.0, 7.0, 2.0],
+            lengths: &[3.0, 8.0, 6.0],
+            weights: &[0.25, 0.0, 0.75],
+        };
+        let mut found = Vec::new();
+        pairs(&(ours, theirs), |weight, won, delta| found.push((weight, won, delta)));
+        assert_eq!(found, [(0.25, 1.0, 1.0), (0.75, 0.5, -2.0)]);
+    }
+
+    #[test]
+    fn responses_that_are_never_kept_change_no_bit() {
+        let mut random = SplitMix(56);
+        let mut sides = sides(&mut random, 40, 0.5, 2.0);
+        let without = length_controlled(&sides.prompts(), 0.95).unwrap();
+        for [scores, lengths] in sides.ours.iter_mut().chain(&mut sides.theirs) {
+            scores.push(1e6);
+            lengths.push(1e6);
+        }
+        sides.weights.push(0.0);
+        assert_eq!(length_controlled(&sides.prompts(), 0.95).unwrap(), without);
     }
 
     #[test]

@@ -154,12 +154,13 @@ impl Kept {
     ///
     /// # Errors
     /// [`StatsError::Unpaired`] for lists of different lengths, [`StatsError::TooFew`] for none at all and [`StatsError::NotFinite`] for a score
-    /// that is NaN or infinite.
+    /// or weight that is NaN or infinite.
     pub fn weighted(scores: &[f64], weights: &[f64]) -> Result<Self, StatsError> {
         if weights.len() != scores.len() {
             return Err(StatsError::Unpaired { first: weights.len(), second: scores.len() });
         }
         check("scores", scores, 1)?;
+        check("weights", weights, 1)?;
         let weights = weights.iter().copied();
         let mut scores: Vec<(f64, f64)> = scores.iter().copied().zip(weights).collect();
         scores.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
@@ -421,6 +422,13 @@ mod tests {
         assert_eq!(message.to_string(), "value 1 of scores is inf; every value must be finite");
         let unpaired = Kept::judged(&one, &[1.0, 2.0], Selection::Sample);
         assert_eq!(unpaired, Err(StatsError::Unpaired { first: 1, second: 2 }));
+        for weight in [f64::NAN, f64::INFINITY] {
+            let weighted = Kept::weighted(&[1.0, 2.0], &[0.0, weight]);
+            assert!(matches!(
+                weighted,
+                Err(StatsError::NotFinite { what: "weights", index: 1, .. })
+            ));
+        }
     }
 
     /// The pairs (reward, score) that subsets keep; of equal rewards one subset keeps each as often as another.

@@ -43,6 +43,10 @@ pub fn plurality_weights(answers: &[Option<&str>], n: usize) -> Result<Vec<f64>,
     for answer in answers.iter().copied().flatten() {
         *given.entry(answer).or_default() += 1;
     }
+    if n == found {
+        let votes = |answer: &Option<&str>| answer.map_or(0, |answer| given[&answer]);
+        return Ok(of_all(&answers.iter().map(votes).collect::<Vec<_>>()));
+    }
     let counts: Vec<usize> = given.values().copied().collect();
     let blank = found - counts.iter().sum::<usize>();
     let vote = Vote { n, p: n as f64 / found as f64, counts, blank };
@@ -57,6 +61,16 @@ pub fn plurality_weights(answers: &[Option<&str>], n: usize) -> Result<Vec<f64>,
     let total: f64 = weights.iter().sum();
     weights.iter_mut().for_each(|weight| *weight /= total);
     Ok(weights)
+}
+
+/// The same of the one subset that has all samples: in some order, each whose answer has the most votes comes first equally often.
+///
+/// - `votes`: `[samples]`, for the answer of each; 0 for none.
+fn of_all(votes: &[usize]) -> Vec<f64> {
+    let most = votes.iter().copied().max().unwrap_or(0);
+    let is_kept = |votes: &usize| *votes == most;
+    let kept = votes.iter().filter(|votes| is_kept(votes)).count();
+    votes.iter().map(|votes| f64::from(is_kept(votes)) / kept as f64).collect()
 }
 
 /// N draws among samples; probabilities are up to a factor that all of them share.
@@ -173,6 +187,25 @@ mod tests {
                 for (got, exact) in got.iter().zip(&exact) {
                     assert!((got - exact).abs() < 1e-12, "{answers:?}, {n}: {got}, {exact}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn of_all_samples_those_of_the_most_votes_have_equal_shares() {
+        let (a, b, c) = (Some("a"), Some("b"), Some("c"));
+        let third = 1.0 / 3.0;
+        for (answers, expected) in [
+            ([a, b, a], [0.5, 0.0, 0.5]),
+            ([a, a, a], [third; 3]),
+            ([c, a, b], [third; 3]),
+            ([a, None, b], [0.5, 0.0, 0.5]),
+            ([None, None, a], [0.0, 0.0, 1.0]),
+            ([None; 3], [third; 3]),
+        ] {
+            let found = plurality_weights(&answers, 3).unwrap();
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-15, "{answers:?}: {found}, {expected}");
             }
         }
     }

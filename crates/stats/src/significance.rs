@@ -60,7 +60,7 @@ fn tails(per_cluster: &[f64], expected: f64) -> Result<(f64, f64), StatsError> {
 }
 
 /// Adjusts p-values for how many there are (Holm 1979), in their order: of those below α, the chance that any is of no difference is at
-/// most α, whatever they have to do with one another.
+/// most α, whatever they have to do with one another. One that is NaN counts, and stays NaN.
 ///
 /// Equation: p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1)·p₍ⱼ₎), p₍₁₎ ≤ … ≤ p₍m₎.
 ///
@@ -74,8 +74,9 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut adjusted = vec![0.0; p_values.len()];
     let mut greatest = 0.0_f64;
     for (rank, index) in order.into_iter().enumerate() {
-        greatest = greatest.max((p_values.len() - rank) as f64 * p_values[index]).min(1.0);
-        adjusted[index] = greatest;
+        let p = p_values[index];
+        greatest = greatest.max((p_values.len() - rank) as f64 * p).min(1.0);
+        adjusted[index] = if p.is_nan() { p } else { greatest };
     }
     adjusted
 }
@@ -108,6 +109,13 @@ mod tests {
         let s = t / (t * t + 4.0).sqrt();
         let p = 1.0 - 0.5 * s * (3.0 - s * s);
         assert!((t_test(&x, 1.0).unwrap() - p).abs() < 1e-10);
+    }
+
+    #[test]
+    fn a_p_value_that_is_no_number_stays_none() {
+        let adjusted = holm(&[0.01, f64::NAN]);
+        assert_eq!(adjusted[0], 0.02);
+        assert!(adjusted[1].is_nan());
     }
 
     #[test]

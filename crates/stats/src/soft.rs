@@ -26,7 +26,7 @@ const WIDEST: f64 = 10_000.0;
 ///
 /// - `rewards`: finite, N or more.
 ///
-/// Costs O(M·N·(200 + 4·spread/τ)).
+/// Costs O(M·N·(200 + 4·spread/τ)), and O(M) where N is M: there is one subset.
 ///
 /// # Errors
 /// [`StatsError::Temperature`] for one that is not above 0, or so low that the rewards lie more than 10,000 of it apart.
@@ -36,6 +36,11 @@ pub(crate) fn weights(rewards: &[f64], n: usize, temperature: f64) -> Result<Vec
     let spread = -log_weights.iter().copied().fold(0.0, f64::min);
     if temperature.is_nan() || temperature <= 0.0 || spread.is_nan() || spread > WIDEST {
         return Err(StatsError::Temperature(temperature));
+    }
+    if n == rewards.len() {
+        let shares: Vec<f64> = log_weights.iter().map(|log| log.exp()).collect();
+        let sum: f64 = shares.iter().sum();
+        return Ok(shares.iter().map(|share| share / sum).collect());
     }
     let mut subsets = Subsets::new(rewards.len(), n);
     let first = NEGLIGIBLE - (n as f64).ln();
@@ -184,6 +189,18 @@ mod tests {
                         assert!(error < 1e-13, "{m}, {n}, {temperature}: {got} against {exact}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn of_all_samples_each_has_its_share_wherever_rewards_lie() {
+        // e^{r/τ} are in the ratio of 1 to 2 to 5.
+        for offset in [0.0, 5000.0, -5000.0] {
+            let rewards = [1.0_f64, 5.0, 2.0].map(|ratio| offset + 2.0 * ratio.ln());
+            let found = weights(&rewards, 3, 2.0).unwrap();
+            for (found, expected) in found.iter().zip([0.125, 0.625, 0.25]) {
+                assert!((found - expected).abs() < 1e-12, "{offset}: {found}, {expected}");
             }
         }
     }

@@ -92,6 +92,15 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_counts_in_the_unit_by_its_responses_less_one() {
+        let mut table = Calibration::new(CalibrationMeta::default());
+        table.insert("a", "a", vec![0.0, 2.0]).unwrap();
+        table.insert("b", "b", vec![100.0, 102.0, 104.0]).unwrap();
+        let unit = Calibrator::Table(&table).reward_unit();
+        assert!((unit - 1.825_741_858).abs() < 1e-9, "√((2 + 8) / (1 + 2)): {unit}");
+    }
+
+    #[test]
     fn a_prompt_has_a_mean_and_a_spread_of_its_own() {
         let mut table = Calibration::new(CalibrationMeta::default());
         table.insert("a", "a", vec![1.0, 3.0, 2.0]).unwrap();

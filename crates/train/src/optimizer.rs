@@ -140,14 +140,9 @@ impl Optimizer {
         mut grads: GradientsParams,
         learning_rate: f64,
     ) -> (M, f64) {
-        let mut norm = SquaredNorm { grads: &grads, sums: Vec::new() };
-        module.visit(&mut norm);
-        let norm = norm.total().sqrt();
+        let norm = clip(&module, &mut grads, self.max_grad_norm);
         if !norm.is_finite() {
             return (module, norm);
-        }
-        if norm > self.max_grad_norm {
-            module.visit(&mut Scale { grads: &mut grads, factor: self.max_grad_norm / norm });
         }
         (self.adam.step(learning_rate, module, grads), norm)
     }
@@ -164,6 +159,17 @@ impl Optimizer {
             |reason: String| TrainError::Optimizer { action: "read", path: path.into(), reason };
         Ok(Self { adam: self.adam.load(path).map_err(|error| fail(error.to_string()))?, ..self })
     }
+}
+
+/// Scales a gradient to a norm where its own is finite and greater; returns its own.
+fn clip<M: Module>(module: &M, grads: &mut GradientsParams, greatest: f64) -> f64 {
+    let mut squares = SquaredNorm { grads, sums: Vec::new() };
+    module.visit(&mut squares);
+    let norm = squares.total().sqrt();
+    if norm.is_finite() && norm > greatest {
+        module.visit(&mut Scale { grads, factor: greatest / norm });
+    }
+    norm
 }
 
 /// Adds up the squares of all gradients.
@@ -209,7 +215,7 @@ mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::Tensor;
 
-    use super::{Optimizer, OptimizerConfig};
+    use super::{Optimizer, OptimizerConfig, clip};
 
     /// Where a weight of 1 comes by some gradients, one after the other, at a learning rate of 0.1.
     fn moved(weight_decay: f32, max_grad_norm: f64, grads: &[f32]) -> f64 {
@@ -234,6 +240,23 @@ mod tests {
             ("moments have rates of their own", moved(0.0, 1e9, &[1.0, 2.0]), 0.803_612_5),
         ] {
             assert!((found - expected).abs() < 1e-5, "{what}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_norm_is_that_of_the_gradients_of_all_weights() {
+        let device = infalign_backend::device(None).unwrap();
+        let weight = || Param::from_tensor(Tensor::<1>::ones([1], &device));
+        let weights = [weight(), weight()];
+        let mut grads = GradientsParams::new();
+        for (weight, grad) in weights.iter().zip([3.0_f32, 4.0]) {
+            grads.register(weight.id, Tensor::<1>::full([1], grad, &device));
+        }
+        let norm = clip(&weights, &mut grads, 1.0);
+        assert!((norm - 5.0).abs() < 1e-6, "{norm}");
+        for (weight, expected) in weights.iter().zip([0.6, 0.8]) {
+            let found = grads.get::<1>(weight.id).unwrap().into_scalar::<f64>();
+            assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}");
         }
     }
 

@@ -134,6 +134,37 @@ mod tests {
         assert_eq!((metrics.kl, metrics.entropy, metrics.response_length), (1.5, 0.5, 2.0));
     }
 
+    /// KL, k1, and raw, calibrated and transformed rewards of a step of two responses in a pass each.
+    fn means(log_ratios: [f64; 2], of_reference: bool) -> [f64; 5] {
+        let sequence = Sequence { tokens: vec![1, 2, 3], prompt_length: 1 };
+        let rollout = Rollout {
+            sequences: vec![sequence; 2],
+            raw: vec![1.0, 5.0],
+            calibrated: vec![0.2, 0.6],
+            transformed: vec![0.1, 0.9],
+            of_reference,
+            ..Rollout::default()
+        };
+        let pass =
+            |ratio| Tally { kl: 2.0, tokens: 2, log_ratios: vec![ratio], ..Tally::default() };
+        let tally = Tally::of(log_ratios.map(pass).into());
+        let found = tally.metrics(1, &rollout, 0.1, 0.0, 0.0);
+        let rewards = [found.reward_raw, found.reward_calibrated, found.reward_transformed];
+        [found.kl, found.kl_k1, rewards[0], rewards[1], rewards[2]]
+    }
+
+    #[test]
+    fn the_kl_and_rewards_are_means_as_the_policy_would_draw() {
+        let plain = (means([5.0, -2.0], false), [2.0, 1.5, 3.0, 0.4, 0.5]);
+        // Of weights 0.9 and 0.1.
+        let weighted =
+            (means([9_f64.ln(), 0.0], true), [1.977_502_12, 1.977_502_12, 1.4, 0.24, 0.18]);
+        for (found, expected) in [plain, weighted] {
+            let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+            assert!(near, "{found:?}, expected {expected:?}");
+        }
+    }
+
     #[test]
     fn tokens_count_whatever_their_responses_weigh() {
         let of = |length: usize| Sequence { tokens: vec![1; 1 + length], prompt_length: 1 };

@@ -208,6 +208,21 @@ fn both_methods_reach_the_values_of_a_table() {
     }
 }
 
+#[test]
+fn with_one_child_a_value_is_that_of_the_most_probable_way_on() {
+    let (table, dir) = (table(), tempfile::tempdir().unwrap());
+    let data = ScorerData { base: table.problem.model(), responses: &table.once, validation: &[] };
+    let config = ScorerConfig { children: Some(1), ..config(ScorerMethod::CdQ, 400) };
+    let model = train(table.scorer(), &data, &config, dir.path());
+    let prompt = [table.problem.model().tree().eos()];
+    let prefixes = [vec![0], vec![1]].into_iter();
+    let found = values(&model, table.problem.model(), &prompt, prefixes, 0);
+    // "a" goes on as "ab" and "b" as "ba"; of all children they would have 0.1 and 0.55.
+    for (found, expected) in found.into_iter().zip([-0.5, 1.0]) {
+        assert!((found - expected).abs() < 3.0 * NEAR, "{found}, expected {expected}");
+    }
+}
+
 /// V* of every prefix with a token that has some probability, by what is listed.
 fn listed(problem: &enumerable::Problem, rewards: &[f32], least: f64) -> BTreeMap<Vec<u32>, f64> {
     let mut sums: BTreeMap<Vec<u32>, (f64, f64)> = BTreeMap::new();

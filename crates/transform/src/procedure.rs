@@ -75,7 +75,7 @@ pub enum Procedure {
         n: NonZeroUsize,
         /// Tokens from one pruning to the next, M.
         length: NonZeroUsize,
-        /// Share that goes on, above 0 and at most 1; at least one does.
+        /// Share q that goes on, above 0 and at most 1: of k that have not ended, ⌈k·q⌉.
         keep: f64,
     },
     /// Tokenwise controlled decoding: next token ∝ π_ref·exp(λ·V) (CD, arXiv 2310.17022, §2).
@@ -202,6 +202,16 @@ impl Procedure {
             Procedure::PrunedBestOf { .. } | Procedure::CdToken { .. } => false,
             Procedure::CdBlock { .. } | Procedure::Beam { .. } => false,
         }
+    }
+}
+
+impl Procedure {
+    /// Refuses numbers out of range, which a procedure has that was made in code: its text must be one that is read.
+    ///
+    /// # Errors
+    /// [`TransformError::Parse`].
+    pub fn check(&self) -> Result<(), TransformError> {
+        self.to_string().parse::<Self>().map(drop)
     }
 }
 
@@ -421,6 +431,24 @@ mod tests {
                 "`{text}` is not a procedure: {reason}; the nearest valid form is `{nearest}`"
             );
             assert_eq!(text.parse::<Procedure>().unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_however_they_came() {
+        let three = NonZeroUsize::new(3).unwrap();
+        let soft = |temperature| Procedure::SoftBestOf { n: three, temperature };
+        let pruned = |keep| Procedure::PrunedBestOf { n: three, length: three, keep };
+        let rejection = |quantile| Procedure::Rejection { quantile, draws: three };
+        let token = |lambda| Procedure::CdToken { lambda, candidates: None };
+        for right in [soft(0.5), pruned(1.0), rejection(0.0), token(1e300)] {
+            right.check().unwrap();
+        }
+        for wrong in [soft(-1.0), soft(f64::NAN), pruned(f64::NAN), pruned(0.0), rejection(2.0)] {
+            wrong.check().unwrap_err();
+        }
+        for lambda in [-1.0, f64::NAN, f64::INFINITY] {
+            token(lambda).check().unwrap_err();
         }
     }
 

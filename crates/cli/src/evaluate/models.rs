@@ -21,7 +21,7 @@ use super::folder::{Folder, Limits, Settings, by_prompt};
 use super::guided::{self, Guided};
 use super::sides::{Place, Rewards};
 use crate::encode::{self, Encoder};
-use crate::progress::{Progress, Stage};
+use crate::progress::{KL, Progress, Stage};
 use crate::train::Lines;
 use crate::{identity, interrupt, models, scorers};
 
@@ -195,8 +195,14 @@ impl Models {
     ) -> Result<Sampled> {
         let side = &self.sides[place as usize];
         let evaluator = self.evaluator(args, rewards, side)?;
-        let drawn = draw(&evaluator, side, place, folder, progress)?;
-        Ok(evaluator.measure(&side.model, side.procedure, &drawn)?)
+        let (drawn, bar) = draw(&evaluator, side, place, folder, progress)?;
+        let measuring = |prompts: usize| {
+            bar.set(prompts, KL.to_owned());
+            interrupt::flow()
+        };
+        let sampled = evaluator.measure(&side.model, side.procedure, &drawn, &measuring)?;
+        bar.finish(format!("{} prompts, {} responses each", drawn.len(), evaluator.samples));
+        Ok(sampled)
     }
 
     fn evaluator<'e>(
@@ -278,14 +284,14 @@ impl Keeping {
     }
 }
 
-/// Draws what is not there yet.
+/// Draws what is not there yet, in a stage that is not ended.
 fn draw(
     evaluator: &Evaluator<'_>,
     side: &Side,
     place: Place,
     folder: Option<&Folder>,
     progress: &mut Progress,
-) -> Result<Vec<Drawn>> {
+) -> Result<(Vec<Drawn>, Stage)> {
     let limits = Limits {
         samples: evaluator.samples,
         vocabulary: side.model.config().vocab_size,
@@ -309,8 +315,7 @@ fn draw(
     let n = drawn.len();
     let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
     ensure!(drawn.len() == n, "stopped");
-    bar.finish(format!("{n} prompts, {} responses each", evaluator.samples));
-    Ok(drawn)
+    Ok((drawn, bar))
 }
 
 /// Draws the responses to some prompts by what the side's procedure has to run.

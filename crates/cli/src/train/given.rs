@@ -9,10 +9,11 @@ use infalign_data::{DataError, Text};
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, ModelError, Sequence};
 
+use super::parallel::each;
 use crate::encode::Encoder;
 use crate::recipe::{Kind, Paths};
 
-/// Rows that a message names by their places, where there are more.
+/// Rows or prompts that a message names, where there are more.
 const MOST_NAMED: usize = 5;
 
 /// What the files of a method give.
@@ -100,12 +101,12 @@ impl<'a> GivenReader<'a> {
     ///
     /// - `read`: the rows of a file that are learned from, which `is_learned` tells from its others.
     /// - `encode`: none where the prompt of a row is held out.
-    fn encoded<R: Record, T>(
+    fn encoded<R: Record + Sync, T: Send>(
         &self,
         files: &[PathBuf],
         read: impl Fn(&Path) -> Result<Vec<R>, DataError>,
         is_learned: impl Fn(&R) -> bool,
-        encode: impl Fn(&R) -> Result<Option<T>>,
+        encode: impl Fn(&R) -> Result<Option<T>> + Sync,
     ) -> Result<Vec<T>> {
         let (mut all, mut kept) = (Vec::new(), Vec::new());
         for file in files {
@@ -113,9 +114,9 @@ impl<'a> GivenReader<'a> {
             let places = |indices: &[usize]| places::<R>(&path, &is_learned, indices);
             let rows = read(&path)?;
             let (before, mut long) = (all.len(), Vec::new());
-            for (index, row) in rows.iter().enumerate() {
+            for (index, encoded) in each(&rows, &encode).into_iter().enumerate() {
                 let place = || format!("{}, {}", path.display(), places(&[index]).concat());
-                match encode(row) {
+                match encoded {
                     Err(error) if is_too_long(&error) => long.push(index),
                     encoded => all.extend(encoded.with_context(place)?),
                 }
@@ -141,15 +142,11 @@ impl<'a> GivenReader<'a> {
         if long.is_empty() {
             return Ok(());
         }
-        let mut named = places(&long[..long.len().min(MOST_NAMED)]);
-        if long.len() > MOST_NAMED {
-            named.push("…".to_owned());
-        }
         bail!(
             "the model's context of {} tokens has no room for prompt and response of {} of {n_rows} rows ({}): shorten these rows, or leave them out",
             self.model.config().max_position_embeddings,
             long.len(),
-            named.join(", ")
+            first_of(long, places)
         )
     }
 
@@ -167,6 +164,17 @@ impl<'a> GivenReader<'a> {
         ensure!(!sequence.response().is_empty(), "the response is empty: remove the row");
         Ok(Some(GivenResponse { prompt: text, sequence }))
     }
+}
+
+/// What a message calls some of many, and whether there are more.
+///
+/// - `indices`: of all; `names`: of some of them.
+pub(super) fn first_of(indices: &[usize], names: impl Fn(&[usize]) -> Vec<String>) -> String {
+    let mut named = names(&indices[..indices.len().min(MOST_NAMED)]);
+    if indices.len() > MOST_NAMED {
+        named.push("…".to_owned());
+    }
+    named.join(", ")
 }
 
 fn is_too_long(error: &anyhow::Error) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use infalign_backend::Device;
-use infalign_data::{Prompt, Text, prompts, stories};
+use infalign_data::Prompt;
 use infalign_decode::{DecodeError, EncodedPrompt, Sampling, check_samples};
 use infalign_evaluate::choice;
 use infalign_model::{CausalLm, Tokenizer};
@@ -14,15 +14,15 @@ use infalign_reward::{Reward, RewardConfig};
 use infalign_train::baselines::vbon;
 use infalign_train::{Objective, OptimizerConfig};
 use infalign_transform::Procedure;
-use serde_json::json;
 
 use super::given::{Given, GivenReader};
+use super::prompts::{fitting, read_prompts};
 use super::reward_model::RewardModelInputs;
 use super::without_effect::warn_of_kl;
 use super::{calibration, optimum, rewards};
 use crate::calibrate::names;
 use crate::encode::Encoder;
-use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths, PromptsConfig};
+use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths};
 use crate::values::twice;
 
 /// The loaded inputs of an align recipe.
@@ -71,8 +71,8 @@ impl<'a> Inputs<'a> {
         let [train, test] = read_prompts(&recipe.prompts, &paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;
         let test_sha256 = test.iter().map(Prompt::digest).collect();
-        let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &reference, most));
-        let (train, test) = (train?, test?);
+        let sources = (&recipe.prompts, &paths);
+        let [train, test] = fitting([&train, &test], sources, &encoder, (&reference, most))?;
         check_steps(recipe, &train)?;
         check_counts(recipe, &train, &test)?;
         let reader = GivenReader::new(&paths, &encoder, &reference, &test);
@@ -98,6 +98,7 @@ impl<'a> Inputs<'a> {
         inputs.check_rewards()?;
         inputs.check_table(&paths)?;
         warn_of_warmups(recipe);
+        calibration::warn_of_unreached(recipe, inputs.train.len());
         warn_of_kl(recipe);
         inputs.warn_of_votes()?;
         Ok(inputs)
@@ -317,9 +318,10 @@ fn check_counts(
     test: &[EncodedPrompt],
 ) -> Result<()> {
     let AlignRecipe { calibration, rollouts, evaluation, .. } = recipe;
-    let calibrated = calibration.as_ref().and_then(|calibration| calibration.samples);
+    if let Some(samples) = calibration.as_ref().and_then(|calibration| calibration.samples) {
+        calibration::check_block(recipe.batch, train, samples)?;
+    }
     for (key, prompts, samples) in [
-        ("calibration.samples", train, calibrated),
         ("rollouts.samples", train, rollouts.map(|rollouts| rollouts.samples)),
         ("evaluation.samples", test, Some(evaluation.samples)),
         ("evaluation.watch.samples", test, evaluation.watch.map(|watch| watch.samples)),
@@ -394,84 +396,9 @@ pub(super) fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) 
     Ok(())
 }
 
-/// Prompts to train on, and held out.
-pub(super) fn read_prompts(config: &PromptsConfig, paths: &Paths<'_>) -> Result<[Vec<Prompt>; 2]> {
-    let [train, test] = match config {
-        PromptsConfig::Files { train, test } => {
-            [prompts::read(&paths.resolve(train)?)?, prompts::read(&paths.resolve(test)?)?]
-        }
-        PromptsConfig::StoryOpenings { words: 0, .. }
-        | PromptsConfig::ParagraphOpenings { words: 0, .. } => {
-            bail!("prompts.words is 0, but it must be at least 1")
-        }
-        PromptsConfig::StoryOpenings { file, words, test } => {
-            without_last(*test, stories::openings(&paths.resolve(file)?, *words)?)?
-        }
-        PromptsConfig::ParagraphOpenings { file, words, test } => {
-            without_last(*test, stories::paragraph_openings(&paths.resolve(file)?, *words)?)?
-        }
-        PromptsConfig::Preferences { files, characters, test } => {
-            ensure!(!files.is_empty(), "prompts.files is empty: name a file of preferences");
-            let files: Vec<_> =
-                files.iter().map(|file| paths.resolve(file)).collect::<Result<_>>()?;
-            without_last(*test, prompts::of_preferences(&files, *characters)?)?
-        }
-    };
-    let trained: HashSet<&Text> = train.iter().map(|prompt| &prompt.text).collect();
-    if let Some(both) = test.iter().find(|prompt| trained.contains(&prompt.text)) {
-        bail!("the prompt {} is both trained on and held out", json!(both.text));
-    }
-    ensure!(
-        test.len() >= 2,
-        "{} prompt is held out: an interval over prompts needs at least 2",
-        test.len()
-    );
-    Ok([train, test])
-}
-
-/// Prompts to train on, and the last `n_held_out` of all.
-fn without_last(n_held_out: usize, mut all: Vec<Prompt>) -> Result<[Vec<Prompt>; 2]> {
-    ensure!(
-        n_held_out < all.len(),
-        "prompts.test is {n_held_out}, but there are only {} prompts",
-        all.len()
-    );
-    let held_out = all.split_off(all.len() - n_held_out);
-    Ok([all, held_out])
-}
-
-/// Prompts as the model reads them, which leave room for the longest response.
-pub(super) fn fitting(
-    prompts: &[Prompt],
-    encoder: &Encoder<'_>,
-    model: &CausalLm,
-    max_tokens: usize,
-) -> Result<Vec<EncodedPrompt>> {
-    let context = model.config().max_position_embeddings;
-    let encoded = prompts.iter().map(|prompt| {
-        let encoded = encoder.prompt(prompt)?;
-        let tokens = encoded.tokens.len();
-        ensure!(
-            tokens.saturating_add(max_tokens) <= context,
-            "prompt {} has {tokens} tokens; with generation.max_tokens = {max_tokens} it does not fit the model's context of {context}",
-            encoded.name()
-        );
-        Ok(encoded)
-    });
-    encoded.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_last_prompts_are_held_out() {
-        let all: Vec<Prompt> = ["a", "b", "c", "d", "e"].map(Prompt::new).into();
-        let [train, test] = without_last(2, all.clone()).unwrap();
-        assert_eq!((&train[..], &test[..]), (&all[..3], &all[3..]));
-        assert!(without_last(5, all).is_err(), "nothing would be left to train on");
-    }
 
     #[test]
     fn names_that_would_share_a_folder_or_have_none_are_refused() {

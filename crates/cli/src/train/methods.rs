@@ -21,7 +21,7 @@ use super::stages::{check_samples, evaluator, once, sample_all, stop_if_asked};
 use super::watch::Watch;
 use crate::files::make_folder;
 use crate::interrupt;
-use crate::progress::{Progress, Stage};
+use crate::progress::{KL, Progress, Stage};
 use crate::recipe::{Kind, Method};
 use crate::resume::Damaged;
 use crate::sources::{METHODS, SAMPLES};
@@ -190,8 +190,8 @@ impl<'a> Followed<'a> {
                 Err(EvaluateError::Decode(stopped @ DecodeError::Cancelled { .. })) => {
                     return Err(stopped.into());
                 }
-                Err(EvaluateError::Reward(stopped @ RewardError::Stopped)) => {
-                    return Err(stopped.into());
+                Err(EvaluateError::Reward(RewardError::Stopped) | EvaluateError::Stopped) => {
+                    return Err(RewardError::Stopped.into());
                 }
                 Err(error) => self.failed = Some(error),
             }
@@ -225,8 +225,12 @@ pub(crate) fn evaluate(
 ) -> Result<Sampled> {
     let path = folder(inputs, method).join(SAMPLES);
     let title = format!("evaluate {}", method.name);
-    let make = |_: &Stage| sample_all(evaluator, policy, EVALUATION_STAGE);
-    let sampled = once((made_by, &path), (&title, 1), progress, make, summary)?;
+    let make = |bar: &Stage| {
+        let measured = |prompts: usize| bar.set(prompts, KL.to_owned());
+        sample_all(evaluator, policy, EVALUATION_STAGE, &measured)
+    };
+    let stage = (title.as_str(), inputs.test.len());
+    let sampled = once((made_by, &path), stage, progress, make, summary)?;
     check_samples(&path, &sampled, evaluator)?;
     Ok(sampled)
 }

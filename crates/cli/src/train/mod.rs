@@ -10,6 +10,8 @@ mod memory_check;
 mod methods;
 mod metrics;
 mod optimum;
+mod parallel;
+mod prompts;
 mod replay;
 mod results;
 mod reward_data;
@@ -190,7 +192,9 @@ impl<'a> Loaded<'a> {
                 Self::RewardModel(recipe, Box::new(inputs))
             }
             Recipe::Scorer(recipe) => {
-                Self::Scorer(Box::new(ScorerInputs::load(recipe, run, device)?))
+                let inputs = ScorerInputs::load(recipe, run, device)?;
+                scorer::check_memory(&inputs)?;
+                Self::Scorer(Box::new(inputs))
             }
         })
     }

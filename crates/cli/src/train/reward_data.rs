@@ -8,6 +8,7 @@ use infalign_data::{Plant, Rating, ratings, split_by_hash};
 use infalign_model::{Tokenizer, TransformerConfig};
 use infalign_train::{Examples, Pair};
 
+use super::parallel::each;
 use crate::encode::Encoder;
 use crate::recipe::{Paths, RewardModelStage};
 
@@ -153,13 +154,13 @@ impl RewardDataReader<'_> {
 
     /// The texts with their ratings, and how many are cut.
     fn rated(&self, texts: Vec<Rating>) -> Result<(Examples, usize)> {
-        let mut n_cut = 0;
-        let encode = |text: Rating| -> Result<(Vec<u32>, f32)> {
+        let encode = |text: Rating| -> Result<((Vec<u32>, f32), bool)> {
             let (tokens, is_cut) = self.beginning(&text.text)?;
-            n_cut += usize::from(is_cut);
-            Ok((tokens, text.rating))
+            Ok(((tokens, text.rating), is_cut))
         };
-        let texts = texts.into_iter().map(encode).collect::<Result<_>>()?;
+        let encoded = each(texts, encode).into_iter().collect::<Result<Vec<_>>>()?;
+        let n_cut = encoded.iter().filter(|(_, is_cut)| *is_cut).count();
+        let texts = encoded.into_iter().map(|(text, _)| text).collect();
         Ok((Examples::Rated(texts), n_cut))
     }
 
@@ -198,10 +199,12 @@ impl RewardDataReader<'_> {
             let path = self.paths.resolve(file)?;
             let (preferences, _) =
                 dataset::read_strict_preferences(&path).context("preferences")?;
-            for (index, preference) in preferences.iter().enumerate() {
+            let texts = each(&preferences, |preference| self.texts(preference));
+            for (index, (preference, texts)) in preferences.iter().zip(texts).enumerate() {
                 let place =
                     || format!("{}, pair {} of different responses", path.display(), index + 1);
-                let [better, worse] = self.texts(preference, cut).with_context(place)?;
+                let ([better, worse], cut_of_pair) = texts.with_context(place)?;
+                cut.add(&cut_of_pair);
                 let key = serde_json::to_string(&preference.prompt)?;
                 let next = prompts.len();
                 let prompt = *prompts.entry(key.clone()).or_insert(next);
@@ -211,21 +214,21 @@ impl RewardDataReader<'_> {
         Ok(pairs)
     }
 
-    /// The tokens of the prompt with either response, of which the end is kept, and counts what is cut.
-    fn texts(&self, preference: &Preference, cut: &mut CutPairs) -> Result<[Vec<u32>; 2]> {
+    /// The tokens of the prompt with either response, of which the end is kept, and what is cut.
+    fn texts(&self, preference: &Preference) -> Result<([Vec<u32>; 2], CutPairs)> {
         let encode = |response| -> Result<Vec<u32>> {
             let tokens = self.encoder.whole(&preference.prompt, response)?;
             ensure!(!tokens.is_empty(), "prompt and response are empty: remove the row");
             Ok(tokens)
         };
         let texts = [encode(&preference.chosen)?, encode(&preference.rejected)?];
+        let mut cut = CutPairs::default();
         if texts.iter().any(|text| text.len() > self.context()) {
             let prompt = self.encoder.beginning(&preference.prompt)?;
-            cut.n += 1;
             let lost = texts.iter().any(|text| self.loses(&prompt, text));
-            cut.without_prompt += usize::from(lost);
+            cut = CutPairs { n: 1, without_prompt: usize::from(lost) };
         }
-        Ok(texts.map(|text| self.config.keep_end(text)))
+        Ok((texts.map(|text| self.config.keep_end(text)), cut))
     }
 
     /// Whether all of a prompt that is not empty is cut from the text that it begins.
@@ -261,6 +264,11 @@ struct CutPairs {
 }
 
 impl CutPairs {
+    fn add(&mut self, others: &Self) {
+        self.n += others.n;
+        self.without_prompt += others.without_prompt;
+    }
+
     /// What is left out, where anything is.
     fn told(&self, n_pairs: usize, context: usize) -> Option<String> {
         let Self { n, without_prompt } = self;

@@ -1,4 +1,4 @@
-//! The stages of an align run. Each ends with a file under its final name; a resumed run skips those that are there.
+//! The stages of an align run. Each ends with a file or a folder under its final name; a resumed run skips those that are there.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::methods::{self, Sources};
 use super::results::{self, Measured, Results};
 use super::{optimum, rewards, rollouts};
 use crate::interrupt;
-use crate::progress::{Progress, Stage};
+use crate::progress::{KL, Progress, Stage};
 use crate::resume::Damaged;
 use crate::sources::REFERENCE;
 
@@ -82,15 +82,22 @@ pub(crate) fn stop_if_asked() -> Result<()> {
 
 /// Samples from a model, until it is asked to stop.
 ///
+/// - measured: told now and then of how many prompts the KL is measured.
+///
 /// # Errors
-/// As [`Evaluator::sample`]; [`DecodeError::Cancelled`] or [`RewardError::Stopped`] where it was stopped.
+/// As [`Evaluator::sample`]; [`DecodeError::Cancelled`], [`RewardError::Stopped`] or [`EvaluateError::Stopped`] where it was stopped.
 pub(crate) fn sample(
     evaluator: &Evaluator<'_>,
     model: &CausalLm,
     stage: &str,
+    measured: &dyn Fn(usize),
 ) -> Result<Sampled, EvaluateError> {
     let watch = |_: Event<'_>| interrupt::flow();
-    evaluator.sample(model, &Drawing { stage, watch: Some(&watch) })
+    let measuring = |prompts: usize| {
+        measured(prompts);
+        interrupt::flow()
+    };
+    evaluator.sample(model, &Drawing { stage, watch: Some(&watch) }, &measuring)
 }
 
 /// As [`sample`], in a stage that is done again as a whole where it was stopped.
@@ -101,12 +108,14 @@ pub(crate) fn sample_all(
     evaluator: &Evaluator<'_>,
     model: &CausalLm,
     stage: &str,
+    measured: &dyn Fn(usize),
 ) -> Result<Sampled> {
-    let sampled = sample(evaluator, model, stage);
+    let sampled = sample(evaluator, model, stage, measured);
     if matches!(
         sampled,
         Err(EvaluateError::Decode(DecodeError::Cancelled { .. })
-            | EvaluateError::Reward(RewardError::Stopped))
+            | EvaluateError::Reward(RewardError::Stopped)
+            | EvaluateError::Stopped)
     ) {
         stop_if_asked()?;
     }
@@ -163,15 +172,19 @@ fn reference_samples(
     progress: &mut Progress,
 ) -> Result<(Sampled, Sampled)> {
     let path = inputs.run.join(REFERENCE);
-    let make = |bar: &Stage| -> Result<_> {
-        let sample = |stage| sample_all(evaluator, &inputs.reference, stage);
-        let reference = sample("evaluate-reference")?;
-        bar.set(1, String::new());
-        Ok((reference, sample(methods::EVALUATION_STAGE)?))
-    };
     let (prompts, samples) = (inputs.test.len(), evaluator.samples);
+    let make = |bar: &Stage| -> Result<_> {
+        let sample = |stage, before: usize| {
+            let measured = |prompts: usize| bar.set(before + prompts, KL.to_owned());
+            sample_all(evaluator, &inputs.reference, stage, &measured)
+        };
+        let reference = sample("evaluate-reference", 0)?;
+        bar.set(prompts, String::new());
+        Ok((reference, sample(methods::EVALUATION_STAGE, prompts)?))
+    };
     let summary = |_: &_| format!("{prompts} held-out prompts, {samples} responses each");
-    let both = once((made_by, &path), ("reference samples", 2), progress, make, summary)?;
+    let stage = ("reference samples", 2 * prompts);
+    let both = once((made_by, &path), stage, progress, make, summary)?;
     check_samples(&path, &both.0, evaluator)?;
     check_samples(&path, &both.1, evaluator)?;
     Ok(both)

@@ -82,7 +82,7 @@ impl<'a> Watch<'a> {
         if !step.is_multiple_of(self.config.every) {
             return Ok(None);
         }
-        let sampled = sample(&self.evaluator, &policy.valid(), STAGE)?;
+        let sampled = sample(&self.evaluator, &policy.valid(), STAGE, &|_| ())?;
         let numbers = self.numbers(step, &sampled)?;
         Ok(Some(Seen { step, numbers, sampled }))
     }

@@ -42,7 +42,7 @@ pub(crate) struct OptimumArgs {
     procedure: Procedure,
     #[command(flatten)]
     level: Level,
-    /// Points of the curve, evenly from u = 0 to u = 1.
+    /// Points of the curve, evenly from u = 0 to u = 1; without --json at most 11 of them are printed.
     #[arg(long, default_value_t = 101, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     points: u32,
     /// Print a JSON document.

@@ -65,6 +65,7 @@ impl GuidedGenerator<'_> {
     }
 
     fn plan(&self) -> Result<Plan, DecodeError> {
+        self.procedure.check()?;
         Plan::of(self.procedure).ok_or_else(|| DecodeError::Procedure {
             procedure: self.procedure.to_string(),
             reason: "no prefix scorer has anything to say in it",

@@ -9,7 +9,7 @@ use super::tilt::Tilted;
 use crate::kl::{Kl, best_of_kl_bound, best_of_kl_estimate};
 use crate::{Cost, Draw, Finish, Response, Stream};
 
-/// Values that differ by less than this share are equal: as sums, equal values differ in their last digits.
+/// Numbers that differ by less than this share are equal: as sums and products, equal numbers differ in their last digits.
 const TIE: f64 = 1e-12;
 
 /// How a procedure goes through the candidates of a response.
@@ -19,7 +19,8 @@ pub(super) enum Plan {
     Tokenwise { lambda: f64, candidates: Option<usize> },
     /// Blocks of `length` tokens; after each, the `width` candidates of greatest value are kept, and each of them goes on in `branch` ways.
     Blocks { length: usize, width: usize, branch: NonZeroUsize },
-    /// Independent candidates, of which a share goes on after every `length` tokens.
+    /// Independent candidates, `n` at first. After every `length` tokens, of k that have not ended, the ⌈k·keep⌉ of greatest value go on; of
+    /// equals the first.
     Pruned { n: NonZeroUsize, length: usize, keep: f64 },
 }
 
@@ -211,7 +212,7 @@ impl Search {
         match self.plan {
             Plan::Tokenwise { .. } => alive,
             Plan::Pruned { keep, .. } => {
-                let most = ((alive.len() as f64 * keep).ceil() as usize).max(1);
+                let most = kept(alive.len(), keep);
                 let mut kept = best(alive, most, |(_, path)| path.value);
                 kept.sort_by_key(|(place, _)| *place);
                 kept
@@ -327,6 +328,12 @@ impl Search {
     }
 }
 
+/// ⌈n·keep⌉, and at least 1: how many of n candidates go on where a share `keep` does. 50·0.14 is 7, though as a product of binary numbers it
+/// is more.
+fn kept(n: usize, keep: f64) -> usize {
+    ((n as f64 * keep * (1.0 - TIE)).ceil() as usize).max(1)
+}
+
 /// The `most` items of greatest value, the greatest first; of equals the first ones.
 fn best<T>(items: Vec<T>, most: usize, value: impl Fn(&T) -> Option<f64>) -> Vec<T> {
     let of = |item: &T| value(item).unwrap_or(f64::NEG_INFINITY);
@@ -346,6 +353,24 @@ fn best<T>(items: Vec<T>, most: usize, value: impl Fn(&T) -> Option<f64>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KlKind;
+
+    #[test]
+    fn a_share_is_rounded_up_where_it_is_no_whole_number() {
+        for (n, keep, expected) in [
+            // Binary numbers multiply to a little more than the whole number.
+            (50, 0.14, 7),
+            (100, 0.07, 7),
+            (25, 0.28, 7),
+            (100, 0.55, 55),
+            (3, 0.7, 3),
+            (4, 0.5, 2),
+            (8, 1.0, 8),
+            (3, 0.34, 2),
+        ] {
+            assert_eq!(kept(n, keep), expected, "{keep} of {n}");
+        }
+    }
 
     #[test]
     fn the_best_are_kept_and_the_first_of_equals() {
@@ -388,6 +413,29 @@ mod tests {
         assert_eq!(block(&mut search, &[0.5; 2], &[]), [0, 0]);
         assert!(block(&mut search, &[0.5, 0.6], &[0, 1]).is_empty());
         assert_eq!(search.finish(true)[0].response.tokens, [1, 0, 1]);
+    }
+
+    /// What is left of two blocks, the second of which ends every candidate.
+    fn after_two_blocks(width: usize, branch: usize) -> Candidate {
+        let mut search = beam(width, branch);
+        let places: Vec<usize> = (0..width * branch).collect();
+        let values = vec![0.5; places.len()];
+        assert_eq!(block(&mut search, &values, &[]).len(), places.len());
+        assert!(block(&mut search, &values, &places).is_empty());
+        search.finish(true).remove(0)
+    }
+
+    #[test]
+    fn every_block_adds_to_what_a_search_may_cost() {
+        let near = |found: f64, expected: f64| (found - expected).abs() < 1e-6;
+        // One of 2·3² paths: log 2 + 2·log 3.
+        let beams = after_two_blocks(2, 3);
+        let [Kl { nats, kind }] = beams.kl[..] else { panic!("{:?}", beams.kl) };
+        assert!(kind == KlKind::Bound && near(nats, 2.890372), "{nats}, {kind}");
+        assert!(near(beams.log_ratio, 2.890372), "{}", beams.log_ratio);
+        // One of 2² paths: 2·log 2.
+        let blocks = after_two_blocks(1, 2);
+        assert!(near(blocks.log_ratio, 1.386294), "{}", blocks.log_ratio);
     }
 
     #[test]

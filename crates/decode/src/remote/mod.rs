@@ -164,7 +164,7 @@ impl RemoteGenerator<'_> {
 
     /// The tokens of a text that follows the prompt.
     fn encode(&self, prompt: &EncodedPrompt, text: &str) -> Result<Vec<u32>, ModelError> {
-        let plain = self.tokenizer.encode(&prompt.text)? == prompt.tokens;
+        let plain = self.tokenizer.encode_whole(&prompt.text)? == prompt.tokens;
         let encode = if plain { Tokenizer::encode_pair } else { Tokenizer::encode_chat_pair };
         let (mut tokens, prompt_length) = encode(self.tokenizer, &prompt.text, text)?;
         tokens.drain(..prompt_length);

@@ -122,7 +122,8 @@ pub(crate) fn beam(
     go_on(table, &roots, (width, branch, length), &mut HashMap::new())
 }
 
-/// Best-of-N by the reward, of which a share goes on after every block. Candidates keep their numbers, by which equals are told apart.
+/// Best-of-N by the reward; after every block, the fewest candidates that are a share `keep` of those that run go on. Candidates keep their
+/// numbers, by which equals are told apart.
 pub(crate) fn pruned(table: &Enumerated<'_>, n: usize, length: usize, keep: f64) -> Distribution {
     type Numbered = (usize, Place);
     fn go_on(
@@ -145,7 +146,8 @@ pub(crate) fn pruned(table: &Enumerated<'_>, n: usize, length: usize, keep: f64)
                 *all.entry(table.text(best(places, 1, reward)[0])).or_default() += p;
                 continue;
             }
-            let most = ((alive.len() as f64 * keep).ceil() as usize).max(1);
+            let share = alive.len() as f64 * keep;
+            let most = (1..=alive.len()).find(|&k| k as f64 >= share - 1e-9).unwrap();
             let mut kept = best(alive, most, |(_, place)| table.value(place));
             kept.sort_unstable();
             add(&mut all, &go_on(table, &ended, &kept, (length, keep)), p);

@@ -78,6 +78,30 @@ fn the_sides_may_have_other_procedures() {
 }
 
 #[test]
+fn what_a_reference_keeps_is_found_once_for_all_against_it() {
+    let (a, b, reference, other) = (samples(1.0), samples(2.0), samples(0.0), samples(4.0));
+    let [best, worst] = contests(["best-of:2", "worst-of:2"]);
+    let against_worst = Contest { policy: best.policy, reference: worst.reference };
+    let cells = [
+        (entry("a", &a, &reference), best),
+        (entry("a", &a, &reference), worst),
+        (entry("b", &b, &reference), best),
+        (entry("b", &b, &other), best),
+        (entry("b", &b, &reference), against_worst),
+    ];
+    assert_eq!(by_reference(&cells), [vec![0, 2], vec![1, 4], vec![3]]);
+    // With a shift s the best of two is worth s + 7/3 and s/2 + 23/3, the worst s + 2/3 and 16/3.
+    let expected = [(5.75, 5.0), (3.5, 3.0), (6.5, 5.0), (6.5, 8.0), (6.5, 3.0)];
+    let values = values(&cells, Judge::Reward).unwrap();
+    assert_eq!(values.len(), SERIES * cells.len());
+    for (series, (ours, theirs)) in values.chunks(SERIES).zip(expected) {
+        let [_, score, reference_score] = series else { panic!("{series:?}") };
+        assert!((score.iter().sum::<f64>() / 2.0 - ours).abs() < 1e-12, "{series:?}");
+        assert!((reference_score.iter().sum::<f64>() / 2.0 - theirs).abs() < 1e-12, "{series:?}");
+    }
+}
+
+#[test]
 fn another_judge_may_see_it_the_other_way_round() {
     let judged = |shift: f64| Sampled { judged: Some(samples(-shift).rewards), ..samples(shift) };
     let (policy, reference) = (judged(10.0), judged(0.0));

@@ -209,6 +209,8 @@ fn the_tokenizer_writes_letters_without_spaces() {
     let tokenizer = problem.model().tokenizer().unwrap();
     assert_eq!(tokenizer.encode("").unwrap(), [2]);
     assert_eq!(tokenizer.encode("ab$").unwrap(), [2, 0, 1, 2]);
+    assert_eq!(tokenizer.encode_whole("$ab").unwrap(), [2, 0, 1], "a text that begins itself");
+    assert_eq!(tokenizer.encode_pair("$a", "b").unwrap(), (vec![2, 0, 1], 2));
     assert_eq!(tokenizer.decode_response(&[2], &[0, 1, 2]).unwrap(), "ab");
     assert_eq!(tokenizer.decode_response(&[2], &[2]).unwrap(), "");
     assert_eq!((tokenizer.end(), tokenizer.pad(), tokenizer.stops().len()), (Some(2), 2, 1));

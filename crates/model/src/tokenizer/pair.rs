@@ -14,9 +14,9 @@ const SHOWN: usize = 20;
 impl Tokenizer {
     /// Token ids of a prompt and a response that follows it, and how many of them are the prompt's.
     ///
-    /// They are those of the whole text where its tokens begin with the prompt's. Where a token would reach across the border, prompt and
-    /// response are read apart, since a model that continues the prompt could not have drawn that token. The response is then read as what
-    /// follows a text: the space that Llama's tokenizers put before a text is not in it.
+    /// They are those of the whole text, as [`Tokenizer::encode_whole`] reads it, where its tokens begin with the prompt's. Where a token
+    /// would reach across the border, prompt and response are read apart, since a model that continues the prompt could not have drawn that
+    /// token. The response is then read as what follows a text: the space that Llama's tokenizers put before a text is not in it.
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] when the tokenizer refuses the text, or has tokens for the response only where it begins a text.
@@ -25,7 +25,7 @@ impl Tokenizer {
         prompt: &str,
         response: &str,
     ) -> Result<(Vec<u32>, usize), ModelError> {
-        self.pair(prompt, response, true)
+        self.pair(prompt, response, Self::encode_whole)
     }
 
     /// As [`Tokenizer::encode_pair`], for a prompt that a chat template wrote.
@@ -37,18 +37,18 @@ impl Tokenizer {
         prompt: &str,
         response: &str,
     ) -> Result<(Vec<u32>, usize), ModelError> {
-        self.pair(prompt, response, false)
+        self.pair(prompt, response, Self::encode_chat)
     }
 
     fn pair(
         &self,
         prompt: &str,
         response: &str,
-        add_special: bool,
+        encode: impl Fn(&Self, &str) -> Result<Vec<u32>, ModelError>,
     ) -> Result<(Vec<u32>, usize), ModelError> {
-        let mut tokens = self.ids(prompt, add_special)?;
+        let mut tokens = encode(self, prompt)?;
         let prompt_length = tokens.len();
-        let whole = self.ids(&format!("{prompt}{response}"), add_special)?;
+        let whole = encode(self, &format!("{prompt}{response}"))?;
         if whole.starts_with(&tokens) && whole.len() > prompt_length {
             return Ok((whole, prompt_length));
         }

@@ -108,6 +108,17 @@ impl BondConfig {
             ),
         ])
     }
+
+    /// R = j·(q − log π/π_a) − γ·log π/π_a of each of the policy's responses.
+    fn rewards(&self, ours: &Scored, theirs: &Scored, ratios: &[f64]) -> Vec<f64> {
+        let Self { samples_per_prompt, backward_share: j, regularisation, .. } = *self;
+        let least = theirs.rewards.chunks(ANCHORED).map(|two| two[0].min(two[1]));
+        let least = least.flat_map(|least| std::iter::repeat_n(least, samples_per_prompt));
+        let of = |((&reward, least), ratio): ((&f32, f32), &f64)| {
+            j * quantile_reward(reward, least) - (j + regularisation) * ratio
+        };
+        ours.rewards.iter().zip(least).zip(ratios).map(of).collect()
+    }
 }
 
 /// Everything that a run of J-BOND needs.
@@ -186,7 +197,7 @@ impl BondTrainer<'_> {
             .zip(&anchor)
             .map(|(ours, theirs)| sum(ours) - sum(theirs))
             .collect();
-        let rewards = self.rewards(&ours, &theirs, &ratios);
+        let rewards = self.config.rewards(&ours, &theirs, &ratios);
         let weighted = self.weighted(&ours, &theirs, &rewards);
         let loss = |policy: &CausalLm, pass: &[usize]| {
             let responses: Vec<&Sequence> = pass.iter().map(|&i| weighted[i].0).collect();
@@ -196,18 +207,7 @@ impl BondTrainer<'_> {
         let tokens = |index: usize| weighted[index].0.tokens.len();
         let all = (0..weighted.len()).collect();
         let (_, grads) = mean_gradient(&pair.policy, all, tokens, loss)?;
-        Ok((-rewards.iter().sum::<f64>() / rewards.len() as f64, grads))
-    }
-
-    /// R = j·(q − log π/π_a) − γ·log π/π_a of each of the policy's responses.
-    fn rewards(&self, ours: &Scored, theirs: &Scored, ratios: &[f64]) -> Vec<f64> {
-        let BondConfig { samples_per_prompt, backward_share: j, regularisation, .. } = *self.config;
-        let least = theirs.rewards.chunks(ANCHORED).map(|two| two[0].min(two[1]));
-        let least = least.flat_map(|least| std::iter::repeat_n(least, samples_per_prompt));
-        let of = |((&reward, least), ratio): ((&f32, f32), &f64)| {
-            j * quantile_reward(reward, least) - (j + regularisation) * ratio
-        };
-        ours.rewards.iter().zip(least).zip(ratios).map(of).collect()
+        Ok((mean_loss(&rewards), grads))
     }
 
     /// Every response with its weight w: the loss has the gradient of the mean of w·log π.
@@ -243,6 +243,11 @@ impl BondTrainer<'_> {
         let generator = Generator::new(model, stops, &self.sampling, self.seed, stage, self.batch);
         Scored::sample(prompts, samples, &generator, self.tokenizer, self.reward)
     }
+}
+
+/// The mean of −R.
+fn mean_loss(rewards: &[f64]) -> f64 {
+    -rewards.iter().sum::<f64>() / rewards.len() as f64
 }
 
 /// q, which stands in for the logarithm of the quantile of a reward, in nats.
@@ -294,7 +299,7 @@ impl Trainable for Anchored {
 
 #[cfg(test)]
 mod tests {
-    use super::quantile_reward;
+    use super::{BondConfig, Scored, mean_loss, quantile_reward};
 
     #[test]
     fn the_reward_is_the_log_of_the_quantile_at_the_median() {
@@ -302,5 +307,26 @@ mod tests {
         let mean = 0.25 * quantile_reward(0.0, 1.0) + 0.75 * quantile_reward(0.0, -1.0);
         assert!((mean - 0.5_f64.ln()).abs() < 1e-12, "{mean}");
         assert_eq!(quantile_reward(1.0, 1.0), 0.0, "a tie is not below");
+    }
+
+    #[test]
+    fn the_regularisation_weighs_the_kl_whatever_the_backward_share() {
+        let config: BondConfig = serde_json::from_value(serde_json::json!({
+            "steps": 1,
+            "prompts_per_step": 1,
+            "samples_per_prompt": 2,
+            "backward_share": 0.5,
+            "anchor_rate": 0.1,
+            "regularisation": 0.2,
+            "optimizer": { "learning_rate": 0.1 },
+        }))
+        .unwrap();
+        let of = |rewards: [f32; 2]| Scored { rewards: rewards.into(), ..Scored::default() };
+        // The first has q = 0, the second q = −ln 16, and both log π/π_a = 1.
+        let found = config.rewards(&of([2.0, 0.0]), &of([3.0, 1.0]), &[1.0, 1.0]);
+        let near = |found: f64, expected: f64| (found - expected).abs() < 1e-6;
+        assert!(near(found[0], -0.7) && near(found[1], -2.086_294), "{found:?}");
+        let loss = mean_loss(&found);
+        assert!(near(loss, 1.393_147), "{loss}");
     }
 }

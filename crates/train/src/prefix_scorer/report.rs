@@ -217,4 +217,15 @@ mod tests {
         assert_eq!(report.calibration.len(), 2);
         assert!((report.deviation - 1.5).abs() < 1e-12);
     }
+
+    #[test]
+    fn the_bias_is_of_values_that_are_too_great_and_bins_ascend_by_value() {
+        let responses = [response(&[3.0], 0.0), response(&[1.0], 2.0), response(&[2.0], 1.0)];
+        let report = LengthReport::of(&responses, 1, (1, 1));
+        // (3 − 1 + 1)/3.
+        assert!((report.bias - 1.0).abs() < 1e-12, "{report:?}");
+        let bin = |bin: &ValueBin| (bin.prefixes, bin.value, bin.reward);
+        let bins: Vec<_> = report.calibration.iter().map(bin).collect();
+        assert_eq!(bins, [(1, 1.0, 2.0), (1, 2.0, 1.0), (1, 3.0, 0.0)]);
+    }
 }

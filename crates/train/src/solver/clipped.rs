@@ -119,14 +119,19 @@ impl Surrogate<'_> {
 
 /// ρ A, or none where min(ρ A, clip(ρ) A) is cut.
 fn weight(ratio: f64, advantage: f64, clip: f64) -> Option<f64> {
-    let cut = if advantage > 0.0 { ratio > 1.0 + clip } else { ratio < 1.0 - clip };
-    (!cut).then_some(ratio * advantage)
+    let risen = advantage > 0.0 && ratio > 1.0 + clip;
+    let fallen = advantage < 0.0 && ratio < 1.0 - clip;
+    (!risen && !fallen).then_some(ratio * advantage)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{KlTerm, Reuse, Surrogate, weight};
-    use crate::solver::tests::with_task;
+    use infalign_model::Sequence;
+
+    use super::{KlTerm, Learner, Reuse, Surrogate, Task, weight};
+    use crate::optimizer::{Optimizer, OptimizerConfig};
+    use crate::rollout::Rollout;
+    use crate::solver::tests::{model, with_task};
 
     #[test]
     fn a_ratio_is_cut_where_it_has_gone_far_enough_already() {
@@ -134,6 +139,11 @@ mod tests {
         assert_eq!((weight(1.3, 2.0, 0.2), weight(0.7, -2.0, 0.2)), (None, None));
         // On its way back, nothing holds it.
         assert_eq!((weight(0.7, 2.0, 0.2), weight(1.3, -2.0, 0.2)), (Some(1.4), Some(-2.6)));
+    }
+
+    #[test]
+    fn where_there_is_no_advantage_there_is_nothing_to_cut() {
+        assert_eq!((weight(0.7, 0.0, 0.2), weight(1.3, 0.0, 0.2)), (Some(0.0), Some(0.0)));
     }
 
     #[test]
@@ -150,6 +160,28 @@ mod tests {
             let found = surrogate.weights(&[1], &[-2.0, 1.1_f32.ln()], 0.2);
             let found: Vec<f64> = found.into_iter().map(|weight| weight.unwrap()).collect();
             assert!((found[0] + 1.0).abs() < 1e-6 && (found[1] - 2.2).abs() < 1e-6, "{found:?}");
+        });
+    }
+
+    #[test]
+    fn the_share_that_was_cut_is_of_the_tokens_of_all_steps() {
+        with_task(|task| {
+            let of = |tokens: &[u32]| Sequence { tokens: tokens.to_vec(), prompt_length: 1 };
+            let sequences = vec![of(&[1, 0]), of(&[1, 2, 0])];
+            // At a learning rate of 0, so that the policy stays what it is.
+            let optimizer = Optimizer::new(&OptimizerConfig::new(0.1));
+            let mut learner = Learner::new(model(1), optimizer);
+            let mut old = learner.policy.valid().log_probs(&sequences).unwrap();
+            old[0][0] -= 1.5_f32.ln();
+            let rollout = Rollout { sequences, ..Rollout::default() };
+            let task = &Task { rollout: &rollout, ..*task };
+            let advantages = vec![vec![1.0], vec![1.0, 1.0]];
+            let kl = KlTerm::Reward;
+            let surrogate = Surrogate { old, advantages, kl, length_normalised: false, task };
+            // A step for each response, in which 1 of 1 and 0 of 2 are cut.
+            let reuse = Reuse::new(1, 2, None);
+            let found = surrogate.improve(&mut learner, &reuse, &mut |_| Ok(())).unwrap();
+            assert!((found - 1.0 / 3.0).abs() < 1e-12, "{found}");
         });
     }
 

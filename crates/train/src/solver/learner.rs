@@ -35,3 +35,19 @@ impl Learner {
         norms.iter().sum::<f64>() / norms.len() as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Learner;
+    use crate::optimizer::{Optimizer, OptimizerConfig};
+    use crate::solver::tests::model;
+
+    #[test]
+    fn the_norm_of_several_steps_is_their_mean_since_the_last_call() {
+        let mut learner = Learner::new(model(1), Optimizer::new(&OptimizerConfig::new(0.1)));
+        for (norms, mean) in [(vec![1.0, 3.0], 2.0), (vec![5.0, 6.0, 7.0], 6.0)] {
+            learner.norms.extend(norms);
+            assert_eq!(learner.take_norm(), mean);
+        }
+    }
+}

@@ -308,6 +308,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_value_that_has_moved_away_from_its_target_loses_all_of_its_error() {
+        // From −1, where the target is, to 0: at the border it is −0.8.
+        let found = loss("{}", &[(1, -1.0, -1.0)]);
+        assert!((found - 0.5).abs() < 1e-6, "{found}");
+    }
+
+    /// The rollout of a task as a policy draws it, with something added to each Φ.
+    fn drawn(task: &Task<'_>, policy: &CausalLm, added: f64) -> Rollout {
+        let sequences = task.rollout.sequences.clone();
+        Rollout {
+            samples: task.rollout.samples,
+            log_probs: policy.valid().log_probs(&sequences).unwrap(),
+            transformed: task.rollout.transformed.iter().map(|phi| phi + added).collect(),
+            sequences,
+            ..Rollout::default()
+        }
+    }
+
+    #[test]
+    fn the_value_model_follows_the_schedule_of_the_policy() {
+        with_task(|task| {
+            let config: Ppo = serde_json::from_str("{}").unwrap();
+            let optimizer = OptimizerConfig::new(0.01);
+            let mut learner = Learner::new(model(2), Optimizer::new(&optimizer));
+            let rollout = drawn(task, &learner.policy, 0.0);
+            let task = Task { rollout: &rollout, ..*task };
+            let mut solver = config.begin(task.reference, &optimizer, None).unwrap();
+            for (learning_rate, learns) in [(0.0, false), (0.01, true)] {
+                learner.learning_rate = learning_rate;
+                solver.update(&mut learner, &task).unwrap();
+                let values = solver.values(&rollout.sequences).unwrap().concat();
+                assert_eq!(values.iter().any(|&v| v != 0.0), learns, "at {learning_rate}");
+            }
+        });
+    }
+
     /// The policy's log-probabilities of everything after two updates, the second by a solver that was saved and loaded.
     fn trained(constant: f64) -> Vec<f32> {
         let mut found = Vec::new();
@@ -319,15 +356,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             // The second rollout is better than the first.
             for (checkpoint, better) in [(None, 0.0), (Some(dir.path()), 1.0)] {
-                let sequences = task.rollout.sequences.clone();
-                let phi = |phi: &f64| phi + constant + better;
-                let rollout = Rollout {
-                    samples: task.rollout.samples,
-                    log_probs: learner.policy.valid().log_probs(&sequences).unwrap(),
-                    transformed: task.rollout.transformed.iter().map(phi).collect(),
-                    sequences,
-                    ..Rollout::default()
-                };
+                let rollout = drawn(task, &learner.policy, constant + better);
                 let task = Task { rollout: &rollout, ..*task };
                 let mut solver = config.begin(task.reference, &optimizer, checkpoint).unwrap();
                 solver.update(&mut learner, &task).unwrap();

@@ -50,6 +50,14 @@ impl Reinforce {
         KlTerm::new(self.kl, self.kl_estimator, KlEstimator::Exact)
     }
 
+    /// The running mean after a step.
+    ///
+    /// - phi: mean Φ of the step; penalty: what the KL takes off the rewards of all its responses.
+    fn next(&self, baseline: f64, phi: f64, penalty: f64, task: &Task<'_>) -> f64 {
+        let reward = phi - task.beta * penalty / task.rollout.sequences.len() as f64;
+        self.baseline_memory * baseline + (1.0 - self.baseline_memory) * reward
+    }
+
     pub(crate) fn begin(&self, checkpoint: Option<&Path>) -> Result<WithBaseline, TrainError> {
         let baseline = checkpoint.map(|dir| read_json(&path(dir))).transpose()?.flatten();
         Ok(WithBaseline { config: self.clone(), baseline })
@@ -80,13 +88,35 @@ impl Solver for WithBaseline {
         let kl = self.config.term()?;
         let tally =
             OnPolicy { kl, length_normalised: false, group: 1, advantages, task }.step(learner)?;
-        let reward = phi - task.beta * tally.penalty / task.rollout.sequences.len() as f64;
-        let memory = self.config.baseline_memory;
-        self.baseline = Some(memory * baseline + (1.0 - memory) * reward);
+        self.baseline = Some(self.config.next(baseline, phi, tally.penalty, task));
         Ok(tally)
     }
 
     fn save(&self, checkpoint: &Path) -> Result<(), TrainError> {
         write_json(&path(checkpoint), &self.baseline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use infalign_model::Sequence;
+
+    use super::{Reinforce, Task};
+    use crate::rollout::Rollout;
+    use crate::solver::tests::with_task;
+
+    #[test]
+    fn the_baseline_remembers_as_much_of_the_past_as_it_is_told() {
+        with_task(|task| {
+            let sequence = Sequence { tokens: vec![1, 0], prompt_length: 1 };
+            let rollout = Rollout { sequences: vec![sequence; 2], ..Rollout::default() };
+            let task = Task { rollout: &rollout, beta: 0.5, ..*task };
+            // The step's own reward is 0.6 less 0.5 of 0.8/2.
+            for (settings, expected) in [("{}", 0.22), (r#"{"baseline_memory": 0.5}"#, 0.3)] {
+                let config: Reinforce = serde_json::from_str(settings).unwrap();
+                let found = config.next(0.2, 0.6, 0.8, &task);
+                assert!((found - expected).abs() < 1e-12, "{settings}: {found}");
+            }
+        });
     }
 }

@@ -1,8 +1,8 @@
 //! `--spot K`: some stages of a long run again, each from what the run itself stored of the stages before it.
 //!
 //! Which stages follows from the record and a nonce that the run's author could not know: whoever made up a stage's result would have to
-//! be lucky not to be asked for it. Every stage of an align run ends with a file, so the folder without that file, resumed, does that
-//! stage again and no other. Of a training, the first steps are compared, and then it is stopped.
+//! be lucky not to be asked for it. Every stage of an align run ends with a file or a folder, so the run's folder without it, resumed,
+//! does that stage again and no other. Of a training, the first steps are compared, and then it is stopped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,7 +7,7 @@ use infalign_decode::guided::{GuidedGenerator, LearnedScorer};
 use infalign_decode::{
     DecodeError, Decoded, EncodedPrompt, Event, Generator, Kl, ProcedureDecoder,
 };
-use infalign_evaluate::kl_per_response;
+use infalign_evaluate::{EvaluateError, kl_per_response};
 use infalign_model::{CausalLm, LanguageModel, PrefixValues, Sequence, Tokenizer};
 use infalign_reward::{Reward, WeightedSum};
 use infalign_transform::{Composed, Procedure};
@@ -18,7 +18,7 @@ use super::measures::{Measured, Measures};
 use super::row::Row;
 use crate::files::make_folder;
 use crate::interrupt;
-use crate::progress::{Progress, Stage};
+use crate::progress::{KL, Progress, Stage};
 use crate::recipe::{Head, ScorerEvaluation};
 
 /// A scorer at work.
@@ -34,11 +34,17 @@ pub(super) struct Trained<'a> {
     pub(super) name: &'a str,
     pub(super) policy: &'a CausalLm,
     pub(super) base: &'a CausalLm,
+    /// What shows of how many prompts its KL is measured.
+    pub(super) bar: &'a Stage,
 }
 
 impl Trained<'_> {
     /// The mean of log π/π_base over responses: by the chain rule what KL(T(π)‖π_base) has beyond KL(T(π)‖π).
-    fn log_ratio(&self, prompts: &[EncodedPrompt], decoded: &[Vec<Decoded>]) -> Result<f64> {
+    fn log_ratio(
+        &self,
+        prompts: &[EncodedPrompt],
+        decoded: &[Vec<Decoded>],
+    ) -> Result<f64, EvaluateError> {
         let sequences: Vec<Sequence> = prompts
             .iter()
             .zip(decoded)
@@ -46,7 +52,12 @@ impl Trained<'_> {
                 responses.iter().map(move |one| one.response.sequence(prompt))
             })
             .collect();
-        let kl = kl_per_response(self.policy, self.base, &sequences)?;
+        let samples = decoded.first().map_or(1, |responses| responses.len().max(1));
+        let observe = |responses: usize| {
+            self.bar.set(responses / samples, KL.to_owned());
+            interrupt::flow()
+        };
+        let kl = kl_per_response(self.policy, self.base, &sequences, &observe)?;
         Ok(kl.iter().map(|one| one.k1).sum::<f64>() / kl.len().max(1) as f64)
     }
 }
@@ -106,8 +117,10 @@ impl ScorerEvaluator<'_> {
     /// As [`ScorerEvaluator::run`].
     pub(super) fn row(&self, procedure: Composed, evaluation: &ScorerEvaluation) -> Result<Row> {
         self.measure(procedure, evaluation).or_else(|error| {
-            // Responses are broken off by Ctrl-C.
-            if matches!(error.downcast_ref(), Some(DecodeError::Cancelled { .. })) {
+            // Responses and their KL are broken off by Ctrl-C.
+            if matches!(error.downcast_ref(), Some(DecodeError::Cancelled { .. }))
+                || matches!(error.downcast_ref(), Some(EvaluateError::Stopped))
+            {
                 stop_if_asked()?;
             }
             Err(error)

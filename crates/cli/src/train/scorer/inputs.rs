@@ -9,9 +9,8 @@ use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
 
 use super::super::given::{GivenReader, GivenResponse};
-use super::super::inputs::{
-    check_names, check_responses, check_sampling, fitting, read_prompts, warn_of_warmup,
-};
+use super::super::inputs::{check_names, check_responses, check_sampling, warn_of_warmup};
+use super::super::prompts::{fitting, read_prompts};
 use super::super::reward_model::RewardModelInputs;
 use super::super::rewards::{self, Keyed};
 use super::super::without_effect::warn_of_validation;
@@ -109,8 +108,8 @@ impl Prompts {
         let [train, test] = read_prompts(&recipe.prompts, paths)?;
         let template_sha256 = encoder.template_sha256(&train)?;
         let most = recipe.generation.max_tokens;
-        let [train, test] = [train, test].map(|all| fitting(&all, &encoder, &models.base, most));
-        let (train, test) = (train?, test?);
+        let sources = (&recipe.prompts, paths);
+        let [train, test] = fitting([&train, &test], sources, &encoder, (&models.base, most))?;
         check_counts(recipe, &train, &test)?;
         Ok(Self { train, test, template_sha256 })
     }

@@ -16,7 +16,7 @@ use super::inputs::ScorerInputs;
 use super::measures::{Measured, Measures, mean};
 use super::row::Row;
 use crate::files::make_folder;
-use crate::progress::{Progress, Stage};
+use crate::progress::{KL, Progress, Stage};
 use crate::recipe::ScorerPolicy;
 
 /// A row a policy and procedure; what a file `RUN/evaluation/policy-N.json` holds is not drawn again.
@@ -44,17 +44,19 @@ pub(super) fn rows(
                 true => format!("policy {}", policy.name),
                 false => format!("{procedure} on {}", policy.name),
             };
-            let make = |_: &Stage| -> Result<Row> {
+            let make = |bar: &Stage| -> Result<Row> {
                 let model = CausalLm::load(folder_of_model, &inputs.device)?;
                 if is_plain {
-                    row(inputs, first, measures, policy, &model)
+                    row(inputs, first, measures, policy, (&model, bar))
                 } else {
-                    let from = Trained { name: &policy.name, policy: &model, base: &inputs.base };
+                    let base = &inputs.base;
+                    let from = Trained { name: &policy.name, policy: &model, base, bar };
                     inputs.on_policy((measures, guide), from, *procedure, &evaluation)
                 }
                 .with_context(|| format!("[[policy]] {:?}: {procedure}", policy.name))
             };
-            let row = once((made_by, &path), (&title, 1), progress, make, Row::summary)?;
+            let stage = (title.as_str(), inputs.test.len());
+            let row = once((made_by, &path), stage, progress, make, Row::summary)?;
             measures.check(&row, &path)?;
             rows.push(row);
             stop_if_asked()?;
@@ -69,7 +71,7 @@ fn row(
     first: &dyn Reward,
     measures: &Measures<'_>,
     policy: &ScorerPolicy,
-    model: &CausalLm,
+    (model, bar): (&CausalLm, &Stage),
 ) -> Result<Row> {
     let recipe = inputs.recipe;
     let evaluator = Evaluator {
@@ -84,7 +86,8 @@ fn row(
         batch: recipe.batch,
         seed: recipe.seed,
     };
-    let sampled = sample_all(&evaluator, model, "evaluate")?;
+    let measured = |prompts: usize| bar.set(prompts, KL.to_owned());
+    let sampled = sample_all(&evaluator, model, "evaluate", &measured)?;
     let Measured { rewards, win_rates } =
         measures.of(&sampled.responses, Some(&sampled.rewards))?;
     Ok(Row {
