@@ -45,7 +45,7 @@ const INFALIGN_COMMANDS: [(&str, &str); 17] = [
     ("score", "log-probabilities and rewards of given responses"),
     ("serve", "answer requests in OpenAI's protocol, procedures included"),
     ("evaluate", "the inference-time win rate of a policy over a reference"),
-    ("compare", "differences between evaluated methods, on the same prompts"),
+    ("compare", "differences between evaluated methods, or between decoders, on the same prompts"),
     ("report", "one page from runs and evaluations"),
     ("transform", "exact KL, win rates and optimal transforms, as numbers and as plots"),
     ("reproduce", "one figure or table of a paper, from its plan"),
