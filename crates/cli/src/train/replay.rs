@@ -50,7 +50,7 @@ mod tests {
         let error = || format!("{:#}", replay(run.path(), Path::new("into")).unwrap_err());
         std::fs::write(run.path().join(CONFIG), RECIPE).unwrap();
         let reference = run.path().join(REFERENCE);
-        std::fs::File::create(&reference).unwrap().set_len((4 << 30) + 1).unwrap();
+        std::fs::File::create(&reference).unwrap().set_len((64 << 30) + 1).unwrap();
         assert!(error().contains("too large"), "{}", error());
         let none = (Sampled::default(), Sampled::default());
         std::fs::write(&reference, serde_json::to_vec(&none).unwrap()).unwrap();
