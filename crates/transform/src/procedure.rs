@@ -203,9 +203,7 @@ impl Procedure {
             Procedure::CdBlock { .. } | Procedure::Beam { .. } => false,
         }
     }
-}
 
-impl Procedure {
     /// Refuses numbers out of range, which a procedure has that was made in code: its text must be one that is read.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use infalign_data::dataset::{self, Preference, PromptCompletion, Record};
 use infalign_data::{DataError, Text};
 use infalign_decode::EncodedPrompt;
 use infalign_model::{CausalLm, ModelError, Sequence};
+use rayon::prelude::*;
 
-use super::parallel::each;
 use crate::encode::Encoder;
 use crate::recipe::{Kind, Paths};
 
@@ -114,7 +114,8 @@ impl<'a> GivenReader<'a> {
             let places = |indices: &[usize]| places::<R>(&path, &is_learned, indices);
             let rows = read(&path)?;
             let (before, mut long) = (all.len(), Vec::new());
-            for (index, encoded) in each(&rows, &encode).into_iter().enumerate() {
+            let encoded: Vec<_> = rows.par_iter().map(&encode).collect();
+            for (index, encoded) in encoded.into_iter().enumerate() {
                 let place = || format!("{}, {}", path.display(), places(&[index]).concat());
                 match encoded {
                     Err(error) if is_too_long(&error) => long.push(index),

@@ -10,7 +10,6 @@ mod memory_check;
 mod methods;
 mod metrics;
 mod optimum;
-mod parallel;
 mod prompts;
 mod replay;
 mod results;

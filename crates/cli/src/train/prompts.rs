@@ -7,10 +7,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use infalign_data::{Prompt, Text, prompts, stories};
 use infalign_decode::EncodedPrompt;
 use infalign_model::CausalLm;
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::given::first_of;
-use super::parallel::each;
 use crate::encode::Encoder;
 use crate::recipe::{Paths, PromptsConfig};
 
@@ -75,7 +75,9 @@ pub(super) fn fitting(
 ) -> Result<[Vec<EncodedPrompt>; 2]> {
     let context = model.config().max_position_embeddings;
     let encoded = |given: &[Prompt]| -> Result<Vec<EncodedPrompt>> {
-        each(given, |prompt| encoder.prompt(prompt)).into_iter().collect()
+        let all: Vec<_> = given.par_iter().map(|prompt| encoder.prompt(prompt)).collect();
+        // Of several errors, the first in order.
+        all.into_iter().collect()
     };
     let (encoded_train, encoded_test) = (encoded(train)?, encoded(test)?);
     let (train, test) = match config {

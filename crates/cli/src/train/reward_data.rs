@@ -7,8 +7,8 @@ use infalign_data::dataset::{self, Preference};
 use infalign_data::{Plant, Rating, ratings, split_by_hash};
 use infalign_model::{Tokenizer, TransformerConfig};
 use infalign_train::{Examples, Pair};
+use rayon::prelude::*;
 
-use super::parallel::each;
 use crate::encode::Encoder;
 use crate::recipe::{Paths, RewardModelStage};
 
@@ -158,7 +158,8 @@ impl RewardDataReader<'_> {
             let (tokens, is_cut) = self.beginning(&text.text)?;
             Ok(((tokens, text.rating), is_cut))
         };
-        let encoded = each(texts, encode).into_iter().collect::<Result<Vec<_>>>()?;
+        let encoded: Vec<_> = texts.into_par_iter().map(encode).collect();
+        let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;
         let n_cut = encoded.iter().filter(|(_, is_cut)| *is_cut).count();
         let texts = encoded.into_iter().map(|(text, _)| text).collect();
         Ok((Examples::Rated(texts), n_cut))
@@ -199,7 +200,8 @@ impl RewardDataReader<'_> {
             let path = self.paths.resolve(file)?;
             let (preferences, _) =
                 dataset::read_strict_preferences(&path).context("preferences")?;
-            let texts = each(&preferences, |preference| self.texts(preference));
+            let texts: Vec<_> =
+                preferences.par_iter().map(|preference| self.texts(preference)).collect();
             for (index, (preference, texts)) in preferences.iter().zip(texts).enumerate() {
                 let place =
                     || format!("{}, pair {} of different responses", path.display(), index + 1);
