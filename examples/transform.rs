@@ -3,7 +3,7 @@
 //! Prints, for a decoder and a KL in nats, the win rate of each transform beside that of the best policy there is.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-use infalign::transform::{Beta, Optimum, Procedure, Tilt, Transform, beta_for_kl};
+use infalign::transform::{Optimum, Procedure, Tilt, Transform, beta_for_kl};
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     println!("optimum   {:.4}", best.win_rate);
     for name in ["identity", "log", "exp:5", "exp:10", "exp:-5", "exp:-10"] {
         let transform: Transform = name.parse()?;
-        let beta = Beta::new(beta_for_kl(&transform, kl)?)?;
+        let beta = beta_for_kl(&transform, kl)?;
         let win_rate = Tilt::new(&transform, beta)?.win_rate(&procedure)?;
         println!("{name:<9} {win_rate:.4}, {:.4} short", best.win_rate - win_rate);
         anyhow::ensure!(win_rate <= best.win_rate + 1e-9, "nothing is above the optimum");

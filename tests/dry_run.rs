@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{infalign, run, stderr};
+use common::{infalign, model_with, run, stderr};
 
 /// A dry run of a recipe of the repository with another value of a key.
 fn checked(recipe: &str, set: &str) -> (Option<i32>, String) {
@@ -85,6 +85,17 @@ fn a_warm_up_that_outlasts_the_training_is_told() {
         assert!(text.contains(told), "{recipe}: {text}");
         let (code, text) = checked(recipe, "seed=2");
         assert!(code == Some(0) && !text.contains("warmup"), "{recipe}: {text}");
+    }
+}
+
+#[test]
+fn an_end_of_the_tokenizer_that_ends_no_response_is_told() {
+    let model = model_with("tokenizer_config.json", r#"{"eos_token": "<unk>"}"#);
+    let set = format!("model={:?}", model.path());
+    for recipe in ["quickstart.toml", "quickstart-scorer.toml"] {
+        let (code, text) = checked(recipe, &set);
+        assert_eq!(code, Some(0), "{recipe}: {text}");
+        assert_eq!(text.matches("warning: \"<unk>\" is the eos_token").count(), 1, "{text}");
     }
 }
 

@@ -5,7 +5,9 @@ mod common;
 
 use std::process::{Command, Output};
 
-use common::{assert_done, copy, infalign, json, json_file, quickstart, refused, stderr};
+use common::{
+    assert_done, copy, infalign, json, json_file, model_with, quickstart, refused, stderr,
+};
 
 /// A command on the quickstart's model, and prompts of it.
 fn on_quickstart(command: &str, prompts: &str) -> Command {
@@ -190,6 +192,22 @@ fn stop_texts_samples_and_memory() {
         assert_eq!(row["tokens"].as_array().unwrap()[..], whole[..end]);
     }
     assert!(stopped.iter().any(|row| row["tokens"].as_array().unwrap().last() == Some(&was)));
+}
+
+#[test]
+fn an_end_of_the_tokenizer_that_ends_no_response_is_told() {
+    let model = model_with("tokenizer_config.json", r#"{"eos_token": "<unk>"}"#);
+    let told = |more: &[&str]| {
+        let mut command = infalign(&["generate", "--max-tokens", "1", "--model"]);
+        command.arg(model.path()).arg("--prompts").arg(quickstart().join("test.jsonl"));
+        let output = command.args(more).output().unwrap();
+        assert_done(&output);
+        stderr(&output)
+    };
+    let warned = told(&[]);
+    assert!(warned.contains("warning: \"<unk>\" is the eos_token of "), "{warned}");
+    let heeded = told(&["--stop-token-id", "0"]);
+    assert!(!heeded.contains("eos_token"), "{heeded}");
 }
 
 #[test]

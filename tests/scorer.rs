@@ -130,6 +130,42 @@ fn ctrl_c_ends_a_search_within_a_prompt() {
     assert_eq!((&document["responses"], &document["finished"]), (&json!([]), &json!(false)));
 }
 
+#[cfg(unix)]
+#[test]
+fn responses_that_were_drawn_before_ctrl_c_are_gone_on_with() {
+    use std::io::{BufRead, BufReader};
+
+    let dir = folder();
+    let dir = dir.path();
+    // A prompt a block.
+    let sets = ["batch=32", "rollouts.samples=500", "train.steps=2", "evaluation=[]"];
+    let more: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+    done(scorer(dir, "whole", &more));
+
+    let mut child = scorer(dir, "stopped", &more).spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map_while(Result::ok);
+    // Of the first tenth of the prompts.
+    assert!(lines.any(|line| line.contains("500 responses a prompt")));
+    common::interrupt(&child);
+    let told = lines.collect::<Vec<String>>().join("\n");
+    assert_eq!(child.wait().unwrap().code(), Some(4), "{told}");
+    let file = |run: &str, name: &str| dir.join(run).join(name);
+    let [drawn, all] = ["stopped", "whole"].map(|run| {
+        infalign_calibrate::rollouts::read(file(run, "rollouts.parquet")).unwrap().len()
+    });
+    assert!(0 < drawn && drawn < all, "{drawn} of {all}");
+
+    let mut resumed = infalign(&["scorer", "--resume", "--out"]);
+    resumed.arg(dir.join("stopped"));
+    done(resumed);
+    for name in ["rollouts.parquet", "results.json"] {
+        let [stopped, whole] =
+            ["stopped", "whole"].map(|run| std::fs::read(file(run, name)).unwrap());
+        assert!(stopped == whole, "{name}");
+    }
+}
+
 #[test]
 fn runs_repeat_go_on_and_refuse() {
     let dir = folder();

@@ -262,5 +262,5 @@ fn scorers_that_cannot_be_served_are_refused_at_the_start() {
     assert_ne!(longer, config);
     std::fs::write(long.join("config.json"), longer).unwrap();
     let trunk = "its trunk reads 64 tokens, but the model 128";
-    start(&long, &[&weightless], &[&weightless, trunk]);
+    start(&long, &[&weightless], &["the scorer of \"length\"", trunk]);
 }

@@ -4,6 +4,7 @@
 
 mod code;
 mod documents;
+mod features;
 mod layers;
 mod module_docs;
 mod repository;
@@ -59,6 +60,7 @@ fn findings(repository: &Repository) -> Vec<Finding> {
         findings.extend(source::home_paths(file));
         if file.path.ends_with("Cargo.toml") {
             findings.extend(layers::check(file));
+            findings.extend(features::check(file));
         }
         if file.path.ends_with(".rs") {
             findings.extend(module_docs::check(file));

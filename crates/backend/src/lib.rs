@@ -1,5 +1,8 @@
 //! Compute devices behind one trait, and the operations that burn lacks.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # Modules
 //! burn 0.22 carries the backend in a run-time [`Device`], and cargo features compile backends in. This crate is the one place that
 //! names them: the rest of the workspace asks [`device`] for what `--device` says and never sees a backend again.
 //! [`kernels`] are whole steps of a transformer in one pass; [`functions`] is what they and other loops over slices are made of.
@@ -14,6 +17,7 @@ mod system;
 
 use std::str::FromStr;
 
+pub use burn;
 pub use burn::tensor::Device;
 use burn::tensor::Tensor;
 
@@ -47,7 +51,7 @@ pub trait ComputeBackend: Send + Sync {
     fn deterministic(&self) -> bool;
 }
 
-/// The backends compiled into this binary, the default one first.
+/// The backends compiled into this binary, by whichever crate asked for them, the default one first: CUDA, else wgpu, else the CPU.
 pub fn compiled() -> &'static [&'static dyn ComputeBackend] {
     backends::ALL
 }
@@ -144,7 +148,7 @@ impl std::fmt::Display for DeviceName {
     }
 }
 
-/// Opens the named device, or the first device of the default backend.
+/// Opens the named device, or the first device of the default backend, which is the first of [`compiled`].
 ///
 /// # Errors
 /// [`BackendError`] when the backend is not compiled in, or has no such device.

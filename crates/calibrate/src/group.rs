@@ -15,6 +15,9 @@ use infalign_stats::mid_rank;
 ///
 /// Returns one number in (0, 1) for each; ½ for a group of one.
 ///
+/// # Panics
+/// With debug assertions, where one of several rewards is NaN; without them its u is NaN, and those of the others mean nothing.
+///
 /// ```
 /// let u = infalign_calibrate::group_quantiles(&[1.0, 3.0, 3.0, 2.0]);
 /// assert_eq!(u, [0.125, 0.75, 0.75, 0.375]);

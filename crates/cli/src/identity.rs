@@ -1,4 +1,6 @@
 //! What a calibration table was made from, as text that tells one model, reward or way to sample from another.
+//!
+//! The files of models and rewards are read for it once in a process, and again where they have changed ([`sha256_input`]).
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +9,9 @@ use infalign_calibrate::CalibrationMeta;
 use infalign_decode::Sampling;
 use infalign_model::{Head, ModelFolder, Tokenizer};
 use infalign_record::folder::is_weights;
-use infalign_record::hash::{sha256_bytes, sha256_file};
+use infalign_record::hash::{sha256_bytes, sha256_input};
 use infalign_reward::RewardConfig;
+use rayon::prelude::*;
 
 use crate::models;
 use crate::recipe::Paths;
@@ -71,7 +74,7 @@ fn reward(
         *path = reward_model(&model(path)?)?.into();
     }
     for path in essence.files_mut() {
-        *path = sha256_file(&file(path)?)?.into();
+        *path = sha256_input(&file(path)?)?.into();
     }
     Ok(serde_json::to_string(&essence)?)
 }
@@ -120,7 +123,8 @@ pub(crate) fn weights(folder: &ModelFolder) -> Result<String> {
     if let Some(base) = folder.base()? {
         files.extend(weight_files(&base)?);
     }
-    let hashes = files.iter().map(|file| Ok(sha256_file(file)?)).collect::<Result<Vec<_>>>()?;
+    let hashes: Vec<_> = files.par_iter().map(|file| sha256_input(file)).collect();
+    let hashes = hashes.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(if hashes.len() == 1 { hashes.concat() } else { sha256_bytes(hashes.concat().as_bytes()) })
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use infalign_decode::Sampling;
-use infalign_model::{HubModel, ModelError, ModelFolder};
+use infalign_model::{HubModel, ModelError, ModelFolder, Tokenizer, TransformerConfig};
 use infalign_record::env::hub_cache;
 use infalign_record::folder::CONFIG;
 
@@ -25,6 +25,31 @@ pub(crate) fn folder(model: &Path) -> Result<ModelFolder> {
         policy.display()
     );
     Ok(ModelFolder::find(model, &hub_cache())?)
+}
+
+/// Warns where responses go on behind the token that the tokenizer says ends them.
+///
+/// - `config`: of the model that they are drawn from.
+pub(crate) fn warn_of_end(tokenizer: &Tokenizer, config: &TransformerConfig, sampling: &Sampling) {
+    if let Some(warning) = unheeded_end(tokenizer, config, sampling) {
+        tell!("warning: {warning}");
+    }
+}
+
+fn unheeded_end(
+    tokenizer: &Tokenizer,
+    config: &TransformerConfig,
+    sampling: &Sampling,
+) -> Option<String> {
+    let (token, id) = tokenizer.named_end()?;
+    let is_heeded = tokenizer.stops().contains(&id) || sampling.stop_token_ids.contains(&id);
+    let is_of_model = (id as usize) < config.vocab_size;
+    (is_of_model && !is_heeded).then(|| {
+        format!(
+            "{token:?} is the eos_token of {}, but responses go on behind it: to end them there, give its id, {id}, as a stop token (--stop-token-id of commands, stop_token_ids of recipes and requests)",
+            tokenizer.folder().join("tokenizer_config.json").display()
+        )
+    })
 }
 
 /// How responses were drawn that a policy was trained on, where it lies in the folder of its run.
@@ -82,7 +107,37 @@ pub(crate) fn pinned(model: &Path) -> Result<Option<PathBuf>, ModelError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use infalign_model::Head;
+
     use super::*;
+
+    #[test]
+    fn an_end_that_is_no_stop_is_told_with_what_makes_it_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart/model");
+        for file in std::fs::read_dir(source).unwrap().flatten() {
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+        }
+        let config = at(dir.path().into()).config(Head::CausalLm).unwrap();
+        let told = |end: &str, stop_token_ids: BTreeSet<u32>, vocab_size: usize| {
+            let file = dir.path().join("tokenizer_config.json");
+            std::fs::write(file, format!(r#"{{"eos_token": "{end}"}}"#)).unwrap();
+            let tokenizer = Tokenizer::load(dir.path(), &config).unwrap();
+            let mut config = config.clone();
+            config.vocab_size = vocab_size;
+            unheeded_end(&tokenizer, &config, &Sampling { stop_token_ids, ..Sampling::default() })
+        };
+        let none = BTreeSet::new;
+        let warning = told("<unk>", none(), config.vocab_size).unwrap();
+        assert!(warning.starts_with("\"<unk>\" is the eos_token of "), "{warning}");
+        assert!(warning.contains("tokenizer_config.json, but"), "{warning}");
+        assert!(warning.contains("its id, 0, as a stop token"), "{warning}");
+        assert_eq!(told("<unk>", BTreeSet::from([0]), config.vocab_size), None);
+        assert_eq!(told("<unk>", none(), 0), None, "the model cannot write it");
+        assert_eq!(told("</s>", none(), config.vocab_size), None);
+    }
 
     #[test]
     fn a_policy_is_known_by_its_run_and_told_from_its_method() {

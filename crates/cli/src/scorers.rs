@@ -121,7 +121,7 @@ pub(crate) fn load(
             }
         };
         let (_, scorer, spec) = &loaded[place];
-        set.count(*scorer, named.head(spec)?, named.weight);
+        set.count(*scorer, named.head(spec)?, named.weight)?;
     }
     Ok(set)
 }

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use infalign_backend::DeviceName;
-use infalign_decode::guided::{PrefixScorer, ScorerSet};
 use infalign_decode::{Engine, Sampling};
-use infalign_model::{CausalLm, LanguageModel, Tokenizer};
-use infalign_record::clock;
+use infalign_model::{CausalLm, Tokenizer};
 use infalign_serve::{Limits, Service};
 
 use crate::dtype::Dtype;
@@ -90,7 +88,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     // Before the model is loaded, which may take long.
     let listener = listen(args).or_input()?;
     let address = listener.local_addr().or_run()?;
-    let service = service(args, address).or_input()?;
+    let service = service(args).or_input()?;
+    service.check().or_input()?;
     if service.api_key.is_none() && !address.ip().is_loopback() {
         tell!("warning: whoever reaches {address} is answered: set a key with --api-key-env");
     }
@@ -111,64 +110,37 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen at {host}, port {port}"))
 }
 
-fn service(args: &ServeArgs, listening: SocketAddr) -> Result<Service> {
+fn service(args: &ServeArgs) -> Result<Service> {
     let secret = args.api_key_env.as_deref().map(needed_key).transpose()?;
     let device = infalign_backend::device(args.device.as_ref())?;
     let folder = models::folder(&args.model)?;
     let model = CausalLm::load(&folder, &device)?;
     let tokenizer = Tokenizer::load(&folder, model.config())?;
+    models::warn_of_end(&tokenizer, model.config(), &Sampling::default());
     let reward = reward_of(args.reward.as_deref(), &device)?;
     let scorers = scorers::load(&args.scorer, &folder, &tokenizer, &device)?;
-    check_names(&scorers)?;
     let model = args.dtype.of(model)?.for_inference();
-    check_fit(&args.scorer, &scorers, model.as_ref())?;
     let context = model.context();
     let longest = Sampling { max_tokens: context, ..Sampling::default() };
     let batch = args.batch.size(model.as_ref(), &[], &longest);
     let limits = Limits {
-        batch,
         queue: args.queue,
         body: args.max_body,
         max_tokens: args.max_tokens.unwrap_or(context),
         timeout: args.timeout,
         grace: args.grace,
     };
+    let name = args.name.clone().unwrap_or_else(|| name(&args.model));
+    let service = Service::new(name, Engine::start(model.into(), batch)?, Arc::new(tokenizer));
     Ok(Service {
-        name: args.name.clone().unwrap_or_else(|| name(&args.model)),
-        engine: Engine::start(model.into(), batch)?,
-        tokenizer: Arc::new(tokenizer),
         reward: reward.map(Arc::from),
         scorers,
         api_key: secret,
-        is_local: listening.ip().to_canonical().is_loopback(),
-        seed: args.seed.unwrap_or_else(|| clock::now().unix_timestamp_nanos() as u64),
+        seed: args.seed.unwrap_or(service.seed),
         limits,
         tell: Arc::new(|line: &str| tell!("{line}")),
+        ..service
     })
-}
-
-/// Requests tell scorers apart by the names of their rewards.
-fn check_names(scorers: &ScorerSet) -> Result<()> {
-    let mut names = scorers.names();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => bail!(
-            "two scorers are called {:?}, which requests could not tell apart: leave one out",
-            pair[0]
-        ),
-        None => Ok(()),
-    }
-}
-
-/// Refuses scorers that cannot guide the model, whatever weights requests will give them.
-fn check_fit(given: &[String], scorers: &ScorerSet, model: &dyn LanguageModel) -> Result<()> {
-    for (place, text) in given.iter().enumerate() {
-        let alone = |other: usize| if other == place { 1.0 } else { 0.0 };
-        let weights: Vec<f64> = (0..given.len()).map(alone).collect();
-        let fits = scorers.weighted(&weights)?.check(model);
-        fits.with_context(|| format!("--scorer {text}"))?;
-    }
-    Ok(())
 }
 
 /// The last part of a path, or a name on the hub as it is.

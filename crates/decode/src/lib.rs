@@ -10,8 +10,7 @@
 //! best-of-N on top of any.
 //! [`exact`] computes the distribution of a procedure on a tabular model, without drawing.
 //!
-//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
-//! Without it none is compiled in.
+//! Devices are those of [`backend`], which the cargo features compile in: `flex` (the CPU, default), `wgpu`, `cuda`, `cuda-nvrtc`, `autotune`.
 
 mod decoder;
 mod engine;
@@ -33,6 +32,7 @@ pub use decoder::{Cost, Decoded, Decoder, ProcedureDecoder};
 pub use engine::{Draws, Engine, Load, SharedGenerator, SharedWatch};
 pub use error::DecodeError;
 pub use generator::{EncodedPrompt, Event, Finish, Generator, Response, Watch};
+pub use infalign_backend as backend;
 pub use infalign_backend::functions::Partition;
 pub use infalign_model as model;
 pub use infalign_remote::RemoteError;

@@ -170,7 +170,7 @@ fn the_transform_for_the_decoder_beats_the_identity_under_it() {
     let (ours, kl) = played(&problem, &Transform::Table(table.into()), beta);
     // The identity at the same KL, found by bisection: atoms take it off the continuous limit.
     let (mut low, mut high) = (1e-3, 1e3);
-    let start = beta_for_kl(&Transform::Identity, kl).unwrap();
+    let start = beta_for_kl(&Transform::Identity, kl).unwrap().get();
     for _ in 0..60 {
         let middle = f64::sqrt(low * high);
         let at = played(&problem, &Transform::Identity, Beta::new(start * middle).unwrap());

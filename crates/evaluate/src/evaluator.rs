@@ -91,7 +91,7 @@ impl Evaluator<'_> {
     ) -> Result<Sampled, EvaluateError> {
         let mut drawn: Vec<Option<Drawn>> = vec![None; self.prompts.len()];
         let all: Vec<usize> = (0..self.prompts.len()).collect();
-        self.draw(model, drawing, &all, &mut |place, one| {
+        self.draw(model.clone().for_inference().as_ref(), drawing, &all, &mut |place, one| {
             drawn[place] = Some(one);
             ControlFlow::Continue(())
         })?;
@@ -99,11 +99,12 @@ impl Evaluator<'_> {
             drawn.ok_or_else(|| DecodeError::Cancelled { prompt: prompt.name() })
         };
         let drawn = drawn.into_iter().zip(self.prompts).map(of_prompt);
-        self.measure(model, None, &drawn.collect::<Result<Vec<_>, _>>()?, measuring)
+        self.measure(Some(model), None, &drawn.collect::<Result<Vec<_>, _>>()?, measuring)
     }
 
     /// Draws plain responses to some of the prompts. Each depends on its prompt and number alone, whatever else is drawn.
     ///
+    /// - `model`: any. Hand over a [`CausalLm`] as its [`CausalLm::for_inference`], which is faster and rounds otherwise.
     /// - `places`: of the prompts.
     /// - `done`: given the place of a prompt and its responses as soon as the last of them has ended; it breaks off the rest.
     ///
@@ -111,14 +112,12 @@ impl Evaluator<'_> {
     /// [`EvaluateError`] when a prompt does not fit.
     pub fn draw(
         &self,
-        model: &CausalLm,
+        model: &dyn LanguageModel,
         drawing: &Drawing<'_>,
         places: &[usize],
         done: &mut (dyn FnMut(usize, Drawn) -> ControlFlow<()> + Send),
     ) -> Result<(), EvaluateError> {
-        let inference = model.clone().for_inference();
-        let generator =
-            Generator { watch: drawing.watch, ..self.generator(inference.as_ref(), drawing.stage) };
+        let generator = Generator { watch: drawing.watch, ..self.generator(model, drawing.stage) };
         let decoder = ProcedureDecoder::new(Procedure::Sample, &generator, self.tokenizer, None)?;
         let some: Vec<EncodedPrompt> =
             places.iter().map(|place| self.prompts[*place].clone()).collect();
@@ -132,6 +131,7 @@ impl Evaluator<'_> {
     ///
     /// The KL is left out where tokens are not drawn from the model's own distribution, of which these samples then say nothing.
     ///
+    /// - `model`: whose KL is measured; without one, as for a [`LanguageModel`] of one's own, there is none.
     /// - `procedure`: what drew them; none where only the model did. `drawn`: of every prompt, in their order.
     /// - `measuring`: told now and then of how many prompts the KL is measured; it breaks off the rest by [`ControlFlow::Break`].
     ///
@@ -140,7 +140,7 @@ impl Evaluator<'_> {
     /// [`EvaluateError::Stopped`] where it was broken off.
     pub fn measure(
         &self,
-        model: &CausalLm,
+        model: Option<&CausalLm>,
         procedure: Option<Composed>,
         drawn: &[Drawn],
         measuring: &dyn Fn(usize) -> ControlFlow<()>,
@@ -192,12 +192,14 @@ impl Evaluator<'_> {
     /// Of each response, where tokens are drawn from the model's own distribution.
     fn kl(
         &self,
-        model: &CausalLm,
+        model: Option<&CausalLm>,
         drawn: &[Drawn],
         measuring: &dyn Fn(usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<KlSample>>, EvaluateError> {
-        let own = self.sampling.of_vocabulary(model.vocabulary()).is_of_the_model_itself();
-        let Some(reference) = self.reference.filter(|_| own) else { return Ok(None) };
+        let (Some(model), Some(reference)) = (model, self.reference) else { return Ok(None) };
+        if !self.sampling.of_vocabulary(model.vocabulary()).is_of_the_model_itself() {
+            return Ok(None);
+        }
         let with_prompts = self.prompts.iter().zip(drawn);
         let sequences: Vec<Sequence> = with_prompts
             .flat_map(|(prompt, drawn)| {
@@ -223,8 +225,41 @@ fn procedure_kl(drawn: &[Drawn]) -> Result<Option<Kl>, EvaluateError> {
 #[cfg(test)]
 mod tests {
     use infalign_decode::KlKind;
+    use infalign_model::TabularProblem;
+    use infalign_reward::TabularReward;
 
     use super::*;
+
+    #[test]
+    fn any_language_model_is_drawn_from_and_has_no_kl_without_nets() {
+        let table = r#"{"D": 2, "p": {"": [0.5, 0, 0.5]}, "r": {"$": 3, "a$": 1}}"#;
+        let problem = TabularProblem::parse(table, "table.json".as_ref()).unwrap();
+        let tokenizer = problem.model().tokenizer().unwrap();
+        let evaluator = Evaluator {
+            prompts: &[EncodedPrompt::new("one", "", &tokenizer).unwrap()],
+            prompts_sha256: &[],
+            samples: 16,
+            reference: None,
+            tokenizer: &tokenizer,
+            reward: &TabularReward::new(&problem),
+            judge: None,
+            sampling: Sampling { max_tokens: 2, ..Sampling::default() },
+            batch: 4,
+            seed: 1,
+        };
+        let (drawing, mut drawn) = (Drawing { stage: "own", watch: None }, Vec::new());
+        let mut take = |_, one| {
+            drawn.push(one);
+            ControlFlow::Continue(())
+        };
+        evaluator.draw(problem.model(), &drawing, &[0], &mut take).unwrap();
+        let go_on = |_| ControlFlow::Continue(());
+        let sampled = evaluator.measure(None, None, &drawn, &go_on).unwrap();
+        assert!(sampled.kl.is_none() && sampled.log_ratios.is_none());
+        let known = sampled.responses[0].iter().map(|text| if text == "a" { 1.0 } else { 3.0 });
+        assert_eq!(sampled.rewards[0], known.collect::<Vec<f64>>());
+        assert!(sampled.rewards[0].len() == 16 && sampled.rewards[0].contains(&1.0));
+    }
 
     #[test]
     fn the_kl_of_a_procedure_is_the_mean_over_responses_and_then_over_prompts() {

@@ -240,7 +240,7 @@ impl Measured {
             let kl = farthest * (step as f64 / BAND_POINTS as f64).powi(2);
             Some((kl, self.win_rate(sweep, kl)?))
         };
-        let own = self.resamples.interval(self.level, |means: &[f64]| means[2 * run + 1]);
+        let own = self.resamples.mean(self.level, 2 * run + 1);
         let end = own.ok().map(|win_rate| (farthest, win_rate));
         (0..BAND_POINTS).filter_map(point).chain(end).collect()
     }

@@ -67,7 +67,7 @@ impl Gain {
 
 #[cfg(test)]
 mod tests {
-    use infalign_transform::{Beta, Optimum, Tilt, Transform, beta_for_kl};
+    use infalign_transform::{Optimum, Tilt, Transform, beta_for_kl};
 
     use super::*;
 
@@ -95,7 +95,7 @@ mod tests {
     fn who_went_farther_is_not_judged_too_low() {
         let win_rate = |transform: &str, procedure: &Procedure, kl: f64| {
             let transform: Transform = transform.parse().unwrap();
-            let beta = Beta::new(beta_for_kl(&transform, kl).unwrap()).unwrap();
+            let beta = beta_for_kl(&transform, kl).unwrap();
             Tilt::new(&transform, beta).unwrap().win_rate(procedure).unwrap()
         };
         for procedure in ["sample", "best-of:4", "worst-of:4"] {

@@ -1,10 +1,11 @@
-//! Evaluation: inference-time win rates against the reference under the same procedure, the KL that they cost, comparisons, tables, plots and
-//! reports.
+//! Evaluation: win rates of policies under the procedure that they will be used with, and what they cost.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # Types
 //! [`table()`] is where stored [`Sampled`] responses become numbers; [`frontiers`] compares methods at the same KL.
 //!
-//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
-//! Without it none is compiled in.
+//! Devices are those of [`backend`], which the cargo features compile in: `flex` (the CPU, default), `wgpu`, `cuda`, `cuda-nvrtc`, `autotune`.
 
 mod checks;
 mod contest;
@@ -37,6 +38,13 @@ pub use figures::{KL_AND_WIN_RATE, optimum_curve, win_rate_against_kl};
 pub use frontier::{
     FrontierBand, Frontiers, Matched, MatchedComparison, NEAREST, Sweep, common_kl, frontiers,
 };
+pub use infalign_backend as backend;
+pub use infalign_decode as decode;
+pub use infalign_model as model;
+pub use infalign_record as record;
+pub use infalign_reward as reward;
+pub use infalign_stats as stats;
+pub use infalign_transform as transform;
 pub use kl::{KlSample, kl_per_response};
 pub use noise::{Noise, noise, recommended_samples};
 pub use pairwise::{Pairwise, pairwise};

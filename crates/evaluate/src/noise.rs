@@ -2,7 +2,7 @@
 
 use infalign_calibrate::noisy_transform;
 use infalign_decode::Stream;
-use infalign_transform::{Beta, Procedure, RankDensity, Table, Tilt, Transform, beta_for_kl};
+use infalign_transform::{Procedure, RankDensity, Table, Tilt, Transform, beta_for_kl};
 use serde::Serialize;
 
 use crate::EvaluateError;
@@ -134,8 +134,8 @@ fn won(gaps: &[f64], weights: &[f64], rank: &RankDensity) -> f64 {
 }
 
 fn win_rate(transform: &Transform, procedure: &Procedure, kl: f64) -> Result<f64, EvaluateError> {
-    let beta = Beta::new(beta_for_kl(transform, kl)?)?;
-    Ok(Tilt::new(transform, beta)?.win_rate(procedure)?)
+    let tilt = Tilt::new(transform, beta_for_kl(transform, kl)?)?;
+    Ok(tilt.win_rate(procedure)?)
 }
 
 /// The least K of a list from 4 to 2000 whose noise costs less than half a per cent of win rate; `None` if none does.

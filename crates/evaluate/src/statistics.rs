@@ -89,7 +89,7 @@ impl<'a> Series<'a> {
     /// Of the mean of a series.
     pub(crate) fn mean(&self, series: usize) -> Result<Interval, EvaluateError> {
         Ok(match &self.resamples {
-            Some(resamples) => resamples.interval(self.level, |means| means[series])?,
+            Some(resamples) => resamples.mean(self.level, series)?,
             None => mean_interval(&self.values[series], self.level)?,
         })
     }

@@ -10,8 +10,7 @@
 //! [`LoraConfig`] describes adapters, which are read, trained, merged and written in PEFT's form. [`Tokenizer`] reads `tokenizer.json`.
 //! [`TabularLm`] is a table in place of a transformer, so small that everything about it can be computed exactly.
 //!
-//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
-//! Without it none is compiled in.
+//! Devices are those of [`backend`], which the cargo features compile in: `flex` (the CPU, default), `wgpu`, `cuda`, `cuda-nvrtc`, `autotune`.
 
 mod attention;
 mod batch;
@@ -55,6 +54,7 @@ pub use cpu::CpuModel;
 pub use error::ModelError;
 pub use folder::{ModelFolder, moved_with_run};
 pub use hub::HubModel;
+pub use infalign_backend as backend;
 pub use language_model::{LanguageModel, Prompts, Session};
 pub use lora::{LoraConfig, Patterns, TargetModules};
 pub use scorer::{PrefixValues, ScoredReward, ScorerHead, ScorerModel, ScorerNet, ScorerSpec};

@@ -274,6 +274,14 @@ impl Tokenizer {
         self.end
     }
 
+    /// The `eos_token` of `tokenizer_config.json` with its id, where it names one: other programs end responses at it, which ends them here only
+    /// where it is one of [`Tokenizer::stops`].
+    pub fn named_end(&self) -> Option<(String, u32)> {
+        let (_, config) = self.files.iter().find(|(name, _)| *name == FILES[1])?;
+        let token = tokenizer_config::end(config)?;
+        self.inner.token_to_id(&token).map(|id| (token, id))
+    }
+
     /// The padding token, or the token that stands in for it where the model names none.
     pub fn pad(&self) -> u32 {
         self.pad

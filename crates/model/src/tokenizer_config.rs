@@ -54,6 +54,12 @@ pub(crate) fn check(tokenizer: &tokenizers::Tokenizer, dir: &Path) -> Result<(),
     Ok(())
 }
 
+/// The `eos_token` of a file with these contents.
+pub(crate) fn end(contents: &[u8]) -> Option<String> {
+    let keys: Map<String, Value> = serde_json::from_slice(contents).ok()?;
+    named(keys.get("eos_token")?).first().map(|token| (*token).to_owned())
+}
+
 /// A key that names one token, but whose value is none.
 fn no_token(keys: &Map<String, Value>) -> Option<String> {
     let is_token = |value: &Value| value.get("content").unwrap_or(value).is_string();
@@ -274,6 +280,17 @@ mod tests {
         // transformers makes nothing special by a list, and nothing ordinary that is special.
         assert_eq!(said(&ordinary, json!({ "extra_special_tokens": ["</s>"] })), Ok(()));
         assert_eq!(said(&[], listed(json!({ "content": "</s>" }))), Ok(()));
+    }
+
+    #[test]
+    fn the_token_that_ends_texts_is_named_with_its_id() {
+        let named = |config: Value| loaded(&config.to_string()).unwrap().named_end();
+        for value in [json!("<unk>"), json!({ "content": "<unk>" })] {
+            assert_eq!(named(json!({ "eos_token": value })), Some(("<unk>".to_owned(), 0)));
+        }
+        for config in [json!({}), json!({ "eos_token": null }), json!({ "eos_token": "" })] {
+            assert_eq!(named(config), None);
+        }
     }
 
     #[test]

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+#[cfg(unix)]
+use std::time::Duration;
+use std::time::SystemTime;
+
+use rayon::prelude::*;
 
 use crate::RecordError;
 use crate::atomic::write_atomic;
@@ -30,16 +35,70 @@ pub(crate) fn write_of(
     known: &Manifest,
     may_be_named: impl Fn(&str) -> bool,
 ) -> Result<(), RecordError> {
-    let mut text = String::new();
-    let is_listed = |path: &String| path != MANIFEST && may_be_named(path);
-    for path in folder::files(folder)?.into_iter().filter(is_listed) {
-        let digest = match known.get(&path) {
-            Some(digest) => digest.clone(),
-            None => sha256_file(&folder.join(&path))?,
-        };
-        text += &format!("{digest}  {path}\n");
-    }
+    let mut paths = folder::files(folder)?;
+    paths.retain(|path| path != MANIFEST && may_be_named(path));
+    let digests = digests(folder, &paths, known)?;
+    let lines = paths.iter().zip(digests).map(|(path, digest)| format!("{digest}  {path}\n"));
+    let text: String = lines.collect();
     write_atomic(&folder.join(MANIFEST), |file| file.write_all(text.as_bytes()))
+}
+
+/// The digests of files in a folder, in their order, several computed at once.
+///
+/// - `known`: those that need not be.
+///
+/// # Errors
+/// The first in that order, of a file that cannot be read.
+pub(crate) fn digests(
+    folder: &Path,
+    paths: &[String],
+    known: &Manifest,
+) -> Result<Vec<String>, RecordError> {
+    let digest = |path: &String| match known.get(path) {
+        Some(digest) => Ok(digest.clone()),
+        None => sha256_file(&folder.join(path)),
+    };
+    let digests: Vec<Result<_, _>> = paths.par_iter().map(digest).collect();
+    digests.into_iter().collect()
+}
+
+/// The digests that folders within a run have in manifests of their own, as checkpoints do: those of files that were not changed after the
+/// manifest was written, when they were read last, as far as the system tells by a time that programs cannot set.
+///
+/// - `paths`: of the run's files.
+pub(crate) fn of_parts(run: &Path, paths: &[String]) -> Manifest {
+    let mut found = Manifest::new();
+    let parts = paths.iter().filter_map(|path| path.strip_suffix(MANIFEST)?.strip_suffix('/'));
+    for part in parts {
+        let folder = run.join(part);
+        // One that cannot be read says nothing.
+        let Ok(written) = read(&folder) else { continue };
+        let sealed = folder.join(MANIFEST).metadata().and_then(|data| data.modified()).ok();
+        for (name, digest) in written {
+            let changed = last_change(&folder.join(&name));
+            if changed.is_some() && changed <= sealed {
+                found.insert(format!("{part}/{name}"), digest);
+            }
+        }
+    }
+    found
+}
+
+/// When a file's bytes or its metadata were changed last.
+#[cfg(unix)]
+fn last_change(path: &Path) -> Option<SystemTime> {
+    use std::os::unix::fs::MetadataExt;
+
+    let data = path.metadata().ok()?;
+    let seconds = Duration::from_secs(u64::try_from(data.ctime()).ok()?);
+    let nanos = Duration::from_nanos(u64::try_from(data.ctime_nsec()).ok()?);
+    Some(data.modified().ok()?.max(SystemTime::UNIX_EPOCH + seconds + nanos))
+}
+
+/// None where files have no time that programs cannot set.
+#[cfg(not(unix))]
+fn last_change(_: &Path) -> Option<SystemTime> {
+    None
 }
 
 /// Reads the manifest.

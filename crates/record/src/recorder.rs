@@ -1,10 +1,11 @@
 //! Opening and closing the record of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::atomic::{sync_files, write_atomic};
@@ -14,7 +15,7 @@ use crate::expect::Expect;
 use crate::folder::{
     self, CONFIG, CRATE, DIFF, EXPECT, MANIFEST, OF_RECORD, PREVIEW, RECORD, RESULTS, STEPS,
 };
-use crate::hash::{sha256_bytes, sha256_file};
+use crate::hash::{sha256_bytes, sha256_file, sha256_input};
 use crate::manifest::{self, Manifest};
 use crate::record::{
     Agent, Attempt, Device, Input, Output, Record, SCHEMA, Seed, Status, media_type, numbers,
@@ -89,8 +90,8 @@ impl Recorder {
         let environment = env::recorded().into_iter();
         let environment = environment.map(|(name, value)| (name, secrets.scrub(&value))).collect();
         let on_gpu = opening.device.as_ref().is_some_and(|device| !device.name.starts_with("cpu"));
-        let inputs = opening.inputs.iter().map(|file| input(run, file, &secrets));
-        let inputs = inputs.collect::<Result<_, _>>()?;
+        let inputs =
+            inputs(run, &opening.inputs, &secrets).into_iter().collect::<Result<_, _>>()?;
         let expect = run.join(EXPECT);
         let expect_sha256 = expect.exists().then(|| sha256_file(&expect)).transpose()?;
         let start = clock::utc_now();
@@ -145,7 +146,9 @@ impl Recorder {
         self.end(None)
     }
 
-    /// Closes the record of a run that failed, with what it wrote until then.
+    /// Closes the record of a run that failed, with what it wrote until then. Whoever stops a run waits for its end: so folders within it that have a
+    /// manifest of their own, as checkpoints do, go on record by that, but for files that were changed since, and files of tensors are not searched
+    /// for secrets. [`verify`](crate::verify()) reads all of them.
     ///
     /// - `error`: what ended it; `exit`: the exit code that says so.
     ///
@@ -157,8 +160,8 @@ impl Recorder {
 
     fn end(mut self, failure: Option<(&str, u8)>) -> Result<Record, RecordError> {
         let begun = Instant::now();
-        let mut outputs = self.outputs()?;
-        let leak = self.leak(&outputs)?;
+        let mut outputs = self.outputs(failure.is_some())?;
+        let leak = self.leak(&outputs, failure.is_some())?;
         let secrets = &self.secrets;
         let may_be_named = |path: &str| secrets.find(path.as_bytes()).is_none();
         outputs.retain(|output| may_be_named(&output.path));
@@ -205,21 +208,20 @@ impl Recorder {
     }
 
     /// Every file of the run that is neither an input nor of the record.
-    fn outputs(&self) -> Result<Vec<Output>, RecordError> {
+    ///
+    /// - `failed`: digests that parts of the run have of their own files do.
+    fn outputs(&self, failed: bool) -> Result<Vec<Output>, RecordError> {
         let inputs: Vec<&str> = self.inputs_within().collect();
         let ours =
             |path: &String| !OF_RECORD.contains(&path.as_str()) && !inputs.contains(&path.as_str());
-        let output = |path: String| {
-            let file = self.folder.join(&path);
-            let bytes = size(&file)?;
-            Ok(Output {
-                sha256: sha256_file(&file)?,
-                bytes,
-                media_type: media_type(&path).to_owned(),
-                path,
-            })
+        let paths: Vec<String> = folder::files(&self.folder)?.into_iter().filter(ours).collect();
+        let known = if failed { manifest::of_parts(&self.folder, &paths) } else { Manifest::new() };
+        let digests = manifest::digests(&self.folder, &paths, &known)?;
+        let output = |(path, sha256): (String, String)| {
+            let bytes = size(&self.folder.join(&path))?;
+            Ok(Output { sha256, bytes, media_type: media_type(&path).to_owned(), path })
         };
-        folder::files(&self.folder)?.into_iter().filter(ours).map(output).collect()
+        paths.into_iter().zip(digests).map(output).collect()
     }
 
     /// Inputs that lie in the run's own folder, from there.
@@ -227,7 +229,10 @@ impl Recorder {
         self.record.inputs.iter().filter_map(|input| input.path.strip_prefix("$RUN/"))
     }
 
-    fn leak(&self, outputs: &[Output]) -> Result<Option<RecordError>, RecordError> {
+    /// What must not be recorded, in names and in files.
+    ///
+    /// - `failed`: files of tensors are left out.
+    fn leak(&self, outputs: &[Output], failed: bool) -> Result<Option<RecordError>, RecordError> {
         let mut names = outputs.iter().map(|output| output.path.as_str());
         let found = names.find_map(|path| Some((path, self.secrets.find(path.as_bytes())?)));
         if let Some((path, what)) = found {
@@ -236,13 +241,14 @@ impl Recorder {
         }
         let own = [CONFIG, EXPECT, DIFF].into_iter().chain(self.inputs_within());
         let own = own.filter(|name| self.folder.join(name).exists());
-        for path in outputs.iter().map(|output| output.path.as_str()).chain(own) {
+        let paths = outputs.iter().map(|output| output.path.as_str()).chain(own);
+        let paths: Vec<&str> = paths.filter(|path| !(failed && holds_tensors(path))).collect();
+        let leak = |path: &&str| {
             let path = self.folder.join(path);
-            if let Some(what) = self.secrets.find_in_file(&path)? {
-                return Ok(Some(RecordError::Secret { path, what }));
-            }
-        }
-        Ok(None)
+            let found = self.secrets.find_in_file(&path).transpose()?;
+            Some(found.map(|what| RecordError::Secret { path, what }))
+        };
+        paths.par_iter().find_map_first(leak).transpose()
     }
 }
 
@@ -318,8 +324,8 @@ pub fn changed_input(
 ) -> Result<Option<(String, String)>, RecordError> {
     let Some(last) = folder::record_if_there(run)? else { return Ok(None) };
     let secrets = Secrets::here();
-    for file in inputs {
-        let now = input(run, file, &secrets)?;
+    for now in self::inputs(run, inputs, &secrets) {
+        let now = now?;
         let same_name = |then: &&Input| then.role == now.role && then.path == now.path;
         let mut then = last.inputs.iter().filter(same_name).peekable();
         if then.peek().is_some() && then.all(|then| then.sha256 != now.sha256) {
@@ -337,8 +343,9 @@ fn models(inputs: &[InputFile]) -> Result<Vec<Weights>, RecordError> {
             files.entry((role, path.parent())).or_default().push(path);
         }
     }
-    let all = files.into_iter().map(|((role, _), files)| weights(role, &files).transpose());
-    all.flatten().collect()
+    let all = files.into_par_iter().map(|((role, _), files)| weights(role, &files));
+    let all: Vec<Result<_, _>> = all.collect();
+    all.into_iter().filter_map(Result::transpose).collect()
 }
 
 /// The working folder, from the root of the git repository that it lies in.
@@ -350,8 +357,23 @@ fn folder_in_repository(secrets: &Secrets) -> Option<String> {
     Some(secrets.scrub(&inside))
 }
 
+/// Files that are read, as they are recorded, in their order; several are hashed at once, and one of several roles once.
+fn inputs(run: &Path, files: &[InputFile], secrets: &Secrets) -> Vec<Result<Input, RecordError>> {
+    let paths: BTreeSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+    let digest = |path: &Path| Some((path.to_path_buf(), sha256_input(path).ok()?));
+    let digests: BTreeMap<PathBuf, String> = paths.into_par_iter().filter_map(digest).collect();
+    files.iter().map(|file| input(run, file, digests.get(&file.path), secrets)).collect()
+}
+
 /// A file that is read, as it is recorded.
-fn input(run: &Path, file: &InputFile, secrets: &Secrets) -> Result<Input, RecordError> {
+///
+/// - `digest`: its own; none where it could not be read.
+fn input(
+    run: &Path,
+    file: &InputFile,
+    digest: Option<&String>,
+    secrets: &Secrets,
+) -> Result<Input, RecordError> {
     let InputFile { role, name, path } = file;
     let name = &secrets.scrub(name);
     let name = match path.strip_prefix(run) {
@@ -360,11 +382,17 @@ fn input(run: &Path, file: &InputFile, secrets: &Secrets) -> Result<Input, Recor
         Err(_) if cfg!(windows) => env::without_home(name).replace('\\', "/"),
         Err(_) => env::without_home(name),
     };
-    Ok(Input { role: role.clone(), path: name, sha256: sha256_file(path)?, bytes: size(path)? })
+    let sha256 = digest.cloned().map_or_else(|| sha256_input(path), Ok)?;
+    Ok(Input { role: role.clone(), path: name, sha256, bytes: size(path)? })
 }
 
 fn size(path: &Path) -> Result<u64, RecordError> {
     Ok(std::fs::metadata(path).map_err(RecordError::io("read", path))?.len())
+}
+
+/// Whether a file holds tensors of a model or of an optimiser, by its name.
+fn holds_tensors(path: &str) -> bool {
+    folder::is_weights(Path::new(path)) || path.ends_with(".bpk")
 }
 
 /// Lines of all files of steps; none where there are none.

@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use crate::address::decoded;
 use crate::folder::{self, CONFIG, CRATE, DIFF, EXPECT, MANIFEST, RECORD, RESULTS, STEPS};
-use crate::hash::sha256_file;
 use crate::manifest::{self, Manifest};
 use crate::record::{Status, all_numbers, numbers};
 use crate::recorder::steps;
@@ -142,15 +141,15 @@ fn compare_files(
     listed: &Manifest,
     findings: &mut Vec<Finding>,
 ) -> Result<Manifest, RecordError> {
-    let mut actual = Manifest::new();
-    for path in present.iter().filter(|path| *path != MANIFEST) {
-        let digest = sha256_file(&run.join(path))?;
+    let paths: Vec<String> = present.iter().filter(|path| *path != MANIFEST).cloned().collect();
+    let digests = manifest::digests(run, &paths, &Manifest::new())?;
+    let actual: Manifest = paths.into_iter().zip(digests).collect();
+    for (path, digest) in &actual {
         match listed.get(path) {
             None => add(findings, path, Problem::Unlisted),
-            Some(expected) if *expected != digest => add(findings, path, Problem::Changed),
+            Some(expected) if expected != digest => add(findings, path, Problem::Changed),
             Some(_) => {}
         }
-        actual.insert(path.clone(), digest);
     }
     for path in listed.keys().filter(|path| !actual.contains_key(*path)) {
         add(findings, path, Problem::Missing);

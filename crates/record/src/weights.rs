@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,10 +42,10 @@ struct Tensor {
 /// When a file cannot be read.
 pub(crate) fn weights(role: &str, files: &[&Path]) -> Result<Option<Weights>, RecordError> {
     let (mut lines, mut parameters) = (Vec::new(), 0_u64);
-    for path in files {
-        let Some(found) = lines_of(path).map_err(RecordError::io("read", path))? else {
-            return Ok(None);
-        };
+    let read = |path: &&Path| lines_of(path).map_err(RecordError::io("read", path));
+    let read: Vec<Result<_, _>> = files.par_iter().map(read).collect();
+    for found in read {
+        let Some(found) = found? else { return Ok(None) };
         for (line, numbers) in found {
             lines.push(line);
             parameters = parameters.saturating_add(numbers);

@@ -4,11 +4,11 @@ use ureq::http::{HeaderValue, Uri};
 
 use crate::RemoteError;
 
-/// Whether an address can be asked: `http://` or `https://`, with or without a path.
+/// An address that can be asked: `http://` or `https://`, with or without a path.
 ///
 /// # Errors
 /// [`RemoteError::Server`] for what is none. It tells neither a name nor a password that the address holds.
-pub(crate) fn check(url: &str) -> Result<(), RemoteError> {
+pub(crate) fn check(url: &str) -> Result<Uri, RemoteError> {
     let refuse = |url: &str, reason: &str| {
         Err(RemoteError::Server { url: url.to_owned(), reason: reason.to_owned() })
     };
@@ -21,9 +21,25 @@ pub(crate) fn check(url: &str) -> Result<(), RemoteError> {
         return refuse(url, "it is not an address; write it as http://HOST:PORT");
     };
     match uri.scheme_str() {
-        Some("http" | "https") if uri.query().is_none() => Ok(()),
+        Some("http" | "https") if uri.query().is_none() => Ok(uri),
         _ => refuse(url, "its address has to be http://HOST:PORT or https://HOST, without `?`"),
     }
+}
+
+/// Refuses an address that does not have the scheme, the host and the port of the server's own, written as there.
+///
+/// # Errors
+/// [`RemoteError::Server`]. It does not tell a name or a password that the address holds.
+pub(crate) fn check_at(server: &Uri, url: &str) -> Result<(), RemoteError> {
+    let uri = url.parse::<Uri>().unwrap_or_default();
+    if (uri.scheme(), uri.authority()) == (server.scheme(), server.authority()) {
+        return Ok(());
+    }
+    let url = url.rsplit('@').next().unwrap_or_default().to_owned();
+    let reason = format!(
+        "only {server} is asked here: begin the address with its scheme, host and port, as they stand there"
+    );
+    Err(RemoteError::Server { url, reason })
 }
 
 /// The header that gives the key for the server at `url`.

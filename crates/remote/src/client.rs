@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::http::{HeaderMap, HeaderValue, Response, header};
+use ureq::http::{HeaderMap, HeaderValue, Response, Uri, header};
 use ureq::{Agent, Body, Error};
 
 use crate::{Patience, RemoteError, address, refusal};
@@ -15,6 +15,8 @@ const LONGEST_ANSWER: u64 = 256 << 20;
 ///
 /// Redirects are not followed, and no proxy is used.
 pub struct Client {
+    /// Its address: no other server gets the key.
+    server: Uri,
     authorization: Option<HeaderValue>,
     patience: Patience,
     agent: Agent,
@@ -34,7 +36,7 @@ impl Client {
     /// # Errors
     /// [`RemoteError::Server`] for an address or a key that cannot be used; it does not tell the key.
     pub fn new(url: &str, api_key: Option<&str>, patience: Patience) -> Result<Self, RemoteError> {
-        address::check(url)?;
+        let server = address::check(url)?;
         let authorization = api_key.map(|key| address::authorization(url, key)).transpose()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -44,25 +46,26 @@ impl Client {
             .max_redirects(0)
             // ureq would read the environment.
             .proxy(None);
-        Ok(Self { authorization, patience, agent: config.build().into() })
+        Ok(Self { server, authorization, patience, agent: config.build().into() })
     }
 
     /// The body of the answer. A connection that fails, a time-out, and the statuses 429, 500, 502, 503 and 504 lead to another try.
     ///
-    /// - `url`: at the client's server, which is who gets the key.
+    /// - `url`: at the client's server, with scheme, host and port as the client has them.
     /// - `request`: what is posted; None to get.
     /// - `uniform`: varies the waits. It is told the number of the try that failed, from 1, and gives a number from 0 to 1; None where no other
     ///   try may be made.
     ///
     /// # Errors
-    /// [`RemoteError::NoAnswer`], [`RemoteError::Refused`], [`RemoteError::Server`], and [`RemoteError::Cancelled`] as [`Patience::cancelled`]
-    /// has it.
+    /// [`RemoteError::NoAnswer`], [`RemoteError::Refused`], [`RemoteError::Server`], also for an address that does not begin as the client's, and
+    /// [`RemoteError::Cancelled`] as [`Patience::cancelled`] has it.
     pub fn ask(
         &self,
         url: &str,
         request: Option<&Value>,
         mut uniform: impl FnMut(u32) -> Option<f64>,
     ) -> Result<String, RemoteError> {
+        address::check_at(&self.server, url)?;
         let mut tries = 0;
         loop {
             if self.patience.is_cancelled() {

@@ -1,6 +1,6 @@
 //! Requests to servers over HTTP: how long to wait for one, how often to ask again, and what its refusals say.
 //!
-//! What is asked and how an answer is read belongs to the crates that ask.
+#![doc = include_str!("../README.md")]
 
 mod address;
 mod client;

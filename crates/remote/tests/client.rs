@@ -120,6 +120,26 @@ fn redirects_are_not_followed() {
     assert_eq!(requests.load(Ordering::Relaxed), 0);
 }
 
+#[test]
+fn another_server_is_not_asked() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let other = serve(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Reply::new(200, "elsewhere")
+    });
+    let url = serve(|_| Reply::new(200, "here"));
+    let client = client(&format!("{url}/path"));
+    for elsewhere in [other, url.replace("http:", "https:"), url.replace("127.0.0.1", "localhost")]
+    {
+        let error = client.ask(&elsewhere, None, |_| None).unwrap_err();
+        assert!(matches!(&error, RemoteError::Server { .. }), "{error:?}");
+        assert!(error.to_string().contains("is asked here: begin the address"), "{error}");
+    }
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
+    assert_eq!(client.ask(&format!("{url}/other?limit=5"), None, |_| None).unwrap(), "here");
+}
+
 /// Variable that names the server, in a process with a proxy in its environment.
 const DIRECT: &str = "INFALIGN_TEST_DIRECT";
 

@@ -2,8 +2,7 @@
 //!
 #![doc = include_str!("../README.md")]
 //!
-//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
-//! Without it none is compiled in.
+//! Devices are those of [`backend`], which the cargo features compile in: `flex` (the CPU, default), `wgpu`, `cuda`, `cuda-nvrtc`, `autotune`.
 
 mod answer;
 mod cache_file;
@@ -30,6 +29,10 @@ pub use cached::Cached;
 pub use config::{ApiKeys, Part, Reads, RemoteConfig, RewardConfig};
 pub use ensemble::{Ensemble, Pooling};
 pub use error::RewardError;
+pub use infalign_backend as backend;
+pub use infalign_data as data;
+pub use infalign_model::{ModelError, ModelFolder, SequenceClassifier, TabularProblem, Tokenizer};
+pub use infalign_remote::{Patience, RemoteError};
 pub use log_length::LogLength;
 pub use model::RewardModel;
 pub use preference::{Preference, PreferenceConfig, Shown};

@@ -12,7 +12,7 @@ use infalign_record::hash::sha256_bytes;
 
 use crate::connections::Asker;
 use crate::failure::Failure;
-use crate::service::{Service, State};
+use crate::service::State;
 
 /// Lets through who knows the key or, where there is none, who is no page of another site in a browser.
 pub(crate) async fn check(
@@ -20,11 +20,10 @@ pub(crate) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    let Service { api_key, is_local, .. } = &state.service;
     let (method, headers) = (request.method(), request.headers());
-    let checked = match api_key {
+    let checked = match &state.service.api_key {
         Some(key) => check_key(key, headers),
-        None => check_host(*is_local, headers).and_then(|()| check_kind(method, headers)),
+        None => check_host(state.is_local, headers).and_then(|()| check_kind(method, headers)),
     };
     match checked.and_then(|()| check_encoding(headers)) {
         Ok(()) => next.run(request).await,

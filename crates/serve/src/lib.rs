@@ -1,5 +1,8 @@
-//! A server of one model in OpenAI's protocol: `/v1/completions`, `/v1/chat/completions` and `/v1/models`, with `/health` and `/metrics` beside.
+//! A server of one model in OpenAI's protocol, with inference-time procedures.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What holds
 //! 1. A request may name a procedure, such as best-of-N by the reward that the server was started with, and a seed. The same request with the
 //!    same seed has the same answer, whatever else is asked for at the time (on other devices than the CPU up to rounding, of which
 //!    [`Generator`](infalign_decode::Generator) tells): all requests share the batches of one [`Engine`](infalign_decode::Engine).
@@ -11,6 +14,8 @@
 //! 6. What fails by the server's own fault is told to [`Service::tell`], without prompts and responses; an engine that has stopped ends the server.
 //!
 //! `request` is what is asked for, `generation` does it, `answer` and `streaming` say it.
+//!
+//! Devices are those of [`backend`], which the cargo features compile in: `flex` (the CPU, default), `wgpu`, `cuda`, `cuda-nvrtc`, `autotune`.
 
 mod access;
 mod answer;
@@ -34,5 +39,9 @@ mod service;
 mod streaming;
 mod templates;
 
+pub use infalign_backend as backend;
+pub use infalign_decode as decode;
+pub use infalign_model as model;
+pub use infalign_reward as reward;
 pub use serve::{ServeError, run};
 pub use service::{Limits, Service};

@@ -31,7 +31,7 @@ pub(crate) fn of_completion(
         one => vec![one],
     };
     // Before any of them costs time.
-    let most = state.service.limits.most();
+    let most = state.service.most();
     if list.len() > most {
         let what = format!(
             "`prompt` holds {} prompts, but this server makes at most {most} responses at a time",

@@ -134,7 +134,7 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
         Load { running: engine.running + guided.running, waiting: engine.waiting + guided.waiting };
     let text = state.metrics.text(&Now {
         load,
-        batch: state.service.limits.batch,
+        batch: state.service.engine.batch(),
         places: state.places.taken(),
         threads: state.threads.taken(),
         connections: state.connections.taken(),

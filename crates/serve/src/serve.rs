@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use infalign_decode::DecodeError;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -26,6 +27,28 @@ pub enum ServeError {
     /// The system gave no threads or no connections.
     #[error("the server cannot run: {0}")]
     Io(#[from] std::io::Error),
+    /// A limit that cannot be kept, or within which nothing could be answered.
+    #[error("the limit `{limit}` has to be {valid}")]
+    Limit {
+        /// The field of [`Limits`](crate::Limits).
+        limit: &'static str,
+        /// The valid range, in words.
+        valid: &'static str,
+    },
+    /// Two rewards of scorers have the same name.
+    #[error("two scorers are called {name:?}, which requests could not tell apart: leave one out")]
+    SameName {
+        /// Their name.
+        name: String,
+    },
+    /// A scorer cannot guide the model.
+    #[error("the scorer of {name:?} cannot guide this model: {source}")]
+    Scorer {
+        /// The name of its reward.
+        name: String,
+        /// Why.
+        source: Box<DecodeError>,
+    },
     /// The engine has failed beyond repair, so that nothing could be answered any more.
     #[error("the engine has stopped: start the server again")]
     Engine,
@@ -35,15 +58,15 @@ pub enum ServeError {
 /// which they have [`Limits::grace`](crate::Limits::grace); what takes longer is broken off.
 ///
 /// # Errors
-/// [`ServeError::Io`], and [`ServeError::Engine`] as soon as those who wait for an answer have been told.
+/// Those of [`Service::check`], [`ServeError::Io`], and [`ServeError::Engine`] as soon as those who wait for an answer have been told.
 pub fn run(
     listener: std::net::TcpListener,
     service: Service,
     asked_to_stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<(), ServeError> {
-    let limits = service.limits;
+    service.check()?;
     // A thread a request, which waits for the engine or a reward, and one in place of each that reads a request.
-    let requests = limits.threads().saturating_add(limits.most()).saturating_add(READERS);
+    let requests = service.threads().saturating_add(service.most()).saturating_add(READERS);
     check_threads(THREADS + 1)?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -85,9 +108,10 @@ async fn serve(
     let (end, ending) = watch::channel(false);
     let (stop, mut stopping) = watch::channel(false);
     let created = infalign_record::clock::now().unix_timestamp();
-    let state = Arc::new(State::new(service, created, ending));
-    let router = router(state.clone()).into_make_service_with_connect_info::<Asker>();
     let listener = TcpListener::from_std(listener)?;
+    let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let state = Arc::new(State::new(service, is_local, created, ending));
+    let router = router(state.clone()).into_make_service_with_connect_info::<Asker>();
     let asking = Asking::default();
     let (open, tell) = (state.connections.clone(), state.service.tell.clone());
     let listener = Counted::new(listener, asking.clone(), open, limits.timeout, tell);

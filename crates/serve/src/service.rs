@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use infalign_decode::guided::ScorerSet;
+use infalign_decode::guided::{PrefixScorer, ScorerSet};
 use infalign_decode::{Engine, Stream};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
@@ -18,12 +18,15 @@ use crate::guided::Guided;
 use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::request::Form;
+use crate::serve::ServeError;
 use crate::templates::Templates;
 
 /// Requests that are read at a time: to encode a long prompt takes much memory.
 pub(crate) const READERS: usize = 2;
 /// Bytes that the bodies of requests have together until they are read; more where as many of the largest as are read at a time need more.
 const BODIES: usize = 64 << 20;
+/// Far below what an instant of the clock can be put off by.
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 /// A model with all that answers about it need.
 pub struct Service {
@@ -37,10 +40,8 @@ pub struct Service {
     pub reward: Option<Arc<dyn Reward>>,
     /// What guides, by the names of the rewards, which have to differ.
     pub scorers: ScorerSet,
-    /// What clients have to know.
+    /// What clients have to know. Without one, a server that listens for its own machine alone answers at no name but localhost.
     pub api_key: Option<String>,
-    /// Whether the server listens for this machine alone. Without a key it answers at no name but localhost then.
-    pub is_local: bool,
     /// Gives requests without a seed theirs.
     pub seed: u64,
     /// How much is done for whom.
@@ -52,24 +53,83 @@ pub struct Service {
 /// How much a server does for its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Responses generated together, as the engine was started with.
-    pub batch: usize,
-    /// Responses that may wait for a place in the batch; whoever comes then is refused.
+    /// Responses that may wait for a place in the batch, 0 or more; whoever comes then is refused.
     pub queue: usize,
-    /// Largest body of a request, in bytes.
+    /// Largest body of a request, in bytes, at least 1.
     pub body: usize,
-    /// Longest response that may be asked for, in tokens.
+    /// Longest response that may be asked for, in tokens, at least 1.
     pub max_tokens: usize,
-    /// Longest time that a request may take, and that a connection waits for its client to ask or to take an answer.
+    /// Longest time that a request may take, and that a connection waits for its client to ask or to take an answer; above 0, at most 1e9 s.
     pub timeout: Duration,
     /// Time that running requests, and clients that read their answers, have when the server is asked to stop.
     pub grace: Duration,
 }
 
 impl Limits {
+    fn check(&self) -> Result<(), ServeError> {
+        let some_time = Duration::from_nanos(1)..=LONGEST;
+        let limits = [
+            ("body", self.body > 0, "at least 1 byte"),
+            ("max_tokens", self.max_tokens > 0, "at least 1 token"),
+            ("timeout", some_time.contains(&self.timeout), "above 0 and at most 1e9 seconds"),
+        ];
+        match limits.into_iter().find(|(_, is_valid, _)| !is_valid) {
+            None => Ok(()),
+            Some((limit, _, valid)) => Err(ServeError::Limit { limit, valid }),
+        }
+    }
+}
+
+impl Service {
+    /// A model without reward, scorers and key, whose seed is another at every start; nobody is told of failures. Its limits are a queue of 256
+    /// responses, bodies of 4 MiB, responses as long as the model's context, ten minutes, and half a minute of grace.
+    pub fn new(name: impl Into<String>, engine: Engine, tokenizer: Arc<Tokenizer>) -> Self {
+        let limits = Limits {
+            queue: 256,
+            body: 4 << 20,
+            max_tokens: engine.model().context(),
+            timeout: Duration::from_secs(600),
+            grace: Duration::from_secs(30),
+        };
+        Self {
+            name: name.into(),
+            engine,
+            tokenizer,
+            reward: None,
+            scorers: ScorerSet::default(),
+            api_key: None,
+            seed: RandomState::new().hash_one("seed"),
+            limits,
+            tell: Arc::new(|_: &str| {}),
+        }
+    }
+
+    /// Refuses what cannot be served, as [`run`](crate::run) does before anything else.
+    ///
+    /// # Errors
+    /// [`ServeError::Limit`]; [`ServeError::SameName`] and [`ServeError::Scorer`], whatever weights requests would give the scorers.
+    pub fn check(&self) -> Result<(), ServeError> {
+        self.limits.check()?;
+        let names = self.scorers.names();
+        for (place, &name) in names.iter().enumerate() {
+            if names[..place].contains(&name) {
+                return Err(ServeError::SameName { name: name.to_owned() });
+            }
+            let mut weights = vec![0.0; names.len()];
+            weights[place] = 1.0;
+            let scorer = self.scorers.weighted(&weights);
+            let fits = scorer.and_then(|scorer| scorer.check(self.engine.model()));
+            fits.map_err(|error| ServeError::Scorer {
+                name: name.to_owned(),
+                source: Box::new(error),
+            })?;
+        }
+        Ok(())
+    }
+
     /// Responses that can stand in the batch or wait for it.
     pub(crate) fn most(&self) -> usize {
-        self.batch.saturating_add(self.queue)
+        self.engine.batch().saturating_add(self.limits.queue)
     }
 
     /// Requests with a reward that can be at work, those included that have ended and are left to wait for it: as many again.
@@ -81,6 +141,8 @@ impl Limits {
 /// A service at work.
 pub(crate) struct State {
     pub(crate) service: Service,
+    /// Whether the server listens for its own machine alone.
+    pub(crate) is_local: bool,
     pub(crate) metrics: Metrics,
     pub(crate) places: Places,
     /// For the threads of requests with a reward.
@@ -106,20 +168,26 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(service: Service, created: i64, ending: watch::Receiver<bool>) -> Self {
-        let places = Places::new(service.limits.most());
-        let threads = Places::new(service.limits.threads());
+    pub(crate) fn new(
+        service: Service,
+        is_local: bool,
+        created: i64,
+        ending: watch::Receiver<bool>,
+    ) -> Self {
+        let places = Places::new(service.most());
+        let threads = Places::new(service.threads());
         let connections = Places::new(connections::MOST);
         let bytes = service.limits.body.saturating_mul(READERS);
         let bodies = Memory::new(bytes.max(BODIES));
         let (reading, longest_token) = (Semaphore::new(READERS), OnceLock::new());
-        let guided = Guided::new(service.limits.batch);
+        let guided = Guided::new(service.engine.batch());
         let templates = Templates::new(service.tokenizer.folder().to_path_buf());
         let (metrics, requests) = (Metrics::default(), AtomicU64::new(0));
         // Its keys are the system's random numbers.
         let nonce = RandomState::new().hash_one(created);
         Self {
             service,
+            is_local,
             metrics,
             places,
             threads,

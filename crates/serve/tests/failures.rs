@@ -14,9 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use infalign_decode::Engine;
-use infalign_decode::guided::ScorerSet;
 use infalign_model::{LanguageModel, ModelError, Prompts, Session, Tokenizer};
-use infalign_serve::{Limits, ServeError, Service, run};
+use infalign_serve::{ServeError, Service, run};
 
 /// Fails to read a prompt, and panics where its text is `panic`.
 struct Broken {
@@ -103,25 +102,8 @@ fn service(tell: Arc<dyn Fn(&str) + Send + Sync>) -> Service {
     let tokenizer = Tokenizer::of_words(["secret panic"]).unwrap();
     let panics_at = tokenizer.encode("panic").unwrap().last().copied().unwrap();
     let model = Arc::new(Broken { vocabulary: tokenizer.vocabulary(), panics_at });
-    Service {
-        name: "broken".to_owned(),
-        engine: Engine::start(model, 2).unwrap(),
-        tokenizer: Arc::new(tokenizer),
-        reward: None,
-        scorers: ScorerSet::default(),
-        api_key: None,
-        is_local: true,
-        seed: 1,
-        limits: Limits {
-            batch: 2,
-            queue: 2,
-            body: 1 << 16,
-            max_tokens: 8,
-            timeout: Duration::from_secs(60),
-            grace: Duration::from_secs(1),
-        },
-        tell,
-    }
+    let engine = Engine::start(model, 2).unwrap();
+    Service { seed: 1, tell, ..Service::new("broken", engine, Arc::new(tokenizer)) }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Guided requests beside each other: what one of them waits for is no other's business.
+//! Requests that a scorer of one's own guides: what one of them waits for is no other's business; and scorers that cannot be served.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::io::{Read, Write};
@@ -8,20 +8,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use infalign_decode::Engine;
-use infalign_decode::guided::ScorerSet;
-use infalign_model::{
-    LanguageModel, ModelError, Prompts, ScoredReward, ScorerModel, ScorerSpec, Session, Tokenizer,
-};
+use infalign_decode::guided::{PrefixScorer, ScorerSession};
+use infalign_decode::{DecodeError, Engine};
+use infalign_model::{LanguageModel, ModelError, Prompts, Session, Tokenizer};
 use infalign_reward::{Reward, RewardError};
-use infalign_serve::{Limits, Service, run};
+use infalign_serve::{ServeError, Service, run};
 
 /// Longer than any of it takes, however busy this machine is.
 const LONG: Duration = Duration::from_secs(20);
 /// Responses at a time.
 const BATCH: usize = 2;
 
-/// Every token is as probable as any other, and the state is always the same.
+/// Every token is as probable as any other.
 struct Uniform {
     vocabulary: usize,
 }
@@ -58,9 +56,6 @@ impl Session for Rows {
     fn logits(&self) -> &[f32] {
         &self.logits
     }
-    fn states(&self) -> Vec<f32> {
-        vec![0.0; self.count]
-    }
     fn push(&mut self, _: &[u32]) -> Result<(), ModelError> {
         Ok(())
     }
@@ -88,50 +83,48 @@ impl Reward for Held {
 }
 
 /// A scorer whose every value is 0.
-fn scorers(vocabulary: usize) -> ScorerSet {
-    let reward =
-        ScoredReward { name: "zero".into(), mean: 0.0, scale: 1.0, least: 0.0, greatest: 0.0 };
-    let spec = ScorerSpec {
-        heads: vec![reward],
-        vocabulary,
-        hidden: 1,
-        width: 1,
-        own_trunk: false,
-        soft: None,
-        base: "base".into(),
-        base_sha256: String::new(),
-    };
-    let device = infalign_backend::device(None).unwrap();
-    let (values, trunk) =
-        ScorerModel::new(spec, None, &mut || 0.0, &device).unwrap().for_inference();
-    let mut scorers = ScorerSet::default();
-    let place = scorers.add(values, trunk);
-    scorers.count(place, 0, 1.0);
-    scorers
+struct Zero {
+    vocabulary: usize,
+}
+
+impl PrefixScorer for Zero {
+    fn session(&self, _new_tokens: usize) -> Box<dyn ScorerSession + '_> {
+        Box::new(ZeroSession)
+    }
+    fn check(&self, model: &dyn LanguageModel) -> Result<(), DecodeError> {
+        if model.vocabulary() == self.vocabulary {
+            return Ok(());
+        }
+        Err(DecodeError::other("another vocabulary"))
+    }
+    fn greatest(&self) -> Option<f64> {
+        Some(0.0)
+    }
+}
+
+struct ZeroSession;
+
+impl ScorerSession for ZeroSession {
+    fn join(&mut self, _entering: &[(&[u32], usize)]) -> Result<(), DecodeError> {
+        Ok(())
+    }
+    fn push(&mut self, _tokens: &[u32]) -> Result<(), DecodeError> {
+        Ok(())
+    }
+    fn select(&mut self, _rows: &[usize]) {}
+    fn values(&self, _states: &[f32], next: &[&[u32]]) -> Result<Vec<f64>, DecodeError> {
+        Ok(vec![0.0; next.iter().map(|next| next.len()).sum()])
+    }
 }
 
 fn service(reward: Held) -> Service {
     let tokenizer = Tokenizer::of_words(["a b"]).unwrap();
     let vocabulary = tokenizer.vocabulary();
-    Service {
-        name: "uniform".to_owned(),
-        engine: Engine::start(Arc::new(Uniform { vocabulary }), BATCH).unwrap(),
-        tokenizer: Arc::new(tokenizer),
-        reward: Some(Arc::new(reward)),
-        scorers: scorers(vocabulary),
-        api_key: None,
-        is_local: true,
-        seed: 1,
-        limits: Limits {
-            batch: BATCH,
-            queue: 8,
-            body: 1 << 16,
-            max_tokens: 8,
-            timeout: LONG,
-            grace: Duration::from_secs(1),
-        },
-        tell: Arc::new(|_: &str| {}),
-    }
+    let engine = Engine::start(Arc::new(Uniform { vocabulary }), BATCH).unwrap();
+    let mut service = Service::new("uniform", engine, Arc::new(tokenizer));
+    let place = service.scorers.add_own("zero", Box::new(Zero { vocabulary }));
+    service.scorers.count(place, 0, 1.0).unwrap();
+    Service { reward: Some(Arc::new(reward)), seed: 1, ..service }
 }
 
 /// The answer, head and body.
@@ -177,4 +170,31 @@ fn a_request_that_waits_for_its_reward_has_no_room_in_the_batch() {
     assert!(chosen.starts_with("HTTP/1.1 200"), "{chosen}");
     stop.store(true, Ordering::Relaxed);
     running.join().unwrap().unwrap();
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_at_the_start() {
+    let refused = |change: &dyn Fn(&mut Service)| {
+        let ((asked, _asking), (_answer, may)) = (channel(), channel());
+        let mut service = service(Held { asked, may: Mutex::new(may) });
+        change(&mut service);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        run(listener, service, || true).unwrap_err()
+    };
+    let add = |name: &'static str, more: usize| {
+        move |service: &mut Service| {
+            let vocabulary = service.tokenizer.vocabulary() + more;
+            let place = service.scorers.add_own(name, Box::new(Zero { vocabulary }));
+            service.scorers.count(place, 0, 1.0).unwrap();
+        }
+    };
+    let error = refused(&add("zero", 0));
+    assert!(matches!(&error, ServeError::SameName { name } if name == "zero"), "{error}");
+    let error = refused(&add("other", 1));
+    assert!(matches!(&error, ServeError::Scorer { name, .. } if name == "other"), "{error}");
+    assert!(error.to_string().ends_with("another vocabulary"), "{error}");
+    for timeout in [Duration::ZERO, Duration::MAX] {
+        let error = refused(&|service: &mut Service| service.limits.timeout = timeout);
+        assert!(matches!(error, ServeError::Limit { limit: "timeout", .. }), "{error}");
+    }
 }

@@ -32,13 +32,13 @@ fn table(methods: &[Vec<Vec<f64>>], reference: &[Vec<f64>]) -> Result<f64, Stats
     }
     let slices: Vec<&[f64]> = series.iter().map(Vec::as_slice).collect();
     let resamples = Resamples::new(&slices, 10_000, 1)?;
-    let row = |k: usize| resamples.interval(0.95, |means| means[k]);
+    let row = |k: usize| resamples.mean(0.95, k);
     let rows: Vec<_> = (0..METHODS).into_par_iter().map(row).collect::<Result<_, _>>()?;
     let pairs: Vec<(usize, usize)> =
         (0..METHODS).flat_map(|a| (0..a).map(move |b| (a, b))).collect();
     let compare = |&(a, b): &(usize, usize)| {
         let differences: Vec<f64> = series[a].iter().zip(&series[b]).map(|(x, y)| x - y).collect();
-        Ok((resamples.interval(0.95, |m| m[a] - m[b])?, t_test(&differences, 0.0)?))
+        Ok((resamples.difference(0.95, a, b)?, t_test(&differences, 0.0)?))
     };
     let comparisons: Vec<_> = pairs.par_iter().map(compare).collect::<Result<_, StatsError>>()?;
     let adjusted = holm(&comparisons.iter().map(|(_, p)| *p).collect::<Vec<_>>());

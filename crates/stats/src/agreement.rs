@@ -48,9 +48,10 @@ pub struct Agreement {
 /// s² = (n − 1)/n·Σ(κ₍ᵢ₎ − κ̄)², κ₍ᵢ₎ without prompt i.
 ///
 /// - `prompts`: for each prompt its pairs, each as the two judges' outcomes; 2 prompts or more, and a pair in each.
+/// - `level`: nominal coverage of both intervals, strictly between 0 and 1.
 ///
 /// # Errors
-/// [`StatsError::TooFew`] for fewer prompts, or a prompt without pairs.
+/// [`StatsError::Level`], and [`StatsError::TooFew`] for fewer prompts, or a prompt without pairs.
 pub fn agreement(prompts: &[Vec<(Outcome, Outcome)>], level: f64) -> Result<Agreement, StatsError> {
     check_level(level)?;
     if prompts.len() < 2 {

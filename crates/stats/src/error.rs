@@ -69,6 +69,14 @@ pub enum StatsError {
         /// All of them.
         of: usize,
     },
+    /// The place of a series that there is not.
+    #[error("there is no series {index} among {count}; they are counted from 0")]
+    NoSeries {
+        /// The place.
+        index: usize,
+        /// How many series there are.
+        count: usize,
+    },
     /// A logistic regression without an optimum.
     #[error(
         "the win rate at equal lengths has no estimate: pairs are decided by one side, or by their length, alone, or one side \

@@ -25,6 +25,7 @@ pub struct Lengths<'a> {
 /// The win rate at equal lengths, with an interval over prompts that takes each prompt's pairs as dependent.
 ///
 /// - `prompts`: ours and theirs for each prompt; 2 or more.
+/// - `level`: nominal coverage, strictly between 0 and 1.
 ///
 /// The interval is that of θ, whose variance is the sandwich A⁻¹·(n/(n−1))·Σ gᵢgᵢᵀ·A⁻¹ of the prompts' scores gᵢ, put through the logistic
 /// function. Costs O(M²) a prompt, M the responses of a side that may be kept.

@@ -56,6 +56,8 @@ impl Spread {
     }
 
     /// Variance over prompts with that many samples a prompt.
+    ///
+    /// - `samples`: 1 or more; there is no finite variance with none.
     pub fn variance(&self, samples: usize) -> f64 {
         self.between + self.within * self.samples as f64 / samples as f64
     }

@@ -11,6 +11,9 @@
 ///
 /// Returns a number in [0, 1]; NaN when `sorted` is empty or `value` is NaN. Costs O(log K).
 ///
+/// # Panics
+/// With debug assertions, for samples that do not ascend or are NaN; without them such samples give a rank without meaning.
+///
 /// ```
 /// use infalign_stats::mid_rank;
 /// assert_eq!(mid_rank(&[1.0, 2.0, 2.0, 3.0], 2.0), 0.5);

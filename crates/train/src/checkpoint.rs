@@ -7,6 +7,7 @@ use infalign_record::folder::{MANIFEST, files};
 use infalign_record::hash::sha256_file;
 use infalign_record::manifest::{self, Manifest};
 use infalign_reward::RewardError;
+use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -112,9 +113,10 @@ pub(crate) fn check(folder: &Path) -> Result<(), TrainError> {
     if written.is_empty() {
         return Err(state_error(folder, "its list of digests is empty"));
     }
-    for (name, digest) in &written {
+    let now: Vec<_> = written.par_iter().map(|(name, _)| sha256_file(&folder.join(name))).collect();
+    for ((name, digest), now) in written.iter().zip(now) {
         let file = folder.join(name);
-        if sha256_file(&file).map_err(|error| state_error(&file, error))? != *digest {
+        if now.map_err(|error| state_error(&file, error))? != *digest {
             return Err(state_error(&file, "it is not as it was written, by its SHA-256"));
         }
     }

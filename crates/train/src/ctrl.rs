@@ -29,6 +29,9 @@ use crate::rollout::{Rollout, Scoring, check_sampling};
 use crate::solver::{Learner, Solver, Task, check_group};
 use crate::{Calibrator, Objective, OptimizerConfig, SolverConfig, StepMetrics, TrainError};
 
+/// What β is in place of 0.
+const NO_KL: &str = "above 0, since the gradient is that of E[Φ]/β − KL: for next to no KL take 1e-6, and a `max_grad_norm` a million times as large";
+
 /// Settings of a CTRL run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +103,10 @@ impl CtrlConfig {
     pub fn check_kl(&self) -> Result<(), TrainError> {
         if self.target_kl.is_some() == self.beta.is_some() {
             return Err(TrainError::KlOrBeta);
+        }
+        let has_kl_term = !matches!(self.solver, SolverConfig::Regression(_));
+        if self.beta == Some(0.0) && has_kl_term {
+            return Err(TrainError::setting("beta", "0", NO_KL));
         }
         for (key, value) in [("target_kl", self.target_kl), ("beta", self.beta)] {
             if let Some(value) = value.filter(|value| !is_positive(*value)) {
@@ -365,12 +372,14 @@ impl CtrlTrainer<'_> {
         let (step, beta) = (run.state.step, run.state.controller.beta());
         let prompts: Vec<EncodedPrompt> =
             run.batches.indices(step).into_iter().map(|i| self.prompts[i].clone()).collect();
+        let stops = self.tokenizer.stops() | &self.sampling.stop_token_ids;
         let scoring = Scoring {
             tokenizer: self.tokenizer,
             reward: self.reward,
             calibrator: self.calibrator,
             objective: self.objective,
             unit,
+            stops: &stops,
         };
         let rollout = self.rollout(run, &prompts, &scoring)?;
         run.learner.learning_rate = self.config.optimizer.rate(step, self.config.steps);

@@ -1,6 +1,5 @@
 //! The loop that all trainers but CTRL share: gradients, steps, checkpoints.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,20 +15,35 @@ use crate::checkpoint;
 use crate::optimizer::Optimizer;
 use crate::{OptimizerConfig, TrainError};
 
-/// Diagnostics of one step.
+/// Diagnostics of one step, of its examples before the update; of a pair the preferred response is the chosen one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FitMetrics {
     /// From 1.
     pub step: usize,
-    /// Mean loss of the step's examples, before the step.
+    /// Mean of the method's own loss over the step's examples: of responses to imitate a sum over tokens, in nats.
     pub loss: f64,
     /// Euclidean norm of the whole gradient, before clipping.
     pub grad_norm: f64,
     /// Learning rate of the step.
     pub learning_rate: f64,
-    /// What else a method has to tell of a step, by name.
-    #[serde(flatten)]
-    pub details: BTreeMap<String, f64>,
+    /// Share of pairs whose `margin` is above 0; 0 within rounding counts ½, in TRL's `rewards/accuracies` 0. Of pairs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Mean log π/π_ref of the chosen responses, in nats: times β TRL's `rewards/chosen`. Of pairs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<f64>,
+    /// Loss in nats per token. Of responses to imitate alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_per_token: Option<f64>,
+    /// `chosen` − `rejected`: times β TRL's `rewards/margins`. Of pairs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// Mean log π/π_ref of the other responses, in nats: times β TRL's `rewards/rejected`. Of pairs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<f64>,
+    /// Mean loss of the examples held out, after the update, where a checkpoint follows. Not written.
+    #[serde(skip)]
+    pub validation_loss: Option<f64>,
 }
 
 /// A model that can be trained: its weights, and its files.
@@ -166,8 +180,8 @@ impl Fit<'_> {
             };
             let learning_rate = self.optimizer.rate(last.step, self.steps);
             let (net, grad_norm) = optimizer.step(model.net(), grads, learning_rate);
-            let (step, details) = (last.step + 1, BTreeMap::new());
-            last = FitMetrics { step, loss, grad_norm, learning_rate, details };
+            let step = last.step + 1;
+            last = FitMetrics { step, loss, grad_norm, learning_rate, ..FitMetrics::default() };
             let found = [("the loss", loss), ("the gradient's norm", grad_norm)];
             check_finite(self.checkpoints, last.step, &found)?;
             model = model.stepped(net);
@@ -211,7 +225,7 @@ impl Fit<'_> {
     ) -> Result<(), TrainError> {
         let validation_loss = validate(model)?;
         check_finite(self.checkpoints, last.step, &[("the validation loss", validation_loss)])?;
-        last.details.insert("validation_loss".into(), validation_loss);
+        last.validation_loss = Some(validation_loss);
         let this = BestCheckpoint { step: last.step, validation_loss };
         best::keep(self.checkpoints, this, |folder| model.save(folder))
     }

@@ -1,10 +1,12 @@
 //! Training: language models on texts, reward models on ratings or pairs, and policies by CTRL.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # Types
 //! [`CtrlTrainer`] is the project's heart: reinforcement learning on the transformed calibrated reward. [`train_language_model`] and
 //! [`train_reward_model`] make what it starts from; [`train_prefix_scorer`] makes what controlled decoding needs; [`baselines`] are the methods that it is compared with.
 //!
-//! Devices are those of `infalign-backend`: a program that depends on this crate by itself depends on that one, too, whose features choose them.
-//! Without it none is compiled in.
+//! Devices are those of [`backend`], which the cargo features compile in: `flex` (the CPU, default), `wgpu`, `cuda`, `cuda-nvrtc`, `autotune`.
 
 mod adapter;
 mod advantage;
@@ -42,11 +44,19 @@ pub use calibrator::Calibrator;
 pub use ctrl::{CtrlConfig, CtrlTrainer, Keep};
 pub use error::TrainError;
 pub use fit::{FitMetrics, fitted_steps};
+pub use infalign_backend as backend;
+pub use infalign_calibrate as calibrate;
+pub use infalign_decode as decode;
+pub use infalign_model as model;
+pub use infalign_record as record;
+pub use infalign_reward as reward;
+pub use infalign_stats as stats;
+pub use infalign_transform as transform;
 pub use language_model::{LanguageModelConfig, train_language_model};
 pub use memory_need::MemoryNeed;
 pub use metrics::StepMetrics;
 pub use objective::Objective;
-pub use optimizer::OptimizerConfig;
+pub use optimizer::{Decay, OptimizerConfig};
 pub use optimum::{Enumeration, ExactWinRate, Nearness};
 pub use prefix_scorer::{
     LengthReport, ScoredResponse, ScorerConfig, ScorerData, ScorerMethod, ScorerReport, ValueBin,

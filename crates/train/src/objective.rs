@@ -7,7 +7,7 @@ use std::str::FromStr;
 use infalign_calibrate::Row;
 use infalign_stats::{Choice, Kept};
 use infalign_transform::{Optimum, Procedure, Theory, Transform, beta_for_kl};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::TrainError;
 use crate::pseudo_values::{normal_deviation, pseudo_values, shares_won, vote_deviation};
@@ -18,8 +18,8 @@ const WIN_RATE: &str = "win-rate:";
 const REWARD: &str = "reward:";
 
 /// What a policy is trained on: `raw`, `standardized`, a [`Transform`] of the calibrated reward, `win-rate:PROCEDURE` or `reward:PROCEDURE`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
 #[non_exhaustive]
 pub enum Objective {
     /// r itself, in units of its standard deviation under the reference policy (one number for all prompts: it only rescales β).
@@ -179,7 +179,7 @@ impl Objective {
                 };
                 deviation * (2.0 * kl).powf(-0.5)
             }
-            Self::Calibrated(transform) => beta_for_kl(transform, kl)? / transform.scale(),
+            Self::Calibrated(transform) => beta_for_kl(transform, kl)?.get() / transform.scale(),
             Self::WinRate(Procedure::SoftBestOf { n, .. }) => {
                 Optimum::for_kl(&Procedure::BestOf(*n), kl)?.beta.get()
             }
@@ -235,16 +235,24 @@ impl TryFrom<String> for Objective {
     }
 }
 
-impl From<Objective> for String {
-    fn from(objective: Objective) -> Self {
-        objective.to_string()
+/// As text, where that is read as the same.
+impl Serialize for Objective {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Calibrated(transform) => transform.serialize(serializer),
+            Self::WinRate(procedure) | Self::Reward(procedure) => {
+                procedure.check().map_err(serde::ser::Error::custom)?;
+                serializer.collect_str(self)
+            }
+            Self::Raw | Self::Standardized => serializer.collect_str(self),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use infalign_calibrate::{Calibration, CalibrationMeta};
-    use infalign_transform::{Beta, Tilt};
+    use infalign_transform::{Beta, Function, Tilt};
 
     use super::*;
     use crate::in_theory;
@@ -264,6 +272,13 @@ mod tests {
             assert!(matches!(objective, Objective::Reward(_)) && objective.pointwise().is_none());
             assert_eq!(objective.to_string(), text);
             assert_eq!(serde_json::to_string(&objective).unwrap(), format!("\"{text}\""));
+        }
+        let function = Function::new(|u| u * u).unwrap();
+        let unreadable = Procedure::SoftBestOf { n: 4.try_into().unwrap(), temperature: 0.0 };
+        for objective in
+            [Objective::Calibrated(Transform::Function(function)), Objective::WinRate(unreadable)]
+        {
+            assert!(serde_json::to_string(&objective).is_err(), "{objective}");
         }
         for text in ["rawe", "win-rate", "win-rate:best", "reward", "reward:", "reward:raw"] {
             assert!(text.parse::<Objective>().is_err(), "{text}");

@@ -1,5 +1,6 @@
 //! AdamW with clipping of the whole gradient's norm.
 
+use std::f64::consts::PI;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -21,10 +22,16 @@ pub struct OptimizerConfig {
     /// Steps of linear warm-up.
     #[serde(default)]
     pub warmup_steps: usize,
-    /// Share of the peak learning rate at which the linear decay would arrive one step after the last. At the last step it is that share plus
-    /// (1 − share)/(steps − warm-up steps).
+    /// How the learning rate falls from its peak, which the first step after the warm-up has.
+    #[serde(default)]
+    pub decay: Decay,
+    /// Share of the peak learning rate at which the decay would arrive one step after the last. At the last step, a linear one is at that share
+    /// plus (1 − share)/(steps − warm-up steps).
     #[serde(default)]
     pub final_share: f64,
+    /// β₂: weight of the past in the running mean of squared gradients, at least 0 and below 1.
+    #[serde(default = "beta_2")]
+    pub beta_2: f64,
     /// Decoupled weight decay, of every weight, norms and biases among them, as PyTorch's AdamW does; transformers' Trainer leaves those out.
     #[serde(default)]
     pub weight_decay: f32,
@@ -33,30 +40,66 @@ pub struct OptimizerConfig {
     pub max_grad_norm: f64,
 }
 
+/// How a learning rate falls from its peak, by the share x of the decay that is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// By as much at every step: share + (1 − share)·(1 − x), where the share is `final_share` and x goes from 0 at the peak to 1 one step
+    /// after the last.
+    #[default]
+    Linear,
+    /// Along half a cosine: share + (1 − share)·(1 + cos πx)/2.
+    Cosine,
+}
+
+impl Decay {
+    /// What is left of the way from the peak to the final share.
+    ///
+    /// - left: 1 − x, in [0, 1].
+    fn height(self, left: f64) -> f64 {
+        match self {
+            Self::Linear => left,
+            Self::Cosine => 0.5 * (1.0 - (PI * left).cos()),
+        }
+    }
+}
+
+fn beta_2() -> f64 {
+    0.99
+}
+
 fn max_grad_norm() -> f64 {
     1.0
 }
 
 impl OptimizerConfig {
-    /// Of a peak learning rate and nothing else: no warm-up, decay to 0, no weight decay, and gradients of norm 1 at most.
+    /// Of a peak learning rate and nothing else: no warm-up, linear decay to 0, β₂ of 0.99, no weight decay, and gradients of norm 1 at most.
     pub fn new(learning_rate: f64) -> Self {
         Self {
             learning_rate,
             warmup_steps: 0,
+            decay: Decay::Linear,
             final_share: 0.0,
+            beta_2: beta_2(),
             weight_decay: 0.0,
             max_grad_norm: max_grad_norm(),
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), TrainError> {
-        let Self { learning_rate, final_share, weight_decay, max_grad_norm, .. } = *self;
+        let Self { learning_rate, final_share, beta_2, weight_decay, max_grad_norm, .. } = *self;
         let shown = |value: f64| format!("{value:?}");
         let is_share = (0.0..=1.0).contains(&final_share);
         check_settings([
             ("learning_rate", shown(learning_rate), is_positive(learning_rate), POSITIVE),
             ("max_grad_norm", shown(max_grad_norm), is_limit(max_grad_norm), LIMIT),
             ("final_share", shown(final_share), is_share, "between 0 and 1"),
+            (
+                "beta_2",
+                shown(beta_2),
+                (0.0..1.0).contains(&(beta_2 as f32)),
+                "at least 0 and below 1, as a number of 32 bits",
+            ),
             (
                 "weight_decay",
                 shown(f64::from(weight_decay)),
@@ -66,22 +109,23 @@ impl OptimizerConfig {
         ])
     }
 
-    /// The learning rate of a step: linear warm-up to the peak, then linear decay.
+    /// The learning rate of a step: linear warm-up to the peak, then the decay.
     ///
     /// - step: from 0; steps: those of the run.
     pub(crate) fn rate(&self, step: usize, steps: usize) -> f64 {
-        let Self { learning_rate, warmup_steps: warmup, final_share: floor, .. } = *self;
+        let Self { learning_rate, warmup_steps: warmup, decay, final_share: floor, .. } = *self;
         if step < warmup {
             return learning_rate * ((step + 1) as f64 / (warmup + 1) as f64);
         }
         let left = (steps - step) as f64 / (steps - warmup).max(1) as f64;
-        learning_rate * (floor + (1.0 - floor) * left)
+        learning_rate * (floor + (1.0 - floor) * decay.height(left))
     }
 }
 
 /// AdamW as one kernel, with the state of burn's.
 #[derive(Clone)]
 struct FusedAdamW {
+    beta_2: f32,
     weight_decay: f32,
 }
 
@@ -103,7 +147,7 @@ impl burn::optim::Optimizer for FusedAdamW {
         };
         let step = AdamWStep {
             beta_1: 0.9,
-            beta_2: 0.99,
+            beta_2: self.beta_2,
             epsilon: 1e-8,
             weight_decay: self.weight_decay,
             learning_rate: learning_rate as f32,
@@ -121,7 +165,7 @@ impl burn::optim::Optimizer for FusedAdamW {
     }
 }
 
-/// AdamW (β₁ 0.9, β₂ 0.99, ε 1e-8) with global-norm clipping.
+/// AdamW (β₁ 0.9, ε 1e-8) with global-norm clipping.
 pub(crate) struct Optimizer {
     adam: ModuleOptimizer,
     max_grad_norm: f64,
@@ -129,7 +173,7 @@ pub(crate) struct Optimizer {
 
 impl Optimizer {
     pub(crate) fn new(config: &OptimizerConfig) -> Self {
-        let adam = FusedAdamW { weight_decay: config.weight_decay };
+        let adam = FusedAdamW { beta_2: config.beta_2 as f32, weight_decay: config.weight_decay };
         Self { adam: adam.into(), max_grad_norm: config.max_grad_norm }
     }
 
@@ -215,14 +259,13 @@ mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::Tensor;
 
-    use super::{Optimizer, OptimizerConfig, clip};
+    use super::{Decay, Optimizer, OptimizerConfig, clip};
 
-    /// Where a weight of 1 comes by some gradients, one after the other, at a learning rate of 0.1.
-    fn moved(weight_decay: f32, max_grad_norm: f64, grads: &[f32]) -> f64 {
-        let config = OptimizerConfig { weight_decay, max_grad_norm, ..OptimizerConfig::new(0.1) };
+    /// Where a weight of 1 comes by some gradients, one after the other, at the peak learning rate.
+    fn moved(config: &OptimizerConfig, grads: &[f32]) -> f64 {
         let device = infalign_backend::device(None).unwrap();
         let mut weight = Param::from_tensor(Tensor::<1>::ones([1], &device)).train();
-        let mut optimizer = Optimizer::new(&config);
+        let mut optimizer = Optimizer::new(config);
         for &grad in grads {
             let mut grads = GradientsParams::new();
             grads.register(weight.id, Tensor::<1>::full([1], grad, &device));
@@ -233,13 +276,27 @@ mod tests {
 
     #[test]
     fn steps_are_those_of_adamw_by_clipped_gradients() {
+        let plain = OptimizerConfig::new(0.1);
+        let decayed = OptimizerConfig { weight_decay: 0.1, ..plain.clone() };
+        let unclipped = OptimizerConfig { max_grad_norm: 1e9, ..plain.clone() };
         for (what, found, expected) in [
-            ("0.1·0.1 of the weight decays beside the step", moved(0.1, 1.0, &[0.5]), 0.89),
-            ("a gradient of 100 counts as one of 1", moved(0.0, 1.0, &[1.0, 100.0]), 0.8),
+            ("0.1·0.1 of the weight decays beside the step", moved(&decayed, &[0.5]), 0.89),
+            ("a gradient of 100 counts as one of 1", moved(&plain, &[1.0, 100.0]), 0.8),
             // The second step is (0.29/0.19)/√(0.0499/0.0199) = 0.963875 of the first.
-            ("moments have rates of their own", moved(0.0, 1e9, &[1.0, 2.0]), 0.803_612_5),
+            ("moments have rates of their own", moved(&unclipped, &[1.0, 2.0]), 0.803_612_5),
         ] {
             assert!((found - expected).abs() < 1e-5, "{what}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_rate_of_the_squares_is_that_of_the_settings() {
+        // The second step is (0.29/0.19)/√(2.25/0.75) of the first, and with 0 (0.29/0.19)/√4.
+        for (beta_2, expected) in [(0.5, 0.811_878_1), (0.0, 0.823_684_2)] {
+            let config =
+                OptimizerConfig { beta_2, max_grad_norm: 1e9, ..OptimizerConfig::new(0.1) };
+            let found = moved(&config, &[1.0, 2.0]);
+            assert!((found - expected).abs() < 1e-5, "{beta_2}: {found}");
         }
     }
 
@@ -272,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cosine_falls_slowly_at_its_ends() {
+        let config: OptimizerConfig = serde_json::from_value(serde_json::json!({
+            "learning_rate": 1.0, "warmup_steps": 1, "decay": "cosine", "final_share": 0.2,
+        }))
+        .unwrap();
+        assert_eq!(config.decay, Decay::Cosine);
+        // 0.2 + 0.8·(1 + cos πx)/2 at x = 0, ¼, ½ and ¾, where the cosine is 1, √½, 0 and −√½.
+        let expected = [0.5, 1.0, 0.882_842_712, 0.6, 0.317_157_288];
+        for (step, expected) in expected.into_iter().enumerate() {
+            let found = config.rate(step, 5);
+            assert!((found - expected).abs() < 1e-8, "{step}: {found}");
+        }
+    }
+
+    #[test]
     fn what_is_left_out_of_a_recipe_is_what_new_has() {
         let config: OptimizerConfig = serde_json::from_str(r#"{"learning_rate": 0.1}"#).unwrap();
         assert_eq!(OptimizerConfig::new(0.1), config);
@@ -297,5 +369,18 @@ mod tests {
         .unwrap();
         let message = clipped.check().unwrap_err().to_string();
         assert!(message.contains("max_grad_norm is 1e-50"), "{message}");
+    }
+
+    #[test]
+    fn squares_are_neither_forgotten_nor_kept_for_ever() {
+        let checked = |beta_2: f64| OptimizerConfig { beta_2, ..OptimizerConfig::new(0.1) }.check();
+        for fine in [0.0, 0.95, 0.999] {
+            checked(fine).unwrap();
+        }
+        // The last is 1 in 32 bits.
+        for bad in [-0.1, 1.0, f64::NAN, 0.999_999_999] {
+            let message = checked(bad).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("beta_2 is {bad:?}, but")), "{message}");
+        }
     }
 }

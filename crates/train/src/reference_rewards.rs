@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
+use infalign_calibrate::Calibration;
 use infalign_calibrate::rollouts::{ReferenceResponse, Rollouts};
-use infalign_calibrate::{Calibration, CalibrationMeta};
 use infalign_decode::{EncodedPrompt, Response, Sampler};
 use infalign_model::Tokenizer;
 use infalign_reward::Reward;
@@ -90,25 +90,36 @@ impl ReferenceRewards<'_> {
         (complete, missing)
     }
 
-    /// All K responses of every prompt with their rewards and log-probabilities.
+    /// Adds all K responses of the prompts that have none yet, with their rewards and log-probabilities, in the order of the prompts. As with
+    /// [`fill`](Self::fill), the result does not depend on how often the rollouts were left and taken up again.
     ///
-    /// - meta: what they are made from; prompts: equal texts count once.
-    /// - observe: called after every block; it stops the work by [`ControlFlow::Break`], and then there are none, unless that was the last.
+    /// - rollouts: of K responses to a prompt; prompts: equal texts count once.
+    /// - observe: called after every block with the rollouts; it stops the work by [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// [`TrainError`] when sampling or scoring fails, a reward is no finite number, or K is 0.
-    pub fn rollouts(
+    /// [`TrainError`] when sampling or scoring fails, the rollouts refuse a response, or K is 0; they then hold every block that was finished.
+    pub fn fill_rollouts(
         &self,
-        meta: CalibrationMeta,
+        rollouts: &mut Rollouts,
         prompts: &[EncodedPrompt],
-        observe: &mut dyn FnMut(&Filled) -> ControlFlow<()>,
-    ) -> Result<Option<Rollouts>, TrainError> {
+        observe: &mut dyn FnMut(&Rollouts, &Filled) -> ControlFlow<()>,
+    ) -> Result<Filled, TrainError> {
         check_counts(&[("samples", self.samples)])?;
-        let mut rollouts = Rollouts::new(meta, self.samples);
-        let (mut filled, mut seen) = (Filled::default(), HashSet::new());
-        let distinct: Vec<EncodedPrompt> =
-            prompts.iter().filter(|prompt| seen.insert(prompt.text.as_str())).cloned().collect();
-        for block in distinct.chunks((self.block / self.samples).max(1)) {
+        if rollouts.samples() != self.samples {
+            let reason = format!(
+                "rollouts of {} responses a prompt cannot take {}",
+                rollouts.samples(),
+                self.samples
+            );
+            return Err(TrainError::Data(reason));
+        }
+        let mut seen = HashSet::new();
+        let distinct = prompts.iter().filter(|prompt| seen.insert(prompt.text.as_str()));
+        let (complete, missing): (Vec<&EncodedPrompt>, Vec<&EncodedPrompt>) =
+            distinct.partition(|prompt| rollouts.of(&prompt.text).is_ok());
+        let missing: Vec<EncodedPrompt> = missing.into_iter().cloned().collect();
+        let mut filled = Filled { prompts: complete.len(), ..Filled::default() };
+        for block in missing.chunks((self.block / self.samples).max(1)) {
             let (responses, rewards) = self.block(block, 0..self.samples, &mut filled)?;
             let scored = responses.into_iter().zip(rewards.chunks(self.samples));
             for (prompt, (responses, rewards)) in block.iter().zip(scored) {
@@ -118,11 +129,11 @@ impl ReferenceRewards<'_> {
                 });
                 rollouts.insert(&prompt.id, &prompt.text, scored.collect())?;
             }
-            if observe(&filled).is_break() && filled.prompts < distinct.len() {
-                return Ok(None);
+            if observe(rollouts, &filled).is_break() {
+                break;
             }
         }
-        Ok(Some(rollouts))
+        Ok(filled)
     }
 
     /// Samples and scores some responses of some prompts: `[prompts][numbers]`, and the rewards one prompt after the other.

@@ -1,5 +1,7 @@
 //! One step's responses with their rewards.
 
+use std::collections::BTreeSet;
+
 use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{EncodedPrompt, Response, Sampler, Sampling};
 use infalign_model::{Sequence, Tokenizer};
@@ -101,6 +103,8 @@ pub(crate) struct Rollout {
     pub(crate) calibrated: Vec<f64>,
     /// What is trained on, of each response.
     pub(crate) transformed: Vec<f64>,
+    /// Whether each response was cut at the limit.
+    pub(crate) cut: Vec<bool>,
     /// Whether π_ref drew them, and not the policy.
     pub(crate) of_reference: bool,
 }
@@ -113,6 +117,8 @@ pub(crate) struct Scoring<'a> {
     pub(crate) objective: &'a Objective,
     /// Standard deviation of r under the reference policy.
     pub(crate) unit: f64,
+    /// Tokens that end a response.
+    pub(crate) stops: &'a BTreeSet<u32>,
 }
 
 impl Scoring<'_> {
@@ -172,8 +178,12 @@ impl Rollout {
             transformed.extend(objective.of_group(&group)?);
             calibrated.extend(quantiles);
         }
+        let is_cut = |sequence: &Sequence| {
+            sequence.response().last().is_none_or(|token| !scoring.stops.contains(token))
+        };
+        let cut = sequences.iter().map(is_cut).collect();
         let of_reference = false;
-        Ok(Self { samples, sequences, log_probs, raw, calibrated, transformed, of_reference })
+        Ok(Self { samples, sequences, log_probs, raw, calibrated, transformed, cut, of_reference })
     }
 
     /// Sixteen hexadecimal digits of the SHA-256 over all tokens, each sequence with its length before it.

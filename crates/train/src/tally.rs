@@ -87,6 +87,7 @@ impl Tally {
             beta,
             entropy: self.entropy / self.tokens as f64,
             response_length: self.tokens as f64 / n,
+            cut: rollout.cut.iter().copied().map(f64::from).sum::<f64>() / n,
             tokens: self.tokens,
             seconds: 0.0,
             clip_fraction: self.clip_fraction,
@@ -116,6 +117,7 @@ impl Tally {
         metrics.reward_transformed = mean(&mut rollout.transformed.iter().copied());
         let lengths = rollout.sequences.iter().map(|s| s.response().len() as f64);
         metrics.response_length = mean(&mut lengths.into_iter());
+        metrics.cut = mean(&mut rollout.cut.iter().copied().map(f64::from));
     }
 }
 
@@ -134,14 +136,15 @@ mod tests {
         assert_eq!((metrics.kl, metrics.entropy, metrics.response_length), (1.5, 0.5, 2.0));
     }
 
-    /// KL, k1, and raw, calibrated and transformed rewards of a step of two responses in a pass each.
-    fn means(log_ratios: [f64; 2], of_reference: bool) -> [f64; 5] {
+    /// KL, k1, raw, calibrated and transformed rewards, and the share that was cut, of a step of two responses in a pass each.
+    fn means(log_ratios: [f64; 2], of_reference: bool) -> [f64; 6] {
         let sequence = Sequence { tokens: vec![1, 2, 3], prompt_length: 1 };
         let rollout = Rollout {
             sequences: vec![sequence; 2],
             raw: vec![1.0, 5.0],
             calibrated: vec![0.2, 0.6],
             transformed: vec![0.1, 0.9],
+            cut: vec![true, false],
             of_reference,
             ..Rollout::default()
         };
@@ -150,15 +153,15 @@ mod tests {
         let tally = Tally::of(log_ratios.map(pass).into());
         let found = tally.metrics(1, &rollout, 0.1, 0.0, 0.0);
         let rewards = [found.reward_raw, found.reward_calibrated, found.reward_transformed];
-        [found.kl, found.kl_k1, rewards[0], rewards[1], rewards[2]]
+        [found.kl, found.kl_k1, rewards[0], rewards[1], rewards[2], found.cut]
     }
 
     #[test]
     fn the_kl_and_rewards_are_means_as_the_policy_would_draw() {
-        let plain = (means([5.0, -2.0], false), [2.0, 1.5, 3.0, 0.4, 0.5]);
+        let plain = (means([5.0, -2.0], false), [2.0, 1.5, 3.0, 0.4, 0.5, 0.5]);
         // Of weights 0.9 and 0.1.
         let weighted =
-            (means([9_f64.ln(), 0.0], true), [1.977_502_12, 1.977_502_12, 1.4, 0.24, 0.18]);
+            (means([9_f64.ln(), 0.0], true), [1.977_502_12, 1.977_502_12, 1.4, 0.24, 0.18, 0.9]);
         for (found, expected) in [plain, weighted] {
             let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
             assert!(near, "{found:?}, expected {expected:?}");

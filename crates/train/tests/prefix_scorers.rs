@@ -338,10 +338,8 @@ fn validation_responses_choose_the_checkpoint_by_what_came_of_them() {
             ScorerData { base: table.problem.model(), responses: &table.once, validation: &turned };
         let mut losses = Vec::new();
         let mut observe = |step: &FitMetrics| {
-            let loss = step.details.get("validation_loss");
-            losses.extend(
-                loss.map(|loss| BestCheckpoint { step: step.step, validation_loss: *loss }),
-            );
+            let of = |validation_loss| BestCheckpoint { step: step.step, validation_loss };
+            losses.extend(step.validation_loss.map(of));
         };
         let folder = dir.path().join(format!("{method:?}"));
         let stop = AtomicBool::new(false);

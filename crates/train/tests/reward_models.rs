@@ -341,8 +341,7 @@ fn validation_pairs_choose_the_checkpoint_also_of_a_resumed_training() {
             let stop = AtomicBool::new(false);
             let mut observe = |step: &FitMetrics| {
                 stop.store(step.step == stop_after, Ordering::Relaxed);
-                let loss = step.details.get("validation_loss");
-                seen.extend(loss.map(|loss| (step.step, *loss)));
+                seen.extend(step.validation_loss.map(|loss| (step.step, loss)));
             };
             let data = RewardModelData { training: &training, validation: Some(&validation) };
             let model = SequenceClassifier::on(base.clone(), tokenizer.pad());

@@ -16,7 +16,7 @@ fn curve_points(c: &mut Criterion) {
         [("identity", 0.5), ("log", 0.5), ("exp:10", 0.5), ("exp:-10", 3.0), ("exp:200", 10.0)]
     {
         let transform: Transform = name.parse().unwrap();
-        let beta = Beta::new(beta_for_kl(&transform, kl).unwrap()).unwrap();
+        let beta = beta_for_kl(&transform, kl).unwrap();
         for procedure in PROCEDURES {
             let rank = RankDensity::of(&procedure.parse().unwrap()).unwrap();
             c.bench_function(&format!("curve point {name} {procedure}"), |b| {

@@ -12,6 +12,8 @@ const OVER: &str = " over ";
 
 /// A selection among responses of another procedure, as `best-of:4 over cd-block:length=16,samples=4`; or one procedure alone.
 ///
+/// Parsed from and written as this text; the two round-trip, and serde uses them, but refuses to write what [`Composed::check`] refuses.
+///
 /// ```
 /// use infalign_transform::{Composed, Procedure};
 /// let composed: Composed = "best-of:4 over cd-token:lambda=2".parse()?;
@@ -49,6 +51,37 @@ impl Composed {
     pub fn needs_ranks(&self) -> bool {
         self.selection.needs_ranks()
     }
+
+    /// Refuses a stack that there is not and numbers out of range, both of which one has that was made in code: its text must be read as
+    /// the same.
+    ///
+    /// # Errors
+    /// [`TransformError::Parse`].
+    ///
+    /// ```
+    /// use infalign_transform::{Composed, Procedure};
+    /// let composed: Composed = "best-of:4 over cd-token:lambda=2".parse()?;
+    /// assert!(composed.check().is_ok());
+    /// assert!(Composed { inner: Procedure::BestOf(4_usize.try_into()?), ..composed }.check().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check(&self) -> Result<(), TransformError> {
+        if self.to_string().parse::<Self>()? == *self {
+            return Ok(());
+        }
+        let [selection, inner] = [self.selection, self.inner].map(|one| one.to_string());
+        Err(no_stack(format!("{selection}{OVER}{inner}"), &selection, &inner))
+    }
+}
+
+/// What cannot stand over what.
+fn no_stack(text: String, outer: &str, inner: &str) -> TransformError {
+    TransformError::Parse {
+        kind: "procedure",
+        text,
+        reason: format!("`{outer}` cannot stand over `{inner}`"),
+        nearest: "best-of:N over cd-block:length=M,samples=K",
+    }
 }
 
 impl From<Procedure> for Composed {
@@ -71,12 +104,7 @@ impl FromStr for Composed {
         let (selection, inner) = (outer.parse::<Procedure>()?, inner.parse::<Procedure>()?);
         // Ranks are among responses of the policy itself.
         if selection.is_guided() || selection.needs_ranks() || !inner.is_guided() {
-            return Err(TransformError::Parse {
-                kind: "procedure",
-                text: text.to_owned(),
-                reason: format!("`{outer}` cannot stand over `{inner}`"),
-                nearest: "best-of:N over cd-block:length=M,samples=K",
-            });
+            return Err(no_stack(text.to_owned(), outer, &inner.to_string()));
         }
         Ok(Self { selection, inner })
     }
@@ -122,6 +150,28 @@ mod tests {
             let message = text.parse::<Composed>().unwrap_err().to_string();
             assert!(message.contains(told), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn what_would_be_read_as_another_is_not_stored() {
+        let of = |selection: &str, inner: &str| {
+            let [selection, inner] = [selection, inner].map(|one| one.parse().unwrap());
+            Composed { selection, inner }
+        };
+        let cold = Procedure::SoftBestOf { n: 2_usize.try_into().unwrap(), temperature: 0.0 };
+        for (composed, told) in [
+            (of("sample", "best-of:4"), "`sample` cannot stand over `best-of:4`"),
+            (of("cd-token:lambda=1", "sample"), "`cd-token:lambda=1` cannot stand over `sample`"),
+            (of("best-of:4", "best-of:2"), "`best-of:4` cannot stand over `best-of:2`"),
+            (
+                Composed { selection: cold, ..of("sample", "cd-token:lambda=1") },
+                "temperature is `0`",
+            ),
+        ] {
+            let error = serde_json::to_string(&composed).unwrap_err().to_string();
+            assert!(error.contains(told), "{composed:?}: {error}");
+        }
+        assert!(serde_json::to_string(&cold).is_err() && cold.check().is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::transform::Transform;
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrontierPoint {
     /// The KL coefficient, on the raw scale of the transform.
-    pub beta: f64,
+    pub beta: Beta,
     /// KL(π‖π_ref) in nats.
     pub kl: f64,
     /// Inference-time win rates over π_ref, one for each decoder that was asked for.
@@ -41,7 +41,7 @@ pub fn frontier(
 ) -> Result<Vec<FrontierPoint>, TransformError> {
     let end = beta_for_kl(transform, to)?;
     betas(beta_for_kl(transform, from)?, end, count)
-        .map(|beta| point(transform, Beta::new(beta)?, ranks))
+        .map(|beta| point(transform, beta?, ranks))
         .collect()
 }
 
@@ -55,10 +55,10 @@ pub fn optimal_frontier(
     count: usize,
 ) -> Result<Vec<FrontierPoint>, TransformError> {
     let rank = RankDensity::of(procedure)?;
-    let at = |kl| Optimum::for_kl(procedure, kl).map(|optimum| optimum.beta.get());
+    let at = |kl| Optimum::for_kl(procedure, kl).map(|optimum| optimum.beta);
     let end = at(to)?;
-    let point = |beta| {
-        let Optimum { kl, win_rate, .. } = Optimum::under(&rank, Beta::new(beta)?)?;
+    let point = |beta: Result<Beta, TransformError>| {
+        let Optimum { beta, kl, win_rate, .. } = Optimum::under(&rank, beta?)?;
         Ok(FrontierPoint { beta, kl, win_rates: vec![win_rate] })
     };
     betas(at(from)?, end, count).map(point).collect()
@@ -81,13 +81,17 @@ fn point(
 ) -> Result<FrontierPoint, TransformError> {
     let tilt = Tilt::new(transform, beta)?;
     let win_rates = ranks.iter().map(|rank| tilt.win_rate_under(rank)).collect();
-    Ok(FrontierPoint { beta: beta.get(), kl: tilt.kl(), win_rates })
+    Ok(FrontierPoint { beta, kl: tilt.kl(), win_rates })
 }
 
 /// From `start` to `end`, evenly in the logarithm.
-fn betas(start: f64, end: f64, count: usize) -> impl Iterator<Item = f64> {
-    let gaps = count.max(2) as f64 - 1.0;
-    (0..count).map(move |k| start * ((end / start).ln() * k as f64 / gaps).exp())
+fn betas(
+    start: Beta,
+    end: Beta,
+    count: usize,
+) -> impl Iterator<Item = Result<Beta, TransformError>> {
+    let (start, end, gaps) = (start.get(), end.get(), count.max(2) as f64 - 1.0);
+    (0..count).map(move |k| Beta::new(start * ((end / start).ln() * k as f64 / gaps).exp()))
 }
 
 #[cfg(test)]
@@ -102,7 +106,7 @@ mod tests {
         let best = optimal_frontier(&procedure, range, 10).unwrap();
         assert!((best[0].kl / 0.05 - 1.0).abs() < 1e-9 && (best[9].kl / 2.0 - 1.0).abs() < 1e-9);
         for at in &best {
-            let beta = Beta::new(beta_for_kl(&Transform::Identity, at.kl).unwrap()).unwrap();
+            let beta = beta_for_kl(&Transform::Identity, at.kl).unwrap();
             assert!(
                 point(&Transform::Identity, beta, &rank).unwrap().win_rates[0] < at.win_rates[0]
             );

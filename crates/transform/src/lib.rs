@@ -34,6 +34,7 @@ pub use discrete::{
 };
 pub use error::TransformError;
 pub use frontier::{FrontierPoint, best_of_n, frontier, optimal_frontier};
+pub use infalign_stats as stats;
 pub use optimal::{Curve, Optimum};
 pub use procedure::Procedure;
 pub use rank::{EstimatedTransform, RankDensity, RankEstimate};

@@ -122,11 +122,12 @@ fn nearest<'f>(name: &str, forms: &'f [Form]) -> &'f Form {
     best
 }
 
-/// Serialises a type as its `Display` text and reads it back through `FromStr`.
+/// Serialises a type as its `Display` text, where its `check` says that this is read as the same value, and reads it back through `FromStr`.
 macro_rules! serde_as_text {
     ($type:ty) => {
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.check().map_err(serde::ser::Error::custom)?;
                 serializer.collect_str(self)
             }
         }

@@ -1,6 +1,5 @@
 //! What training leads to at any KL, in the continuous limit.
 
-use crate::beta::Beta;
 use crate::continuous::{Tilt, beta_for_kl};
 use crate::error::TransformError;
 use crate::procedure::Procedure;
@@ -31,9 +30,7 @@ impl Theory {
     /// ```
     pub fn at_kl(&self, kl: f64) -> Result<Tilt, TransformError> {
         match self {
-            Self::Transform(transform) => {
-                Tilt::new(transform, Beta::new(beta_for_kl(transform, kl)?)?)
-            }
+            Self::Transform(transform) => Tilt::new(transform, beta_for_kl(transform, kl)?),
             Self::WinRate(procedure) => {
                 let (transform, beta) = Transform::optimal_at_kl(procedure, kl)?;
                 Tilt::new(&transform, beta)

@@ -132,7 +132,7 @@ fn every_kl_is_reached_and_an_impossible_one_is_refused() {
     for transform in ["identity", "log", "exp:5", "exp:-10", "exp:200", "exp:-200", "exp:0.001"] {
         let transform: Transform = transform.parse().unwrap();
         for kl in [1e-20, 1e-6, 0.1, 1.0, 20.0, 100.0] {
-            let beta = Beta::new(beta_for_kl(&transform, kl).unwrap()).unwrap();
+            let beta = beta_for_kl(&transform, kl).unwrap();
             assert_close(&format!("{transform}"), Tilt::new(&transform, beta).unwrap().kl(), kl);
         }
         assert!(matches!(beta_for_kl(&transform, 0.0), Err(TransformError::Kl(_))));
@@ -145,7 +145,7 @@ fn every_kl_is_reached_and_an_impossible_one_is_refused() {
 #[test]
 fn soft_best_of_n_lies_between_sampling_and_best_of_n() {
     for transform in ["log", "exp:10", "exp:-10"] {
-        let beta = beta_for_kl(&transform.parse().unwrap(), 0.5).unwrap();
+        let beta = beta_for_kl(&transform.parse().unwrap(), 0.5).unwrap().get();
         let tilt = tilt(transform, beta);
         let soft = |t: f64| wins(&tilt, &format!("soft-best-of:4,temperature={t}"));
         assert!((soft(1e-3) - wins(&tilt, "best-of:4")).abs() < 1e-3);
@@ -166,7 +166,7 @@ fn soft_best_of_n_weighs_the_rank_under_the_reference() {
         ("log", "soft-best-of:4,temperature=0.1", 0.711796945091),
         ("log", "soft-best-of:64,temperature=0.05", 0.551225691427),
     ] {
-        let beta = beta_for_kl(&transform.parse().unwrap(), 0.5).unwrap();
+        let beta = beta_for_kl(&transform.parse().unwrap(), 0.5).unwrap().get();
         let won = wins(&tilt(transform, beta), procedure);
         assert!((won - expected).abs() < 1e-9, "{transform}, {procedure}: {won}");
     }
@@ -182,7 +182,7 @@ fn soft_best_of_n_is_the_limit_of_listed_responses() {
     let u: Vec<f64> = (0..count).map(|k| (f64::from(k) + 0.5) / f64::from(count)).collect();
     let outcomes = Outcomes::new(vec![1.0 / f64::from(count); u.len()], u.clone()).unwrap();
     let transform: Transform = "exp:10".parse().unwrap();
-    let beta = beta_for_kl(&transform, 0.5).unwrap();
+    let beta = beta_for_kl(&transform, 0.5).unwrap().get();
     let weights: Vec<f64> = u.iter().map(|&u| (transform.raw(u) / beta).exp()).collect();
     let whole: f64 = weights.iter().sum();
     let policy: Vec<f64> = weights.iter().map(|weight| weight / whole).collect();
@@ -202,7 +202,7 @@ fn procedures_of_a_language_model_have_no_integral() {
 fn the_range_of_a_function_ends_where_its_digits_do() {
     let square = Transform::Function(Function::new(|u| u * u).unwrap());
     for kl in [1e-6, 0.5, 10.0] {
-        let beta = Beta::new(beta_for_kl(&square, kl).unwrap()).unwrap();
+        let beta = beta_for_kl(&square, kl).unwrap();
         assert_close("u²", Tilt::new(&square, beta).unwrap().kl(), kl);
     }
     let error = beta_for_kl(&square, 600.0).unwrap_err();
@@ -250,12 +250,12 @@ proptest! {
         prop_assume!(t != 0.0);
         let transform = Transform::Exp(Exponent::new(t).unwrap());
         let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
-        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap()).unwrap();
+        let tilt = Tilt::new(&transform, beta).unwrap();
         for procedure in [format!("best-of:{n}"), format!("worst-of:{n}")] {
             let won = wins(&tilt, &procedure);
             prop_assert!((0.5..=1.0 + 1e-13).contains(&won), "{procedure}: {won}");
         }
-        let flatter = Tilt::new(&transform, Beta::new(beta * 1.01).unwrap()).unwrap();
+        let flatter = Tilt::new(&transform, Beta::new(beta.get() * 1.01).unwrap()).unwrap();
         prop_assert!(flatter.kl() < tilt.kl());
     }
 
@@ -264,7 +264,7 @@ proptest! {
         prop_assume!(t != 0.0);
         let transform = Transform::Exp(Exponent::new(t).unwrap());
         let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
-        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap()).unwrap();
+        let tilt = Tilt::new(&transform, beta).unwrap();
         prop_assert!((wins(&tilt, "best-of:1") - wins(&tilt, "worst-of:1")).abs() < 1e-13);
         prop_assert_eq!(wins(&tilt, "best-of:1"), wins(&tilt, "sample"));
     }
@@ -286,7 +286,7 @@ let worst = wins(&tilt, &format!("worst-of:{n}"));
         prop_assume!(t != 0.0);
         let transform = Transform::Exp(Exponent::new(t).unwrap());
         let beta = beta_for_kl(&transform, log_kl.exp()).unwrap();
-        let tilt = Tilt::new(&transform, Beta::new(beta).unwrap()).unwrap();
+        let tilt = Tilt::new(&transform, beta).unwrap();
         let values: Vec<f64> = (0..=200).map(|k| tilt.cdf(f64::from(k) / 200.0)).collect();
         prop_assert!(values.windows(2).all(|pair| pair[0] <= pair[1] + 1e-14));
         prop_assert!(values[0].abs() < 1e-14 && (values[200] - 1.0).abs() < 1e-13);

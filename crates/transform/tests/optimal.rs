@@ -104,7 +104,7 @@ fn no_other_transform_does_better_at_the_same_kl() {
             assert!((best.kl / kl - 1.0).abs() < 1e-10);
             for other in ["identity", "log", "exp:5", "exp:10", "exp:-10", "exp:40"] {
                 let other: Transform = other.parse().unwrap();
-                let beta = Beta::new(beta_for_kl(&other, kl).unwrap()).unwrap();
+                let beta = beta_for_kl(&other, kl).unwrap();
                 let won = Tilt::new(&other, beta).unwrap().win_rate(&procedure).unwrap();
                 assert!(won <= best.win_rate + 1e-12, "{procedure} at {kl}: {other} wins {won}");
             }

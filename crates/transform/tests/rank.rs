@@ -126,7 +126,7 @@ fn decoders_that_do_not_prefer_the_top_have_optima_too() {
             assert!(best.residual < 1e-9, "{k} at {b}: {}", best.residual);
             for other in ["identity", "log", "exp:5", "exp:-5", "exp:20", "exp:-20"] {
                 let other: Transform = other.parse().unwrap();
-                let tilt = Tilt::new(&other, beta(beta_for_kl(&other, best.kl).unwrap())).unwrap();
+                let tilt = Tilt::new(&other, beta_for_kl(&other, best.kl).unwrap()).unwrap();
                 let won = tilt.win_rate_under(&rank);
                 assert!(won <= best.win_rate + 1e-10, "{k} at {b}: {other} wins {won}");
             }

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use crate::failure::Failure;
 use crate::recording::RunInputs;
 pub(crate) use reference::names;
-pub(crate) use saving::{fill_table, filled};
+pub(crate) use saving::{Observe, fill_stored, fill_table, filled};
 
 /// Arguments of `infalign calibrate`.
 #[derive(Args)]

@@ -76,6 +76,7 @@ impl Reference {
         let prompts = encoder.prompts(&given, &args.prompts)?;
         let config = reward_config(&args.reward)?;
         let sampling = drawing.sampling.sampling();
+        models::warn_of_end(&tokenizer, model.config(), &sampling);
         let name = identity::given_reward(&config)?;
         let template = encoder.template_sha256(&given)?;
         let meta =

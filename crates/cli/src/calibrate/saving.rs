@@ -1,4 +1,4 @@
-//! A table in the making, written now and then, so that a killed process loses little.
+//! A table, or rollouts, in the making: written now and then, so that a killed process loses little.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -16,8 +16,13 @@ use infalign_train::{Filled, ReferenceRewards, TrainError};
 use crate::locks::lock_file;
 use crate::{files, interrupt};
 
-/// Time from one writing to the next.
+/// The least time from one writing to the next.
 const EVERY: Duration = Duration::from_secs(30);
+/// How many times as long as a writing the work after it lasts, at least: files grow.
+const PER_WRITING: u32 = 50;
+
+/// What is called after every block of responses with what they were added to.
+pub(crate) type Observe<'o, T> = &'o mut dyn FnMut(&T, &Filled) -> ControlFlow<()>;
 
 /// Samples and scores what a table lacks, and writes it now and then and in the end. Ctrl-C ends it early.
 ///
@@ -31,25 +36,49 @@ pub(crate) fn fill_table(
     (table, path): (&mut Calibration, &Path),
     show: impl Fn(&Filled),
 ) -> Result<Filled> {
-    let (mut last, mut failed, mut done) = (Instant::now(), None, Filled::default());
-    let mut observe = |table: &Calibration, filled: &Filled| {
+    let fill = |table: &mut Calibration, observe: Observe<'_, Calibration>| {
+        rewards.fill(table, prompts, observe)
+    };
+    fill_stored((table, path), show, write, fill)
+}
+
+/// The same for whatever is filled and has a file.
+///
+/// - write: writes the file whole or not at all; fill: samples and scores what is lacking.
+///
+/// # Errors
+/// As [`fill_table`]; what was finished is in the file.
+pub(crate) fn fill_stored<T>(
+    (stored, path): (&mut T, &Path),
+    show: impl Fn(&Filled),
+    write: impl Fn(&T, &Path) -> Result<()>,
+    fill: impl FnOnce(&mut T, Observe<'_, T>) -> Result<Filled, TrainError>,
+) -> Result<Filled> {
+    let (mut due, mut failed, mut done) = (Instant::now() + EVERY, None, Filled::default());
+    let mut observe = |stored: &T, filled: &Filled| {
         show(filled);
         done = *filled;
-        if last.elapsed() > EVERY {
-            failed = write(table, path).err();
-            last = Instant::now();
+        let start = Instant::now();
+        if start >= due {
+            failed = write(stored, path).err();
+            due = Instant::now() + pause(start.elapsed());
         }
         if failed.is_some() { ControlFlow::Break(()) } else { interrupt::flow() }
     };
-    let filled = rewards.fill(table, prompts, &mut observe);
+    let filled = fill(stored, &mut observe);
     failed.map_or(Ok(()), Err)?;
     // Whatever happened: what was finished stays.
-    write(table, path)?;
+    write(stored, path)?;
     match filled {
         // As after a whole block.
         Err(TrainError::Reward(RewardError::Stopped)) if interrupt::asked() => Ok(done),
         filled => Ok(filled?),
     }
+}
+
+/// Time until a file is written again, after a writing that took so long.
+fn pause(took: Duration) -> Duration {
+    EVERY.max(PER_WRITING * took)
 }
 
 /// How many of the prompts, equal texts counting once, have as many rewards as that in a table, and how many there are.
@@ -111,6 +140,12 @@ mod tests {
     use infalign_calibrate::CalibrationMeta;
 
     use super::*;
+
+    #[test]
+    fn what_takes_long_to_write_is_written_more_seldom() {
+        let seconds = |took| pause(Duration::from_millis(took)).as_secs();
+        assert_eq!([0, 600, 2_000].map(seconds), [30, 30, 100]);
+    }
 
     #[test]
     fn equal_texts_count_once() {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use infalign_backend::Device;
 use infalign_data::{Prompt, prompts};
 use infalign_decode::guided::{PrefixScorer, ScorerSet};
-use infalign_decode::{EncodedPrompt, Event, Generator};
+use infalign_decode::{EncodedPrompt, Event, Generator, Sampling};
 use infalign_evaluate::{Drawing, Drawn, Evaluator, PromptText, Sampled};
 use infalign_model::{CausalLm, ModelFolder, Tokenizer};
 use infalign_record::RecordError;
@@ -78,6 +78,10 @@ impl Side {
         encode::check(&generator, &self.prompts, file)
     }
 
+    fn warn_of_end(&self, sampling: &Sampling) {
+        models::warn_of_end(&self.tokenizer, self.model.config(), sampling);
+    }
+
     /// Refuses scorers that do not go with the model that they are to guide.
     fn check_scorers(&self) -> Result<()> {
         if self.procedure.is_some() {
@@ -127,6 +131,12 @@ impl Models {
         };
         let sides = [load(&args.policy, policy)?, load(&args.reference, reference)?];
         let sampling = args.sampling.sampling();
+        let [policy, reference] = &sides;
+        policy.warn_of_end(&sampling);
+        let ends = |side: &Side| (side.tokenizer.named_end(), side.tokenizer.stops().clone());
+        if ends(reference) != ends(policy) {
+            reference.warn_of_end(&sampling);
+        }
         if let Some(trained) = models::trained_on(&args.policy).filter(|one| *one != sampling) {
             tell!(
                 "warning: {} was trained on responses drawn by {}, and these are drawn by {}: their KL and win rates are others",
@@ -200,7 +210,7 @@ impl Models {
             bar.set(prompts, KL.to_owned());
             interrupt::flow()
         };
-        let sampled = evaluator.measure(&side.model, side.procedure, &drawn, &measuring)?;
+        let sampled = evaluator.measure(Some(&side.model), side.procedure, &drawn, &measuring)?;
         bar.finish(format!("{} prompts, {} responses each", drawn.len(), evaluator.samples));
         Ok(sampled)
     }
@@ -326,13 +336,13 @@ fn draw_missing(
     missing: &[usize],
     keeping: &mut Keeping,
 ) -> Result<()> {
+    let model = side.model.clone().for_inference();
     let Some(procedure) = side.procedure else {
         let watch = |_: Event<'_>| interrupt::flow();
         let drawing = Drawing { stage, watch: Some(&watch) };
         let mut take = |place, one| keeping.take(place, one);
-        return Ok(evaluator.draw(&side.model, &drawing, missing, &mut take)?);
+        return Ok(evaluator.draw(model.as_ref(), &drawing, missing, &mut take)?);
     };
-    let model = side.model.clone().for_inference();
     let guided = Guided {
         scorers: &side.scorers,
         generator: evaluator.generator(model.as_ref(), stage),

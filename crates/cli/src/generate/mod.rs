@@ -185,6 +185,7 @@ fn in_process(args: &GenerateArgs, given: &Given<'_>) -> Result<(), Failure> {
     let folder = models::folder(&args.model).or_input()?;
     let model = CausalLm::load(&folder, &device).or_input()?;
     let tokenizer = Tokenizer::load(&folder, model.config()).or_input()?;
+    models::warn_of_end(&tokenizer, model.config(), &args.sampling.sampling());
     let prompts = encode(&tokenizer, model.config(), given).or_input()?;
     check_samples(args, &prompts).or_input()?;
     let model = args.dtype.of(model).or_input()?.for_inference();

@@ -1,4 +1,4 @@
-//! From TOML text and `--set` to a recipe, with errors that name the line and the nearest key.
+//! From TOML text and `--set` to a recipe, with errors that name the line and the key that was meant.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ pub(crate) enum Recipe {
 /// Reads a recipe, applies `--set key=value` and makes its paths absolute.
 ///
 /// # Errors
-/// One sentence that names the file, the line and the key, with the nearest valid key for an unknown one.
+/// One sentence that names the file, the line and the key, with the valid ones for an unknown one, and the one that it may be a slip of.
 pub(crate) fn read(path: &Path, sets: &[String]) -> Result<Recipe> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let text = std::fs::read_to_string(path)
@@ -135,17 +135,27 @@ fn describe(error: &toml::de::Error, text: &str, origin: &str) -> anyhow::Error 
     anyhow!("{place}: {}", with_nearest(error.message()))
 }
 
-/// Adds the nearest valid key to serde's message about an unknown one.
+/// Adds the valid key that was meant to serde's message about an unknown one, where that is a slip of it.
 fn with_nearest(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let nearest = match (message.starts_with("unknown"), quoted.next()) {
-        (true, Some(unknown)) => quoted.max_by(|a, b| {
-            strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown))
-        }),
+        (true, Some(unknown)) => {
+            let slips = quoted.filter_map(|valid| Some((slips(valid, unknown)?, valid)));
+            slips.min_by_key(|(slips, _)| *slips).map(|(_, valid)| valid)
+        }
         _ => None,
     };
     let message = message.trim_end();
     nearest.map_or(message.to_owned(), |nearest| format!("{message}; did you mean `{nearest}`?"))
+}
+
+/// By how many letters a word is another one: none where that is too many for a slip, or digits differ, which tell keys apart. A key of another
+/// meaning would be a worse hint than none.
+fn slips(valid: &str, unknown: &str) -> Option<usize> {
+    let digits = |word: &str| word.chars().filter(char::is_ascii_digit).collect::<String>();
+    let slips = strsim::osa_distance(valid, unknown);
+    let few = slips <= 2 && 2 * slips < valid.chars().count().max(unknown.chars().count());
+    (few && digits(valid) == digits(unknown)).then_some(slips)
 }
 
 impl Recipe {
@@ -299,6 +309,43 @@ mod tests {
             "{message}"
         );
         assert!(message.contains(&format!("line {line}:")), "{message}");
+    }
+
+    #[test]
+    fn keys_of_other_trainers_are_not_taken_for_slips() {
+        let told =
+            |set: &str| parse(QUICKSTART, "q.toml", &[set.to_owned()]).unwrap_err().to_string();
+        let lora = |key: &str| {
+            format!(
+                "train.lora={{ r = 1, lora_alpha = 1, target_modules = 'all-linear', {key} = 0.1 }}"
+            )
+        };
+        let dpo = |key: &str| {
+            format!(
+                "method=[{{ name = 'a', kind = 'dpo', beta = 1, {key} = 0.1, \
+                 train = {{ steps = 1, examples_per_step = 1, optimizer = {{ learning_rate = 0.1 }} }} }}]"
+            )
+        };
+        for (set, key) in [
+            ("train.optimizer.betas=[0.9, 0.95]".to_owned(), "betas"),
+            ("train.optimizer.beta_1=0.9".to_owned(), "beta_1"),
+            (dpo("label_smoothing"), "label_smoothing"),
+            (lora("lora_dropout"), "lora_dropout"),
+            (lora("use_dora"), "use_dora"),
+        ] {
+            let message = told(&set);
+            assert!(message.contains(&format!("unknown field `{key}`")), "{message}");
+            assert!(!message.contains("did you mean"), "{message}");
+        }
+        for (set, meant) in [
+            ("train.optimizer.learnign_rate=0.1".to_owned(), "learning_rate"),
+            ("train.optimizer.final-share=0.1".to_owned(), "final_share"),
+            (dpo("label"), "labels"),
+            (lora("lora_alfa"), "lora_alpha"),
+        ] {
+            let message = told(&set);
+            assert!(message.ends_with(&format!("did you mean `{meant}`?")), "{message}");
+        }
     }
 
     #[test]

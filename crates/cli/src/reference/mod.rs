@@ -1,8 +1,10 @@
-//! The reference pages of the book, generated: commands from their arguments, recipes from the types that they are read into.
+//! The reference pages of the book, generated: commands from their arguments, recipes from the types that they are read into, lines of metrics from
+//! those that they are written from.
 //!
 //! The committed pages have to be the generated ones; `cargo xtask book` writes them.
 
 mod commands;
+mod metrics;
 mod recipes;
 mod source;
 
@@ -37,6 +39,11 @@ fn the_reference_of_commands_is_that_of_the_program() {
 #[test]
 fn the_reference_of_recipes_is_that_of_the_source() {
     check("recipes.md", &recipes::page());
+}
+
+#[test]
+fn the_reference_of_metrics_is_that_of_the_source() {
+    check("metrics.md", &metrics::page());
 }
 
 /// Keys of tables whose keys are names that a recipe makes up.

@@ -1,4 +1,5 @@
-//! What the source says of the types that recipes are read into: keys, their types and defaults, and the documentation.
+//! What the source says of the types that recipes are read into and that steps are written from: keys, their types and defaults, and the
+//! documentation.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +7,14 @@ use syn::{Attribute, Expr, Field, Fields, ImplItem, Item, Lit, Meta, Stmt, Type}
 
 use super::root;
 
-/// Where these types, and the functions that their defaults come from, stand.
-const FILES: [&str; 28] = [
+/// Where these types, the functions that their defaults come from, and the types that steps are written from stand.
+const FILES: [&str; 30] = [
     "cli/src/recipe/align.rs",
     "cli/src/recipe/language_model.rs",
     "cli/src/recipe/method.rs",
     "cli/src/recipe/reward_model.rs",
     "cli/src/recipe/scorer.rs",
+    "cli/src/train/methods.rs",
     "data/src/plant.rs",
     "decode/src/sampling.rs",
     "model/src/lora/config.rs",
@@ -26,6 +28,7 @@ const FILES: [&str; 28] = [
     "train/src/ctrl.rs",
     "train/src/fit.rs",
     "train/src/language_model.rs",
+    "train/src/metrics.rs",
     "train/src/optimizer.rs",
     "train/src/prefix_scorer/mod.rs",
     "train/src/reward_model/mod.rs",
@@ -106,7 +109,7 @@ impl Sources {
         order.into_iter().find_map(|file| Some((file, look(file)?)))
     }
 
-    /// The keys of a struct, or of a variant of an enumeration.
+    /// The keys of a struct, or of a variant of an enumeration, but for those that are neither read nor written.
     pub(super) fn keys<'a>(&self, found: Found<'a>, fields: &'a Fields) -> Vec<Key<'a>> {
         let whole = match found.item {
             Item::Struct(of) if serde(&of.attrs, "default").is_some() => {
@@ -116,6 +119,9 @@ impl Sources {
         };
         let key = |field: &'a Field| {
             let name = field.ident.as_ref()?.to_string();
+            if serde(&field.attrs, "skip").is_some() {
+                return None;
+            }
             let default = match (&whole, serde(&field.attrs, "default")) {
                 (Some(values), _) => Default::Value(values[&name].clone()),
                 (None, Some(Some(function))) => Default::Value(self.call(&function, found.file)),

@@ -22,6 +22,7 @@ use super::without_effect::warn_of_kl;
 use super::{calibration, optimum, rewards};
 use crate::calibrate::names;
 use crate::encode::Encoder;
+use crate::models::warn_of_end;
 use crate::recipe::{AlignRecipe, CalibrationConfig, Kind, Method, Paths};
 use crate::values::twice;
 
@@ -100,6 +101,7 @@ impl<'a> Inputs<'a> {
         warn_of_warmups(recipe);
         calibration::warn_of_unreached(recipe, inputs.train.len());
         warn_of_kl(recipe);
+        warn_of_end(&inputs.tokenizer, inputs.reference.config(), &recipe.generation);
         inputs.warn_of_votes()?;
         Ok(inputs)
     }

@@ -245,20 +245,23 @@ fn summary(sampled: &Sampled) -> String {
 
 fn describe(step: &StepMetrics, tokens_per_second: f64) -> String {
     let StepMetrics { kl, beta, entropy, grad_norm, .. } = step;
-    let clipped = match step.clip_fraction {
+    let share = |what: &str, share: f64| match share {
         0.0 => String::new(),
-        share => format!("  clipped {:.1} %", 100.0 * share),
+        share => format!("  {what} {:.1} %", 100.0 * share),
     };
+    let (cut, clipped) = (share("cut", step.cut), share("clipped", step.clip_fraction));
     format!(
-        "KL {kl:.3}  r {:.3}  u {:.3}  Φ {:.3}  β {beta:.3}  entropy {entropy:.2}  length {:.1}{clipped}  |g| {grad_norm:.2}  {tokens_per_second:.0} tokens/s",
+        "KL {kl:.3}  r {:.3}  u {:.3}  Φ {:.3}  β {beta:.3}  entropy {entropy:.2}  length {:.1}{cut}{clipped}  |g| {grad_norm:.2}  {tokens_per_second:.0} tokens/s",
         step.reward_raw, step.reward_calibrated, step.reward_transformed, step.response_length
     )
 }
 
-/// A line of a method that CTRL trains.
+/// A line of a method that CTRL trains: means over the responses of a step, before the update, weighted by π/π_ref where they are stored ones of
+/// the reference. `clip_fraction`, `value_loss` and `grad_norm` are means over the step's updates.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
     metrics: &'a StepMetrics,
+    /// Tokens of the step's responses, by the seconds that it took: the one key by which a repeated run differs.
     tokens_per_second: f64,
 }

@@ -20,6 +20,7 @@ use crate::{DecodeError, EncodedPrompt, Event, Response, Sampler, Sampling, Stop
 /// Dropping it breaks off whatever is still in it.
 pub struct Engine {
     model: Arc<dyn LanguageModel>,
+    batch: usize,
     queue: Arc<Queue<Shared>>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -36,14 +37,16 @@ pub struct Load {
 impl Engine {
     /// Starts an engine.
     ///
-    /// - batch: largest number of responses generated together.
+    /// - batch: largest number of responses generated together; 0 counts as 1.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(model: Arc<dyn LanguageModel>, batch: usize) -> std::io::Result<Self> {
-        let workers = super::workers(model.rows_are_independent()).clamp(1, batch.max(1));
-        let share = batch.max(1).div_ceil(workers).min(model.most_rows(0)).max(1);
-        let mut engine = Self { model, queue: Arc::new(Queue::new(workers)), workers: Vec::new() };
+        let batch = batch.max(1);
+        let workers = super::workers(model.rows_are_independent()).clamp(1, batch);
+        let share = batch.div_ceil(workers).min(model.most_rows(0)).max(1);
+        let queue = Arc::new(Queue::new(workers));
+        let mut engine = Self { model, batch, queue, workers: Vec::new() };
         for number in 0..workers {
             let (model, queue) = (engine.model.clone(), engine.queue.clone());
             let thread = std::thread::Builder::new().name(format!("engine-{number}"));
@@ -57,6 +60,11 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &dyn LanguageModel {
         self.model.as_ref()
+    }
+
+    /// The largest number of responses generated together, as it was started with.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// How much it has to do.

@@ -3,7 +3,7 @@
 use infalign_model::{LanguageModel, PrefixValues, Session};
 
 use super::prefill::Prefill;
-use super::scorer::{PrefixScorer, ScorerSession, check_vocabulary, of_trunk};
+use super::scorer::{PrefixScorer, ScorerSession, check_vocabulary, check_weight, of_trunk};
 use crate::DecodeError;
 
 /// Values that were learned, of one reward or of a weighted sum of several.
@@ -34,10 +34,7 @@ impl<'a> LearnedScorer<'a> {
             let reason = format!("it has {heads} rewards, but {given} weights are given");
             return Err(DecodeError::Scorer { reason });
         }
-        if let Some(&value) = weights.iter().find(|weight| !weight.is_finite()) {
-            let (key, valid) = ("the weight of a scorer", "a finite number");
-            return Err(DecodeError::Setting { key, value, valid });
-        }
+        weights.iter().try_for_each(|weight| check_weight(*weight))?;
         let weights = weights.iter().copied().enumerate().filter(|(_, weight)| *weight != 0.0);
         Ok(Self { values, trunk, weights: weights.collect() })
     }

@@ -9,7 +9,7 @@ use crate::exact::Values;
 
 /// Gives prefixes of responses a value V, by which controlled decoding chooses (arXiv 2310.17022, §2). V is that of the prefix with the token
 /// that is in question, EOS included.
-pub trait PrefixScorer: Sync {
+pub trait PrefixScorer: Send + Sync {
     /// An empty batch, whose rows may each take `new_tokens` tokens after their prompts.
     fn session(&self, new_tokens: usize) -> Box<dyn ScorerSession + '_>;
 
@@ -177,15 +177,18 @@ impl<'a> WeightedScorers<'a> {
             let reason = "none has a weight that is not 0: give one of them such a weight";
             return Err(DecodeError::Scorer { reason: reason.into() });
         }
-        match parts.iter().map(|(weight, _)| *weight).find(|weight| !weight.is_finite()) {
-            None => Ok(Self { parts }),
-            Some(value) => Err(DecodeError::Setting {
-                key: "the weight of a scorer",
-                value,
-                valid: "a finite number",
-            }),
-        }
+        parts.iter().try_for_each(|(weight, _)| check_weight(*weight))?;
+        Ok(Self { parts })
     }
+}
+
+/// Refuses a weight that is not finite.
+pub(super) fn check_weight(weight: f64) -> Result<(), DecodeError> {
+    if weight.is_finite() {
+        return Ok(());
+    }
+    let (key, valid) = ("the weight of a scorer", "a finite number");
+    Err(DecodeError::Setting { key, value: weight, valid })
 }
 
 impl PrefixScorer for WeightedScorers<'_> {
@@ -242,8 +245,8 @@ pub(super) fn of_trunk(source: ModelError) -> DecodeError {
 
 /// What points to a scorer is one, so that one may be part of several sums.
 macro_rules! forward {
-    ($(($pointer:ty $(, $bound:ident)?)),+) => {$(
-        impl<P: PrefixScorer $(+ $bound)? + ?Sized> PrefixScorer for $pointer {
+    ($($pointer:ty),+) => {$(
+        impl<P: PrefixScorer + ?Sized> PrefixScorer for $pointer {
             fn session(&self, new_tokens: usize) -> Box<dyn ScorerSession + '_> {
                 (**self).session(new_tokens)
             }
@@ -259,7 +262,7 @@ macro_rules! forward {
     )+};
 }
 
-forward!((&P), (Box<P>), (Arc<P>, Send));
+forward!(&P, Box<P>, Arc<P>);
 
 #[cfg(test)]
 mod tests {

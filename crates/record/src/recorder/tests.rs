@@ -231,3 +231,48 @@ fn a_run_whose_files_look_like_they_hold_a_key_fails() {
     assert_eq!(record.status, Status::Failed);
     assert!(!serde_json::to_string(&record).unwrap().contains(key));
 }
+
+#[test]
+fn a_run_that_failed_goes_on_record_without_its_checkpoints_being_read() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunDir::create(root.path(), "train").unwrap();
+    let begin = || Recorder::begin(run.path(), opening(&[])).unwrap();
+    let recorder = begin();
+    let step = run.path().join("checkpoints/step-000001");
+    std::fs::create_dir_all(&step).unwrap();
+    let key = concat!("hf", "_abcdefghijklmnopqrstuv");
+    for name in ["model.safetensors", "optimizer.bpk", "state.json"] {
+        std::fs::write(step.join(name), if name == "state.json" { "{}" } else { key }).unwrap();
+    }
+    // Others than the bytes have, so that one sees which are taken.
+    let [a, b, c] = ["a", "b", "c"].map(|digit| digit.repeat(64));
+    let list = format!("{a}  model.safetensors\n{b}  optimizer.bpk\n{c}  state.json\n");
+    std::fs::write(step.join(MANIFEST), list).unwrap();
+    // The clock of the file system goes on meanwhile; what a program says of the time of its changes does not count.
+    std::thread::sleep(Duration::from_millis(30));
+    let sealed = step.join(MANIFEST).metadata().unwrap().modified().unwrap();
+    let state = std::fs::File::options().write(true).open(step.join("state.json")).unwrap();
+    state.set_modified(sealed - Duration::from_secs(1)).unwrap();
+    let digests = |record: &Record| -> Vec<String> {
+        let outputs = record.outputs.iter().filter(|output| !output.path.ends_with(MANIFEST));
+        outputs.map(|output| output.sha256.clone()).collect()
+    };
+    let failed = recorder.failed("stopped", 4).unwrap();
+    assert_eq!(digests(&failed), [a, b, sha256_bytes(b"{}")], "the last was changed since");
+    let found = verify(run.path()).unwrap().findings;
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(
+        found
+            .iter()
+            .any(|finding| finding.ends_with("safetensors has changed since the run ended")),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|finding| finding.contains("bpk holds what looks like")), "{found:?}");
+
+    // One that ends well is read as a whole.
+    let error = begin().completed().unwrap_err().to_string();
+    assert!(error.contains("model.safetensors holds what looks like"), "{error}");
+    let record = folder::record(run.path()).unwrap();
+    let key = sha256_bytes(key.as_bytes());
+    assert_eq!(digests(&record), [key.clone(), key, sha256_bytes(b"{}")]);
+}

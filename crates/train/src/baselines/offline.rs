@@ -1,6 +1,5 @@
 //! The trainer of all methods that learn from stored responses.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -113,10 +112,7 @@ pub struct OfflineTrainer<'a> {
 impl OfflineTrainer<'_> {
     /// Trains from the newest checkpoint, or from the reference, to the last step, and returns the policy.
     ///
-    /// - observe: called after every step; details are `loss_per_token` in nats of responses to imitate, and of pairs `chosen` and `rejected`, the mean
-    ///   log π/π_ref of the first and of the second response in nats, `margin`, by how much the former is greater, and `accuracy`, the share of pairs
-    ///   in which it is, ties ½ (all before the step; where the second is the preferred one, the two change places). Its error ends
-    ///   the run without a checkpoint of that step.
+    /// - observe: called after every step; its error ends the run without a checkpoint of that step.
     /// - interrupted: when it becomes true, the run checkpoints after the current step and stops.
     ///
     /// # Errors
@@ -144,9 +140,7 @@ impl OfflineTrainer<'_> {
             };
             mean_gradient(policy, batches.indices(step), tokens, loss)
         };
-        let mut observe = |step: &FitMetrics| {
-            observe(&FitMetrics { details: self.stored.details(seen.taken()), ..step.clone() })
-        };
+        let mut observe = |step: &FitMetrics| observe(&self.stored.detailed(step, seen.taken()));
         let fit = Fit {
             optimizer,
             steps: *steps,
@@ -184,16 +178,17 @@ impl Stored {
         }
     }
 
-    /// What the numbers of a step's examples come to.
-    fn details(&self, examples: Vec<(usize, [f64; 2])>) -> BTreeMap<String, f64> {
+    /// A step with what the numbers of its examples come to.
+    fn detailed(&self, step: &FitMetrics, examples: Vec<(usize, [f64; 2])>) -> FitMetrics {
         let mean = |value: &dyn Fn(usize, [f64; 2]) -> f64| {
             let all = examples.iter().map(|(index, both)| value(*index, *both));
             all.sum::<f64>() / examples.len() as f64
         };
-        let named = match self {
+        match self {
             Self::Imitated(responses) => {
                 let tokens = mean(&|index, _| responses[index].response().len() as f64);
-                vec![("loss_per_token", -mean(&|_, [log_prob, _]| log_prob) / tokens)]
+                let loss_per_token = -mean(&|_, [log_prob, _]| log_prob) / tokens;
+                FitMetrics { loss_per_token: Some(loss_per_token), ..step.clone() }
             }
             Self::Compared(_, pairs) => {
                 // log π/π_ref of the preferred response and of the other.
@@ -202,15 +197,15 @@ impl Stored {
                 };
                 let gap = |index, both| ratios(index, both)[0] - ratios(index, both)[1];
                 let right = |gap: f64| if gap.abs() < TIE { 0.5 } else { f64::from(gap > 0.0) };
-                vec![
-                    ("chosen", mean(&|index, both| ratios(index, both)[0])),
-                    ("rejected", mean(&|index, both| ratios(index, both)[1])),
-                    ("margin", mean(&gap)),
-                    ("accuracy", mean(&|index, both| right(gap(index, both)))),
-                ]
+                FitMetrics {
+                    chosen: Some(mean(&|index, both| ratios(index, both)[0])),
+                    rejected: Some(mean(&|index, both| ratios(index, both)[1])),
+                    margin: Some(mean(&gap)),
+                    accuracy: Some(mean(&|index, both| right(gap(index, both)))),
+                    ..step.clone()
+                }
             }
-        };
-        named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        }
     }
 
     /// The mean loss of the examples with the given indices, whose log-probabilities are noted.
@@ -344,12 +339,13 @@ mod tests {
         // Of the second pair, the second response is the preferred one.
         let stored = Stored::Compared(PairLoss::Dpo(0.1), vec![pair(1.0), pair(0.0)]);
         let accuracy = |first: f64, second: f64| {
-            stored.details(vec![(0, [first, 0.0]), (1, [second, 0.0])])["accuracy"]
+            let examples = vec![(0, [first, 0.0]), (1, [second, 0.0])];
+            stored.detailed(&FitMetrics::default(), examples).accuracy
         };
-        assert_eq!(accuracy(3e-5, -3e-5), 0.5);
-        assert_eq!(accuracy(-3e-5, 3e-5), 0.5);
-        assert_eq!(accuracy(0.01, 3e-5), 0.75);
-        assert_eq!(accuracy(0.01, -0.01), 1.0);
-        assert_eq!(accuracy(-0.01, 0.01), 0.0);
+        assert_eq!(accuracy(3e-5, -3e-5), Some(0.5));
+        assert_eq!(accuracy(-3e-5, 3e-5), Some(0.5));
+        assert_eq!(accuracy(0.01, 3e-5), Some(0.75));
+        assert_eq!(accuracy(0.01, -0.01), Some(1.0));
+        assert_eq!(accuracy(-0.01, 0.01), Some(0.0));
     }
 }

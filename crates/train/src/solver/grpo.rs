@@ -53,6 +53,9 @@ pub struct Grpo {
     /// How far a ratio of new to old probability may move before its gradient is cut; 0.2 where a rollout is used more than once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
+    /// The same of a ratio that has risen, where it may move further, or less far, than one that has fallen; that of `clip` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_high: Option<f64>,
 }
 
 fn in_loss() -> KlPlace {
@@ -70,7 +73,7 @@ fn one() -> usize {
 impl Grpo {
     pub(crate) fn check(&self, prompts: usize, samples: usize) -> Result<(), TrainError> {
         check_group(samples)?;
-        self.reuse().check(self.clip, prompts.saturating_mul(samples))?;
+        self.reuse().check(prompts.saturating_mul(samples))?;
         self.term().map(drop)
     }
 
@@ -79,7 +82,8 @@ impl Grpo {
     }
 
     fn reuse(&self) -> Reuse {
-        Reuse::new(self.epochs, self.minibatches, self.clip)
+        let Self { epochs, minibatches, clip, clip_high, .. } = *self;
+        Reuse { epochs, minibatches, clip, clip_high }
     }
 
     /// Advantages in units of J/β, from the rewards in the same units.

@@ -48,6 +48,9 @@ pub struct Ppo {
     /// How far a ratio of new to old probability may move before its gradient is cut; 0.2 where a rollout is used more than once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
+    /// The same of a ratio that has risen, where it may move further, or less far, than one that has fallen; that of `clip` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_high: Option<f64>,
     /// How far a value may move from that of the rollout before its gradient is cut, in units of Φ; likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_clip: Option<f64>,
@@ -73,8 +76,8 @@ fn lambda() -> f64 {
 
 impl Ppo {
     pub(crate) fn check(&self, responses: usize) -> Result<(), TrainError> {
-        let reuse = Reuse::new(self.epochs, self.minibatches, self.clip);
-        reuse.check(self.clip, responses)?;
+        let reuse = self.reuse();
+        reuse.check(responses)?;
         self.term()?;
         let positive = |value: Option<f64>| value.is_none_or(is_positive);
         let shown = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:?}"));
@@ -104,6 +107,11 @@ impl Ppo {
                 POSITIVE,
             ),
         ])
+    }
+
+    fn reuse(&self) -> Reuse {
+        let Self { epochs, minibatches, clip, clip_high, .. } = *self;
+        Reuse { epochs, minibatches, clip, clip_high }
     }
 
     fn term(&self) -> Result<KlTerm, TrainError> {
@@ -189,7 +197,7 @@ impl Solver for WithValue {
             .collect();
         let surrogate =
             Surrogate { old: old.log_probs, advantages, kl, length_normalised: false, task };
-        let reuse = Reuse::new(self.config.epochs, self.config.minibatches, self.config.clip);
+        let reuse = self.config.reuse();
         let (mut losses, learning_rate) = (Vec::new(), learner.learning_rate * self.share);
         tally.clip_fraction = surrogate.improve(learner, &reuse, &mut |responses| {
             losses.push(self.fit(responses, &task.rollout.sequences, &returns, learning_rate)?);

@@ -69,6 +69,7 @@ pub(super) fn with_task(test: impl FnOnce(&Task<'_>)) {
         calibrator: Calibrator::Group,
         objective: &Objective::Raw,
         unit: 1.0,
+        stops: tokenizer.stops(),
     };
     test(&Task {
         reference: &reference,

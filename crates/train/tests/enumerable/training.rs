@@ -8,7 +8,7 @@ use infalign_calibrate::rollouts::Rollouts;
 use infalign_decode::{Generator, Sampling};
 use infalign_model::{CausalLm, LoraConfig};
 use infalign_train::{
-    Calibrator, CtrlConfig, CtrlTrainer, Keep, OptimizerConfig, ReferenceRewards,
+    Calibrator, CtrlConfig, CtrlTrainer, Filled, Keep, OptimizerConfig, ReferenceRewards,
 };
 
 use super::{LENGTH, Ordered, Problem};
@@ -45,8 +45,10 @@ fn stored(problem: &Problem) -> Rollouts {
         block: N_STORED,
     };
     let prompts = std::slice::from_ref(&problem.prompt);
-    let mut observe = |_: &_| ControlFlow::Continue(());
-    reference.rollouts(CalibrationMeta::default(), prompts, &mut observe).unwrap().unwrap()
+    let mut rollouts = Rollouts::new(CalibrationMeta::default(), N_STORED);
+    let observe = &mut |_: &Rollouts, _: &Filled| ControlFlow::Continue(());
+    reference.fill_rollouts(&mut rollouts, prompts, observe).unwrap();
+    rollouts
 }
 
 /// A trained policy.

@@ -97,9 +97,9 @@ impl Tilt {
     /// ([`TransformError::Temperature`]).
     ///
     /// ```
-    /// use infalign_transform::{Beta, Tilt, Transform, beta_for_kl};
+    /// use infalign_transform::{Tilt, Transform, beta_for_kl};
     /// let transform: Transform = "exp:10".parse()?;
-    /// let tilt = Tilt::new(&transform, Beta::new(beta_for_kl(&transform, 0.5)?)?)?;
+    /// let tilt = Tilt::new(&transform, beta_for_kl(&transform, 0.5)?)?;
     /// let won = tilt.win_rate(&"soft-best-of:4,temperature=0.1".parse()?)?;
     /// assert!((won - 0.826597).abs() < 1e-6);
     /// # Ok::<(), infalign_transform::TransformError>(())
@@ -154,16 +154,16 @@ impl Tilt {
 ///
 /// # Errors
 /// [`TransformError::Kl`] when `kl` is not positive and finite, [`TransformError::UnreachableKl`] with
-/// the least and the greatest KL in reach when it is too small or too great.
+/// the least and the greatest KL in reach when it is too small or too great, and [`TransformError::Beta`] where only a β beyond `f64` has it.
 ///
 /// ```
-/// use infalign_transform::{Beta, Tilt, Transform, beta_for_kl};
+/// use infalign_transform::{Tilt, Transform, beta_for_kl};
 /// let transform = "exp:10".parse::<Transform>()?;
-/// let beta = Beta::new(beta_for_kl(&transform, 0.5)?)?;
+/// let beta = beta_for_kl(&transform, 0.5)?;
 /// assert!((Tilt::new(&transform, beta)?.kl() - 0.5).abs() < 1e-12);
 /// # Ok::<(), infalign_transform::TransformError>(())
 /// ```
-pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError> {
+pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<Beta, TransformError> {
     check_kl(kl)?;
     let kl_at = |log_beta: f64| {
         Tilt::new(transform, Beta::of_log(log_beta)).map_or(f64::NAN, |tilt| tilt.kl())
@@ -172,12 +172,13 @@ pub fn beta_for_kl(transform: &Transform, kl: f64) -> Result<f64, TransformError
     let low = least_known(kl_at, low, high);
     let target = kl.ln();
     let root = root::bracketed(|log_beta| kl_at(log_beta).ln() - target, low, high);
-    root.map(f64::exp).ok_or_else(|| TransformError::UnreachableKl {
+    let log_beta = root.ok_or_else(|| TransformError::UnreachableKl {
         transform: transform.to_string(),
         kl,
         infimum: kl_at(high),
         supremum: kl_at(low),
-    })
+    })?;
+    Beta::new(log_beta.exp())
 }
 
 /// The least x in [low, high], to 0.1, from which on `f` is a number.

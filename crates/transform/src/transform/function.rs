@@ -15,7 +15,8 @@ const CHECKS: u32 = 1024;
 /// ```
 /// use infalign_transform::{Function, Tilt, Transform, beta_for_kl};
 /// let square = Transform::Function(Function::new(|u| u * u)?);
-/// assert!(beta_for_kl(&square, 0.5)? > 0.0);
+/// let tilt = Tilt::new(&square, beta_for_kl(&square, 0.5)?)?;
+/// assert!((tilt.kl() - 0.5).abs() < 1e-10);
 /// # Ok::<(), infalign_transform::TransformError>(())
 /// ```
 #[derive(Clone)]

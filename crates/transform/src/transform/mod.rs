@@ -39,8 +39,8 @@ pub use table::Table;
 /// An increasing map of the calibrated reward u in [0, 1].
 ///
 /// Parsed from and written as the text forms of [this module](self); the two round-trip, and serde
-/// uses them. A [`Function`], and a [`Table`] that comes from no file, are written as `function` and
-/// `table`, which cannot be read back.
+/// uses them. A [`Function`], and a [`Table`] that comes from no file, are shown as `function` and
+/// `table`, which cannot be read back: serde refuses to write them.
 ///
 /// ```
 /// use infalign_transform::Transform;
@@ -58,7 +58,8 @@ pub enum Transform {
     Log,
     /// Φ(u) = sign(t)·e^{tu}.
     Exp(Exponent),
-    /// Φ* of one procedure and one β.
+    /// Φ* of one procedure and one β, which [`Transform::optimal`] makes.
+    #[non_exhaustive]
     Optimal {
         /// The procedure that it is optimal for.
         procedure: Procedure,
@@ -167,7 +168,7 @@ impl Transform {
             return Self::optimal_at_kl(&procedure.parse()?, kl);
         }
         let transform: Self = text.parse()?;
-        let beta = Beta::new(beta_for_kl(&transform, kl)?)?;
+        let beta = beta_for_kl(&transform, kl)?;
         Ok((transform, beta))
     }
 
@@ -254,6 +255,21 @@ impl Transform {
             Transform::Function(ref function) => return function.knots(),
         };
         (0..=count as usize).map(|k| k as f64 / count).collect()
+    }
+
+    /// Refuses what has no text that is read, before it is stored.
+    fn check(&self) -> Result<(), TransformError> {
+        let has_text = match self {
+            Transform::Table(table) => table.file().is_some(),
+            Transform::Function(_) => false,
+            _ => true,
+        };
+        has_text.then_some(()).ok_or_else(|| TransformError::Parse {
+            kind: "transform",
+            text: self.to_string(),
+            reason: "it was made by a program and has no text to be read from".to_owned(),
+            nearest: "table:FILE",
+        })
     }
 }
 
@@ -399,6 +415,16 @@ mod tests {
         assert!((exp(1e-9).apply(0.25) - 0.25).abs() < 1e-9);
         assert!((exp(200.0).apply(0.5) / (-100f64).exp() - 1.0).abs() < 1e-12);
         assert_eq!(Transform::Log.apply(0.0), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn what_has_no_text_is_not_stored() {
+        let table = Transform::Table(Table::new(&[0.0, 1.0], &[0.0, 1.0]).unwrap().into());
+        let function = Transform::Function(Function::new(|u| u * u).unwrap());
+        for (transform, shown) in [(table, "`table`"), (function, "`function`")] {
+            let error = serde_json::to_string(&transform).unwrap_err().to_string();
+            assert!(error.starts_with(shown) && error.contains("`table:FILE`"), "{error}");
+        }
     }
 
     #[test]

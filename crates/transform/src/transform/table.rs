@@ -104,7 +104,8 @@ impl Table {
             }
             other => other,
         })?;
-        Ok(Table { file: Some(name), ..table })
+        // Another text would name another file.
+        Ok(Table { file: path.as_ref().to_str().map(str::to_owned), ..table })
     }
 
     /// The file that [`Table::read`] accepts.
@@ -114,7 +115,7 @@ impl Table {
         std::iter::once("u,phi\n".to_owned()).chain(rows.map(row)).collect()
     }
 
-    /// The file that it was read from.
+    /// The file that it was read from, where its path can be written as text.
     pub(super) fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }

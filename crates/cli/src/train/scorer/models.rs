@@ -9,7 +9,7 @@ use infalign_transform::Composed;
 
 use super::super::inputs::check_stops;
 use crate::encode::Encoder;
-use crate::models::check_vocabularies;
+use crate::models::{check_vocabularies, warn_of_end};
 use crate::recipe::{Paths, ScorerRecipe};
 
 /// The models that stay in memory, with the base's tokenizer.
@@ -28,6 +28,7 @@ impl Models {
         let base = CausalLm::load(&folder, device).context("model")?;
         check_stops(&recipe.generation, &base)?;
         let tokenizer = Tokenizer::load(&folder, base.config())?;
+        warn_of_end(&tokenizer, base.config(), &recipe.generation);
         let other = |model: &Option<PathBuf>, key: &'static str| {
             let other = model.as_ref().map(|model| load_other(model, paths, &base, &tokenizer));
             other.transpose().context(key)

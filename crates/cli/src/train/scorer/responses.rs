@@ -11,9 +11,10 @@ use infalign_reward::Reward;
 use infalign_train::{ReferenceRewards, ScoredResponse};
 
 use super::super::calibration::BATCHES_PER_BLOCK;
-use super::super::rollouts::{Observe, stored};
+use super::super::rollouts::stored;
 use super::super::stages::stop_if_asked;
 use super::ScorerInputs;
+use crate::calibrate::Observe;
 use crate::identity;
 use crate::progress::Progress;
 use crate::recipe::Paths;
@@ -46,7 +47,9 @@ impl Rewarded<'_> {
             samples,
             block: BATCHES_PER_BLOCK.saturating_mul(self.inputs.recipe.batch),
         };
-        let draw = |meta, observe: Observe<'_>| responses.rollouts(meta, prompts, observe);
+        let draw = |rollouts: &mut Rollouts, observe: Observe<'_, Rollouts>| {
+            responses.fill_rollouts(rollouts, prompts, observe)
+        };
         let path = self.inputs.run.join(format!("{name}.parquet"));
         let of = (self.meta()?, samples);
         let rollouts = stored((&path, of), (name, prompts), progress, draw)?;
