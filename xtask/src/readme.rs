@@ -11,6 +11,7 @@
 
 use std::ffi::OsString;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -43,6 +44,7 @@ fn run_those_of(document: &str, path: &OsString) -> Result<()> {
     let text = std::fs::read_to_string(root().join(document));
     let text = text.with_context(|| format!("Cannot read {document}"))?;
     let blocks = tested_blocks(&text).with_context(|| document.to_owned())?;
+    let start = Instant::now();
     for block in &blocks {
         let mut shell = Command::new("sh");
         shell.args(["-e", "-c", &block.script(document)]).env("PATH", path).current_dir(root());
@@ -51,7 +53,7 @@ fn run_those_of(document: &str, path: &OsString) -> Result<()> {
     }
     let n_commands: usize = blocks.iter().map(|block| block.commands.len()).sum();
     if n_commands > 0 {
-        println!("{document}: {n_commands} commands");
+        println!("{document}: {n_commands} commands in {:.0} s", start.elapsed().as_secs_f64());
     }
     Ok(())
 }

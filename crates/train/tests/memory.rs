@@ -19,8 +19,8 @@ fn peak() -> usize {
 #[test]
 fn a_large_vocabulary_fits() {
     let config = serde_json::json!({
-        "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
-        "num_attention_heads": 8, "vocab_size": VOCABULARY, "max_position_embeddings": 512,
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "vocab_size": VOCABULARY, "max_position_embeddings": 512,
         "tie_word_embeddings": false,
     });
     let dir = tempfile::tempdir().unwrap();
@@ -53,5 +53,5 @@ fn a_large_vocabulary_fits() {
     println!("peak {} MiB, losses {losses:?}", most >> 20);
     assert!(losses[1] < losses[0], "{losses:?}");
     // One more matrix of all tokens by the vocabulary would be half a gigabyte.
-    assert!(most < 1_600_000_000, "peak {most} bytes");
+    assert!(most < 800_000_000, "peak {most} bytes");
 }
