@@ -148,7 +148,7 @@ impl Recorder {
 
     /// Closes the record of a run that failed, with what it wrote until then. Whoever stops a run waits for its end: so folders within it that have a
     /// manifest of their own, as checkpoints do, go on record by that, but for files that were changed since, and files of tensors are not searched
-    /// for secrets. [`verify`](crate::verify()) reads all of them.
+    /// for secrets. [`verify`](crate::verify::verify) reads all of them.
     ///
     /// - `error`: what ended it; `exit`: the exit code that says so.
     ///
