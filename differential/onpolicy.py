@@ -17,9 +17,9 @@ import torch
 MAX_TOKENS = 6
 N_SAMPLES = 4  # responses to a prompt
 BETA = 0.2
-CLIP = 0.05
+CLIP, CLIP_HIGH = 0.05, 0.02
 SCHEDULE = Schedule(3, 4, 3e-3, warmup_steps=1, final_share=0.2, weight_decay=0.02, max_grad_norm=2.0)
-SOLVERS = {"rloo": 'kind = "rloo"', "grpo": f'kind = "grpo", minibatches = 2, clip = {CLIP}'}
+SOLVERS = {"rloo": 'kind = "rloo"', "grpo": f'kind = "grpo", minibatches = 2, clip = {CLIP}, clip_high = {CLIP_HIGH}'}
 TABLES = """
 calibration = {{ samples = 16 }}
 [train]
@@ -86,7 +86,7 @@ def losses(solver, policy, reference, sequences, u, orders):
         with torch.no_grad():
             of_reference, _ = of_tokens(distributions(reference, part), part)
         ratio = (log_probs - old[indices, : mask.shape[1]]).exp()
-        clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
+        clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP_HIGH) * advantage)
         k3 = (of_reference - log_probs).exp() - 1 + log_probs - of_reference
         yield ((k3 - clipped) * mask / mask.sum(1, keepdim=True)).sum() / len(part)
 

@@ -38,10 +38,10 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, S
 
 MARGIN, CENTRING = 0.3, 0.02
 OF_PAIRS = Schedule(5, 7, 2e-3, warmup_steps=2, final_share=0.1, weight_decay=0.05)
-OF_RATINGS = Schedule(5, 6, 2e-3, max_grad_norm=0.7)
+OF_RATINGS = Schedule(5, 6, 2e-3, warmup_steps=1, final_share=0.2, max_grad_norm=0.7, decay="cosine")
 # Of what TRL trains, too. Every gradient is clipped, so that of SFT the same is left, although its loss is a
 # sum over tokens here and a mean there.
-FULL = Schedule(4, N_PAIRS, 1e-3)
+FULL = Schedule(4, N_PAIRS, 1e-3, beta_2=0.999, decay="cosine")
 ALL_LINEAR = """
 r = 4
 lora_alpha = 8
@@ -165,8 +165,8 @@ def trl_options(bench, config_class, n, **options):
         per_device_train_batch_size=n,
         max_steps=FULL.steps,
         learning_rate=FULL.learning_rate,
-        lr_scheduler_type="linear",
-        adam_beta2=0.99,
+        lr_scheduler_type=FULL.decay,
+        adam_beta2=FULL.beta_2,
         weight_decay=0.0,
         max_grad_norm=FULL.max_grad_norm,
         logging_steps=1,

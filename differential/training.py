@@ -3,6 +3,7 @@
 A sequence is (tokens, how many of those are its prompt).
 """
 
+import math
 from dataclasses import dataclass
 
 from common import EOS, PAD, randomise, write_word_tokenizer
@@ -63,19 +64,24 @@ class Schedule:
     final_share: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    beta_2: float = 0.99
+    decay: str = "linear"
 
     def toml(self):
         return f"steps = {self.steps}\nexamples_per_step = {self.examples}\n{self.optimizer()}"
 
     def optimizer(self):
-        keys = ("learning_rate", "warmup_steps", "final_share", "weight_decay", "max_grad_norm")
-        return "optimizer = { " + ", ".join(f"{key} = {getattr(self, key)}" for key in keys) + " }\n"
+        keys = ("learning_rate", "warmup_steps", "final_share", "weight_decay", "max_grad_norm", "beta_2")
+        numbers = "".join(f"{key} = {getattr(self, key)}, " for key in keys)
+        return f'optimizer = {{ {numbers}decay = "{self.decay}" }}\n'
 
     def rate(self, step):
-        """The learning rate of a step, from 0: linear warm-up, then linear decay (recipes/README.md)."""
+        """The learning rate of a step, from 0: linear warm-up, then the decay (recipes/README.md)."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / (self.warmup_steps + 1)
         left = (self.steps - step) / (self.steps - self.warmup_steps)
+        if self.decay == "cosine":
+            left = (1 - math.cos(math.pi * left)) / 2
         return self.learning_rate * (self.final_share + (1 - self.final_share) * left)
 
 
@@ -86,7 +92,7 @@ class Descent:
         self.schedule = schedule
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         decay = schedule.weight_decay
-        self.adam = torch.optim.AdamW(self.parameters, betas=(0.9, 0.99), eps=1e-8, weight_decay=decay)
+        self.adam = torch.optim.AdamW(self.parameters, betas=(0.9, schedule.beta_2), eps=1e-8, weight_decay=decay)
 
     def step(self, loss, step):
         """Descends once; the norm of the gradient before it is clipped, and the learning rate."""
